@@ -1,0 +1,104 @@
+"""What a caller may choose for a video: frozen, keyword-only, checked when made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from numbers import Rational, Real
+
+from vexpress_rt.errors import ConfigError
+
+RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
+EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
+CROP_MODES = ("face", "none")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    kind = "a whole number" if whole else "a number"
+    right_type = isinstance(value, int if whole else Real) and not isinstance(value, bool)
+    if not right_type or not low <= float(value) <= high:  # type: ignore[arg-type]
+        upper = "" if math.isinf(high) else f" and at most {high:g}"
+        raise ConfigError(f"{name} is {value!r}; expected {kind} of at least {low:g}{upper}")
+
+
+def exact_rate(value: object) -> Fraction:
+    """A frame rate as an exact fraction: 30 -> 30/1, 29.97 -> 30000/1001, "30000/1001" as written.
+
+    Raises ConfigError outside 1 to 240 frames a second.
+    """
+    try:
+        rate = Fraction(value) if isinstance(value, (Rational, float, str)) and not isinstance(value, bool) else None
+    except (ValueError, ZeroDivisionError, OverflowError):
+        rate = None
+    if rate is None or not 1 <= rate <= 240:
+        raise ConfigError(f"fps is {value!r}; expected frames a second between 1 and 240, as a number or a fraction")
+    broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)  # 23.976, 29.97, 59.94
+    if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 1000):
+        return broadcast
+    return rate.limit_denominator(1001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How a video is generated. Defaults are those of the published V-Express pipeline (arXiv 2406.02511).
+
+    steps: denoising steps, 1 to 1000.
+    guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
+    reference_attention_weight: how strongly the photo is followed (useful: 0.9 to 1.0).
+    audio_attention_weight: how strongly the voice is followed (useful: 1.0 to 3.0).
+    fps: frames a second, 1 to 240; 29.97 and its kin are taken as the exact broadcast fraction.
+    overlap: frames that neighbouring context windows share; at least 0, less than the bundle's frames.
+    seed: of the noise, 0 to 2**64 - 1.
+    median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
+    extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
+    upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
+    quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
+
+    Raises ConfigError (a ValueError) for a value outside its range.
+    """
+
+    steps: int = 25
+    guidance_scale: float = 3.5
+    reference_attention_weight: float = 0.95
+    audio_attention_weight: float = 3.0
+    fps: float | Fraction | str = 30
+    overlap: int = 4
+    seed: int = 42
+    median_filter: bool = True
+    extension: str = "stretch"
+    upstream_anchor: bool = False
+    quality: int = 18
+    rate: Fraction = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_range("steps", self.steps, 1, 1000, whole=True)
+        _check_range("guidance_scale", self.guidance_scale, 0, 100)
+        _check_range("reference_attention_weight", self.reference_attention_weight, 0, 10)
+        _check_range("audio_attention_weight", self.audio_attention_weight, 0, 10)
+        _check_range("overlap", self.overlap, 0, math.inf, whole=True)
+        _check_range("seed", self.seed, 0, 2**64 - 1, whole=True)
+        _check_range("quality", self.quality, 0, 51, whole=True)
+        check_choice("extension", self.extension, EXTENSION_MODES)
+        for name in ("median_filter", "upstream_anchor"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        object.__setattr__(self, "rate", exact_rate(self.fps))
+
+    def check_against(self, frames: int) -> None:
+        """Raise ConfigError if these choices do not fit a bundle whose context window has `frames` frames."""
+        if self.overlap >= frames:
+            raise ConfigError(
+                f"overlap is {self.overlap}; expected less than the bundle's window of {frames} frames: "
+                f"choose 0 to {frames - 1}, or build a bundle with more --frames"
+            )
+
+
+OPTION_NAMES = tuple(f.name for f in fields(GenerationConfig) if f.init)

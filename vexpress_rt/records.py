@@ -1,0 +1,151 @@
+"""What the stages hand to each other: checked shapes, stated units.
+
+Every record is immutable and checks itself when made, so that a stage never sees a malformed input. Arrays are
+not copied; callers that keep a reference must not write to them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt.errors import AudioError, ImageError, KeypointError
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Speech, as the model hears it, and where to take the sound track of the video from.
+
+    samples: (N,) float32, mono, at `rate` Hz, nominally in [-1, 1], N >= 1, finite.
+    rate: Hz.
+    duration: exact length of the original recording, seconds; decides how many frames the video has.
+    source: the recording to put into the video: a file, or (samples, rate) with samples float32 (N,) or (channels, N).
+    """
+
+    samples: Float32
+    rate: int
+    duration: Fraction
+    source: Path | tuple[Float32, int]
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32 or self.samples.size == 0:
+            raise AudioError(
+                f"a waveform of shape {self.samples.shape} and dtype {self.samples.dtype}; "
+                "expected (N,) float32 with N >= 1: pass mono samples as float32"
+            )
+        if not np.isfinite(self.samples).all():
+            raise AudioError("the waveform holds NaN or infinite samples: clean it before passing it in")
+
+    def frame_count(self, fps: Fraction) -> int:
+        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        return max(1, math.ceil(self.duration * fps))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a picture that becomes the bundle's picture.
+
+    left, top, width, height: pixels of the original picture (after its orientation was applied).
+    size: (height, width) in pixels of the picture that it is scaled to.
+    source: (height, width) in pixels of the original picture.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    size: tuple[int, int]
+    source: tuple[int, int]
+
+    def to_cropped(self, points: Float32) -> Float32:
+        """Map (..., 2) points, x then y, from pixels of the original picture to pixels of the cropped one."""
+        scale = np.array([self.size[1] / self.width, self.size[0] / self.height])
+        return ((points - np.array([self.left, self.top])) * scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the picture that was searched.
+
+    box: (4,) float32: left, top, right, bottom.  score: in [0, 1].
+    keypoints: (5, 2) float32, x then y: left eye, right eye, nose, left and right corner of the mouth.
+    """
+
+    box: Float32
+    score: float
+    keypoints: Float32
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels."""
+        return float(max(self.box[2] - self.box[0], 0) * max(self.box[3] - self.box[1], 0))
+
+
+@dataclass(frozen=True)
+class KeypointTrack:
+    """Keypoints over time.
+
+    points: (K, 3, 2) float32, x then y, in pixels: left eye, right eye, nose. K >= 1, finite.
+    fps: frames a second of the track, or None when the track does not know (a file of bare points); such a track
+        is taken to have the rate of the video.
+    size: (height, width) in pixels of the picture in which the points were found, or None when they are already
+        in pixels of the bundle's picture.
+    """
+
+    points: Float32
+    fps: Fraction | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 3 or self.points.shape[1:] != (3, 2) or len(self.points) == 0:
+            raise KeypointError(
+                f"keypoints of shape {self.points.shape}; expected (frames, 3, 2) with at least one frame: "
+                "left eye, right eye, nose, each x then y in pixels"
+            )
+        check_finite_points(self.points)
+
+
+def check_finite_points(points: Float32) -> None:
+    """Raise KeypointError naming the first frames whose points, of shape (frames, ..., 2), are NaN or infinite."""
+    bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
+    if bad.size:
+        raise KeypointError(
+            f"keypoints are NaN or infinite in {bad.size} of {len(points)} frames, the first of them {bad[:5].tolist()}: "
+            "interpolate or drop those frames before passing the track in"
+        )
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A photo, prepared once and reusable for any number of videos with the same bundle.
+
+    image: (H, W, 3) uint8 RGB, of the bundle's size.
+    keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose), or None when neither given nor found;
+        then only `no_retarget` is possible.
+    crop: how `image` was cut from the original.
+    reference: the engine inputs that the photo decides: projected keys and values of every attention block, by
+        the name that `specs.py` gives them.
+    bundle: identity of the bundle that made them.
+    """
+
+    image: UInt8
+    keypoints: Float32 | None
+    crop: Crop
+    reference: Mapping[str, Any] = field(repr=False)
+    bundle: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ImageError(
+                f"a portrait of shape {self.image.shape} and dtype {self.image.dtype}; expected (H, W, 3) uint8 RGB"
+            )
