@@ -125,6 +125,13 @@ def check_finite_points(points: Float32) -> None:
         )
 
 
+def name_frames(frames: NDArray[np.int64], most: int = 10) -> str:
+    """Rising frame numbers (N,) as ranges, for messages: `3, 12-40 and 2 more`."""
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
+    return ", ".join(named) + (f" and {len(runs) - most} more" if len(runs) > most else "")
+
+
 @dataclass(frozen=True)
 class Portrait:
     """A photo, prepared once and reusable for any number of videos with the same bundle.
