@@ -1,0 +1,113 @@
+"""Where the initial latents come from.
+
+`frame_noise` is ours: a frame's noise depends on seed and frame alone, so a longer video, another window or a resumed
+stream meets the same noise. `torch_randn` gives what torch's CPU generator gives, for parity with the public
+implementation. Both are written out from raw generator words, whose streams NumPy keeps fixed; NumPy's own normal
+distributions may change between releases.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt.errors import ConfigError
+
+Float32 = NDArray[np.float32]
+
+_CHUNK = 1 << 20  # elements made at a time, a multiple of torch's block of 16: bounds the words held, 8 bytes each
+
+
+def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
+    """Standard normal noise of one frame: float32 of `shape`, usually (c, h, w).
+
+    Counter-based: Philox 4x64-10 (Salmon et al., SC 2011) under the key `seed`, with the frame in the second word of
+    its counter and the block in the first. Elements in C order pair up as Box-Muller wants it: with words w_2i and
+    w_2i+1, u = ((w_2i >> 11) + 1) / 2**53 and theta = 2 pi (w_2i+1 >> 11) / 2**53, elements 2i and 2i + 1 are
+    sqrt(-2 ln u) cos(theta) and sqrt(-2 ln u) sin(theta), in float64. So element i depends on seed, frame and i alone.
+
+    Raises ConfigError unless seed and frame are in 0 to 2**64 - 1.
+    """
+    seed, frame = _word("seed", seed), _word("frame", frame)
+    size = math.prod(shape)
+    words = np.random.Philox(key=seed, counter=frame << 64).random_raw(size + size % 2)
+    uniforms = (words >> np.uint64(11)).reshape(-1, 2)
+    radius = np.sqrt(-2 * np.log((uniforms[:, 0] + np.uint64(1)) * 2.0**-53))
+    theta = 2 * np.pi * (uniforms[:, 1] * 2.0**-53)
+    pairs = np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1)
+    return pairs.reshape(-1)[:size].reshape(shape).astype(np.float32)
+
+
+def initial_noise(seed: int, length: int, shape: tuple[int, int, int]) -> Float32:
+    """Noise of frames 0 to length - 1: (length, c, h, w) float32 for a `shape` of (c, h, w)."""
+    noise = np.empty((length, *shape), np.float32)
+    for frame in range(length):
+        noise[frame] = frame_noise(seed, frame, shape)
+    return noise
+
+
+def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
+    """What `torch.randn(shape)` gives on the CPU after `torch.manual_seed(seed)`: float32 of `shape`.
+
+    skip: 32-bit words taken from the generator beforehand. Upstream's audio encoder takes one for each of its layers
+        (model page, "Noise"), so its latents are `torch_randn(42, (1, c, L, h, w), skip=layers)`.
+
+    Equal to torch's within 1e-6; torch's own vectorised logarithm and sine differ from NumPy's in the last bits.
+    Raises ConfigError unless seed is in 0 to 2**64 - 1 (torch uses its low 32 bits) and skip is at least 0.
+    """
+    if index(skip) < 0:
+        raise ConfigError(f"skip is {skip}; expected a number of generator words of at least 0")
+    size = math.prod(shape)
+    generator = _mersenne_twister(_word("seed", seed) & 0xFFFFFFFF)
+    generator.random_raw(skip, output=False)
+    flat = _few_normals(generator, size) if size < 16 else _many_normals(generator, size)
+    return flat.reshape(shape)
+
+
+def _word(name: str, value: int) -> int:
+    if not 0 <= index(value) < 1 << 64:
+        raise ConfigError(f"{name} is {value}; expected a whole number from 0 to 2**64 - 1")
+    return index(value)
+
+
+def _mersenne_twister(seed: int) -> np.random.MT19937:
+    """MT19937 seeded with its authors' init_genrand, which NumPy offers through its frozen legacy generator only."""
+    generator = np.random.MT19937(0)
+    state: Any = np.random.RandomState(seed).get_state(legacy=False)
+    generator.state = state
+    return generator
+
+
+def _many_normals(generator: np.random.MT19937, size: int) -> Float32:
+    """torch's path for 16 elements and more: uniforms for all, in blocks of 16, the last 16 anew if they don't fit."""
+    out = np.empty(size, np.float32)
+    whole = size - size % 16
+    for start in range(0, whole, _CHUNK):
+        stop = min(start + _CHUNK, whole)
+        out[start:stop] = _blocks_of_16(generator.random_raw(stop - start))
+    if size % 16:
+        generator.random_raw(size % 16, output=False)  # torch fills these too, then draws the last block again
+        out[-16:] = _blocks_of_16(generator.random_raw(16))
+    return out
+
+
+def _blocks_of_16(words: NDArray[np.uint64]) -> Float32:
+    """Box-Muller in float32 within blocks of 16: element j of the first eight pairs with j + 8."""
+    uniforms = (words & np.uint64(0xFFFFFF)).astype(np.float32).reshape(-1, 2, 8) * np.float32(2**-24)
+    radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - uniforms[:, 0]))
+    theta = np.float32(2 * np.pi) * uniforms[:, 1]
+    return np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1).reshape(-1)
+
+
+def _few_normals(generator: np.random.MT19937, size: int) -> Float32:
+    """torch's path for fewer than 16 elements: Box-Muller on 53-bit doubles, the angle's uniform drawn first."""
+    words = generator.random_raw(4 * ((size + 1) // 2)).reshape(-1, 2, 2)  # (pair, uniform, high and low word)
+    bits = (words[:, :, 0] << np.uint64(32) | words[:, :, 1]) & np.uint64((1 << 53) - 1)
+    uniforms = bits * 2.0**-53
+    radius = np.sqrt(-2 * np.log1p(-uniforms[:, 1]))
+    theta = 2 * np.pi * uniforms[:, 0]
+    return np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1).reshape(-1)[:size].astype(np.float32)
