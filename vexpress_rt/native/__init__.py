@@ -1,0 +1,76 @@
+"""What is too slow in NumPy, in C++; each function with a NumPy twin that gives the same, value for value.
+
+`backend` says which of the two run: "native", or "numpy" where the extension was not built. The environment variable
+VEXPRESS_RT_NATIVE=0 forces the twins, VEXPRESS_RT_NATIVE=1 insists on C++; it is read when this is first imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+
+from vexpress_rt.errors import BackendMissingError, ConfigError
+from vexpress_rt.native.median import UInt8, check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
+
+__all__ = ["backend", "median_3x3x3", "median_3x3x3_numpy", "median_filter", "median_filter_numpy"]
+
+EXTENSION = "vexpress_rt.native._native"
+SWITCH = "VEXPRESS_RT_NATIVE"
+MAX_THREADS = 1024
+
+
+def _load_extension() -> ModuleType | None:
+    choice = os.environ.get(SWITCH, "")
+    if choice not in ("", "0", "1"):
+        raise ConfigError(f"{SWITCH} is {choice!r}; expected 0 (NumPy), 1 (C++), or nothing (C++ where it was built)")
+    if choice == "0":
+        return None
+    if importlib.util.find_spec(EXTENSION) is None and choice == "":
+        return None
+    try:
+        return importlib.import_module(EXTENSION)
+    except ImportError as error:
+        raise BackendMissingError(
+            f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
+            f"install it anew with a C++ compiler at hand, or set {SWITCH}=0 to go on in NumPy"
+        ) from error
+
+
+_extension = _load_extension()
+backend: Literal["native", "numpy"] = "numpy" if _extension is None else "native"
+
+
+def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: int | None = None) -> UInt8:
+    """The middle one of three frames, each value replaced by the median of the 27 around it in time, rows and columns.
+
+    previous, current, following: (H, W, 3) uint8 RGB; H and W at least 1. Colours are filtered by themselves. Beyond a
+        border the picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own
+        mirror image. Spec, stage 10.
+    threads: bands of rows filtered at once, 1 to 1024; None takes one for each core. NumPy always takes one.
+
+    Returns (H, W, 3) uint8. Other Python threads go on meanwhile.
+    Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
+    """
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise ConfigError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}, or None for one for each core")
+    if _extension is None:
+        return median_3x3x3_numpy(previous, current, following)
+    triple = check_triple(previous, current, following)
+    filtered = np.empty_like(triple[1])
+    _extension.median_3x3x3(*triple, out=filtered, threads=threads or 0)
+    return filtered
+
+
+def median_filter(frames: UInt8, *, threads: int | None = None) -> UInt8:
+    """`median_3x3x3` of every frame of a clip; in time, too, the clip is mirrored at its ends.
+
+    frames: (L, H, W, 3) uint8, L at least 1.  threads: as for `median_3x3x3`.
+
+    Returns (L, H, W, 3) uint8. Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
+    """
+    return filter_clip(frames, lambda *triple: median_3x3x3(*triple, threads=threads))

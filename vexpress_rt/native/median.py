@@ -1,0 +1,78 @@
+"""The 3x3x3 median of finished frames (spec, stage 10) in plain NumPy, and what it shares with the C++ one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from vexpress_rt.errors import InputError
+
+UInt8 = NDArray[np.uint8]
+Median = Callable[[UInt8, UInt8, UInt8], UInt8]
+
+TAPS = 3  # along time, rows and columns
+_BAND_VALUES = 1 << 20  # of the picture looked at together, so that memory does not grow with it
+
+
+def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
+    """`frames` itself, contiguous; InputError unless it is uint8 of these dims, the last of them 3, and not empty."""
+    expected = f"a NumPy array ({', '.join(dims)}) uint8 with no dim of size 0"
+    if not isinstance(frames, np.ndarray):
+        raise InputError(f"{name} is of type {type(frames).__name__}; expected {expected}")
+    if frames.dtype != np.uint8 or frames.ndim != len(dims) or frames.shape[-1] != 3 or frames.size == 0:
+        raise InputError(
+            f"{name} has shape {frames.shape} and dtype {frames.dtype}; expected {expected}: "
+            "scale pictures to 0..255 and cast them before filtering"
+        )
+    return np.ascontiguousarray(frames)
+
+
+def check_triple(previous: object, current: object, following: object) -> tuple[UInt8, UInt8, UInt8]:
+    """Three frames (H, W, 3) uint8, contiguous; InputError unless they are that, and of one size."""
+    named = {"previous": previous, "current": current, "following": following}
+    first, middle, last = (check_frames(name, frame, ("H", "W", "3")) for name, frame in named.items())
+    if not first.shape == middle.shape == last.shape:
+        raise InputError(
+            f"frames have shapes {first.shape}, {middle.shape} and {last.shape}; expected one shape for all three"
+        )
+    return first, middle, last
+
+
+def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UInt8:
+    """What `native.median_3x3x3` gives, from the definition: the middle one of 27 shifted views, partially sorted.
+
+    previous, current, following: (H, W, 3) uint8. Returns (H, W, 3) uint8. Raises InputError for anything else.
+    """
+    triple = np.stack(check_triple(previous, current, following))
+    padded = np.pad(triple, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    (windows,) = sliding_window_view(padded, (TAPS, TAPS, TAPS), axis=(0, 1, 2))  # (H, W, colours, time, rows, columns)
+    height, width = current.shape[:2]
+    filtered = np.empty_like(current)
+    band = max(1, _BAND_VALUES // (3 * width))
+    for top in range(0, height, band):
+        values = windows[top : top + band].reshape(-1, width, 3, TAPS**3)
+        filtered[top : top + band] = np.partition(values, TAPS**3 // 2, axis=-1)[..., TAPS**3 // 2]
+    return filtered
+
+
+def filter_clip(frames: object, median: Median) -> UInt8:
+    """Apply `median` to every frame of a clip and its two neighbours; beyond its ends the clip is mirrored.
+
+    frames: (L, H, W, 3) uint8, L >= 1. Returns the same shape and dtype. Raises InputError for anything else.
+    """
+    clip = check_frames("frames", frames, ("L", "H", "W", "3"))
+    last = len(clip) - 1
+    filtered = np.empty_like(clip)
+    for index, frame in enumerate(clip):
+        before = abs(index - 1) if last else 0
+        after = last - abs(last - index - 1) if last else 0
+        filtered[index] = median(clip[before], frame, clip[after])
+    return filtered
+
+
+def median_filter_numpy(frames: UInt8) -> UInt8:
+    """What `native.median_filter` gives, by `median_3x3x3_numpy`."""
+    return filter_clip(frames, median_3x3x3_numpy)

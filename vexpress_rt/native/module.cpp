@@ -1,0 +1,41 @@
+// The Python face of this folder's C++.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <stdexcept>
+
+#include "median.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Frame = nb::ndarray<const std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using OutputFrame = nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+
+// Users meet the checks of `median.py`, which say more. These guard memory against whoever calls in here directly.
+template <typename Other>
+bool same_size(const Frame& frame, const Other& other) {
+    return frame.shape(0) == other.shape(0) && frame.shape(1) == other.shape(1);
+}
+
+void median_3x3x3(const Frame& previous, const Frame& current, const Frame& following, const OutputFrame& out,
+                  unsigned threads) {
+    if (!same_size(current, previous) || !same_size(current, following) || !same_size(current, out)) {
+        throw std::invalid_argument("frames of different sizes");
+    }
+    if (current.size() == 0) return;
+    const nb::gil_scoped_release others_may_run;
+    vexpress::median_3x3x3(previous.data(), current.data(), following.data(), out.data(), current.shape(0),
+                           current.shape(1), threads);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def("median_3x3x3", &median_3x3x3, nb::arg("previous").noconvert(), nb::arg("current").noconvert(),
+          nb::arg("following").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"),
+          "Writes the median into out, (H, W, 3) uint8; threads = 0 takes one for each core.");
+}
