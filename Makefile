@@ -1,0 +1,55 @@
+# `make demo` and `make test` each set up what they need in .venv: Python 3.11 or newer and a C++ compiler will do.
+#
+#   PYTHON=python3.12      the Python that .venv is made with
+#   PIP_TORCH_ARGS=...     arguments for pip when it installs PyTorch, for a source with CPU builds for instance
+#   PYTEST_ARGS=...        arguments for pytest
+
+VENV := .venv
+BIN := $(VENV)/bin
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$name" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$name" && break; done)
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp)
+
+.PHONY: demo test lint format setup clean
+
+demo: setup
+	$(BIN)/python -m demo --output out
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.installed
+
+# The stamps stand for finished steps, so that a second run starts at once and an interrupted one goes on.
+$(VENV)/.created:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(NEW_ENOUGH)' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	@$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.created scripts/install_torch.py
+	@echo "Installing PyTorch for the exporter; this can take a few minutes"
+	@$(BIN)/python scripts/install_torch.py $(PIP_TORCH_ARGS)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
+	@echo "Compiling vexpress_rt and installing what it, its tests and its linters need"
+	@$(PIP) --editable '.[export,test,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,113 @@
+"""What is installed, what importing it costs, and which names it promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vexpress_rt
+from vexpress_rt import errors
+
+ROOT = Path(__file__).parents[1]
+PUBLIC_NAMES = {
+    "AudioError",
+    "BackendError",
+    "BackendMissingError",
+    "BundleDamagedError",
+    "BundleError",
+    "BundleNotFoundError",
+    "BundleVersionError",
+    "ConfigError",
+    "GenerationConfig",
+    "Generator",
+    "ImageError",
+    "InputError",
+    "KeypointError",
+    "NoFaceError",
+    "OutputError",
+    "Portrait",
+    "VExpressError",
+    "Video",
+    "VideoError",
+    "__version__",
+}
+EXPORT_ONLY = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "export"}
+SLOW_TO_LOAD = {"numpy", "cv2", "av", "PIL", "onnxruntime", "scipy"}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level modules that a new Python has loaded after `statement`."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(finished.stdout.split())
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    loaded = modules_after("import vexpress_rt")
+    assert "vexpress_rt" in loaded
+    assert not loaded & (EXPORT_ONLY | SLOW_TO_LOAD)
+
+
+def test_whole_runtime_loads_without_what_export_needs_and_without_an_engine_library() -> None:
+    loaded = modules_after("from vexpress_rt import Generator, Portrait, Video")
+    assert "numpy" in loaded
+    assert not loaded & (EXPORT_ONLY | {"onnxruntime", "scipy"})
+
+
+def test_public_names_are_the_promised_ones() -> None:
+    assert set(vexpress_rt.__all__) == PUBLIC_NAMES
+    assert set(dir(vexpress_rt)) >= PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(vexpress_rt, name)
+
+
+def test_every_error_of_the_tree_is_public() -> None:
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert tree == {name for name in PUBLIC_NAMES if name.endswith("Error")}
+
+
+def test_other_names_are_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Generate'"):
+        vexpress_rt.Generate  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel as `pip wheel` makes it, less the compiling, which takes neither network nor CMake this way."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"from scikit_build_core.build import build_wheel; build_wheel({str(folder)!r}, {{'wheel.cmake': 'false'}})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    (path,) = folder.iterdir()
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_wheel_holds_the_runtime_alone(wheel: zipfile.ZipFile) -> None:
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vexpress_rt").rglob("*.py")}
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == sources | {"vexpress_rt/py.typed"}
+
+
+def test_wheel_carries_version_licence_and_command(wheel: zipfile.ZipFile) -> None:
+    info = f"vexpress_rt-{vexpress_rt.__version__}.dist-info"
+    metadata = wheel.read(f"{info}/METADATA").decode()
+    assert f"\nVersion: {vexpress_rt.__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    assert "vexpress-rt = vexpress_rt.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+
+
+def test_runtime_needs_five_packages_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
+    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime"}
