@@ -24,9 +24,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     kind = "a whole number" if whole else "a number"
     right_type = isinstance(value, int if whole else Real) and not isinstance(value, bool)
-    if not right_type or not low <= float(value) <= high:  # type: ignore[arg-type]
-        upper = "" if math.isinf(high) else f" and at most {high:g}"
-        raise ConfigError(f"{name} is {value!r}; expected {kind} of at least {low:g}{upper}")
+    if not right_type or not low <= value <= high:  # type: ignore[operator]
+        upper = "" if math.isinf(high) else f" and at most {high}"
+        raise ConfigError(f"{name} is {value!r}; expected {kind} of at least {low}{upper}")
 
 
 def exact_rate(value: object) -> Fraction:

@@ -56,6 +56,27 @@ class ModelConfig:
     beta_start: float
     beta_end: float
 
+    def __post_init__(self) -> None:
+        levels, heads = len(self.block_out_channels), self.attention_heads
+        if not 1 <= levels <= 16 or {len(self.down_attention), len(self.up_attention)} != {levels}:
+            raise ConfigError(
+                f"the model configuration has {levels} levels, {len(self.down_attention)} of down_attention and "
+                f"{len(self.up_attention)} of up_attention; expected 1 to 16, and as many of each"
+            )
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        sizes |= {f"block_out_channels[{i}]": channels for i, channels in enumerate(self.block_out_channels)}
+        for name, size in sizes.items():
+            limit = 64 if name == "layers_per_block" else 1 << 20
+            if not 1 <= size <= limit:
+                raise ConfigError(f"the model configuration has {name} = {size}; expected 1 to {limit}")
+        if wrong := sorted({site.channels for site in self.attention_sites() if site.channels % heads}):
+            raise ConfigError(f"the model configuration has {heads} heads for {wrong} channels; expected a divisor")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ConfigError(
+                f"the model configuration has betas from {self.beta_start} to {self.beta_end}; "
+                "expected 0 < beta_start <= beta_end < 1"
+            )
+
     def attention_sites(self) -> Iterator[AttentionSite]:
         """The blocks that take reference features, in the order in which the denoiser meets them."""
         levels = len(self.block_out_channels)
@@ -130,7 +151,9 @@ class TensorSpec:
 
     def describe(self) -> str:
         """`name: dtype (dim=size, ...)`, for messages and documents."""
-        sizes = ", ".join(d if s is None or d == str(s) else f"{d}={s}" for d, s in zip(self.dims, self.shape, strict=True))
+        sizes = ", ".join(
+            d if s is None or d == str(s) else f"{d}={s}" for d, s in zip(self.dims, self.shape, strict=True)
+        )
         return f"{self.name}: {self.dtype} ({sizes})"
 
 
@@ -141,6 +164,27 @@ class EngineSpec:
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+def interface_errors(found: EngineSpec, expected: EngineSpec) -> list[str]:
+    """What keeps an engine with the interface `found` from serving as `expected`: one line for each tensor.
+
+    Tensors are compared by name. A size that `found` leaves open fits any; dims go by size, not by letter.
+    """
+    errors = []
+    for side in ("input", "output"):
+        has = {tensor.name: tensor for tensor in getattr(found, f"{side}s")}
+        wants = {tensor.name: tensor for tensor in getattr(expected, f"{side}s")}
+        errors += [f"{found.name} lacks the {side} {wants[name].describe()}" for name in wants if name not in has]
+        errors += [f"{found.name} has an unknown {side} {has[name].describe()}" for name in has if name not in wants]
+        for name in (name for name in wants if name in has):
+            one, other = has[name], wants[name]
+            fits = len(one.shape) == len(other.shape) and all(
+                size is None or size == wanted for size, wanted in zip(one.shape, other.shape, strict=True)
+            )
+            if not fits or one.dtype != other.dtype:
+                errors.append(f"{found.name} has the {side} {one.describe()}; expected {other.describe()}")
+    return errors
 
 
 # name: (inputs, outputs), one tensor a row: "NAME DTYPE DIM...". `activation` is the bundle's precision; a name that
@@ -204,7 +248,8 @@ def _tensors(
 
 def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
     """Number of positions at an attention site of a latent of height x width: each halving rounds up."""
-    assert height is not None and width is not None
+    assert height is not None
+    assert width is not None
     for _ in range(site.level):
         height, width = (height + 1) // 2, (width + 1) // 2
     return height * width
