@@ -1,0 +1,224 @@
+"""One run of `export.build`: which engines must be made, which can be taken over, and the manifest of the result."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from export import fingerprint
+from export.checkpoint import Checkpoint
+from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
+from export.errors import ExportError
+from export.graph import WeightsFile
+from export.parity import Parity, check
+from export.to_onnx import to_onnx
+from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, sha256_file
+from vexpress_rt.config import check_choice
+from vexpress_rt.errors import BundleError
+from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, EngineSpec, VideoShape, engine_specs
+
+# Engines that are graphs over the same weights: they share one weights file and are built together.
+SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}
+CHECK_BUDGET = 1e12  # parameters x latent positions: engines that cost more are checked at a smaller size
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. Raises ConfigError for a name that is unknown.
+
+    shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
+    """
+
+    shape: VideoShape = VideoShape(512, 512, 24)
+    precision: str = "fp32"
+    target: str = "onnxruntime"
+    allow_odd_sizes: bool = False
+    engines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, tuple(PRECISIONS))
+        check_choice("target", self.target, TARGETS)
+        for name in self.engines:
+            check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
+
+    def default_output(self) -> Path:
+        """engines/ and a name made of size, precision and target."""
+        s = self.shape
+        return Path("engines") / f"{s.width}x{s.height}x{s.frames}-{self.precision}-{self.target}"
+
+
+@dataclass
+class Assembly:
+    """One run: where things come from and go to, what was made so far."""
+
+    checkpoint: Checkpoint
+    options: BuildOptions
+    folder: Path  # the staging folder
+    previous: Bundle | None
+    report: Report
+    entries: dict[str, EngineEntry] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    parity: dict[str, float | Mapping[str, float]] = field(default_factory=dict)
+    rows: list[Parity] = field(default_factory=list)
+    shared: dict[str, WeightsFile] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = self.checkpoint.architecture.model_config()
+        self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
+
+    def engine(self, spec: EngineSpec, precision: str) -> Engine:
+        dtype = TORCH_DTYPES[precision]
+        networks = {name: self.checkpoint.network(name, dtype) for name in ENGINE_NETWORKS[spec.name]}
+        return make_engine(spec, networks, dtype)
+
+    def make(self, name: str, label: str) -> None:
+        """Export one engine and check it."""
+        spec, start = self.specs[name], time.perf_counter()
+        self.report(f"{label} exporting")
+        path = self.folder / f"{name}.onnx"
+        engine = self.engine(spec, PRECISIONS[self.options.precision])
+        parameters = sum(p.numel() for p in engine.parameters())
+        weights = self._weights(name)
+        data = to_onnx(engine, path, weights)
+        del engine
+        size = sum(p.stat().st_size for p in [path, *data]) / 1e6
+        self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
+        self._check(name, parameters, path, weights)
+        self._record(name, path, data)
+
+    def _weights(self, name: str) -> WeightsFile | None:
+        if name not in SHARED_WEIGHTS:
+            return None
+        file = SHARED_WEIGHTS[name]
+        return self.shared.setdefault(file, WeightsFile(self.folder / file))
+
+    def _check(self, name: str, parameters: int, path: Path, weights: WeightsFile | None) -> None:
+        spec, shape, precision = self.specs[name], self.options.shape, PRECISIONS[self.options.precision]
+        small = self._check_shape(parameters)
+        if small != shape:
+            spec, path = engine_specs(self.model, small, self.options.precision)[name], path.with_suffix(".check.onnx")
+            shared = weights or WeightsFile(path.with_suffix(".weights"))
+            to_onnx(self.engine(spec, precision), path, shared)
+        dtype = "float32" if name == "audio_encoder" else precision
+        result = check(
+            lambda: self.engine(spec, "float32"), path, spec, dtype, f"{small.width}x{small.height}, {small.frames} frames"
+        )
+        if small != shape:
+            path.unlink()
+            path.with_suffix(".weights").unlink(missing_ok=True)
+        self.rows.append(result)
+        self.parity[name] = result.error
+
+    def _check_shape(self, parameters: int) -> VideoShape:
+        shape, cell = self.options.shape, self.model.vae_factor
+        if parameters * (shape.height // cell) * (shape.width // cell) * shape.frames <= CHECK_BUDGET:
+            return shape
+        step = cell * 2 ** (len(self.model.block_out_channels) - 1)
+        return VideoShape(min(shape.height, 2 * step), min(shape.width, step), min(shape.frames, 2))
+
+    def _record(self, name: str, path: Path, data: Sequence[Path]) -> None:
+        self.entries[name] = EngineEntry(
+            file=path.name,
+            data=tuple(p.name for p in data),
+            fingerprint=self.fingerprint(name),
+            inputs=self.specs[name].inputs,
+            outputs=self.specs[name].outputs,
+        )
+
+    def fingerprint(self, name: str) -> str:
+        """Of everything that engine `name` depends on."""
+        if name == FACE_DETECTOR:
+            detector = self.checkpoint.detector()
+            return "" if detector is None else sha256_file(detector)
+        digests = [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
+        options = (self.options.shape, self.options.precision, self.options.target)
+        return fingerprint.combine(name, *digests, options, fingerprint.of_code())
+
+    def is_unchanged(self, name: str) -> bool:
+        """Whether the previous bundle has this engine, undamaged and of the same fingerprint."""
+        if self.previous is None or not self.previous.has(name):
+            return False
+        try:
+            self.previous.engine_path(name)
+        except BundleError:
+            return False
+        return self.previous.manifest.engines[name].fingerprint == self.fingerprint(name)
+
+    def take_over(self, name: str) -> None:
+        """Take an unchanged engine from the previous bundle."""
+        assert self.previous is not None
+        entry = self.previous.manifest.engines[name]
+        for file in entry.files:
+            source, target = self.previous.folder / file, self.folder / file
+            if target.exists():
+                continue
+            try:
+                target.hardlink_to(source)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, target)
+            self.files[file] = self.previous.manifest.files[file]
+        self.entries[name] = entry
+        if name in self.previous.manifest.parity:
+            self.parity[name] = self.previous.manifest.parity[name]
+
+    def plan(self) -> tuple[list[str], set[str]]:
+        """The engines that the result will have, in order, and those of them that must be made.
+
+        Raises ExportError if an engine that was not asked for would stay and does not fit any more.
+        """
+        wanted = self._wanted()
+        stale = {name for name in wanted if not self.is_unchanged(name)}
+        files = {SHARED_WEIGHTS[name] for name in stale if name in SHARED_WEIGHTS}
+        stale |= {name for name in wanted if SHARED_WEIGHTS.get(name) in files}
+        kept = [] if self.previous is None else [n for n in self.previous.manifest.engines if n not in wanted]
+        if self.options.engines:
+            if strange := [name for name in kept if not self.is_unchanged(name)]:
+                raise ExportError(
+                    f"{', '.join(strange)} of the existing bundle are damaged or of other weights or options: "
+                    "build all engines, without --engine"
+                )
+            wanted += kept
+        return [name for name in (*ENGINE_NAMES, FACE_DETECTOR) if name in wanted], stale
+
+    def _wanted(self) -> list[str]:
+        has_detector = self.checkpoint.detector() is not None
+        if not self.options.engines:
+            return [*ENGINE_NAMES, *([FACE_DETECTOR] if has_detector else [])]
+        if FACE_DETECTOR in self.options.engines and not has_detector:
+            raise ExportError(f"{self.checkpoint.folder} has no face detector: put insightface's det_10g.onnx there")
+        shared = {SHARED_WEIGHTS[name] for name in self.options.engines if name in SHARED_WEIGHTS}
+        return [n for n in (*ENGINE_NAMES, FACE_DETECTOR) if n in self.options.engines or SHARED_WEIGHTS.get(n) in shared]
+
+    def copy_detector(self) -> None:
+        """The face detector is a finished graph: copied, its inputs and outputs recorded as found."""
+        source = self.checkpoint.detector()
+        assert source is not None
+        inputs, outputs = fingerprint.interface(source)
+        path = self.folder / f"{FACE_DETECTOR}.onnx"
+        path.write_bytes(source.read_bytes())
+        self.entries[FACE_DETECTOR] = EngineEntry(
+            file=path.name, fingerprint=self.fingerprint(FACE_DETECTOR), inputs=inputs, outputs=outputs
+        )
+
+    def manifest(self) -> Manifest:
+        """Of everything that was made or taken over."""
+        for name in sorted({file for entry in self.entries.values() for file in entry.files} - set(self.files)):
+            path = self.folder / name
+            self.files[name] = FileEntry(path.stat().st_size, sha256_file(path))
+        return Manifest(
+            package=fingerprint.package_version(),
+            versions=fingerprint.versions(),
+            target=self.options.target,
+            precision=self.options.precision,
+            shape=self.options.shape,
+            allow_odd_sizes=self.options.allow_odd_sizes,
+            model=self.model,
+            engines=self.entries,
+            files=self.files,
+            parity=self.parity,
+        )

@@ -1,0 +1,101 @@
+"""A checkpoint directory -> a bundle of engines.
+
+    python -m export.build --weights DIR --precision fp32 --output engines/NAME
+
+Everything is written into a folder beside the output, which takes its name when complete; an interrupted build leaves
+the old bundle, or none. Engines whose weights and options did not change are taken over from the old bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from export.assembly import Assembly, BuildOptions, Report
+from export.checkpoint import Checkpoint
+from export.parity import HEADER
+from export.staging import staged
+from vexpress_rt.bundle import Bundle, Manifest, write_manifest
+from vexpress_rt.errors import BundleError, ConfigError, VExpressError
+from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
+
+
+def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
+    """Build the bundle `output` from the checkpoint directory `weights`.
+
+    Raises CheckpointError, ConfigError for sizes that the model does not allow, ExportError for an engine that differs
+    from its torch module.
+    """
+    checkpoint = Checkpoint(weights)
+    options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
+    previous = _previous(output)
+    with staged(output) as (folder, commit):
+        assembly = Assembly(checkpoint, options, folder, previous, report)
+        names, stale = assembly.plan()
+        if previous is not None and not stale and set(names) == set(previous.manifest.engines):
+            report(f"{output} is up to date: all {len(names)} engines are unchanged")
+            return previous.manifest
+        _fill(assembly, names, stale)
+        manifest = assembly.manifest()
+        write_manifest(folder, manifest)
+        commit()
+    if assembly.rows:
+        report("\n".join(["", HEADER, *(row.row() for row in assembly.rows), ""]))
+    report(f"{output} is complete: {sum(f.bytes for f in manifest.files.values()) / 1e6:.1f} MB")
+    return manifest
+
+
+def _fill(assembly: Assembly, names: list[str], stale: set[str]) -> None:
+    for index, name in enumerate(names, start=1):
+        label = f"[{index}/{len(names)}] {name}:"
+        if name not in stale:
+            assembly.report(f"{label} unchanged")
+            assembly.take_over(name)
+        elif name == FACE_DETECTOR:
+            assembly.report(f"{label} copying")
+            assembly.copy_detector()
+        else:
+            assembly.make(name, label)
+
+
+def _previous(output: Path) -> Bundle | None:
+    """The bundle that `output` holds, or None if there is nothing, or something that only a new build can mend."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    if not (output / "manifest.json").is_file():
+        raise ConfigError(f"{output} exists and is no bundle of engines: choose another --output or remove it first")
+    try:
+        return Bundle.open(output)
+    except BundleError:
+        return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.build", description="Build a bundle of engines.")
+    parser.add_argument("--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (model_ckpts)")
+    parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
+    parser.add_argument("--target", choices=TARGETS, default="onnxruntime", help="what will run the engines")
+    parser.add_argument("--height", type=int, default=512, help="pixels")
+    parser.add_argument("--width", type=int, default=512, help="pixels")
+    parser.add_argument("--frames", type=int, default=24, help="of a context window")
+    parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="build these alone; others are kept")
+    parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell")
+    given = parser.parse_args(arguments)
+    try:
+        shape = VideoShape(given.height, given.width, given.frames)
+        options = BuildOptions(shape, given.precision, given.target, given.allow_odd_sizes, tuple(given.engine))
+        build(given.weights, given.output or options.default_output(), options, lambda line: print(line, flush=True))
+    except (VExpressError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was changed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

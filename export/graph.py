@@ -1,0 +1,127 @@
+"""Builds an ONNX graph: nodes, small constants, and weights that may live in a shared file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from vexpress_rt.specs import TensorSpec
+
+ONNX_DTYPES = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float16: TensorProto.FLOAT16,
+    torch.uint8: TensorProto.UINT8,
+    torch.int64: TensorProto.INT64,
+}
+OPSET = 20
+IR_VERSION = 10
+PAGE = 4096  # large tensors start on a page, so that runtimes can map the file
+
+
+class WeightsFile:
+    """External data that several graphs may share: equal bytes are stored once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.places: dict[bytes, tuple[int, int]] = {}
+        self.end = 0
+        path.touch()
+
+    def place(self, data: bytes) -> tuple[int, int]:
+        """Offset and length of `data` in the file, after writing it there if it was not yet."""
+        digest = hashlib.sha256(data).digest()
+        if digest not in self.places:
+            start = math.ceil(self.end / PAGE) * PAGE if len(data) >= PAGE else self.end
+            with self.path.open("r+b") as file:
+                file.seek(start)
+                file.write(data)
+            self.places[digest] = (start, len(data))
+            self.end = start + len(data)
+        return self.places[digest]
+
+
+@dataclass
+class Graph:
+    """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    count: int = 0
+
+    def fresh(self, hint: str) -> str:
+        """A name that no other value has."""
+        self.count += 1
+        return f"{hint}_{self.count}"
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node with one output; its name."""
+        return self.add_many(op, inputs, 1, **attributes)[0]
+
+    def add_many(self, op: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
+        """Add a node; the names of its outputs."""
+        names = [self.fresh(op.lower()) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
+        return names
+
+    def rename(self, source: str, target: str) -> None:
+        """Give the value `source` to the graph's output `target`."""
+        self.nodes.append(helper.make_node("Identity", [source], [target], name=f"output_{target}"))
+
+    def declare(self, tensor: TensorSpec, *, output: bool) -> None:
+        """Declare an input or output as `vexpress_rt.specs` has it; sizes unknown until run time keep their letter."""
+        shape = [letter if size is None else size for letter, size in zip(tensor.dims, tensor.shape, strict=True)]
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        (self.outputs if output else self.inputs).append(helper.make_tensor_value_info(tensor.name, kind, shape))
+
+    def weight(self, name: str, make: Callable[[], Tensor]) -> str:
+        """An initializer called `name`, made by `make` when the graph is written."""
+        self.initializers.setdefault(name, make)
+        return name
+
+    def small(self, values: NDArray[Any]) -> str:
+        """A constant by its values: equal ones share one initializer."""
+        digest = hashlib.sha256(values.tobytes()).hexdigest()[:12]
+        name = f"const_{values.dtype}_{'x'.join(map(str, values.shape))}_{digest}"
+        return self.weight(name, lambda: torch.from_numpy(values.copy()))
+
+    def ints(self, *values: int) -> str:
+        """A one-dimensional int64 constant."""
+        return self.small(np.array(values, dtype=np.int64))
+
+    def write(self, path: Path, weights: WeightsFile | None) -> None:
+        """Write the graph to `path`, its weights inside or, if given, into `weights`."""
+        tensors = [self._tensor(name, make(), weights) for name, make in self.initializers.items()]
+        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model.producer_name = "vexpress_rt"
+        path.write_bytes(model.SerializeToString())
+
+    @staticmethod
+    def _tensor(name: str, values: Tensor, weights: WeightsFile | None) -> TensorProto:
+        data = values.detach().contiguous().cpu().numpy().tobytes()
+        tensor = TensorProto(name=name, data_type=ONNX_DTYPES[values.dtype], dims=list(values.shape))
+        if weights is None or len(data) < PAGE // 4:
+            tensor.raw_data = data
+            return tensor
+        offset, length = weights.place(data)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", weights.path.name), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
+
+    def weight_bytes(self) -> int:
+        """Size of all initializers, in bytes."""
+        return sum(t.numel() * t.element_size() for t in (make() for make in self.initializers.values()))

@@ -1,0 +1,175 @@
+"""Layers that several networks share, under the attribute names of the released checkpoints.
+
+Precision is decided here: weights and activations may be float16 or bfloat16, but the statistics of normalisations,
+the softmax of attentions and the timestep sinusoid are always computed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in `dtype`; traces to nothing where it is in that already."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with float32 statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
+        return cast(F.group_norm(cast(x, torch.float32), self.num_groups, weight, bias, self.eps), x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation over the last dim with float32 statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
+        return cast(F.layer_norm(cast(x, torch.float32), self.normalized_shape, weight, bias, self.eps), x.dtype)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(N, S, C) -> (N, heads, S, C / heads)."""
+    n, s, c = x.shape
+    return x.reshape(n, s, heads, c // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(N, heads, S, E) -> (N, S, heads * E)."""
+    n, heads, s, e = x.shape
+    return x.transpose(1, 2).reshape(n, s, heads * e)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases on q, k and v, with one on the output (`to_out.0`)."""
+
+    def __init__(self, channels: int, context_channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_channels, channels, bias=False)
+        self.to_v = nn.Linear(context_channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, S, C') -> keys and values, each (N, heads, S, E)."""
+        return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """x: (N, Q, C); keys and values: (N, heads, S, E) -> (N, Q, C)."""
+        queries = split_heads(self.to_q(x), self.heads)
+        return self.to_out[0](merge_heads(F.scaled_dot_product_attention(queries, keys, values)))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.attend(x, *self.keys_values(context))
+
+
+class _Gate(nn.Module):
+    def __init__(self, channels: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU: the projection's first half is the value, its second half the gate (erf GELU)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.net = nn.ModuleList([_Gate(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+def timestep_sinusoid(timestep: Tensor, channels: int) -> Tensor:
+    """timestep: (1,) float32 -> (1, channels) float32, cosines first."""
+    half = channels // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000) / half))
+    angles = timestep[:, None] * frequencies[None, :]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers on the sinusoid of the timestep."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = nn.Linear(channels, 4 * channels)
+        self.linear_2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        sinusoid = cast(timestep_sinusoid(timestep, self.channels), self.linear_1.weight.dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoid)))
+
+
+class Resnet(nn.Module):
+    """Two normalised convolutions around the projected time embedding (none in the VAE), plus a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int, eps: float, time_channels: int | None = None):
+        super().__init__()
+        self.norm1 = GroupNorm(groups, inputs, eps)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        if time_channels is not None:
+            self.time_emb_proj = nn.Linear(time_channels, outputs)
+        self.norm2 = GroupNorm(groups, outputs, eps)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        if inputs != outputs:
+            self.conv_shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """x: (N, C, h, w); time: (1, T), already through SiLU -> (N, C', h, w)."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        if time is not None:
+            projected = self.time_emb_proj(cast(time, self.time_emb_proj.weight.dtype))
+            hidden = hidden + projected[:, :, None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return hidden + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+
+
+class Downsample(nn.Module):
+    """Convolution with stride 2. The VAE pads right and below only, the U-Nets on all sides."""
+
+    def __init__(self, channels: int, *, one_sided: bool = False):
+        super().__init__()
+        self.one_sided = one_sided
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if one_sided else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.one_sided else x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour to exactly `size` (height, width), then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+def to_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`module` with its matrices and convolutions in `dtype`; normalisations and the timestep embedding stay float32."""
+    for child in module.modules():
+        if isinstance(child, (GroupNorm, LayerNorm, TimestepEmbedding)):
+            continue
+        for name, parameter in list(child.named_parameters(recurse=False)):
+            setattr(child, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+    for child in module.modules():
+        if isinstance(child, TimestepEmbedding):
+            child.float()
+    return module

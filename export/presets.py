@@ -1,0 +1,167 @@
+"""Architectures for synthetic weights, and the writer of a checkpoint directory in the official layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from export import architecture as arch
+from export.architecture import Architecture
+from export.checkpoint import DETECTOR
+from export.detector import synthetic_detector
+from export.errors import CheckpointError
+from export.models.audio_projection import AudioProjection
+from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
+from export.models.denoising_unet import DenoisingUNet
+from export.models.guider import Guider
+from export.models.reference_net import ReferenceNet
+from export.models.vae import VaeDecoder, VaeEncoder
+from export.synthetic import synthetic_tensor
+
+TINY = Architecture(
+    unet=UNetConfig(block_out_channels=(32, 64, 96, 128)),
+    vae=VaeConfig(block_out_channels=(32, 32, 64, 64)),
+    audio_projection=AudioProjectionConfig(embedding_dim=32, dim=64, depth=2, heads=4, dim_head=16),
+    guider=GuiderConfig(output=32),
+    wav2vec2={
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "conv_dim": [32] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    },
+)  # fmt: skip
+FULL = Architecture(
+    unet=UNetConfig(),
+    vae=VaeConfig(),
+    audio_projection=AudioProjectionConfig(),
+    guider=GuiderConfig(),
+    wav2vec2={"hidden_size": 768, "num_hidden_layers": 12},
+)
+PRESETS = {"tiny": TINY, "full": FULL}
+
+
+def write_checkpoint(
+    folder: Path, architecture: Architecture, seed: int, progress: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write synthetic weights (see `export.synthetic`) for `architecture` into `folder`, in the official layout.
+
+    The folder appears under its name only when complete. Raises CheckpointError if it exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is not empty: choose another --output or remove it first")
+    architecture.check()
+    aside = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _write_configs(aside, architecture)
+        for component, path, shapes in _files(architecture):
+            progress(f"{component:16} -> {path}")
+            _write_tensors(aside / path, _tensors(seed, component, shapes))
+        (aside / DETECTOR).parent.mkdir(parents=True)
+        synthetic_detector(aside / DETECTOR)
+        if folder.exists():
+            folder.rmdir()
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _modules(architecture: Architecture) -> dict[str, list[nn.Module]]:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    a = architecture
+    with torch.device("meta"):
+        return {
+            "reference_net": [ReferenceNet(a.unet)],
+            "denoising_unet": [DenoisingUNet(a.unet)],
+            "v_kps_guider": [Guider(a.guider)],
+            "audio_projection": [AudioProjection(a.audio_projection)],
+            "vae": [VaeEncoder(a.vae), VaeDecoder(a.vae)],
+            "audio_encoder": [Wav2Vec2Model(Wav2Vec2Config(**a.wav2vec2))],
+        }
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _files(architecture: Architecture) -> Iterable[tuple[str, str, Shapes]]:
+    """Component, file in the official layout, and the tensors that belong there."""
+    paths = {
+        "v_kps_guider": "v-express/v_kps_guider.bin",
+        "audio_projection": "v-express/audio_projection.bin",
+        "reference_net": "v-express/reference_net.bin",
+        "vae": "sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        "audio_encoder": "wav2vec2-base-960h/pytorch_model.bin",
+    }
+    for component, modules in _modules(architecture).items():
+        shapes = {k: tuple(v.shape) for module in modules for k, v in module.state_dict().items()}
+        if component != "denoising_unet":
+            yield component, paths[component], shapes
+            continue
+        for half, motion in (("denoising_unet", False), ("motion_module", True)):
+            yield component, f"v-express/{half}.bin", {k: s for k, s in shapes.items() if ("motion_modules" in k) == motion}
+
+
+def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
+    from export.models.denoising_unet import sinusoidal_positions
+
+    return {
+        key: sinusoidal_positions(shape[2], shape[1])
+        if key.endswith(".pe")
+        else torch.from_numpy(np.ascontiguousarray(synthetic_tensor(seed, component, key, shape)))
+        for key, shape in shapes.items()
+    }
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+
+
+def _write_configs(folder: Path, a: Architecture) -> None:
+    down = {attends: name for name, attends in arch.DOWN_TYPES.items()}
+    up = {attends: name for name, attends in arch.UP_TYPES.items()}
+    audio = {k: v for k, v in asdict(a.audio_projection).items() if k in arch.HARD_CODED["audio_projection"]}
+    motion = dict(zip(arch.HARD_CODED["motion_module"], (a.unet.motion_heads, a.unet.motion_positions), strict=True))
+    configs: dict[str, dict[str, Any]] = {
+        arch.UNET_CONFIG: {
+            "_class_name": "UNet2DConditionModel",
+            "in_channels": a.unet.in_channels,
+            "out_channels": a.unet.in_channels,
+            "block_out_channels": a.unet.block_out_channels,
+            "layers_per_block": a.unet.layers_per_block,
+            "down_block_types": [down[x] for x in a.unet.down_attention],
+            "up_block_types": [up[x] for x in a.unet.up_attention],
+            "attention_head_dim": a.unet.heads,
+            "cross_attention_dim": a.unet.cross_attention_dim,
+            "norm_num_groups": a.unet.groups,
+            **{k: v for k, v in arch.UNET_FIXED.items() if v is not None},
+        },
+        arch.VAE_CONFIG: {
+            "_class_name": "AutoencoderKL",
+            "in_channels": a.vae.image_channels,
+            "out_channels": a.vae.image_channels,
+            "latent_channels": a.vae.latent_channels,
+            "block_out_channels": a.vae.block_out_channels,
+            "layers_per_block": a.vae.layers_per_block,
+            "norm_num_groups": a.vae.groups,
+            "scaling_factor": a.vae.scaling_factor,
+            **arch.VAE_FIXED,
+        },
+        arch.AUDIO_CONFIG: {"model_type": "wav2vec2", **a.wav2vec2},
+        arch.AUDIO_PREPROCESSOR: {"do_normalize": a.audio_normalize, "sampling_rate": a.sample_rate},
+        arch.OWN_CONFIG: {"audio_projection": audio, "motion_module": motion, "scheduler": a.scheduler},
+    }
+    for name, config in configs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,46 @@
+"""An engine's torch module -> an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.engines import TORCH_DTYPES, Engine
+from export.graph import Graph, WeightsFile
+from export.lower import Lowering
+from export.trace import Trace, generalise, trace
+
+EXTERNAL_ABOVE = 1 << 30  # bytes of weights; ONNX files end at 2 GiB
+PROBES = (16000, 24000)  # sizes of a dynamic dim that the trace is taken at
+
+
+def trace_engine(engine: Engine) -> Trace:
+    """The calls of `engine` at the sizes of its specification; dynamic sizes stay dynamic."""
+
+    def at(size: int) -> Trace:
+        inputs = [
+            (t.name, tuple(size if s is None else s for s in t.shape), TORCH_DTYPES[t.dtype])
+            for t in engine.spec.inputs
+        ]
+        return trace(engine, inputs)
+
+    if all(size is not None for t in engine.spec.inputs for size in t.shape):
+        return at(PROBES[0])
+    return generalise(at(PROBES[0]), at(PROBES[1]))
+
+
+def to_onnx(engine: Engine, path: Path, weights: WeightsFile | None = None) -> list[Path]:
+    """Write `engine` to `path`; the files that its weights went to, none if they are inside.
+
+    weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
+    """
+    graph = Graph()
+    lowering = Lowering(trace_engine(engine), graph)
+    for tensor in engine.spec.inputs:
+        graph.declare(tensor, output=False)
+    lowering.run([tensor.name for tensor in engine.spec.outputs])
+    for tensor in engine.spec.outputs:
+        graph.declare(tensor, output=True)
+    if weights is None and graph.weight_bytes() > EXTERNAL_ABOVE:
+        weights = WeightsFile(path.with_suffix(".weights"))
+    graph.write(path, weights)
+    return [] if weights is None else [weights.path]

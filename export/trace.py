@@ -1,0 +1,143 @@
+"""Records what a torch module computes, as a flat list of calls to torch functions.
+
+The module runs once on the meta device: shapes and dtypes flow, no number is computed, so a graph of a billion
+parameters takes a second. (`torch.export` gives the same list and takes 16 s for a U-Net on two cores.) Calls whose
+arguments are all weights or constants are not recorded as work: `constant` evaluates them when a consumer asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of the trace. Exactly one of `weight`, `call` and `input` says where it comes from.
+
+    A size that is only known at run time is None in its shape.
+    """
+
+    shape: tuple[Any, ...]
+    dtype: torch.dtype
+    weight: str | None = None  # a name in the module's state dict
+    call: Call | None = None
+    input: str | None = None
+    constant: bool = False  # depends on no input
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a torch function; tensors in args and kwargs are Values."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Value] = field(default_factory=list)
+
+
+@dataclass
+class Trace:
+    """inputs and outputs in order; calls that the outputs depend on, in order; weights to evaluate constants with."""
+
+    inputs: list[Value]
+    outputs: list[Value]
+    calls: list[Call]
+    weights: Mapping[str, Tensor]
+
+    def constant(self, value: Value) -> Tensor:
+        """The numbers of a value that depends on no input."""
+        assert value.constant
+        if value.weight is not None:
+            return self.weights[value.weight]
+        assert value.call is not None
+        call = value.call
+        args, kwargs = pytree.tree_map_only(Value, self.constant, (call.args, call.kwargs))
+        result = call.function(*args, **kwargs)
+        return result if isinstance(result, Tensor) else result[call.outputs.index(value)]
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, values: dict[int, Value]):
+        super().__init__()
+        self.values = values
+        self.alive: list[Tensor] = []  # keeps ids unique while recording
+        self.calls: list[Call] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        tensors = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, (tuple, list)) else []
+        if not any(isinstance(t, Tensor) and id(t) not in self.values for t in tensors):
+            return result
+        call = Call(func.__name__, func, *pytree.tree_map_only(Tensor, self._value, (args, kwargs)))
+        constant = all(v.constant for v in arguments(call))
+        for tensor in tensors:
+            call.outputs.append(Value(tuple(tensor.shape), tensor.dtype, call=call, constant=constant))
+            self.values[id(tensor)] = call.outputs[-1]
+            self.alive.append(tensor)
+        self.calls.append(call)
+        return result
+
+    def _value(self, tensor: Tensor) -> Value:
+        return self.values[id(tensor)]
+
+
+def arguments(call: Call) -> list[Value]:
+    """The tensors that a call takes, wherever they stand in its arguments."""
+    return [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Value)]
+
+
+def trace(module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]]) -> Trace:
+    """Trace `module` called with positional inputs of the given names, shapes and dtypes."""
+    weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
+    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}
+    values = {
+        id(tensor): Value(tuple(tensor.shape), tensor.dtype, weight=name, constant=True)
+        for name, tensor in stand_ins.items()
+    }
+    arguments_ = [torch.empty(shape, dtype=dtype, device="meta") for _, shape, dtype in inputs]
+    named = [Value(shape, dtype, input=name) for name, shape, dtype in inputs]
+    values.update({id(tensor): value for tensor, value in zip(arguments_, named, strict=True)})
+    recorder = _Recorder(values)
+    with torch.no_grad(), torch.device("meta"), recorder:
+        result = torch.func.functional_call(module, stand_ins, tuple(arguments_), tie_weights=False)
+    results = [result] if isinstance(result, Tensor) else list(result)
+    outputs = [values[id(tensor)] for tensor in results]
+    return Trace(named, outputs, _needed(recorder.calls, outputs), weights)
+
+
+def generalise(first: Trace, second: Trace) -> Trace:
+    """`first`, with every size that differs in `second` made dynamic: None in the shapes of its values.
+
+    Both are traces of one module at two sizes of its dynamic input; what the sizes do not change stays static.
+    """
+
+    def values(trace: Trace) -> list[Value]:
+        return [*trace.inputs, *(v for call in trace.calls for v in call.outputs)]
+
+    assert [call.name for call in first.calls] == [call.name for call in second.calls]
+    for a, b in zip(values(first), values(second), strict=True):
+        a.shape = tuple(x if x == y else None for x, y in zip(a.shape, b.shape, strict=True))
+    return first
+
+
+def _needed(calls: list[Call], outputs: list[Value]) -> list[Call]:
+    """The calls that an output depends on and that depend on an input."""
+    wanted = {id(value) for value in outputs}
+    kept: list[Call] = []
+    for call in reversed(calls):
+        if any(id(v) in wanted for v in call.outputs) and not call.outputs[0].constant:
+            kept.append(call)
+            wanted.update(id(v) for v in arguments(call))
+    return kept[::-1]
