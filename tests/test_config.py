@@ -90,15 +90,17 @@ def test_the_ends_of_a_range_are_accepted(option: str, value: int) -> None:
 
 
 def test_a_range_is_told_with_its_ends() -> None:
-    with pytest.raises(ConfigError, match="steps is 0; expected a whole number of at least 1 and at most 1000"):
+    with pytest.raises(ConfigError, match=r"steps is 0; expected a whole number of at least 1 and at most 1000"):
         GenerationConfig(steps=0)
-    with pytest.raises(ConfigError, match="overlap is -1; expected a whole number of at least 0$"):
+    with pytest.raises(ConfigError, match=r"overlap is -1; expected a whole number of at least 0$"):
         GenerationConfig(overlap=-1)
 
 
 def test_an_overlap_of_a_whole_window_does_not_fit_the_bundle() -> None:
     GenerationConfig(overlap=23).check_against(24)
-    with pytest.raises(ConfigError, match="overlap is 24; expected less than the bundle's window of 24 frames.* 0 to 23"):
+    with pytest.raises(
+        ConfigError, match=r"overlap is 24; expected less than the bundle's window of 24 frames.* 0 to 23"
+    ):
         GenerationConfig(overlap=24).check_against(24)
 
 
@@ -124,7 +126,7 @@ def test_frame_rates_become_exact_fractions(given_rate: Any, rate: Fraction) -> 
 
 @pytest.mark.parametrize("value", [0, 0.99, 240.1, -30, float("nan"), float("inf"), "fast", "1/0", None, True, [30]])
 def test_rates_outside_the_range_or_of_another_type_are_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="fps is .*expected frames a second between 1 and 240"):
+    with pytest.raises(ConfigError, match=r"fps is .*expected frames a second between 1 and 240"):
         exact_rate(value)
 
 

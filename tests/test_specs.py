@@ -157,7 +157,7 @@ def test_shapes_that_halve_evenly_are_accepted(height: int, width: int, frames: 
 def test_a_side_that_does_not_halve_evenly_is_refused_with_a_near_one_that_does() -> None:
     with pytest.raises(ConfigError, match=r"height is 500; expected a multiple of 64 .*: try 512, or pass --allow-odd"):
         VideoShape(500, 512, 24).check(model_config())
-    with pytest.raises(ConfigError, match="width is 0; expected a multiple of 64 .*: try 64"):
+    with pytest.raises(ConfigError, match=r"width is 0; expected a multiple of 64 .*: try 64"):
         VideoShape(64, 0, 24).check(model_config())
 
 

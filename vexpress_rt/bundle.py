@@ -1,0 +1,115 @@
+"""A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
+
+Opening compares the manifest with `specs.py` and every file's size with the manifest; a file's hash is computed when
+an engine that needs it is first asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
+from vexpress_rt.manifest import BUILD_COMMAND, EngineEntry, FileEntry, Manifest, read_manifest, write_manifest
+from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
+
+__all__ = ["Bundle", "EngineEntry", "FileEntry", "Manifest", "read_manifest", "sha256_file", "write_manifest"]
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's content: 64 lower-case hexadecimal digits. Reads in pieces; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Bundle:
+    """An opened bundle; made by `Bundle.open`.
+
+    folder: where it lies.  manifest: what it says.
+    specs: what each engine takes and gives, by name, also of engines that the bundle lacks; the face detector has none.
+    identity: 16 hexadecimal digits that are equal for bundles with equal files.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.specs = manifest.specs()
+        listing = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(manifest.files.items()))
+        self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        self._verified: set[str] = set()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Bundle:
+        """The bundle in `folder`, its manifest and the sizes of its files checked.
+
+        Raises BundleNotFoundError if there is none, BundleVersionError for another schema, and BundleDamagedError for a
+        malformed manifest, for engines whose inputs or outputs are not those of `specs.py` (naming each), and for
+        files that are missing, of another size, or links out of the folder.
+        """
+        bundle = cls(Path(folder), read_manifest(folder))
+        if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
+            bundle._damaged("the manifest does not fit this version: " + "; ".join(wrong))
+        for name in bundle.manifest.files:
+            bundle._check_size(name)
+        return bundle
+
+    def has(self, name: str) -> bool:
+        """Whether the bundle holds the engine `name`."""
+        return name in self.manifest.engines
+
+    def engine_path(self, name: str) -> Path:
+        """The ONNX file of the engine `name`, after checking it and its weight files.
+
+        Sizes are compared every time, hashes the first time that this object meets a file. Raises BundleNotFoundError
+        if the bundle lacks the engine, BundleDamagedError if a file is missing or was changed.
+        """
+        if not self.has(name):
+            held = ", ".join(self.manifest.engines) or "none"
+            raise BundleNotFoundError(
+                f"{self.folder} holds no engine {name!r}; it has {held}: "
+                f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}`"
+            )
+        entry = self.manifest.engines[name]
+        for file in entry.files:
+            self._check_size(file)
+            if file not in self._verified:
+                self._check_hash(file)
+                self._verified.add(file)
+        return self.folder / entry.file
+
+    def _interface_errors(self, name: str) -> Iterator[str]:
+        if name == FACE_DETECTOR:
+            return
+        if name not in self.specs:
+            yield f"engine {name} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
+            return
+        entry = self.manifest.engines[name]
+        yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])
+
+    def _check_size(self, name: str) -> None:
+        expected = self.manifest.files[name].bytes
+        try:
+            found = (self.folder / name).stat()
+            inside = (self.folder / name).resolve().parent == self.folder.resolve()
+        except (OSError, RuntimeError) as error:
+            self._damaged(f"{name} cannot be found: {error}")
+        if not stat.S_ISREG(found.st_mode) or not inside:
+            self._damaged(f"{name} is a folder, a device or a link out of the bundle; expected a file")
+        if found.st_size != expected:
+            self._damaged(f"{name} has {found.st_size} bytes; expected {expected}")
+
+    def _check_hash(self, name: str) -> None:
+        expected = self.manifest.files[name].sha256
+        try:
+            found = sha256_file(self.folder / name)
+        except OSError as error:
+            self._damaged(f"{name} cannot be read: {error}")
+        if found != expected:
+            self._damaged(f"{name} has the sha256 {found}; expected {expected}")
+
+    def _damaged(self, what: str) -> NoReturn:
+        remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
+        raise BundleDamagedError(f"{self.folder} cannot be used: {what}: {remedy}")
