@@ -183,6 +183,12 @@ def test_an_interface_fits_itself_and_any_size_left_open() -> None:
     assert interface_errors(EngineSpec("e", (tensor("a", None, None),), (tensor("b", None),)), expected) == []
 
 
+def test_a_size_left_open_must_be_open_in_an_engine_and_is_free_in_arrays() -> None:
+    expected, fixed = EngineSpec("e", (tensor("a", 2, None),), ()), EngineSpec("e", (tensor("a", 2, 9),), ())
+    assert interface_errors(fixed, expected) == ["e has the input a: float32 (d=2, d=9); expected a: float32 (d=2, d)"]
+    assert interface_errors(fixed, expected, arrays=True) == []
+
+
 def test_every_difference_between_interfaces_is_named() -> None:
     found = EngineSpec("e", (tensor("a", 2, 7), tensor("x", 1)), (tensor("b", 3, dtype="float16"),))
     expected = EngineSpec("e", (tensor("a", 2, None), tensor("y", 1)), (tensor("b", 3), tensor("c", 1, 1)))

@@ -166,10 +166,11 @@ class EngineSpec:
     outputs: tuple[TensorSpec, ...]
 
 
-def interface_errors(found: EngineSpec, expected: EngineSpec) -> list[str]:
+def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = False) -> list[str]:
     """What keeps an engine with the interface `found` from serving as `expected`: one line for each tensor.
 
-    Tensors are compared by name. A size that `found` leaves open fits any; dims go by size, not by letter.
+    Tensors are compared by name; dims go by size, not by letter. A size that `found` leaves open fits any. One that
+    `expected` leaves open has to be open in an engine, but may be any in `arrays` that go in or come out.
     """
     errors = []
     for side in ("input", "output"):
@@ -180,7 +181,8 @@ def interface_errors(found: EngineSpec, expected: EngineSpec) -> list[str]:
         for name in (name for name in wants if name in has):
             one, other = has[name], wants[name]
             fits = len(one.shape) == len(other.shape) and all(
-                size is None or size == wanted for size, wanted in zip(one.shape, other.shape, strict=True)
+                size is None or size == wanted or (arrays and wanted is None)
+                for size, wanted in zip(one.shape, other.shape, strict=True)
             )
             if not fits or one.dtype != other.dtype:
                 errors.append(f"{found.name} has the {side} {one.describe()}; expected {other.describe()}")
