@@ -1,15 +1,16 @@
 """A stand-in for the face detector: no trained weights, so that a bundle of synthetic weights has one too.
 
-It is no face detector. It finds the place where a skin-coloured blob, higher than wide, stands out from what is
-around it, and puts a face's points there by fixed proportions. That is enough for a drawn portrait, or for a clear
-photograph against a background of another colour, and it drives the same pre- and post-processing as SCRFD's det_10g.onnx does: same
-input, same nine outputs, same anchors. With real weights, use that file.
+It is no face detector. It finds where a skin-coloured blob, higher than wide, stands out from what is around it, and
+puts a face's points there by fixed proportions. That is enough for a drawn portrait, or for a clear photograph against
+a background of another colour, and it exercises all that surrounds SCRFD's det_10g.onnx: the same input, the same
+nine outputs, the same anchors. With real weights, use that file.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ _POINTS = ((-0.44, -0.22), (0.44, -0.22), (0.0, 0.16), (-0.32, 0.5), (0.32, 0.5)
 def synthetic_detector(path: Path) -> None:
     """Write the stand-in as an ONNX file with the interface of SCRFD's det_10g.onnx.
 
-    Input `input.1`: (1, 3, H, W) float32 RGB, (x - 127.5) / 128, H and W multiples of 32. Outputs, in this order: scores
+    Input `input.1`: (1, 3, H, W) float32 RGB, (x - 127.5) / 128, H and W multiples of 32. Outputs, in order: scores
     (N, 1), boxes (N, 4) and keypoints (N, 10), each for the strides 8, 16, 32 in cells of two anchors.
     """
     graph = _Graph()
@@ -70,7 +71,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
@@ -162,12 +163,18 @@ def _ellipse(half_width: float, reach: int, fine: int = 8) -> NDArray[np.float64
     """Share of each cell, (2 reach + 1, 2 reach + 1), that an upright ellipse in the middle covers."""
     points = (np.arange((2 * reach + 1) * fine) + 0.5) / fine - reach - 0.5
     covered = (points / half_width) ** 2 + (points[:, None] / (half_width * _HEIGHT)) ** 2 <= 1
-    return covered.reshape(2 * reach + 1, fine, 2 * reach + 1, fine).mean(axis=(1, 3))
+    shares: NDArray[np.float64] = covered.reshape(2 * reach + 1, fine, 2 * reach + 1, fine).mean(axis=(1, 3))
+    return shares
 
 
 def _face() -> NDArray[np.float32]:
     """What makes box and keypoints, (14,), out of centre and standard deviation, (4,), by one product: (4, 14)."""
-    columns = [(-1, 0, 2, 0), (0, -1, 0, 2), (1, 0, 2, 0), (0, 1, 0, 2)]  # an ellipse's half axis is two deviations
+    columns: list[tuple[float, ...]] = [
+        (-1, 0, 2, 0),
+        (0, -1, 0, 2),
+        (1, 0, 2, 0),
+        (0, 1, 0, 2),
+    ]  # an ellipse's half axis is two deviations
     for x, y in _POINTS:
         columns += [(1, 0, 2 * x, 0), (0, 1, 0, 2 * y)]
     return np.array(columns, np.float32).T
