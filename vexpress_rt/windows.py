@@ -95,9 +95,10 @@ def _wavefront(windows: Sequence[Window], steps: int) -> Iterator[tuple[Window, 
     done = [0] * len(windows)
 
     def may_run(k: int) -> bool:
-        step = done[k]
-        return step < steps and all(done[other] >= step + (other < k) for other in neighbours[k] if other != k)
+        return done[k] < steps and all(done[other] >= done[k] for other in neighbours[k])
 
+    # The earliest candidate goes first, so `done` never rises along the windows; and what holds an earlier neighbour
+    # of k back overlaps k too. Hence whenever k may run, its earlier neighbours are a step ahead of it.
     candidates = [0]
     while candidates:
         k = heapq.heappop(candidates)
