@@ -64,7 +64,12 @@ class Architecture:
             ("audio projection's output", audio.output_dim, "U-Net cross_attention_dim", self.unet.cross_attention_dim),
             ("audio projection's input", audio.embedding_dim, "wav2vec2 hidden_size", self.audio_hidden_size),
             ("guider's output", self.guider.output, "U-Net's first width", self.unet.block_out_channels[0]),
-            ("guider's halvings", len(self.guider.channels) - 1, "VAE levels - 1", len(self.vae.block_out_channels) - 1),
+            (
+                "guider's halvings",
+                len(self.guider.channels) - 1,
+                "VAE levels - 1",
+                len(self.vae.block_out_channels) - 1,
+            ),
         ]
         if wrong := [f"{a} is {x} but {b} is {y}" for a, x, b, y in pairs if x != y]:
             raise CheckpointError("the networks do not fit each other: " + "; ".join(wrong))
@@ -131,7 +136,9 @@ def read_overrides(folder: Path) -> dict[str, dict[str, Any]]:
         for key, value in values.items():
             known = result[section].get(key)
             if known is None or type(value) not in (type(known), int):
-                raise CheckpointError(f"{path} has {section}.{key} = {value!r}; expected {', '.join(HARD_CODED[section])}")
+                raise CheckpointError(
+                    f"{path} has {section}.{key} = {value!r}; expected {', '.join(HARD_CODED[section])}"
+                )
             result[section][key] = value
     return result
 

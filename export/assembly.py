@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class BuildOptions:
     shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
     """
 
-    shape: VideoShape = VideoShape(512, 512, 24)
+    shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
     precision: str = "fp32"
     target: str = "onnxruntime"
     allow_odd_sizes: bool = False
@@ -106,7 +106,11 @@ class Assembly:
             to_onnx(self.engine(spec, precision), path, shared)
         dtype = "float32" if name == "audio_encoder" else precision
         result = check(
-            lambda: self.engine(spec, "float32"), path, spec, dtype, f"{small.width}x{small.height}, {small.frames} frames"
+            lambda: self.engine(spec, "float32"),
+            path,
+            spec,
+            dtype,
+            f"{small.width}x{small.height}, {small.frames} frames",
         )
         if small != shape:
             path.unlink()
@@ -192,7 +196,9 @@ class Assembly:
         if FACE_DETECTOR in self.options.engines and not has_detector:
             raise ExportError(f"{self.checkpoint.folder} has no face detector: put insightface's det_10g.onnx there")
         shared = {SHARED_WEIGHTS[name] for name in self.options.engines if name in SHARED_WEIGHTS}
-        return [n for n in (*ENGINE_NAMES, FACE_DETECTOR) if n in self.options.engines or SHARED_WEIGHTS.get(n) in shared]
+        return [
+            n for n in (*ENGINE_NAMES, FACE_DETECTOR) if n in self.options.engines or SHARED_WEIGHTS.get(n) in shared
+        ]
 
     def copy_detector(self) -> None:
         """The face detector is a finished graph: copied, its inputs and outputs recorded as found."""

@@ -184,7 +184,7 @@ def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], sourc
         value, parts = tensors[key], key.split(".")
         if "attentions" in parts:
             parts = [OLD_ATTENTION.get(part, part) for part in parts]
-            value = value[:, :, 0, 0] if value.dim() == 4 else value  # noqa: PLR2004 -- a 1x1 convolution
+            value = value[:, :, 0, 0] if value.dim() == 4 else value
         result[".".join(parts)] = value
     return result
 

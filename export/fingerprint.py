@@ -27,7 +27,10 @@ def combine(*parts: object) -> str:
 @cache
 def of_code() -> str:
     """sha256 over the sources that decide what an exported graph looks like, and the versions of their libraries."""
-    files = [*SOURCES.glob("models/*.py"), *(SOURCES / f"{n}.py" for n in ("engines", "trace", "lower", "graph", "to_onnx"))]
+    files = [
+        *SOURCES.glob("models/*.py"),
+        *(SOURCES / f"{n}.py" for n in ("engines", "trace", "lower", "graph", "to_onnx")),
+    ]
     sources = [path.read_bytes() for path in sorted(files)]
     return combine(*sources, sorted(versions().items()))
 

@@ -198,7 +198,9 @@ def _reshape(lo: Lowering, x: Value, *shape: Any) -> str:
     sizes = [size if size is not None else 0 if old is None else -1
              for size, old in zip(lo.call.outputs[0].shape, kept, strict=False)]  # fmt: skip
     if sizes.count(-1) > 1:
-        raise ExportError(f"a reshape of {x.shape} to {lo.call.outputs[0].shape} has two dynamic sizes: keep one static")
+        raise ExportError(
+            f"a reshape of {x.shape} to {lo.call.outputs[0].shape} has two dynamic sizes: keep one static"
+        )
     return lo.graph.add("Reshape", [lo.name(x), lo.graph.ints(*sizes)])
 
 

@@ -29,7 +29,11 @@ NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_at
 
 @dataclass(frozen=True)
 class Parity:
-    """error: largest difference over the largest value, worst output.  seconds: of both runs.  shape: what was checked."""
+    """How far an engine is off.
+
+    error: largest difference over the largest value, of the worst output.  seconds: of both runs.
+    shape: what was checked.
+    """
 
     engine: str
     error: float
@@ -74,16 +78,21 @@ def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Arra
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return list(session.run([t.name for t in spec.outputs], dict(zip((t.name for t in spec.inputs), inputs, strict=True))))
+    return list(
+        session.run([t.name for t in spec.outputs], dict(zip((t.name for t in spec.inputs), inputs, strict=True)))
+    )
 
 
 def relative_error(found: Array, expected: Array) -> float:
-    """Largest difference over the largest expected value; infinite where `found` is not finite. Bytes: one step is free."""
+    """Largest difference over the largest expected value; infinite where `found` is not finite.
+
+    Of bytes, one step is free: truncation may fall either way.
+    """
     a, b = found.astype(np.float64), expected.astype(np.float64)
     if found.shape != expected.shape or not np.isfinite(a).all():
         return math.inf
     difference = np.abs(a - b)
-    if found.dtype == np.uint8:  # truncation may fall either way
+    if found.dtype == np.uint8:
         difference = np.maximum(difference - 1, 0)
     return float(difference.max() / max(np.abs(b).max(), 1e-30))
 
@@ -108,5 +117,3 @@ def check(make_reference: Callable[[], Engine], path: Path, spec: EngineSpec, pr
             f"expected at most {result.tolerance:.0e}: report the checkpoint's configuration and the versions in use"
         )
     return result
-
-

@@ -106,7 +106,11 @@ def _files(architecture: Architecture) -> Iterable[tuple[str, str, Shapes]]:
             yield component, paths[component], shapes
             continue
         for half, motion in (("denoising_unet", False), ("motion_module", True)):
-            yield component, f"v-express/{half}.bin", {k: s for k, s in shapes.items() if ("motion_modules" in k) == motion}
+            yield (
+                component,
+                f"v-express/{half}.bin",
+                {k: s for k, s in shapes.items() if ("motion_modules" in k) == motion},
+            )
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:

@@ -50,6 +50,15 @@ def load_keypoints(source: KeypointTrack | str | os.PathLike[str] | ArrayLike) -
     return KeypointTrack(_as_points(source))
 
 
+def load_portrait_keypoints(values: ArrayLike) -> Float32:
+    """The three points of a photo's face: (3, 2), x then y in pixels -> float32. Raises KeypointError."""
+    if (shape := _shape_of(values)) != (3, 2):
+        expected = "expected (3, 2): left eye, right eye, nose, each x then y in pixels of the photo"
+        raise KeypointError(f"the portrait's keypoints have shape {shape}; {expected}{_advice(shape)}")
+    points: Float32 = load_keypoints(np.asarray(values)[None]).points[0]
+    return points
+
+
 def _as_points(values: Any) -> Float32:
     expected = "expected (frames, 3, 2): left eye, right eye, nose, each x then y in pixels"
     if isinstance(values, (list, tuple)):  # before stacking, so that it is known which frame differs

@@ -9,13 +9,15 @@ distributions may change between releases.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.errors import ConfigError
+from vexpress_rt.config import check_choice
+from vexpress_rt.errors import ConfigError, InputError
 
 Float32 = NDArray[np.float32]
 
@@ -66,6 +68,41 @@ def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
     generator.random_raw(skip, output=False)
     flat = _few_normals(generator, size) if size < 16 else _many_normals(generator, size)
     return flat.reshape(shape)
+
+
+def choose_noise(
+    choice: object, seed: int, length: int, denoised: int, shape: tuple[int, int, int], skip: int
+) -> Callable[[int], Float32]:
+    """The noise of a frame, (c, h, w) float32, as a function of the frame.
+
+    choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or the
+        initial latent itself, (1, c, length, h, w) float32.
+    length: frames of the video.  denoised: frames that are denoised, more than `length` if the video is shorter than
+        a window; a latent that was given is continued with `frame_noise` there.
+
+    Raises ConfigError for another word, InputError for an array of another shape or dtype or with NaN.
+    """
+    if choice is None:
+        return lambda frame: frame_noise(seed, frame, shape)
+    if isinstance(choice, str):
+        check_choice("noise", choice, ("upstream",))
+        latents = torch_randn(seed, (1, shape[0], max(length, denoised), *shape[1:]), skip)
+    else:
+        latents = _check_latent(choice, (1, shape[0], length, *shape[1:]))
+    known = latents.shape[2]
+    return lambda frame: latents[0, :, frame] if frame < known else frame_noise(seed, frame, shape)
+
+
+def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
+    array = np.asarray(value)
+    if array.shape != expected or array.dtype != np.float32:
+        raise InputError(
+            f"noise has shape {array.shape} and dtype {array.dtype}; expected {expected} float32: "
+            "(1, latent channels, frames, height, width) of the latent, or None, or 'upstream'"
+        )
+    if not np.isfinite(array).all():
+        raise InputError("noise holds NaN or infinite values; expected finite ones, standard normal")
+    return array
 
 
 def _word(name: str, value: int) -> int:

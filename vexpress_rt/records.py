@@ -70,7 +70,8 @@ class Crop:
     def to_cropped(self, points: Float32) -> Float32:
         """Map (..., 2) points, x then y, from pixels of the original picture to pixels of the cropped one."""
         scale = np.array([self.size[1] / self.width, self.size[0] / self.height])
-        return ((points - np.array([self.left, self.top])) * scale).astype(np.float32)
+        mapped: Float32 = ((points - np.array([self.left, self.top])) * scale).astype(np.float32)
+        return mapped
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def check_finite_points(points: Float32) -> None:
     bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
     if bad.size:
         raise KeypointError(
-            f"keypoints are NaN or infinite in {bad.size} of {len(points)} frames, the first of them {bad[:5].tolist()}: "
+            f"keypoints are NaN or infinite in {bad.size} of {len(points)} frames, first in {bad[:5].tolist()}: "
             "interpolate or drop those frames before passing the track in"
         )
 
@@ -143,6 +144,7 @@ class Portrait:
     reference: the engine inputs that the photo decides: projected keys and values of every attention block, by
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
+    crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
     """
 
     image: UInt8
@@ -150,6 +152,7 @@ class Portrait:
     crop: Crop
     reference: Mapping[str, Any] = field(repr=False)
     bundle: str = ""
+    crop_mode: str = "face"
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

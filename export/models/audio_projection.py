@@ -47,9 +47,7 @@ class AudioProjection(nn.Module):
         self.proj_out = nn.Linear(dim, config.output_dim)
         self.norm_out = LayerNorm(config.output_dim)
         self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [PerceiverAttention(dim, config.heads, config.dim_head), _feed_forward(dim, config.ff_mult)]
-            )
+            nn.ModuleList([PerceiverAttention(dim, config.heads, config.dim_head), _feed_forward(dim, config.ff_mult)])
             for _ in range(config.depth)
         )
 

@@ -176,11 +176,10 @@ class DenoisingUNet(UNet):
 
 
 def reference_keys_values(unet: DenoisingUNet, features: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """ReferenceNet's features (1, S, C) by site -> keys and values (heads, S, E) by site, as the U-Net projects them."""
+    """Features (1, S, C) of ReferenceNet -> keys and values (heads, S, E), both by site, as the U-Net projects them."""
     blocks = {m.name: m for m in unet.modules() if isinstance(m, DenoisingBlock)}
     result = {}
     for name, feature in features.items():
         keys, values = blocks[name].attn1_5.keys_values(feature)
         result[name] = (keys[0], values[0])
     return result
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class Guider(nn.Module):
         widths = config.channels
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
             self.blocks.append(nn.Conv2d(width, following, 3, padding=1, stride=2))
         self.conv_out = nn.Conv2d(widths[-1], config.output, 3, padding=1)

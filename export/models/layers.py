@@ -163,7 +163,7 @@ class Upsample(nn.Module):
 
 
 def to_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """`module` with its matrices and convolutions in `dtype`; normalisations and the timestep embedding stay float32."""
+    """`module` with its matrices and convolutions in `dtype`; normalisations and timestep embedding stay float32."""
     for child in module.modules():
         if isinstance(child, (GroupNorm, LayerNorm, TimestepEmbedding)):
             continue

@@ -1,6 +1,7 @@
 """The skeleton that ReferenceNet and the denoising U-Net share: Stable Diffusion 1.5's U-Net.
 
-What differs comes in through a `parts` object: which transformer block stands in an attention, and which motion module follows a layer.
+What differs comes in through a `parts` object: which transformer block stands in an attention, and which motion module
+follows a layer.
 """
 
 from __future__ import annotations
@@ -51,9 +52,7 @@ class Block(nn.Module):
         resample: nn.Module | None, resample_name: str,
     ):  # fmt: skip
         super().__init__()
-        self.resnets = nn.ModuleList(
-            Resnet(i, o, config.groups, config.eps, config.time_channels) for i, o in widths
-        )
+        self.resnets = nn.ModuleList(Resnet(i, o, config.groups, config.eps, config.time_channels) for i, o in widths)
         if attends:
             self.attentions = nn.ModuleList(
                 SpatialTransformer(o, config.groups, parts.transformer_block(o, f"{name}.attentions.{layer}"))

@@ -1,0 +1,51 @@
+"""Where the time went: seconds by stage, also when stages are interleaved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Adds up wall-clock seconds by stage. While an inner stage runs, the outer one's clock stands still."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stack: list[str] = []
+        self._start = self._since = time.perf_counter()
+
+    def finish(self) -> dict[str, float]:
+        """Seconds by stage, and `total` since the start."""
+        return {**self.seconds, "total": time.perf_counter() - self._start}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what runs inside towards `name`."""
+        self._switch()
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._switch()
+            self._stack.pop()
+
+    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Count the making of each of `items` towards `name`, not what is done with it."""
+        source = iter(items)
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
+
+    def _switch(self) -> None:
+        now = time.perf_counter()
+        if self._stack:
+            self.seconds[self._stack[-1]] = self.seconds.get(self._stack[-1], 0.0) + now - self._since
+        self._since = now
