@@ -1,12 +1,115 @@
-"""Settings that all tests share."""
+"""Settings and fixtures that all tests share.
+
+Bundles are built from synthetic weights once and kept under build/test: the builder's own fingerprints decide whether
+a later run must build them again.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import settings
 
 # No deadline: how long one example takes says more about the machine than about the code. In CI the same examples
 # every time.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
+
+GOLDEN = Path(__file__).parent / "golden"
+CACHE = Path(__file__).parent.parent / "build" / "test"
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """A set of numbers that the public implementation computed.
+
+    settings: sizes and options (the .json).  arrays: by name (the .npz).  checkpoint, bundle: of the same weights.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    checkpoint: Path
+    bundle: Path
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def options(self) -> dict[str, Any]:
+        """The options that the set was computed with, under the names of GenerationConfig."""
+        s = self.settings
+        weights = {k: s[k] for k in ("guidance_scale", "reference_attention_weight", "audio_attention_weight")}
+        return {
+            **weights,
+            "steps": s["steps"],
+            "fps": s["fps"],
+            "overlap": s["context_overlap"],
+            "seed": s["generator_seed"],
+        }
+
+
+def architecture(settings_: Mapping[str, Any]) -> Any:
+    """The architecture that a golden set's settings describe."""
+    from export.architecture import Architecture
+    from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
+
+    widths = tuple(settings_["block_out_channels"])
+    return Architecture(
+        unet=UNetConfig(block_out_channels=widths),
+        vae=VaeConfig(block_out_channels=tuple(settings_["vae_block_out_channels"])),
+        audio_projection=AudioProjectionConfig(
+            embedding_dim=settings_["wav2vec2"]["hidden_size"], **settings_["audio_projection"]
+        ),
+        guider=GuiderConfig(output=widths[0]),
+        wav2vec2=dict(settings_["wav2vec2"]),
+    )
+
+
+def load_golden(name: str) -> GoldenSet:
+    """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
+    from export.assembly import BuildOptions
+    from export.build import build
+    from export.presets import write_checkpoint
+    from vexpress_rt.specs import VideoShape
+
+    values = json.loads((GOLDEN / f"{name}.json").read_text())
+    checkpoint, bundle = CACHE / f"{name}-weights", CACHE / name
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if not checkpoint.exists():
+        write_checkpoint(checkpoint, architecture(values), values["seed"])
+    shape = VideoShape(values["height"], values["width"], values["context_frames"])
+    build(checkpoint, bundle, BuildOptions(shape, allow_odd_sizes=bool(values["width"] % 64)))
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return GoldenSet(name, values, dict(file), checkpoint, bundle)
+
+
+@pytest.fixture(scope="session")
+def tiny_square() -> GoldenSet:
+    """64 x 64, 14 frames in two windows, 4 steps; the preset `tiny` with seed 0."""
+    return load_golden("tiny_square")
+
+
+@pytest.fixture(scope="session")
+def tiny_wide() -> GoldenSet:
+    """64 high x 96 wide, one window, 2 steps; latents that do not halve evenly."""
+    return load_golden("tiny_wide")
+
+
+@pytest.fixture(params=["tiny_square", "tiny_wide"])
+def golden(request: pytest.FixtureRequest) -> GoldenSet:
+    """Each golden set in turn."""
+    value: GoldenSet = request.getfixturevalue(request.param)
+    return value
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_square: GoldenSet) -> Path:
+    """A bundle of 64 x 64 pixels and windows of 8 frames, with synthetic weights and a stand-in face detector."""
+    return tiny_square.bundle
