@@ -84,6 +84,7 @@ class Checkpoint:
         if name == "reference_net":
             optional = frozenset(key for key in module.state_dict() if is_unused(key, a.unet))
         load_strict(module, self.tensors(name), self._source(name), optional)
+        self._tensors.clear()  # unmaps the files: at full size their pages are several GB
         return module.eval()
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:

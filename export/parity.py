@@ -77,6 +77,7 @@ def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Arra
     """Outputs of the exported graph, on ONNX Runtime's CPU kernels."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")  # no second copy of the weights
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return list(
         session.run([t.name for t in spec.outputs], dict(zip((t.name for t in spec.inputs), inputs, strict=True)))
