@@ -1,0 +1,74 @@
+"""Files from strangers are only ever decoded: no further file or address is opened, whatever they say."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vexpress_rt.errors import AudioError, VideoError
+from vexpress_rt.media import READERS, open_media, sound_blocks
+
+
+def write_wav(path: Path, count: int = 8000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(2 * count))
+    return path
+
+
+def test_every_reader_named_is_one_that_ffmpeg_has() -> None:
+    known = {name for formats in av.formats_available for name in formats.split(",")}
+    assert set(READERS) <= known
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["ffconcat version 1.0\nfile {}\n", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n"],
+    ids=["concat", "hls"],
+)
+@pytest.mark.parametrize("name", ["speech.mp3", "speech.m3u8", "speech.ffconcat"])
+def test_playlists_that_name_other_files_are_refused(tmp_path: Path, script: str, name: str) -> None:
+    write_wav(tmp_path / "secret.wav")
+    (tmp_path / name).write_text(script.format("secret.wav"))
+    with pytest.raises(AudioError, match="cannot be read"), open_media(tmp_path / name, "the audio", AudioError):
+        pass
+
+
+@pytest.mark.parametrize("name", ["concat:a.wav|b.wav", "http:speech.wav", "-i.wav", "%03d.wav", "a b'c.wav", "ü.wav"])
+def test_a_name_is_never_taken_for_an_address(tmp_path: Path, name: str) -> None:
+    path = write_wav(tmp_path / name)
+    assert sum(block.shape[1] for block, _ in sound_blocks(path)) == 8000
+
+
+def test_a_relative_name_that_looks_like_an_address_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_wav(Path("pipe:0"))
+    assert sum(block.shape[1] for block, _ in sound_blocks(Path("pipe:0"))) == 8000
+
+
+def test_folders_and_missing_files_are_told_apart(tmp_path: Path) -> None:
+    for path, found in ((tmp_path, "is a folder"), (tmp_path / "none.mp4", "does not exist")):
+        with pytest.raises(VideoError, match=found), open_media(path, "the video", VideoError):
+            pass
+
+
+def test_a_file_is_decoded_piece_by_piece(tmp_path: Path) -> None:
+    blocks = sound_blocks(write_wav(tmp_path / "long.wav", 800_000))
+    block, rate = next(blocks)
+    blocks.close()
+    assert rate == 8000
+    assert block.shape[0] == 1
+    assert 1 <= block.shape[1] < 100_000
+
+
+def test_samples_in_memory_are_given_in_pieces_of_all_channels() -> None:
+    samples = np.arange(400_000, dtype=np.float32).reshape(2, -1)
+    pieces = [block for block, rate in sound_blocks((samples, 8000)) if rate == 8000]
+    assert max(piece.shape[1] for piece in pieces) < 100_000
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), samples)

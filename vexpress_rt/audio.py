@@ -1,0 +1,165 @@
+"""Speech: recordings -> Waveform, and audio features -> the rows that each video frame listens to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+from vexpress_rt.errors import AudioError, ConfigError
+from vexpress_rt.media import MAX_SECONDS, sound_blocks
+from vexpress_rt.records import Float32, Waveform
+
+MAX_RATE = 768_000
+MAX_CHANNELS = 64
+
+
+def load_audio(source: str | Path | tuple[NDArray[Any], int], rate: int) -> Waveform:
+    """A recording as the model hears it: mono, `rate` Hz, float32.
+
+    source: a sound file, or a video whose sound is taken, in any container of `media.READERS`; or (samples, rate in Hz)
+        with samples (N,) or (channels, N), floating point of full scale 1, or int16, which is divided by 32768.
+    rate: Hz of the model, 16000 for the released one.
+
+    Channels are averaged. The duration is that of the decoded samples (what the decoder drops as encoder delay does not
+    count), and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
+    `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels.
+
+    Raises AudioError when the file is missing, unreadable or has no sound, when there are no samples or no channels,
+    when samples are NaN or infinite, when the rate is not a whole number in 1..768000, and beyond `media.MAX_SECONDS`.
+    """
+    if isinstance(source, (str, Path)):
+        kept: Path | tuple[Float32, int] = Path(source)
+    elif isinstance(source, tuple) and len(source) == 2:
+        kept = _check_array(*source)
+    else:
+        raise AudioError(f"audio given as {type(source).__name__}; expected a path, or a tuple (samples, rate in Hz)")
+    count, source_rate, data = 0, rate, bytearray()  # grows in place: half the memory of joining pieces
+    for samples, found_rate, heard in _resampled(kept, rate):
+        count, source_rate = count + heard, found_rate
+        data += samples.tobytes()
+    duration = Fraction(count, source_rate)
+    length = max(1, round(duration * rate))
+    assert len(data) >= 4 * length
+    return Waveform(np.frombuffer(data, np.float32)[:length], rate, duration, kept)
+
+
+def normalize(samples: Float32) -> Float32:
+    """(N,) samples shifted to zero mean and scaled to unit variance over the whole clip: (x - mean) / sqrt(var + 1e-7).
+
+    spec/model.md, stage 3. Sums are taken in float64. Constant sound gives zeros.
+    """
+    wide = samples.astype(np.float64)
+    scaled: Float32 = ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
+    return scaled
+
+
+def feature_rows(features: Float32, length: int, rows: int) -> Float32:
+    """(length, rows, A) float32: the audio features that each of a video's `length` frames takes; see `frame_rows`."""
+    return frame_rows(features, length, rows, 0, length)
+
+
+def frame_rows(features: Float32, length: int, rows: int, start: int, stop: int) -> Float32:
+    """The audio features of frames [start, stop) of a video of `length` frames: (stop - start, rows, A) float32.
+
+    features: (T, A) float32, T >= 1 steps of the audio encoder over the whole clip.
+    rows: even; 10 for the released model.
+
+    The features are interpolated in time to 2 * length rows (linear, half-pixel centres: torch's align_corners=False),
+    rows // 2 - 1 zero rows go before and after, and frame f takes rows 2f .. 2f + rows - 1 of that: its own two
+    and the neighbours' (spec/model.md, stage 3). Only the rows asked for are computed, so a long clip costs no
+    more than its features. Positions are float64: torch's float32 ones are off by 1e-4 of a step after a minute.
+
+    Raises ConfigError for an odd or non-positive `rows`.
+    """
+    if rows < 2 or rows % 2:
+        raise ConfigError(
+            f"{rows} rows of audio features a frame; expected an even number of at least 2: see the bundle"
+        )
+    assert features.ndim == 2
+    assert len(features) >= 1
+    assert 0 <= start <= stop <= length
+    if start == stop:
+        return np.empty((0, rows, features.shape[1]), np.float32)
+    index = np.arange(2 * start, 2 * stop + rows - 2) - (rows // 2 - 1)
+    position = ((index + 0.5) * (len(features) / (2 * length)) - 0.5).clip(0, len(features) - 1)
+    low = position.astype(np.int64)
+    weight = (position - low).astype(np.float32)[:, None]
+    high = np.minimum(low + 1, len(features) - 1)
+    table = features[low] * (1 - weight) + features[high] * weight  # (2 * (stop - start) + rows - 2, A)
+    table[(index < 0) | (index >= 2 * length)] = 0
+    windows = np.lib.stride_tricks.sliding_window_view(table, rows, axis=0)[::2]  # (stop - start, A, rows)
+    return np.ascontiguousarray(windows.transpose(0, 2, 1))
+
+
+def _resampled(source: Path | tuple[Float32, int], rate: int) -> Iterator[tuple[Float32, int, int]]:
+    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them).
+
+    The last piece runs past the end: the last sample is held for twice the length of libswresample's filter (32 taps at
+    the lower of the two rates), so that all that was heard has come out. Flushing would not do: of a recording
+    shorter than the filter it returns nothing.
+    """
+    resampler = AudioResampler(format="fltp", layout="mono", rate=rate)
+    done, source_rate, mono = 0, rate, np.empty((1, 0), np.float32)
+    for block, source_rate in sound_blocks(source):
+        mono = block.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        if source_rate == rate:
+            yield mono[0], rate, mono.shape[1]
+        else:
+            yield _push(resampler, mono, source_rate, done), source_rate, mono.shape[1]
+        done += mono.shape[1]
+    if source_rate != rate:
+        held = np.repeat(mono[:, -1:], 64 * math.ceil(max(1, source_rate / rate)), axis=1)
+        yield _push(resampler, held, source_rate, done), source_rate, 0
+
+
+def _push(resampler: AudioResampler, mono: Float32, rate: int, position: int) -> Float32:
+    frame = AudioFrame.from_ndarray(mono, "fltp", "mono")
+    frame.sample_rate, frame.pts = rate, position
+    pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
+    return np.concatenate([np.empty(0, np.float32), *pieces])
+
+
+def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
+    number = isinstance(rate, (Real, np.number)) and not isinstance(rate, bool)
+    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
+        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
+        found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
+        raise AudioError(f"audio samples of {found}; expected a NumPy array (N,) or (channels, N)")
+    if samples.size == 0:
+        raise AudioError(f"audio samples of shape {samples.shape}; expected at least one channel and one sample")
+    if samples.ndim == 2 and len(samples) > MAX_CHANNELS:
+        raise AudioError(
+            f"audio samples of shape {samples.shape}; expected (channels, N) with at most {MAX_CHANNELS} channels: "
+            "transpose them"
+        )
+    if samples.shape[-1] > MAX_SECONDS * rate:
+        raise AudioError(
+            f"{samples.shape[-1]} audio samples at {rate} Hz; expected at most {MAX_SECONDS / 3600:g} hours: cut them"
+        )
+    return _to_float32(samples), int(rate)
+
+
+def _to_float32(samples: NDArray[Any]) -> Float32:
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / np.float32(2**15)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"audio samples of dtype {samples.dtype}; expected float32 in [-1, 1] or int16: "
+            "divide them by the dtype's full scale"
+        )
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused next
+        values = samples.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(values).reshape(-1, values.shape[-1]).all(axis=0))
+    if bad.size:
+        raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
+    return values

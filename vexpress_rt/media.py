@@ -1,0 +1,153 @@
+"""Sound and video files as PyAV reads them, opened so that an untrusted file can do no harm.
+
+FFmpeg also reads playlists and scripts (HLS, DASH, concat, lavfi) that name further files and addresses, and picks a
+reader by content, not by name. So the readers are listed, nothing but the file itself may be opened, and
+the sizes that a file may declare are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+
+from vexpress_rt.errors import AudioError, InputError
+from vexpress_rt.records import Float32
+
+READERS = (
+    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dv", "eac3", "flac", "flv", "matroska", "mov"),
+    *("mp3", "mpeg", "mpegts", "mxf", "ogg", "voc", "w64", "wav", "wv"),
+)
+MAX_PIXELS = 8192 * 4320
+MAX_SECONDS = 4 * 3600
+BLOCK = 65536
+# Full scale of the integer sample formats; 8-bit samples are unsigned around 128.
+_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
+
+
+@contextmanager
+def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[InputContainer]:
+    """Open a sound or video file for reading; `kind` ("the audio") and `error` are for complaints.
+
+    Raises `error` for a path that is no regular file and for a file that none of `READERS` can read.
+    """
+    if not path.is_file():
+        found = "is a folder or a device" if path.exists() else "does not exist"
+        raise error(f"{kind} {path} {found}; expected a sound or video file: check the path")
+    try:
+        # The prefix keeps a name like "concat:a|b" or "http:x" from being taken as an address.
+        container = av.open(
+            f"file:{path}",
+            "r",
+            options={"max_pixels": str(MAX_PIXELS)},
+            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(READERS)},
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, OSError, ValueError) as cause:
+        raise error(
+            f"{kind} {path} cannot be read ({reason(cause)}); expected a sound or video file such as WAV, MP3, MP4 "
+            "or MKV: check that it plays, or convert it"
+        ) from cause
+    with container:
+        yield container
+
+
+def reason(error: BaseException) -> str:
+    """What FFmpeg or the system said, without the path and numbers around it."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32, int], None, None]:
+    """The sound of a recording, as (samples (channels, n) float32, rate in Hz) pieces from its start, n >= 1.
+
+    A file is decoded as it is consumed, so memory does not grow with its length. The sound starts with its first
+    sample, wherever the file places it against a picture; gaps between time stamps are not filled. Undecodable packets
+    are passed over at the start and the end (tags, cut files), but not in between.
+
+    Raises AudioError when a file cannot be read, holds no sound, is damaged in the middle, changes its rate,
+    lasts more than `MAX_SECONDS`, or has samples that are NaN or infinite.
+    """
+    if isinstance(source, Path):
+        yield from _decode_file(source)
+        return
+    samples, rate = source
+    channels = samples.reshape(-1, samples.shape[-1])
+    for start in range(0, channels.shape[1], BLOCK):
+        yield channels[:, start : start + BLOCK], rate
+
+
+def _decode_file(path: Path) -> Iterator[tuple[Float32, int]]:
+    rate = done = 0
+    for frame in _decode_frames(path):
+        rate = rate or frame.sample_rate
+        at = f"the audio {path}, {done / rate:.2f} seconds in," if rate else f"the audio {path}"
+        if frame.sample_rate != rate or rate < 1:
+            raise AudioError(f"{at} turns from {rate} to {frame.sample_rate} Hz; expected one rate: convert it to WAV")
+        block = _samples(frame, at)
+        if not np.isfinite(block).all():
+            raise AudioError(f"{at} holds NaN or infinite samples: repair it, or convert it to 16-bit WAV")
+        done += block.shape[1]
+        if done > MAX_SECONDS * rate:
+            raise AudioError(f"the audio {path} lasts more than {MAX_SECONDS / 3600:g} hours: cut it into parts")
+        if block.shape[1]:
+            yield block, rate
+
+
+def _decode_frames(path: Path) -> Iterator[AudioFrame]:
+    with open_media(path, "the audio", AudioError) as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, AudioStream) or stream.codec_context is None:
+            found = ", ".join(s.type for s in container.streams) or "nothing"
+            raise AudioError(f"{path} holds {found} but no sound that can be decoded; expected speech: check the file")
+        decoded, failed = False, None
+        for packet in _packets(container, stream, path):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                failed = failed or error
+                continue
+            if not frames:
+                continue
+            if failed is not None and decoded:
+                raise AudioError(
+                    f"the audio {path} is damaged {float(frames[0].time or 0):.2f} seconds in ({reason(failed)}): "
+                    "transfer it anew, or repair it by converting it to WAV"
+                ) from failed
+            decoded, failed = True, None
+            for frame in frames:
+                assert isinstance(frame, AudioFrame)
+                yield frame
+        if not decoded:
+            why = f" ({reason(failed)})" if failed else ""
+            raise AudioError(f"the audio {path} holds no samples{why}; expected speech: check that it plays")
+
+
+def _packets(container: InputContainer, stream: AudioStream, path: Path) -> Iterator[Packet[AudioStream]]:
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, OSError) as error:
+        raise AudioError(f"the audio {path} cannot be read to its end ({reason(error)}): transfer it anew") from error
+
+
+def _samples(frame: AudioFrame, at: str) -> Float32:
+    """(channels, n) float32 of a frame in any of FFmpeg's sample formats, full scale being 1."""
+    channels = frame.layout.nb_channels
+    kind = frame.format.name.removesuffix("p")
+    try:
+        values = frame.to_ndarray()
+    except ValueError as error:
+        raise AudioError(f"{at} has samples of the format {kind}; expected 8 to 32 bits: convert it to WAV") from error
+    if channels < 1:
+        raise AudioError(f"{at} has 0 channels; expected at least one: check that it plays")
+    planes = values if frame.format.is_planar else values.reshape(-1, channels).T
+    if kind in _SCALE:
+        return ((planes - np.float32(128 if kind == "u8" else 0)) / np.float32(_SCALE[kind])).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return planes.astype(np.float32)
