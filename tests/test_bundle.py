@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import model_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import model_config
 from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, read_manifest, sha256_file, write_manifest
 from vexpress_rt.errors import (
     BundleDamagedError,

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from factories import TINY, model_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import TINY, model_config
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.specs import (
     ENGINE_NAMES,
