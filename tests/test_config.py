@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from fractions import Fraction
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexpress_rt.config import OPTION_NAMES, GenerationConfig, check_choice, exact_rate
+from vexpress_rt.config import OPTION_NAMES, GenerationConfig, check_choice, check_threads, exact_rate
 from vexpress_rt.errors import ConfigError
 
 
@@ -32,9 +34,31 @@ def test_options_are_given_by_name_only() -> None:
         GenerationConfig(25)  # type: ignore[misc]
 
 
-def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="guidance"):
+def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
+    with pytest.raises(ConfigError, match=r"^'guidance' is no option; expected steps, .*did you mean 'guidance_scale'"):
         GenerationConfig(guidance=2)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"^'stepz' is no option.*did you mean 'steps'"):
+        dataclasses.replace(GenerationConfig(), stepz=3)  # type: ignore[call-arg]
+
+
+def test_an_option_like_none_is_refused_without_a_guess() -> None:
+    with pytest.raises(ConfigError, match=r"^'zzzz' is no option; expected steps, [^?]*$"):
+        GenerationConfig(zzzz=2)  # type: ignore[call-arg]
+
+
+def test_a_configuration_can_be_copied_and_sent_to_another_process() -> None:
+    config = GenerationConfig(steps=3, fps=29.97)
+    for copied in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert copied == config
+        assert copied.rate == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, True, "2"])
+def test_an_impossible_number_of_threads_is_refused(threads: Any) -> None:
+    for possible in (None, 1, 1024):
+        check_threads(possible)
+    with pytest.raises(ConfigError, match=f"threads is {threads!r}; expected a whole number of at least 1 .*or None"):
+        check_threads(threads)
 
 
 def test_the_derived_rate_is_no_option() -> None:

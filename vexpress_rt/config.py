@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from fractions import Fraction
 from numbers import Rational, Real
+from typing import Any, Self
 
 from vexpress_rt.errors import ConfigError
 
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
+MAX_THREADS = 1024
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ConfigError unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def check_threads(threads: object) -> None:
+    """Raise ConfigError unless `threads` is a number of CPU threads, 1 to MAX_THREADS, or None."""
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise ConfigError(
+            f"threads is {threads!r}; expected a whole number of at least 1 and at most {MAX_THREADS}, "
+            "or None for one a core"
+        )
 
 
 def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
@@ -62,7 +74,7 @@ class GenerationConfig:
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
 
-    Raises ConfigError (a ValueError) for a value outside its range.
+    Raises ConfigError (a ValueError) for a value outside its range, and for an option that is none of these.
     """
 
     steps: int = 25
@@ -77,6 +89,15 @@ class GenerationConfig:
     upstream_anchor: bool = False
     quality: int = 18
     rate: Fraction = field(init=False, repr=False, compare=False)
+
+    def __new__(cls, **options: Any) -> Self:
+        """Refuse options that do not exist before the generated __init__ would, with a TypeError of Python's own."""
+        names = [f.name for f in fields(cls) if f.init]
+        for name in options.keys() - set(names):
+            near = get_close_matches(name, names, 1, cutoff=0.5)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{name!r} is no option; expected {', '.join(names)}{hint}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         _check_range("steps", self.steps, 1, 1000, whole=True)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vexpress_rt.backends import Tensor
-from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, ConfigError
+from vexpress_rt.config import check_threads
+from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -25,10 +26,9 @@ def load(path: str | Path, spec: EngineSpec | None, *, threads: int | None = Non
     threads: CPU threads of one operator; None leaves it to ONNX Runtime (one a physical core).
 
     Raises BackendMissingError without ONNX Runtime, BackendError if the file cannot be loaded, BundleDamagedError
-    naming every input and output that is not as `spec` has it, and ConfigError for threads < 1.
+    naming every input and output that is not as `spec` has it, and ConfigError for an impossible number of threads.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ConfigError(f"threads is {threads!r}; expected a whole number of at least 1, or None for one a core")
+    check_threads(threads)
     library = _library()
     name = spec.name if spec is not None else Path(path).stem
     try:

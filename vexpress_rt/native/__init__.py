@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendMissingError, ConfigError
 from vexpress_rt.native.median import UInt8, check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
 
@@ -21,7 +22,6 @@ __all__ = ["backend", "median_3x3x3", "median_3x3x3_numpy", "median_filter", "me
 
 EXTENSION = "vexpress_rt.native._native"
 SWITCH = "VEXPRESS_RT_NATIVE"
-MAX_THREADS = 1024
 
 
 def _load_extension() -> ModuleType | None:
@@ -56,8 +56,7 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
     Returns (H, W, 3) uint8. Other Python threads go on meanwhile.
     Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
     """
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise ConfigError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}, or None for one for each core")
+    check_threads(threads)
     if _extension is None:
         return median_3x3x3_numpy(previous, current, following)
     triple = check_triple(previous, current, following)
