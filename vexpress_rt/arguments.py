@@ -1,0 +1,160 @@
+"""The flags of the command line: ours, and what becomes of upstream's."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from vexpress_rt import __version__
+from vexpress_rt.config import CROP_MODES, EXTENSION_MODES, OPTION_NAMES, RETARGET_MODES, GenerationConfig
+
+# Upstream's name of a flag: ours. Names that differ in nothing but underscores need no entry.
+ALIASES = {
+    "reference-image-path": "image",
+    "audio-path": "audio",
+    "kps-path": "keypoints",
+    "output-path": "output",
+    "retarget-strategy": "retarget",
+    "num-inference-steps": "steps",
+    "context-overlap": "overlap",
+}
+_BUILT = "decided when the bundle is built: python -m export.build"
+_WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
+_CHECKPOINT = "decided by the checkpoint that the bundle is built from"
+_PROVIDER = "not a choice here: --provider says what runs the engines"
+REFUSED = {
+    "context-frames": f"{_BUILT} --frames N",
+    "context-stride": "not offered: windows take neighbouring frames",
+    "image-width": f"{_BUILT} --width W",
+    "image-height": f"{_BUILT} --height H",
+    "dtype": f"{_BUILT} --precision fp32 or fp16",
+    "unet-config-path": _WEIGHTS,
+    "vae-path": _WEIGHTS,
+    "audio-encoder-path": _WEIGHTS,
+    "insightface-model-path": _WEIGHTS,
+    "denoising-unet-path": _WEIGHTS,
+    "reference-net-path": _WEIGHTS,
+    "v-kps-guider-path": _WEIGHTS,
+    "audio-projection-path": _WEIGHTS,
+    "motion-module-path": _WEIGHTS,
+    "num-pad-audio-frames": _CHECKPOINT,
+    "standard-audio-sampling-rate": _CHECKPOINT,
+    "device": _PROVIDER,
+    "gpu-id": _PROVIDER,
+    "do-multi-devices-inference": "not offered: run a process for each video",
+    "save-gpu-memory": "not needed: leave it out",
+}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Arguments -> what was asked for: `command`, and its flags under our names.
+
+    Raises SystemExit: 2 for wrong usage, told on stderr; 0 for --help and --version.
+    """
+    parser = argparse.ArgumentParser(
+        prog="vexpress-rt", description="Talking-portrait video from a photo and speech.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"vexpress-rt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect")
+    _add_generate(commands)
+    _add_inspect(commands)
+    return parser.parse_args(_canonical(arguments, parser))
+
+
+def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The arguments under our own flag names. Ends the program over flags of upstream that have no place here."""
+    result: list[str] = []
+    refused: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return [*result, *arguments[position:]]
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            name = flag[2:].replace("_", "-")
+            if name in REFUSED:
+                refused.append(f"{flag} is {REFUSED[name]}")
+            argument = f"--{ALIASES.get(name, name)}{equals}{value}"
+        elif re.fullmatch(r"-[\d.]+,-?[\d.]+", argument):
+            argument = f" {argument}"  # a point left of the photo, which argparse would take for a flag
+        result.append(argument)
+    if refused:
+        parser.error("\n  ".join(refused))
+    return result
+
+
+def _add_generate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate",
+        allow_abbrev=False,
+        help="make a video",
+        description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
+        usage="%(prog)s --engines DIR --image FILE --audio FILE --output FILE [option ...]",
+    )
+    _add_files(parser.add_argument_group("what goes in and out").add_argument)
+    options = parser.add_argument_group("how the video is made")
+    _add_options(options.add_argument)
+    options.add_argument("--noise", choices=["upstream"], help="take the public implementation's noise for the seed")
+    running = parser.add_argument_group("how it runs").add_argument
+    words = "what runs the engines: cpu, or the best there is (default: auto)"
+    running("--provider", default="auto", metavar="NAME", help=words)
+    running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
+    running("--quiet", action="store_true", help="tell nothing but warnings and errors")
+
+
+def _add_files(add: Callable[..., object]) -> None:
+    add("--engines", metavar="DIR", required=True, help="bundle that python -m export.build wrote")
+    add("--image", metavar="FILE", required=True, help="photo of the face")
+    add("--audio", metavar="FILE", required=True, help="speech: a sound file, or a video, whose sound is taken")
+    add("--output", metavar="FILE", required=True, help=".mp4, .mov or .mkv; appears when it is complete")
+    add(
+        "--keypoints", metavar="FILE", type=lambda name: name or None,  # upstream passes "" for none
+        help=".pth, .npy or .npz in pixels of the bundle's picture, or a driving video, in which faces are searched",
+    )  # fmt: skip
+    add(
+        "--image-keypoints", metavar="X,Y", nargs=3, type=_point,
+        help="left eye, right eye and nose in pixels of the photo; nothing is searched then",
+    )  # fmt: skip
+    words = "cut the photo around the face, or stretch it (default: face)"
+    add("--crop", choices=CROP_MODES, default="face", help=words)
+    words = "how keypoints are fitted to the photo's face (default: no_retarget with keypoints, fix_face without)"
+    add("--retarget", choices=RETARGET_MODES, help=words)
+
+
+def _add_options(add: Callable[..., object]) -> None:
+    """A flag for each option of GenerationConfig, with the type, the default and the words that it has there."""
+    lines = re.findall(r"^(\w+): (.+(?:\n +.+)*)", inspect.getdoc(GenerationConfig) or "", re.MULTILINE)
+    words = {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in lines}
+    for option in fields(GenerationConfig):
+        if option.name not in OPTION_NAMES:
+            continue
+        flag, text = option.name.replace("_", "-"), words.get(option.name, "")
+        if option.default is True:
+            add(f"--no-{flag}", dest=option.name, action="store_false", help=f"do without {text}")
+        elif option.default is False:
+            add(f"--{flag}", action="store_true", help=text)
+        else:
+            kind, metavar = {"int": (int, "N"), "float": (float, "X")}.get(str(option.type), (str, flag.upper()))
+            choices = EXTENSION_MODES if option.name == "extension" else None
+            add(
+                f"--{flag}", type=kind, default=option.default, choices=choices, metavar=None if choices else metavar,
+                help=f"{text} (default: {option.default})",
+            )  # fmt: skip
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser("inspect", allow_abbrev=False, help="tell what a bundle of engines holds")
+    parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote")
+    parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = text.split(",")
+        return float(x), float(y)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no point; expected X,Y in pixels, such as 203.5,260") from None
