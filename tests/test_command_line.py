@@ -137,7 +137,6 @@ def test_expected_error_is_one_line_and_exit_code_1(fake: FakeGenerator, capsys:
         ("--audio missing.wav", "--audio is missing.wav, and there is no such file"),
         ("--keypoints missing.pth", "--keypoints is missing.pth, and there is no such file"),
         ("--overlap 8", "overlap is 8; expected less than the bundle's window of 8 frames"),
-        ("--threads 0", "threads is 0; expected a whole number of at least 1"),
         ("--retarget naive_retarget", "there are no keypoints"),
         ("--output nowhere/out.mp4", "there is no folder nowhere"),
         ("--output out.gif", "its extension is '.gif'"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.config import OPTION_NAMES, GenerationConfig, check_threads
+from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.terminal import Progress, duration, say
@@ -88,7 +88,6 @@ def _check_choices(given: argparse.Namespace, config: GenerationConfig, generato
 
     check_output(given.output)
     choose_retarget(given.retarget, given.keypoints)
-    check_threads(given.threads)
     config.check_against(generator.bundle.manifest.shape.frames)
 
 
