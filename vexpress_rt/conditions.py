@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vexpress_rt.backends import Engine
+from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
-
-Tensor = NDArray[Any]
 
 
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> dict[str, Tensor]:

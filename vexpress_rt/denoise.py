@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.backends import Engine
+from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.records import Float32
 from vexpress_rt.schedule import Sampler, guide
 from vexpress_rt.windows import Window, coverage, final_frames, walk
-
-Tensor = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class _Frame:
 
 @dataclass
 class Denoiser:
-    """Denoises a video; `run` is called once.
+    """Denoises a video.
 
     engine: `guidance.engine`, loaded.  static: its inputs that stay the same throughout.
     windows: of `windows.plan_windows`.  length: frames of the video.
@@ -84,14 +81,17 @@ class Denoiser:
     noise: Callable[[int], Float32]
     conditions: Callable[[Window], Mapping[str, Tensor]]
     progress: Callable[[int, int], None] = lambda done, total: None
-    frames: dict[int, _Frame] = field(default_factory=dict)
+    _flight: dict[int, _Frame] = field(init=False, repr=False, default_factory=dict)
 
     def run(self, schedule: str = "wavefront") -> Iterator[tuple[int, Float32]]:
         """Yield (frame, latent (c, h, w) float32) in order, each as soon as it is final.
 
         schedule: of `windows.walk`; the values do not depend on it. In wavefront order memory holds the frames of
         about as many windows as there are steps, in breadth order all.
+
+        Raises BackendError, and whatever `noise`, `conditions` and `progress` raise.
         """
+        self._flight.clear()
         cover = coverage(self.windows, max(self.length, self.windows[-1].stop))
         final = final_frames(self.windows, self.length)
         static = {**self.static, **self.guidance.inputs()}
@@ -106,15 +106,15 @@ class Denoiser:
             if step == last:
                 del active[window.index]
                 for frame in final[window.index]:
-                    yield frame, self.frames.pop(frame).latent
+                    yield frame, self._flight.pop(frame).latent
 
     def _begin(self, window: Window) -> None:
         for frame in range(window.start, window.stop):
-            if frame not in self.frames:
-                self.frames[frame] = _Frame(self.noise(frame))
+            if frame not in self._flight:
+                self._flight[frame] = _Frame(self.noise(frame))
 
     def _step(self, window: Window, step: int, inputs: Mapping[str, Tensor], cover: NDArray[np.int64]) -> None:
-        frames = [self.frames[frame] for frame in range(window.start, window.stop)]
+        frames = [self._flight[frame] for frame in range(window.start, window.stop)]
         outputs = self.engine.run(
             {
                 **inputs,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,15 @@ from vexpress_rt.backends import Engine
 from vexpress_rt.backends import onnxruntime as backend
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
-from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice
+from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
 from vexpress_rt.denoise import Denoiser, Guidance
-from vexpress_rt.errors import BackendError, ConfigError, InputError
+from vexpress_rt.errors import BackendError, BundleNotFoundError, InputError
 from vexpress_rt.frames import decode, median
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
 from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
 from vexpress_rt.noise import choose_noise
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Waveform
-from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter, check_output
@@ -65,6 +64,32 @@ class Video:
         return float(self.length / self.fps)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A call of `generate`: what was asked for, and the speech, which says how long the video is."""
+
+    config: GenerationConfig
+    waveform: Waveform
+    mode: str
+    keypoints: KeypointSource | None
+    path: Path | None
+    keep: bool
+    watch: Stopwatch
+    tell: Progress
+
+    @property
+    def length(self) -> int:
+        """Frames of the video."""
+        return self.waveform.frame_count(self.config.rate)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage that is done in one piece."""
+        with self.watch.stage(name):
+            yield
+        self.tell(name, 1, 1)
+
+
 class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
@@ -79,6 +104,7 @@ class Generator:
 
     def __init__(self, bundle: str | Path, *, provider: str = "auto", threads: int | None = None) -> None:
         check_choice("provider", provider, PROVIDERS)
+        check_threads(threads)
         self.bundle = Bundle.open(Path(bundle))
         self.threads = threads
         self._engines: dict[str, Engine] = {}
@@ -112,18 +138,10 @@ class Generator:
         return Portrait(cropped, points, cut, reference, self.bundle.identity, crop)
 
     def generate(
-        self,
-        portrait: Portrait | ImageSource,
-        audio: AudioSource,
-        *,
-        keypoints: KeypointSource | None = None,
-        retarget: str | None = None,
-        config: GenerationConfig | None = None,
-        noise: str | Float32 | None = None,
-        output: str | Path | None = None,
-        keep_frames: bool | None = None,
-        progress: Progress | None = None,
-    ) -> Video:
+        self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
+        retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
+        output: str | Path | None = None, keep_frames: bool | None = None, progress: Progress | None = None,
+    ) -> Video:  # fmt: skip
         """Generate a video of ceil(duration of the speech x fps) frames.
 
         portrait: of `prepare`, or what `prepare` takes.
@@ -134,40 +152,38 @@ class Generator:
         noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
             latent itself, (1, c, L, h, w) float32.
         output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
-        progress: called with stage, done and total; an exception that it raises ends the work and comes out here.
+        progress: called with stage (portrait, keypoints, audio; then denoise and frames by turns), done and total; an
+            exception that it raises ends the work and comes out here.
 
         Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError, OutputError,
-        BundleError, BackendError.
+        BundleError, BackendError. Nothing is left behind then, and the generator can be used again.
         """
-        config = config or GenerationConfig()
-        shape = self.bundle.manifest.shape
-        config.check_against(shape.frames)
+        config = GenerationConfig() if config is None else config
         mode = choose_retarget(retarget, keypoints)
         path = None if output is None else check_output(output)
+        keep = path is None if keep_frames is None else keep_frames
         watch, tell = Stopwatch(), progress or (lambda stage, done, total: None)
         with watch.stage("load"):
             self._load(config)
-        with watch.stage("portrait"):
-            portrait = self._portrait(portrait)
-        tell("portrait", 1, 1)
         with watch.stage("audio"):
             waveform = load_audio(audio, self.bundle.manifest.model.sample_rate)
-            length = waveform.frame_count(config.rate)
-            features = self._features(waveform)
-        tell("audio", 1, 1)
-        with watch.stage("keypoints"):
-            motion = plan_motion(keypoints, mode, portrait, length, config, self._find_faces)
-        tell("keypoints", 1, 1)
-        for note in motion.notes:
-            _log.info(note)
-        latents = self._latents(portrait, features, motion.points, config, noise, length, tell)
-        frames = decode(self._engine("vae_decoder"), watch.each("denoise", latents))
-        frames = watch.each("decode", frames)
-        if config.median_filter:
-            frames = watch.each("median", median(frames, threads=self.threads))
-        keep = path is None if keep_frames is None else keep_frames
-        kept = self._collect(frames, path, waveform, length, config, keep, watch, tell)
-        return Video(kept, config.rate, length, path, watch.finish(), motion.notes)
+        return self._run(_Job(config, waveform, mode, keypoints, path, keep, watch, tell), portrait, noise)
+
+    def _run(self, job: _Job, source: Portrait | ImageSource, noise: str | Float32 | None) -> Video:
+        initial = self._noise(job, noise)
+        with job.stage("portrait"):
+            portrait = self._portrait(source)
+        with job.stage("keypoints"):
+            motion = plan_motion(job.keypoints, job.mode, portrait, job.length, job.config, self._find_faces)
+        _log.info("%s: %s", job.mode, "; ".join(motion.notes))
+        with job.stage("audio"):
+            features = self._features(job.waveform)
+        latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
+        frames = job.watch.each("decode", decode(self._engine("vae_decoder"), latents))
+        if job.config.median_filter:
+            frames = job.watch.each("median", median(frames, threads=self.threads))
+        kept = self._collect(job, frames)
+        return Video(kept, job.config.rate, job.length, job.path, job.watch.finish(), motion.notes)
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""
@@ -180,9 +196,7 @@ class Generator:
     def __enter__(self) -> Generator:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _engine(self, name: str) -> Engine:
@@ -195,28 +209,33 @@ class Generator:
             return self._engines[name]
 
     def _load(self, config: GenerationConfig) -> None:
-        """Load what every video needs, so that a missing engine is named before any work is done."""
+        """Check the choices and load what every video needs, so that what is missing is named before the work."""
+        config.check_against(self.bundle.manifest.shape.frames)
+        self._sampler(config)
         for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(config).engine, "vae_decoder"):
             self._engine(name)
 
+    def _sampler(self, config: GenerationConfig) -> Sampler:
+        model = self.bundle.manifest.model
+        return ddim(config.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
+
     def _find_faces(self, picture: UInt8) -> list[Face]:
         if not self.bundle.has(FACE_DETECTOR):
-            raise ConfigError(
-                "this bundle has no face detector, so faces cannot be found in pictures: give keypoints, or put "
-                "insightface's det_10g.onnx into the checkpoint directory and build again with --engine face_detector"
+            raise BundleNotFoundError(
+                f"{self.bundle.folder} has no face detector, so faces cannot be found in pictures: give keypoints, or "
+                "put insightface's det_10g.onnx into the checkpoint directory and build again with "
+                f"--engine {FACE_DETECTOR}"
             )
         return faces.detect(self._engine(FACE_DETECTOR).run_positional, picture)
 
     def _own_keypoints(self, picture: UInt8, given: ArrayLike | None) -> Float32 | None:
         if given is not None:
             return load_portrait_keypoints(given)
-        if not self.bundle.has(FACE_DETECTOR):
-            return None
-        found = self._find_faces(picture)
-        if not found:
-            _log.warning("no face was found in the photo; it is cut around its centre")
-            return None
-        return faces.largest_face(found).keypoints[:3]
+        if self.bundle.has(FACE_DETECTOR) and (found := self._find_faces(picture)):
+            return faces.largest_face(found).keypoints[:3]
+        why = "no face was found in the photo" if self.bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
+        _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
+        return None
 
     def _portrait(self, portrait: Portrait | ImageSource) -> Portrait:
         if not isinstance(portrait, Portrait):
@@ -233,45 +252,48 @@ class Generator:
         samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
         return encode_audio(self._engine("audio_encoder"), samples, model.audio_minimum_samples)
 
-    def _latents(
-        self, portrait: Portrait, features: Float32, points: Float32, config: GenerationConfig,
-        noise: str | Float32 | None, length: int, tell: Progress,
-    ) -> Iterator[tuple[int, Float32]]:  # fmt: skip
+    def _noise(self, job: _Job, choice: str | Float32 | None) -> Callable[[int], Float32]:
         model, shape = self.bundle.manifest.model, self.bundle.manifest.shape
-        windows = plan_windows(length, shape.frames, config.overlap)
-        guidance = Guidance.of(config)
         latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
-        denoiser = Denoiser(
+        denoised = max(job.length, shape.frames)
+        with job.watch.stage("denoise"):
+            return choose_noise(choice, job.config.seed, job.length, denoised, latent_shape, model.audio_layers)
+
+    def _latents(
+        self, job: _Job, portrait: Portrait, features: Float32, points: Float32, noise: Callable[[int], Float32]
+    ) -> Iterator[tuple[int, Float32]]:
+        manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.config)
+        return Denoiser(
             engine=self._engine(guidance.engine),
             static=portrait.reference,
             guidance=guidance,
-            sampler=ddim(config.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)),
-            windows=windows,
+            sampler=self._sampler(job.config),
+            windows=plan_windows(length, manifest.shape.frames, job.config.overlap),
             length=length,
-            noise=choose_noise(noise, config.seed, length, windows[-1].stop, latent_shape, model.audio_layers),
+            noise=noise,
             conditions=WindowConditions(
                 projection=self._engine("audio_projection"),
                 guider=self._engine("pose_guider"),
                 length=length,
-                rows=lambda start, stop: frame_rows(features, length, model.audio_rows, start, stop),
+                rows=lambda start, stop: frame_rows(features, length, manifest.model.audio_rows, start, stop),
                 draw=lambda frame: draw_keypoints(points[frame], *self.size),
             ),
-            progress=lambda done, total: tell("denoise", done, total),
-        )
-        return denoiser.run()
+            progress=lambda done, total: job.tell("denoise", done, total),
+        ).run()
 
-    def _collect(
-        self, frames: Iterator[UInt8], path: Path | None, waveform: Waveform, length: int, config: GenerationConfig,
-        keep: bool, watch: Stopwatch, tell: Progress,
-    ) -> UInt8 | None:  # fmt: skip
-        kept = np.empty((length, *self.size, 3), np.uint8) if keep else None
-        writer = nullcontext() if path is None else VideoWriter(path, self.size, config.rate, waveform, config.quality)
-        with writer as file:
+    def _collect(self, job: _Job, frames: Iterator[UInt8]) -> UInt8 | None:
+        """The frames if they are to be kept; written to the file, too, if one was named."""
+        kept = np.empty((job.length, *self.size, 3), np.uint8) if job.keep else None
+        with ExitStack() as stack:
+            writer: VideoWriter | None = None
+            if job.path is not None:
+                stack.enter_context(job.watch.stage("encode"))  # stands still while a frame is made
+                writer = VideoWriter(job.path, self.size, job.config.rate, job.waveform, job.config.quality)
+                stack.enter_context(writer)
             for index, frame in enumerate(frames):
                 if kept is not None:
                     kept[index] = frame
-                if file is not None:
-                    with watch.stage("encode"):
-                        file.write(frame)
-                tell("frames", index + 1, length)
+                if writer is not None:
+                    writer.write(frame)
+                job.tell("frames", index + 1, job.length)
         return kept

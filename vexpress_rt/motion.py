@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig, check_choice
 from vexpress_rt.driving import read_frames
-from vexpress_rt.errors import ConfigError, NoFaceError
-from vexpress_rt.faces import track_faces
+from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
+from vexpress_rt.faces import LONGEST_GAP, track_faces
 from vexpress_rt.image import face_crop
 from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, check_inside, fit_length, load_keypoints, resample, retarget
 from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
@@ -43,12 +46,21 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
     return mode
 
 
-def load_track(source: KeypointSource, find_faces: FaceFinder) -> KeypointTrack:
-    """Keypoints from a file of arrays, from numbers, or, for any other file, from the faces of a driving video."""
-    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() not in KEYPOINT_SUFFIXES:
+def load_track(source: KeypointSource, find_faces: FaceFinder, seconds: Fraction) -> KeypointTrack:
+    """Keypoints from a file of arrays, from numbers, or, for any other file, from the faces of a driving video.
+
+    seconds: of the video to be made. A driving video is searched so far and over the longest gap that may follow, so
+    that the frames before are those that the whole would give.
+    """
+    if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() in KEYPOINT_SUFFIXES:
+        return load_keypoints(source)
+    try:
         video = read_frames(Path(source))
-        return track_faces((find_faces(frame) for frame in video.frames()), video.fps, video.size)
-    return load_keypoints(source)
+    except VideoError as error:
+        known = ", ".join(KEYPOINT_SUFFIXES)
+        raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
+    frames = islice(video.frames(), math.ceil((seconds + LONGEST_GAP) * video.fps) + 1)
+    return track_faces((find_faces(frame) for frame in frames), video.fps, video.size)
 
 
 def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
@@ -71,21 +83,31 @@ def plan_motion(
     """The face's place in each of `length` frames. mode: of `choose_retarget`. find_faces: the detector.
 
     Raises NoFaceError if the photo's own face is needed and unknown, or the driving video shows none; KeypointError
-    for unreadable keypoints and for faces wholly outside the picture.
+    for unreadable keypoints and for faces wholly outside the picture; VideoError for a driving video that is unusable.
     """
-    if mode == "fix_face":
-        if portrait.keypoints is None:
-            raise NoFaceError(
-                "no face was found in the photo, and fix_face needs one: give the portrait's keypoints to prepare() "
-                "(left eye, right eye, nose; --image-keypoints), or use another photo"
-            )
-        points = np.repeat(portrait.keypoints[None], length, axis=0)
+    own = portrait.keypoints
+    if own is None and mode != "no_retarget":
+        raise NoFaceError(
+            f"{mode} needs the place of the face in the photo, and it is unknown: no face was found, or the bundle has "
+            "no face detector. Give the photo's keypoints (left eye, right eye, nose; --image-keypoints) to prepare(), "
+            "or use another photo, or no_retarget"
+        )
+    if own is not None and mode == "fix_face":
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
-        return Motion(points, notes)
+        return Motion(np.repeat(own[None], length, axis=0), notes)
     assert source is not None
-    track = resample(to_picture(load_track(source, find_faces), portrait), config.rate)
+    track = load_track(source, find_faces, length / config.rate)
+    track = resample(to_picture(track, portrait), config.rate)
     points, how = fit_length(track.points, length, config.extension)
-    note = f"keypoints: {len(track.points)} frames for {length} of the video, {how}"
-    points = retarget(points, portrait.keypoints, mode, config.upstream_anchor)
+    points = retarget(points, own, mode, config.upstream_anchor)
     check_inside(points, portrait.crop.size)
-    return Motion(points, (note,))
+    return Motion(points, (_note(len(track.points), length, how),))
+
+
+def _note(count: int, length: int, how: str) -> str:
+    """How a track of `count` frames came to `length`; `how` as `fit_length` tells it."""
+    if how == "as is":
+        return f"keypoints: {count} frames, as many as the video has"
+    if how == "cut":
+        return f"keypoints: longer than the video, cut to its {length} frames"
+    return f"keypoints: {count} frames for {length} of the video, extended by {how}"

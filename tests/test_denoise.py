@@ -1,0 +1,299 @@
+"""Denoising: the wavefront against a plain loop, what the engine is given, and what is alive at a time."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.factories import model_config
+from tests.fakes import FakeEngine
+from vexpress_rt.config import GenerationConfig
+from vexpress_rt.denoise import Denoiser, Guidance
+from vexpress_rt.errors import BackendError
+from vexpress_rt.noise import frame_noise
+from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
+from vexpress_rt.specs import EngineSpec, ModelConfig, VideoShape, engine_specs
+from vexpress_rt.windows import Window, plan_windows
+
+# One level and one block, so that the denoiser takes few reference features and a call costs next to nothing.
+MODEL: ModelConfig = model_config(block_out_channels=(8,), down_attention=(True,), up_attention=(False,))
+LATENT = (MODEL.latent_channels, 2, 2)
+ALPHAS = alphas_cumprod(MODEL.train_timesteps, MODEL.beta_start, MODEL.beta_end)
+Arrays = Mapping[str, np.ndarray]
+
+
+@cache
+def specs(frames: int) -> dict[str, EngineSpec]:
+    return engine_specs(MODEL, VideoShape(16, 16, frames))
+
+
+def predict(inputs: Arrays) -> dict[str, np.ndarray]:
+    """Predictions that depend on everything: the frames beside, the place in the window, time, weights, conditions."""
+    x = inputs["latents"]
+    place = np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1) / 7
+    heard = inputs["audio_tokens"].mean(axis=(1, 2), dtype=np.float32).reshape(-1, 1, 1, 1)
+    posed = inputs["pose_feature"].mean(axis=1, keepdims=True, dtype=np.float32)
+    seen = sum(inputs[name].mean(dtype=np.float32) for name in sorted(inputs) if name.startswith("reference_key"))
+    beside = np.roll(x, 1, axis=0) - np.roll(x, -1, axis=0)
+    alone = np.tanh(x + np.float32(0.3) * beside + place) + inputs["timestep"] / np.float32(1000)
+    full = alone + inputs["audio_attention_weight"] * heard + posed + inputs["reference_attention_weight"] * seen
+    return {"unconditional": alone.astype(np.float32), "conditional": full.astype(np.float32)}
+
+
+def denoiser_engine(guidance: Guidance, frames: int) -> FakeEngine:
+    spec = specs(frames)[guidance.engine]
+    names = [tensor.name for tensor in spec.outputs]
+    return FakeEngine(spec, lambda inputs: {name: predict(inputs)[name] for name in names})
+
+
+@cache
+def static_inputs(frames: int) -> dict[str, np.ndarray]:
+    """Reference keys and values."""
+    rng = np.random.default_rng(3)
+    tensors = [t for t in specs(frames)["denoiser"].inputs if t.name.startswith("reference_") and "/" in t.name]
+    return {t.name: rng.standard_normal(t.shape).astype(t.dtype) for t in tensors}
+
+
+def window_inputs(window: Window) -> dict[str, np.ndarray]:
+    """Tokens and pose features that depend on the frame."""
+    shapes = {t.name: t.shape for t in specs(window.stop - window.start)["denoiser"].inputs}
+    frames = range(window.start, window.stop)
+    return {
+        name: np.stack([frame_noise(seed, frame, shapes[name][1:]) for frame in frames])
+        for seed, name in enumerate(["audio_tokens", "pose_feature"])
+    }
+
+
+def noise(frame: int) -> np.ndarray:
+    return frame_noise(42, frame, LATENT)
+
+
+def make_denoiser(
+    length: int, frames: int, overlap: int, steps: int, guidance: Guidance | None = None, **changes: Any
+) -> Denoiser:
+    guidance = guidance or Guidance(3.5, 0.95, 3.0)
+    values = {
+        "engine": denoiser_engine(guidance, frames),
+        "static": static_inputs(frames),
+        "guidance": guidance,
+        "sampler": ddim(steps, ALPHAS),
+        "windows": plan_windows(length, frames, overlap),
+        "length": length,
+        "noise": noise,
+        "conditions": window_inputs,
+    }
+    return Denoiser(**(values | changes))
+
+
+def run(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
+    frames, latents = zip(*denoiser.run(schedule), strict=True)
+    assert frames == tuple(range(denoiser.length))
+    return np.stack(latents)
+
+
+def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidance: Guidance) -> np.ndarray:
+    """Steps over all windows, in the public implementation's order, for the whole video at once."""
+    total = max(length, frames)
+    windows = plan_windows(length, frames, overlap)
+    weights = {
+        "reference_attention_weight": np.array([guidance.reference_weight], np.float32),
+        "audio_attention_weight": np.array([guidance.audio_weight], np.float32),
+    }
+    x = np.stack([noise(frame) for frame in range(total)])
+    covered = np.zeros((total, 1, 1, 1), np.float32)
+    for window in windows:
+        covered[window.start : window.stop] += 1
+    for timestep, (a, b) in zip(sampler.timesteps, sampler.coefficients, strict=True):
+        prediction = np.zeros_like(x)
+        for window in windows:
+            part = slice(window.start, window.stop)
+            time = np.array([timestep], np.float32)
+            inputs = {**static_inputs(frames), **window_inputs(window), **weights, "latents": x[part], "timestep": time}
+            both = predict(inputs)
+            guided = both["conditional"]
+            if guidance.scale > 1:
+                guided = both["unconditional"] + np.float32(guidance.scale) * (guided - both["unconditional"])
+            prediction[part] += guided / covered[part]
+        x = np.float32(a) * x + np.float32(b) * prediction
+    return x[:length]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[int, int, int]:
+    """(length, frames, overlap): windows that overlap by anything from nothing to all frames but one."""
+    frames = draw(st.integers(1, 6))
+    overlap = draw(st.integers(0, frames - 1))
+    windows = draw(st.integers(1, 5))
+    length = frames + (windows - 1) * (frames - overlap) - draw(st.integers(0, frames - overlap))
+    return max(length, 1), frames, overlap
+
+
+@given(plans(), st.integers(1, 6), st.sampled_from([0.0, 1.0, 1.5, 3.5]))
+def test_the_wavefront_gives_a_plain_loops_numbers_bit_for_bit(
+    plan: tuple[int, int, int], steps: int, scale: float
+) -> None:
+    guidance = Guidance(scale, 0.95, 3.0)
+    found = run(make_denoiser(*plan, steps, guidance))
+    np.testing.assert_array_equal(found, plain_loop(*plan, ddim(steps, ALPHAS), guidance))
+    assert found.dtype == np.float32
+
+
+@given(plans(), st.integers(1, 6))
+def test_the_order_of_the_work_changes_no_bit(plan: tuple[int, int, int], steps: int) -> None:
+    np.testing.assert_array_equal(run(make_denoiser(*plan, steps)), run(make_denoiser(*plan, steps), "breadth"))
+
+
+def test_running_again_starts_anew() -> None:
+    denoiser = make_denoiser(length=3, frames=5, overlap=1, steps=2)
+    np.testing.assert_array_equal(run(denoiser), run(denoiser))
+
+
+def test_a_run_that_was_given_up_leaves_nothing_to_the_next() -> None:
+    denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3)
+    expected = run(denoiser)
+    given_up = denoiser.run()
+    next(given_up)
+    given_up.close()
+    np.testing.assert_array_equal(run(denoiser), expected)
+
+
+@pytest.mark.parametrize(("scale", "engine"), [(3.5, "denoiser"), (1.01, "denoiser"), (1, "denoiser_cond"),
+                                               (0, "denoiser_cond")])  # fmt: skip
+def test_guidance_of_at_most_one_takes_the_conditional_half_alone(scale: float, engine: str) -> None:
+    config = GenerationConfig(guidance_scale=scale, reference_attention_weight=0.9, audio_attention_weight=2.5)
+    assert Guidance.of(config) == Guidance(scale, 0.9, 2.5)
+    assert Guidance.of(config).engine == engine
+
+
+def test_timestep_and_weights_are_inputs_of_every_call() -> None:
+    denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=3, guidance=Guidance(2.0, 0.5, 1.25))
+    run(denoiser, "breadth")
+    calls = denoiser.engine.calls  # type: ignore[attr-defined]
+    assert [float(call["timestep"][0]) for call in calls] == [999, 999, 666, 666, 332, 332]
+    assert {float(call["reference_attention_weight"][0]) for call in calls} == {0.5}
+    assert {float(call["audio_attention_weight"][0]) for call in calls} == {1.25}
+
+
+def test_every_call_gets_the_portraits_features_and_its_windows_conditions() -> None:
+    denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=2)
+    run(denoiser, "breadth")
+    calls = denoiser.engine.calls  # type: ignore[attr-defined]
+    for call, window in zip(calls, denoiser.windows * 2, strict=True):  # type: ignore[operator]
+        for name, expected in {**static_inputs(4), **window_inputs(window)}.items():
+            np.testing.assert_array_equal(call[name], expected)
+
+
+def counting(function: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Counter[Any]]:
+    counts: Counter[Any] = Counter()
+
+    def counted(argument: Any) -> Any:
+        counts[argument] += 1
+        return function(argument)
+
+    return counted, counts
+
+
+@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
+def test_noise_is_asked_once_a_frame_and_conditions_once_a_window(schedule: str) -> None:
+    noises, frames = counting(noise)
+    conditions, windows = counting(window_inputs)
+    denoiser = make_denoiser(length=23, frames=6, overlap=4, steps=4, noise=noises, conditions=conditions)
+    run(denoiser, schedule)
+    assert frames == Counter(range(23))
+    assert windows == Counter(denoiser.windows)
+
+
+def test_surplus_frames_of_a_short_video_are_denoised_and_dropped() -> None:
+    noises, frames = counting(noise)
+    latents = run(make_denoiser(length=3, frames=6, overlap=4, steps=2, noise=noises))
+    assert latents.shape == (3, *LATENT)
+    assert frames == Counter(range(6))
+
+
+class Conditions(dict[str, Any]):
+    """A dict whose end can be watched."""
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> None:
+    alive: Counter[str] = Counter()
+    most = []
+
+    def conditions(window: Window) -> Mapping[str, Any]:
+        made = Conditions(window_inputs(window))
+        alive["windows"] += 1
+        weakref.finalize(made, alive.subtract, ["windows"])
+        most.append(alive["windows"])
+        return made
+
+    run(make_denoiser(length=22 * 4 + 2, frames=6, overlap=2, steps=steps, conditions=conditions))
+    assert len(most) == 22
+    assert max(most) == steps
+    assert alive["windows"] == 0
+
+
+def test_frames_in_flight_do_not_grow_with_the_video() -> None:
+    in_flight = []
+    denoiser = make_denoiser(length=120, frames=6, overlap=2, steps=3)
+    for _ in denoiser.run():
+        in_flight.append(len(denoiser._flight))
+    assert max(in_flight) <= 6 + 3 * 4
+
+
+@pytest.mark.parametrize(("schedule", "calls"), [("wavefront", 6), ("breadth", 2 * 24 + 1)])
+def test_the_first_frame_comes_as_soon_as_it_is_final(schedule: str, calls: int) -> None:
+    denoiser = make_denoiser(length=98, frames=6, overlap=2, steps=3)  # 24 windows
+    assert len(denoiser.windows) == 24
+    frames = denoiser.run(schedule)
+    assert next(frames)[0] == 0
+    assert len(denoiser.engine.calls) == calls  # type: ignore[attr-defined]
+
+
+def test_nothing_is_computed_before_a_frame_is_asked_for() -> None:
+    denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3)
+    denoiser.run()
+    assert denoiser.engine.calls == []  # type: ignore[attr-defined]
+
+
+def test_progress_counts_every_call_of_the_engine() -> None:
+    told: list[tuple[int, int]] = []
+    denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3, progress=lambda *count: told.append(count))
+    run(denoiser)
+    assert told == [(done, 9) for done in range(1, 10)]
+    assert len(denoiser.engine.calls) == 9  # type: ignore[attr-defined]
+
+
+def test_an_exception_of_the_progress_callback_ends_the_work() -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3, progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        list(denoiser.run())
+    assert len(denoiser.engine.calls) == 2  # type: ignore[attr-defined]
+
+
+def test_an_engine_that_fails_is_heard() -> None:
+    def fail(inputs: Arrays) -> dict[str, np.ndarray]:
+        raise BackendError("engine denoiser failed: memory ran out")
+
+    engine = FakeEngine(specs(4)["denoiser"], fail)
+    with pytest.raises(BackendError, match="memory ran out"):
+        list(make_denoiser(length=9, frames=4, overlap=1, steps=3, engine=engine).run())
+
+
+def test_a_latent_that_was_handed_out_may_be_written_to() -> None:
+    denoiser = make_denoiser(length=12, frames=4, overlap=1, steps=3)
+    expected = run(denoiser)
+    for frame, latent in denoiser.run():
+        np.testing.assert_array_equal(latent, expected[frame])
+        latent[:] = np.nan
