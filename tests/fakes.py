@@ -1,42 +1,65 @@
-"""Engines that need no weights: they follow `specs.py` to the letter and compute something simple."""
+"""Engines that need no weights: they follow `specs.py` to the letter and compute something simple.
+
+`FakeBackend` stands in for the backend of a `Generator`; everything else stays real. What its engines give depends on
+all that they are given, so that whatever goes a wrong way changes the frames.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from tests.factories import model_config
 from vexpress_rt.backends import Tensor
-from vexpress_rt.specs import EngineSpec, TensorSpec, VideoShape, engine_specs
+from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
+from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, ModelConfig, TensorSpec, VideoShape, engine_specs
 
-Compute = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Inputs = Mapping[str, Tensor]
+Outputs = dict[str, Tensor]
+
+# One level and one block, so that there are few reference features and a call costs next to nothing.
+SMALL = model_config(block_out_channels=(8,), down_attention=(True,), up_attention=(False,), cross_attention_dim=12)
+SHAPE = VideoShape(64, 64, 8)
+SPOT_RADIUS = 6  # pixels, of the faces that the fake detector knows
+SPOT = np.array([[-12, -6], [12, -6], [0, 9], [-8, 18], [8, 18]], np.float32)  # their five points
+DETECTOR_SPEC = EngineSpec(
+    FACE_DETECTOR,
+    (TensorSpec("input.1", ("1", "3", "H", "W"), (1, 3, 512, 512), "float32"),),
+    tuple(
+        TensorSpec(f"{kind}_{stride}", ("N", str(width)), (2 * (512 // stride) ** 2, width), "float32")
+        for kind, width in (("score", 1), ("box", 4), ("keypoints", 10))
+        for stride in (8, 16, 32)
+    ),
+)
 
 
-def fake_specs(frames: int = 8, side: int = 64) -> dict[str, EngineSpec]:
-    """The engines of a bundle of side x side pixels and windows of `frames` frames."""
-    return engine_specs(model_config(), VideoShape(side, side, frames))
+def fake_specs(model: ModelConfig = SMALL, shape: VideoShape = SHAPE) -> dict[str, EngineSpec]:
+    """The engines of a bundle, the face detector among them."""
+    return {**engine_specs(model, shape), FACE_DETECTOR: DETECTOR_SPEC}
 
 
 class FakeEngine:
     """An `Engine` that checks what it is given, remembers it, and gives what `compute` makes of it.
 
-    spec: what it takes and gives.  compute: inputs -> outputs; zeros of the right shape if left out.
+    spec: what it takes and gives.  compute: (spec, inputs) -> outputs; zeros of the right shape if left out.
     calls: the inputs of every call, copied, so that later changes to them do not show.
     """
 
-    def __init__(self, spec: EngineSpec, compute: Compute | None = None) -> None:
+    def __init__(self, spec: EngineSpec, compute: Callable[[EngineSpec, Inputs], Outputs] | None = None) -> None:
         self.spec = spec
-        self.calls: list[dict[str, Tensor]] = []
+        self.calls: list[Outputs] = []
         self.closed = False
-        self._compute = compute or self._zeros
+        self._compute = compute or _zeros
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, inputs: Inputs) -> Outputs:
         assert not self.closed
-        self._check(self.spec.inputs, inputs)
+        _check(self.spec.inputs, inputs)
         self.calls.append({name: np.array(array) for name, array in inputs.items()})
-        outputs = self._compute(inputs)
-        self._check(self.spec.outputs, outputs)
+        outputs = self._compute(self.spec, inputs)
+        _check(self.spec.outputs, outputs)
         return outputs
 
     def run_positional(self, array: Tensor) -> list[Tensor]:
@@ -46,17 +69,162 @@ class FakeEngine:
     def close(self) -> None:
         self.closed = True
 
-    def _zeros(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            tensor.name: np.zeros([7 if size is None else size for size in tensor.shape], tensor.dtype)
-            for tensor in self.spec.outputs
-        }
 
-    def _check(self, expected: tuple[TensorSpec, ...], given: Mapping[str, Tensor]) -> None:
-        assert set(given) == {tensor.name for tensor in expected}
-        for tensor in expected:
-            array = given[tensor.name]
-            assert str(array.dtype) == tensor.dtype, tensor.describe()
-            assert array.ndim == len(tensor.shape), tensor.describe()
-            for found, size in zip(array.shape, tensor.shape, strict=True):
-                assert size in (None, found), tensor.describe()
+def _zeros(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    return {t.name: np.zeros([7 if size is None else size for size in t.shape], t.dtype) for t in spec.outputs}
+
+
+def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
+    assert set(given) == {tensor.name for tensor in expected}
+    for tensor in expected:
+        array = given[tensor.name]
+        assert str(array.dtype) == tensor.dtype, tensor.describe()
+        assert array.ndim == len(tensor.shape), tensor.describe()
+        for found, size in zip(array.shape, tensor.shape, strict=True):
+            assert size in (None, found), tensor.describe()
+
+
+class FakeBackend:
+    """Stands in for `vexpress_rt.backends.onnxruntime`: `load` gives fake engines.
+
+    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
+    broken: what to raise when an engine is loaded, by name.
+    """
+
+    def __init__(self) -> None:
+        self.engines: dict[str, FakeEngine] = {}
+        self.loads: list[str] = []
+        self.threads: int | None = None
+        self.broken: dict[str, Exception] = {}
+
+    def load(self, path: Path, spec: EngineSpec | None, *, threads: int | None = None) -> FakeEngine:
+        assert path.is_file()
+        spec = spec or DETECTOR_SPEC
+        self.loads.append(spec.name)
+        self.threads = threads
+        if spec.name in self.broken:
+            raise self.broken[spec.name]
+        self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name])
+        return self.engines[spec.name]
+
+    def calls(self, name: str) -> list[Outputs]:
+        """What the engine `name` was given so far."""
+        return self.engines[name].calls if name in self.engines else []
+
+
+def write_bundle(
+    folder: Path,
+    engines: Iterable[str] = (*ENGINE_NAMES, FACE_DETECTOR),
+    model: ModelConfig = SMALL,
+    shape: VideoShape = SHAPE,
+) -> Path:
+    """A bundle whose manifest and hashes are right and whose engine files hold nothing but their name."""
+    folder.mkdir()
+    specs = fake_specs(model, shape)
+    entries, files = {}, {}
+    for name in engines:
+        content = f"{name} {shape}".encode()
+        (folder / f"{name}.onnx").write_bytes(content)
+        files[f"{name}.onnx"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
+        spec = specs[name]
+        entries[name] = EngineEntry(file=f"{name}.onnx", fingerprint="0", inputs=spec.inputs, outputs=spec.outputs)
+    manifest = Manifest(
+        package="0", versions={}, target="onnxruntime", precision="fp32", shape=shape, model=model, engines=entries,
+        files=files,
+    )  # fmt: skip
+    write_manifest(folder, manifest)
+    return folder
+
+
+def red_spots(image: Tensor, *centres: tuple[float, float]) -> Tensor:
+    """`image` (H, W, 3) uint8 with what the fake detector takes for a face at each centre (x, y)."""
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    image = image.copy()
+    for x, y in centres:
+        image[np.hypot(columns - x, rows - y) < SPOT_RADIUS] = (230, 30, 30)
+    return image
+
+
+def _encode_image(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    _, channels, h, w = spec.outputs[0].shape
+    image = inputs["image"]
+    cells = image.reshape(h, image.shape[0] // h, w, image.shape[1] // w, 3).mean(axis=(1, 3)) / 255  # (h, w, 3)
+    latent = np.concatenate([cells, cells.mean(axis=2, keepdims=True)], axis=2).transpose(2, 0, 1)[None, :channels]
+    return {"latent": latent.astype(np.float32)}
+
+
+def _refer(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    brightness = np.abs(inputs["latent"]).mean()
+    return {t.name: np.full(t.shape, brightness * (1 + i), t.dtype) for i, t in enumerate(spec.outputs)}
+
+
+def _encode_audio(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    samples = inputs["samples"][0]
+    pieces = np.array_split(samples, max(1, len(samples) // 320))
+    loudness = np.array([np.abs(piece).mean() for piece in pieces], np.float32)
+    return {"features": np.repeat(loudness[None, :, None], spec.outputs[0].shape[2] or 1, axis=2)}
+
+
+def _project(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    loudness = inputs["feature_rows"].mean(axis=(1, 2)).reshape(-1, 1, 1)
+    return {"audio_tokens": np.broadcast_to(loudness, spec.outputs[0].shape).astype(spec.outputs[0].dtype)}
+
+
+def _guide(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    frames, channels, h, w = spec.outputs[0].shape
+    pictures = inputs["drawings"]
+    cells = pictures.reshape(frames, h, pictures.shape[1] // h, w, -1).mean(axis=(2, 4)) / 255  # (F, h, w)
+    return {"pose_feature": np.repeat(cells[:, None], channels, axis=1).astype(spec.outputs[0].dtype)}
+
+
+def predict(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    """Predictions that depend on everything: the frames beside, the place in the window, time, weights, conditions."""
+    x = inputs["latents"]
+    place = np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1) / 7
+    heard = inputs["audio_tokens"].mean(axis=(1, 2), dtype=np.float32).reshape(-1, 1, 1, 1)
+    posed = inputs["pose_feature"].mean(axis=1, keepdims=True, dtype=np.float32)
+    seen = sum(inputs[name].mean(dtype=np.float32) for name in sorted(inputs) if name.startswith("reference_key"))
+    beside = np.roll(x, 1, axis=0) - np.roll(x, -1, axis=0)
+    alone = np.tanh(x + np.float32(0.3) * beside + place) + inputs["timestep"] / np.float32(1000)
+    full = alone + inputs["audio_attention_weight"] * heard + posed + inputs["reference_attention_weight"] * seen
+    both = {"unconditional": alone.astype(np.float32), "conditional": full.astype(np.float32)}
+    return {tensor.name: both[tensor.name] for tensor in spec.outputs}
+
+
+def _decode(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    height, width, _ = spec.outputs[0].shape
+    latent = inputs["latent"][0, :3].transpose(1, 2, 0)  # (h, w, 3)
+    grey = np.clip(128 + 40 * latent, 0, 255).astype(np.uint8)
+    return {"frame": grey.repeat(height // len(grey), axis=0).repeat(width // grey.shape[1], axis=1)}
+
+
+def _find_spots(spec: EngineSpec, inputs: Inputs) -> Outputs:
+    """SCRFD's nine arrays, with one anchor for each red spot."""
+    outputs = _zeros(spec, inputs)
+    red = ((inputs["input.1"][0, 0] - inputs["input.1"][0, 1]) > 100 / 128).astype(np.uint8)
+    while red.any():
+        first = np.argwhere(red)[0]
+        near = np.argwhere(red) - first
+        spot = first + near[np.abs(near).max(axis=1) <= 60]
+        red[tuple(spot.T)] = 0
+        y, x = spot.mean(axis=0)
+        radius = np.sqrt(len(spot) / np.pi)
+        cell = int(y) // 8 * 64 + int(x) // 8
+        offset = np.array([x, y]) - np.array([cell % 64, cell // 64]) * 8
+        outputs["score_8"][2 * cell] = 0.9
+        outputs["box_8"][2 * cell] = np.concatenate([2 * radius - offset, 2 * radius + offset]) / 8
+        outputs["keypoints_8"][2 * cell] = (SPOT * radius / SPOT_RADIUS + offset).reshape(-1) / 8
+    return outputs
+
+
+COMPUTE: dict[str, Callable[[EngineSpec, Inputs], Outputs]] = {
+    "vae_encoder": _encode_image,
+    "reference_net": _refer,
+    "audio_encoder": _encode_audio,
+    "audio_projection": _project,
+    "pose_guider": _guide,
+    "denoiser": predict,
+    "denoiser_cond": predict,
+    "vae_decoder": _decode,
+    FACE_DETECTOR: _find_spots,
+}

@@ -7,19 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from tests.factories import model_config
 from tests.fakes import FakeEngine, fake_specs
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.specs import EngineSpec, VideoShape
 from vexpress_rt.windows import Window, plan_windows
 
-SPECS = fake_specs(frames=4)
+SPECS = fake_specs(model_config(), VideoShape(64, 64, 4))
 Arrays = Mapping[str, np.ndarray]
 
 
 def constant(name: str, of: str) -> FakeEngine:
     """An engine whose outputs are filled with the mean of its input `of`."""
 
-    def compute(inputs: Arrays) -> dict[str, np.ndarray]:
-        return {t.name: np.full(t.shape, inputs[of].mean(), t.dtype) for t in SPECS[name].outputs}
+    def compute(spec: EngineSpec, inputs: Arrays) -> dict[str, np.ndarray]:
+        return {t.name: np.full(t.shape, inputs[of].mean(), t.dtype) for t in spec.outputs}
 
     return FakeEngine(SPECS[name], compute)
 

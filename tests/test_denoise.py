@@ -13,45 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.factories import model_config
-from tests.fakes import FakeEngine
+from tests.fakes import SMALL, FakeEngine, fake_specs, predict
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BackendError
 from vexpress_rt.noise import frame_noise
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
-from vexpress_rt.specs import EngineSpec, ModelConfig, VideoShape, engine_specs
+from vexpress_rt.specs import EngineSpec, VideoShape
 from vexpress_rt.windows import Window, plan_windows
 
-# One level and one block, so that the denoiser takes few reference features and a call costs next to nothing.
-MODEL: ModelConfig = model_config(block_out_channels=(8,), down_attention=(True,), up_attention=(False,))
-LATENT = (MODEL.latent_channels, 2, 2)
-ALPHAS = alphas_cumprod(MODEL.train_timesteps, MODEL.beta_start, MODEL.beta_end)
+LATENT = (SMALL.latent_channels, 2, 2)
 Arrays = Mapping[str, np.ndarray]
+ALPHAS = alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)
 
 
 @cache
 def specs(frames: int) -> dict[str, EngineSpec]:
-    return engine_specs(MODEL, VideoShape(16, 16, frames))
-
-
-def predict(inputs: Arrays) -> dict[str, np.ndarray]:
-    """Predictions that depend on everything: the frames beside, the place in the window, time, weights, conditions."""
-    x = inputs["latents"]
-    place = np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1) / 7
-    heard = inputs["audio_tokens"].mean(axis=(1, 2), dtype=np.float32).reshape(-1, 1, 1, 1)
-    posed = inputs["pose_feature"].mean(axis=1, keepdims=True, dtype=np.float32)
-    seen = sum(inputs[name].mean(dtype=np.float32) for name in sorted(inputs) if name.startswith("reference_key"))
-    beside = np.roll(x, 1, axis=0) - np.roll(x, -1, axis=0)
-    alone = np.tanh(x + np.float32(0.3) * beside + place) + inputs["timestep"] / np.float32(1000)
-    full = alone + inputs["audio_attention_weight"] * heard + posed + inputs["reference_attention_weight"] * seen
-    return {"unconditional": alone.astype(np.float32), "conditional": full.astype(np.float32)}
-
-
-def denoiser_engine(guidance: Guidance, frames: int) -> FakeEngine:
-    spec = specs(frames)[guidance.engine]
-    names = [tensor.name for tensor in spec.outputs]
-    return FakeEngine(spec, lambda inputs: {name: predict(inputs)[name] for name in names})
+    return fake_specs(SMALL, VideoShape(16, 16, frames))
 
 
 @cache
@@ -81,7 +59,7 @@ def make_denoiser(
 ) -> Denoiser:
     guidance = guidance or Guidance(3.5, 0.95, 3.0)
     values = {
-        "engine": denoiser_engine(guidance, frames),
+        "engine": FakeEngine(specs(frames)[guidance.engine], predict),
         "static": static_inputs(frames),
         "guidance": guidance,
         "sampler": ddim(steps, ALPHAS),
@@ -117,7 +95,7 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
             part = slice(window.start, window.stop)
             time = np.array([timestep], np.float32)
             inputs = {**static_inputs(frames), **window_inputs(window), **weights, "latents": x[part], "timestep": time}
-            both = predict(inputs)
+            both = predict(specs(frames)["denoiser"], inputs)
             guided = both["conditional"]
             if guidance.scale > 1:
                 guided = both["unconditional"] + np.float32(guidance.scale) * (guided - both["unconditional"])
@@ -283,7 +261,7 @@ def test_an_exception_of_the_progress_callback_ends_the_work() -> None:
 
 
 def test_an_engine_that_fails_is_heard() -> None:
-    def fail(inputs: Arrays) -> dict[str, np.ndarray]:
+    def fail(spec: EngineSpec, inputs: Arrays) -> dict[str, np.ndarray]:
         raise BackendError("engine denoiser failed: memory ran out")
 
     engine = FakeEngine(specs(4)["denoiser"], fail)

@@ -11,6 +11,7 @@ from tests.fakes import FakeEngine, fake_specs
 from vexpress_rt import native
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.frames import decode, median
+from vexpress_rt.specs import EngineSpec
 
 SPEC = fake_specs()["vae_decoder"]
 
@@ -20,7 +21,7 @@ def clip(length: int) -> np.ndarray:
 
 
 def test_latents_are_decoded_in_order_and_only_when_asked_for() -> None:
-    def compute(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def compute(spec: EngineSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"frame": np.full((64, 64, 3), inputs["latent"].mean(), np.uint8)}
 
     engine = FakeEngine(SPEC, compute)
