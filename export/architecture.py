@@ -10,6 +10,7 @@ Nothing assumes the released sizes. What upstream hard-codes can be overridden i
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,28 @@ HARD_CODED: dict[str, dict[str, Any]] = {
     "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012},
 }  # fmt: skip
 
-# Settings of a diffusers U-Net or VAE that would make another network; absent means this value.
-UNET_FIXED = {
+# Settings of a diffusers U-Net or VAE, or of wav2vec2, that would make another network with the same tensors; absent
+# means this value. (Settings that make other tensors need no entry: the weights would not fit.)
+UNET_FIXED: dict[str, Any] = {
     "act_fn": "silu", "freq_shift": 0, "flip_sin_to_cos": True, "center_input_sample": False, "downsample_padding": 1,
-    "mid_block_scale_factor": 1, "norm_eps": 1e-5, "use_linear_projection": False, "class_embed_type": None,
+    "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock2DCrossAttn", "resnet_time_scale_shift": "default",
+    "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False, "time_embedding_type": "positional",
+    "time_embedding_act_fn": None, "timestep_post_act": None, "use_linear_projection": False, "class_embed_type": None,
+    "addition_embed_type": None, "attention_type": "default", "dual_cross_attention": False,
+    "only_cross_attention": False,
 }  # fmt: skip
-VAE_FIXED = {"act_fn": "silu"}
+VAE_FIXED: dict[str, Any] = {
+    "act_fn": "silu", "shift_factor": None, "latents_mean": None, "latents_std": None,
+}  # fmt: skip
+AUDIO_FIXED: dict[str, Any] = {"model_type": "wav2vec2", "add_adapter": False}
 DOWN_TYPES = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 UP_TYPES = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
+VAE_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+# transformers' defaults of what is needed here.
+AUDIO_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768, "num_hidden_layers": 12, "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,10 @@ class Architecture:
     @property
     def audio_hidden_size(self) -> int:
         """Values of an audio feature."""
-        return int(self.wav2vec2.get("hidden_size", 768))
+        return int(self._audio("hidden_size"))
+
+    def _audio(self, key: str) -> Any:
+        return self.wav2vec2.get(key, AUDIO_DEFAULTS[key])
 
     def model_config(self) -> ModelConfig:
         """What the runtime must know."""
@@ -93,7 +111,7 @@ class Architecture:
             audio_tokens=self.audio_projection.num_queries,
             audio_rows=self.audio_projection.max_seq_len,
             audio_hidden_size=self.audio_hidden_size,
-            audio_layers=int(self.wav2vec2.get("num_hidden_layers", 12)),
+            audio_layers=int(self._audio("num_hidden_layers")),
             audio_minimum_samples=self._receptive_field(),
             audio_normalize=self.audio_normalize,
             sample_rate=self.sample_rate,
@@ -104,10 +122,10 @@ class Architecture:
         )
 
     def _receptive_field(self) -> int:
+        """Samples that the first feature is made of."""
         samples = 1
-        kernels = self.wav2vec2.get("conv_kernel", (10, 3, 3, 3, 3, 2, 2))
-        strides = self.wav2vec2.get("conv_stride", (5, 2, 2, 2, 2, 2, 2))
-        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        pairs = zip(self._audio("conv_kernel"), self._audio("conv_stride"), strict=True)
+        for kernel, stride in reversed(list(pairs)):
             samples = (samples - 1) * stride + kernel
         return samples
 
@@ -135,16 +153,17 @@ def read_overrides(folder: Path) -> dict[str, dict[str, Any]]:
             raise CheckpointError(f"{path} has {section!r}; expected objects named {', '.join(result)}")
         for key, value in values.items():
             known = result[section].get(key)
-            if known is None or type(value) not in (type(known), int):
-                raise CheckpointError(
-                    f"{path} has {section}.{key} = {value!r}; expected {', '.join(HARD_CODED[section])}"
-                )
+            if known is None:
+                raise CheckpointError(f"{path} has {section}.{key}; expected {', '.join(HARD_CODED[section])}")
+            if type(value) not in (type(known), int) or not value > 0:
+                kind = "number" if isinstance(known, float) else "whole number"
+                raise CheckpointError(f"{path} has {section}.{key} = {value!r}; expected a positive {kind}")
             result[section][key] = value
     return result
 
 
 def read_unet(folder: Path, motion: dict[str, Any]) -> UNetConfig:
-    """The U-Net's hyper-parameters from its diffusers configuration."""
+    """The U-Net's hyper-parameters from its diffusers configuration, and those of its motion modules."""
     path = folder / UNET_CONFIG
     data = read_json(path)
     _refuse_other(path, data, UNET_FIXED)
@@ -159,14 +178,19 @@ def read_unet(folder: Path, motion: dict[str, Any]) -> UNetConfig:
             heads=_whole(heads),
             cross_attention_dim=_whole(data["cross_attention_dim"]),
             groups=_whole(data.get("norm_num_groups", 32)),
+            eps=_positive(data.get("norm_eps", 1e-5)),
             motion_heads=_whole(motion["num_attention_heads"]),
             motion_positions=_whole(motion["temporal_position_encoding_max_len"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a Stable Diffusion 1.5 U-Net ({error!r})") from error
-    levels = {len(config.block_out_channels), len(config.down_attention), len(config.up_attention)}
-    if len(levels) != 1 or any(c % config.heads or c % config.groups for c in config.block_out_channels):
-        raise CheckpointError(f"{path}: widths {config.block_out_channels} do not fit its blocks, heads or groups")
+    if data.get("out_channels", config.in_channels) != config.in_channels:
+        raise CheckpointError(f"{path} has out_channels {data['out_channels']}, but in_channels {config.in_channels}")
+    widths, divisors = config.block_out_channels, (config.heads, config.motion_heads, config.groups)
+    if len({len(widths), len(config.down_attention), len(config.up_attention)}) != 1:
+        raise CheckpointError(f"{path} has {len(widths)} widths; expected as many blocks on the way down and up")
+    if any(width % divisor for width in widths for divisor in divisors):
+        raise CheckpointError(f"{path} has the widths {widths}; expected multiples of its heads and groups {divisors}")
     return config
 
 
@@ -174,18 +198,55 @@ def read_vae(folder: Path) -> VaeConfig:
     """The autoencoder's hyper-parameters from its diffusers configuration."""
     path = folder / VAE_CONFIG
     data = read_json(path)
-    _refuse_other(path, data, VAE_FIXED)
+    _refuse_other(path, data, VAE_FIXED | {"in_channels": 3, "out_channels": 3})
     try:
-        return VaeConfig(
-            image_channels=_whole(data.get("in_channels", 3)),
+        for key, kind in VAE_TYPES.items():
+            if set(data.get(key, [])) - {kind}:
+                raise ValueError(f"{key} are {data[key]}; expected {kind} alone")
+        config = VaeConfig(
             latent_channels=_whole(data.get("latent_channels", 4)),
             block_out_channels=tuple(_whole(c) for c in data["block_out_channels"]),
             layers_per_block=_whole(data.get("layers_per_block", 2)),
             groups=_whole(data.get("norm_num_groups", 32)),
-            scaling_factor=float(data.get("scaling_factor", 0.18215)),
+            scaling_factor=_positive(data.get("scaling_factor", 0.18215)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a Stable Diffusion autoencoder ({error!r})") from error
+    if any(width % config.groups for width in config.block_out_channels):
+        raise CheckpointError(
+            f"{path} has the widths {config.block_out_channels}; expected multiples of its {config.groups} groups"
+        )
+    return config
+
+
+def read_wav2vec2(folder: Path) -> dict[str, Any]:
+    """wav2vec2's configuration as it stands; transformers checks what it alone uses."""
+    path = folder / AUDIO_CONFIG
+    data = read_json(path)
+    _refuse_other(path, data, AUDIO_FIXED)
+    try:
+        for key, default in AUDIO_DEFAULTS.items():
+            value = data.get(key, default)
+            for item in value if isinstance(default, list) else [value]:
+                _whole(item)
+        kernels, strides = (data.get(key, AUDIO_DEFAULTS[key]) for key in ("conv_kernel", "conv_stride"))
+        if len(kernels) != len(strides):
+            raise ValueError(f"{len(kernels)} kernels and {len(strides)} strides")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not describe a wav2vec2 ({error!r})") from error
+    return data
+
+
+def read_preprocessor(folder: Path) -> tuple[bool, int]:
+    """Whether samples are normalised over the clip, and their rate in Hz."""
+    path = folder / AUDIO_PREPROCESSOR
+    data = read_json(path)
+    normalize, rate = data.get("do_normalize", True), data.get("sampling_rate", 16000)
+    if type(normalize) is not bool or type(rate) is not int or rate < 1:
+        raise CheckpointError(
+            f"{path} has do_normalize = {normalize!r} and sampling_rate = {rate!r}; expected true or false, and Hz"
+        )
+    return normalize, rate
 
 
 def _refuse_other(path: Path, data: dict[str, Any], fixed: dict[str, Any]) -> None:
@@ -197,3 +258,9 @@ def _whole(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} is no positive whole number")
     return value
+
+
+def _positive(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"{value!r} is no positive number")
+    return float(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from export import fingerprint
 from export.checkpoint import Checkpoint
 from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
 from export.errors import ExportError
-from export.graph import WeightsFile
+from export.graph import WeightsFile, read_interface
 from export.parity import Parity, check
 from export.to_onnx import to_onnx
+from vexpress_rt import __version__
 from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, sha256_file
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import BundleError
@@ -22,7 +24,8 @@ from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, 
 
 # Engines that are graphs over the same weights: they share one weights file and are built together.
 SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}
-CHECK_BUDGET = 1e12  # parameters x latent positions: engines that cost more are checked at a smaller size
+# Parameters x positions of a latent x frames: engines that cost more are checked at a smaller size.
+CHECK_BUDGET = 1e12
 
 Report = Callable[[str], None]
 
@@ -70,8 +73,10 @@ class Assembly:
     def __post_init__(self) -> None:
         self.model = self.checkpoint.architecture.model_config()
         self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
+        self.precision = PRECISIONS[self.options.precision]
 
     def engine(self, spec: EngineSpec, precision: str) -> Engine:
+        """The torch module of `spec`, with the checkpoint's weights in `precision`."""
         dtype = TORCH_DTYPES[precision]
         networks = {name: self.checkpoint.network(name, dtype) for name in ENGINE_NETWORKS[spec.name]}
         return make_engine(spec, networks, dtype)
@@ -81,42 +86,41 @@ class Assembly:
         spec, start = self.specs[name], time.perf_counter()
         self.report(f"{label} exporting")
         path = self.folder / f"{name}.onnx"
-        engine = self.engine(spec, PRECISIONS[self.options.precision])
+        engine = self.engine(spec, self.precision)
         parameters = sum(p.numel() for p in engine.parameters())
-        weights = self._weights(name)
-        data = to_onnx(engine, path, weights)
-        del engine
-        size = sum(p.stat().st_size for p in [path, *data]) / 1e6
-        self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
-        self._check(name, parameters, path, weights)
-        self._record(name, path, data)
-
-    def _weights(self, name: str) -> WeightsFile | None:
-        if name not in SHARED_WEIGHTS:
-            return None
-        file = SHARED_WEIGHTS[name]
-        return self.shared.setdefault(file, WeightsFile(self.folder / file))
-
-    def _check(self, name: str, parameters: int, path: Path, weights: WeightsFile | None) -> None:
-        spec, shape, precision = self.specs[name], self.options.shape, PRECISIONS[self.options.precision]
-        small = self._check_shape(parameters)
-        if small != shape:
-            spec, path = engine_specs(self.model, small, self.options.precision)[name], path.with_suffix(".check.onnx")
-            shared = weights or WeightsFile(path.with_suffix(".weights"))
-            to_onnx(self.engine(spec, precision), path, shared)
-        dtype = "float32" if name == "audio_encoder" else precision
-        result = check(
-            lambda: self.engine(spec, "float32"),
-            path,
-            spec,
-            dtype,
-            f"{small.width}x{small.height}, {small.frames} frames",
+        weights = to_onnx(engine, path, self._shared_weights(name))
+        del engine  # the check needs the memory
+        self.entries[name] = EngineEntry(
+            file=path.name,
+            data=() if weights is None else (weights.path.name,),
+            fingerprint=self.fingerprint(name),
+            inputs=spec.inputs,
+            outputs=spec.outputs,
         )
-        if small != shape:
-            path.unlink()
-            path.with_suffix(".weights").unlink(missing_ok=True)
-        self.rows.append(result)
-        self.parity[name] = result.error
+        size = sum((self.folder / file).stat().st_size for file in self.entries[name].files) / 1e6
+        self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
+        self.rows.append(self._check(name, self._check_shape(parameters), path, weights))
+        self.parity[name] = self.rows[-1].error
+
+    def _shared_weights(self, name: str) -> WeightsFile | None:
+        file = SHARED_WEIGHTS.get(name)
+        if file is not None and file not in self.shared:
+            self.shared[file] = WeightsFile(self.folder / file)
+        return None if file is None else self.shared[file]
+
+    def _check(self, name: str, shape: VideoShape, path: Path, weights: WeightsFile | None) -> Parity:
+        """Compare the exported engine at `path`, or one of the same weights at the smaller size `shape`."""
+        spec = engine_specs(self.model, shape, self.options.precision)[name]
+        precision = "float32" if name == "audio_encoder" else self.precision
+        label = f"{shape.width}x{shape.height}, {shape.frames} frames"
+        if spec == self.specs[name]:
+            return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
+        smaller = path.with_suffix(".check.onnx")
+        with nullcontext() if weights is None else weights.scratch():
+            to_onnx(self.engine(spec, self.precision), smaller, weights)
+            result = check(lambda: self.engine(spec, "float32"), smaller, spec, precision, label)
+        smaller.unlink()
+        return result
 
     def _check_shape(self, parameters: int) -> VideoShape:
         shape, cell = self.options.shape, self.model.vae_factor
@@ -125,15 +129,6 @@ class Assembly:
         step = cell * 2 ** (len(self.model.block_out_channels) - 1)
         return VideoShape(min(shape.height, 2 * step), min(shape.width, step), min(shape.frames, 2))
 
-    def _record(self, name: str, path: Path, data: Sequence[Path]) -> None:
-        self.entries[name] = EngineEntry(
-            file=path.name,
-            data=tuple(p.name for p in data),
-            fingerprint=self.fingerprint(name),
-            inputs=self.specs[name].inputs,
-            outputs=self.specs[name].outputs,
-        )
-
     def fingerprint(self, name: str) -> str:
         """Of everything that engine `name` depends on."""
         if name == FACE_DETECTOR:
@@ -141,7 +136,7 @@ class Assembly:
             return "" if detector is None else sha256_file(detector)
         digests = [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
         options = (self.options.shape, self.options.precision, self.options.target)
-        return fingerprint.combine(name, *digests, options, fingerprint.of_code())
+        return fingerprint.combine(self.specs[name], *digests, options, fingerprint.of_code())
 
     def is_unchanged(self, name: str) -> bool:
         """Whether the previous bundle has this engine, undamaged and of the same fingerprint."""
@@ -204,9 +199,9 @@ class Assembly:
         """The face detector is a finished graph: copied, its inputs and outputs recorded as found."""
         source = self.checkpoint.detector()
         assert source is not None
-        inputs, outputs = fingerprint.interface(source)
+        inputs, outputs = read_interface(source)
         path = self.folder / f"{FACE_DETECTOR}.onnx"
-        path.write_bytes(source.read_bytes())
+        shutil.copyfile(source, path)
         self.entries[FACE_DETECTOR] = EngineEntry(
             file=path.name, fingerprint=self.fingerprint(FACE_DETECTOR), inputs=inputs, outputs=outputs
         )
@@ -217,7 +212,7 @@ class Assembly:
             path = self.folder / name
             self.files[name] = FileEntry(path.stat().st_size, sha256_file(path))
         return Manifest(
-            package=fingerprint.package_version(),
+            package=__version__,
             versions=fingerprint.versions(),
             target=self.options.target,
             precision=self.options.precision,

@@ -14,23 +14,28 @@ from pathlib import Path
 
 from export.assembly import Assembly, BuildOptions, Report
 from export.checkpoint import Checkpoint
+from export.errors import ExportError
 from export.parity import HEADER
 from export.staging import staged
-from vexpress_rt.bundle import Bundle, Manifest, write_manifest
+from vexpress_rt.bundle import Bundle, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BundleError, ConfigError, VExpressError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
+
+MANIFEST = "manifest.json"
+SUFFIXES = (".onnx", ".weights")  # of the files of a bundle whose manifest cannot be read
 
 
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
     """Build the bundle `output` from the checkpoint directory `weights`.
 
-    Raises CheckpointError, ConfigError for sizes that the model does not allow, ExportError for an engine that differs
-    from its torch module.
+    Raises CheckpointError; ConfigError for sizes that the model does not allow, or an output that holds something else;
+    ExportError for an engine that differs from its torch module; OutputError if the disk refuses something. In all
+    cases `output` is as it was.
     """
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
-    previous = _previous(output)
     with staged(output) as (folder, commit):
+        previous = _previous(output, options)
         assembly = Assembly(checkpoint, options, folder, previous, report)
         names, stale = assembly.plan()
         if previous is not None and not stale and set(names) == set(previous.manifest.engines):
@@ -59,16 +64,30 @@ def _fill(assembly: Assembly, names: list[str], stale: set[str]) -> None:
             assembly.make(name, label)
 
 
-def _previous(output: Path) -> Bundle | None:
-    """The bundle that `output` holds, or None if there is nothing, or something that only a new build can mend."""
+def _previous(output: Path, options: BuildOptions) -> Bundle | None:
+    """The bundle in `output`; None if there is none, or one whose manifest cannot be read.
+
+    Its files are not checked yet: each is when it is to be taken over. Raises ConfigError if the folder holds anything
+    that is no bundle's, for a build replaces it as a whole.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
-    if not (output / "manifest.json").is_file():
+    if not (output / MANIFEST).is_file():
         raise ConfigError(f"{output} exists and is no bundle of engines: choose another --output or remove it first")
     try:
-        return Bundle.open(output)
-    except BundleError:
-        return None
+        bundle = Bundle(output, read_manifest(output))
+    except BundleError as error:
+        bundle, reason = None, error
+    known = {MANIFEST, *(bundle.manifest.files if bundle else ())}
+    files = (path for path in output.iterdir() if path.name not in known)
+    if foreign := sorted(path.name for path in files if path.is_dir() or path.suffix not in SUFFIXES):
+        raise ConfigError(
+            f"{output} holds {', '.join(foreign[:5])}, which is no part of a bundle: choose another --output or move "
+            "it elsewhere"
+        )
+    if bundle is None and options.engines:
+        raise ExportError(f"no engine can be added to {output}: {reason}: build all engines, without --engine")
+    return bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was changed", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0
 

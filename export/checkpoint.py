@@ -27,14 +27,15 @@ from export.models.guider import Guider
 from export.models.layers import to_precision
 from export.models.reference_net import ReferenceNet, is_unused
 from export.models.vae import VaeDecoder, VaeEncoder
-from export.tensors import find_file, load_strict, read_tensors
+from export.tensors import brief, find_file, load_strict, read_tensors
+from vexpress_rt.bundle import sha256_file
 from vexpress_rt.errors import VExpressError
 
 DETECTOR = "insightface_models/models/buffalo_l/det_10g.onnx"
 VAE_PARTS = {"vae_encoder": ("encoder.", "quant_conv."), "vae_decoder": ("decoder.", "post_quant_conv.")}
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OLD_POSITIONS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-UNHEARD = frozenset({"masked_spec_embed"})  # of wav2vec2: used in training alone
+UNHEARD = ("lm_head.", "wav2vec2.masked_spec_embed", "masked_spec_embed")  # of wav2vec2: no feature depends on them
 
 
 class Checkpoint:
@@ -45,47 +46,45 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is no folder: give the checkpoint directory with --weights")
         self._tensors: dict[Path, Mapping[str, Tensor]] = {}
+        self._digests: dict[Path, str] = {}
 
     @cached_property
     def architecture(self) -> arch.Architecture:
         """Hyper-parameters of every network, checked against each other."""
         own = arch.read_overrides(self.folder)
-        audio = arch.read_json(self.folder / arch.AUDIO_CONFIG)
-        preprocessor = arch.read_json(self.folder / arch.AUDIO_PREPROCESSOR)
+        audio_normalize, sample_rate = arch.read_preprocessor(self.folder)
         result = arch.Architecture(
             unet=arch.read_unet(self.folder, own["motion_module"]),
             vae=arch.read_vae(self.folder),
             audio_projection=self._audio_projection(own["audio_projection"]),
             guider=self._guider(),
-            wav2vec2=audio,
+            wav2vec2=arch.read_wav2vec2(self.folder),
             scheduler=own["scheduler"],
-            audio_normalize=bool(preprocessor.get("do_normalize", True)),
-            sample_rate=int(preprocessor.get("sampling_rate", 16000)),
+            audio_normalize=audio_normalize,
+            sample_rate=sample_rate,
         )
+        self._tensors.clear()
         result.check()
         return result
 
     def network(self, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A network with its weights; its matrices in `dtype` (the audio encoder always in float32)."""
+        if name == "audio_encoder":
+            return self._audio_encoder()
         a = self.architecture
+        make: dict[str, Callable[[], nn.Module]] = {
+            "reference_net": lambda: ReferenceNet(a.unet),
+            "denoising_unet": lambda: DenoisingUNet(a.unet),
+            "v_kps_guider": lambda: Guider(a.guider),
+            "audio_projection": lambda: AudioProjection(a.audio_projection),
+            "vae_encoder": lambda: VaeEncoder(a.vae),
+            "vae_decoder": lambda: VaeDecoder(a.vae),
+        }
         with torch.device("meta"):
-            if name == "audio_encoder":
-                return self._audio_encoder()
-            make: dict[str, Callable[[], nn.Module]] = {
-                "reference_net": lambda: ReferenceNet(a.unet),
-                "denoising_unet": lambda: DenoisingUNet(a.unet),
-                "v_kps_guider": lambda: Guider(a.guider),
-                "audio_projection": lambda: AudioProjection(a.audio_projection),
-                "vae_encoder": lambda: VaeEncoder(a.vae),
-                "vae_decoder": lambda: VaeDecoder(a.vae),
-            }
             module = to_precision(make[name](), dtype)
-        optional = frozenset[str]()
-        if name == "reference_net":
-            optional = frozenset(key for key in module.state_dict() if is_unused(key, a.unet))
-        load_strict(module, self.tensors(name), self._source(name), optional)
-        self._tensors.clear()  # unmaps the files: at full size their pages are several GB
-        return module.eval()
+        unused = (key for key in module.state_dict() if name == "reference_net" and is_unused(key, a.unet))
+        self._load(module, name, frozenset(unused))
+        return module
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
         """The tensors of a network under the names that its module has."""
@@ -96,9 +95,9 @@ class Checkpoint:
         merged: dict[str, Tensor] = {}
         for path, tensors in read.items():
             if twice := sorted(set(merged) & set(tensors)):
-                raise CheckpointError(f"{path} repeats tensors of {self.files(name)[0].name}: {', '.join(twice[:5])}")
+                raise CheckpointError(f"{path} repeats tensors of {self.files(name)[0].name}: {brief(twice)}")
             merged.update(tensors)
-        return _audio_tensors(merged) if name == "audio_encoder" else merged
+        return _audio_tensors(merged, self._source(name)) if name == "audio_encoder" else merged
 
     def files(self, name: str) -> list[Path]:
         """The files that a network's weights come from."""
@@ -124,10 +123,11 @@ class Checkpoint:
         return path if path.is_file() else None
 
     def _file_digest(self, path: Path) -> str:
-        self._digests = getattr(self, "_digests", {})
         if path not in self._digests:
-            with path.open("rb") if path.is_file() else open("/dev/null", "rb") as file:
-                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                self._digests[path] = sha256_file(path) if path.is_file() else ""
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be read: {error}: check the disk and fetch it again") from error
         return self._digests[path]
 
     def _source(self, name: str) -> str:
@@ -138,15 +138,21 @@ class Checkpoint:
             self._tensors[path] = read_tensors(path)
         return self._tensors[path]
 
-    def _shape(self, name: str, key: str) -> tuple[int, ...]:
+    def _load(self, module: nn.Module, name: str, optional: frozenset[str] = frozenset()) -> None:
+        load_strict(module.eval(), self.tensors(name), self._source(name), optional)
+        self._tensors.clear()  # unmaps the files: at full size their pages are several GB
+
+    def _shape(self, name: str, key: str, dims: int) -> tuple[int, ...]:
+        """The shape of a tensor that decides about the size of its network."""
         tensors = self._read(self.files(name)[0])
-        if key not in tensors:
-            raise CheckpointError(f"{self._source(name)} lacks {key}: it is no {name} of V-Express")
+        if key not in tensors or tensors[key].dim() != dims:
+            found = f"{key} with {tensors[key].dim()} dims" if key in tensors else f"no {key}"
+            raise CheckpointError(f"{self._source(name)} is no {name}: it has {found}, expected {dims} dims")
         return tuple(tensors[key].shape)
 
     def _audio_projection(self, own: dict[str, int]) -> AudioProjectionConfig:
-        dim, embedding_dim = self._shape("audio_projection", "proj_in.weight")
-        output_dim, _ = self._shape("audio_projection", "proj_out.weight")
+        dim, embedding_dim = self._shape("audio_projection", "proj_in.weight", 2)
+        output_dim, _ = self._shape("audio_projection", "proj_out.weight", 2)
         return AudioProjectionConfig(dim=dim, embedding_dim=embedding_dim, output_dim=output_dim, **own)
 
     def _guider(self) -> GuiderConfig:
@@ -155,50 +161,57 @@ class Checkpoint:
             for key in self._read(self.files("v_kps_guider")[0])
             if (match := re.fullmatch(r"blocks\.(\d+)\.weight", key))
         ]
-        widths = [self._shape("v_kps_guider", "conv_in.weight")[0]]
-        widths += [self._shape("v_kps_guider", f"blocks.{i}.weight")[0] for i in sorted(blocks) if i % 2]
-        return GuiderConfig(channels=tuple(widths), output=self._shape("v_kps_guider", "conv_out.weight")[0])
+        keys = ["conv_in.weight", *(f"blocks.{i}.weight" for i in sorted(blocks) if i % 2), "conv_out.weight"]
+        *widths, output = (self._shape("v_kps_guider", key, 4)[0] for key in keys)
+        return GuiderConfig(channels=tuple(widths), output=output)
 
     def _audio_encoder(self) -> nn.Module:
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+        path = self.folder / arch.AUDIO_CONFIG
         try:
-            config = Wav2Vec2Config(**self.architecture.wav2vec2)
-            module = Wav2Vec2Model(config)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.folder / arch.AUDIO_CONFIG} is refused by transformers: {error}") from error
-        load_strict(module, self.tensors("audio_encoder"), self._source("audio_encoder"), UNHEARD)
-        convolution = module.encoder.pos_conv_embed.conv
-        with torch.device("cpu"), torch.no_grad():
-            parametrize.remove_parametrizations(convolution, "weight")
-        return module.eval()
+            # The attention that has a lowering, whatever the file asks for.
+            config = Wav2Vec2Config(**(self.architecture.wav2vec2 | {"attn_implementation": "sdpa"}))
+            with torch.device("meta"):
+                module = Wav2Vec2Model(config)
+        except Exception as error:  # transformers checks by whatever it tries, and raises what comes of it
+            raise CheckpointError(f"{path} is refused by transformers: {type(error).__name__}: {error}") from error
+        module.masked_spec_embed = None  # used in training alone
+        self._load(module, "audio_encoder")
+        with torch.no_grad():
+            parametrize.remove_parametrizations(module.encoder.pos_conv_embed.conv, "weight")
+        return module
 
 
 def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], source: str) -> dict[str, Tensor]:
+    """The half of the autoencoder whose names begin with `prefixes`, under the newer names of its attentions."""
     known = tuple(p for group in VAE_PARTS.values() for p in group)
     if strange := sorted(key for key in tensors if not key.startswith(known)):
-        raise CheckpointError(f"{source} has {len(strange)} unexpected: {', '.join(strange[:8])}")
-    result = {}
-    for key in tensors:
-        if not key.startswith(prefixes):
-            continue
+        raise CheckpointError(f"{source} has {len(strange)} unexpected: {brief(strange)}")
+    result: dict[str, Tensor] = {}
+    for key in (key for key in tensors if key.startswith(prefixes)):
         value, parts = tensors[key], key.split(".")
         if "attentions" in parts:
             parts = [OLD_ATTENTION.get(part, part) for part in parts]
-            value = value[:, :, 0, 0] if value.dim() == 4 else value
-        result[".".join(parts)] = value
+            value = value.flatten(1) if value.shape[2:] == (1, 1) else value  # a 1x1 convolution
+        _add(result, ".".join(parts), value, source)
     return result
 
 
-def _audio_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    result = {}
-    for key, value in tensors.items():
-        if key.startswith("lm_head."):
-            continue
+def _audio_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """wav2vec2's tensors without prefix and head, under the newer names of its positional convolution."""
+    result: dict[str, Tensor] = {}
+    for key in (key for key in tensors if not key.startswith(UNHEARD)):
         stem, _, last = key.removeprefix("wav2vec2.").rpartition(".")
         old = "pos_conv_embed" in stem and last in OLD_POSITIONS
-        result[f"{stem}.{OLD_POSITIONS[last] if old else last}".lstrip(".")] = value
+        _add(result, f"{stem}.{OLD_POSITIONS[last] if old else last}", tensors[key], source)
     return result
+
+
+def _add(tensors: dict[str, Tensor], key: str, value: Tensor, source: str) -> None:
+    if key in tensors:
+        raise CheckpointError(f"{source} has {key} twice, under an older and a newer name: remove one")
+    tensors[key] = value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -215,6 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (VExpressError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

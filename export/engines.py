@@ -57,7 +57,7 @@ class AudioEncoderEngine(Engine):
     """samples (1, N) float32, normalised -> features (1, T, A) float32."""
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.audio_encoder(samples).last_hidden_state
+        return self.audio_encoder(samples, return_dict=True).last_hidden_state
 
 
 class AudioProjectionEngine(Engine):

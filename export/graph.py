@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from export.errors import CheckpointError
 from vexpress_rt.specs import TensorSpec
 
 ONNX_DTYPES = {
@@ -26,29 +29,45 @@ ONNX_DTYPES = {
 }
 OPSET = 20
 IR_VERSION = 10
-PAGE = 4096  # large tensors start on a page, so that runtimes can map the file
+PAGE = 4096  # bytes: large tensors start on a page, so that runtimes can map the file;
+LINE = 64  # others on a cache line,
+INLINE = 1024  # and those below this stay in the graph
 
 
 class WeightsFile:
-    """External data that several graphs may share: equal bytes are stored once."""
+    """External data that several graphs may share: equal bytes are stored once.
+
+    The file must be new: it could be a hard link to the file of another bundle, and would be written through.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.places: dict[bytes, tuple[int, int]] = {}
         self.end = 0
-        path.touch()
+        path.touch(exist_ok=False)
 
     def place(self, data: bytes) -> tuple[int, int]:
         """Offset and length of `data` in the file, after writing it there if it was not yet."""
         digest = hashlib.sha256(data).digest()
         if digest not in self.places:
-            start = math.ceil(self.end / PAGE) * PAGE if len(data) >= PAGE else self.end
+            unit = PAGE if len(data) >= PAGE else LINE
+            start = math.ceil(self.end / unit) * unit
             with self.path.open("r+b") as file:
                 file.seek(start)
                 file.write(data)
             self.places[digest] = (start, len(data))
             self.end = start + len(data)
         return self.places[digest]
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """What is placed inside the block is taken out of the file at its end."""
+        places, end = dict(self.places), self.end
+        try:
+            yield
+        finally:
+            self.places, self.end = places, end
+            os.truncate(self.path, end)
 
 
 @dataclass
@@ -102,18 +121,23 @@ class Graph:
         return self.small(np.array(values, dtype=np.int64))
 
     def write(self, path: Path, weights: WeightsFile | None) -> None:
-        """Write the graph to `path`, its weights inside or, if given, into `weights`."""
+        """Write the graph to `path`, its weights inside or, if given, into `weights`. It is empty afterwards.
+
+        What makes an initializer holds the whole module, and by way of the lowering this graph: unless the circle is
+        broken here, a module of several GB stays in memory until Python looks for such circles.
+        """
         tensors = [self._tensor(name, make(), weights) for name, make in self.initializers.items()]
         graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
         path.write_bytes(model.SerializeToString())
+        self.initializers.clear()
 
     @staticmethod
     def _tensor(name: str, values: Tensor, weights: WeightsFile | None) -> TensorProto:
         data = values.detach().contiguous().cpu().numpy().tobytes()
         tensor = TensorProto(name=name, data_type=ONNX_DTYPES[values.dtype], dims=list(values.shape))
-        if weights is None or len(data) < PAGE // 4:
+        if weights is None or len(data) < INLINE:
             tensor.raw_data = data
             return tensor
         offset, length = weights.place(data)
@@ -125,3 +149,24 @@ class Graph:
     def weight_bytes(self) -> int:
         """Size of all initializers, in bytes."""
         return sum(t.numel() * t.element_size() for t in (make() for make in self.initializers.values()))
+
+
+def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of the ONNX file `path`, as found. Raises CheckpointError if it is none."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # protobuf's DecodeError is no public name
+        raise CheckpointError(f"{path} is no ONNX file ({error}): fetch it again") from error
+    initializers = {tensor.name for tensor in graph.initializer}
+    inputs = tuple(_describe(value) for value in graph.input if value.name not in initializers)
+    outputs = tuple(_describe(value) for value in graph.output)
+    if not inputs or not outputs:  # an empty file is a valid ONNX model
+        raise CheckpointError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: fetch it again")
+    return inputs, outputs
+
+
+def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+    letters = tuple(dim.dim_param or str(size or "?") for dim, size in zip(kind.shape.dim, sizes, strict=True))
+    return TensorSpec(value.name, letters, sizes, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name)

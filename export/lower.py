@@ -11,68 +11,25 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from export.errors import ExportError
 from export.graph import ONNX_DTYPES, Graph
-from export.trace import Call, Trace, Value
+from export.lowering import Lowering, handles
+from export.trace import Trace, Value
 
 END = 2**62  # of a slice that goes on to a dynamic size's end
-HANDLERS: dict[str, Callable[[Lowering, Call], list[str]]] = {}
 
 
-def handles(*names: str) -> Callable[[Any], Any]:
-    """Register a lowering for calls of these torch functions; it gives the names of the outputs."""
-
-    def register(function: Any) -> Any:
-        for name in names:
-            HANDLERS[name] = lambda lowering, call: _as_list(function(lowering, *call.args, **call.kwargs))
-        return function
-
-    return register
+def lower(trace: Trace, graph: Graph, output_names: Sequence[str]) -> None:
+    """Add the calls of `trace` to `graph`, and name its outputs. Raises ExportError naming a call without lowering."""
+    Lowering(trace, graph).run(output_names)
 
 
-def _as_list(names: str | list[str]) -> list[str]:
-    return [names] if isinstance(names, str) else names
-
-
-class Lowering:
-    """The state of one lowering: which ONNX name each traced value has."""
-
-    def __init__(self, trace: Trace, graph: Graph):
-        self.trace, self.graph = trace, graph
-        self.constants: dict[int, int] = {}
-        self.call = Call("", lambda: None, (), {})  # the one being lowered
-        self.names: dict[int, str] = {id(v): v.input for v in trace.inputs if v.input is not None}
-
-    def run(self, output_names: Sequence[str]) -> None:
-        """Lower every call, then name the outputs."""
-        for call in self.trace.calls:
-            if call.name not in HANDLERS:
-                raise ExportError(f"no ONNX lowering for torch function {call.name!r}: add one to export/lower.py")
-            self.call = call
-            names = HANDLERS[call.name](self, call)
-            self.names.update({id(v): name for v, name in zip(call.outputs, names, strict=True)})
-        for value, name in zip(self.trace.outputs, output_names, strict=True):
-            self.graph.rename(self.name(value), name)
-
-    def name(self, value: Value, suffix: str = "", change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> str:
-        """The ONNX name of a value. Weights and constants become initializers, changed by `change` if given."""
-        if id(value) in self.names and change is None:
-            return self.names[id(value)]
-        assert value.constant, "a value was used before it was computed"
-        base = value.weight or f"constant_{self.constants.setdefault(id(value), len(self.constants))}"
-
-        def make() -> torch.Tensor:
-            tensor = self.trace.constant(value)
-            return tensor if change is None else change(tensor)
-
-        return self.graph.weight(base + suffix, make)
-
-    def operand(self, x: Any, like: torch.dtype) -> str:
-        """The name of a tensor or of a Python number, the latter as a constant of dtype `like`."""
-        if isinstance(x, Value):
-            return self.name(x)
-        return self.graph.small(torch.tensor(x, dtype=like).numpy())
+def _sizes(lo: Lowering, shape: Sequence[int | None]) -> str:
+    """The second input of a Reshape to `shape`; a size of None follows from the others."""
+    if shape.count(None) > 1:
+        lo.refuse(f"a reshape to {tuple(shape)} has several sizes that are unknown until run time")
+    return lo.graph.ints(*(-1 if size is None else size for size in shape))
 
 
 def _pair(value: int | Sequence[int], count: int) -> list[int]:
@@ -105,10 +62,10 @@ def _group_norm(lo: Lowering, x: Value, groups: int, weight: Value, bias: Value,
     n, channels, *spatial = x.shape
     if groups == channels:  # also serves a dynamic length: nothing is reshaped
         return lo.graph.add("InstanceNormalization", [lo.name(x), lo.name(weight), lo.name(bias)], epsilon=eps)
-    grouped = lo.graph.add("Reshape", [lo.name(x), lo.graph.ints(n, groups, -1)])
-    one, zero = (lo.graph.small(np.full(groups, v, np.float32)) for v in (1, 0))
+    grouped = lo.graph.add("Reshape", [lo.name(x), _sizes(lo, (n, groups, None))])
+    one, zero = (lo.graph.small(torch.full((groups,), v, dtype=x.dtype).numpy()) for v in (1, 0))
     normed = lo.graph.add("InstanceNormalization", [grouped, one, zero], epsilon=eps)
-    normed = lo.graph.add("Reshape", [normed, lo.graph.ints(*x.shape)])
+    normed = lo.graph.add("Reshape", [normed, _sizes(lo, x.shape)])
     wide = (channels,) + (1,) * len(spatial)
     scaled = lo.graph.add("Mul", [normed, lo.name(weight, ".wide", lambda t: t.reshape(wide))])
     return lo.graph.add("Add", [scaled, lo.name(bias, ".wide", lambda t: t.reshape(wide))])
@@ -138,15 +95,14 @@ def _attention(
     lo: Lowering, q: Value, k: Value, v: Value, attn_mask: None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> str:  # fmt: skip
-    assert attn_mask is None and not is_causal and not enable_gqa
+    if attn_mask is not None or is_causal or enable_gqa or dropout_p:
+        lo.refuse("only attention of all to all, without mask and dropout, has a lowering")
     add, half = lo.graph.add, q.dtype != torch.float32
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    # In half precision the scale goes on both factors, and the softmax is computed in float32: neither overflows.
-    queries = add("Mul", [lo.name(q), lo.operand(scale**0.5 if half else scale, q.dtype)])
-    keys = add("Mul", [lo.name(k), lo.operand(scale**0.5, k.dtype)]) if half else lo.name(k)
+    queries = add("Mul", [lo.name(q), lo.operand(scale, q.dtype)])  # before the product, which then fits float16
     order = [*range(len(k.shape) - 2), len(k.shape) - 1, len(k.shape) - 2]
-    scores = add("MatMul", [queries, add("Transpose", [keys], perm=order)])
-    if half:
+    scores = add("MatMul", [queries, add("Transpose", [lo.name(k)], perm=order)])
+    if half:  # a softmax in float16 would add up exponents with eleven bits
         scores = add("Cast", [scores], to=ONNX_DTYPES[torch.float32])
     weights = add("Softmax", [scores], axis=-1)
     if half:
@@ -155,24 +111,27 @@ def _attention(
 
 
 @handles("interpolate")
-def _interpolate(lo: Lowering, x: Value, size: Sequence[int], mode: str = "nearest", **others: Any) -> str:
-    assert mode == "nearest" and not any(others.values())
-    height, width = x.shape[-2:]
-    if (size[0] == 2 * height) and (size[1] == 2 * width):
+def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str = "nearest", **others: Any) -> str:
+    if size is None or mode != "nearest" or any(others.values()):
+        lo.refuse("only the nearest neighbour to a given size has a lowering")
+    old, new = x.shape[-2:], list(size)
+    if new == [2 * side for side in old]:
         scales = lo.graph.small(np.array([1, 1, 2, 2], np.float32))
         return lo.graph.add(
             "Resize", [lo.name(x), "", scales], mode="nearest", nearest_mode="floor",
             coordinate_transformation_mode="asymmetric",
         )  # fmt: skip
     name = lo.name(x)
-    for axis, (old, new) in enumerate(zip((height, width), size, strict=True), start=2):
-        name = lo.graph.add("Gather", [name, lo.graph.ints(*(i * old // new for i in range(new)))], axis=axis)
+    for axis, (before, after) in enumerate(zip(old, new, strict=True), start=2):
+        places = F.interpolate(torch.arange(before, dtype=torch.float32)[None, None], size=after)  # as torch rounds
+        name = lo.graph.add("Gather", [name, lo.graph.ints(*places[0, 0].int().tolist())], axis=axis)
     return name
 
 
 @handles("pad")
 def _pad(lo: Lowering, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> str:
-    assert mode == "constant" and not value
+    if mode != "constant" or value:
+        lo.refuse("only padding with zeros has a lowering")
     rank, before, after = len(x.shape), pad[0::2], pad[1::2]  # torch counts from the last dim, ONNX from the first
     rest = [0] * (rank - len(before))
     return lo.graph.add("Pad", [lo.name(x), lo.graph.ints(*rest, *before[::-1], *rest, *after[::-1])])
@@ -187,21 +146,14 @@ def _cat(lo: Lowering, tensors: Sequence[Value], dim: int = 0) -> str:
 
 @handles("chunk")
 def _chunk(lo: Lowering, x: Value, chunks: int, dim: int = 0) -> list[str]:
-    assert x.shape[dim] % chunks == 0
-    return lo.graph.add_many("Split", [lo.name(x)], chunks, axis=dim, num_outputs=chunks)
+    sizes = [value.shape[dim] for value in lo.call.outputs]
+    return lo.graph.add_many("Split", [lo.name(x), lo.graph.ints(*sizes)], len(sizes), axis=dim)
 
 
 @handles("reshape", "view")
 def _reshape(lo: Lowering, x: Value, *shape: Any) -> str:
-    """The shape asked for is that of the call's output; 0 copies a dynamic size from the same place of the input."""
-    kept = [*x.shape, *[1] * len(lo.call.outputs[0].shape)]
-    sizes = [size if size is not None else 0 if old is None else -1
-             for size, old in zip(lo.call.outputs[0].shape, kept, strict=False)]  # fmt: skip
-    if sizes.count(-1) > 1:
-        raise ExportError(
-            f"a reshape of {x.shape} to {lo.call.outputs[0].shape} has two dynamic sizes: keep one static"
-        )
-    return lo.graph.add("Reshape", [lo.name(x), lo.graph.ints(*sizes)])
+    """The shape asked for is that of the call's output."""
+    return lo.graph.add("Reshape", [lo.name(x), _sizes(lo, lo.output.shape)])
 
 
 @handles("transpose")
@@ -216,22 +168,23 @@ def _permute(lo: Lowering, x: Value, *order: int) -> str:
     return lo.graph.add("Transpose", [lo.name(x)], perm=list(order))
 
 
-@handles("unsqueeze")
-def _unsqueeze(lo: Lowering, x: Value, dim: int) -> str:
-    return lo.graph.add("Unsqueeze", [lo.name(x), lo.graph.ints(dim)])
-
-
 @handles("__getitem__")
 def _getitem(lo: Lowering, x: Value, index: Any) -> str:
+    items = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items[at : at + 1] = [slice(None)] * (len(x.shape) + 1 + items.count(None) - len(items))
     name, axis, shape = lo.name(x), 0, list(x.shape)
-    for item in index if isinstance(index, tuple) else (index,):
+    for item in items:
         if item is None:
             name = lo.graph.add("Unsqueeze", [name, lo.graph.ints(axis)])
             shape.insert(axis, 1)
-        elif isinstance(item, int):
+        elif type(item) is int:
             name = lo.graph.add("Gather", [name, lo.graph.small(np.array(item, np.int64))], axis=axis)
             del shape[axis]
-            continue
+            continue  # the next dim has moved here
+        elif not isinstance(item, slice):
+            lo.refuse(f"an index of {type(item).__name__} has no lowering")
         elif item != slice(None):
             length = END if shape[axis] is None else shape[axis]
             start, stop = item.start or 0, length if item.stop is None else item.stop
@@ -241,31 +194,33 @@ def _getitem(lo: Lowering, x: Value, index: Any) -> str:
     return name
 
 
-@handles("to", "float", "half")
-def _to(lo: Lowering, x: Value, dtype: torch.dtype = torch.float32) -> str:
-    return lo.graph.add("Cast", [lo.name(x)], to=ONNX_DTYPES[dtype])
+@handles("to")
+def _cast(lo: Lowering, x: Value, *args: Any, **kwargs: Any) -> str:
+    return lo.operand(x, lo.output.dtype)
 
 
-@handles("dropout", "contiguous")
-def _same(lo: Lowering, x: Value, *args: Any, **kwargs: Any) -> str:
-    assert not kwargs.get("training", False)
+@handles("contiguous")
+def _contiguous(lo: Lowering, x: Value) -> str:
     return lo.name(x)
 
 
 @handles("clamp")
-def _clamp(lo: Lowering, x: Value, low: float, high: float) -> str:
-    return lo.graph.add("Clip", [lo.name(x), lo.operand(low, x.dtype), lo.operand(high, x.dtype)])
+def _clamp(lo: Lowering, x: Value, min: float | None = None, max: float | None = None) -> str:
+    bounds = ["" if bound is None else lo.operand(bound, x.dtype) for bound in (min, max)]
+    return lo.graph.add("Clip", [lo.name(x), *bounds])
 
 
-def _elementwise(op: str) -> Callable[[Lowering, Any, Any], str]:
+def _elementwise(op: str, *, swapped: bool = False) -> Callable[[Lowering, Any, Any], str]:
     def lower(lo: Lowering, a: Any, b: Any) -> str:
-        dtype = a.dtype if isinstance(a, Value) else b.dtype
-        return lo.graph.add(op, [lo.operand(a, dtype), lo.operand(b, dtype)])
+        first, second = (lo.operand(x, lo.output.dtype) for x in ((b, a) if swapped else (a, b)))
+        return lo.graph.add(op, [first, second])
 
     return lower
 
 
 for _name, _op in (("add", "Add"), ("mul", "Mul"), ("sub", "Sub"), ("div", "Div")):
-    handles(_name, f"__{_name}__", f"__i{_name}__")(_elementwise(_op))
+    handles(_name)(_elementwise(_op))
+for _name, _op in (("__rsub__", "Sub"), ("__rdiv__", "Div")):  # what torch calls number - tensor, number / tensor
+    handles(_name)(_elementwise(_op, swapped=True))
 for _name, _op in (("cos", "Cos"), ("sin", "Sin")):
     handles(_name)(lambda lo, x, op=_op: lo.graph.add(op, [lo.name(x)]))

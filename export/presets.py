@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,10 +20,11 @@ from export.detector import synthetic_detector
 from export.errors import CheckpointError
 from export.models.audio_projection import AudioProjection
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
-from export.models.denoising_unet import DenoisingUNet
+from export.models.denoising_unet import DenoisingUNet, sinusoidal_positions
 from export.models.guider import Guider
 from export.models.reference_net import ReferenceNet
 from export.models.vae import VaeDecoder, VaeEncoder
+from export.staging import staged
 from export.synthetic import synthetic_tensor
 
 TINY = Architecture(
@@ -57,20 +57,14 @@ def write_checkpoint(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is not empty: choose another --output or remove it first")
     architecture.check()
-    aside = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with staged(folder) as (aside, commit):
         _write_configs(aside, architecture)
         for component, path, shapes in _files(architecture):
             progress(f"{component:16} -> {path}")
             _write_tensors(aside / path, _tensors(seed, component, shapes))
         (aside / DETECTOR).parent.mkdir(parents=True)
         synthetic_detector(aside / DETECTOR)
-        if folder.exists():
-            folder.rmdir()
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        commit()
 
 
 def _modules(architecture: Architecture) -> dict[str, list[nn.Module]]:
@@ -114,8 +108,6 @@ def _files(architecture: Architecture) -> Iterable[tuple[str, str, Shapes]]:
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
-    from export.models.denoising_unet import sinusoidal_positions
-
     return {
         key: sinusoidal_positions(shape[2], shape[1])
         if key.endswith(".pe")
@@ -149,12 +141,13 @@ def _write_configs(folder: Path, a: Architecture) -> None:
             "attention_head_dim": a.unet.heads,
             "cross_attention_dim": a.unet.cross_attention_dim,
             "norm_num_groups": a.unet.groups,
-            **{k: v for k, v in arch.UNET_FIXED.items() if v is not None},
+            "norm_eps": a.unet.eps,
+            **arch.UNET_FIXED,
         },
         arch.VAE_CONFIG: {
             "_class_name": "AutoencoderKL",
-            "in_channels": a.vae.image_channels,
-            "out_channels": a.vae.image_channels,
+            "in_channels": 3,
+            "out_channels": 3,
             "latent_channels": a.vae.latent_channels,
             "block_out_channels": a.vae.block_out_channels,
             "layers_per_block": a.vae.layers_per_block,
@@ -162,7 +155,7 @@ def _write_configs(folder: Path, a: Architecture) -> None:
             "scaling_factor": a.vae.scaling_factor,
             **arch.VAE_FIXED,
         },
-        arch.AUDIO_CONFIG: {"model_type": "wav2vec2", **a.wav2vec2},
+        arch.AUDIO_CONFIG: {**arch.AUDIO_FIXED, **a.wav2vec2},
         arch.AUDIO_PREPROCESSOR: {"do_normalize": a.audio_normalize, "sampling_rate": a.sample_rate},
         arch.OWN_CONFIG: {"audio_projection": audio, "motion_module": motion, "scheduler": a.scheduler},
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -11,26 +14,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from vexpress_rt.errors import OutputError, VExpressError
+
 MARK = ".building-"
+OLD = ".old"
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A new folder beside `output`, and a function that puts it in the place of `output`.
 
-    Whatever was not put in place is removed, also on Ctrl-C and SIGTERM. Leftovers of builds whose process is gone are
-    removed first.
+    Whatever was not put in place is removed, also on Ctrl-C and SIGTERM; what processes left behind that were killed
+    is removed first. Raises OutputError where the disk refuses something.
     """
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(output)
-    aside = output.with_name(f".{output.name}{MARK}{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    output = output.resolve()
+    aside = output.with_name(f".{output.name}{MARK}{secrets.token_hex(4)}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(output)
+        with _terminate_as_interrupt(), _removed_at_end(aside):
+            yield aside, lambda: _put_in_place(aside, output)
+    except VExpressError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error}: check folder, permissions and free space") from error
 
-    def commit() -> None:
-        old = aside.with_name(aside.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
+
+def _put_in_place(aside: Path, output: Path) -> None:
+    old = aside.with_name(aside.name + OLD)
+    with _interrupts_deferred():
         if output.exists():
             output.rename(old)
         try:
@@ -41,44 +53,80 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
             raise
         shutil.rmtree(old, ignore_errors=True)
 
-    with _terminate_as_interrupt():
-        try:
-            yield aside, commit
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+
+@contextmanager
+def _removed_at_end(folder: Path) -> Iterator[None]:
+    """Make `folder`, hold its lock inside, and remove it."""
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(output: Path) -> None:
-    for path in output.parent.glob(f".{output.name}{MARK}*"):
-        process = path.name.rpartition(MARK)[2].partition(".")[0]
-        if process.isdigit() and not _alive(int(process)):
-            if path.suffix == ".old" and not output.exists():  # stopped between the two renames: the old one stands
-                path.rename(output)
+    for path in output.parent.glob(f".{glob.escape(output.name)}{MARK}*"):
+        if _is_in_use(path.with_name(path.name.removesuffix(OLD))):
+            continue
+        if path.suffix == OLD and not output.exists():  # killed between two renames: this is the bundle
+            path.rename(output)
+        else:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
+def _lock(handle: int) -> bool:
+    """Take the lock of an open folder, which ends with the process, however that ends. False if it is not to be had."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another process; or a file system without locks, where leftovers then stay
         return False
-    except PermissionError:
-        return True
     return True
+
+
+def _is_in_use(folder: Path) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, so that clean-up runs. Only the main thread may set handlers."""
+    """SIGTERM raises KeyboardInterrupt inside, so that clean-up runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    with _handling(interrupt, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end of the block."""
+    came: list[int] = []
+    with _handling(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
+    """`handler` for these signals inside. Only the main thread may set handlers; in others nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +25,3 @@ def synthetic_tensor(seed: int, component: str, key: str, shape: tuple[int, ...]
     if key.endswith(("weight", "weight_g", "original0")):
         return (1 + 0.1 * values).astype(np.float32)
     return (0.05 * values).astype(np.float32)
-
-
-def synthetic_state(
-    seed: int, component: str, shapes: Iterable[tuple[str, tuple[int, ...]]]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and values of each tensor of `component`; tables of positions (`.pe`) are left to their module."""
-    for key, shape in shapes:
-        if not key.endswith(".pe"):
-            yield key, synthetic_tensor(seed, component, key, shape)

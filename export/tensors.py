@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from export.errors import CheckpointError
@@ -31,7 +33,7 @@ class _SafetensorsFile(Mapping[str, Tensor]):
 
     def __init__(self, path: Path):
         self._file = safe_open(path, framework="pt")
-        self._names = list(self._file.keys())
+        self._names = dict.fromkeys(self._file.keys())
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._names:
@@ -52,48 +54,63 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     Raises CheckpointError for a damaged file or one that holds anything else.
     """
     try:
-        if path.suffix == ".safetensors":
-            return _SafetensorsFile(path)
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:  # files older than torch 1.6 are no archives and cannot be mapped
-            if "mmap" not in str(error):
-                raise
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        loaded = _SafetensorsFile(path) if path.suffix == ".safetensors" else _load(path)
+    except Exception as error:  # what damaged bytes make of a pickle or an archive is any exception at all
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be read as tensors ({reason[:200]}): fetch the file again") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds {type(loaded).__name__}, expected a dictionary of tensors by name")
+    if isinstance(loaded, dict):
+        for name, value in loaded.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise CheckpointError(f"{path} holds {type(value).__name__} as {name!r}, expected tensors by name")
     return loaded
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str, optional: frozenset[str]) -> None:
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():  # torch warns of its own classes when it reads files older than torch 1.6,
+        warnings.simplefilter("ignore")
+        if not zipfile.is_zipfile(path):  # which are no archives and cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def load_strict(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str, optional: frozenset[str] = frozenset()
+) -> None:
     """Give `module`, made on the meta device, the values of `tensors`, cast to the dtypes that it has.
 
-    A tensor whose name is in `optional` may be missing (it becomes zeros) or misshapen in no case.
+    A tensor whose name is in `optional` may be missing, and becomes zeros; it may not be misshapen.
     Raises CheckpointError naming what is missing, unexpected or misshapen in `source`.
     """
     wanted = module.state_dict()
-    missing = sorted(name for name in wanted if name not in tensors and name not in optional)
-    unexpected = sorted(set(tensors) - set(wanted))
     found = {name: tensors[name] for name in wanted if name in tensors}
-    misshapen = [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in found
-        if found[name].shape != wanted[name].shape
-    ]
-    complaints = [
-        f"{len(rows)} {what}: {', '.join(rows[:SHOWN])}{', ...' if len(rows) > SHOWN else ''}"
-        for what, rows in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if rows
-    ]
-    if complaints:
-        raise CheckpointError(f"{source} does not fit the configuration: " + "; ".join(complaints))
+    complaints = {
+        "missing": [name for name in wanted if name not in found and name not in optional],
+        "unexpected": sorted(set(tensors) - set(wanted)),
+        "misshapen": [
+            f"{name} is {tuple(value.shape)}, expected {tuple(wanted[name].shape)}"
+            for name, value in found.items()
+            if value.shape != wanted[name].shape
+        ],
+        "of another kind": [
+            f"{name} is {value.dtype} {value.layout}, expected dense floating-point numbers"
+            for name, value in found.items()
+            if not value.is_floating_point() or value.layout != torch.strided
+        ],
+    }
+    if any(complaints.values()):
+        listed = "; ".join(f"{len(rows)} {what}: {brief(rows)}" for what, rows in complaints.items() if rows)
+        raise CheckpointError(f"{source} does not fit the configuration: {listed}")
     values = {
         name: found[name].to(like.dtype) if name in found else torch.zeros(like.shape, dtype=like.dtype)
         for name, like in wanted.items()
     }
     module.load_state_dict(values, assign=True)
+
+
+def brief(names: Sequence[str]) -> str:
+    """The first of `names`, for a complaint."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

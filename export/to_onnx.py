@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.engines import TORCH_DTYPES, Engine
 from export.graph import Graph, WeightsFile
-from export.lower import Lowering
+from export.lower import lower
 from export.trace import Trace, generalise, trace
 
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; ONNX files end at 2 GiB
@@ -28,19 +28,18 @@ def trace_engine(engine: Engine) -> Trace:
     return generalise(at(PROBES[0]), at(PROBES[1]))
 
 
-def to_onnx(engine: Engine, path: Path, weights: WeightsFile | None = None) -> list[Path]:
-    """Write `engine` to `path`; the files that its weights went to, none if they are inside.
+def to_onnx(engine: Engine, path: Path, weights: WeightsFile | None = None) -> WeightsFile | None:
+    """Write `engine` to `path`; the file that its weights went to, None if they are inside.
 
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
     """
     graph = Graph()
-    lowering = Lowering(trace_engine(engine), graph)
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)
-    lowering.run([tensor.name for tensor in engine.spec.outputs])
     for tensor in engine.spec.outputs:
         graph.declare(tensor, output=True)
+    lower(trace_engine(engine), graph, [tensor.name for tensor in engine.spec.outputs])
     if weights is None and graph.weight_bytes() > EXTERNAL_ABOVE:
         weights = WeightsFile(path.with_suffix(".weights"))
     graph.write(path, weights)
-    return [] if weights is None else [weights.path]
+    return weights

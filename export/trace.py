@@ -2,7 +2,7 @@
 
 The module runs once on the meta device: shapes and dtypes flow, no number is computed, so a graph of a billion
 parameters takes a second. (`torch.export` gives the same list and takes 16 s for a U-Net on two cores.) Calls whose
-arguments are all weights or constants are not recorded as work: `constant` evaluates them when a consumer asks.
+arguments are all weights or constants are no work for the engine: `constant` evaluates them when a consumer asks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from export.errors import ExportError
+
+RESHAPES = ("reshape", "view", "expand")  # calls whose numbers are sizes: lowered from the sizes of their output
+
 
 @dataclass(eq=False)
 class Value:
@@ -24,7 +28,7 @@ class Value:
     A size that is only known at run time is None in its shape.
     """
 
-    shape: tuple[Any, ...]
+    shape: tuple[int | None, ...]
     dtype: torch.dtype
     weight: str | None = None  # a name in the module's state dict
     call: Call | None = None
@@ -76,7 +80,12 @@ class _Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
+        given = [(leaf, leaf._version) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        for tensor, _ in given:
+            self._value(tensor)
         result = func(*args, **kwargs)
+        if any(tensor._version != before for tensor, before in given):
+            raise ExportError(f"torch function {func.__name__!r} writes into its input: use the one that gives a copy")
         tensors = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, (tuple, list)) else []
         if not any(isinstance(t, Tensor) and id(t) not in self.values for t in tensors):
             return result
@@ -90,6 +99,11 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def _value(self, tensor: Tensor) -> Value:
+        if id(tensor) not in self.values:
+            raise ExportError(
+                f"the module uses a tensor of shape {tuple(tensor.shape)} that is neither an input nor a parameter nor "
+                "a buffer: register it as a buffer"
+            )
         return self.values[id(tensor)]
 
 
@@ -106,12 +120,12 @@ def trace(module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.
         id(tensor): Value(tuple(tensor.shape), tensor.dtype, weight=name, constant=True)
         for name, tensor in stand_ins.items()
     }
-    arguments_ = [torch.empty(shape, dtype=dtype, device="meta") for _, shape, dtype in inputs]
+    given = tuple(torch.empty(shape, dtype=dtype, device="meta") for _, shape, dtype in inputs)
     named = [Value(shape, dtype, input=name) for name, shape, dtype in inputs]
-    values.update({id(tensor): value for tensor, value in zip(arguments_, named, strict=True)})
+    values.update({id(tensor): value for tensor, value in zip(given, named, strict=True)})
     recorder = _Recorder(values)
     with torch.no_grad(), torch.device("meta"), recorder:
-        result = torch.func.functional_call(module, stand_ins, tuple(arguments_), tie_weights=False)
+        result = torch.func.functional_call(module, stand_ins, given, tie_weights=False)
     results = [result] if isinstance(result, Tensor) else list(result)
     outputs = [values[id(tensor)] for tensor in results]
     return Trace(named, outputs, _needed(recorder.calls, outputs), weights)
@@ -121,15 +135,30 @@ def generalise(first: Trace, second: Trace) -> Trace:
     """`first`, with every size that differs in `second` made dynamic: None in the shapes of its values.
 
     Both are traces of one module at two sizes of its dynamic input; what the sizes do not change stays static.
+    Raises ExportError if a call's numbers depend on the size, which no graph could follow.
     """
 
     def values(trace: Trace) -> list[Value]:
         return [*trace.inputs, *(v for call in trace.calls for v in call.outputs)]
 
-    assert [call.name for call in first.calls] == [call.name for call in second.calls]
-    for a, b in zip(values(first), values(second), strict=True):
-        a.shape = tuple(x if x == y else None for x, y in zip(a.shape, b.shape, strict=True))
+    if [call.name for call in first.calls] != [call.name for call in second.calls]:
+        raise ExportError("the module calls other functions for another size of its input: make it call the same ones")
+    for one, other in zip(first.calls, second.calls, strict=True):
+        if one.name not in RESHAPES and _settings(one) != _settings(other):
+            raise ExportError(
+                f"torch function {one.name!r} is called with {_settings(one)}, and with {_settings(other)} for another "
+                "size of the dynamic input: write it so that the size does not enter"
+            )
+    for one_value, other_value in zip(values(first), values(second), strict=True):
+        pairs = zip(one_value.shape, other_value.shape, strict=True)
+        one_value.shape = tuple(x if x == y else None for x, y in pairs)
     return first
+
+
+def _settings(call: Call) -> list[Any]:
+    """The arguments of a call that are no tensors; slices as their three parts."""
+    leaves = [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if not isinstance(leaf, Value)]
+    return [(leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else leaf for leaf in leaves]
 
 
 def _needed(calls: list[Call], outputs: list[Value]) -> list[Call]:

@@ -113,3 +113,38 @@ def golden(request: pytest.FixtureRequest) -> GoldenSet:
 def tiny_bundle(tiny_square: GoldenSet) -> Path:
     """A bundle of 64 x 64 pixels and windows of 8 frames, with synthetic weights and a stand-in face detector."""
     return tiny_square.bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_half(tiny_square: GoldenSet) -> Path:
+    """The bundle of `tiny_square` in float16."""
+    from export.assembly import BuildOptions
+    from export.build import build
+    from vexpress_rt.specs import VideoShape
+
+    bundle = CACHE / "tiny_square-fp16"
+    build(tiny_square.checkpoint, bundle, BuildOptions(VideoShape(64, 64, 8), "fp16"))
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint directory of half a megabyte whose sizes are all others than the released ones. Not to be changed."""
+    from export.presets import write_checkpoint
+    from tests.micro import MICRO
+
+    folder = tmp_path_factory.mktemp("micro") / "weights"
+    write_checkpoint(folder, MICRO, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_bundle(micro_checkpoint: Path) -> Path:
+    """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Not to be changed."""
+    from export.assembly import BuildOptions
+    from export.build import build
+    from tests.micro import MICRO_SHAPE
+
+    bundle = CACHE / "micro"
+    build(micro_checkpoint, bundle, BuildOptions(MICRO_SHAPE))
+    return bundle

@@ -17,13 +17,21 @@ from reprlib import repr as brief
 from typing import Any, NoReturn
 
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
-from vexpress_rt.specs import PRECISIONS, TARGETS, EngineSpec, ModelConfig, TensorSpec, VideoShape, engine_specs
+from vexpress_rt.specs import (
+    PRECISIONS,
+    SIDE_LIMIT,
+    TARGETS,
+    EngineSpec,
+    ModelConfig,
+    TensorSpec,
+    VideoShape,
+    engine_specs,
+)
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
 BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
-_SIDE_LIMIT = 1 << 16  # pixels, and frames: what any plausible bundle stays below
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, no drive, no "..", no hidden files
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -267,8 +275,8 @@ def _check_labels(values: dict[str, Any]) -> None:
 
 def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
     sides = [values.pop(side) for side in ("height", "width", "frames")]
-    if not all(1 <= side <= _SIDE_LIMIT for side in sides):
-        _malformed(f"height, width and frames are {brief(sides)}; expected 1 to {_SIDE_LIMIT}")
+    if not all(1 <= side <= SIDE_LIMIT for side in sides):
+        _malformed(f"height, width and frames are {brief(sides)}; expected 1 to {SIDE_LIMIT}")
     try:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])

@@ -17,6 +17,7 @@ from vexpress_rt.errors import ConfigError
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 TARGETS = ("onnxruntime",)
+SIDE_LIMIT = 1 << 16  # pixels along a side of the picture: what any plausible bundle stays below
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,13 @@ class VideoShape:
         """
         step = model.vae_factor * (1 if allow_odd_sizes else 2 ** (len(model.block_out_channels) - 1))
         for name, value in (("height", self.height), ("width", self.width)):
-            if value < step or value % step:
-                near = max(step, round(value / step) * step)
+            if not step <= value <= SIDE_LIMIT or value % step:
+                near = min(max(step, (value + step // 2) // step * step), SIDE_LIMIT // step * step)
                 why = "the VAE's cell" if allow_odd_sizes else "so that every level of the U-Net halves evenly"
                 hint = "" if allow_odd_sizes else f", or pass --allow-odd-sizes for multiples of {model.vae_factor}"
-                raise ConfigError(f"{name} is {value}; expected a multiple of {step} ({why}): try {near}{hint}")
+                raise ConfigError(
+                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {SIDE_LIMIT}: try {near}{hint}"
+                )
         if not 1 <= self.frames <= model.max_frames:
             raise ConfigError(
                 f"frames is {self.frames}; expected 1 to {model.max_frames}, "

@@ -31,7 +31,6 @@ class UNetConfig:
 class VaeConfig:
     """Of the autoencoder; it halves the picture once between neighbouring levels."""
 
-    image_channels: int = 3
     latent_channels: int = 4
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2

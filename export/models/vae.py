@@ -54,7 +54,7 @@ class _Encoder(nn.Module):
     def __init__(self, config: VaeConfig):
         super().__init__()
         widths = config.block_out_channels
-        self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         for level, width in enumerate(widths):
             block = _Level(widths[max(level - 1, 0)], width, config.layers_per_block, config.groups)
@@ -87,7 +87,7 @@ class _Decoder(nn.Module):
                 block.upsamplers = nn.ModuleList([Upsample(width)])
             self.up_blocks.append(block)
         self.conv_norm_out = GroupNorm(config.groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config.image_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(x))

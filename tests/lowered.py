@@ -1,0 +1,87 @@
+"""Small torch modules as ONNX graphs, and the comparison of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from export.engines import TORCH_DTYPES
+from export.graph import Graph
+from export.lower import lower
+from export.trace import Trace, trace
+from vexpress_rt.specs import TensorSpec
+
+Array = np.ndarray[Any, Any]
+TOLERANCE = {np.dtype("float32"): 2e-6, np.dtype("float16"): 4e-3}
+
+
+class Module(nn.Module):
+    """A function as a module, with parameters a, b, c, ... of the given shapes."""
+
+    def __init__(self, function: Callable[..., Any], *shapes: tuple[int, ...], dtype: torch.dtype = torch.float32):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for name, shape in zip("abcdef", shapes, strict=False):
+            setattr(self, name, nn.Parameter(torch.randn(shape, generator=generator).to(dtype)))
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs, *self.parameters())
+
+
+def tensor_specs(arrays: list[Array], stem: str) -> list[TensorSpec]:
+    """Of arrays that go in or come out, called by `stem` and a number."""
+    return [TensorSpec(f"{stem}{i}", tuple(map(str, a.shape)), a.shape, a.dtype.name) for i, a in enumerate(arrays)]
+
+
+def traced(module: nn.Module, *arrays: Array) -> Trace:
+    """The trace of `module` at the sizes of `arrays`; inputs are called in0, in1, ..."""
+    tensors = tensor_specs([*arrays], "in")
+    return trace(module, [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)])
+
+
+def write(trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path) -> None:
+    """Lower a trace into an ONNX file with these inputs and outputs."""
+    graph = Graph()
+    for tensors, output in ((inputs, False), (outputs, True)):
+        for tensor in tensors:
+            graph.declare(tensor, output=output)
+    lower(trace_, graph, [tensor.name for tensor in outputs])
+    graph.write(path, None)
+
+
+def run_file(path: Path, *arrays: Array) -> list[Array]:
+    """Outputs of a valid ONNX file, from ONNX Runtime."""
+    onnx.checker.check_model(path, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, {t.name: a for t, a in zip(session.get_inputs(), arrays, strict=True)}))
+
+
+def compare(module: nn.Module, *arrays: Array) -> None:
+    """Assert that the module and its ONNX graph give the same shapes, dtypes and, within rounding, values."""
+    with torch.no_grad():
+        result = module(*map(torch.from_numpy, arrays))
+    expected = [t.numpy() for t in ([result] if isinstance(result, Tensor) else result)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        write(traced(module, *arrays), tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path)
+        found = run_file(path, *arrays)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        scale = max(float(np.abs(b.astype(np.float64)).max(initial=0)), 1.0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=scale * TOLERANCE.get(b.dtype, 0))
+
+
+def normal(*shape: int, dtype: str = "float32", seed: int = 1) -> Array:
+    """Standard normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
