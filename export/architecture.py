@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.errors import CheckpointError
+from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 from vexpress_rt.specs import ModelConfig
 
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: complete the checkpoint directory") from None
+        raise CheckpointError(f"{path} is missing: complete the checkpoint with {DOWNLOAD_COMMAND}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no readable JSON ({error}): fetch the file again") from error
     if not isinstance(data, dict):

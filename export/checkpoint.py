@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from export import architecture as arch
-from export.errors import CheckpointError
+from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.models.audio_projection import AudioProjection
 from export.models.config import AudioProjectionConfig, GuiderConfig
 from export.models.denoising_unet import DenoisingUNet
@@ -44,7 +44,10 @@ class Checkpoint:
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise CheckpointError(f"{self.folder} is no folder: give the checkpoint directory with --weights")
+            raise CheckpointError(
+                f"{self.folder} is no folder: fetch the released checkpoint with {DOWNLOAD_COMMAND}, or give "
+                "another folder with --weights"
+            )
         self._tensors: dict[Path, Mapping[str, Tensor]] = {}
         self._digests: dict[Path, str] = {}
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from export.errors import CheckpointError
+from export.errors import DOWNLOAD_COMMAND, CheckpointError
 
 SHOWN = 8  # names listed in a complaint
 
@@ -23,7 +23,7 @@ def find_file(folder: Path, *names: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise CheckpointError(
-        f"{folder} has no {' or '.join(names)}: complete the checkpoint directory, "
+        f"{folder} has no {' or '.join(names)}: complete the checkpoint with {DOWNLOAD_COMMAND}, "
         "or make a synthetic one with python -m export.checkpoint --preset tiny --output DIR"
     )
 
