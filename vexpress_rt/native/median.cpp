@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "median_network.hpp"
+
 // Each pass of the inner loops touches bytes of its own; the compiler cannot see that from the pointers.
 #if defined(__clang__)
 #define INDEPENDENT_PASSES _Pragma("clang loop vectorize(assume_safety)")
@@ -29,12 +31,6 @@
 #define WIDEST_VECTORS
 #endif
 
-#if defined(__GNUC__)
-#define INLINED inline __attribute__((always_inline))
-#else
-#define INLINED inline
-#endif
-
 namespace vexpress {
 
 namespace {
@@ -43,61 +39,7 @@ using Byte = std::uint8_t;
 using std::size_t;
 
 constexpr size_t channels = 3;
-constexpr size_t taps = 3;               // along each axis
-constexpr size_t ranks = taps * taps;    // of a column: its values over time and rows, sorted
 constexpr size_t smallest_band = 1 << 16;  // bytes; less is not worth a thread
-
-INLINED Byte low(Byte a, Byte b) { return a < b ? a : b; }
-INLINED Byte high(Byte a, Byte b) { return a < b ? b : a; }
-
-INLINED void sort(Byte& a, Byte& b) {
-    const Byte smaller = low(a, b);
-    b = high(a, b);
-    a = smaller;
-}
-
-INLINED void sort(Byte& a, Byte& b, Byte& c) {
-    sort(a, b);
-    sort(b, c);
-    sort(a, b);
-}
-
-INLINED Byte middle(Byte a, Byte b, Byte c) { return high(low(a, b), low(high(a, b), c)); }
-INLINED Byte lowest(Byte a, Byte b, Byte c) { return low(low(a, b), c); }
-INLINED Byte highest(Byte a, Byte b, Byte c) { return high(high(a, b), c); }
-
-// Nine values of which v[0..2], v[3..5] and v[6..8] are sorted already: 16 comparators.
-INLINED void sort_triples(Byte (&v)[ranks]) {
-    sort(v[0], v[3], v[6]);
-    sort(v[1], v[4], v[7]);
-    sort(v[2], v[5], v[8]);
-    sort(v[1], v[3]);  // from here on, the shortest network for a 3x3 table sorted both ways
-    sort(v[2], v[4]);
-    sort(v[2], v[6]);
-    sort(v[2], v[3]);
-    sort(v[4], v[6]);
-    sort(v[5], v[7]);
-    sort(v[5], v[6]);
-}
-
-// Median of 13 values in three sorted lists.
-INLINED Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const Byte (&b)[5], Byte c0, Byte c1, Byte c2, Byte c3) {
-    c0 = high(a0, c0);  // Batcher's merge of a and c, without the ends, which are never the median
-    sort(a1, c1);
-    sort(a2, c2);
-    a3 = low(a3, c3);
-    sort(a2, c0);
-    sort(a3, c1);
-    sort(a1, a2);
-    sort(a3, c0);
-    sort(c1, c2);  // merged, second to seventh: a1 a2 a3 c0 c1 c2
-    // The seventh of all: over every split into i of the merged and 7 - i of b, the smallest of the splits' maxima.
-    Byte result = low(c2, high(c1, b[0]));
-    result = low(result, high(c0, b[1]));
-    result = low(result, high(a3, b[2]));
-    result = low(result, high(a2, b[3]));
-    return low(result, high(a1, b[4]));
-}
 
 // Sorts three values over time at every byte of a row.
 WIDEST_VECTORS void sort_over_time(const Byte* previous, const Byte* current, const Byte* following, Byte* sorted,
@@ -105,7 +47,7 @@ WIDEST_VECTORS void sort_over_time(const Byte* previous, const Byte* current, co
     INDEPENDENT_PASSES
     for (size_t i = 0; i < bytes; ++i) {
         Byte a = previous[i], b = current[i], c = following[i];
-        sort(a, b, c);
+        network::sort(a, b, c);
         sorted[i] = a;
         sorted[bytes + i] = b;
         sorted[2 * bytes + i] = c;
@@ -119,7 +61,7 @@ WIDEST_VECTORS void sort_columns(const Byte* above, const Byte* here, const Byte
     for (size_t i = 0; i < bytes; ++i) {
         Byte v[ranks] = {above[i], above[bytes + i], above[2 * bytes + i], here[i],  here[bytes + i], here[2 * bytes + i],
                          below[i], below[bytes + i], below[2 * bytes + i]};
-        sort_triples(v);
+        network::sort_triples(v);
         columns[i] = v[0];
         columns[stride + i] = v[1];
         columns[2 * stride + i] = v[2];
@@ -134,22 +76,19 @@ WIDEST_VECTORS void sort_columns(const Byte* above, const Byte* here, const Byte
 
 // The median of three neighbouring sorted columns at every byte of a row. columns: ranks x stride bytes, from one
 // pixel left of the row.
-//
-// Sort the three values of each rank r = 0..8 into places p = 0..2: at least (r + 1)(p + 1) of the 27 are then no
-// greater than the value there, and at least (9 - r)(3 - p) no smaller. Where either count exceeds 14 the median of
-// all is found without the value. That drops 7 at each end and leaves 13, whose median is the median of all.
 WIDEST_VECTORS void select_medians(const Byte* columns, Byte* out, size_t bytes, size_t stride) {
     INDEPENDENT_PASSES
     for (size_t i = 0; i < bytes; ++i) {
         const Byte* left = columns + i;
         const Byte* mid = left + channels;
         const Byte* right = mid + channels;
-#define ACROSS(choose, rank) choose(left[(rank) * stride], mid[(rank) * stride], right[(rank) * stride])
-        const Byte middles[5] = {ACROSS(middle, 2), ACROSS(middle, 3), ACROSS(middle, 4), ACROSS(middle, 5),
-                                 ACROSS(middle, 6)};
-        out[i] = median_of_13(ACROSS(lowest, 5), ACROSS(lowest, 6), ACROSS(lowest, 7), ACROSS(lowest, 8), middles,
-                              ACROSS(highest, 0), ACROSS(highest, 1), ACROSS(highest, 2), ACROSS(highest, 3));
-#undef ACROSS
+        Byte l[ranks], m[ranks], r[ranks];
+        for (size_t rank = 0; rank < ranks; ++rank) {
+            l[rank] = left[rank * stride];
+            m[rank] = mid[rank * stride];
+            r[rank] = right[rank * stride];
+        }
+        out[i] = network::median_of_columns(l, m, r);
     }
 }
 

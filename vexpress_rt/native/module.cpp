@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "kernel_bindings.hpp"
 #include "median.hpp"
 
 namespace nb = nanobind;
@@ -32,10 +33,21 @@ void median_3x3x3(const Frame& previous, const Frame& current, const Frame& foll
                            current.shape(1), threads);
 }
 
+// Does what a launch on a GPU does, one call after the other; there is no stream.
+template <typename Body>
+void run_here(const Body& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t) {
+    for (std::uint32_t row = 0; row < rows; ++row) {
+        for (std::uint32_t column = 0; column < columns; ++column) body(column, row);
+    }
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.def("median_3x3x3", &median_3x3x3, nb::arg("previous").noconvert(), nb::arg("current").noconvert(),
           nb::arg("following").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"),
           "Writes the median into out, (H, W, 3) uint8; threads = 0 takes one for each core.");
+
+    nb::module_ kernels = m.def_submodule("kernels", "The arithmetic of the CUDA kernels, on the CPU, for tests.");
+    vexpress::define_kernels(kernels, [](const auto& body, auto... rest) { run_here(body, rest...); });
 }

@@ -1,0 +1,83 @@
+"""What a window's predictions do to the latents of its frames (spec, stages 7 to 9), as the CUDA kernel does it.
+
+`denoise` adds up predictions frame by frame in dictionaries. On a GPU the frames in flight lie in slots of two arrays,
+latents and totals, and a window's step is one launch; `Share` says where each of the window's frames lies and how far
+its total has come. Values are those of `denoise`, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt.errors import InputError
+from vexpress_rt.schedule import ddim_step, guide
+
+Float32 = NDArray[np.float32]
+
+COVERAGE_LIMIT = 1 << 24  # up to here a float32 holds every integer
+
+
+@dataclass(frozen=True)
+class Share:
+    """One frame's part in a window's step.
+
+    slot: where its latent and its total lie.
+    heard: how many windows' predictions this step's total holds already; with 0 the total may hold anything.
+    coverage: how many windows cover the frame: when all are heard, its latent takes the step.
+    """
+
+    slot: int
+    heard: int
+    coverage: int
+
+
+def check_shares(shares: Sequence[Share], slots: int) -> NDArray[np.int32]:
+    """The shares as (F, 3) int32: slot, heard, coverage.
+
+    Raises InputError when there are none, when two have the same slot, when a slot is not 0 to slots - 1, or unless
+    0 <= heard < coverage <= COVERAGE_LIMIT.
+    """
+    for index, share in enumerate(shares):
+        if not (0 <= share.slot < slots and 0 <= share.heard < share.coverage <= COVERAGE_LIMIT):
+            raise InputError(
+                f"share {index} is {share}; expected a slot of 0 to {slots - 1}, a coverage of 1 to {COVERAGE_LIMIT}, "
+                "and fewer heard than that: count a frame's windows anew after each of its steps"
+            )
+    if not shares or len({share.slot for share in shares}) < len(shares):
+        raise InputError(
+            f"{len(shares)} shares in the slots {[share.slot for share in shares][:32]}; "
+            "expected at least one, and a slot of its own for each"
+        )
+    return np.array([(share.slot, share.heard, share.coverage) for share in shares], np.int32)
+
+
+def guided_step_numpy(
+    latents: Float32,
+    totals: Float32,
+    unconditional: Float32 | None,
+    conditional: Float32,
+    shares: Sequence[Share],
+    scale: float,
+    coefficients: tuple[float, float],
+) -> None:
+    """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
+
+    latents, totals: (slots, ...) float32, changed in place.
+    unconditional, conditional: (F, ...) float32, the denoiser's outputs; without the first there is no guidance.
+    shares: F of them.  scale: of classifier-free guidance.  coefficients: (a, b) of the step x' = a x + b v.
+
+    Raises InputError for shares that do not fit.
+    """
+    check_shares(shares, len(latents))
+    prediction = conditional if unconditional is None else guide(unconditional, conditional, scale)
+    for share, predicted in zip(shares, prediction, strict=True):
+        part = predicted / np.float32(share.coverage)
+        total = part if share.heard == 0 else totals[share.slot] + part
+        if share.heard + 1 == share.coverage:
+            latents[share.slot] = ddim_step(latents[share.slot], total, coefficients)
+        else:
+            totals[share.slot] = total

@@ -1,0 +1,148 @@
+// What the CUDA kernels compute: one structure for each, called once for every column and row of its grid.
+//
+// The same structures run on the GPU (cuda/kernels.cu) and, for tests, on the CPU (module.cpp). Float arithmetic is
+// that of NumPy, operation by operation: compile without fused multiply-add.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "everywhere.hpp"
+#include "median_network.hpp"
+
+namespace vexpress {
+
+// One frame's part in a window's step; see `guided_step.py`.
+struct Share {
+    std::int32_t slot;
+    std::int32_t heard;
+    std::int32_t coverage;
+};
+
+// Columns are the `values` of a frame's latent, rows the frames of the window, of which a launch takes some at once.
+struct GuidedStep {
+    // The shares travel by value with the launch, so that no memory has to outlive the call.
+    static constexpr std::uint32_t frames_at_once = 64;
+
+    float* latents;              // slots x values
+    float* totals;               // slots x values
+    const float* unconditional;  // frames x values; null: no guidance
+    const float* conditional;    // frames x values
+    std::uint32_t values;
+    float scale, a, b;
+    Share shares[frames_at_once];
+
+    VEXPRESS_EVERYWHERE float guided(std::size_t at) const {
+        const float c = conditional[at];
+        if (unconditional == nullptr) return c;
+        const float u = unconditional[at];
+        return u + scale * (c - u);
+    }
+
+    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const Share share = shares[row];
+        const std::size_t at = static_cast<std::size_t>(share.slot) * values + column;
+        const float part = guided(static_cast<std::size_t>(row) * values + column) / static_cast<float>(share.coverage);
+        const float total = share.heard == 0 ? part : totals[at] + part;
+        if (share.heard + 1 == share.coverage) {
+            latents[at] = a * latents[at] + b * total;
+        } else {
+            totals[at] = total;
+        }
+    }
+};
+
+// The 3x3x3 median. Columns are the bytes of a row of the picture, rows its rows.
+struct Median {
+    const std::uint8_t* previous;  // height x width x 3, like the others
+    const std::uint8_t* current;
+    const std::uint8_t* following;
+    std::uint8_t* out;
+    std::uint32_t height;
+    std::uint32_t width;
+
+    // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 mirrors into itself.
+    static VEXPRESS_EVERYWHERE std::uint32_t before(std::uint32_t i, std::uint32_t size) {
+        return i > 0 ? i - 1 : size > 1 ? 1 : 0;
+    }
+
+    static VEXPRESS_EVERYWHERE std::uint32_t after(std::uint32_t i, std::uint32_t size) {
+        return i + 1 < size ? i + 1 : size > 1 ? size - 2 : 0;
+    }
+
+    VEXPRESS_EVERYWHERE void sort_over_time(std::size_t at, std::uint8_t* sorted) const {
+        sorted[0] = previous[at];
+        sorted[1] = current[at];
+        sorted[2] = following[at];
+        network::sort(sorted[0], sorted[1], sorted[2]);
+    }
+
+    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const std::size_t line = static_cast<std::size_t>(width) * 3;
+        const std::uint32_t pixel = column / 3, channel = column % 3;
+        const std::size_t above = before(row, height) * line, here = row * line, below = after(row, height) * line;
+        const auto sort_column = [&](std::uint32_t x, std::uint8_t(&v)[ranks]) {
+            const std::size_t offset = static_cast<std::size_t>(x) * 3 + channel;
+            sort_over_time(above + offset, v);
+            sort_over_time(here + offset, v + taps);
+            sort_over_time(below + offset, v + 2 * taps);
+            network::sort_triples(v);
+        };
+        std::uint8_t left[ranks], mid[ranks], right[ranks];
+        sort_column(before(pixel, width), left);
+        sort_column(pixel, mid);
+        sort_column(after(pixel, width), right);
+        out[here + column] = network::median_of_columns(left, mid, right);
+    }
+};
+
+// RGB -> NV12; see `nv12.py`. Columns and rows are those of the chroma plane, half the picture's.
+//
+// BT.709 has exact decimal coefficients, so every value is a fraction of integers, rounded once. Chroma is taken
+// from the sum of eight weighted pixels, which the denominators make up for.
+struct Nv12 {
+    const std::uint8_t* frame;  // height x width x 3
+    std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red in turn
+    std::uint32_t height;
+    std::uint32_t width;
+
+    // Nearest integer to numerator / denominator, halves upwards; the numerator is not negative.
+    static VEXPRESS_EVERYWHERE std::uint8_t rounded(std::int32_t numerator, std::int32_t denominator) {
+        return static_cast<std::uint8_t>((2 * numerator + denominator) / (2 * denominator));
+    }
+
+    // 16 + 219 (0.2126 R + 0.7152 G + 0.0722 B) / 255
+    static VEXPRESS_EVERYWHERE std::uint8_t luma(std::int32_t red, std::int32_t green, std::int32_t blue) {
+        constexpr std::int32_t denominator = 425000;
+        return rounded(16 * denominator + 73 * (1063 * red + 3576 * green + 361 * blue), denominator);
+    }
+
+    // 128 + 224 (B - luma) / 1.8556 / 255, of eightfold sums
+    static VEXPRESS_EVERYWHERE std::uint8_t chroma_blue(std::int32_t red, std::int32_t green, std::int32_t blue) {
+        constexpr std::int32_t denominator = 4639 * 255;
+        return rounded(128 * denominator + 14 * (4639 * blue - 1063 * red - 3576 * green), denominator);
+    }
+
+    // 128 + 224 (R - luma) / 1.5748 / 255, of eightfold sums
+    static VEXPRESS_EVERYWHERE std::uint8_t chroma_red(std::int32_t red, std::int32_t green, std::int32_t blue) {
+        constexpr std::int32_t denominator = 3937 * 255;
+        return rounded(128 * denominator + 14 * (3937 * red - 3576 * green - 361 * blue), denominator);
+    }
+
+    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const std::size_t x = 2 * static_cast<std::size_t>(column), left = x > 0 ? x - 1 : 0;
+        std::int32_t sum[3] = {0, 0, 0};
+        for (std::size_t y = 2 * static_cast<std::size_t>(row); y < 2 * static_cast<std::size_t>(row) + 2; ++y) {
+            const std::uint8_t* const line = frame + y * width * 3;
+            const std::uint8_t *const p = line + 3 * left, *const q = line + 3 * x, *const r = q + 3;
+            out[y * width + x] = luma(q[0], q[1], q[2]);
+            out[y * width + x + 1] = luma(r[0], r[1], r[2]);
+            for (int channel = 0; channel < 3; ++channel) sum[channel] += p[channel] + 2 * q[channel] + r[channel];
+        }
+        std::uint8_t* const chroma = out + (static_cast<std::size_t>(height) + row) * width + x;
+        chroma[0] = chroma_blue(sum[0], sum[1], sum[2]);
+        chroma[1] = chroma_red(sum[0], sum[1], sum[2]);
+    }
+};
+
+}  // namespace vexpress
