@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.hardware"]
+
 # No deadline: how long one example takes says more about the machine than about the code. In CI the same examples
 # every time.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
