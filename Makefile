@@ -10,7 +10,8 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	"$$name" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$name" && break; done)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp)
+NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
+	vexpress_rt/native/cuda/*)
 
 .PHONY: demo test lint format setup clean
 
