@@ -134,9 +134,8 @@ def _items(hub: Hub, repository: str, revision: str) -> list[_Item]:
 def _faulty(items: list[_Item], folder: Path, report: Report) -> list[_Item]:
     """Those whose file in `folder` is not as the hub states it."""
     if there := [item for item in items if (folder / item.ours).is_file()]:
-        report(
-            f"checking {len(there)} files that are in {folder} already: {_amount(sum(item.entry.size for item in there))}"
-        )
+        size = _amount(sum(item.entry.size for item in there))
+        report(f"checking {len(there)} files that are in {folder} already: {size}")
     faults = {item.ours: item.entry.fault(folder / item.ours) for item in items}
     for item in there:
         if fault := faults[item.ours]:
