@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,10 @@ pytest_plugins = ["tests.hardware"]
 # every time.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
+
+if TYPE_CHECKING:
+    from tests.fakes import FakeBackend
+    from vexpress_rt.generator import Generator
 
 GOLDEN = Path(__file__).parent / "golden"
 CACHE = Path(__file__).parent.parent / "build" / "test"
@@ -131,7 +135,7 @@ def tiny_half(tiny_square: GoldenSet) -> Path:
 
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint directory of half a megabyte whose sizes are all others than the released ones. Not to be changed."""
+    """A checkpoint directory of half a megabyte, all its sizes others than the released ones. Not to be changed."""
     from export.presets import write_checkpoint
     from tests.micro import MICRO
 
@@ -150,3 +154,30 @@ def micro_bundle(micro_checkpoint: Path) -> Path:
     bundle = CACHE / "micro"
     build(micro_checkpoint, bundle, BuildOptions(MICRO_SHAPE))
     return bundle
+
+
+@pytest.fixture(scope="session")
+def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of all engines, 64 x 64 pixels, windows of 8 frames, nothing in its files. Not to be changed."""
+    from tests.fakes import write_bundle
+
+    return write_bundle(tmp_path_factory.mktemp("fake") / "bundle")
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """What generators load their engines from, in this test: fakes."""
+    from tests.fakes import FakeBackend
+
+    fake = FakeBackend()
+    monkeypatch.setattr("vexpress_rt.generator.backend", fake)
+    return fake
+
+
+@pytest.fixture
+def generator(fake_bundle: Path, backend: FakeBackend) -> Iterator[Generator]:
+    """A generator with fake engines; everything else of it is real."""
+    from vexpress_rt.generator import Generator
+
+    with Generator(fake_bundle) as made:
+        yield made

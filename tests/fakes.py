@@ -155,7 +155,7 @@ def _encode_image(spec: EngineSpec, inputs: Inputs) -> Outputs:
 
 def _refer(spec: EngineSpec, inputs: Inputs) -> Outputs:
     brightness = np.abs(inputs["latent"]).mean()
-    return {t.name: np.full(t.shape, brightness * (1 + i), t.dtype) for i, t in enumerate(spec.outputs)}
+    return {t.name: np.full(t.shape, brightness * (1 + i) / 10, t.dtype) for i, t in enumerate(spec.outputs)}
 
 
 def _encode_audio(spec: EngineSpec, inputs: Inputs) -> Outputs:
@@ -194,7 +194,7 @@ def predict(spec: EngineSpec, inputs: Inputs) -> Outputs:
 def _decode(spec: EngineSpec, inputs: Inputs) -> Outputs:
     height, width, _ = spec.outputs[0].shape
     latent = inputs["latent"][0, :3].transpose(1, 2, 0)  # (h, w, 3)
-    grey = np.clip(128 + 40 * latent, 0, 255).astype(np.uint8)
+    grey = (128 + 127 * np.tanh(latent / 8)).astype(np.uint8)
     return {"frame": grey.repeat(height // len(grey), axis=0).repeat(width // grey.shape[1], axis=1)}
 
 
