@@ -7,17 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
-from PIL import Image
 
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
 from vexpress_rt.__main__ import main
@@ -66,6 +62,7 @@ class FakeGenerator:
         self.calls["generate"] = {"portrait": portrait, "audio": audio, **options}
         progress("denoise", 1, 2)
         self.work()
+        progress("denoise", 2, 2)
         timings = {"denoise": 3.0, "decode": 4.25, "median": 0.01, "total": 7.5}
         return Video(None, Fraction(30000, 1001), 90, Path(options["output"]), timings, ("keypoints were stretched",))
 
@@ -158,20 +155,44 @@ def test_input_is_never_written_over(fake: FakeGenerator, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_ends_the_work_in_order(name: str, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_signal_ends_the_work_after_the_step(
+    name: str, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
     number = signal.Signals[name]
     before = signal.getsignal(number)
-    fake.work = lambda: os.kill(os.getpid(), number)
+
+    def work() -> None:
+        os.kill(os.getpid(), number)
+        fake.calls["step finished"] = True
+
+    fake.work = work
     assert main(["generate", *REQUIRED, "--quiet"]) == 128 + number
     assert capsys.readouterr() == ("", "interrupted; nothing partial is left\n")
+    assert fake.calls["step finished"]
     assert fake.calls["closed"]
     assert signal.getsignal(number) == before
 
 
-def test_second_signal_does_not_cut_the_cleaning_up_short(fake: FakeGenerator) -> None:
+def test_signal_is_told_to_have_been_heard(fake: FakeGenerator, capfd: pytest.CaptureFixture[str]) -> None:
+    fake.work = lambda: os.kill(os.getpid(), signal.SIGINT)
+    main(["generate", *REQUIRED])
+    assert "\nstopping after this step; once more stops at once\n" in capfd.readouterr().err
+
+
+def test_signal_before_the_photo_is_prepared_needs_no_step(
+    fake: FakeGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vexpress_rt.motion.choose_retarget", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["generate", *REQUIRED]) == 128 + signal.SIGTERM
+    assert "prepare" not in fake.calls
+
+
+def test_second_signal_stops_at_once_and_a_third_does_not_cut_the_cleaning_up_short(fake: FakeGenerator) -> None:
     def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            fake.calls["step finished"] = True
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             fake.calls["cleaned"] = True
@@ -179,6 +200,36 @@ def test_second_signal_does_not_cut_the_cleaning_up_short(fake: FakeGenerator) -
     fake.work = work
     assert main(["generate", *REQUIRED]) == 128 + signal.SIGINT
     assert fake.calls["cleaned"]
+    assert "step finished" not in fake.calls
+
+
+def test_signal_is_heeded_though_something_swallowed_what_it_raised(fake: FakeGenerator) -> None:
+    def work() -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fake.work = work
+    assert main(["generate", *REQUIRED]) == 128 + signal.SIGTERM
+
+
+def test_what_a_signal_breaks_is_not_told_as_an_error(fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ImportError("half of a library")
+
+    fake.work = work
+    assert main(["generate", *REQUIRED, "--quiet"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "interrupted; nothing partial is left\n"
+
+
+def test_unexpected_error_comes_out_as_it_is(fake: FakeGenerator) -> None:
+    def work() -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    fake.work = work
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        main(["generate", *REQUIRED])
 
 
 def test_signal_that_the_caller_ignores_stays_ignored(fake: FakeGenerator) -> None:
@@ -196,62 +247,3 @@ def test_runs_in_a_thread_which_cannot_handle_signals(fake: FakeGenerator) -> No
     thread.start()
     thread.join()
     assert codes == [0]
-
-
-# The whole way, with real engines
-
-
-@pytest.fixture
-def request_of(tiny_bundle: Path, tmp_path: Path) -> Callable[[float, str], list[str]]:
-    """Arguments that ask for a video of some seconds, in a folder that holds nothing else."""
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (80, 60, 3), dtype=np.uint8)).save(tmp_path / "face.png")
-    (tmp_path / "videos").mkdir()
-
-    def arguments(seconds: float, name: str) -> list[str]:
-        with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            file.writeframes(rng.integers(-9999, 9999, round(16000 * seconds), dtype=np.int16).tobytes())
-        files = f"--image {tmp_path}/face.png --audio {tmp_path}/speech.wav --output {tmp_path}/videos/{name}"
-        points = "--image-keypoints 20,25 40,25 30,35"
-        return f"generate --engines {tiny_bundle} {files} {points} --steps 1 --fps 10".split()
-
-    return arguments
-
-
-@pytest.fixture
-def running(request_of: Callable[[float, str], list[str]], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own, long enough to be stopped, that has begun to write its video."""
-    command = [sys.executable, "-m", "vexpress_rt", *request_of(120, "out.mp4")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            until = time.monotonic() + 60
-            while not any((tmp_path / "videos").iterdir()):
-                assert process.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            yield process
-        finally:
-            process.kill()
-
-
-def test_video_of_the_right_length_and_size(request_of: Callable[[float, str], list[str]], tmp_path: Path) -> None:
-    assert main([*request_of(1.05, "out.mp4"), "--quiet"]) == 0
-    with av.open(str(tmp_path / "videos" / "out.mp4")) as file:
-        assert (file.streams.video[0].frames, file.streams.video[0].average_rate) == (11, 10)
-        assert (file.streams.video[0].height, file.streams.video[0].width) == (64, 64)
-        assert len(file.streams.audio) == 1
-    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["out.mp4"]
-
-
-def test_stopped_run_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    running.send_signal(signal.SIGTERM)
-    output, told = running.communicate(timeout=60)
-    assert running.returncode == 128 + signal.SIGTERM
-    assert output == ""
-    assert told.endswith("interrupted; nothing partial is left\n")
-    assert "Traceback" not in told
-    assert list((tmp_path / "videos").iterdir()) == []

@@ -9,10 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
@@ -28,11 +28,53 @@ CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for an end. number: of the signal."""
+    """A signal came. Of a type of its own, because Python notes a bare KeyboardInterrupt that leaves `exec`, as imports
+    use it, and then ends by SIGINT though the exception was handled.
+    """
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+
+class Stop:
+    """Lets Ctrl-C, SIGTERM and SIGHUP end the work in order: between two steps, or at once when one comes again.
+
+    What a handler raises can land anywhere: half-way through an import, where it is swallowed or leaves a library that
+    crashes later, or in the cleaning up. So the first signal waits for `check`. number: of that signal, or None so far.
+
+    Signals that are ignored (nohup) or handled by whoever calls `main` are left alone, as are other threads than the
+    main one.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._ending = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._previous[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
+        if self.number is not None:
+            self._ending = True
+            raise Stopped
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+            with suppress(OSError):  # not by sys.stderr, which may be in the middle of writing
+                os.write(2, b"\nstopping after this step; once more stops at once\n")
+        elif not self._ending:
+            self.check()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,32 +83,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done.  1: an error, told on stderr.  2, by SystemExit: wrong usage.  128 + n: ended by signal n (Ctrl-C: 130).
     """
     given = parse(sys.argv[1:] if arguments is None else arguments)
-    with _stoppable():
+    with Stop() as stop:
         try:
-            return _print(_generate(given) if given.command == "generate" else _inspect(given))
-        except VExpressError as error:
-            return _fail(f"error: {error}", 1)
-        except KeyboardInterrupt as stop:
-            return _fail("interrupted; nothing partial is left", 128 + getattr(stop, "number", signal.SIGINT))
+            return _print(_generate(given, stop) if given.command == "generate" else _inspect(given, stop))
+        except BaseException as error:
+            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # whatever else it led to
+                return _fail("interrupted; nothing partial is left", 128 + (stop.number or signal.SIGINT))
+            if isinstance(error, VExpressError):
+                return _fail(f"error: {error}", 1)
+            raise
 
 
-def _generate(given: argparse.Namespace) -> str:
+def _generate(given: argparse.Namespace, stop: Stop) -> str:
     config = GenerationConfig(**{name: getattr(given, name) for name in OPTION_NAMES})
     _check_files(given)
     with Progress(sys.stderr, quiet=given.quiet) as progress:
         progress.show("loading libraries and bundle")
         from vexpress_rt.generator import Generator  # slow to import, which help and wrong usage need not wait for
 
+        def begin(what: str) -> None:
+            stop.check()
+            progress.show(what)
+
+        def tell(stage: str, done: int, total: int) -> None:
+            stop.check()
+            progress(stage, done, total)
+
         with Generator(given.engines, provider=given.provider, threads=given.threads) as generator:
             _check_choices(given, config, generator)
             start = time.perf_counter()
-            progress.show("preparing the photo")
+            begin("preparing the photo")
             portrait = generator.prepare(given.image, keypoints=given.image_keypoints, crop=given.crop)
             prepared = time.perf_counter() - start
-            progress.show("loading engines")
+            begin("loading engines")
             video = generator.generate(
                 portrait, given.audio, keypoints=given.keypoints, retarget=given.retarget, config=config,
-                noise=given.noise, output=given.output, progress=progress,
+                noise=given.noise, output=given.output, progress=tell,
             )  # fmt: skip
     return "" if given.quiet else _report(video, generator.size, prepared)
 
@@ -107,7 +159,7 @@ def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
     )
 
 
-def _inspect(given: argparse.Namespace) -> str:
+def _inspect(given: argparse.Namespace, stop: Stop) -> str:
     bundle = Bundle.open(given.bundle)
     text = json.dumps(bundle.manifest.to_json(), indent=1) if given.json else describe(bundle)
     if given.verify:
@@ -115,35 +167,10 @@ def _inspect(given: argparse.Namespace) -> str:
         with Progress(sys.stderr) as progress:
             for done, name in enumerate(engines, start=1):
                 bundle.engine_path(name)
+                stop.check()
                 progress("verify", done, len(engines))
         text += "" if given.json else f"\n\nverified: all {len(bundle.manifest.files)} files have their sha256"
     return text
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, and let no second signal cut the cleaning up short.
-
-    Signals that are ignored (nohup) or handled by whoever calls `main` are left alone, as are other threads.
-    """
-    stopped: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not stopped:
-            stopped.append(number)
-            raise Stopped(number)
-
-    previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                previous[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _fail(text: str, code: int) -> int:
