@@ -20,7 +20,7 @@ from vexpress_rt.specs import FACE_DETECTOR
 
 SIZE = 128  # pixels, height and width
 WINDOW = 14  # frames
-CONFIG = GenerationConfig(steps=4, fps=8, overlap=2)
+CONFIG = GenerationConfig(steps=3, fps=8, overlap=2)
 MOMENTS = 7  # on the contact sheet
 
 
