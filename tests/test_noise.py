@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vexpress_rt import noise
-from vexpress_rt.errors import ConfigError
-from vexpress_rt.noise import frame_noise, initial_noise, torch_randn
+from vexpress_rt.errors import ConfigError, InputError
+from vexpress_rt.noise import choose_noise, frame_noise, initial_noise, torch_randn
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "scheduler.npz")
 SEEDS = st.integers(0, 2**64 - 1)
@@ -145,3 +145,57 @@ def test_torch_randn_leaves_numpys_global_generator_alone() -> None:
 def test_a_negative_skip_is_refused() -> None:
     with pytest.raises(ConfigError, match="skip is -1"):
         torch_randn(0, (1,), skip=-1)
+
+
+SHAPE = (4, 2, 3)
+
+
+def chosen(choice: object, length: int = 3, denoised: int = 5, seed: int = 7, skip: int = 2) -> np.ndarray:
+    """The noise of all frames that are denoised."""
+    noise_of = choose_noise(choice, seed, length, denoised, SHAPE, skip)
+    return np.stack([noise_of(frame) for frame in range(denoised)])
+
+
+def test_without_a_choice_noise_is_that_of_each_frame() -> None:
+    np.testing.assert_array_equal(chosen(None), initial_noise(7, 5, SHAPE))
+
+
+@pytest.mark.parametrize(("length", "denoised"), [(3, 5), (5, 5), (9, 9)])
+def test_upstreams_choice_is_torchs_noise_of_everything_that_is_denoised(length: int, denoised: int) -> None:
+    expected = torch_randn(7, (1, 4, denoised, 2, 3), skip=2)
+    np.testing.assert_array_equal(chosen("upstream", length, denoised), expected[0].swapaxes(0, 1))
+
+
+def test_noise_that_is_given_is_used_and_continued_where_the_video_ends() -> None:
+    given_noise = np.random.default_rng(0).standard_normal((1, 4, 3, 2, 3)).astype(np.float32)
+    found = chosen(given_noise)
+    np.testing.assert_array_equal(found[:3], given_noise[0].swapaxes(0, 1))
+    np.testing.assert_array_equal(found[3:], [frame_noise(7, frame, SHAPE) for frame in (3, 4)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 4, 5, 2, 3), np.float32),  # of what is denoised, not of the video
+        np.zeros((4, 3, 2, 3), np.float32),
+        np.zeros((1, 4, 3, 2, 3)),
+        np.zeros((1, 4, 3, 2, 3), np.float16),
+        [1.0, 2.0],
+        7,
+    ],
+)
+def test_noise_of_another_shape_or_dtype_is_refused(wrong: object) -> None:
+    with pytest.raises(InputError, match=r"noise has shape .*; expected \(1, 4, 3, 2, 3\) float32"):
+        chosen(wrong)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_noise_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match="noise holds NaN or infinite values; expected finite ones"):
+        chosen(np.full((1, 4, 3, 2, 3), value, np.float32))
+
+
+@pytest.mark.parametrize("word", ["white", "Upstream", ""])
+def test_another_word_for_noise_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match=f"noise is {word!r}; expected one of upstream"):
+        chosen(word)
