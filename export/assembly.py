@@ -220,6 +220,6 @@ class Assembly:
             allow_odd_sizes=self.options.allow_odd_sizes,
             model=self.model,
             engines=self.entries,
-            files=self.files,
+            files=dict(sorted(self.files.items())),
             parity=self.parity,
         )
