@@ -14,7 +14,7 @@ from scipy import stats
 
 from vexpress_rt import noise
 from vexpress_rt.errors import ConfigError, InputError
-from vexpress_rt.noise import choose_noise, frame_noise, initial_noise, torch_randn
+from vexpress_rt.noise import choose_noise, frame_noise, torch_randn
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "scheduler.npz")
 SEEDS = st.integers(0, 2**64 - 1)
@@ -53,23 +53,15 @@ def test_an_element_depends_on_seed_frame_and_its_index_alone(seed: int, frame: 
     assert np.array_equal(frame_noise(seed, frame, (more,))[:fewer], frame_noise(seed, frame, (fewer,)))
 
 
-@given(SEEDS, st.integers(1, 6), st.integers(1, 6))
-def test_a_longer_video_begins_with_the_noise_of_a_shorter_one(seed: int, shorter: int, more: int) -> None:
-    short, long = initial_noise(seed, shorter, (4, 2, 3)), initial_noise(seed, shorter + more, (4, 2, 3))
-    assert long.shape == (shorter + more, 4, 2, 3)
-    assert np.array_equal(long[:shorter], short)
-
-
-def test_initial_noise_is_the_frames_own_noise() -> None:
-    stacked = initial_noise(5, 3, (4, 2, 2))
-    assert stacked.dtype == np.float32
-    assert all(np.array_equal(stacked[f], frame_noise(5, f, (4, 2, 2))) for f in range(3))
+def video_noise(seed: int, length: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise of frames 0 to length - 1."""
+    return np.stack([frame_noise(seed, frame, shape) for frame in range(length)])
 
 
 def test_frames_and_seeds_are_independent_standard_normals() -> None:
-    samples = initial_noise(1, 50, (4, 16, 16)).reshape(50, -1)
+    samples = video_noise(1, 50, (4, 16, 16)).reshape(50, -1)
     assert stats.kstest(samples.ravel(), "norm").pvalue > 1e-3
-    correlation = np.corrcoef(np.vstack([samples, initial_noise(2, 50, (4, 16, 16)).reshape(50, -1)]))
+    correlation = np.corrcoef(np.vstack([samples, video_noise(2, 50, (4, 16, 16)).reshape(50, -1)]))
     assert np.abs(correlation - np.eye(100)).max() < 5 / math.sqrt(samples.shape[1])
 
 
@@ -157,7 +149,7 @@ def chosen(choice: object, length: int = 3, denoised: int = 5, seed: int = 7, sk
 
 
 def test_without_a_choice_noise_is_that_of_each_frame() -> None:
-    np.testing.assert_array_equal(chosen(None), initial_noise(7, 5, SHAPE))
+    np.testing.assert_array_equal(chosen(None), video_noise(7, 5, SHAPE))
 
 
 @pytest.mark.parametrize(("length", "denoised"), [(3, 5), (5, 5), (9, 9)])

@@ -44,14 +44,6 @@ def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
     return pairs.reshape(-1)[:size].reshape(shape).astype(np.float32)
 
 
-def initial_noise(seed: int, length: int, shape: tuple[int, int, int]) -> Float32:
-    """Noise of frames 0 to length - 1: (length, c, h, w) float32 for a `shape` of (c, h, w)."""
-    noise = np.empty((length, *shape), np.float32)
-    for frame in range(length):
-        noise[frame] = frame_noise(seed, frame, shape)
-    return noise
-
-
 def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
     """What `torch.randn(shape)` gives on the CPU after `torch.manual_seed(seed)`: float32 of `shape`.
 
