@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tests.factories import model_config
-from vexpress_rt.backends import Tensor
+from vexpress_rt.backends import Array, Tensor
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, ModelConfig, TensorSpec, VideoShape, engine_specs
 
-Inputs = Mapping[str, Tensor]
-Outputs = dict[str, Tensor]
+Inputs = Mapping[str, Array]
+Outputs = dict[str, Array]
 
 # One level and one block, so that there are few reference features and a call costs next to nothing.
 SMALL = model_config(block_out_channels=(8,), down_attention=(True,), up_attention=(False,), cross_attention_dim=12)
@@ -41,28 +42,59 @@ def fake_specs(model: ModelConfig = SMALL, shape: VideoShape = SHAPE) -> dict[st
     return {**engine_specs(model, shape), FACE_DETECTOR: DETECTOR_SPEC}
 
 
+class FakeResident:
+    """A `Resident`, of which NumPy can make nothing."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.shape = array.shape
+        self.dtype = str(array.dtype)
+        self.closed = False
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Array:
+        raise AssertionError("NumPy was given a tensor that is on a device")
+
+    def host(self) -> Array:
+        return self.array.copy()
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeEngine:
     """An `Engine` that checks what it is given, remembers it, and gives what `compute` makes of it.
 
     spec: what it takes and gives.  compute: (spec, inputs) -> outputs; zeros of the right shape if left out.
+    away: it computes on a device, so that outputs are FakeResidents where it is asked to leave them.
     calls: the inputs of every call, copied, so that later changes to them do not show.
+    left_away: for every call, the inputs that were on the device already.
     """
 
-    def __init__(self, spec: EngineSpec, compute: Callable[[EngineSpec, Inputs], Outputs] | None = None) -> None:
+    def __init__(
+        self, spec: EngineSpec, compute: Callable[[EngineSpec, Inputs], Outputs] | None = None, *, away: bool = False
+    ) -> None:
         self.spec = spec
+        self.away = away
         self.calls: list[Outputs] = []
+        self.left_away: list[set[str]] = []
         self.closed = False
         self._compute = compute or _zeros
 
-    def run(self, inputs: Inputs) -> Outputs:
+    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Any]:
         assert not self.closed
-        _check(self.spec.inputs, inputs)
-        self.calls.append({name: np.array(array) for name, array in inputs.items()})
-        outputs = self._compute(self.spec, inputs)
+        there = {name: tensor.array for name, tensor in inputs.items() if isinstance(tensor, FakeResident)}
+        assert self.away or not there
+        arrays = {**inputs, **there}
+        _check(self.spec.inputs, arrays)
+        self.calls.append({name: np.array(array) for name, array in arrays.items()})
+        self.left_away.append(set(there))
+        outputs = self._compute(self.spec, arrays)
         _check(self.spec.outputs, outputs)
+        if self.away and resident:
+            return {name: FakeResident(array) for name, array in outputs.items()}
         return outputs
 
-    def run_positional(self, array: Tensor) -> list[Tensor]:
+    def run_positional(self, array: Array) -> list[Array]:
         (only,) = self.spec.inputs
         return list(self.run({only.name: array}).values())
 
@@ -88,10 +120,11 @@ class FakeBackend:
     """Stands in for `vexpress_rt.backends.onnxruntime`: `load` gives fake engines.
 
     engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
-    broken: what to raise when an engine is loaded, by name.
+    broken: what to raise when an engine is loaded, by name.  away: whether engines compute on a device.
     """
 
     def __init__(self) -> None:
+        self.away = False
         self.engines: dict[str, FakeEngine] = {}
         self.loads: list[str] = []
         self.threads: int | None = None
@@ -104,7 +137,7 @@ class FakeBackend:
         self.threads = threads
         if spec.name in self.broken:
             raise self.broken[spec.name]
-        self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name])
+        self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)
         return self.engines[spec.name]
 
     def calls(self, name: str) -> list[Outputs]:
@@ -136,7 +169,7 @@ def write_bundle(
     return folder
 
 
-def red_spots(image: Tensor, *centres: tuple[float, float]) -> Tensor:
+def red_spots(image: Array, *centres: tuple[float, float]) -> Array:
     """`image` (H, W, 3) uint8 with what the fake detector takes for a face at each centre (x, y)."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     image = image.copy()

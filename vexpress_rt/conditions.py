@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vexpress_rt.backends import Engine, Tensor
+from vexpress_rt.backends import Array, Engine, Tensor
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 
 
-def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> dict[str, Tensor]:
+def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
     """image: (H, W, 3) uint8 RGB of the bundle's size -> keys and values of every attention site, by input name.
 
-    Spec, stages 1 and 2; they depend on the photo alone.
+    Spec, stages 1 and 2; they depend on the photo alone. They stay where they are computed.
     """
-    return reference_net.run(vae_encoder.run({"image": image}))
+    return reference_net.run(vae_encoder.run({"image": image}, resident=True), resident=True)
 
 
 def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float32:
@@ -48,16 +48,16 @@ class WindowConditions:
     draw: Callable[[int], UInt8]
 
     def __call__(self, window: Window) -> Mapping[str, Tensor]:
-        """`audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window's frames."""
+        """`audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window's frames, left on the device."""
         stop, surplus = min(window.stop, self.length), max(0, window.stop - self.length)
         rows = self.rows(window.start, stop)
         drawings = np.stack([self.draw(frame) for frame in range(window.start, stop)])
         return {
-            **self.projection.run({"feature_rows": _extend(rows, surplus)}),
-            **self.guider.run({"drawings": _extend(drawings, surplus)}),
+            **self.projection.run({"feature_rows": _extend(rows, surplus)}, resident=True),
+            **self.guider.run({"drawings": _extend(drawings, surplus)}, resident=True),
         }
 
 
-def _extend(frames: Tensor, surplus: int) -> Tensor:
+def _extend(frames: Array, surplus: int) -> Array:
     """Repeat the last of `frames`, along the first axis, `surplus` times."""
     return np.concatenate([frames, np.repeat(frames[-1:], surplus, axis=0)]) if surplus else frames

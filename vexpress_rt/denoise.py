@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.backends import Engine, Tensor
+from vexpress_rt.backends import Array, Engine, Tensor
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.records import Float32
 from vexpress_rt.schedule import Sampler, guide
@@ -44,7 +44,7 @@ class Guidance:
             "audio_attention_weight": np.array([self.audio_weight], np.float32),
         }
 
-    def apply(self, outputs: Mapping[str, Tensor]) -> Float32:
+    def apply(self, outputs: Mapping[str, Array]) -> Float32:
         """The engine's outputs -> the prediction (F, c, h, w)."""
         if self.scale > 1:
             return guide(outputs["unconditional"], outputs["conditional"], self.scale)
@@ -64,7 +64,8 @@ class _Frame:
 class Denoiser:
     """Denoises a video.
 
-    engine: `guidance.engine`, loaded.  static: its inputs that stay the same throughout.
+    engine: `guidance.engine`, loaded.  static: its inputs that stay the same throughout. They and a window's inputs may
+        be Residents of the engine's own place: then only latents go there, and predictions come back.
     windows: of `windows.plan_windows`.  length: frames of the video.
     noise: the initial latent (c, h, w) float32 of a frame; asked once for each frame, also for surplus ones of a video
         that is shorter than a window.

@@ -1,49 +1,72 @@
-"""Engines as ONNX files, run by ONNX Runtime on the CPU. The only file that imports onnxruntime."""
+"""Engines as ONNX files, run by ONNX Runtime on the CPU or a GPU. The only file that imports onnxruntime."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
+from vexpress_rt.backends import Array, Resident, Tensor, onnxruntime_cuda
+from vexpress_rt.backends.calls import (
+    check_inputs,
+    check_interface,
+    check_outputs,
+    only_input,
+    out_of_memory,
+    refuse_closed,
+    told,
+)
+from vexpress_rt.backends.executor import Executor
+from vexpress_rt.config import check_choice, check_threads
+from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.specs import EngineSpec, TensorSpec
 
-from vexpress_rt.backends import Tensor
-from vexpress_rt.config import check_threads
-from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError
-from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
-
-_PROVIDERS = ["CPUExecutionProvider"]
+PROVIDERS = ("cpu", "cuda")
 _SILENT = 4  # severity "fatal": what goes wrong is raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
 
-def load(path: str | Path, spec: EngineSpec | None, *, threads: int | None = None) -> OnnxEngine:
+def load(
+    path: str | Path,
+    spec: EngineSpec | None,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    executor: Executor | None = None,
+) -> OnnxEngine | onnxruntime_cuda.OnnxCudaEngine:
     """The engine in the ONNX file `path`.
 
     spec: what its inputs and outputs must be; None takes them as they are in the file (the face detector).
     threads: CPU threads of one operator; None leaves it to ONNX Runtime (one a physical core).
+    provider: `cpu` or `cuda`.  executor: on CUDA, what runs it with others, one at a time; None makes one of its own.
 
-    Raises BackendMissingError without ONNX Runtime, BackendError if the file cannot be loaded, BundleDamagedError
-    naming every input and output that is not as `spec` has it, and ConfigError for an impossible number of threads.
+    Raises BackendMissingError without ONNX Runtime (for CUDA one that has it, and cuda-python), BackendError if the
+    file cannot be loaded or there is no GPU, BundleDamagedError naming every input and output that is not as `spec`
+    has it, and ConfigError for an impossible number of threads or an unknown provider.
     """
     check_threads(threads)
-    library = _library()
+    check_choice("provider", provider, PROVIDERS)
+    library = _library(provider)
     name = spec.name if spec is not None else Path(path).stem
-    try:
-        session = library.InferenceSession(
-            str(path), _options(library, threads), providers=_PROVIDERS, enable_fallback=False
+    if provider == "cpu":
+        session = _session(library, path, name, threads, ["CPUExecutionProvider"])
+        found = _interface(session, path, name, spec)
+        return OnnxEngine(session, spec or found, checked=spec is not None)
+    onnxruntime_cuda.check_library(library)
+    with contextlib.ExitStack() as undo:  # of what was made when something fails
+        made = executor or undo.enter_context(contextlib.closing(Executor()))
+        session = _session(library, path, name, threads, onnxruntime_cuda.providers(made))
+        onnxruntime_cuda.check_session(session, name)
+        found = _interface(session, path, name, spec)
+        engine = onnxruntime_cuda.OnnxCudaEngine(
+            library, session, spec or found, made, owned=executor is None, checked=spec is not None
         )
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise _wrapped(f"engine {name} cannot be loaded from {path}", error) from error
-    found = EngineSpec(name, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
-    if spec is not None and (wrong := interface_errors(found, spec)):
-        raise BundleDamagedError(
-            f"{path} is not the engine {name} of this bundle: {'; '.join(wrong)}: "
-            f"build it again with `python -m export.build --engine {name}`"
-        )
-    return OnnxEngine(session, spec or found, checked=spec is not None)
+        undo.enter_context(engine)
+        engine.set_up()
+        undo.pop_all()
+    return engine
 
 
 class OnnxEngine:
@@ -54,35 +77,33 @@ class OnnxEngine:
         self._session = session
         self._checked = checked  # released graphs may declare output sizes that they do not keep to
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name, for inputs by name with the shapes and dtypes of `spec`.
+    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Array]:
+        """Outputs by name, for inputs by name with the shapes and dtypes of `spec`; arrays are resident here.
 
         Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine
         that was closed, for memory that ran out, and for whatever ONNX Runtime complains about.
         """
         name = self.spec.name
         if self._session is None:
-            raise BackendError(f"engine {name} was closed; load it again to run it")
-        feed = {key: np.asarray(array, order="C") for key, array in inputs.items()}
-        given = EngineSpec(name, tuple(_describe(key, array) for key, array in feed.items()), ())
-        if wrong := interface_errors(given, EngineSpec(name, self.spec.inputs, ()), arrays=True):
-            raise BackendError(f"a call of engine {name} does not fit it: {'; '.join(wrong)}")
+            refuse_closed(self.spec)
+        feed = check_inputs(self.spec, inputs)
+        if elsewhere := [key for key, tensor in feed.items() if isinstance(tensor, Resident)]:
+            raise BackendError(
+                f"engine {name} runs on the CPU and {', '.join(elsewhere)} is not there: pass what its host() gives"
+            )
         names = [tensor.name for tensor in self.spec.outputs]
         try:
             arrays = self._session.run(names, feed)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _wrapped(f"engine {name} failed", error) from error
-        outputs: dict[str, Tensor] = dict(zip(names, arrays, strict=True))
+        outputs: dict[str, Array] = dict(zip(names, arrays, strict=True))
         if self._checked:
-            self._check_outputs(outputs)
+            check_outputs(self.spec, outputs)
         return outputs
 
-    def run_positional(self, array: Tensor) -> list[Tensor]:
+    def run_positional(self, array: Array) -> list[Array]:
         """All outputs in the file's order, for an engine with one input. Raises as `run` does."""
-        if len(self.spec.inputs) != 1:
-            names = ", ".join(tensor.name for tensor in self.spec.inputs)
-            raise BackendError(f"engine {self.spec.name} takes {names}; expected one input: pass them by name")
-        return list(self.run({self.spec.inputs[0].name: array}).values())
+        return list(self.run({only_input(self.spec): array}).values())
 
     def close(self) -> None:
         """Free the session. Closing twice is allowed."""
@@ -96,26 +117,35 @@ class OnnxEngine:
     ) -> None:
         self.close()
 
-    def _check_outputs(self, outputs: Mapping[str, Tensor]) -> None:
-        name = self.spec.name
-        given = EngineSpec(name, (), tuple(_describe(key, array) for key, array in outputs.items()))
-        if wrong := interface_errors(given, EngineSpec(name, (), self.spec.outputs), arrays=True):
-            raise BackendError(
-                f"engine {name} gave what it should not: {'; '.join(wrong)}: "
-                f"build it again with `python -m export.build --engine {name}`"
-            )
 
-
-def _library() -> Any:
+def _library(provider: str) -> Any:
     try:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
+        package = "onnxruntime" if provider == "cpu" else "onnxruntime-gpu[cuda,cudnn]"
         raise BackendMissingError(
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "
-            "install it with `pip install onnxruntime`"
+            f"install it with `pip install {package}`"
         ) from error
     onnxruntime.disable_telemetry_events()  # collected by official builds for Windows only
     return onnxruntime
+
+
+def _session(library: Any, path: str | Path, name: str, threads: int | None, providers: list[Any]) -> Any:
+    try:
+        return library.InferenceSession(
+            str(path), _options(library, threads), providers=providers, enable_fallback=False
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise _wrapped(f"engine {name} cannot be loaded from {path}", error) from error
+
+
+def _interface(session: Any, path: str | Path, name: str, spec: EngineSpec | None) -> EngineSpec:
+    """What the session says of itself, held against `spec`."""
+    found = EngineSpec(name, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+    if spec is not None:
+        check_interface(path, found, spec)
+    return found
 
 
 def _options(library: Any, threads: int | None) -> Any:
@@ -151,15 +181,10 @@ def _dtype(kind: str) -> str:
     return _DTYPES.get(inner, inner)
 
 
-def _describe(name: str, array: Tensor) -> TensorSpec:
-    return TensorSpec(name, tuple(str(size) for size in array.shape), tuple(array.shape), str(array.dtype))
-
-
 def _wrapped(what: str, error: Exception) -> BackendError:
-    text = " ".join(str(error).split())[:1000] or type(error).__name__
-    if isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text or "bad allocation" in text:
+    if out_of_memory(error):
         return BackendError(
-            f"{what}: memory ran out ({text}): close other programs, or build a bundle with smaller "
+            f"{what}: memory ran out ({told(error)}): close other programs, or build a bundle with smaller "
             "--height and --width, or fewer --frames"
         )
-    return BackendError(f"{what}: {text}")
+    return BackendError(f"{what}: {told(error)}")

@@ -1,0 +1,229 @@
+"""Engines on a GPU, whatever library runs them: how their inputs get there, and their outputs back."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal, Self, overload
+
+import numpy as np
+
+from vexpress_rt import device
+from vexpress_rt.backends import Array, Resident, Tensor
+from vexpress_rt.backends.calls import check_inputs, only_input, refuse_closed
+from vexpress_rt.backends.executor import DeviceTensor, Executor, becomes_array, tensor_bytes
+from vexpress_rt.errors import BackendError
+from vexpress_rt.specs import EngineSpec, TensorSpec
+
+
+class Port:
+    """An input or output of an engine: device memory at an address that stays, and pinned memory on the host's side.
+
+    Residents are copied to and from that address within the GPU, because a captured CUDA graph has it frozen. At full
+    size that is some 60 MB a step of the denoiser, tens of microseconds, and the portrait's keys and values, which
+    every step has in common, are copied once.
+    """
+
+    def __init__(self, engine: str, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.shape: tuple[int, ...] = ()
+        self._purpose = f"{spec.name} of engine {engine}"
+        self._buffer: device.Buffer | None = None
+        self._pinned: device.Pinned | None = None
+        self._holds = 0  # serial of the Resident whose values are in the buffer; 0: something else
+
+    @property
+    def pointer(self) -> int:
+        """Address of the device memory; `fit` comes first."""
+        return self._open_buffer().pointer
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensor."""
+        return tensor_bytes(self.shape, self.spec.dtype)
+
+    def fit(self, shape: tuple[int, ...], stream: device.Stream) -> bool:
+        """Make room for a tensor of this shape; whether that changed the address. `stream`: whose work uses it."""
+        self.shape = shape
+        if self._buffer is not None and self._buffer.bytes >= self.bytes:
+            return False
+        if self._buffer is not None:
+            stream.synchronize()
+            self._buffer.close()
+            self._buffer, self._holds = None, 0
+        self._buffer = device.allocate(self.bytes, self._purpose)
+        return True
+
+    def put(self, tensor: Tensor, stream: device.Stream) -> None:
+        """Enter a copy of an array, or of a Resident unless its values are here already."""
+        buffer = self._open_buffer()
+        if not isinstance(tensor, DeviceTensor):
+            assert isinstance(tensor, np.ndarray)
+            self._holds = 0
+            staging = self._staging()
+            staging.view(tensor.dtype).reshape(tensor.shape)[...] = tensor
+            device.copy_in(buffer, staging, stream)
+        elif tensor.serial != self._holds:
+            stream.wait(tensor.ready)
+            device.copy_across(buffer, tensor.buffer, self.bytes, stream)
+            self._holds = tensor.serial
+
+    def keep(self, stream: device.Stream) -> device.Buffer:
+        """Enter a copy to memory of its own."""
+        kept = device.allocate(self.bytes, self._purpose)
+        device.copy_across(kept, self._open_buffer(), self.bytes, stream)
+        return kept
+
+    def fetch(self, stream: device.Stream) -> None:
+        """Enter a copy to the host."""
+        device.copy_out(self._staging(), self._open_buffer(), stream)
+
+    def array(self) -> Array:
+        """What `fetch` brought, once its stream is past it."""
+        return self._staging().view(self.spec.dtype).reshape(self.shape).copy()
+
+    def close(self) -> None:
+        """Free its memory; streams are past its last use."""
+        for memory in (self._buffer, self._pinned):
+            if memory is not None:
+                memory.close()
+        self._buffer = self._pinned = None
+
+    def _open_buffer(self) -> device.Buffer:
+        assert self._buffer is not None
+        return self._buffer
+
+    def _staging(self) -> Array:
+        if self._pinned is None or len(self._pinned.array) < self.bytes:
+            if self._pinned is not None:
+                self._pinned.close()
+                self._pinned = None
+            self._pinned = device.pinned(self.bytes, self._purpose)
+        return self._pinned.array[: self.bytes]
+
+
+class DeviceEngine(ABC):
+    """An `Engine` on a GPU, and a context manager. Calls from several threads are done one after another.
+
+    executor: runs it, with others.  owned: whether to close that with the engine.
+    """
+
+    def __init__(self, spec: EngineSpec, executor: Executor, *, owned: bool) -> None:
+        self.spec = spec
+        self._executor = executor
+        self._owned = owned
+        self._inputs = {tensor.name: Port(spec.name, tensor) for tensor in spec.inputs}
+        self._outputs = {tensor.name: Port(spec.name, tensor) for tensor in spec.outputs}
+        self._uploaded: device.Event | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make ready for inputs of the shapes that the ports have by now: outputs' ports, addresses, activations."""
+
+    @abstractmethod
+    def _launch(self) -> dict[str, Array]:
+        """Enter the computation; gives outputs that have no port, as arrays that are complete."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Free what the library holds."""
+
+    @overload
+    def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[False] = False) -> dict[str, Array]: ...
+
+    @overload
+    def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[True]) -> Mapping[str, Tensor]: ...
+
+    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> Mapping[str, Tensor]:
+        """Outputs by name: arrays, or, at once, Residents that are still being computed.
+
+        Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine or
+        a Resident that was closed, for memory that ran out, and for whatever CUDA or the library complains about. The
+        engine can be run again then.
+        """
+        with self._lock:
+            if self._closed:
+                refuse_closed(self.spec)
+            feed = self._check(inputs, resident)
+            try:
+                with self._executor.lock:
+                    left, kept, done = self._enter(feed, resident)
+                if resident:
+                    return {**left, **kept}
+                return {**left, **self._fetch([name for name in self._outputs if name not in left], done)}
+            except BaseException:
+                self._executor.settle()  # nothing may still read or write what the next call uses
+                raise
+
+    def run_positional(self, array: Array) -> list[Array]:
+        """All outputs in the engine's order, for an engine with one input. Raises as `run` does."""
+        outputs = self.run({only_input(self.spec): array})
+        return [outputs[tensor.name] for tensor in self.spec.outputs]
+
+    def close(self) -> None:
+        """Free the engine and its memory, but not Residents that it gave. Closing twice is allowed."""
+        with self._lock, self._executor.lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._executor.settle()
+            self._release()
+            for port in (*self._inputs.values(), *self._outputs.values()):
+                port.close()
+            if self._owned:
+                self._executor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check(self, inputs: Mapping[str, Tensor], resident: bool) -> dict[str, Tensor]:
+        name = self.spec.name
+        if not resident and (lost := [t.describe() for t in self.spec.outputs if not becomes_array(t.dtype)]):
+            raise BackendError(f"engine {name} gives {', '.join(lost)}, which NumPy lacks: run it with resident=True")
+        feed = check_inputs(self.spec, inputs)
+        for key, tensor in feed.items():
+            if isinstance(tensor, DeviceTensor):
+                tensor.check_open()
+            elif isinstance(tensor, Resident):
+                raise BackendError(f"input {key} of engine {name} is not on the GPU: pass what its host() gives")
+        return feed
+
+    def _enter(
+        self, feed: Mapping[str, Tensor], resident: bool
+    ) -> tuple[dict[str, Array], dict[str, Tensor], device.Event]:
+        """Let a whole call enter the compute stream: outputs without a port, Residents of the others, the end."""
+        compute = self._executor.compute
+        if self._uploaded is not None:
+            self._uploaded.synchronize()  # pinned memory of the call before may be written only now
+        for name, tensor in feed.items():
+            self._inputs[name].fit(tensor.shape, compute)
+        self._prepare()
+        for name, tensor in feed.items():
+            self._inputs[name].put(tensor, compute)
+        self._uploaded = compute.record()
+        for tensor in feed.values():
+            if isinstance(tensor, DeviceTensor):
+                tensor.read_until(self._uploaded)
+        left = self._launch()
+        ports = self._outputs.items() if resident else ()
+        buffers = {name: (port, port.keep(compute)) for name, port in ports if name not in left}
+        done = compute.record()
+        kept: dict[str, Tensor] = {
+            name: DeviceTensor(port.shape, port.spec.dtype, buffer, done) for name, (port, buffer) in buffers.items()
+        }
+        return left, kept, done
+
+    def _fetch(self, names: list[str], done: device.Event) -> dict[str, Array]:
+        """Outputs as arrays. The copies have a stream of their own: other engines compute meanwhile."""
+        copies = self._executor.copies
+        copies.wait(done)
+        for name in names:
+            self._outputs[name].fetch(copies)
+        copies.record().synchronize()
+        return {name: self._outputs[name].array() for name in names}

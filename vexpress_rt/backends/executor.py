@@ -1,0 +1,142 @@
+"""What engines on a GPU share: streams, one block of activation memory, and tensors that stay there between them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import sys
+import threading
+
+import numpy as np
+
+from vexpress_rt import device
+from vexpress_rt.backends import Array
+from vexpress_rt.errors import BackendError
+
+_log = logging.getLogger("vexpress_rt")
+_serials = itertools.count(1)
+_BFLOAT16 = "bfloat16"  # unknown to NumPy: two bytes an element that never become an array
+
+
+def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Bytes of a contiguous tensor; dtype: NumPy's name, or bfloat16."""
+    return math.prod(shape) * (2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize)
+
+
+def becomes_array(dtype: str) -> bool:
+    """Whether NumPy has it."""
+    return dtype != _BFLOAT16
+
+
+class Executor:
+    """Runs engines one after another: what enters its `compute` stream is done in order.
+
+    Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
+    them all. Finished outputs leave on the `copies` stream meanwhile. Whoever lets work enter `compute` holds `lock`,
+    and only so long: several threads may run engines, and each waits for its own results alone.
+
+    Close it after its engines. Raises BackendMissingError without cuda-python, BackendError without a GPU.
+    """
+
+    def __init__(self) -> None:
+        device.check()
+        self.lock = threading.RLock()
+        self.compute = device.Stream()
+        self.copies = device.Stream()
+        self.generation = 0  # of the block: what was set up with another one is to be set up anew
+        self._block: device.Buffer | None = None
+
+    def reserve(self, size: int, purpose: str) -> device.Buffer:
+        """The block, of at least `size` bytes; `lock` is held.
+
+        A larger one replaces it once what has entered is done. The old one goes first, so that both need not fit.
+        Raises BackendError when there is no room; whoever needs less can still run then.
+        """
+        if self._block is None or self._block.bytes < size:
+            self.compute.synchronize()
+            self._drop_block()
+            self._block = device.allocate(size, purpose)
+        return self._block
+
+    def settle(self) -> None:
+        """Wait until everything that entered is done, whatever came of it."""
+        for stream in (self.compute, self.copies):
+            try:
+                stream.synchronize()
+            except BackendError as error:
+                _log.debug("%s", error)
+
+    def close(self) -> None:
+        """Free the block and the streams; tensors that engines gave stay. Closing twice is allowed."""
+        with self.lock:
+            if self._block is not None:
+                self.settle()
+            self._drop_block()
+            self.compute.close()
+            self.copies.close()
+
+    def _drop_block(self) -> None:
+        block, self._block = self._block, None
+        self.generation += 1
+        if block is not None:
+            block.close()
+
+
+class DeviceTensor:
+    """A `Resident` on the GPU, contiguous.
+
+    buffer: holds it.  ready: passes when it is computed.  serial: no other tensor of this process has the same.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, buffer: device.Buffer, ready: device.Event) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.buffer = buffer
+        self.ready = ready
+        self.serial = next(_serials)
+        self._readers: list[device.Event] = []
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return tensor_bytes(self.shape, self.dtype)
+
+    def read_until(self, event: device.Event) -> None:
+        """Somebody reads it until `event`; `close` waits for that."""
+        self._readers = [reader for reader in self._readers if not reader.done()] + [event]
+
+    def check_open(self) -> None:
+        """Raise BackendError if it was closed."""
+        if self.buffer.pointer == 0:
+            raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
+
+    def host(self) -> Array:
+        """A copy as an array, once it is computed. Raises BackendError, also for bfloat16, which no array can hold."""
+        self.check_open()
+        if not becomes_array(self.dtype):
+            raise BackendError(
+                f"a tensor {self.shape} is {self.dtype}, which NumPy lacks; expected to stay on the GPU: pass it to "
+                "engines as it is, or build the bundle with --precision fp16 or fp32"
+            )
+        with device.Stream() as stream, device.pinned(self.bytes) as host:
+            stream.wait(self.ready)
+            device.copy_out(host.array, self.buffer, stream)
+            stream.synchronize()
+            return host.array.view(self.dtype).reshape(self.shape).copy()
+
+    def close(self) -> None:
+        """Free it, once it is computed and nobody reads it any more. Closing twice is allowed."""
+        if self.buffer.pointer:
+            for event in (self.ready, *self._readers):
+                event.synchronize()
+            self._readers.clear()
+            self.buffer.close()
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return  # the driver takes everything back
+        try:
+            self.close()
+        except BackendError as error:
+            _log.warning("%s", error)
