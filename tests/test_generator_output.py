@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +52,9 @@ def test_the_file_holds_the_frames_and_the_speech(generator: Generator, tmp_path
 def test_the_sound_of_a_video_may_be_the_speech(generator: Generator, tmp_path: Path) -> None:
     talking = tmp_path / "talking.mp4"
     generator.generate(photo(), speech(0.4), output=talking, config=FAST)
-    _, _, samples, rate = read_back(talking)
     video = generator.generate(photo(), talking, output=tmp_path / "out.mp4", config=FAST)
-    assert video.length == math.ceil(Fraction(samples, rate) * 30) >= 12
-    assert len(read_back(tmp_path / "out.mp4")[0]) == video.length
+    assert video.length == 12
+    assert len(read_back(tmp_path / "out.mp4")[0]) == 12
 
 
 def test_seconds_are_told_by_stage_and_sum_up(generator: Generator, tmp_path: Path) -> None:

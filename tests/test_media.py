@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from vexpress_rt.errors import AudioError, VideoError
-from vexpress_rt.media import READERS, open_media, sound_blocks
+from vexpress_rt.media import READERS, _without_padding, open_media, sound_blocks
 
 
 def write_wav(path: Path, count: int = 8000) -> Path:
@@ -72,3 +74,43 @@ def test_samples_in_memory_are_given_in_pieces_of_all_channels() -> None:
     pieces = [block for block, rate in sound_blocks((samples, 8000)) if rate == 8000]
     assert max(piece.shape[1] for piece in pieces) < 100_000
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), samples)
+
+
+@pytest.mark.parametrize("count", [1, 1024, 6400, 16000, 16001])
+def test_padding_at_the_end_of_aac_in_mp4_does_not_count(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "speech.m4a"
+    with av.open(str(path), "w", format="mp4", options={"movie_timescale": "16000"}) as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, count), 0.1, np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert sum(block.shape[1] for block, _ in sound_blocks(path)) == count
+
+
+def blocks(sizes: list[int], seconds: Fraction | None) -> Iterator[tuple[np.ndarray, int, Fraction | None]]:
+    """Blocks of counting numbers at 1000 Hz, from a file that declares `seconds`."""
+    start = 0
+    for size in sizes:
+        yield np.arange(start, start + size, dtype=np.float32)[None], 1000, seconds
+        start += size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds", "count"),
+    [
+        ([1024] * 5, None, 5120),
+        ([1024] * 5, Fraction(5), 5000),
+        ([1024] * 5, Fraction(4), 4000),  # a packet and more of padding
+        ([1024] * 5, Fraction(9), 5120),  # declares more than there is
+        ([1024] * 5, Fraction(3), 5120),  # declares too little: more follows than an encoder ever adds
+        ([5120], Fraction(3), 5120),
+        ([1024] * 100, Fraction(3), 102_400),
+        ([7], Fraction(1, 10_000), 1),
+    ],
+)
+def test_sound_ends_where_the_file_declares_unless_more_than_padding_follows(
+    sizes: list[int], seconds: Fraction | None, count: int
+) -> None:
+    heard = [block[0] for block, _ in _without_padding(blocks(sizes, seconds))]
+    assert all(len(block) for block in heard)
+    np.testing.assert_array_equal(np.concatenate(heard), np.arange(count))

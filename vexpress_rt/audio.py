@@ -29,8 +29,8 @@ def load_audio(source: str | Path | tuple[NDArray[Any], int], rate: int) -> Wave
         with samples (N,) or (channels, N), floating point of full scale 1, or int16, which is divided by 32768.
     rate: Hz of the model, 16000 for the released one.
 
-    Channels are averaged. The duration is that of the decoded samples (what the decoder drops as encoder delay does not
-    count), and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
+    Channels are averaged. The duration is that of the decoded samples (an encoder's delay and padding do not count),
+    and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
     `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels.
 
     Raises AudioError when the file is missing, unreadable or has no sound, when there are no samples or no channels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -28,6 +29,7 @@ READERS = (
 MAX_PIXELS = 8192 * 4320
 MAX_SECONDS = 4 * 3600
 BLOCK = 65536
+LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
 # Full scale of the integer sample formats; 8-bit samples are unsigned around 128.
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 
@@ -69,13 +71,14 @@ def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32,
 
     A file is decoded as it is consumed, so memory does not grow with its length. The sound starts with its first
     sample, wherever the file places it against a picture; gaps between time stamps are not filled. Undecodable packets
-    are passed over at the start and the end (tags, cut files), but not in between.
+    are passed over at the start and the end (tags, cut files), but not in between. What an encoder added to fill its
+    last packet does not count, where the file tells how long the sound really is.
 
     Raises AudioError when a file cannot be read, holds no sound, is damaged in the middle, changes its rate,
     lasts more than `MAX_SECONDS`, or has samples that are NaN or infinite.
     """
     if isinstance(source, Path):
-        yield from _decode_file(source)
+        yield from _without_padding(_decode_file(source))
         return
     samples, rate = source
     channels = samples.reshape(-1, samples.shape[-1])
@@ -83,9 +86,30 @@ def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32,
         yield channels[:, start : start + BLOCK], rate
 
 
-def _decode_file(path: Path) -> Iterator[tuple[Float32, int]]:
+def _without_padding(blocks: Iterator[tuple[Float32, int, Fraction | None]]) -> Iterator[tuple[Float32, int]]:
+    """Blocks of (samples, rate, declared seconds) up to the declared length, if little more than that is there.
+
+    FFmpeg drops an encoder's padding by itself, but for the end of AAC in MP4. A file that goes on for more than
+    padding declares a wrong length, and is taken whole.
+    """
+    done, beyond = 0, list[Float32]()
+    for block, rate, seconds in blocks:
+        before, done = done, done + block.shape[1]
+        end = done if seconds is None else max(1, round(seconds * rate))
+        if 0 < done - end <= LONGEST_PADDING:
+            room = max(0, end - before)
+            beyond.append(block[:, room:])
+            block = block[:, :room]
+        elif beyond:
+            block = np.concatenate([*beyond, block], axis=1)
+            beyond.clear()
+        if block.shape[1]:
+            yield block, rate
+
+
+def _decode_file(path: Path) -> Iterator[tuple[Float32, int, Fraction | None]]:
     rate = done = 0
-    for frame in _decode_frames(path):
+    for frame, seconds in _decode_frames(path):
         rate = rate or frame.sample_rate
         at = f"the audio {path}, {done / rate:.2f} seconds in," if rate else f"the audio {path}"
         if frame.sample_rate != rate or rate < 1:
@@ -97,16 +121,19 @@ def _decode_file(path: Path) -> Iterator[tuple[Float32, int]]:
         if done > MAX_SECONDS * rate:
             raise AudioError(f"the audio {path} lasts more than {MAX_SECONDS / 3600:g} hours: cut it into parts")
         if block.shape[1]:
-            yield block, rate
+            yield block, rate, seconds
 
 
-def _decode_frames(path: Path) -> Iterator[AudioFrame]:
+def _decode_frames(path: Path) -> Iterator[tuple[AudioFrame, Fraction | None]]:
+    """Frames, and how many seconds of sound the file declares, where that can be believed."""
     with open_media(path, "the audio", AudioError) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream) or stream.codec_context is None:
             found = ", ".join(s.type for s in container.streams) or "nothing"
             raise AudioError(f"{path} holds {found} but no sound that can be decoded; expected speech: check the file")
         decoded, failed = False, None
+        declared = stream.duration if "mp4" in container.format.name.split(",") else None
+        seconds = declared * stream.time_base if declared and stream.time_base else None
         for packet in _packets(container, stream, path):
             try:
                 frames = packet.decode()
@@ -123,7 +150,7 @@ def _decode_frames(path: Path) -> Iterator[AudioFrame]:
             decoded, failed = True, None
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
-                yield frame
+                yield frame, seconds
         if not decoded:
             why = f" ({reason(failed)})" if failed else ""
             raise AudioError(f"the audio {path} holds no samples{why}; expected speech: check that it plays")
