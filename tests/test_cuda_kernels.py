@@ -1,0 +1,174 @@
+"""The module of CUDA kernels: what was built, anywhere nvcc is found; what it computes, where a GPU is."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.kernel_cases import (
+    Step,
+    assert_same_bits,
+    check_guided_step,
+    check_median,
+    check_nv12,
+    host_kernels,
+    random_picture,
+)
+from vexpress_rt import device
+from vexpress_rt.native import device_kernels
+from vexpress_rt.native.device_kernels import EXTENSION, Kernels, Memory
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    changed = os.environ | environment
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=changed)
+
+
+# What was built.
+
+
+@pytest.mark.nvcc
+def test_kernels_are_built_where_nvcc_is() -> None:
+    module = importlib.import_module(EXTENSION)
+    assert {name for name, _ in inspect.getmembers(module, callable) if not name.startswith("_")} == {
+        "guided_step",
+        "median_3x3x3",
+        "rgb_to_nv12",
+    }
+
+
+@pytest.mark.nvcc
+def test_importing_the_kernels_loads_no_library_of_cuda() -> None:
+    code = f"import {EXTENSION}; print(open('/proc/self/maps').read())"
+    loaded = set(re.findall(r"/(lib[^/\s]+)$", python(code).stdout, re.MULTILINE))
+    assert any(name.startswith("libc.") for name in loaded)
+    assert not [name for name in loaded if re.match("lib(cuda|nv)", name)]
+
+
+@pytest.mark.nvcc
+@pytest.mark.parametrize("name", ["guided_step", "median_3x3x3", "rgb_to_nv12"])
+def test_gpu_and_cpu_take_the_same_arguments(name: str) -> None:
+    module = importlib.import_module(EXTENSION)
+    assert getattr(module, name).__doc__ == getattr(host_kernels()._module, name).__doc__
+
+
+@pytest.mark.nvcc
+def test_compiled_kernels_round_products_and_sums_one_by_one_as_numpy_does() -> None:
+    spec = importlib.util.find_spec(EXTENSION)
+    assert spec is not None
+    assert spec.origin is not None
+    intermediate = Path(spec.origin).read_bytes()  # holds the text of PTX, in which nvcc has decided what to fuse
+    assert re.search(rb"mul\.rn\.f32\s", intermediate)
+    assert not re.search(rb"\bfma\.\w+(\.ftz)?\.f32\s", intermediate)
+    assert not re.search(rb"(mul|add|sub|div)(\.approx|\.full)?(\.ftz)?\.f32\s", intermediate)
+
+
+@pytest.mark.nvcc
+def test_launch_without_a_gpu_is_a_backend_error_that_names_cudas() -> None:
+    code = """
+from types import SimpleNamespace
+from vexpress_rt.native import device_kernels
+memory = [SimpleNamespace(pointer=4096 * place, bytes=4096) for place in (1, 2)]
+device_kernels.load().rgb_to_nv12(*memory, height=8, width=8, stream=SimpleNamespace(handle=0))
+"""
+    finished = python(code, CUDA_VISIBLE_DEVICES="")
+    assert finished.returncode == 1
+    assert re.search(r"BackendError: CUDA does not launch the kernel rgb_to_nv12: cudaError\w+: ", finished.stderr)
+
+
+# What it computes.
+
+
+class DeviceArena:
+    """Buffers on the GPU, freed at the end."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.stream = device.Stream()
+        stack.callback(self.stream.close)
+
+    def put(self, array: np.ndarray) -> Memory:
+        buffer = device.allocate(array.nbytes)
+        self._stack.callback(buffer.close)
+        with device.pinned(array.nbytes) as host:
+            host.array[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            device.copy_in(buffer, host.array, self.stream)
+            self.stream.synchronize()
+        return buffer
+
+    def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
+        assert isinstance(memory, device.Buffer)
+        with device.pinned(like.nbytes) as host:
+            device.copy_out(host.array, memory, self.stream)
+            self.stream.synchronize()
+            return host.array.copy().view(like.dtype).reshape(like.shape)
+
+
+@pytest.fixture
+def arena() -> Iterator[DeviceArena]:
+    with ExitStack() as stack:
+        yield DeviceArena(stack)
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    return device_kernels.load()
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize(("frames", "values"), [(1, 1), (3, 257), (24, 4 * 64 * 64), (130, 1000)])
+def test_guided_step_on_a_gpu_gives_what_numpy_gives_bit_for_bit(
+    kernels: Kernels, arena: DeviceArena, frames: int, values: int, guided: bool
+) -> None:
+    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided))
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 1), (33, 50), (512, 512), (65536, 2)])
+@pytest.mark.parametrize("levels", [2, 256])
+def test_median_on_a_gpu_gives_what_its_twin_gives(
+    kernels: Kernels, arena: DeviceArena, size: tuple[int, int], levels: int
+) -> None:
+    check_median(kernels, arena, random_picture(3, *size, 3, levels=levels))
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+@pytest.mark.parametrize("size", [(2, 2), (4, 6), (514, 510), (65536, 2)])
+def test_nv12_on_a_gpu_is_what_its_twin_gives(kernels: Kernels, arena: DeviceArena, size: tuple[int, int]) -> None:
+    check_nv12(kernels, arena, random_picture(*size, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+def test_captured_step_does_the_same_when_replayed(kernels: Kernels, arena: DeviceArena) -> None:
+    step = Step.random(frames=4, values=300)
+    step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
+    latents, totals, conditional = (arena.put(a) for a in (step.latents, step.totals, step.conditional))
+    unconditional = None if step.unconditional is None else arena.put(step.unconditional)
+    arena.stream.begin_capture()
+    kernels.guided_step(
+        latents, totals, unconditional, conditional,
+        values=300, shares=step.shares, scale=step.scale, coefficients=step.coefficients, stream=arena.stream,
+    )  # fmt: skip
+    graph = arena.stream.end_capture()
+    assert_same_bits(arena.get(latents, step.latents), step.latents)
+    graph.launch(arena.stream)
+    assert_same_bits(arena.get(latents, step.latents), step.twin()[0])
+    graph.close()
