@@ -51,7 +51,7 @@ def make_videos(folder: Path, bundle: Path) -> list[Path]:
             assert video.path is not None
             say(f"{scene.title}: {video.length} frames in {video.timings['total']:.1f} s")
             made.append(video.path)
-            strips.append(scene_strip(generator, portrait, inputs, scene, video))
+            strips.append(scene_strip(scene, video))
         strips.insert(0, input_strip(portrait, inputs, moments(video.length)))
     sheet = contact_sheet("vexpress_rt demo", "synthetic weights: generated frames are noise", strips)
     sheet.save(folder / "sheet.png")

@@ -10,13 +10,8 @@ import numpy as np
 from demo.inputs import Inputs
 from demo.sheet import Picture, Strip
 from vexpress_rt import GenerationConfig, Generator, Portrait, Video
-from vexpress_rt.backends import onnxruntime
 from vexpress_rt.driving import read_frames
-from vexpress_rt.faces import detect
 from vexpress_rt.keypoints import draw_keypoints
-from vexpress_rt.motion import plan_motion
-from vexpress_rt.records import Face, Float32, UInt8
-from vexpress_rt.specs import FACE_DETECTOR
 
 SIZE = 128  # pixels, height and width
 WINDOW = 14  # frames
@@ -68,12 +63,11 @@ def input_strip(portrait: Portrait, inputs: Inputs, moments: list[int]) -> Strip
     return Strip("Inputs, drawn", "the portrait, the keypoints found in it, and frames of the driving video", columns)
 
 
-def scene_strip(generator: Generator, portrait: Portrait, inputs: Inputs, scene: Scene, video: Video) -> Strip:
+def scene_strip(scene: Scene, video: Video) -> Strip:
     """What the model was shown of the face's place, and what it made, at some moments."""
     assert video.frames is not None
-    points = _points(generator, portrait, inputs, scene, video.length)
     columns: list[list[Picture]] = [
-        [draw_keypoints(points[frame], SIZE, SIZE), video.frames[frame]] for frame in moments(video.length)
+        [draw_keypoints(video.keypoints[frame], SIZE, SIZE), video.frames[frame]] for frame in moments(video.length)
     ]
     note = f"{scene.name}.mp4: keypoints above, generated frames below (noise, for want of trained weights)"
     return Strip(scene.title, note, columns)
@@ -82,16 +76,3 @@ def scene_strip(generator: Generator, portrait: Portrait, inputs: Inputs, scene:
 def moments(length: int) -> list[int]:
     """Frames for the contact sheet, evenly spread."""
     return [round(moment) for moment in np.linspace(0, length - 1, MOMENTS).tolist()]
-
-
-def _points(generator: Generator, portrait: Portrait, inputs: Inputs, scene: Scene, length: int) -> Float32:
-    """The keypoints that the generator made of a scene's source, (length, 3, 2)."""
-    engine = onnxruntime.load(generator.bundle.engine_path(FACE_DETECTOR), None)
-
-    def find_faces(picture: UInt8) -> list[Face]:
-        return detect(engine.run_positional, picture)
-
-    try:
-        return plan_motion(scene.keypoints(inputs), scene.retarget, portrait, length, CONFIG, find_faces).points
-    finally:
-        engine.close()

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
@@ -64,7 +65,15 @@ class FakeGenerator:
         self.work()
         progress("denoise", 2, 2)
         timings = {"denoise": 3.0, "decode": 4.25, "median": 0.01, "total": 7.5}
-        return Video(None, Fraction(30000, 1001), 90, Path(options["output"]), timings, ("keypoints were stretched",))
+        return Video(
+            frames=None,
+            fps=Fraction(30000, 1001),
+            length=90,
+            keypoints=np.zeros((90, 3, 2), np.float32),
+            path=Path(options["output"]),
+            timings=timings,
+            notes=("keypoints were stretched",),
+        )
 
 
 @pytest.fixture
@@ -247,3 +256,11 @@ def test_runs_in_a_thread_which_cannot_handle_signals(fake: FakeGenerator) -> No
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+def test_the_size_of_the_pictures_behind_keypoints_can_be_told(fake: FakeGenerator) -> None:
+    np.save("face.npy", np.ones((2, 3, 2), np.float32))
+    assert main(["generate", *REQUIRED, "--keypoints", "face.npy", "--keypoints-size", "640x480"]) == 0
+    track = fake.calls["generate"]["keypoints"]
+    assert track.size == (480, 640)
+    assert track.points.shape == (2, 3, 2)

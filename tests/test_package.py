@@ -30,6 +30,7 @@ PUBLIC_NAMES = {
     "ImageError",
     "InputError",
     "KeypointError",
+    "KeypointTrack",
     "NoFaceError",
     "OutputError",
     "Portrait",

@@ -28,8 +28,8 @@ from vexpress_rt.errors import (
 )
 
 if TYPE_CHECKING:
-    from vexpress_rt.generator import Generator, Video
-    from vexpress_rt.records import Portrait
+    from vexpress_rt.generator import Generator
+    from vexpress_rt.records import KeypointTrack, Portrait, Video
 
 __version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
 
@@ -47,6 +47,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "KeypointError",
+    "KeypointTrack",
     "NoFaceError",
     "OutputError",
     "Portrait",
@@ -58,8 +59,9 @@ __all__ = [
 
 _LOADED_ON_FIRST_USE = {
     "Generator": "vexpress_rt.generator",
+    "KeypointTrack": "vexpress_rt.records",
     "Portrait": "vexpress_rt.records",
-    "Video": "vexpress_rt.generator",
+    "Video": "vexpress_rt.records",
 }
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +23,8 @@ from vexpress_rt.listing import describe
 from vexpress_rt.terminal import Progress, duration, say
 
 if TYPE_CHECKING:
-    from vexpress_rt.generator import Generator, Video
+    from vexpress_rt.generator import Generator
+    from vexpress_rt.records import KeypointTrack, Video
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
 
@@ -117,10 +119,19 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             prepared = time.perf_counter() - start
             begin("loading engines")
             video = generator.generate(
-                portrait, given.audio, keypoints=given.keypoints, retarget=given.retarget, config=config,
+                portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
                 noise=given.noise, output=given.output, progress=tell,
             )  # fmt: skip
     return "" if given.quiet else _report(video, generator.size, prepared)
+
+
+def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
+    """What `generate` takes: the file, or its points together with the size of their pictures."""
+    if given.keypoints is None or given.keypoints_size is None:
+        return given.keypoints  # type: ignore[no-any-return]
+    from vexpress_rt.keypoints import load_keypoints
+
+    return replace(load_keypoints(given.keypoints), size=given.keypoints_size)
 
 
 def _check_files(given: argparse.Namespace) -> None:

@@ -115,6 +115,10 @@ def _add_files(add: Callable[..., object]) -> None:
         help=".pth, .npy or .npz in pixels of the bundle's picture, or a driving video, in which faces are searched",
     )  # fmt: skip
     add(
+        "--keypoints-size", metavar="WxH", type=_size,
+        help="pixels of the pictures that a file of keypoints was made from (default: the bundle's)",
+    )  # fmt: skip
+    add(
         "--image-keypoints", metavar="X,Y", nargs=3, type=_point,
         help="left eye, right eye and nose in pixels of the photo; nothing is searched then",
     )  # fmt: skip
@@ -158,3 +162,10 @@ def _point(text: str) -> tuple[float, float]:
         return float(x), float(y)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no point; expected X,Y in pixels, such as 203.5,260") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH in pixels, such as 512x512")
+    return int(match[2]), int(match[1])  # (height, width)

@@ -6,8 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from vexpress_rt.frames import decode, median
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
 from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
 from vexpress_rt.noise import choose_noise
-from vexpress_rt.records import Face, Float32, Portrait, UInt8, Waveform
+from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.timings import Stopwatch
@@ -40,28 +39,6 @@ AudioSource = str | Path | tuple[NDArray[Any], int]
 Progress = Callable[[str, int, int], None]
 
 _log = logging.getLogger("vexpress_rt")
-
-
-@dataclass(frozen=True)
-class Video:
-    """What `Generator.generate` made.
-
-    frames: (L, H, W, 3) uint8 RGB, or None if they were written to a file and not kept.
-    fps: frames a second, exact.  length: number of frames, L.  path: the file, or None.
-    timings: seconds by stage, and `total`.  notes: what was decided where the caller left a choice.
-    """
-
-    frames: UInt8 | None = field(repr=False)
-    fps: Fraction
-    length: int
-    path: Path | None
-    timings: dict[str, float]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return float(self.length / self.fps)
 
 
 @dataclass(frozen=True)
@@ -146,7 +123,8 @@ class Generator:
 
         portrait: of `prepare`, or what `prepare` takes.
         audio: a sound file (or a video, whose sound is taken), or (mono float32 samples (N,), rate in Hz).
-        keypoints: .pth, .npy, .npz or an (L, 3, 2) array in pixels of the bundle's picture, or a driving video.
+        keypoints: .pth, .npy, .npz or an (L, 3, 2) array in pixels of the bundle's picture; a `KeypointTrack`, which
+            can say of what size its pictures were; or a driving video.
         retarget: no_retarget, fix_face, offset_retarget or naive_retarget (spec, stage 5); None takes `no_retarget`
             with keypoints and `fix_face` without.
         noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
@@ -183,7 +161,15 @@ class Generator:
         if job.config.median_filter:
             frames = job.watch.each("median", median(frames, threads=self.threads))
         kept = self._collect(job, frames)
-        return Video(kept, job.config.rate, job.length, job.path, job.watch.finish(), motion.notes)
+        return Video(
+            frames=kept,
+            fps=job.config.rate,
+            length=job.length,
+            keypoints=motion.points,
+            path=job.path,
+            timings=job.watch.finish(),
+            notes=motion.notes,
+        )
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""

@@ -159,3 +159,28 @@ class Portrait:
             raise ImageError(
                 f"a portrait of shape {self.image.shape} and dtype {self.image.dtype}; expected (H, W, 3) uint8 RGB"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What `Generator.generate` made.
+
+    frames: (L, H, W, 3) uint8 RGB, or None if they were written to a file and not kept.
+    fps: frames a second, exact.  length: number of frames, L.
+    keypoints: (L, 3, 2) float32, where the face was asked to be, in pixels of the video (left eye, right eye, nose).
+    path: the file, or None.
+    timings: seconds by stage, and `total`.  notes: what was decided where the caller left a choice.
+    """
+
+    frames: UInt8 | None = field(repr=False)
+    fps: Fraction
+    length: int
+    keypoints: Float32 = field(repr=False)
+    path: Path | None
+    timings: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return float(self.length / self.fps)
