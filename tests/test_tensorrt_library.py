@@ -1,0 +1,231 @@
+"""What differs between TensorRT and TensorRT for RTX, and between their versions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vexpress_rt.backends.tensorrt_library import Library, available, load, readable
+from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    return load("tensorrt-rtx")
+
+
+def stand_in(version: str) -> ModuleType:
+    """A module with no more of TensorRT than it takes to be loaded."""
+    module = ModuleType("tensorrt")
+    module.__dict__.update(__version__=version, ILogger=type("ILogger", (), {"Severity": SimpleNamespace(VERBOSE=4)}))
+    return module
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in("11.4.0.12"))
+    return load("tensorrt")
+
+
+def test_the_installed_library_is_loaded_once_and_says_what_it_can(rtx: Library) -> None:
+    assert available("tensorrt-rtx")
+    assert load("tensorrt-rtx") is rtx
+    assert rtx.name == f"TensorRT for RTX {rtx.module.__version__}"
+    assert rtx.builds_without_gpu
+    assert rtx.has_attention
+    assert not rtx.has_timing_cache
+
+
+def test_the_library_for_data_centres_builds_on_a_gpu_and_keeps_timings(tensorrt: Library) -> None:
+    assert tensorrt.name == "TensorRT 11.4.0.12"
+    assert not tensorrt.builds_without_gpu
+    assert tensorrt.has_timing_cache
+
+
+@pytest.mark.parametrize(("target", "module"), [("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")])
+def test_a_missing_library_is_an_error_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, target: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendMissingError, match=rf"pip install 'vexpress-rt\[{target}\]'"):
+        load(target)
+    assert not available(target)
+
+
+@pytest.mark.parametrize("version", ["10.12.0.36", "9.3", "dev"])
+def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in(version))
+    with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.13"):
+        load("tensorrt")
+    assert not available("tensorrt")
+
+
+def test_another_target_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'onnxruntime' is no TensorRT library; expected tensorrt or tensorrt-rtx"):
+        load("onnxruntime")
+
+
+def test_data_types_have_the_names_of_the_specifications(rtx: Library) -> None:
+    kinds = rtx.module.DataType
+    named = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT64": "int64"}
+    assert {name: rtx.dtype_name(getattr(kinds, name)) for name in named} == named
+    assert rtx.dtype_name(kinds.FP8) == "FP8"
+
+
+def test_engines_of_tensorrt_for_rtx_are_always_portable(rtx: Library, tensorrt: Library) -> None:
+    assert rtx.is_portable(hardware_compatible=False)
+    assert tensorrt.is_portable(hardware_compatible=True)
+    assert not tensorrt.is_portable(hardware_compatible=False)
+
+
+class Config:
+    """A configuration that notes what is set in it."""
+
+    def __init__(self) -> None:
+        self.capabilities: list[str] = []
+
+    def set_compute_capability(self, capability: Any, index: int) -> None:
+        assert index == len(self.capabilities)
+        self.capabilities.append(capability.name)
+
+
+def test_compute_capabilities_reach_tensorrt_for_rtx(rtx: Library) -> None:
+    config = Config()
+    rtx.set_hardware(config, hardware_compatible=True, capabilities=("8.9", "12.0"))
+    assert config.capabilities == ["SM89", "SM120"]
+    assert vars(config)["num_compute_capabilities"] == 2
+    assert "hardware_compatibility_level" not in vars(config)  # which it would warn about
+
+
+def test_unknown_compute_capabilities_are_refused_with_those_that_there_are(rtx: Library) -> None:
+    with pytest.raises(ConfigError, match=r"cannot build for compute capability 9\.0; expected some of .*8\.9, 12\.0"):
+        rtx.set_hardware(Config(), hardware_compatible=False, capabilities=("8.9", "9.0"))
+
+
+def test_compute_capabilities_are_not_for_tensorrt(tensorrt: Library) -> None:
+    with pytest.raises(ConfigError, match=r"compute capabilities \(8\.9\) are for the target tensorrt-rtx"):
+        tensorrt.set_hardware(Config(), hardware_compatible=False, capabilities=("8.9",))
+
+
+def test_warnings_go_to_logging(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
+    with rtx.collect() as messages:
+        rtx.logger.log(rtx.module.ILogger.Severity.WARNING, "weights\nwere lost")
+    assert caplog.messages == ["TensorRT for RTX: weights were lost"]
+    assert caplog.records[0].levelno == logging.WARNING
+    assert messages.errors == []
+
+
+def test_errors_are_collected_and_lack_what_only_follows_from_the_lack_of_a_gpu(
+    rtx: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        for text in ("too large", "too large", "In catchCudaError (cudaError 35)", "too small"):
+            rtx.logger.log(rtx.module.ILogger.Severity.ERROR, text)
+        raise BackendError(messages.text())
+
+    with pytest.raises(BackendError, match=r"^too large; too small$"), rtx.collect() as messages:
+        fail()
+    assert caplog.messages == []
+
+
+def test_errors_that_led_to_nothing_end_as_a_warning(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
+    with rtx.collect():
+        rtx.logger.log(rtx.module.ILogger.Severity.ERROR, "no such cache")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "TensorRT for RTX: no such cache")
+    ]
+
+
+def test_errors_that_nobody_collects_are_logged(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
+    rtx.logger.log(rtx.module.ILogger.Severity.INTERNAL_ERROR, "out of order")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "TensorRT for RTX: out of order")
+    ]
+
+
+def test_the_memory_of_activations_is_read_from_what_tensorrt_says(rtx: Library) -> None:
+    with rtx.collect() as messages:
+        assert messages.activation_bytes is None
+        rtx.logger.log(rtx.module.ILogger.Severity.INFO, "Total Activation Memory: 8263680 bytes")
+    assert messages.activation_bytes == 8263680
+
+
+def test_messages_become_one_line_of_bounded_length() -> None:
+    assert readable("Invalid Node - a\n  wrong types\n[catchCudaError] no driver\n") == "Invalid Node - a wrong types"
+    assert readable("[catchCudaError] no driver") == "[catchCudaError] no driver"
+    assert len(readable("x" * 5000)) == 1000
+
+
+def test_polygraphy_works_with_the_library_that_asks_for_it(rtx: Library, capfd: pytest.CaptureFixture[str]) -> None:
+    before = dict(os.environ)
+    with rtx.polygraphy() as polygraphy:
+        builder, network = polygraphy.create_network(strongly_typed=True)
+    assert isinstance(builder, rtx.module.Builder)
+    assert builder.logger is rtx.logger
+    assert network.get_flag(rtx.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert dict(os.environ) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_polygraphy_serves_one_library_a_process(rtx: Library, tensorrt: Library) -> None:
+    with rtx.polygraphy():
+        pass
+    with (
+        pytest.raises(
+            BackendError, match="already works with TensorRT for RTX: build engines for tensorrt in a process"
+        ),
+        tensorrt.polygraphy(),
+    ):
+        pass
+
+
+def test_without_polygraphy_the_extra_is_named(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    with (
+        pytest.raises(BackendMissingError, match=r"Polygraphy.*pip install 'vexpress-rt\[tensorrt-rtx\]'"),
+        rtx.polygraphy(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "kept"),
+    [
+        (None, [""], b"+"),
+        (b"timings", ["timings"], b"timings+"),
+        (b"foreign", ["foreign", ""], b"+"),
+        (b"damaged", [""], b"+"),
+    ],
+    ids=["none yet", "of an earlier build", "of another GPU", "damaged"],
+)
+def test_tensorrt_10_builds_by_the_same_code_with_timings_and_hardware_compatibility(
+    tmp_path: Path, found: bytes | None, given: list[str], kept: bytes
+) -> None:
+    cache = tmp_path / "timings"
+    if found is not None:
+        cache.write_bytes(found)
+    arguments = [tmp_path / "relu.onnx", tmp_path / "relu.engine", cache]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.tensorrt_stand_in", *arguments],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["name"] == "TensorRT 10.13.3.9"
+    assert record["needs_gpu"]
+    assert record["strongly_typed"]
+    assert record["hardware"] == "AMPERE_PLUS"
+    assert record["caches"] == given
+    assert cache.read_bytes() == kept
+    assert (tmp_path / "relu.engine").stat().st_size == record["bytes"]
+    assert ("begins anew" in done.stderr) == (found in (b"foreign", b"damaged"))
