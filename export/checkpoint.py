@@ -149,8 +149,8 @@ class Checkpoint:
         """The shape of a tensor that decides about the size of its network."""
         tensors = self._read(self.files(name)[0])
         if key not in tensors or tensors[key].dim() != dims:
-            found = f"{key} with {tensors[key].dim()} dims" if key in tensors else f"no {key}"
-            raise CheckpointError(f"{self._source(name)} is no {name}: it has {found}, expected {dims} dims")
+            found = f"{tensors[key].dim()} dims" if key in tensors else "none"
+            raise CheckpointError(f"{self._source(name)} is no {name}: expected a {key} of {dims} dims, found {found}")
         return tuple(tensors[key].shape)
 
     def _audio_projection(self, own: dict[str, int]) -> AudioProjectionConfig:

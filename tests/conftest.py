@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,18 +79,29 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
     )
 
 
+def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
+    """The synthetic checkpoint of a golden set's settings, written anew if the code that writes it has changed."""
+    from export import detector, fingerprint, presets, synthetic
+
+    sources = [Path(module.__file__ or "").read_bytes() for module in (detector, presets, synthetic)]
+    stamp, current = folder.with_suffix(".stamp"), fingerprint.combine(*sources, settings_, fingerprint.of_code())
+    if folder.exists() and stamp.exists() and stamp.read_text() == current:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    presets.write_checkpoint(folder, architecture(settings_), settings_["seed"])
+    stamp.write_text(current)
+
+
 def load_golden(name: str) -> GoldenSet:
     """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
     from export.assembly import BuildOptions
     from export.build import build
-    from export.presets import write_checkpoint
     from vexpress_rt.specs import VideoShape
 
     values = json.loads((GOLDEN / f"{name}.json").read_text())
     checkpoint, bundle = CACHE / f"{name}-weights", CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
-    if not checkpoint.exists():
-        write_checkpoint(checkpoint, architecture(values), values["seed"])
+    write_cached(checkpoint, values)
     shape = VideoShape(values["height"], values["width"], values["context_frames"])
     build(checkpoint, bundle, BuildOptions(shape, allow_odd_sizes=bool(values["width"] % 64)))
     with np.load(GOLDEN / f"{name}.npz") as file:
