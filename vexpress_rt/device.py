@@ -287,7 +287,7 @@ def _library() -> Any:
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendMissingError(
                 f"cuda-python, which talks to the GPU, cannot be imported ({error}): "
-                "install it with `pip install vexpress-rt[cuda]`"
+                "install it with `pip install 'vexpress-rt[cuda]'`"
             ) from error
         _runtime = runtime
     return _runtime
