@@ -149,6 +149,7 @@ def test_each_mode_draws_the_face_where_it_puts_it(generator: Generator, backend
     video = generator.generate(portrait, speech(8 / 30), keypoints=track(8), retarget=mode, config=FAST)
     assert video.length == 8
     expected = retarget(track(8), portrait.keypoints, mode)
+    np.testing.assert_array_equal(video.keypoints, expected)
     np.testing.assert_array_equal(drawings(backend), [draw_keypoints(points, 64, 64) for points in expected])
 
 
