@@ -142,11 +142,13 @@ class Assembly:
         """Whether the previous bundle has this engine, undamaged and of the same fingerprint."""
         if self.previous is None or not self.previous.has(name):
             return False
+        if self.previous.manifest.engines[name].fingerprint != self.fingerprint(name):
+            return False
         try:
-            self.previous.engine_path(name)
+            self.previous.engine_path(name)  # compares sizes and hashes
         except BundleError:
             return False
-        return self.previous.manifest.engines[name].fingerprint == self.fingerprint(name)
+        return True
 
     def take_over(self, name: str) -> None:
         """Take an unchanged engine from the previous bundle."""

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -20,13 +20,10 @@ from torch.nn.utils import parametrize
 
 from export import architecture as arch
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
-from export.models.audio_projection import AudioProjection
 from export.models.config import AudioProjectionConfig, GuiderConfig
-from export.models.denoising_unet import DenoisingUNet
-from export.models.guider import Guider
 from export.models.layers import to_precision
-from export.models.reference_net import ReferenceNet, is_unused
-from export.models.vae import VaeDecoder, VaeEncoder
+from export.models.reference_net import is_unused
+from export.networks import empty
 from export.tensors import brief, find_file, load_strict, read_tensors
 from vexpress_rt.bundle import sha256_file
 from vexpress_rt.errors import VExpressError
@@ -72,21 +69,19 @@ class Checkpoint:
 
     def network(self, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A network with its weights; its matrices in `dtype` (the audio encoder always in float32)."""
+        module = empty(name, self.architecture)
         if name == "audio_encoder":
-            return self._audio_encoder()
-        a = self.architecture
-        make: dict[str, Callable[[], nn.Module]] = {
-            "reference_net": lambda: ReferenceNet(a.unet),
-            "denoising_unet": lambda: DenoisingUNet(a.unet),
-            "v_kps_guider": lambda: Guider(a.guider),
-            "audio_projection": lambda: AudioProjection(a.audio_projection),
-            "vae_encoder": lambda: VaeEncoder(a.vae),
-            "vae_decoder": lambda: VaeDecoder(a.vae),
-        }
-        with torch.device("meta"):
-            module = to_precision(make[name](), dtype)
-        unused = (key for key in module.state_dict() if name == "reference_net" and is_unused(key, a.unet))
-        self._load(module, name, frozenset(unused))
+            module.masked_spec_embed = None  # used in training alone
+        else:
+            module = to_precision(module, dtype)
+        unused = frozenset[str]()
+        if name == "reference_net":
+            unused = frozenset(key for key in module.state_dict() if is_unused(key, self.architecture.unet))
+        load_strict(module, self.tensors(name), self._source(name), unused)
+        self._tensors.clear()  # unmaps the files: at full size their pages are several GB
+        if name == "audio_encoder":
+            with torch.no_grad():
+                parametrize.remove_parametrizations(module.encoder.pos_conv_embed.conv, "weight")
         return module
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
@@ -141,10 +136,6 @@ class Checkpoint:
             self._tensors[path] = read_tensors(path)
         return self._tensors[path]
 
-    def _load(self, module: nn.Module, name: str, optional: frozenset[str] = frozenset()) -> None:
-        load_strict(module.eval(), self.tensors(name), self._source(name), optional)
-        self._tensors.clear()  # unmaps the files: at full size their pages are several GB
-
     def _shape(self, name: str, key: str, dims: int) -> tuple[int, ...]:
         """The shape of a tensor that decides about the size of its network."""
         tensors = self._read(self.files(name)[0])
@@ -167,23 +158,6 @@ class Checkpoint:
         keys = ["conv_in.weight", *(f"blocks.{i}.weight" for i in sorted(blocks) if i % 2), "conv_out.weight"]
         *widths, output = (self._shape("v_kps_guider", key, 4)[0] for key in keys)
         return GuiderConfig(channels=tuple(widths), output=output)
-
-    def _audio_encoder(self) -> nn.Module:
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-        path = self.folder / arch.AUDIO_CONFIG
-        try:
-            # The attention that has a lowering, whatever the file asks for.
-            config = Wav2Vec2Config(**(self.architecture.wav2vec2 | {"attn_implementation": "sdpa"}))
-            with torch.device("meta"):
-                module = Wav2Vec2Model(config)
-        except Exception as error:  # transformers checks by whatever it tries, and raises what comes of it
-            raise CheckpointError(f"{path} is refused by transformers: {type(error).__name__}: {error}") from error
-        module.masked_spec_embed = None  # used in training alone
-        self._load(module, "audio_encoder")
-        with torch.no_grad():
-            parametrize.remove_parametrizations(module.encoder.pos_conv_embed.conv, "weight")
-        return module
 
 
 def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], source: str) -> dict[str, Tensor]:

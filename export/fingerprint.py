@@ -8,7 +8,18 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-SOURCES = ("architecture", "checkpoint", "engines", "graph", "low*", "models/*", "tensors", "to_onnx", "trace")
+SOURCES = (
+    "architecture",
+    "checkpoint",
+    "engines",
+    "graph",
+    "low*",
+    "models/*",
+    "networks",
+    "tensors",
+    "to_onnx",
+    "trace",
+)
 
 
 def combine(*parts: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from export import architecture as arch
 from export.architecture import Architecture
 from export.checkpoint import DETECTOR
 from export.detector import synthetic_detector
 from export.errors import CheckpointError
-from export.models.audio_projection import AudioProjection
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
-from export.models.denoising_unet import DenoisingUNet, sinusoidal_positions
-from export.models.guider import Guider
-from export.models.reference_net import ReferenceNet
-from export.models.vae import VaeDecoder, VaeEncoder
+from export.models.denoising_unet import sinusoidal_positions
+from export.networks import empty
 from export.staging import staged
 from export.synthetic import synthetic_tensor
 
@@ -47,6 +44,21 @@ FULL = Architecture(
 PRESETS = {"tiny": TINY, "full": FULL}
 
 
+Shapes = dict[str, tuple[int, ...]]
+
+# File in the official layout -> its component, and whether it holds that one's motion modules (None: there are none).
+FILES: dict[str, tuple[str, bool | None]] = {
+    "v-express/reference_net.bin": ("reference_net", None),
+    "v-express/denoising_unet.bin": ("denoising_unet", False),
+    "v-express/motion_module.bin": ("denoising_unet", True),
+    "v-express/v_kps_guider.bin": ("v_kps_guider", None),
+    "v-express/audio_projection.bin": ("audio_projection", None),
+    "sd-vae-ft-mse/diffusion_pytorch_model.safetensors": ("vae", None),
+    "wav2vec2-base-960h/pytorch_model.bin": ("audio_encoder", None),
+}
+PARTS = {"vae": ("vae_encoder", "vae_decoder")}  # networks of a component, where they are not of its name
+
+
 def write_checkpoint(
     folder: Path, architecture: Architecture, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> None:
@@ -59,52 +71,21 @@ def write_checkpoint(
     architecture.check()
     with staged(folder) as (aside, commit):
         _write_configs(aside, architecture)
-        for component, path, shapes in _files(architecture):
+        for path, (component, motion) in FILES.items():
             progress(f"{component:16} -> {path}")
+            shapes = component_shapes(architecture, component)
+            if motion is not None:
+                shapes = {key: shape for key, shape in shapes.items() if ("motion_modules" in key) == motion}
             _write_tensors(aside / path, _tensors(seed, component, shapes))
         (aside / DETECTOR).parent.mkdir(parents=True)
         synthetic_detector(aside / DETECTOR)
         commit()
 
 
-def _modules(architecture: Architecture) -> dict[str, list[nn.Module]]:
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    a = architecture
-    with torch.device("meta"):
-        return {
-            "reference_net": [ReferenceNet(a.unet)],
-            "denoising_unet": [DenoisingUNet(a.unet)],
-            "v_kps_guider": [Guider(a.guider)],
-            "audio_projection": [AudioProjection(a.audio_projection)],
-            "vae": [VaeEncoder(a.vae), VaeDecoder(a.vae)],
-            "audio_encoder": [Wav2Vec2Model(Wav2Vec2Config(**a.wav2vec2))],
-        }
-
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _files(architecture: Architecture) -> Iterable[tuple[str, str, Shapes]]:
-    """Component, file in the official layout, and the tensors that belong there."""
-    paths = {
-        "v_kps_guider": "v-express/v_kps_guider.bin",
-        "audio_projection": "v-express/audio_projection.bin",
-        "reference_net": "v-express/reference_net.bin",
-        "vae": "sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
-        "audio_encoder": "wav2vec2-base-960h/pytorch_model.bin",
-    }
-    for component, modules in _modules(architecture).items():
-        shapes = {k: tuple(v.shape) for module in modules for k, v in module.state_dict().items()}
-        if component != "denoising_unet":
-            yield component, paths[component], shapes
-            continue
-        for half, motion in (("denoising_unet", False), ("motion_module", True)):
-            yield (
-                component,
-                f"v-express/{half}.bin",
-                {k: s for k, s in shapes.items() if ("motion_modules" in k) == motion},
-            )
+def component_shapes(architecture: Architecture, component: str) -> Shapes:
+    """Names and shapes of all tensors of a component."""
+    modules = [empty(name, architecture) for name in PARTS.get(component, (component,))]
+    return {key: tuple(value.shape) for module in modules for key, value in module.state_dict().items()}
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
