@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from vexpress_rt.errors import ConfigError
 
+MIN_FPS, MAX_FPS = 1, 240  # of the videos made, and of those whose motion is followed
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
@@ -50,8 +51,10 @@ def exact_rate(value: object) -> Fraction:
         rate = Fraction(value) if isinstance(value, (Rational, float, str)) and not isinstance(value, bool) else None
     except (ValueError, ZeroDivisionError, OverflowError):
         rate = None
-    if rate is None or not 1 <= rate <= 240:
-        raise ConfigError(f"fps is {value!r}; expected frames a second between 1 and 240, as a number or a fraction")
+    if rate is None or not MIN_FPS <= rate <= MAX_FPS:
+        raise ConfigError(
+            f"fps is {value!r}; expected frames a second between {MIN_FPS} and {MAX_FPS}, as a number or a fraction"
+        )
     broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)  # 23.976, 29.97, 59.94
     if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 1000):
         return broadcast

@@ -14,12 +14,11 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vexpress_rt.config import MAX_FPS, MIN_FPS
 from vexpress_rt.errors import VideoError
 from vexpress_rt.media import MAX_PIXELS, MAX_SECONDS, open_media, reason
 from vexpress_rt.records import UInt8
 
-MAX_FPS = 240
-MIN_FPS = 1
 DEFAULT_FPS = Fraction(25)  # for a file that does not tell, such as one of a single frame
 
 
