@@ -32,7 +32,7 @@ def without(enumeration: Any, start: str) -> SimpleNamespace:
     return SimpleNamespace(**members, __members__=members)
 
 
-def install() -> None:
+def install(*, with_gpu: bool = True) -> None:
     """Put the stand-in where `import tensorrt` finds it."""
     import tensorrt_rtx as real
 
@@ -67,6 +67,9 @@ def install() -> None:
 
     class Builder:
         def __init__(self, logger: Any) -> None:
+            if not with_gpu:
+                logger.log(real.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self.builder = real.Builder(logger)
 
         def __getattr__(self, name: str) -> Any:
@@ -95,9 +98,9 @@ def install() -> None:
     sys.modules["tensorrt"] = module
 
 
-def main(onnx: str, output: str, cache: str) -> None:
+def main(onnx: str, output: str, cache: str, gpu: str) -> None:
     """Build as for the target tensorrt, and print what was recorded, and the library's properties, as JSON."""
-    install()
+    install(with_gpu=gpu == "gpu")
     from tests.onnx_graphs import FLOAT, node, save
     from vexpress_rt.backends.tensorrt_builder import build_engine
     from vexpress_rt.backends.tensorrt_library import load

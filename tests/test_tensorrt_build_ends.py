@@ -63,6 +63,19 @@ def test_what_a_progress_display_raises_ends_the_build_and_leaves_the_old_engine
     assert output.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("when", [0.8, 1.0])
+def test_what_a_progress_display_raises_is_not_lost_when_there_is_nothing_left_to_end(
+    graph: Path, output: Path, library: Library, when: float
+) -> None:
+    def stop(done: float) -> None:
+        if done >= when:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(graph, save_relu(graph), output, library, progress=stop)
+    assert not output.exists()
+
+
 def test_a_signal_ends_the_build_and_leaves_nothing(graph: Path, output: Path, library: Library) -> None:
     def interrupt(done: float) -> None:
         calls.append(done)

@@ -198,6 +198,12 @@ def test_without_polygraphy_the_extra_is_named(rtx: Library, monkeypatch: pytest
         pass
 
 
+def build_with_tensorrt_10(folder: Path, cache: Path, gpu: str = "gpu") -> subprocess.CompletedProcess[str]:
+    arguments = [folder / "relu.onnx", folder / "relu.engine", cache, gpu]
+    command = [sys.executable, "-W", "error", "-m", "tests.tensorrt_stand_in", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
 @pytest.mark.parametrize(
     ("found", "given", "kept"),
     [
@@ -214,18 +220,27 @@ def test_tensorrt_10_builds_by_the_same_code_with_timings_and_hardware_compatibi
     cache = tmp_path / "timings"
     if found is not None:
         cache.write_bytes(found)
-    arguments = [tmp_path / "relu.onnx", tmp_path / "relu.engine", cache]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.tensorrt_stand_in", *arguments],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+    done = build_with_tensorrt_10(tmp_path, cache)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["name"] == "TensorRT 10.13.3.9"
-    assert record["needs_gpu"]
-    assert record["strongly_typed"]
-    assert record["hardware"] == "AMPERE_PLUS"
-    assert record["caches"] == given
+    size = (tmp_path / "relu.engine").stat().st_size
+    assert record == {
+        "name": "TensorRT 10.13.3.9", "needs_gpu": True, "strongly_typed": True, "hardware": "AMPERE_PLUS",
+        "caches": given, "bytes": size,
+    }  # fmt: skip
     assert cache.read_bytes() == kept
-    assert (tmp_path / "relu.engine").stat().st_size == record["bytes"]
     assert ("begins anew" in done.stderr) == (found in (b"foreign", b"damaged"))
+
+
+def test_an_engine_is_built_also_where_timings_cannot_be_kept(tmp_path: Path) -> None:
+    done = build_with_tensorrt_10(tmp_path, tmp_path / "none" / "timings")
+    assert done.returncode == 0, done.stderr
+    assert "timings cannot be written" in done.stderr
+    assert (tmp_path / "relu.engine").exists()
+
+
+def test_without_a_gpu_tensorrt_10_says_that_it_wants_one(tmp_path: Path) -> None:
+    done = build_with_tensorrt_10(tmp_path, tmp_path / "timings", gpu="none")
+    assert "cannot build engine relu: CUDA initialization failure with error: 35: update TensorRT" in done.stderr
+    assert "it builds only where there is a working NVIDIA GPU" in done.stderr
+    assert not (tmp_path / "relu.engine").exists()

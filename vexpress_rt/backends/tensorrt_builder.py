@@ -83,13 +83,15 @@ class _Build:
         with signals_deferred() as stopped, self._library.polygraphy() as polygraphy:
             monitor = _make_monitor(self._library.module, self._progress, stopped)
             try:
-                return self._run(polygraphy, monitor)
+                engine = self._run(polygraphy, monitor)
             except VExpressError:
                 raise
             except Exception as error:  # Polygraphy's and pybind11's, without a common base
-                if monitor.failure is not None:
-                    raise monitor.failure from None
-                raise self._failed(messages.text() or readable(str(error))) from error
+                if monitor.failure is None:
+                    raise self._failed(messages.text() or readable(str(error))) from error
+            if monitor.failure is not None:
+                raise monitor.failure
+            return engine
 
     def _run(self, polygraphy: Any, monitor: Any) -> Any:
         builder, network = polygraphy.create_network(strongly_typed=True)
@@ -103,8 +105,7 @@ class _Build:
             polygraphy.set_decomposable_attentions((builder, network, parser))
         engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
         self._save_timings(config)
-        if self._progress is not None:
-            self._progress(1.0)
+        monitor.tell(1.0)
         return engine
 
     def _configure(self, builder: Any) -> Any:
@@ -233,7 +234,7 @@ def _make_monitor(module: Any, progress: Progress | None, stopped: Callable[[], 
             with self._lock:
                 if name in self._phases:
                     self._phases[name][2] = step + 1
-                self._tell(self._fraction(name))
+                self.tell(self._fraction(name))
             return self.failure is None and not stopped()
 
         def phase_finish(self, name: str) -> None:
@@ -247,7 +248,7 @@ def _make_monitor(module: Any, progress: Progress | None, stopped: Callable[[], 
                 fraction = min(1.0, (done + fraction) / steps)
             return fraction
 
-        def _tell(self, fraction: float) -> None:
+        def tell(self, fraction: float) -> None:
             if progress is None or self.failure is not None or fraction < self._told + 0.01:
                 return
             self._told = fraction
