@@ -226,7 +226,9 @@ class FakeCuda:
     # Graphs
 
     def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
-        with self._call("cudaStreamBeginCapture"):
+        with self._call("cudaStreamBeginCapture") as error:
+            if error:
+                return (error,)
             assert mode == self.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
             queue = self.machine.queue(stream)
             assert queue.captured is None

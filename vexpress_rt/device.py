@@ -54,20 +54,14 @@ def memory() -> tuple[int, int]:
     return int(free), int(total)
 
 
-class _Owned:
-    """Something that CUDA holds for us until `close`, the end of a `with` block, or until Python drops it."""
+class Closable:
+    """Something to be closed: by `close`, at the end of a `with` block, or at the latest when Python drops it."""
 
-    _object: Any = None
-    _free = ""
-
-    def __init__(self, held: Any) -> None:
-        self._object = held
+    _open = False  # set once there is something to close
 
     def close(self) -> None:
-        """Give it back. Closing twice is allowed."""
-        held, self._object = self._object, None
-        if held is not None:
-            _call(self._free, held)
+        """Free it. Closing twice is allowed."""
+        raise AssertionError(f"{type(self).__name__} has to say how")
 
     def __enter__(self) -> Self:
         return self
@@ -76,12 +70,29 @@ class _Owned:
         self.close()
 
     def __del__(self) -> None:
-        if sys.is_finalizing():
-            return  # the driver takes everything back
+        if not self._open or sys.is_finalizing():  # at the end the driver takes everything back
+            return
         try:
             self.close()
         except BackendError as error:
             _log.warning("%s", error)
+
+
+class _Owned(Closable):
+    """Something that CUDA holds for us."""
+
+    _free = ""
+
+    def __init__(self, held: Any) -> None:
+        self._object = held
+        self._open = True
+
+    def close(self) -> None:
+        """Give it back. Closing twice is allowed."""
+        if self._open:
+            self._open = False
+            held, self._object = self._object, None
+            _call(self._free, held)
 
 
 class Stream(_Owned):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal, Self, overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -103,8 +103,8 @@ class Port:
         return self._pinned.array[: self.bytes]
 
 
-class DeviceEngine(ABC):
-    """An `Engine` on a GPU, and a context manager. Calls from several threads are done one after another.
+class DeviceEngine(device.Closable, ABC):
+    """An `Engine` on a GPU. Calls from several threads are done one after another.
 
     executor: runs it, with others.  owned: whether to close that with the engine.
     """
@@ -117,7 +117,7 @@ class DeviceEngine(ABC):
         self._outputs = {tensor.name: Port(spec.name, tensor) for tensor in spec.outputs}
         self._uploaded: device.Event | None = None
         self._lock = threading.Lock()
-        self._closed = False
+        self._open = True
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -145,7 +145,7 @@ class DeviceEngine(ABC):
         engine can be run again then.
         """
         with self._lock:
-            if self._closed:
+            if not self._open:
                 refuse_closed(self.spec)
             feed = self._check(inputs, resident)
             try:
@@ -154,8 +154,10 @@ class DeviceEngine(ABC):
                 if resident:
                     return {**left, **kept}
                 return {**left, **self._fetch([name for name in self._outputs if name not in left], done)}
-            except BaseException:
+            except BaseException as error:
                 self._executor.settle()  # nothing may still read or write what the next call uses
+                if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):
+                    raise BackendError(f"engine {self.spec.name} failed: {error}") from error
                 raise
 
     def run_positional(self, array: Array) -> list[Array]:
@@ -166,21 +168,16 @@ class DeviceEngine(ABC):
     def close(self) -> None:
         """Free the engine and its memory, but not Residents that it gave. Closing twice is allowed."""
         with self._lock, self._executor.lock:
-            if self._closed:
+            if not self._open:
                 return
-            self._closed = True
+            self._open = False
             self._executor.settle()
             self._release()
             for port in (*self._inputs.values(), *self._outputs.values()):
                 port.close()
+            self._uploaded = None
             if self._owned:
                 self._executor.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _check(self, inputs: Mapping[str, Tensor], resident: bool) -> dict[str, Tensor]:
         name = self.spec.name
@@ -211,12 +208,15 @@ class DeviceEngine(ABC):
             if isinstance(tensor, DeviceTensor):
                 tensor.read_until(self._uploaded)
         left = self._launch()
-        ports = self._outputs.items() if resident else ()
-        buffers = {name: (port, port.keep(compute)) for name, port in ports if name not in left}
+        buffers: dict[str, device.Buffer] = {}  # by name, so that a failure drops none before `run` has settled
+        for name, port in self._outputs.items() if resident else ():
+            if name not in left:
+                buffers[name] = port.keep(compute)
         done = compute.record()
-        kept: dict[str, Tensor] = {
-            name: DeviceTensor(port.shape, port.spec.dtype, buffer, done) for name, (port, buffer) in buffers.items()
-        }
+        kept: dict[str, Tensor] = {}
+        for name, buffer in buffers.items():
+            port = self._outputs[name]
+            kept[name] = DeviceTensor(port.shape, port.spec.dtype, buffer, done)
         return left, kept, done
 
     def _fetch(self, names: list[str], done: device.Event) -> dict[str, Array]:

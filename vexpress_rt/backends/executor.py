@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import sys
 import threading
 
 import numpy as np
@@ -29,7 +28,7 @@ def becomes_array(dtype: str) -> bool:
     return dtype != _BFLOAT16
 
 
-class Executor:
+class Executor(device.Closable):
     """Runs engines one after another: what enters its `compute` stream is done in order.
 
     Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
@@ -46,6 +45,7 @@ class Executor:
         self.copies = device.Stream()
         self.generation = 0  # of the block: what was set up with another one is to be set up anew
         self._block: device.Buffer | None = None
+        self._open = True
 
     def reserve(self, size: int, purpose: str) -> device.Buffer:
         """The block, of at least `size` bytes; `lock` is held.
@@ -70,11 +70,12 @@ class Executor:
     def close(self) -> None:
         """Free the block and the streams; tensors that engines gave stay. Closing twice is allowed."""
         with self.lock:
-            if self._block is not None:
+            if self._open:
+                self._open = False
                 self.settle()
-            self._drop_block()
-            self.compute.close()
-            self.copies.close()
+                self._drop_block()
+                self.compute.close()
+                self.copies.close()
 
     def _drop_block(self) -> None:
         block, self._block = self._block, None
@@ -83,7 +84,7 @@ class Executor:
             block.close()
 
 
-class DeviceTensor:
+class DeviceTensor(device.Closable):
     """A `Resident` on the GPU, contiguous.
 
     buffer: holds it.  ready: passes when it is computed.  serial: no other tensor of this process has the same.
@@ -96,6 +97,7 @@ class DeviceTensor:
         self.ready = ready
         self.serial = next(_serials)
         self._readers: list[device.Event] = []
+        self._open = True
 
     @property
     def bytes(self) -> int:
@@ -108,7 +110,7 @@ class DeviceTensor:
 
     def check_open(self) -> None:
         """Raise BackendError if it was closed."""
-        if self.buffer.pointer == 0:
+        if not self._open:
             raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
 
     def host(self) -> Array:
@@ -127,16 +129,9 @@ class DeviceTensor:
 
     def close(self) -> None:
         """Free it, once it is computed and nobody reads it any more. Closing twice is allowed."""
-        if self.buffer.pointer:
+        if self._open:
+            self._open = False
             for event in (self.ready, *self._readers):
                 event.synchronize()
             self._readers.clear()
             self.buffer.close()
-
-    def __del__(self) -> None:
-        if sys.is_finalizing():
-            return  # the driver takes everything back
-        try:
-            self.close()
-        except BackendError as error:
-            _log.warning("%s", error)

@@ -76,16 +76,16 @@ class OnnxCudaEngine(DeviceEngine):
         self._binding = session.io_binding()
         self._options = library.RunOptions()
         self._checked = checked
-        self._open = [t.name for t in spec.outputs if not checked or None in t.shape]
-        for name in self._open:
+        self._varying = [t.name for t in spec.outputs if not checked or None in t.shape]
+        for name in self._varying:
             del self._outputs[name]
         self._bound: dict[str, tuple[tuple[int, ...], int]] = {}
 
     def set_up(self) -> None:
         """Take memory for what has a fixed size, so that too little shows now. Raises BackendError."""
-        if not self._open:  # our events say when it is done; without this it waits for the whole stream
+        if not self._varying:  # our events say when it is done; without this it waits for the whole stream
             self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        for name in self._open:
+        for name in self._varying:
             self._binding.bind_output(name, "cpu")
         for port in (*self._outputs.values(), *self._inputs.values()):
             if None not in port.spec.shape:
@@ -98,15 +98,15 @@ class OnnxCudaEngine(DeviceEngine):
             if (bound := (port.shape, port.pointer)) != self._bound.get(name):
                 self._binding.bind_input(name, "cuda", 0, _element(port), port.shape, port.pointer)
                 self._bound[name] = bound
-        for name in self._open:  # anew, since it would write into what it made for the call before
+        for name in self._varying:  # anew, since it would write into what it made for the call before
             self._binding.bind_output(name, "cpu")
 
     def _launch(self) -> dict[str, Array]:
         name = self.spec.name
         try:
             self._session.run_with_iobinding(self._binding, self._options)
-            values = dict(zip((*self._open, *self._outputs), self._binding.get_outputs(), strict=True))
-            arrays = {key: values[key].numpy() for key in self._open}
+            values = dict(zip((*self._varying, *self._outputs), self._binding.get_outputs(), strict=True))
+            arrays = {key: values[key].numpy() for key in self._varying}
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             if out_of_memory(error):
                 raise device.out_of_memory(f"engine {name} failed", None, told(error)) from error
