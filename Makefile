@@ -15,7 +15,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt ve
 
 .PHONY: demo test lint format setup clean
 
-demo: setup
+demo: $(VENV)/.export
 	$(BIN)/python -m demo --output out
 
 test: setup
@@ -46,8 +46,13 @@ $(VENV)/.torch: $(VENV)/.created scripts/install_torch.py
 	@$(BIN)/python scripts/install_torch.py $(PIP_TORCH_ARGS)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
-	@echo "Compiling vexpress_rt and installing what it, its tests and its linters need"
+$(VENV)/.export: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
+	@echo "Compiling vexpress_rt and installing what it and the exporter need"
+	@$(PIP) --editable '.[export]'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.export
+	@echo "Installing what the tests and the linters need, TensorRT for RTX among it"
 	@$(PIP) --editable '.[export,test,dev]'
 	@touch $@
 

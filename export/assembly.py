@@ -27,6 +27,8 @@ SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.wei
 # Parameters x positions of a latent x frames: engines that cost more are checked at a smaller size.
 CHECK_BUDGET = 1e12
 
+DETECTOR_INTERFACE = (1, 9)  # inputs and outputs of SCRFD: scores, boxes and keypoints at three strides
+
 Report = Callable[[str], None]
 
 
@@ -99,7 +101,7 @@ class Assembly:
         )
         size = sum((self.folder / file).stat().st_size for file in self.entries[name].files) / 1e6
         self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
-        self.rows.append(self._check(name, self._check_shape(parameters), path, weights))
+        self.rows.append(self._check(name, self._check_shape(spec, parameters), path, weights))
         self.parity[name] = self.rows[-1].error
 
     def _shared_weights(self, name: str) -> WeightsFile | None:
@@ -112,19 +114,22 @@ class Assembly:
         """Compare the exported engine at `path`, or one of the same weights at the smaller size `shape`."""
         spec = engine_specs(self.model, shape, self.options.precision)[name]
         precision = "float32" if name == "audio_encoder" else self.precision
-        label = f"{shape.width}x{shape.height}, {shape.frames} frames"
+        label = _sizes(spec)
         if spec == self.specs[name]:
             return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
         smaller = path.with_suffix(".check.onnx")
         with nullcontext() if weights is None else weights.scratch():
             to_onnx(self.engine(spec, self.precision), smaller, weights)
-            result = check(lambda: self.engine(spec, "float32"), smaller, spec, precision, label)
+            result = check(lambda: self.engine(spec, "float32"), smaller, spec, precision, f"{label} (smaller twin)")
         smaller.unlink()
         return result
 
-    def _check_shape(self, parameters: int) -> VideoShape:
+    def _check_shape(self, spec: EngineSpec, parameters: int) -> VideoShape:
         shape, cell = self.options.shape, self.model.vae_factor
-        if parameters * (shape.height // cell) * (shape.width // cell) * shape.frames <= CHECK_BUDGET:
+        letters = {letter for tensor in (*spec.inputs, *spec.outputs) for letter in tensor.dims}
+        frames = shape.frames if "F" in letters else 1
+        positions = (shape.height // cell) * (shape.width // cell) if letters & {"H", "h"} else 1
+        if parameters * positions * frames <= CHECK_BUDGET:
             return shape
         step = cell * 2 ** (len(self.model.block_out_channels) - 1)
         return VideoShape(min(shape.height, 2 * step), min(shape.width, step), min(shape.frames, 2))
@@ -149,6 +154,11 @@ class Assembly:
         except BundleError:
             return False
         return True
+
+    def is_same(self, names: list[str]) -> bool:
+        """Whether the previous bundle holds exactly these engines and was written by this version."""
+        old = None if self.previous is None else self.previous.manifest
+        return old is not None and set(names) == set(old.engines) and old.package == __version__
 
     def take_over(self, name: str) -> None:
         """Take an unchanged engine from the previous bundle."""
@@ -202,6 +212,11 @@ class Assembly:
         source = self.checkpoint.detector()
         assert source is not None
         inputs, outputs = read_interface(source)
+        if (len(inputs), len(outputs)) != DETECTOR_INTERFACE:
+            raise ExportError(
+                f"{source} has {len(inputs)} inputs and {len(outputs)} outputs; expected 1 and 9, those of SCRFD with "
+                "keypoints: put insightface's det_10g.onnx there"
+            )
         path = self.folder / f"{FACE_DETECTOR}.onnx"
         shutil.copyfile(source, path)
         self.entries[FACE_DETECTOR] = EngineEntry(
@@ -225,3 +240,9 @@ class Assembly:
             files=dict(sorted(self.files.items())),
             parity=self.parity,
         )
+
+
+def _sizes(spec: EngineSpec) -> str:
+    """The sizes of an engine's first input, for the parity table."""
+    first = spec.inputs[0]
+    return f"{first.name} " + "x".join("any" if size is None else str(size) for size in first.shape)

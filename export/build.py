@@ -38,7 +38,7 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         previous = _previous(output, options)
         assembly = Assembly(checkpoint, options, folder, previous, report)
         names, stale = assembly.plan()
-        if previous is not None and not stale and set(names) == set(previous.manifest.engines):
+        if previous is not None and not stale and assembly.is_same(names):
             report(f"{output} is up to date: all {len(names)} engines are unchanged")
             return previous.manifest
         _fill(assembly, names, stale)

@@ -27,8 +27,11 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     Whatever was not put in place is removed, also on Ctrl-C and SIGTERM; what processes left behind that were killed
     is removed first. Raises OutputError where the disk refuses something.
     """
-    output = output.resolve()
-    aside = output.with_name(f".{output.name}{MARK}{secrets.token_hex(4)}")
+    try:
+        output = output.resolve()
+        aside = output.with_name(f".{output.name}{MARK}{secrets.token_hex(4)}")
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; the root folder
+        raise OutputError(f"{output} cannot be a bundle or checkpoint ({error}): choose another folder") from error
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(output)

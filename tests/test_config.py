@@ -8,6 +8,7 @@ import pickle
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +177,17 @@ def test_a_choice_is_refused_with_what_there_is() -> None:
     check_choice("mode", "a", ("a", "b"))
     with pytest.raises(ConfigError, match="mode is 'c'; expected one of a, b"):
         check_choice("mode", "c", ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [np.int64(4), np.uint8(4)])
+def test_numbers_of_numpy_become_pythons(value: Any) -> None:
+    config = GenerationConfig(steps=value, fps=value, guidance_scale=np.float32(2.5), median_filter=np.True_)
+    assert (config.steps, type(config.steps)) == (4, int)
+    assert (config.rate, type(config.rate.numerator)) == (Fraction(4), int)
+    assert (config.guidance_scale, config.median_filter) == (2.5, True)
+
+
+@pytest.mark.parametrize("text", ["1e9999999", "3e1", "1" * 40])
+def test_a_rate_that_could_be_endless_to_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="fps is"):
+        GenerationConfig(fps=text)

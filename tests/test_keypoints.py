@@ -100,7 +100,7 @@ def test_what_is_no_array_of_real_numbers_is_refused(source: Any) -> None:
 def test_points_that_are_not_finite_are_refused_with_their_frame(value: float) -> None:
     points = rising(5).astype(np.float64)
     points[3, 1, 0] = value
-    with pytest.raises(KeypointError, match=r"first of them \[3\]"):
+    with pytest.raises(KeypointError, match=r"first in \[3\]"):
         load_keypoints(points)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import KeypointError
+from vexpress_rt.paths import input_file
 
 Array = NDArray[Any]
 
@@ -47,17 +48,17 @@ _OPCODES = frozenset(
 def read_arrays(path: Path) -> Array | list[Array]:
     """Read the one array, or the list of arrays, that a file holds; its kind is told by its first bytes.
 
-    path: .npy; .npz with one array or one named `keypoints`; .pth or .pt, a `torch.save`d array, tensor, or list
-        of these.
-    Returns arrays of integers or floats of at most 8 bytes, read-only, of at most three dimensions.
+    path: .npy; .npz with one array or one named `keypoints`; .pth or .pt, one `torch.save`d array or tensor, or a list.
+    Returns read-only arrays of integers or floats of at most 8 bytes, of up to three dimensions.
     Raises KeypointError if the file cannot be read, is larger than MAX_FILE_BYTES (also once unpacked), or asks for
     anything but arrays. Nothing that the file says is executed.
     """
+    path = input_file(path, "the keypoints", "a file of arrays", KeypointError)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise KeypointError(f"cannot read the keypoints {path}: {error.strerror or error}: check the path") from error
+        raise KeypointError(f"cannot read the keypoints {path}: {error}: check the permissions") from error
     try:
         _check_size("the file", len(data))
         return _decode(data)

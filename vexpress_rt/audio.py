@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from numbers import Real
@@ -22,7 +23,7 @@ MAX_RATE = 768_000
 MAX_CHANNELS = 64
 
 
-def load_audio(source: str | Path | tuple[NDArray[Any], int], rate: int) -> Waveform:
+def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Waveform:
     """A recording as the model hears it: mono, `rate` Hz, float32.
 
     source: a sound file, or a video whose sound is taken, in any container of `media.READERS`; or (samples, rate in Hz)
@@ -36,7 +37,7 @@ def load_audio(source: str | Path | tuple[NDArray[Any], int], rate: int) -> Wave
     Raises AudioError when the file is missing, unreadable or has no sound, when there are no samples or no channels,
     when samples are NaN or infinite, when the rate is not a whole number in 1..768000, and beyond `media.MAX_SECONDS`.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, os.PathLike)):
         kept: Path | tuple[Float32, int] = Path(source)
     elif isinstance(source, tuple) and len(source) == 2:
         kept = _check_array(*source)
@@ -129,7 +130,7 @@ def _push(resampler: AudioResampler, mono: Float32, rate: int, position: int) ->
 
 
 def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
-    number = isinstance(rate, (Real, np.number)) and not isinstance(rate, bool)
+    number = isinstance(rate, Real) and not isinstance(rate, bool)
     if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
         raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
     if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
@@ -137,10 +138,10 @@ def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
         raise AudioError(f"audio samples of {found}; expected a NumPy array (N,) or (channels, N)")
     if samples.size == 0:
         raise AudioError(f"audio samples of shape {samples.shape}; expected at least one channel and one sample")
-    if samples.ndim == 2 and len(samples) > MAX_CHANNELS:
+    if samples.ndim == 2 and len(samples) > min(MAX_CHANNELS, samples.shape[1]):
         raise AudioError(
-            f"audio samples of shape {samples.shape}; expected (channels, N) with at most {MAX_CHANNELS} channels: "
-            "transpose them"
+            f"audio samples of shape {samples.shape}; expected (channels, N) with at most {MAX_CHANNELS} channels, "
+            "and no more channels than samples: transpose them"
         )
     if samples.shape[-1] > MAX_SECONDS * rate:
         raise AudioError(

@@ -7,6 +7,7 @@ an engine that needs it is first asked for.
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class Bundle:
         self._verified: set[str] = set()
 
     @classmethod
-    def open(cls, folder: str | Path) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
         """The bundle in `folder`, its manifest and the sizes of its files checked.
 
         Raises BundleNotFoundError if there is none, BundleVersionError for another schema, and BundleDamagedError for a

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from fractions import Fraction
-from numbers import Rational, Real
+from numbers import Integral, Real
 from typing import Any, Self
 
 from vexpress_rt.errors import ConfigError
@@ -18,28 +19,37 @@ EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 MAX_THREADS = 1024
 
+# Options that are numbers: the least and the largest value.
+_WHOLE: dict[str, tuple[int, float]] = {
+    "steps": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1), "quality": (0, 51),
+}  # fmt: skip
+_REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
+
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ConfigError unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
-def check_threads(threads: object) -> None:
-    """Raise ConfigError unless `threads` is a number of CPU threads, 1 to MAX_THREADS, or None."""
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise ConfigError(
-            f"threads is {threads!r}; expected a whole number of at least 1 and at most {MAX_THREADS}, "
-            "or None for one a core"
-        )
+def check_threads(threads: object) -> int | None:
+    """`threads` as an int, or None for one a core. Raises ConfigError unless it is a number of 1 to MAX_THREADS."""
+    if threads is None:
+        return None
+    try:
+        return int(_checked("threads", threads, 1, MAX_THREADS, whole=True))
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or None for one a core") from None
 
 
-def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+def _checked(name: str, value: object, low: float, high: float, *, whole: bool = False) -> int | float:
+    """`value` as Python's own int or float, so that NumPy's numbers do as well. Raises ConfigError out of range."""
     kind = "a whole number" if whole else "a number"
-    right_type = isinstance(value, int if whole else Real) and not isinstance(value, bool)
+    right_type = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not right_type or not low <= value <= high:  # type: ignore[operator]
         upper = "" if math.isinf(high) else f" and at most {high}"
         raise ConfigError(f"{name} is {value!r}; expected {kind} of at least {low}{upper}")
+    return int(value) if isinstance(value, Integral) else float(value)  # type: ignore[arg-type]
 
 
 def exact_rate(value: object) -> Fraction:
@@ -47,10 +57,7 @@ def exact_rate(value: object) -> Fraction:
 
     Raises ConfigError outside 1 to 240 frames a second.
     """
-    try:
-        rate = Fraction(value) if isinstance(value, (Rational, float, str)) and not isinstance(value, bool) else None
-    except (ValueError, ZeroDivisionError, OverflowError):
-        rate = None
+    rate = _fraction(value)
     if rate is None or not MIN_FPS <= rate <= MAX_FPS:
         raise ConfigError(
             f"fps is {value!r}; expected frames a second between {MIN_FPS} and {MAX_FPS}, as a number or a fraction"
@@ -59,6 +66,20 @@ def exact_rate(value: object) -> Fraction:
     if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 1000):
         return broadcast
     return rate.limit_denominator(1001)
+
+
+def _fraction(value: object) -> Fraction | None:
+    """A number or its text, exactly; None for what is neither, and for text with an exponent, which could be huge."""
+    try:
+        if isinstance(value, str):
+            return Fraction(value) if re.fullmatch(r"[\d./]{1,20}", value) else None
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return None
+        if isinstance(value, Integral):
+            return Fraction(int(value))
+        return value if isinstance(value, Fraction) else Fraction(float(value))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +124,16 @@ class GenerationConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        _check_range("steps", self.steps, 1, 1000, whole=True)
-        _check_range("guidance_scale", self.guidance_scale, 0, 100)
-        _check_range("reference_attention_weight", self.reference_attention_weight, 0, 10)
-        _check_range("audio_attention_weight", self.audio_attention_weight, 0, 10)
-        _check_range("overlap", self.overlap, 0, math.inf, whole=True)
-        _check_range("seed", self.seed, 0, 2**64 - 1, whole=True)
-        _check_range("quality", self.quality, 0, 51, whole=True)
+        for name, (low, high) in _WHOLE.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), low, high, whole=True))
+        for name, (low, high) in _REAL.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), low, high))
         check_choice("extension", self.extension, EXTENSION_MODES)
         for name in ("median_filter", "upstream_anchor"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected True or False")
+            value = getattr(self, name)
+            if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, without importing NumPy
+                raise ConfigError(f"{name} is {value!r}; expected True or False")
+            object.__setattr__(self, name, bool(value))
         object.__setattr__(self, "rate", exact_rate(self.fps))
 
     def check_against(self, frames: int) -> None:

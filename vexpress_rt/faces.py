@@ -139,11 +139,14 @@ def largest_face(faces: Sequence[Face]) -> Face:
     return max(faces, key=lambda face: face.area)
 
 
-def track_faces(found: Iterable[Sequence[Face]], fps: Fraction, size: tuple[int, int]) -> KeypointTrack:
+def track_faces(
+    found: Iterable[Sequence[Face]], fps: Fraction, size: tuple[int, int], needed: int | None = None
+) -> KeypointTrack:
     """Follow one face through a driving video.
 
     found: for each frame the faces in it.  fps: frames a second of the video.
     size: (height, width) in pixels of the frames.
+    needed: how many frames will be used; None for all. Gaps that begin later are not looked at.
     The largest face of the first frame that has one is followed: in each later frame the face nearest to where it was
     last seen. Frames without a face are interpolated linearly, or hold the nearest seen at the ends, over
     at most half a second. Raises NoFaceError naming the frames of every longer gap, or if there is no face at all.
@@ -163,7 +166,7 @@ def track_faces(found: Iterable[Sequence[Face]], fps: Fraction, size: tuple[int,
             f"no face was found in any of the driving video's {count} frames; expected one in nearly every frame: take "
             "a video that shows a face from the front and large enough, or give keypoints from a file"
         )
-    _check_gaps(seen, count, fps)
+    _check_gaps(seen, count, fps, count if needed is None else needed)
     columns = np.stack(points).reshape(-1, 6).T
     filled = np.stack([np.interp(np.arange(count), seen, column) for column in columns], axis=1)
     return KeypointTrack(filled.reshape(count, 3, 2).astype(np.float32), fps, size)
@@ -176,9 +179,9 @@ def _nearest(faces: Sequence[Face], last: Face) -> Face:
     return min(faces, key=distance)
 
 
-def _check_gaps(seen: list[int], count: int, fps: Fraction) -> None:
+def _check_gaps(seen: list[int], count: int, fps: Fraction, needed: int) -> None:
     edges = [-1, *seen, count]
-    gaps = [(a + 1, b) for a, b in pairwise(edges) if b - a - 1 > LONGEST_GAP * fps]
+    gaps = [(a + 1, b) for a, b in pairwise(edges) if b - a - 1 > LONGEST_GAP * fps and a + 1 < needed]
     if gaps:
         lost = np.concatenate([np.arange(start, stop) for start, stop in gaps])
         raise NoFaceError(

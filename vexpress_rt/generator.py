@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,11 +22,12 @@ from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
 from vexpress_rt.denoise import Denoiser, Guidance
-from vexpress_rt.errors import BackendError, BundleNotFoundError, InputError
+from vexpress_rt.errors import BackendError, BundleNotFoundError, ConfigError, InputError, OutputError
 from vexpress_rt.frames import decode, median
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
 from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
 from vexpress_rt.noise import choose_noise
+from vexpress_rt.paths import same_file
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.specs import FACE_DETECTOR
@@ -34,8 +36,8 @@ from vexpress_rt.video import VideoWriter, check_output
 from vexpress_rt.windows import plan_windows
 
 PROVIDERS = ("auto", "cpu")
-ImageSource = str | Path | bytes | UInt8
-AudioSource = str | Path | tuple[NDArray[Any], int]
+ImageSource = str | os.PathLike[str] | bytes | UInt8
+AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 Progress = Callable[[str, int, int], None]
 
 _log = logging.getLogger("vexpress_rt")
@@ -79,11 +81,10 @@ class Generator:
     Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError.
     """
 
-    def __init__(self, bundle: str | Path, *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, bundle: str | os.PathLike[str], *, provider: str = "auto", threads: int | None = None) -> None:
         check_choice("provider", provider, PROVIDERS)
-        check_threads(threads)
-        self.bundle = Bundle.open(Path(bundle))
-        self.threads = threads
+        self.threads = check_threads(threads)
+        self.bundle = Bundle.open(bundle)
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -117,7 +118,7 @@ class Generator:
     def generate(
         self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        output: str | Path | None = None, keep_frames: bool | None = None, progress: Progress | None = None,
+        output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None, progress: Progress | None = None,
     ) -> Video:  # fmt: skip
         """Generate a video of ceil(duration of the speech x fps) frames.
 
@@ -137,8 +138,10 @@ class Generator:
         BundleError, BackendError. Nothing is left behind then, and the generator can be used again.
         """
         config = GenerationConfig() if config is None else config
+        if not isinstance(config, GenerationConfig):
+            raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
         mode = choose_retarget(retarget, keypoints)
-        path = None if output is None else check_output(output)
+        path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else keep_frames
         watch, tell = Stopwatch(), progress or (lambda stage, done, total: None)
         with watch.stage("load"):
@@ -283,3 +286,11 @@ class Generator:
                     writer.write(frame)
                 job.tell("frames", index + 1, job.length)
         return kept
+
+
+def _check_output(output: str | os.PathLike[str], *sources: object) -> Path:
+    """The path to write, after making sure that it can be written and that nothing is read from it."""
+    path = check_output(output)
+    if any(same_file(source, path) for source in sources):
+        raise OutputError(f"{path} is read as an input and cannot be written as well: choose another name")
+    return path

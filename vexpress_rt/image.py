@@ -7,14 +7,15 @@ other files are refused as "not a picture".
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import ImageError, KeypointError
+from vexpress_rt.paths import input_file
 from vexpress_rt.records import Crop, Float32, UInt8, check_finite_points
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -24,7 +25,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
 
 
-def load_image(source: str | Path | bytes | UInt8) -> UInt8:
+def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
     """A photo as (H, W, 3) uint8 RGB, upright.
 
     source: a file, the bytes of one, or an (H, W, 3) uint8 RGB array (taken as it is; grey and RGBA arrays are refused
@@ -40,12 +41,9 @@ def load_image(source: str | Path | bytes | UInt8) -> UInt8:
         return _check_array(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(io.BytesIO(source), f"the image ({len(source)} bytes)")
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image given as {type(source).__name__}; expected a path, bytes or (H, W, 3) uint8 array")
-    path = Path(source)
-    if not path.is_file():
-        found = "is a folder or a device" if path.exists() else "does not exist"
-        raise ImageError(f"the image {path} {found}; expected a picture file: check the path")
+    path = input_file(source, "the image", "a picture file", ImageError)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ImageError(f"{path} has {path.stat().st_size} bytes; expected at most {MAX_BYTES}: scale it down")
@@ -111,8 +109,9 @@ def _face_centre(points: Float32, height: int, width: int) -> tuple[float, float
     inside = (points >= 0).all(axis=1) & (points[:, 0] <= width) & (points[:, 1] <= height)
     if not inside.any():
         raise KeypointError(
-            f"the face at {points.round(1).tolist()} lies wholly outside the picture of {width} x {height} pixels "
-            "(width x height): give keypoints in pixels of this picture, after its EXIF orientation"
+            f"the face at {points.astype(np.float64).round(1).tolist()} lies wholly outside the picture of "
+            f"{width} x {height} pixels (width x height): give keypoints in pixels of this picture, after its EXIF "
+            "orientation"
         )
     x, y = points.mean(axis=0, dtype=np.float64)
     return float(x), float(y)

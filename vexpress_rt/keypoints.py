@@ -98,11 +98,12 @@ def check_inside(points: Float32, size: tuple[int, int]) -> None:
     low, high = points.min(axis=1), points.max(axis=1)  # (L, 2)
     outside = ((high < 0) | (low >= np.array(size[::-1]))).any(axis=1)
     if outside.any():
-        first = points[int(np.argmax(outside))].round(1).tolist()
+        first = points[int(np.argmax(outside))].astype(np.float64).round(1).tolist()
         raise KeypointError(
             f"the face lies wholly outside the picture of {size[1]} x {size[0]} pixels (width x height) in frames "
             f"{name_frames(np.flatnonzero(outside))} (counted from 0), at first at {first}: give keypoints in pixels "
-            "of the picture, or crop the driving video to the face"
+            "of the picture, say how large the pictures were that they come from (--keypoints-size; "
+            "KeypointTrack(points, size=(height, width))), or crop the driving video to the face"
         )
 
 

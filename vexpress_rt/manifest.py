@@ -161,7 +161,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
         raise OutputError(f"{path} cannot be written: {error}: check folder, permissions and free space") from error
 
 
-def read_manifest(folder: str | Path) -> Manifest:
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of the bundle in `folder`.
 
     Raises BundleNotFoundError without folder or manifest, BundleVersionError for another schema, BundleDamagedError

@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from vexpress_rt.errors import AudioError, InputError
+from vexpress_rt.paths import input_file
 from vexpress_rt.records import Float32
 
 READERS = (
@@ -40,9 +41,7 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
 
     Raises `error` for a path that is no regular file and for a file that none of `READERS` can read.
     """
-    if not path.is_file():
-        found = "is a folder or a device" if path.exists() else "does not exist"
-        raise error(f"{kind} {path} {found}; expected a sound or video file: check the path")
+    path = input_file(path, kind, "a sound or video file", error)
     try:
         # The prefix keeps a name like "concat:a|b" or "http:x" from being taken as an address.
         container = av.open(

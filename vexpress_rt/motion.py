@@ -59,8 +59,9 @@ def load_track(source: KeypointSource, find_faces: FaceFinder, seconds: Fraction
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
-    frames = islice(video.frames(), math.ceil((seconds + LONGEST_GAP) * video.fps) + 1)
-    return track_faces((find_faces(frame) for frame in frames), video.fps, video.size)
+    needed = math.ceil(seconds * video.fps) + 1
+    frames = islice(video.frames(), needed + math.ceil(LONGEST_GAP * video.fps))
+    return track_faces((find_faces(frame) for frame in frames), video.fps, video.size, needed)
 
 
 def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:

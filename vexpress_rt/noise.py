@@ -86,7 +86,10 @@ def choose_noise(
 
 
 def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"noise is no array ({error}); expected {expected} float32") from error
     if array.shape != expected or array.dtype != np.float32:
         raise InputError(
             f"noise has shape {array.shape} and dtype {array.dtype}; expected {expected} float32: "

@@ -32,13 +32,19 @@ BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
 AAC_BIT_RATES = {1: 128_000, 2: 192_000}  # bits a second by channels
 
 
-def check_output(path: str | Path) -> Path:
+def check_output(output: str | os.PathLike[str]) -> Path:
     """The path of a video to be written, after making sure that it can be, before any work is done.
 
     Raises OutputError when the extension is none of `CONTAINERS`, when the path is a folder, or when its folder is
     missing or not writable. An existing file is no error: it is replaced, but only by a complete video.
     """
-    path = Path(path)
+    try:
+        path = Path(output)
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, TypeError, ValueError) as error:  # ValueError: a NUL or half a surrogate pair in the name
+        raise OutputError(f"cannot write {output!r}: {error}: choose another name") from error
     if path.suffix.lower() not in CONTAINERS:
         raise OutputError(f"cannot write {path}: its extension is {path.suffix!r}; expected {', '.join(CONTAINERS)}")
     if path.is_dir():

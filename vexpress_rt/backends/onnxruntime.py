@@ -184,7 +184,7 @@ def _dtype(kind: str) -> str:
 def _wrapped(what: str, error: Exception) -> BackendError:
     if out_of_memory(error):
         return BackendError(
-            f"{what}: memory ran out ({told(error)}): close other programs, or build a bundle with smaller "
-            "--height and --width, or fewer --frames"
+            f"{what}: memory ran out ({told(error)}): close other programs; if the audio encoder failed, give the "
+            "speech in shorter parts, else build a bundle with smaller --height and --width, or fewer --frames"
         )
     return BackendError(f"{what}: {told(error)}")
