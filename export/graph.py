@@ -126,29 +126,31 @@ class Graph:
         What makes an initializer holds the whole module, and by way of the lowering this graph: unless the circle is
         broken here, a module of several GB stays in memory until Python looks for such circles.
         """
-        tensors = [self._tensor(name, make(), weights) for name, make in self.initializers.items()]
-        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, tensors)
+        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
+        for name, make in self.initializers.items():  # straight into the model: each helper above makes a copy
+            _store(model.graph.initializer.add(name=name), make(), weights)
         path.write_bytes(model.SerializeToString())
         self.initializers.clear()
-
-    @staticmethod
-    def _tensor(name: str, values: Tensor, weights: WeightsFile | None) -> TensorProto:
-        data = values.detach().contiguous().cpu().numpy().tobytes()
-        tensor = TensorProto(name=name, data_type=ONNX_DTYPES[values.dtype], dims=list(values.shape))
-        if weights is None or len(data) < INLINE:
-            tensor.raw_data = data
-            return tensor
-        offset, length = weights.place(data)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", weights.path.name), ("offset", offset), ("length", length)):
-            tensor.external_data.add(key=key, value=str(value))
-        return tensor
 
     def weight_bytes(self) -> int:
         """Size of all initializers, in bytes."""
         return sum(t.numel() * t.element_size() for t in (make() for make in self.initializers.values()))
+
+
+def _store(tensor: TensorProto, values: Tensor, weights: WeightsFile | None) -> None:
+    """Put `values` into `tensor` or, if given, into `weights`."""
+    data = values.detach().contiguous().numpy().tobytes()
+    tensor.data_type = ONNX_DTYPES[values.dtype]
+    tensor.dims.extend(values.shape)
+    if weights is None or len(data) < INLINE:
+        tensor.raw_data = data
+        return
+    offset, length = weights.place(data)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", weights.path.name), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

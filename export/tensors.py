@@ -82,6 +82,7 @@ def load_strict(
 ) -> None:
     """Give `module`, made on the meta device, the values of `tensors`, cast to the dtypes that it has.
 
+    Where no cast is needed the module shares the memory of `tensors`, else it has its own.
     A tensor whose name is in `optional` may be missing, and becomes zeros; it may not be misshapen.
     Raises CheckpointError naming what is missing, unexpected or misshapen in `source`.
     """
@@ -104,8 +105,10 @@ def load_strict(
     if any(complaints.values()):
         listed = "; ".join(f"{len(rows)} {what}: {brief(rows)}" for what, rows in complaints.items() if rows)
         raise CheckpointError(f"{source} does not fit the configuration: {listed}")
+    # One tensor that is not copied would keep the whole file mapped, and the pages that were read in memory.
+    copy = any(value.dtype != wanted[name].dtype for name, value in found.items())
     values = {
-        name: found[name].to(like.dtype) if name in found else torch.zeros(like.shape, dtype=like.dtype)
+        name: found[name].to(like.dtype, copy=copy) if name in found else torch.zeros(like.shape, dtype=like.dtype)
         for name, like in wanted.items()
     }
     module.load_state_dict(values, assign=True)

@@ -192,6 +192,16 @@ def test_files_of_old_and_new_formats_give_the_same_network(weights: Path) -> No
     assert_same(state(weights, "v_kps_guider"), expected)
 
 
+@pytest.mark.parametrize(("dtype", "mapped"), [(torch.float32, True), (torch.float16, False)])
+def test_a_file_is_mapped_as_long_as_its_bytes_are_used_as_they_are(
+    dtype: torch.dtype, mapped: bool, weights: Path
+) -> None:
+    """Copies of all tensors, or the pages of a file that is mapped: at full size one of them is 5 GB, both are 8."""
+    network = Checkpoint(weights).network("denoising_unet", dtype)
+    assert network.training is False
+    assert (str(weights / UNET) in Path("/proc/self/maps").read_text()) == mapped
+
+
 @pytest.mark.parametrize("file", [VAE, AUDIO])
 def test_hub_files_may_be_of_either_format(file: str, weights: Path) -> None:
     network = NETWORKS[file]
