@@ -205,13 +205,8 @@ def test_a_video_without_any_face_is_an_error(count):
         track_faces([[]] * count, FPS, SIZE)
 
 
-def test_what_follows_the_needed_part_of_a_driving_video_does_not_matter() -> None:
-    found = [[face_at(frame)] for frame in range(30)] + [[]] * 16
+def test_what_follows_the_needed_part_of_a_driving_video_does_not_matter():
+    found = [[face_at(frame, 40)] for frame in range(30)] + [[]] * 16
     assert len(track_faces(found, Fraction(30), (64, 64), needed=30).points) == 46
     with pytest.raises(NoFaceError, match="30-45"):
         track_faces(found, Fraction(30), (64, 64))
-
-
-def face_at(x: int) -> Face:
-    keypoints = np.array([[x, 10], [x + 10, 10], [x + 5, 15], [x, 20], [x + 10, 20]], np.float32)
-    return Face(np.array([x, 5, x + 10, 25], np.float32), 0.9, keypoints)
