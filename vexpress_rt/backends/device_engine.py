@@ -151,9 +151,9 @@ class DeviceEngine(device.Closable, ABC):
             try:
                 with self._executor.lock:
                     left, kept, done = self._enter(feed, resident)
-                if resident:
-                    return {**left, **kept}
-                return {**left, **self._fetch([name for name in self._outputs if name not in left], done)}
+                names = [tensor.name for tensor in self.spec.outputs]
+                there = kept if resident else self._fetch([name for name in names if name not in left], done)
+                return {name: left[name] if name in left else there[name] for name in names}
             except BaseException as error:
                 self._executor.settle()  # nothing may still read or write what the next call uses
                 if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):

@@ -122,7 +122,7 @@ def _library(provider: str) -> Any:
     try:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
-        package = "onnxruntime" if provider == "cpu" else "onnxruntime-gpu[cuda,cudnn]"
+        package = "onnxruntime" if provider == "cpu" else "'onnxruntime-gpu[cuda,cudnn]'"
         raise BackendMissingError(
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "
             f"install it with `pip install {package}`"
