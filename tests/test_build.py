@@ -23,6 +23,7 @@ from export.errors import CheckpointError, ExportError
 from export.graph import Graph
 from tests.micro import MICRO_MODEL, MICRO_SHAPE
 from tests.test_staging import content
+from vexpress_rt import __version__
 from vexpress_rt.bundle import Bundle, sha256_file
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import OutputError
@@ -98,8 +99,8 @@ def test_commands_write_weights_and_build_engines_with_progress_and_a_parity_tab
     )
     assert lines[0] == "[1/2] vae_encoder: exporting"
     assert lines[1].startswith("[1/2] vae_encoder: 1.2 MB in ")
-    table = [line.split() for line in lines if line.endswith("128x64, 2 frames")]
-    assert [row[0] for row in table] == ["vae_encoder", "pose_guider"]
+    table = [line.split() for line in lines if line.endswith("64x128x3")]
+    assert [(row[0], row[-1]) for row in table] == [("vae_encoder", "64x128x3"), ("pose_guider", "2x64x128x3")]
     assert all(0 < float(row[1]) < float(row[2]) == 2e-2 for row in table)
     assert lines[-1].startswith(f"{output} is complete: ")
 
@@ -146,6 +147,17 @@ def test_a_second_run_finds_everything_up_to_date(micro_checkpoint: Path, small:
     build(micro_checkpoint, small, options(*SMALL), log := Log())
     assert log == [f"{small} is up to date: all 2 engines are unchanged"]
     assert {path: path.stat() for path in small.iterdir()} == before
+
+
+def test_a_bundle_of_another_version_keeps_its_engines_and_gets_a_new_manifest(
+    micro_checkpoint: Path, small: Path
+) -> None:
+    manifest = small / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"package": "{__version__}"', '"package": "0.0.0"'))
+    assert Bundle.open(small).manifest.package == "0.0.0"
+    build(micro_checkpoint, small, options(*SMALL), log := Log())
+    assert (log.made, log.kept) == ([], list(SMALL))
+    assert Bundle.open(small).manifest.package == __version__
 
 
 @pytest.mark.parametrize("change", [{"frames": 2}, {"precision": "fp16"}])
@@ -196,7 +208,8 @@ def test_costly_engines_are_checked_at_a_smaller_size_that_leaves_no_trace(
     for name, budget in (("whole", 1e12), ("smaller", 0)):
         monkeypatch.setattr(assembly, "CHECK_BUDGET", budget)
         build(micro_checkpoint, tmp_path / name, options(*engines), log := Log())
-    assert log[-2].count("8x16, 2 frames") == 3
+    checked = [" ".join(line.split()[5:]) for line in log[-2].splitlines() if line.endswith("(smaller twin)")]
+    assert checked == ["drawings 2x16x8x3 (smaller twin)", "latent 1x3x4x2 (smaller twin)"]
     whole, smaller = content(tmp_path / "whole"), content(tmp_path / "smaller")
     assert whole.pop("manifest.json") != smaller.pop("manifest.json")
     assert smaller == whole
@@ -266,4 +279,7 @@ def test_a_checkpoint_without_face_detector_gives_a_bundle_without(
         build(weights, bundle, options(FACE_DETECTOR))
     (weights / DETECTOR).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"det_10g\.onnx has 0 inputs and 0 outputs: fetch it again"):
+        build(weights, bundle, options(FACE_DETECTOR))
+    shutil.copy(bundle / "pose_guider.onnx", weights / DETECTOR)
+    with pytest.raises(ExportError, match=r"det_10g\.onnx has 1 inputs and 1 outputs; expected 1 and 9"):
         build(weights, bundle, options(FACE_DETECTOR))

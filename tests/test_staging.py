@@ -184,6 +184,13 @@ def test_a_parent_that_is_a_file_is_told(tmp_path: Path) -> None:
         fill(tmp_path / "file" / "bundle")
 
 
+def test_the_root_folder_and_a_loop_of_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for output in (Path("/"), tmp_path / "loop" / "bundle"):
+        with pytest.raises(OutputError, match=r"cannot be .*: (choose another folder|check folder)"):
+            fill(output)
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     """The limit of a process on the size of its files stands for the end of the disk."""
     fill(tmp_path / "bundle", "old")
