@@ -324,7 +324,7 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         (lambda d: put(d, 10**12, "height"), "expected 1 to 65536"),
         (lambda d: put(d, 72, "height"), "height is 72; expected a multiple of 64"),
         (lambda d: put(d, 33, "frames"), "frames is 33; expected 1 to 32"),
-        (lambda d: put(d, "tensorrt", "target"), "target is 'tensorrt'; expected one of onnxruntime"),
+        (lambda d: put(d, "torch", "target"), "target is 'torch'; expected one of onnxruntime, tensorrt"),
         (lambda d: put(d, "int8", "precision"), "precision is 'int8'; expected one of fp32, fp16"),
         (lambda d: put(d, 2, "versions", "torch"), "versions is .*; expected texts"),
         (lambda d: put(d, "small", "parity", "denoiser"), "parity.'denoiser' is 'small'; expected finite"),

@@ -178,6 +178,8 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
         with Progress(sys.stderr) as progress:
             for done, name in enumerate(engines, start=1):
                 bundle.engine_path(name)
+                if engines[name].plan:
+                    bundle.plan_path(name)
                 stop.check()
                 progress("verify", done, len(engines))
         text += "" if given.json else f"\n\nverified: all {len(bundle.manifest.files)} files have their sha256"

@@ -67,19 +67,39 @@ class Bundle:
         Sizes are compared every time, hashes the first time that this object meets a file. Raises BundleNotFoundError
         if the bundle lacks the engine, BundleDamagedError if a file is missing or was changed.
         """
+        entry = self._entry(name)
+        self._verify(entry.file, *entry.data)
+        return self.folder / entry.file
+
+    def plan_path(self, name: str) -> Path:
+        """The file that TensorRT compiled for the engine `name`, checked as `engine_path` checks; ONNX is not needed.
+
+        Raises BundleNotFoundError if the bundle lacks the engine or its plan, BundleDamagedError as `engine_path`.
+        """
+        entry = self._entry(name)
+        if not entry.plan:
+            raise BundleNotFoundError(
+                f"{self.folder} holds engine {name!r} for ONNX Runtime alone; expected one that TensorRT compiled: "
+                f"build with `{BUILD_COMMAND} {self.folder} --target tensorrt` (or tensorrt-rtx)"
+            )
+        self._verify(entry.plan)
+        return self.folder / entry.plan
+
+    def _entry(self, name: str) -> EngineEntry:
         if not self.has(name):
             held = ", ".join(self.manifest.engines) or "none"
             raise BundleNotFoundError(
                 f"{self.folder} holds no engine {name!r}; it has {held}: "
                 f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}`"
             )
-        entry = self.manifest.engines[name]
-        for file in entry.files:
+        return self.manifest.engines[name]
+
+    def _verify(self, *files: str) -> None:
+        for file in files:
             self._check_size(file)
             if file not in self._verified:
                 self._check_hash(file)
                 self._verified.add(file)
-        return self.folder / entry.file
 
     def _interface_errors(self, name: str) -> Iterator[str]:
         if name == FACE_DETECTOR:

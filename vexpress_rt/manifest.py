@@ -57,28 +57,31 @@ class EngineEntry:
     """An engine of the bundle.
 
     file: the ONNX file.  data: files with its weights, where they lie beside it; engines may share one.
+    plan: the file that TensorRT compiled from it, weights included; empty if there is none.
     fingerprint: of the weights and options that it was built from; an engine with an equal one needs no new build.
     inputs, outputs: as `specs.py` has them; of the face detector, as found in its file.
     """
 
     file: str
     data: tuple[str, ...] = ()
+    plan: str = ""
     fingerprint: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything that has to be there to run it."""
-        return (self.file, *self.data)
+        """Everything that belongs to it."""
+        return (self.file, *self.data, *([self.plan] if self.plan else []))
 
     @classmethod
     def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
         """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
-        kinds = {"file": str, "data": list, "fingerprint": str, "inputs": list, "outputs": list}
-        values = _record(data, where, kinds)
+        kinds = {"file": str, "data": list, "plan": str, "fingerprint": str, "inputs": list, "outputs": list}
+        values = _record(data, where, kinds, optional=("plan",))
         values["data"] = tuple(values["data"])
-        _distinct([values["file"], *values["data"]], f"{where} names files that")
+        plan = [values["plan"]] if values.get("plan") else []
+        _distinct([values["file"], *values["data"], *plan], f"{where} names files that")
         for side in ("inputs", "outputs"):
             values[side] = tuple(_tensor(item, f"{where}.{side}[{i}]") for i, item in enumerate(values[side]))
             _distinct([tensor.name for tensor in values[side]], f"{where} has {side} that")
@@ -95,6 +98,7 @@ class Manifest:
     engines: by name, some or all of `specs.ENGINE_NAMES` and `specs.FACE_DETECTOR`.
     files: by name, every file of every engine.
     parity: for the record, errors of engines against their torch modules: name -> number, or numbers by name.
+    compiled: what compiled the plans, and for what: library, version, gpu, capability, options; empty without plans.
     """
 
     package: str
@@ -107,6 +111,7 @@ class Manifest:
     engines: Mapping[str, EngineEntry]
     files: Mapping[str, FileEntry]
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+    compiled: Mapping[str, str] = field(default_factory=dict)
 
     def specs(self) -> dict[str, EngineSpec]:
         """What `specs.py` says about each engine of such a bundle, by name."""
@@ -125,7 +130,7 @@ class Manifest:
         Raises BundleVersionError for another schema, and BundleDamagedError naming the first thing that is wrong.
         """
         _check_schema(data)
-        values = _record(data, "the top level", _KINDS, optional=("parity",))
+        values = _record(data, "the top level", _KINDS, optional=("parity", "compiled"))
         del values["schema"]
         _check_labels(values)
         for key, record in (("engines", EngineEntry), ("files", FileEntry)):
@@ -134,6 +139,8 @@ class Manifest:
         for name, engine in values["engines"].items():
             if missing := [file for file in engine.files if file not in values["files"]]:
                 _malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
+            if engine.plan and values["target"] == TARGETS[0]:
+                _malformed(f"engine {name} has the plan {engine.plan}, and the target is {TARGETS[0]}, which has none")
         values["model"], values["shape"] = _model_and_shape(values)
         return cls(**values)
 
@@ -141,6 +148,7 @@ class Manifest:
 _KINDS: dict[str, type] = {
     "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
     "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict, "parity": dict,
+    "compiled": dict,
 }  # fmt: skip
 
 
@@ -261,12 +269,13 @@ def _check_schema(data: object) -> None:
 
 
 def _check_labels(values: dict[str, Any]) -> None:
-    """Target, precision, versions and parity: names and numbers that only have to be of their kind."""
+    """Target, precision, versions, compiled and parity: names and numbers that only have to be of their kind."""
     for name, choices in (("target", TARGETS), ("precision", tuple(PRECISIONS))):
         if values[name] not in choices:
             _malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
-    if not all(type(version) is str for version in values["versions"].values()):
-        _malformed(f"versions is {brief(values['versions'])}; expected texts")
+    for name in ("versions", "compiled"):
+        if not all(type(text) is str for text in values.get(name, {}).values()):
+            _malformed(f"{name} is {brief(values[name])}; expected texts")
     for name, value in values.get("parity", {}).items():
         numbers = value.values() if type(value) is dict else [value]
         if not all(type(number) in (int, float) and -math.inf < number < math.inf for number in numbers):

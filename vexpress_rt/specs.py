@@ -16,7 +16,7 @@ from typing import Any
 from vexpress_rt.errors import ConfigError
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
-TARGETS = ("onnxruntime",)
+TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 SIDE_LIMIT = 1 << 16  # pixels along a side of the picture: what any plausible bundle stays below
 
 
