@@ -41,7 +41,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, capacity: int) -> Iterator[FakeCu
     fake = FakeCuda(capacity)
     monkeypatch.setattr(device, "_runtime", fake)
     yield fake
-    gc.collect()
+    if fake.left():  # in cycles, perhaps
+        gc.collect()
     assert fake.left() == []
 
 
@@ -68,6 +69,7 @@ class FakeCuda:
         self.machine = Machine()
         self._events: dict[int, tuple[int, int, Clock] | None] = {}
         self._graphs: dict[int, tuple[str, list[Work]]] = {}
+        self._launched: dict[int, tuple[int, int]] = {}  # of each graph, the place in a stream where it ends
         self._last_error = 0
 
     # For tests, and for fakes of what runs on CUDA
@@ -252,6 +254,7 @@ class FakeCuda:
         with self._call("cudaGraphLaunch"):
             for work in self._works(graph, "executable"):
                 self.machine.enter(stream, work)
+            self._launched[graph] = (stream, self.machine.queue(stream).entered)
             return (0,)
 
     def cudaGraphDestroy(self, graph: int) -> tuple[int]:
@@ -261,6 +264,9 @@ class FakeCuda:
 
     def cudaGraphExecDestroy(self, graph: int) -> tuple[int]:
         self._works(graph, "executable")
+        stream, place = self._launched.pop(graph, (0, 0))
+        if place > self.machine.host.get(stream, 0):
+            self.machine.violate("a graph was destroyed while it may run")
         del self._graphs[graph]
         return (0,)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -79,7 +78,6 @@ class Machine:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
-        self.launches: Counter[str] = Counter()
         self.lock = threading.RLock()
         self.host: Clock = {}
         self.memory: dict[int, Memory] = {}
@@ -139,13 +137,13 @@ class Machine:
             if queue.captured is not None:
                 queue.captured.append(work)
                 return
+            reads, writes = ([self.find(*span) for span in spans] for spans in (work.reads, work.writes))
             merge(queue.clock, self.host)
             self.append(stream, work.run)
-            self.launches[work.name] += 1
-            for span in work.reads:
-                self._read(self.find(*span), stream, queue, work.name)
-            for span in work.writes:
-                self._write(self.find(*span), stream, queue, work.name)
+            for memory in reads:
+                self._read(memory, stream, queue, work.name)
+            for memory in writes:
+                self._write(memory, stream, queue, work.name)
 
     def append(self, stream: int, run: Callable[[], None]) -> None:
         queue = self.queue(stream)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tests.engines import CAPACITY, MATRIX, adder, doubler, fake_tensorrt, spec_of
+from tests.engines import CAPACITY, MATRIX, adder, doubler, fake_tensorrt, pooler, spec_of
 from tests.fake_cuda import FakeCuda
 from tests.fake_tensorrt import FakeTensorRT, Plan
 from vexpress_rt import device
@@ -147,6 +147,23 @@ def test_a_tensor_may_be_dropped_while_it_is_still_read(load_plan: Load) -> None
         result: Any = second.run({"x": tensor}, resident=True)["y"]
         tensor.close()
         np.testing.assert_array_equal(result.host(), 4 * (MATRIX + value))
+
+
+def test_a_tensor_may_be_dropped_while_several_read_it(load_plan: Load) -> None:
+    with Executor() as other, load_plan(doubler(), executor=other) as elsewhere:
+        readers, tensor = (elsewhere, load_plan(doubler())), left_there(load_plan(doubler()))
+        results: list[Any] = [reader.run({"x": tensor}, resident=True)["y"] for reader in readers]
+        tensor.close()
+        for result in results:
+            np.testing.assert_array_equal(result.host(), 4 * MATRIX)
+
+
+def test_sizes_may_grow_while_earlier_calls_still_run(load_plan: Load) -> None:
+    engine = load_plan(pooler())
+    given = [np.arange(count, dtype=np.float32)[None] for count in (4, 400, 1000)]
+    results: list[Any] = [engine.run({"samples": samples}, resident=True)["means"] for samples in given]
+    for samples, result in zip(given, results, strict=True):
+        np.testing.assert_array_equal(result.host(), samples.reshape(1, -1, 2).mean(axis=2))
 
 
 def test_a_tensor_may_be_dropped_before_it_is_computed(load_plan: Load, cuda: FakeCuda) -> None:

@@ -179,8 +179,7 @@ class TensorRTEngine(DeviceEngine):
 
     def _forget_graph(self) -> None:
         if self._graph is not None:
-            self._executor.compute.synchronize()
-            self._graph.close()
+            self._graph.close()  # it does not run: whoever replaced the block has waited for all that entered
         self._graph, self._warm = None, False
 
     def _release(self) -> None:
