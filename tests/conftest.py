@@ -182,7 +182,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     from tests.fakes import FakeBackend
 
     fake = FakeBackend()
-    monkeypatch.setattr("vexpress_rt.generator.backend", fake)
+    monkeypatch.setattr("vexpress_rt.providers.onnxruntime", fake)
     return fake
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from tests.factories import model_config
 from vexpress_rt.backends import Array, Tensor
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
+from vexpress_rt.errors import BackendMissingError
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, ModelConfig, TensorSpec, VideoShape, engine_specs
 
 Inputs = Mapping[str, Array]
@@ -139,6 +140,12 @@ class FakeBackend:
             raise self.broken[spec.name]
         self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)
         return self.engines[spec.name]
+
+    def check_cuda(self) -> None:
+        raise BackendMissingError("what is installed are fakes, on the CPU alone")
+
+    def version(self) -> str:
+        return "0.0"
 
     def calls(self, name: str) -> list[Outputs]:
         """What the engine `name` was given so far."""

@@ -99,7 +99,7 @@ def _add_generate(commands: Any) -> None:
     _add_options(options.add_argument)
     options.add_argument("--noise", choices=["upstream"], help="take the public implementation's noise for the seed")
     running = parser.add_argument_group("how it runs").add_argument
-    words = "what runs the engines: cpu, or the best there is (default: auto)"
+    words = "what runs the engines: tensorrt, cuda, cpu, or the best of these that is there (default: auto)"
     running("--provider", default="auto", metavar="NAME", help=words)
     running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
     running("--quiet", action="store_true", help="tell nothing but warnings and errors")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt import faces, image
 from vexpress_rt.audio import frame_rows, load_audio, normalize
 from vexpress_rt.backends import Engine
-from vexpress_rt.backends import onnxruntime as backend
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
 from vexpress_rt.denoise import Denoiser, Guidance
-from vexpress_rt.errors import BackendError, BundleNotFoundError, ConfigError, InputError, OutputError
+from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
 from vexpress_rt.frames import decode, median
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
 from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
 from vexpress_rt.noise import choose_noise
 from vexpress_rt.paths import same_file
+from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.specs import FACE_DETECTOR
@@ -35,7 +34,6 @@ from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter, check_output
 from vexpress_rt.windows import plan_windows
 
-PROVIDERS = ("auto", "cpu")
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 Progress = Callable[[str, int, int], None]
@@ -72,28 +70,31 @@ class _Job:
 class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
-    bundle: folder that `python -m export.build` wrote.  provider: what runs the engines; "auto" takes the best that the
-    bundle and this machine have, which is "cpu" for ONNX bundles.  threads: of the CPU; None for one a core.
+    bundle: folder that `python -m export.build` wrote.  threads: of the CPU; None for one a core.
+    provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
+        and "cpu" for all; "auto" takes the first of these that the bundle and this machine allow.
 
     Engines are loaded when first needed and freed by `close` or at the end of a `with` block. Calls from several
     threads are allowed; each computes on its own.
 
-    Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError.
+    Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
+    that this machine lacks, BackendError (BackendMissingError).
     """
 
     def __init__(self, bundle: str | os.PathLike[str], *, provider: str = "auto", threads: int | None = None) -> None:
-        check_choice("provider", provider, PROVIDERS)
         self.threads = check_threads(threads)
         self.bundle = Bundle.open(bundle)
-        self._engines: dict[str, Engine] = {}
-        self._lock = threading.Lock()
-        self._closed = False
+        self._engines = Engines(self.bundle, choose(provider, self.bundle.manifest), self.threads)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the videos, pixels."""
         shape = self.bundle.manifest.shape
         return shape.height, shape.width
+
+    def describe(self) -> str:
+        """A few lines for people: bundle, size, precision, what runs it and why, device and memory, versions."""
+        return self._engines.describe()
 
     def prepare(self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face") -> Portrait:
         """Read a photo and compute everything that depends on it alone; the result serves any number of videos.
@@ -176,11 +177,7 @@ class Generator:
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""
-        with self._lock:
-            self._closed = True
-            for engine in self._engines.values():
-                engine.close()
-            self._engines.clear()
+        self._engines.close()
 
     def __enter__(self) -> Generator:
         return self
@@ -189,13 +186,7 @@ class Generator:
         self.close()
 
     def _engine(self, name: str) -> Engine:
-        with self._lock:
-            if self._closed:
-                raise BackendError("this Generator was closed: make a new one")
-            if name not in self._engines:
-                spec = self.bundle.specs.get(name)
-                self._engines[name] = backend.load(self.bundle.engine_path(name), spec, threads=self.threads)
-            return self._engines[name]
+        return self._engines.get(name)
 
     def _load(self, config: GenerationConfig) -> None:
         """Check the choices and load what every video needs, so that what is missing is named before the work."""

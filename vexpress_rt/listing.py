@@ -21,6 +21,8 @@ def describe(bundle: Bundle) -> str:
         "video": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
+    if manifest.compiled:
+        facts["compiled"] = ", ".join(f"{name} {text}" for name, text in manifest.compiled.items())
     rows = [(f"{name}:", text) for name, text in facts.items()]
     model = [(f"{field.name}:", _plain(getattr(manifest.model, field.name))) for field in fields(manifest.model)]
     engines = [line for name in manifest.engines for line in _engine(bundle, name)]

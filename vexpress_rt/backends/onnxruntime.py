@@ -69,6 +69,16 @@ def load(
     return engine
 
 
+def check_cuda() -> None:
+    """Raise BackendMissingError without an ONNX Runtime that can use a GPU; whether there is one is another matter."""
+    onnxruntime_cuda.check_library(_library("cuda"))
+
+
+def version() -> str:
+    """ONNX Runtime's. Raises BackendMissingError without it."""
+    return str(_library("cpu").__version__)
+
+
 class OnnxEngine:
     """An ONNX Runtime session that is held to its specification; made by `load`. An `Engine`, and a context manager."""
 

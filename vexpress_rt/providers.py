@@ -1,0 +1,188 @@
+"""What runs a bundle's engines on this machine: TensorRT, ONNX Runtime on a GPU, or ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vexpress_rt import __version__, device
+from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
+from vexpress_rt.backends.executor import Executor
+from vexpress_rt.bundle import Bundle, Manifest
+from vexpress_rt.config import check_choice
+from vexpress_rt.errors import BackendError, ConfigError
+from vexpress_rt.manifest import BUILD_COMMAND
+from vexpress_rt.specs import FACE_DETECTOR
+
+PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
+_TENSORRT_ONLY = "bf16"  # a precision: NumPy has no bfloat16, and such tensors never leave the GPU
+
+_log = logging.getLogger("vexpress_rt")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """name: `tensorrt`, `cuda` or `cpu`.  reason: why that, for people."""
+
+    name: str
+    reason: str
+
+
+def choose(provider: str, manifest: Manifest) -> Choice:
+    """What is to run the engines of a bundle. Of PROVIDERS, "auto" takes the best that bundle and machine have.
+
+    All bundles hold ONNX files, so that those that were compiled for TensorRT run without it, too; "auto" warns then.
+
+    Raises ConfigError for an unknown provider and for one that the bundle was not built for, BackendMissingError for
+    one whose libraries are not installed, BackendError for one that needs a GPU where there is none.
+    """
+    check_choice("provider", provider, PROVIDERS)
+    if provider != "auto":
+        _CHECKS[provider](manifest)
+        return Choice(provider, "asked for")
+    lacks: dict[str, list[str]] = {}
+    for name, check in _CHECKS.items():
+        try:
+            check(manifest)
+        except (ConfigError, BackendError) as error:
+            lacks.setdefault(str(error), []).append(name)
+            continue
+        reason = "; ".join([_MERITS[name], *_told(lacks)])
+        expected = name == "tensorrt" or not _plans(manifest)
+        _log.log(logging.INFO if expected else logging.WARNING, "provider %s: %s", name, reason)
+        return Choice(name, reason)
+    raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_told(lacks))}")
+
+
+def load(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor | None = None) -> Engine:
+    """The engine `name` of a bundle, as was chosen.
+
+    The face detector may lack a plan: its pictures come from the host and its faces go there, once a portrait, so
+    that ONNX Runtime runs it on the CPU then.
+
+    threads: of the CPU.  executor: on a GPU, what runs the bundle's engines one at a time; None makes one of its own.
+    Raises BundleError and BackendError as the bundle and the backends do.
+    """
+    spec = bundle.specs.get(name)
+    onnx_alone = name == FACE_DETECTOR and bundle.has(name) and not bundle.manifest.engines[name].plan
+    if choice.name == "tensorrt" and not onnx_alone:
+        return tensorrt.load(bundle.plan_path(name), spec, target=bundle.manifest.target, executor=executor)
+    if choice.name == "cuda":
+        return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
+    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads)
+
+
+class Engines:
+    """A bundle's engines, each loaded when first asked for; those on a GPU share its streams and activation memory.
+
+    Several threads may use it. Close it when nothing runs any more.
+    """
+
+    def __init__(self, bundle: Bundle, choice: Choice, threads: int | None) -> None:
+        self.bundle = bundle
+        self.choice = choice
+        self.threads = threads
+        self._loaded: dict[str, Engine] = {}
+        self._executor: Executor | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def get(self, name: str) -> Engine:
+        """The engine `name`. Raises as `load` does, and BackendError after `close`."""
+        with self._lock:
+            if self._closed:
+                raise BackendError("this Generator was closed: make a new one")
+            if name not in self._loaded:
+                if self._executor is None and self.choice.name != "cpu":
+                    self._executor = Executor()
+                self._loaded[name] = load(self.choice, self.bundle, name, self.threads, self._executor)
+            return self._loaded[name]
+
+    def close(self) -> None:
+        """Free the engines and what they share. Closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            while self._loaded:
+                self._loaded.popitem()[1].close()
+            if self._executor is not None:
+                self._executor.close()
+                self._executor = None
+
+    def describe(self) -> str:
+        """A few lines: the bundle, its size and precision, what runs it and why, the device, versions.
+
+        Raises BackendError if the device or the library cannot be asked any more.
+        """
+        manifest, shape = self.bundle.manifest, self.bundle.manifest.shape
+        compiled = ", ".join(f"{key} {text}" for key, text in manifest.compiled.items())
+        facts = {
+            "bundle": f"{self.bundle.folder}, identity {self.bundle.identity}",
+            "built": f"for {manifest.target}" + (f" ({compiled})" if compiled else ""),
+            "size": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
+            "precision": manifest.precision,
+            "provider": f"{self.choice.name} ({self.choice.reason})",
+            "device": _device(self.choice.name, self.threads),
+            "versions": f"vexpress_rt {__version__}, {_library(self.choice.name, manifest.target)}",
+        }
+        return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
+
+
+def _plans(manifest: Manifest) -> list[str]:
+    """The engines that TensorRT compiled."""
+    return [name for name, entry in manifest.engines.items() if entry.plan]
+
+
+def _check_tensorrt(manifest: Manifest) -> None:
+    lacking = sorted(manifest.engines.keys() - {FACE_DETECTOR, *_plans(manifest)})
+    if lacking or not _plans(manifest):
+        which = f"{', '.join(lacking)} of the bundle are" if _plans(manifest) else "the bundle is"
+        raise ConfigError(
+            f"{which} not compiled for TensorRT (its target is {manifest.target}): build it with "
+            f"`{BUILD_COMMAND} FOLDER --target tensorrt` (or tensorrt-rtx), or use provider='auto'"
+        )
+    device.check()
+    tensorrt_library.load(manifest.target)
+
+
+def _check_cuda(manifest: Manifest) -> None:
+    _check_cpu(manifest)
+    device.check()
+    onnxruntime.check_cuda()
+
+
+def _check_cpu(manifest: Manifest) -> None:
+    if manifest.precision == _TENSORRT_ONLY:
+        raise ConfigError(
+            f"the bundle's precision is {manifest.precision}, which TensorRT alone can run: use provider='tensorrt', "
+            "or build one with --precision fp16 or fp32"
+        )
+
+
+_CHECKS: dict[str, Callable[[Manifest], None]] = {
+    "tensorrt": _check_tensorrt, "cuda": _check_cuda, "cpu": _check_cpu,
+}  # fmt: skip
+_MERITS = {
+    "tensorrt": "the bundle is compiled for it and there is a GPU",
+    "cuda": "there is a GPU, and an ONNX Runtime that can use it",
+    "cpu": "it is always there",
+}
+
+
+def _told(lacks: dict[str, list[str]]) -> list[str]:
+    return [f"not {' or '.join(names)}, since {why}" for why, names in lacks.items()]
+
+
+def _device(name: str, threads: int | None) -> str:
+    if name == "cpu":
+        return f"CPU with {os.cpu_count()} cores, {threads or 'as many'} threads"
+    title, (major, minor) = device.name_and_capability()
+    free, total = device.memory()
+    memory = f"{device.readable(free)} of {device.readable(total)} of memory free"
+    return f"{title}, compute capability {major}.{minor}, {memory}"
+
+
+def _library(name: str, target: str) -> str:
+    return tensorrt_library.load(target).name if name == "tensorrt" else f"ONNX Runtime {onnxruntime.version()}"
