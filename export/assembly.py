@@ -6,17 +6,19 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from export import fingerprint
 from export.checkpoint import Checkpoint
+from export.compiling import Compiler
 from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
 from export.errors import ExportError
 from export.graph import WeightsFile, read_interface
 from export.parity import Parity, check
 from export.to_onnx import to_onnx
 from vexpress_rt import __version__
+from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, sha256_file
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import BundleError
@@ -37,6 +39,7 @@ class BuildOptions:
     """What to build. Raises ConfigError for a name that is unknown.
 
     shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
+    compiling: of TensorRT, for its targets.
     """
 
     shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
@@ -44,6 +47,7 @@ class BuildOptions:
     target: str = "onnxruntime"
     allow_odd_sizes: bool = False
     engines: tuple[str, ...] = ()
+    compiling: EngineOptions = field(default_factory=EngineOptions)
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, tuple(PRECISIONS))
@@ -76,6 +80,8 @@ class Assembly:
         self.model = self.checkpoint.architecture.model_config()
         self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
         self.precision = PRECISIONS[self.options.precision]
+        target = self.options.target
+        self.compiler = None if target == TARGETS[0] else Compiler(target, self.options.compiling, self.model)
 
     def engine(self, spec: EngineSpec, precision: str) -> Engine:
         """The torch module of `spec`, with the checkpoint's weights in `precision`."""
@@ -90,7 +96,7 @@ class Assembly:
         path = self.folder / f"{name}.onnx"
         engine = self.engine(spec, self.precision)
         parameters = sum(p.numel() for p in engine.parameters())
-        weights = to_onnx(engine, path, self._shared_weights(name))
+        weights = to_onnx(engine, path, self._shared_weights(name), self.options.target)
         del engine  # the check needs the memory
         self.entries[name] = EngineEntry(
             file=path.name,
@@ -103,6 +109,9 @@ class Assembly:
         self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
         self.rows.append(self._check(name, self._check_shape(spec, parameters), path, weights))
         self.parity[name] = self.rows[-1].error
+        if self.compiler is not None:
+            plan = self.compiler.compile(path, spec, lambda line: self.report(f"{label} {line}"))
+            self.entries[name] = replace(self.entries[name], plan=plan.name)
 
     def _shared_weights(self, name: str) -> WeightsFile | None:
         file = SHARED_WEIGHTS.get(name)
@@ -119,7 +128,7 @@ class Assembly:
             return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
         smaller = path.with_suffix(".check.onnx")
         with nullcontext() if weights is None else weights.scratch():
-            to_onnx(self.engine(spec, self.precision), smaller, weights)
+            to_onnx(self.engine(spec, self.precision), smaller, weights, self.options.target)
             result = check(lambda: self.engine(spec, "float32"), smaller, spec, precision, f"{label} (smaller twin)")
         smaller.unlink()
         return result
@@ -140,7 +149,8 @@ class Assembly:
             detector = self.checkpoint.detector()
             return "" if detector is None else sha256_file(detector)
         digests = [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
-        options = (self.options.shape, self.options.precision, self.options.target)
+        compiled = None if self.compiler is None else self.compiler.identity()
+        options = (self.options.shape, self.options.precision, self.options.target, compiled)
         return fingerprint.combine(self.specs[name], *digests, options, fingerprint.of_code())
 
     def is_unchanged(self, name: str) -> bool:
@@ -239,6 +249,7 @@ class Assembly:
             engines=self.entries,
             files=dict(sorted(self.files.items())),
             parity=self.parity,
+            compiled={} if self.compiler is None else self.compiler.identity(),
         )
 
 

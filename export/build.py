@@ -17,6 +17,7 @@ from export.checkpoint import Checkpoint
 from export.errors import ExportError
 from export.parity import HEADER
 from export.staging import staged
+from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import Bundle, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BundleError, ConfigError, VExpressError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
@@ -102,10 +103,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=24, help="of a context window")
     parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="build these alone; others are kept")
     parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell")
+    compiling = parser.add_argument_group("TensorRT")
+    compiling.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
+    compiling.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (3)")
+    words = "for all GPUs from Ampere on, not just the one here; slower"
+    compiling.add_argument("--hardware-compatible", action="store_true", help=words)
+    compiling.add_argument("--timing-cache", type=Path, metavar="FILE", help="timings that later builds reuse")
     given = parser.parse_args(arguments)
     try:
         shape = VideoShape(given.height, given.width, given.frames)
-        options = BuildOptions(shape, given.precision, given.target, given.allow_odd_sizes, tuple(given.engine))
+        compiling_options = EngineOptions(
+            optimization_level=given.optimization_level,
+            workspace_bytes=None if given.workspace is None else round(given.workspace * 2**30),
+            hardware_compatible=given.hardware_compatible,
+            timing_cache=given.timing_cache,
+        )
+        options = BuildOptions(
+            shape, given.precision, given.target, given.allow_odd_sizes, tuple(given.engine), compiling_options
+        )
         build(given.weights, given.output or options.default_output(), options, lambda line: print(line, flush=True))
     except (VExpressError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

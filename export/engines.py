@@ -27,7 +27,10 @@ ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
 
 
 class Engine(nn.Module):
-    """Base of the wrappers. Inputs and outputs are positional, in the order of the specification."""
+    """Base of the wrappers. Inputs and outputs are positional, in the order of the specification.
+
+    Bytes are cast first thing where they come in, and last thing where they go out: TensorRT has them nowhere else.
+    """
 
     def __init__(self, spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype):
         super().__init__()
@@ -40,7 +43,7 @@ class VaeEncoderEngine(Engine):
     """image uint8 (H, W, 3) -> latent float32 (1, c, h, w)."""
 
     def forward(self, image: Tensor) -> Tensor:
-        picture = image.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
+        picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
         return cast(self.vae_encoder(cast(picture, self.activation)), torch.float32)
 
 
@@ -71,7 +74,7 @@ class PoseGuiderEngine(Engine):
     """drawings uint8 (F, H, W, 3) -> features (F, K, h, w)."""
 
     def forward(self, drawings: Tensor) -> Tensor:
-        pictures = drawings.permute(0, 3, 1, 2).to(torch.float32) / 255
+        pictures = drawings.to(torch.float32).permute(0, 3, 1, 2) / 255
         return self.v_kps_guider(cast(pictures, self.activation))
 
 

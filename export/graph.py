@@ -27,7 +27,7 @@ ONNX_DTYPES = {
     torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,
 }
-OPSET = 20
+OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}  # from 23 on attention is one operator
 IR_VERSION = 10
 PAGE = 4096  # bytes: large tensors start on a page, so that runtimes can map the file;
 LINE = 64  # others on a cache line,
@@ -74,6 +74,7 @@ class WeightsFile:
 class Graph:
     """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time."""
 
+    opset: int = OPSETS["onnxruntime"]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -97,7 +98,13 @@ class Graph:
 
     def rename(self, source: str, target: str) -> None:
         """Give the value `source` to the graph's output `target`."""
-        self.nodes.append(helper.make_node("Identity", [source], [target], name=f"output_{target}"))
+        made_here = any(source in node.output for node in self.nodes)
+        if not made_here or source in {output.name for output in self.outputs}:
+            self.nodes.append(helper.make_node("Identity", [source], [target], name=f"output_{target}"))
+            return
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [target if name == source else name for name in names]
 
     def declare(self, tensor: TensorSpec, *, output: bool) -> None:
         """Declare an input or output as `vexpress_rt.specs` has it; sizes unknown until run time keep their letter."""
@@ -127,7 +134,7 @@ class Graph:
         broken here, a module of several GB stays in memory until Python looks for such circles.
         """
         graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
         for name, make in self.initializers.items():  # straight into the model: each helper above makes a copy
             _store(model.graph.initializer.add(name=name), make(), weights)

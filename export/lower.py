@@ -36,6 +36,9 @@ def _pair(value: int | Sequence[int], count: int) -> list[int]:
     return [value] * count if isinstance(value, int) else list(value) * (count if len(value) == 1 else 1)
 
 
+ATTENTION_OPSET = 23  # the first that has attention as one operator, which TensorRT fuses
+
+
 @handles("conv1d", "conv2d")
 def _conv(
     lo: Lowering, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0,
@@ -99,6 +102,8 @@ def _attention(
         lo.refuse("only attention of all to all, without mask and dropout, has a lowering")
     add, half = lo.graph.add, q.dtype != torch.float32
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if lo.graph.opset >= ATTENTION_OPSET:
+        return add("Attention", [lo.name(q), lo.name(k), lo.name(v)], scale=float(scale))
     queries = add("Mul", [lo.name(q), lo.operand(scale, q.dtype)])  # before the product, which then fits float16
     order = [*range(len(k.shape) - 2), len(k.shape) - 1, len(k.shape) - 2]
     scores = add("MatMul", [queries, add("Transpose", [lo.name(k)], perm=order)])

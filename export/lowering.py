@@ -57,6 +57,7 @@ class Lowering:
             self.names.update({id(v): name for v, name in zip(call.outputs, names, strict=True)})
         for value, name in zip(self.trace.outputs, output_names, strict=True):
             self.graph.rename(self.name(value), name)
+            self.names[id(value)] = name
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise ExportError about the call that is being lowered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.engines import TORCH_DTYPES, Engine
-from export.graph import Graph, WeightsFile
+from export.graph import OPSETS, Graph, WeightsFile
 from export.lower import lower
 from export.trace import Trace, generalise, trace
 
@@ -28,12 +28,15 @@ def trace_engine(engine: Engine) -> Trace:
     return generalise(at(PROBES[0]), at(PROBES[1]))
 
 
-def to_onnx(engine: Engine, path: Path, weights: WeightsFile | None = None) -> WeightsFile | None:
+def to_onnx(
+    engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime"
+) -> WeightsFile | None:
     """Write `engine` to `path`; the file that its weights went to, None if they are inside.
 
+    target: of `specs.TARGETS`; decides the version of ONNX.
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
     """
-    graph = Graph()
+    graph = Graph(OPSETS[target])
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)
     for tensor in engine.spec.outputs:

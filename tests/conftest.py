@@ -133,16 +133,27 @@ def tiny_bundle(tiny_square: GoldenSet) -> Path:
     return tiny_square.bundle
 
 
-@pytest.fixture(scope="session")
-def tiny_half(tiny_square: GoldenSet) -> Path:
-    """The bundle of `tiny_square` in float16."""
+def build_cached(golden: GoldenSet, suffix: str, *options: Any) -> Path:
+    """A bundle of a golden set's weights and sizes, with further `BuildOptions`, made if it is not there yet."""
     from export.assembly import BuildOptions
     from export.build import build
     from vexpress_rt.specs import VideoShape
 
-    bundle = CACHE / "tiny_square-fp16"
-    build(tiny_square.checkpoint, bundle, BuildOptions(VideoShape(64, 64, 8), "fp16"))
+    bundle = CACHE / f"{golden.name}-{suffix}"
+    shape = VideoShape(golden.settings["height"], golden.settings["width"], golden.settings["context_frames"])
+    build(golden.checkpoint, bundle, BuildOptions(shape, *options, allow_odd_sizes=bool(shape.width % 64)))
     return bundle
+
+
+def half_bundle(golden: GoldenSet) -> Path:
+    """The bundle of a golden set in float16."""
+    return build_cached(golden, "fp16", "fp16")
+
+
+@pytest.fixture(scope="session")
+def tiny_half(tiny_square: GoldenSet) -> Path:
+    """The bundle of `tiny_square` in float16."""
+    return half_bundle(tiny_square)
 
 
 @pytest.fixture(scope="session")
