@@ -1,0 +1,181 @@
+"""All stages that run engines, on TensorRT engines that share a GPU; and a real engine where there is a real GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engines import fake_tensorrt
+from tests.fake_cuda import FakeCuda
+from tests.fake_tensorrt import DTYPES, FakeTensorRT, Plan
+from tests.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
+from tests.onnx_graphs import FLOAT, save_attention, save_open, save_relu
+from vexpress_rt import device
+from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
+from vexpress_rt.backends.executor import Executor
+from vexpress_rt.backends.tensorrt_builder import build_engine
+from vexpress_rt.backends.tensorrt_options import EngineOptions, Range
+from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.denoise import Denoiser, Guidance
+from vexpress_rt.errors import BackendError
+from vexpress_rt.frames import decode
+from vexpress_rt.noise import frame_noise
+from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.specs import ENGINE_NAMES, EngineSpec, TensorSpec, VideoShape
+from vexpress_rt.windows import plan_windows
+
+LENGTH, STEPS = 10, 3
+SHAPE = VideoShape(32, 32, 4)
+SPECS = fake_specs(SMALL, SHAPE)
+PHOTO = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+SPEECH = np.sin(np.arange(8000, dtype=np.float32) / 20)
+TYPES = {name: dtype for dtype, name in DTYPES.items()}
+Get = Callable[[str], Engine]
+
+
+def plan(spec: EngineSpec) -> Plan:
+    """An engine that computes what the fake of its name does."""
+
+    def side(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {t.name: (TYPES[t.dtype], tuple(-1 if size is None else size for size in t.shape)) for t in tensors}
+
+    def compute(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return COMPUTE[spec.name](spec, inputs)
+
+    def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+        zeros = {t.name: np.zeros(shapes[t.name], t.dtype) for t in spec.inputs}
+        return {name: array.shape for name, array in compute(zeros).items()}
+
+    ranges = {t.name: ((1, 400), (1, 16000), (1, 1 << 16)) for t in spec.inputs if None in t.shape}
+    return Plan(side(spec.inputs), side(spec.outputs), compute, ranges, sizes)
+
+
+def make_video(engine: Get) -> np.ndarray:
+    """Frames of LENGTH: photo and speech through all engines."""
+    portrait = encode_portrait(engine("vae_encoder"), engine("reference_net"), PHOTO)
+    features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)
+    guidance = Guidance(3.5, 0.95, 3.0)
+    denoiser = Denoiser(
+        engine=engine(guidance.engine),
+        static=portrait,
+        guidance=guidance,
+        sampler=ddim(STEPS, alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)),
+        windows=plan_windows(LENGTH, SHAPE.frames, 2),
+        length=LENGTH,
+        noise=lambda frame: frame_noise(1, frame, (SMALL.latent_channels, 4, 4)),
+        conditions=WindowConditions(
+            projection=engine("audio_projection"),
+            guider=engine("pose_guider"),
+            length=LENGTH,
+            rows=lambda start, stop: np.stack([features[i : i + SMALL.audio_rows] for i in range(start, stop)]),
+            draw=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
+        ),
+    )
+    return np.stack(list(decode(engine("vae_decoder"), denoiser.run())))
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
+    yield from fake_tensorrt(monkeypatch)
+
+
+@pytest.fixture
+def cuda(module: FakeTensorRT) -> FakeCuda:
+    return module.cuda
+
+
+@pytest.fixture
+def engines(module: FakeTensorRT, tmp_path: Path) -> Iterator[dict[str, tensorrt.TensorRTEngine]]:
+    """All engines of a bundle, on one GPU."""
+    with Executor() as executor:
+        loaded = {
+            name: tensorrt.load(
+                module.write(tmp_path / f"{name}.engine", plan(SPECS[name])), SPECS[name], executor=executor
+            )
+            for name in ENGINE_NAMES
+        }
+        yield loaded
+        for engine in loaded.values():
+            engine.close()
+
+
+def on_the_cpu(name: str) -> Engine:
+    return FakeEngine(SPECS[name], COMPUTE[name])
+
+
+def test_a_video_has_the_frames_that_the_cpu_makes(engines: dict[str, tensorrt.TensorRTEngine]) -> None:
+    expected = make_video(on_the_cpu)
+    for _ in range(2):  # the second time with the graphs that the first left
+        np.testing.assert_array_equal(make_video(engines.__getitem__), expected)
+    assert len(np.unique(expected)) > 10
+
+
+def test_per_step_only_latents_and_scalars_go_to_the_gpu_and_predictions_come_back(
+    engines: dict[str, tensorrt.TensorRTEngine], cuda: FakeCuda
+) -> None:
+    make_video(engines.__getitem__)
+    windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
+    steps = windows * STEPS
+    others = 2 + 2 * windows + LENGTH  # photo and speech; rows and drawings; latents to decode
+    assert cuda.copies["HostToDevice"] == 4 * steps + others
+    assert cuda.copies["DeviceToHost"] == 2 * steps + 1 + LENGTH
+
+
+def test_engines_that_run_often_are_replayed_and_those_that_run_once_are_not_captured(
+    engines: dict[str, tensorrt.TensorRTEngine],
+) -> None:
+    make_video(engines.__getitem__)
+    captured = {name for name, engine in engines.items() if engine.captured}
+    assert captured == {"audio_projection", "pose_guider", "denoiser", "vae_decoder"}
+
+
+def test_all_engines_of_a_bundle_take_little_more_than_the_largest_needs(
+    engines: dict[str, tensorrt.TensorRTEngine], cuda: FakeCuda
+) -> None:
+    make_video(engines.__getitem__)
+    used = cuda.machine.used
+    make_video(engines.__getitem__)
+    assert cuda.machine.used == used
+
+
+# On a GPU
+
+RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities that TensorRT for RTX is made for
+
+
+def check_on_the_gpu(target: str, folder: Path) -> None:
+    """Build small engines, run them on the GPU, by turns and in a chain, and hold them against ONNX Runtime's CPU."""
+    library, rng = tensorrt_library.load(target), np.random.default_rng(0)
+    options = EngineOptions(ranges={"N": Range(2, 100, 1000)})
+    specs = {"relu": save_relu(folder / "relu.onnx"), "open": save_open(folder / "open.onnx", "N")}
+    specs["attention"] = save_attention(folder / "attention.onnx", FLOAT, 32)
+    with Executor() as executor:
+        for name, spec in specs.items():
+            build_engine(folder / f"{name}.onnx", spec, folder / f"{name}.engine", library, options)
+            with (
+                tensorrt.load(folder / f"{name}.engine", spec, target=target, executor=executor) as engine,
+                onnxruntime.load(folder / f"{name}.onnx", spec) as reference,
+            ):
+                for count in (10, 10, 10, 1000):
+                    shapes = {t.name: tuple(count if size is None else size for size in t.shape) for t in spec.inputs}
+                    inputs = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
+                    kept, expected = engine.run(inputs, resident=True), reference.run(inputs)
+                    for output, tensor in kept.items():
+                        assert not isinstance(tensor, np.ndarray)
+                        np.testing.assert_allclose(tensor.host(), expected[output], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_a_gpu_runs_what_was_built_or_is_told_why_not(target: str, tmp_path: Path) -> None:
+    _, capability = device.name_and_capability()
+    works = tensorrt_library.available(target) and (target == "tensorrt" or capability in RTX)
+    try:
+        check_on_the_gpu(target, tmp_path)
+    except BackendError as error:
+        assert not works, error
+        assert re.search("cannot be imported|refuses it", str(error))
