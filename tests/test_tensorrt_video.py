@@ -174,8 +174,10 @@ def check_on_the_gpu(target: str, folder: Path) -> None:
 def test_a_gpu_runs_what_was_built_or_is_told_why_not(target: str, tmp_path: Path) -> None:
     _, capability = device.name_and_capability()
     works = tensorrt_library.available(target) and (target == "tensorrt" or capability in RTX)
+    complaint = ""
     try:
         check_on_the_gpu(target, tmp_path)
     except BackendError as error:
-        assert not works, error
-        assert re.search("cannot be imported|refuses it", str(error))
+        complaint = str(error)
+    assert complaint == "" or not works
+    assert complaint == "" or re.search("cannot be imported|refuses it", complaint)
