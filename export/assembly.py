@@ -161,6 +161,8 @@ class Assembly:
             return False
         try:
             self.previous.engine_path(name)  # compares sizes and hashes
+            if self.previous.manifest.engines[name].plan:
+                self.previous.plan_path(name)
         except BundleError:
             return False
         return True

@@ -201,17 +201,25 @@ def test_an_unknown_provider_is_refused(plain: Manifest) -> None:
         choose("abacus", plain)
 
 
-def test_bfloat16_runs_with_tensorrt_alone(
-    machine: Machine, compiled: Manifest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("version", "10.0.0", "compiled for version 10.0.0 .here it is"),
+        ("capability", "12.0", "compiled for capability 12.0 .here it is"),
+    ],
+)
+def test_plans_of_another_library_or_gpu_are_not_tried(
+    machine: Machine, compiled: Manifest, key: str, text: str, message: str
 ) -> None:
-    manifest = dataclasses.replace(compiled, precision="bf16")
-    assert choose("auto", manifest).name == "tensorrt"
-    for name in ("cuda", "cpu"):
-        with pytest.raises(ConfigError, match="precision is bf16, which TensorRT alone can run"):
-            choose(name, manifest)
-    without_gpu(machine, monkeypatch)
-    with pytest.raises(ConfigError, match="nothing on this machine can run the bundle: not tensorrt, since no NVIDIA"):
-        choose("auto", manifest)
+    other = dataclasses.replace(compiled, compiled={**compiled.compiled, key: text})
+    with pytest.raises(BackendError, match=message):
+        choose("tensorrt", other)
+    assert choose("auto", other).name == "cuda"
+
+
+def test_portable_plans_fit_any_gpu(machine: Machine, compiled: Manifest) -> None:
+    portable = dataclasses.replace(compiled, compiled={**compiled.compiled, "gpu": "portable", "capability": ""})
+    assert choose("tensorrt", portable).name == "tensorrt"
 
 
 # Loading and running
@@ -242,7 +250,8 @@ def test_a_detector_with_a_plan_runs_with_tensorrt(machine: Machine, tmp_path: P
 
 def test_the_target_says_which_tensorrt(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = []
-    monkeypatch.setattr(tensorrt_library, "load", lambda target: wanted.append(target))
+    load = tensorrt_library.load
+    monkeypatch.setattr(tensorrt_library, "load", lambda target: wanted.append(target) or load("tensorrt"))
     videos(compile_bundle(write_bundle(tmp_path / "rtx"), target="tensorrt-rtx"))
     assert wanted == ["tensorrt-rtx"]
     assert ("tensorrt-rtx", "denoiser") in machine.asked

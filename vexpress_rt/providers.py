@@ -18,7 +18,6 @@ from vexpress_rt.manifest import BUILD_COMMAND
 from vexpress_rt.specs import FACE_DETECTOR
 
 PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
-_TENSORRT_ONLY = "bf16"  # a precision: NumPy has no bfloat16, and such tensors never leave the GPU
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -144,25 +143,24 @@ def _check_tensorrt(manifest: Manifest) -> None:
             f"`{BUILD_COMMAND} FOLDER --target tensorrt` (or tensorrt-rtx), or use provider='auto'"
         )
     device.check()
-    tensorrt_library.load(manifest.target)
+    library = tensorrt_library.load(manifest.target)
+    _, (major, minor) = device.name_and_capability()
+    here = {"version": library.version, "capability": f"{major}.{minor}"}
+    made = {key: text for key, text in manifest.compiled.items() if key in here and text}
+    if wrong := [f"{key} {text} (here it is {here[key]})" for key, text in made.items() if text != here[key]]:
+        raise BackendError(
+            f"the bundle was compiled for {' and '.join(wrong)}, and plans run nowhere else: compile it on this machine "
+            f"with `{BUILD_COMMAND} FOLDER --target {manifest.target}`, or use provider='auto'"
+        )
 
 
 def _check_cuda(manifest: Manifest) -> None:
-    _check_cpu(manifest)
     device.check()
     onnxruntime.check_cuda()
 
 
-def _check_cpu(manifest: Manifest) -> None:
-    if manifest.precision == _TENSORRT_ONLY:
-        raise ConfigError(
-            f"the bundle's precision is {manifest.precision}, which TensorRT alone can run: use provider='tensorrt', "
-            "or build one with --precision fp16 or fp32"
-        )
-
-
 _CHECKS: dict[str, Callable[[Manifest], None]] = {
-    "tensorrt": _check_tensorrt, "cuda": _check_cuda, "cpu": _check_cpu,
+    "tensorrt": _check_tensorrt, "cuda": _check_cuda, "cpu": lambda manifest: None,
 }  # fmt: skip
 _MERITS = {
     "tensorrt": "the bundle is compiled for it and there is a GPU",
