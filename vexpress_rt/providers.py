@@ -149,8 +149,8 @@ def _check_tensorrt(manifest: Manifest) -> None:
     made = {key: text for key, text in manifest.compiled.items() if key in here and text}
     if wrong := [f"{key} {text} (here it is {here[key]})" for key, text in made.items() if text != here[key]]:
         raise BackendError(
-            f"the bundle was compiled for {' and '.join(wrong)}, and plans run nowhere else: compile it on this machine "
-            f"with `{BUILD_COMMAND} FOLDER --target {manifest.target}`, or use provider='auto'"
+            f"the bundle was compiled for {' and '.join(wrong)}, and plans run nowhere else: compile it on this "
+            f"machine with `{BUILD_COMMAND} FOLDER --target {manifest.target}`, or use provider='auto'"
         )
 
 
