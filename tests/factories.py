@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from vexpress_rt.specs import ModelConfig
 
 TINY: dict[str, Any] = {
@@ -32,3 +34,8 @@ TINY: dict[str, Any] = {
 def model_config(**changes: Any) -> ModelConfig:
     """The configuration of the goldens' tiny model, with `changes`."""
     return ModelConfig(**(TINY | changes))
+
+
+def rising(frames: int) -> Any:
+    """A track whose every coordinate is the number of its frame."""
+    return np.broadcast_to(np.arange(frames, dtype=np.float32)[:, None, None], (frames, 3, 2)).copy()
