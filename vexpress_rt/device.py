@@ -7,18 +7,16 @@ memory that it touches must stay allocated, and the host must not touch it, unti
 from __future__ import annotations
 
 import ctypes
-import logging
-import sys
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError, BackendMissingError
 
 REMEDY = "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames"
 
-_log = logging.getLogger("vexpress_rt")
 _runtime: Any = None  # the CUDA runtime's functions, once they were needed; tests put a driver of their own here
 
 
@@ -52,30 +50,6 @@ def memory() -> tuple[int, int]:
     """Bytes of the GPU's memory: free, total."""
     free, total = _call("cudaMemGetInfo")
     return int(free), int(total)
-
-
-class Closable:
-    """Something to be closed: by `close`, at the end of a `with` block, or at the latest when Python drops it."""
-
-    _open = False  # set once there is something to close
-
-    def close(self) -> None:
-        """Free it. Closing twice is allowed."""
-        raise AssertionError(f"{type(self).__name__} has to say how")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not self._open or sys.is_finalizing():  # at the end the driver takes everything back
-            return
-        try:
-            self.close()
-        except BackendError as error:
-            _log.warning("%s", error)
 
 
 class _Owned(Closable):

@@ -13,6 +13,7 @@ from vexpress_rt import device
 from vexpress_rt.backends import Array, Resident, Tensor
 from vexpress_rt.backends.calls import check_inputs, only_input, refuse_closed
 from vexpress_rt.backends.executor import DeviceTensor, Executor, becomes_array, tensor_bytes
+from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
@@ -103,7 +104,7 @@ class Port:
         return self._pinned.array[: self.bytes]
 
 
-class DeviceEngine(device.Closable, ABC):
+class DeviceEngine(Closable, ABC):
     """An `Engine` on a GPU. Calls from several threads are done one after another.
 
     executor: runs it, with others.  owned: whether to close that with the engine.

@@ -11,6 +11,7 @@ import numpy as np
 
 from vexpress_rt import device
 from vexpress_rt.backends import Array
+from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 
 _log = logging.getLogger("vexpress_rt")
@@ -28,7 +29,7 @@ def becomes_array(dtype: str) -> bool:
     return dtype != _BFLOAT16
 
 
-class Executor(device.Closable):
+class Executor(Closable):
     """Runs engines one after another: what enters its `compute` stream is done in order.
 
     Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
@@ -84,7 +85,7 @@ class Executor(device.Closable):
             block.close()
 
 
-class DeviceTensor(device.Closable):
+class DeviceTensor(Closable):
     """A `Resident` on the GPU, contiguous.
 
     buffer: holds it.  ready: passes when it is computed.  serial: no other tensor of this process has the same.
