@@ -9,20 +9,19 @@ the old bundle, or none. Engines whose weights and options did not change are ta
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from export.assembly import Assembly, BuildOptions, Report
 from export.checkpoint import Checkpoint
+from export.command import run, tell
 from export.errors import ExportError
 from export.parity import HEADER
 from export.staging import staged
 from vexpress_rt.backends.tensorrt_options import EngineOptions
-from vexpress_rt.bundle import Bundle, Manifest, read_manifest, write_manifest
-from vexpress_rt.errors import BundleError, ConfigError, VExpressError
+from vexpress_rt.bundle import MANIFEST, Bundle, Manifest, read_manifest, write_manifest
+from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 
-MANIFEST = "manifest.json"
 SUFFIXES = (".onnx", ".weights")  # of the files of a bundle whose manifest cannot be read
 
 
@@ -110,25 +109,20 @@ def main(arguments: list[str] | None = None) -> int:
     compiling.add_argument("--hardware-compatible", action="store_true", help=words)
     compiling.add_argument("--timing-cache", type=Path, metavar="FILE", help="timings that later builds reuse")
     given = parser.parse_args(arguments)
-    try:
-        shape = VideoShape(given.height, given.width, given.frames)
-        compiling_options = EngineOptions(
-            optimization_level=given.optimization_level,
-            workspace_bytes=None if given.workspace is None else round(given.workspace * 2**30),
-            hardware_compatible=given.hardware_compatible,
-            timing_cache=given.timing_cache,
-        )
-        options = BuildOptions(
-            shape, given.precision, given.target, given.allow_odd_sizes, tuple(given.engine), compiling_options
-        )
-        build(given.weights, given.output or options.default_output(), options, lambda line: print(line, flush=True))
-    except (VExpressError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run(lambda: _build_as_asked(given))
+
+
+def _build_as_asked(given: argparse.Namespace) -> None:
+    compiling = EngineOptions(
+        optimization_level=given.optimization_level,
+        workspace_bytes=None if given.workspace is None else round(given.workspace * 2**30),
+        hardware_compatible=given.hardware_compatible,
+        timing_cache=given.timing_cache,
+    )
+    shape = VideoShape(given.height, given.width, given.frames)
+    engines = tuple(given.engine)
+    options = BuildOptions(shape, given.precision, given.target, given.allow_odd_sizes, engines, compiling)
+    build(given.weights, given.output or options.default_output(), options, tell)
 
 
 if __name__ == "__main__":

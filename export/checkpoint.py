@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from export import architecture as arch
+from export.command import run, tell
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.models.config import AudioProjectionConfig, GuiderConfig
 from export.models.layers import to_precision
@@ -26,7 +26,6 @@ from export.models.reference_net import is_unused
 from export.networks import empty
 from export.tensors import brief, find_file, load_strict, read_tensors
 from vexpress_rt.bundle import sha256_file
-from vexpress_rt.errors import VExpressError
 
 DETECTOR = "insightface_models/models/buffalo_l/det_10g.onnx"
 VAE_PARTS = {"vae_encoder": ("encoder.", "quant_conv."), "vae_decoder": ("decoder.", "post_quant_conv.")}
@@ -200,15 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, in the official layout")
     options = parser.parse_args(arguments)
-    try:
-        write_checkpoint(options.output, PRESETS[options.preset], options.seed, progress=print)
-    except (VExpressError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run(lambda: write_checkpoint(options.output, PRESETS[options.preset], options.seed, progress=tell))
 
 
 if __name__ == "__main__":

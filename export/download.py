@@ -22,12 +22,12 @@ import fcntl
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.command import run, tell
 from export.errors import CheckpointError, DownloadError
 from export.hub import Entry, Hub, Listing, Report
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
@@ -200,18 +200,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--revision", default=REVISION, help="commit, tag or branch (the commit of June 2024)")
     given = parser.parse_args(arguments)
     print(LICENCES, flush=True)
-    try:
-        fetched = download(given.output, given.repo, given.revision, lambda line: print(line, flush=True))
-        check(given.output)
-    except (VExpressError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the command again to go on", file=sys.stderr)
-        return 130
+    return run(lambda: _download_as_asked(given), "interrupted; run the command again to go on")
+
+
+def _download_as_asked(given: argparse.Namespace) -> None:
+    fetched = download(given.output, given.repo, given.revision, tell)
+    check(given.output)
     print(f"{given.output} is complete: {fetched} files fetched, {len(SOURCES) - fetched} were there. To go on:")
     print(f"  python -m export.build --weights {shlex.quote(str(given.output))}")
-    return 0
 
 
 if __name__ == "__main__":

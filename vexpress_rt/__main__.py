@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,7 @@ from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
+from vexpress_rt.paths import same_file
 from vexpress_rt.terminal import Progress, duration, say
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def _check_files(given: argparse.Namespace) -> None:
         name = getattr(given, flag)
         if name is not None and not os.path.exists(name):
             raise InputError(f"--{flag} is {name}, and there is no such file: check the path")
-        if name is not None and os.path.exists(given.output) and os.path.samefile(name, given.output):
+        if same_file(name, Path(given.output)):
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 

@@ -14,10 +14,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
-from vexpress_rt.manifest import BUILD_COMMAND, EngineEntry, FileEntry, Manifest, read_manifest, write_manifest
+from vexpress_rt.manifest import (
+    BUILD_COMMAND,
+    MANIFEST,
+    EngineEntry,
+    FileEntry,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
 
-__all__ = ["Bundle", "EngineEntry", "FileEntry", "Manifest", "read_manifest", "sha256_file", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Bundle",
+    "EngineEntry",
+    "FileEntry",
+    "Manifest",
+    "read_manifest",
+    "sha256_file",
+    "write_manifest",
+]
 
 
 def sha256_file(path: Path) -> str:
