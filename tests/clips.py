@@ -12,7 +12,6 @@ from vexpress_rt.records import Waveform
 from vexpress_rt.video import VideoWriter
 
 SIZE = (32, 48)
-NTSC = Fraction(30000, 1001)
 
 
 def frames(count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
