@@ -17,12 +17,22 @@ from export.errors import ExportError
 from export.graph import WeightsFile, read_interface
 from export.parity import Parity, check
 from export.to_onnx import to_onnx
+from export.widen import widen, widened
 from vexpress_rt import __version__
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, sha256_file
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import BundleError
-from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, EngineSpec, VideoShape, engine_specs
+from vexpress_rt.specs import (
+    ENGINE_NAMES,
+    FACE_DETECTOR,
+    PRECISIONS,
+    TARGETS,
+    EngineSpec,
+    VideoShape,
+    check_precision,
+    engine_specs,
+)
 
 # Engines that are graphs over the same weights: they share one weights file and are built together.
 SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}
@@ -52,6 +62,7 @@ class BuildOptions:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, tuple(PRECISIONS))
         check_choice("target", self.target, TARGETS)
+        check_precision(self.precision, self.target)
         for name in self.engines:
             check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
 
@@ -83,11 +94,13 @@ class Assembly:
         target = self.options.target
         self.compiler = None if target == TARGETS[0] else Compiler(target, self.options.compiling, self.model)
 
-    def engine(self, spec: EngineSpec, precision: str) -> Engine:
-        """The torch module of `spec`, with the checkpoint's weights in `precision`."""
-        dtype = TORCH_DTYPES[precision]
+    def engine(self, spec: EngineSpec, precision: str, computed_in: str | None = None) -> Engine:
+        """The torch module of `spec`, with the checkpoint's weights in `precision`; None: and computed in it."""
+        dtype, computed = TORCH_DTYPES[precision], TORCH_DTYPES[computed_in or precision]
         networks = {name: self.checkpoint.network(name, dtype) for name in ENGINE_NETWORKS[spec.name]}
-        return make_engine(spec, networks, dtype)
+        if computed != dtype:
+            networks = {name: network.to(computed) for name, network in networks.items()}
+        return make_engine(spec, networks, computed)
 
     def make(self, name: str, label: str) -> None:
         """Export one engine and check it."""
@@ -122,15 +135,28 @@ class Assembly:
     def _check(self, name: str, shape: VideoShape, path: Path, weights: WeightsFile | None) -> Parity:
         """Compare the exported engine at `path`, or one of the same weights at the smaller size `shape`."""
         spec = engine_specs(self.model, shape, self.options.precision)[name]
-        precision = "float32" if name == "audio_encoder" else self.precision
-        label = _sizes(spec)
         if spec == self.specs[name]:
-            return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
+            return self._compare(path, spec, _sizes(spec))
         smaller = path.with_suffix(".check.onnx")
         with nullcontext() if weights is None else weights.scratch():
             to_onnx(self.engine(spec, self.precision), smaller, weights, self.options.target)
-            result = check(lambda: self.engine(spec, "float32"), smaller, spec, precision, f"{label} (smaller twin)")
+            result = self._compare(smaller, spec, f"{_sizes(spec)} (smaller twin)")
         smaller.unlink()
+        return result
+
+    def _compare(self, path: Path, spec: EngineSpec, label: str) -> Parity:
+        """Hold the graph in the file `path` against its torch module in float32.
+
+        A CPU has no kernels for bfloat16: a widened copy of the graph is compared, with the module of equal weights.
+        """
+        precision = "float32" if spec.name == "audio_encoder" else self.precision
+        if precision != "bfloat16":
+            return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
+        wide = path.with_suffix(".wide.onnx")
+        widen(path, wide)
+        label += " (in float32, weights rounded to bfloat16)"
+        result = check(lambda: self.engine(spec, precision, "float32"), wide, widened(spec), precision, label)
+        wide.unlink()
         return result
 
     def _check_shape(self, spec: EngineSpec, parameters: int) -> VideoShape:

@@ -11,7 +11,9 @@ from export.models.denoising_unet import Conditions, reference_keys_values
 from export.models.layers import cast
 from vexpress_rt.specs import EngineSpec
 
-TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+TORCH_DTYPES = {
+    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8,
+}  # fmt: skip
 
 # Which networks of the checkpoint an engine is made of. Engines with the same networks and sizes may share weights.
 ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
@@ -44,7 +46,7 @@ class VaeEncoderEngine(Engine):
 
     def forward(self, image: Tensor) -> Tensor:
         picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
-        return cast(self.vae_encoder(cast(picture, self.activation)), torch.float32)
+        return self.vae_encoder(cast(picture, self.activation))
 
 
 class ReferenceNetEngine(Engine):
@@ -113,7 +115,7 @@ class VaeDecoderEngine(Engine):
     """latent (1, c, h, w) -> frame uint8 (H, W, 3): x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
 
     def forward(self, latent: Tensor) -> Tensor:
-        picture = cast(self.vae_decoder(cast(latent, self.activation)), torch.float32)
+        picture = cast(self.vae_decoder(latent), torch.float32)
         picture = (picture / 2 + 0.5).clamp(0, 1) * 255
         return picture[0].permute(1, 2, 0).to(torch.uint8)
 

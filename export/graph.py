@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from vexpress_rt.specs import TensorSpec
 ONNX_DTYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
+    torch.bfloat16: TensorProto.BFLOAT16,
     torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,
 }
@@ -109,7 +109,7 @@ class Graph:
     def declare(self, tensor: TensorSpec, *, output: bool) -> None:
         """Declare an input or output as `vexpress_rt.specs` has it; sizes unknown until run time keep their letter."""
         shape = [letter if size is None else size for letter, size in zip(tensor.dims, tensor.shape, strict=True)]
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        kind = ONNX_DTYPES[getattr(torch, tensor.dtype)]
         (self.outputs if output else self.inputs).append(helper.make_tensor_value_info(tensor.name, kind, shape))
 
     def weight(self, name: str, make: Callable[[], Tensor]) -> str:
@@ -117,15 +117,16 @@ class Graph:
         self.initializers.setdefault(name, make)
         return name
 
-    def small(self, values: NDArray[Any]) -> str:
+    def small(self, values: Tensor) -> str:
         """A constant by its values: equal ones share one initializer."""
-        digest = hashlib.sha256(values.tobytes()).hexdigest()[:12]
-        name = f"const_{values.dtype}_{'x'.join(map(str, values.shape))}_{digest}"
-        return self.weight(name, lambda: torch.from_numpy(values.copy()))
+        digest = hashlib.sha256(_content(values)).hexdigest()[:12]
+        dtype = str(values.dtype).removeprefix("torch.")
+        name = f"const_{dtype}_{'x'.join(map(str, values.shape))}_{digest}"
+        return self.weight(name, lambda: values)
 
     def ints(self, *values: int) -> str:
         """A one-dimensional int64 constant."""
-        return self.small(np.array(values, dtype=np.int64))
+        return self.small(torch.tensor(values, dtype=torch.int64))
 
     def write(self, path: Path, weights: WeightsFile | None) -> None:
         """Write the graph to `path`, its weights inside or, if given, into `weights`. It is empty afterwards.
@@ -148,7 +149,7 @@ class Graph:
 
 def _store(tensor: TensorProto, values: Tensor, weights: WeightsFile | None) -> None:
     """Put `values` into `tensor` or, if given, into `weights`."""
-    data = values.detach().contiguous().numpy().tobytes()
+    data = _content(values)
     tensor.data_type = ONNX_DTYPES[values.dtype]
     tensor.dims.extend(values.shape)
     if weights is None or len(data) < INLINE:
@@ -158,6 +159,13 @@ def _store(tensor: TensorProto, values: Tensor, weights: WeightsFile | None) -> 
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", weights.path.name), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
+
+
+def _content(values: Tensor) -> bytes:
+    values = values.detach().contiguous()
+    if values.dtype == torch.bfloat16:  # unknown to NumPy
+        values = values.view(torch.int16)
+    return values.numpy().tobytes()
 
 
 def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

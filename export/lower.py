@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -66,7 +65,7 @@ def _group_norm(lo: Lowering, x: Value, groups: int, weight: Value, bias: Value,
     if groups == channels:  # also serves a dynamic length: nothing is reshaped
         return lo.graph.add("InstanceNormalization", [lo.name(x), lo.name(weight), lo.name(bias)], epsilon=eps)
     grouped = lo.graph.add("Reshape", [lo.name(x), _sizes(lo, (n, groups, None))])
-    one, zero = (lo.graph.small(torch.full((groups,), v, dtype=x.dtype).numpy()) for v in (1, 0))
+    one, zero = (lo.graph.small(torch.full((groups,), v, dtype=x.dtype)) for v in (1, 0))
     normed = lo.graph.add("InstanceNormalization", [grouped, one, zero], epsilon=eps)
     normed = lo.graph.add("Reshape", [normed, _sizes(lo, x.shape)])
     wide = (channels,) + (1,) * len(spatial)
@@ -121,7 +120,7 @@ def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str =
         lo.refuse("only the nearest neighbour to a given size has a lowering")
     old, new = x.shape[-2:], list(size)
     if new == [2 * side for side in old]:
-        scales = lo.graph.small(np.array([1, 1, 2, 2], np.float32))
+        scales = lo.graph.small(torch.tensor([1.0, 1, 2, 2]))
         return lo.graph.add(
             "Resize", [lo.name(x), "", scales], mode="nearest", nearest_mode="floor",
             coordinate_transformation_mode="asymmetric",
@@ -185,7 +184,7 @@ def _getitem(lo: Lowering, x: Value, index: Any) -> str:
             name = lo.graph.add("Unsqueeze", [name, lo.graph.ints(axis)])
             shape.insert(axis, 1)
         elif type(item) is int:
-            name = lo.graph.add("Gather", [name, lo.graph.small(np.array(item, np.int64))], axis=axis)
+            name = lo.graph.add("Gather", [name, lo.graph.small(torch.tensor(item, dtype=torch.int64))], axis=axis)
             del shape[axis]
             continue  # the next dim has moved here
         elif not isinstance(item, slice):

@@ -85,4 +85,4 @@ class Lowering:
         """The name of a tensor or of a Python number, in dtype `like`."""
         if isinstance(x, Value):
             return self.name(x) if x.dtype == like else self.graph.add("Cast", [self.name(x)], to=ONNX_DTYPES[like])
-        return self.graph.small(torch.tensor(x, dtype=like).numpy())
+        return self.graph.small(torch.tensor(x, dtype=like))

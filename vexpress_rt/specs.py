@@ -15,8 +15,10 @@ from typing import Any
 
 from vexpress_rt.errors import ConfigError
 
-PRECISIONS = {"fp32": "float32", "fp16": "float16"}
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+# ONNX Runtime has no bfloat16 kernels for convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on a GPU.
+ONLY_TENSORRT = "bf16"
 SIDE_LIMIT = 1 << 16  # pixels along a side of the picture: what any plausible bundle stays below
 
 
@@ -218,6 +220,15 @@ ENGINE_NAMES = tuple(_ENGINES)
 
 # SCRFD as released has a fixed interface of its own and comes as a finished graph: it is copied, not built.
 FACE_DETECTOR = "face_detector"
+
+
+def check_precision(precision: str, target: str) -> None:
+    """Raise ConfigError unless engines of that precision (a key of `PRECISIONS`) can be built for that target."""
+    if precision == ONLY_TENSORRT and target == TARGETS[0]:
+        raise ConfigError(
+            f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
+            f"{' and '.join(TARGETS[1:])}, which alone compute in bfloat16: choose another --precision or --target"
+        )
 
 
 def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32") -> dict[str, EngineSpec]:

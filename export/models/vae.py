@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.models.config import VaeConfig
-from export.models.layers import Downsample, GroupNorm, Resnet, Upsample
+from export.models.layers import Downsample, GroupNorm, Resnet, Upsample, cast
 
 EPS = 1e-6
 
@@ -99,7 +100,7 @@ class _Decoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Picture (1, 3, H, W) in [-1, 1] -> mean of the latent distribution, scaled, (1, c, h, w)."""
+    """Picture (1, 3, H, W) in [-1, 1] -> mean of the latent distribution, scaled, (1, c, h, w) float32."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -109,11 +110,12 @@ class VaeEncoder(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         moments = self.quant_conv(self.encoder(picture))
-        return moments[:, : self.config.latent_channels] * self.config.scaling_factor
+        # In float32: a factor in bfloat16 would be off by up to 0.4 %, and with it every latent.
+        return cast(moments[:, : self.config.latent_channels], torch.float32) * self.config.scaling_factor
 
 
 class VaeDecoder(nn.Module):
-    """Scaled latent (1, c, h, w) -> picture (1, 3, H, W), nominally in [-1, 1]."""
+    """Scaled latent (1, c, h, w) float32 -> picture (1, 3, H, W), nominally in [-1, 1]."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -122,4 +124,5 @@ class VaeDecoder(nn.Module):
         self.decoder = _Decoder(config)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(latent / self.config.scaling_factor))
+        scaled = latent / self.config.scaling_factor
+        return self.decoder(self.post_quant_conv(cast(scaled, self.post_quant_conv.weight.dtype)))
