@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt import faces, image
 from vexpress_rt.audio import frame_rows, load_audio, normalize
 from vexpress_rt.backends import Engine
+from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
@@ -265,16 +266,16 @@ class Generator:
         """The frames if they are to be kept; written to the file, too, if one was named."""
         kept = np.empty((job.length, *self.size, 3), np.uint8) if job.keep else None
         with ExitStack() as stack:
-            writer: VideoWriter | None = None
+            write: Background[UInt8] | None = None
             if job.path is not None:
-                stack.enter_context(job.watch.stage("encode"))  # stands still while a frame is made
+                stack.enter_context(job.watch.stage("encode"))  # waiting for it: stands still while a frame is made
                 writer = VideoWriter(job.path, self.size, job.config.rate, job.waveform, job.config.quality)
-                stack.enter_context(writer)
+                write = stack.enter_context(Background(stack.enter_context(writer).write))
             for index, frame in enumerate(frames):
                 if kept is not None:
                     kept[index] = frame
-                if writer is not None:
-                    writer.write(frame)
+                if write is not None:
+                    write(frame)
                 job.tell("frames", index + 1, job.length)
         return kept
 

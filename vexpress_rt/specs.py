@@ -17,7 +17,7 @@ from vexpress_rt.errors import ConfigError
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-# ONNX Runtime has no bfloat16 kernels for convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on a GPU.
+# ONNX Runtime has no kernels for bfloat16 convolutions on the CPU, and NumPy no bfloat16: such tensors stay on a GPU.
 ONLY_TENSORRT = "bf16"
 SIDE_LIMIT = 1 << 16  # pixels along a side of the picture: what any plausible bundle stays below
 
