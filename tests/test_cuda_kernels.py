@@ -13,21 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.kernel_cases import (
-    Step,
-    assert_same_bits,
-    check_guided_step,
-    check_median,
-    check_nv12,
-    host_kernels,
-    random_picture,
-)
-from vexpress_rt import device
+from tests.device_cases import CASES, DeviceArena, check_captured_step
+from tests.kernel_cases import host_kernels
 from vexpress_rt.native import device_kernels
-from vexpress_rt.native.device_kernels import EXTENSION, Kernels, Memory
+from vexpress_rt.native.device_kernels import EXTENSION, Kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,31 +83,6 @@ device_kernels.load().rgb_to_nv12(*memory, height=8, width=8, stream=SimpleNames
 # What it computes.
 
 
-class DeviceArena:
-    """Buffers on the GPU, freed at the end."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.stream = device.Stream()
-        stack.callback(self.stream.close)
-
-    def put(self, array: np.ndarray) -> Memory:
-        buffer = device.allocate(array.nbytes)
-        self._stack.callback(buffer.close)
-        with device.pinned(array.nbytes) as host:
-            host.array[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            device.copy_in(buffer, host.array, self.stream)
-            self.stream.synchronize()
-        return buffer
-
-    def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
-        assert isinstance(memory, device.Buffer)
-        with device.pinned(like.nbytes) as host:
-            device.copy_out(host.array, memory, self.stream)
-            self.stream.synchronize()
-            return host.array.copy().view(like.dtype).reshape(like.shape)
-
-
 @pytest.fixture
 def arena() -> Iterator[DeviceArena]:
     with ExitStack() as stack:
@@ -130,45 +96,14 @@ def kernels() -> Kernels:
 
 @pytest.mark.gpu
 @pytest.mark.nvcc
-@pytest.mark.parametrize("guided", [True, False])
-@pytest.mark.parametrize(("frames", "values"), [(1, 1), (3, 257), (24, 4 * 64 * 64), (130, 1000)])
-def test_guided_step_on_a_gpu_gives_what_numpy_gives_bit_for_bit(
-    kernels: Kernels, arena: DeviceArena, frames: int, values: int, guided: bool
+@pytest.mark.parametrize("case", CASES)
+def test_a_kernel_on_a_gpu_gives_what_its_twin_gives_bit_for_bit(
+    kernels: Kernels, arena: DeviceArena, case: str
 ) -> None:
-    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided))
-
-
-@pytest.mark.gpu
-@pytest.mark.nvcc
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 1), (33, 50), (512, 512), (65536, 2)])
-@pytest.mark.parametrize("levels", [2, 256])
-def test_median_on_a_gpu_gives_what_its_twin_gives(
-    kernels: Kernels, arena: DeviceArena, size: tuple[int, int], levels: int
-) -> None:
-    check_median(kernels, arena, random_picture(3, *size, 3, levels=levels))
-
-
-@pytest.mark.gpu
-@pytest.mark.nvcc
-@pytest.mark.parametrize("size", [(2, 2), (4, 6), (514, 510), (65536, 2)])
-def test_nv12_on_a_gpu_is_what_its_twin_gives(kernels: Kernels, arena: DeviceArena, size: tuple[int, int]) -> None:
-    check_nv12(kernels, arena, random_picture(*size, 3))
+    CASES[case](kernels, arena)
 
 
 @pytest.mark.gpu
 @pytest.mark.nvcc
 def test_captured_step_does_the_same_when_replayed(kernels: Kernels, arena: DeviceArena) -> None:
-    step = Step.random(frames=4, values=300)
-    step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
-    latents, totals, conditional = (arena.put(a) for a in (step.latents, step.totals, step.conditional))
-    unconditional = None if step.unconditional is None else arena.put(step.unconditional)
-    arena.stream.begin_capture()
-    kernels.guided_step(
-        latents, totals, unconditional, conditional,
-        values=300, shares=step.shares, scale=step.scale, coefficients=step.coefficients, stream=arena.stream,
-    )  # fmt: skip
-    graph = arena.stream.end_capture()
-    assert_same_bits(arena.get(latents, step.latents), step.latents)
-    graph.launch(arena.stream)
-    assert_same_bits(arena.get(latents, step.latents), step.twin()[0])
-    graph.close()
+    check_captured_step(kernels, arena)
