@@ -17,6 +17,7 @@ from tests.fakes import SMALL, FakeEngine, fake_specs, predict
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BackendError
+from vexpress_rt.latents import Flight, HostLatents, Latents
 from vexpress_rt.noise import frame_noise
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.specs import EngineSpec, VideoShape
@@ -74,7 +75,7 @@ def make_denoiser(
 def run(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
     frames, latents = zip(*denoiser.run(schedule), strict=True)
     assert frames == tuple(range(denoiser.length))
-    return np.stack(latents)
+    return np.concatenate(latents)
 
 
 def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidance: Guidance) -> np.ndarray:
@@ -218,12 +219,16 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
     assert alive["windows"] == 0
 
 
-def test_frames_in_flight_do_not_grow_with_the_video() -> None:
-    in_flight = []
-    denoiser = make_denoiser(length=120, frames=6, overlap=2, steps=3)
-    for _ in denoiser.run():
-        in_flight.append(len(denoiser._flight))
-    assert max(in_flight) <= 6 + 3 * 4
+@pytest.mark.parametrize(("schedule", "most"), [("wavefront", 6 + 3 * 4), ("breadth", 120)])
+def test_only_in_breadth_order_frames_in_flight_grow_with_the_video(schedule: str, most: int) -> None:
+    slots = []
+
+    def latents(flight: Flight, shape: tuple[int, ...]) -> Latents:
+        slots.append(flight.slots)
+        return HostLatents(flight, shape)
+
+    run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), schedule)
+    assert slots[0] <= most
 
 
 @pytest.mark.parametrize(("schedule", "calls"), [("wavefront", 6), ("breadth", 2 * 24 + 1)])
@@ -273,5 +278,5 @@ def test_a_latent_that_was_handed_out_may_be_written_to() -> None:
     denoiser = make_denoiser(length=12, frames=4, overlap=1, steps=3)
     expected = run(denoiser)
     for frame, latent in denoiser.run():
-        np.testing.assert_array_equal(latent, expected[frame])
+        np.testing.assert_array_equal(latent, expected[frame : frame + 1])
         latent[:] = np.nan

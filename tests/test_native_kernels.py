@@ -30,6 +30,7 @@ from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.native.guided_step import Share
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.schedule import Sampler
+from vexpress_rt.specs import EngineSpec, TensorSpec
 from vexpress_rt.video import VideoWriter
 from vexpress_rt.windows import Window, coverage, plan_windows, walk
 
@@ -74,9 +75,9 @@ def test_slots_of_other_frames_stay_as_they_are(kernels: Kernels) -> None:
 class MixingEngine:
     """Predictions that depend on every latent of the window, so that a wrong one anywhere shows."""
 
-    spec = None
+    spec = EngineSpec("denoiser", (TensorSpec("latents", ("F", "c", "h", "w"), (None, 4, 2, 3), "float32"),), ())
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, np.ndarray], *, resident: bool = False) -> dict[str, np.ndarray]:
         latents = inputs["latents"]
         mixed = np.sin(latents + latents.mean(axis=0)) + np.float32(inputs["timestep"][0] / 1000)
         return {"unconditional": np.cos(mixed), "conditional": mixed}
@@ -117,7 +118,7 @@ def test_whole_videos_are_denoised_to_the_same_bits_as_without_the_kernel(
 ) -> None:
     windows, guidance = plan_windows(length, frames, overlap), Guidance(scale, 1.0, 1.0)
     denoiser = Denoiser(MixingEngine(), {}, guidance, SAMPLER, windows, length, noise, lambda window: {})  # type: ignore[arg-type]
-    expected = np.stack([latent for _, latent in denoiser.run()])
+    expected = np.concatenate([latent for _, latent in denoiser.run()])
     assert_same_bits(walk_with_kernel(kernels, windows, length, guidance), expected)
 
 

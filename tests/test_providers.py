@@ -23,6 +23,7 @@ from vexpress_rt.backends import tensorrt_library
 from vexpress_rt.bundle import Bundle, FileEntry, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, BundleNotFoundError, ConfigError
 from vexpress_rt.generator import Generator
+from vexpress_rt.native import device_kernels
 from vexpress_rt.providers import Choice, choose
 from vexpress_rt.specs import FACE_DETECTOR
 
@@ -65,7 +66,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 
 @pytest.fixture
 def machine(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """One with a GPU, TensorRT, and an ONNX Runtime with CUDA."""
+    """One with a GPU, TensorRT, and an ONNX Runtime with CUDA; without kernels, since its engines know no tensors."""
+    monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
     fake = Machine(cuda)
     monkeypatch.setattr(providers, "onnxruntime", fake)
@@ -329,7 +331,7 @@ def test_a_generator_describes_itself(machine: Machine, compiled_bundle: Path) -
     with Generator(compiled_bundle) as generator:
         lines = generator.describe().splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "bundle", "built", "size", "precision", "provider", "device", "versions",
+        "bundle", "built", "size", "precision", "provider", "device", "latents", "versions",
     ]  # fmt: skip
     text = "\n".join(lines)
     assert str(compiled_bundle) in text

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vexpress_rt.backends import Array, Engine, Tensor
+from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.config import GenerationConfig
+from vexpress_rt.latents import Flight, HostLatents, Latents, MakeLatents
 from vexpress_rt.records import Float32
-from vexpress_rt.schedule import Sampler, guide
-from vexpress_rt.windows import Window, coverage, final_frames, walk
+from vexpress_rt.schedule import Sampler
+from vexpress_rt.windows import Window, final_frames, walk
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,9 @@ class Guidance:
             "audio_attention_weight": np.array([self.audio_weight], np.float32),
         }
 
-    def apply(self, outputs: Mapping[str, Array]) -> Float32:
-        """The engine's outputs -> the prediction (F, c, h, w)."""
-        if self.scale > 1:
-            return guide(outputs["unconditional"], outputs["conditional"], self.scale)
-        return outputs["conditional"]
-
-
-@dataclass
-class _Frame:
-    """A frame in flight: its latent (c, h, w), and the sum and number of this step's predictions so far."""
-
-    latent: Float32
-    total: Float32 | None = None
-    heard: int = 0
+    def halves(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor]:
+        """The engine's predictions (F, c, h, w): unconditional, where that is asked for, and conditional."""
+        return outputs["unconditional"] if self.scale > 1 else None, outputs["conditional"]
 
 
 @dataclass
@@ -65,12 +55,13 @@ class Denoiser:
     """Denoises a video.
 
     engine: `guidance.engine`, loaded.  static: its inputs that stay the same throughout. They and a window's inputs may
-        be Residents of the engine's own place: then only latents go there, and predictions come back.
+        be Residents of the engine's own place.
     windows: of `windows.plan_windows`.  length: frames of the video.
     noise: the initial latent (c, h, w) float32 of a frame; asked once for each frame, also for surplus ones of a video
         that is shorter than a window.
     conditions: a window's inputs; asked when the window starts, dropped when it ends.
-    progress: called with the number of window-steps done and of all.
+    progress: called with the number of window-steps done (on a GPU: entered) and of all.
+    latents: makes what keeps the latents; where they are on the engine's GPU, noise alone goes there.
     """
 
     engine: Engine
@@ -82,53 +73,46 @@ class Denoiser:
     noise: Callable[[int], Float32]
     conditions: Callable[[Window], Mapping[str, Tensor]]
     progress: Callable[[int, int], None] = lambda done, total: None
-    _flight: dict[int, _Frame] = field(init=False, repr=False, default_factory=dict)
+    latents: MakeLatents = HostLatents
 
-    def run(self, schedule: str = "wavefront") -> Iterator[tuple[int, Float32]]:
-        """Yield (frame, latent (c, h, w) float32) in order, each as soon as it is final.
+    def run(self, schedule: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
+        """Yield (frame, latent (1, c, h, w) float32) in order, each as soon as it is final.
 
         schedule: of `windows.walk`; the values do not depend on it. In wavefront order memory holds the frames of
-        about as many windows as there are steps, in breadth order all.
+        about as many windows as there are steps, in breadth order all. It is freed when the iterator ends or is closed.
 
         Raises BackendError, and whatever `noise`, `conditions` and `progress` raise.
         """
-        self._flight.clear()
-        cover = coverage(self.windows, max(self.length, self.windows[-1].stop))
+        flight = Flight(self.windows, len(self.sampler), schedule)
+        with closing(self.latents(flight, self._latent_shape())) as latents:
+            yield from self._walk(latents, schedule)
+
+    def _walk(self, latents: Latents, schedule: str) -> Iterator[tuple[int, Tensor]]:
         final = final_frames(self.windows, self.length)
         static = {**self.static, **self.guidance.inputs()}
         active: dict[int, Mapping[str, Tensor]] = {}
-        total, last = len(self.windows) * len(self.sampler), len(self.sampler) - 1
+        total, last, begun = len(self.windows) * len(self.sampler), len(self.sampler) - 1, 0
         for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), schedule), start=1):
             if step == 0:
-                self._begin(window)
+                latents.begin(begun, np.stack([self.noise(frame) for frame in range(begun, window.stop)]))
+                begun = window.stop
                 active[window.index] = self.conditions(window)
-            self._step(window, step, {**static, **active[window.index]}, cover)
+            self._step(latents, window, step, {**static, **active[window.index]})
             self.progress(done, total)
             if step == last:
                 del active[window.index]
                 for frame in final[window.index]:
-                    yield frame, self._flight.pop(frame).latent
+                    yield frame, latents.take(frame)
 
-    def _begin(self, window: Window) -> None:
-        for frame in range(window.start, window.stop):
-            if frame not in self._flight:
-                self._flight[frame] = _Frame(self.noise(frame))
-
-    def _step(self, window: Window, step: int, inputs: Mapping[str, Tensor], cover: NDArray[np.int64]) -> None:
-        frames = [self._flight[frame] for frame in range(window.start, window.stop)]
+    def _step(self, latents: Latents, window: Window, step: int, inputs: Mapping[str, Tensor]) -> None:
+        timestep = np.array([self.sampler.timesteps[step]], np.float32)
         outputs = self.engine.run(
-            {
-                **inputs,
-                "latents": np.stack([frame.latent for frame in frames]),
-                "timestep": np.array([self.sampler.timesteps[step]], np.float32),
-            }
+            {**inputs, "latents": latents.gather(window), "timestep": timestep}, resident=latents.resident
         )
-        prediction = self.guidance.apply(outputs)  # (F, c, h, w)
-        for index, frame in enumerate(frames):
-            covering = int(cover[window.start + index])
-            share = prediction[index] / np.float32(covering)
-            frame.total = share if frame.total is None else frame.total + share
-            frame.heard += 1
-            if frame.heard == covering:
-                frame.latent = self.sampler.step(step, frame.latent, frame.total)
-                frame.total, frame.heard = None, 0
+        halves = self.guidance.halves(outputs)
+        latents.step(window, *halves, self.guidance.scale, self.sampler.coefficients[step])
+
+    def _latent_shape(self) -> tuple[int, ...]:
+        """(c, h, w)."""
+        (shape,) = (tensor.shape for tensor in self.engine.spec.inputs if tensor.name == "latents")
+        return tuple(size or 0 for size in shape[1:])

@@ -217,10 +217,10 @@ def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
     return BackendError(f"{purpose}: the GPU's memory ran out ({why}; {asked}{state}): {REMEDY}")
 
 
-def copy_in(buffer: Buffer, array: NDArray[Any], stream: Stream) -> None:
-    """Enter a copy of `array`, contiguous and in pinned memory, to the start of `buffer`."""
-    _check_room(buffer.bytes, array)
-    _copy(buffer.pointer, array.ctypes.data, array.nbytes, "HostToDevice", stream)
+def copy_in(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
+    """Enter a copy of `array`, contiguous and in pinned memory, to `buffer` from byte `at` on."""
+    _check_room(buffer.bytes - at, array)
+    _copy(buffer.pointer + at, array.ctypes.data, array.nbytes, "HostToDevice", stream)
 
 
 def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
@@ -229,13 +229,15 @@ def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
     _copy(array.ctypes.data, buffer.pointer, array.nbytes, "DeviceToHost", stream)
 
 
-def copy_across(target: Buffer, source: Buffer, size: int, stream: Stream) -> None:
-    """Enter a copy of the first `size` bytes of one buffer to another."""
-    if size > min(target.bytes, source.bytes):
+def copy_across(
+    target: Buffer, source: Buffer, size: int, stream: Stream, *, to_byte: int = 0, from_byte: int = 0
+) -> None:
+    """Enter a copy of `size` bytes of one buffer to another."""
+    if size > min(target.bytes - to_byte, source.bytes - from_byte):
         raise BackendError(
             f"a copy of {size} bytes from a buffer of {source.bytes} to one of {target.bytes}; expected room for all"
         )
-    _copy(target.pointer, source.pointer, size, "DeviceToDevice", stream)
+    _copy(target.pointer + to_byte, source.pointer + from_byte, size, "DeviceToDevice", stream)
 
 
 def fill(buffer: Buffer, value: int, stream: Stream) -> None:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from typing import Protocol, TypeVar
 
-from vexpress_rt.backends import Engine
+import numpy as np
+
+from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.native import median_3x3x3
-from vexpress_rt.records import Float32, UInt8
+from vexpress_rt.records import UInt8
+from vexpress_rt.timings import Stopwatch
+
+T = TypeVar("T")
 
 
-def decode(vae_decoder: Engine, latents: Iterable[tuple[int, Float32]]) -> Iterator[UInt8]:
-    """(frame, latent (c, h, w)) in order -> frames (H, W, 3) uint8 RGB."""
+def decode(vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], *, resident: bool = False) -> Iterator[Tensor]:
+    """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB.
+
+    resident: leave them where they are computed.
+    """
     for _, latent in latents:
-        yield vae_decoder.run({"latent": latent[None]})["frame"]
+        yield vae_decoder.run({"latent": latent}, resident=resident)["frame"]
 
 
-def median(frames: Iterable[UInt8], *, threads: int | None = None) -> Iterator[UInt8]:
-    """The 3x3x3 median over time, rows and columns of a clip (H, W, 3) uint8, holding three frames.
+def median(frames: Iterable[T], middle: Callable[[T, T, T], T]) -> Iterator[T]:
+    """The 3x3x3 median over time, rows and columns of a clip, holding three frames.
 
+    middle: the middle one of three frames, filtered; `median_3x3x3` of a `FramePath`.
     In time the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
     neighbour. Values are those of `native.median_filter` on the whole clip.
     """
@@ -25,9 +36,67 @@ def median(frames: Iterable[UInt8], *, threads: int | None = None) -> Iterator[U
     current = next(source, None)
     if current is None:
         return
-    previous: UInt8 | None = None
+    previous: T | None = None
     for following in source:
-        yield median_3x3x3(following if previous is None else previous, current, following, threads=threads)
+        yield middle(following if previous is None else previous, current, following)
         previous, current = current, following
     neighbour = current if previous is None else previous
-    yield median_3x3x3(neighbour, current, neighbour, threads=threads)
+    yield middle(neighbour, current, neighbour)
+
+
+class FramePath(Protocol):
+    """What happens to frames between decoder and caller, where they are.
+
+    resident: whether they are to stay where the decoder computes them.
+    """
+
+    @property
+    def resident(self) -> bool: ...
+
+    def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
+        """The middle one of three frames (H, W, 3) uint8, filtered: see `native.median_3x3x3`."""
+        ...
+
+    def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
+        """Frames (H, W, 3) uint8 as arrays, which the caller may keep."""
+        ...
+
+
+def make_frames(
+    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePath, *, filtered: bool, watch: Stopwatch
+) -> Generator[UInt8, None, None]:
+    """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
+
+    path: what happens to them in between.  filtered: by the median.  watch: is told the seconds of each stage.
+    """
+    with ExitStack() as stages:  # a GPU's memory goes back when the caller ends early, and not some time later
+
+        def stage(name: str, items: Iterable[T]) -> Iterator[T]:
+            return stages.enter_context(closing(watch.each(name, items)))
+
+        frames = stage("decode", decode(vae_decoder, latents, resident=path.resident))
+        if filtered:
+            frames = stage("median", median(frames, path.median_3x3x3))
+        yield from stage("decode", path.arrays(frames))
+
+
+class HostFrames:
+    """`FramePath` in NumPy arrays.  threads: of the median, as `native.median_3x3x3` takes them."""
+
+    resident = False
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
+
+    def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> UInt8:
+        """As `FramePath` has it. Raises ConfigError for an impossible number of threads."""
+        return median_3x3x3(_array(previous), _array(current), _array(following), threads=self._threads)
+
+    def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
+        """Frames (H, W, 3) uint8, which are arrays already."""
+        return map(_array, frames)
+
+
+def _array(frame: Tensor) -> UInt8:
+    assert isinstance(frame, np.ndarray)
+    return frame

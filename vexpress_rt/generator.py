@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from vexpress_rt import faces, image
 from vexpress_rt.audio import frame_rows, load_audio, normalize
-from vexpress_rt.backends import Engine
+from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
-from vexpress_rt.frames import decode, median
+from vexpress_rt.frames import make_frames
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
 from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
 from vexpress_rt.noise import choose_noise
@@ -162,10 +162,10 @@ class Generator:
         with job.stage("audio"):
             features = self._features(job.waveform)
         latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
-        frames = job.watch.each("decode", decode(self._engine("vae_decoder"), latents))
-        if job.config.median_filter:
-            frames = job.watch.each("median", median(frames, threads=self.threads))
-        kept = self._collect(job, frames)
+        path, filtered = self._engines.place().frames, job.config.median_filter
+        frames = make_frames(self._engine("vae_decoder"), latents, path, filtered=filtered, watch=job.watch)
+        with closing(latents), closing(frames):  # a failure leaves no memory taken
+            kept = self._collect(job, frames)
         return Video(
             frames=kept,
             fps=job.config.rate,
@@ -242,7 +242,7 @@ class Generator:
 
     def _latents(
         self, job: _Job, portrait: Portrait, features: Float32, points: Float32, noise: Callable[[int], Float32]
-    ) -> Iterator[tuple[int, Float32]]:
+    ) -> Iterator[tuple[int, Tensor]]:
         manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.config)
         return Denoiser(
             engine=self._engine(guidance.engine),
@@ -260,6 +260,7 @@ class Generator:
                 draw=lambda frame: draw_keypoints(points[frame], *self.size),
             ),
             progress=lambda done, total: job.tell("denoise", done, total),
+            latents=self._engines.place().latents,
         ).run()
 
     def _collect(self, job: _Job, frames: Iterator[UInt8]) -> UInt8 | None:

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vexpress_rt import __version__, device
+from vexpress_rt import __version__, device, placement
 from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.bundle import Bundle, Manifest
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import BackendError, ConfigError
 from vexpress_rt.manifest import BUILD_COMMAND
+from vexpress_rt.placement import Place
 from vexpress_rt.specs import FACE_DETECTOR
 
 PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
@@ -86,29 +87,46 @@ class Engines:
         self.threads = threads
         self._loaded: dict[str, Engine] = {}
         self._executor: Executor | None = None
+        self._place: Place | None = None
         self._lock = threading.Lock()
         self._closed = False
 
     def get(self, name: str) -> Engine:
         """The engine `name`. Raises as `load` does, and BackendError after `close`."""
         with self._lock:
-            if self._closed:
-                raise BackendError("this Generator was closed: make a new one")
+            self._check_open()
             if name not in self._loaded:
-                if self._executor is None and self.choice.name != "cpu":
-                    self._executor = Executor()
-                self._loaded[name] = load(self.choice, self.bundle, name, self.threads, self._executor)
+                self._loaded[name] = load(self.choice, self.bundle, name, self.threads, self._shared())
             return self._loaded[name]
+
+    def place(self) -> Place:
+        """Where latents and frames are between engines. Raises BackendError as `get` does."""
+        with self._lock:
+            self._check_open()
+            if self._place is None:
+                self._place = placement.choose(self._shared(), self.threads)
+            return self._place
 
     def close(self) -> None:
         """Free the engines and what they share. Closing twice is allowed."""
         with self._lock:
             self._closed = True
+            self._place = None
             while self._loaded:
                 self._loaded.popitem()[1].close()
             if self._executor is not None:
                 self._executor.close()
                 self._executor = None
+
+    def _shared(self) -> Executor | None:
+        """What engines on a GPU share; None on the CPU. `_lock` is held."""
+        if self._executor is None and self.choice.name != "cpu":
+            self._executor = Executor()
+        return self._executor
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("this Generator was closed: make a new one")
 
     def describe(self) -> str:
         """A few lines: the bundle, its size and precision, what runs it and why, the device, versions.
@@ -124,6 +142,7 @@ class Engines:
             "precision": manifest.precision,
             "provider": f"{self.choice.name} ({self.choice.reason})",
             "device": _device(self.choice.name, self.threads),
+            "latents": placement.describe(on_gpu=self.choice.name != "cpu"),
             "versions": f"vexpress_rt {__version__}, {_library(self.choice.name, manifest.target)}",
         }
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())

@@ -33,10 +33,6 @@ class Sampler:
         """Number of steps."""
         return len(self.timesteps)
 
-    def step(self, index: int, x: Float32, v: Float32) -> Float32:
-        """The latent after step `index` (0 is the first), from the latent before it and the guided prediction."""
-        return ddim_step(x, v, self.coefficients[index])
-
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float32:
     """Alpha-bar of each training timestep: (timesteps,) float32, falling from nearly 1 to exactly 0.

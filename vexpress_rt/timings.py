@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ class Stopwatch:
             self._switch()
             self._stack.pop()
 
-    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+    def each(self, name: str, items: Iterable[T]) -> Generator[T, None, None]:
         """Count the making of each of `items` towards `name`, not what is done with it."""
         source = iter(items)
         while True:

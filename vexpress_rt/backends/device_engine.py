@@ -13,6 +13,7 @@ from vexpress_rt import device
 from vexpress_rt.backends import Array, Resident, Tensor
 from vexpress_rt.backends.calls import check_inputs, only_input, refuse_closed
 from vexpress_rt.backends.executor import DeviceTensor, Executor, becomes_array, tensor_bytes
+from vexpress_rt.backends.spares import Spares
 from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 from vexpress_rt.specs import EngineSpec, TensorSpec
@@ -70,9 +71,9 @@ class Port:
             device.copy_across(buffer, tensor.buffer, self.bytes, stream)
             self._holds = tensor.serial
 
-    def keep(self, stream: device.Stream) -> device.Buffer:
-        """Enter a copy to memory of its own."""
-        kept = device.allocate(self.bytes, self._purpose)
+    def keep(self, spares: Spares, stream: device.Stream) -> device.Buffer:
+        """Enter a copy to memory of its own, taken from `spares`."""
+        kept = spares.take(self.bytes, self._purpose, stream)
         device.copy_across(kept, self._open_buffer(), self.bytes, stream)
         return kept
 
@@ -136,7 +137,7 @@ class DeviceEngine(Closable, ABC):
     def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[False] = False) -> dict[str, Array]: ...
 
     @overload
-    def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[True]) -> Mapping[str, Tensor]: ...
+    def run(self, inputs: Mapping[str, Tensor], *, resident: bool) -> Mapping[str, Tensor]: ...
 
     def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> Mapping[str, Tensor]:
         """Outputs by name: arrays, or, at once, Residents that are still being computed.
@@ -212,12 +213,12 @@ class DeviceEngine(Closable, ABC):
         buffers: dict[str, device.Buffer] = {}  # by name, so that a failure drops none before `run` has settled
         for name, port in self._outputs.items() if resident else ():
             if name not in left:
-                buffers[name] = port.keep(compute)
+                buffers[name] = port.keep(self._executor.spares, compute)
         done = compute.record()
         kept: dict[str, Tensor] = {}
         for name, buffer in buffers.items():
             port = self._outputs[name]
-            kept[name] = DeviceTensor(port.shape, port.spec.dtype, buffer, done)
+            kept[name] = DeviceTensor(port.shape, port.spec.dtype, buffer, done, self._executor.spares)
         return left, kept, done
 
     def _fetch(self, names: list[str], done: device.Event) -> dict[str, Array]:

@@ -6,11 +6,14 @@ import itertools
 import logging
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from vexpress_rt import device
 from vexpress_rt.backends import Array
+from vexpress_rt.backends.spares import Spares
 from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 
@@ -34,7 +37,8 @@ class Executor(Closable):
 
     Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
     them all. Finished outputs leave on the `copies` stream meanwhile. Whoever lets work enter `compute` holds `lock`,
-    and only so long: several threads may run engines, and each waits for its own results alone.
+    and only so long: several threads may run engines, and each waits for its own results alone. `spares` is where
+    memory of tensors comes from.
 
     Close it after its engines. Raises BackendMissingError without cuda-python, BackendError without a GPU.
     """
@@ -44,6 +48,7 @@ class Executor(Closable):
         self.lock = threading.RLock()
         self.compute = device.Stream()
         self.copies = device.Stream()
+        self.spares = Spares()
         self.generation = 0  # of the block: what was set up with another one is to be set up anew
         self._block: device.Buffer | None = None
         self._open = True
@@ -57,23 +62,38 @@ class Executor(Closable):
         if self._block is None or self._block.bytes < size:
             self.compute.synchronize()
             self._drop_block()
-            self._block = device.allocate(size, purpose)
+            self._block = self.spares.allocate(size, purpose)
         return self._block
+
+    @contextmanager
+    def entering(self) -> Iterator[device.Stream]:
+        """Holds `lock` for a block that lets work enter `compute`, which it gives.
+
+        When the block fails, what entered is done before anything that it uses can be freed.
+        """
+        with self.lock:
+            try:
+                yield self.compute
+            except BaseException:
+                self.settle()
+                raise
 
     def settle(self) -> None:
         """Wait until everything that entered is done, whatever came of it."""
-        for stream in (self.compute, self.copies):
-            try:
-                stream.synchronize()
-            except BackendError as error:
-                _log.debug("%s", error)
+        with self.lock:  # or another thread may be capturing, which this would spoil
+            for stream in (self.compute, self.copies):
+                try:
+                    stream.synchronize()
+                except BackendError as error:
+                    _log.debug("%s", error)
 
     def close(self) -> None:
-        """Free the block and the streams; tensors that engines gave stay. Closing twice is allowed."""
+        """Free the block, spares and streams; tensors that engines gave stay. Closing twice is allowed."""
         with self.lock:
             if self._open:
                 self._open = False
                 self.settle()
+                self.spares.close()
                 self._drop_block()
                 self.compute.close()
                 self.copies.close()
@@ -88,15 +108,19 @@ class Executor(Closable):
 class DeviceTensor(Closable):
     """A `Resident` on the GPU, contiguous.
 
-    buffer: holds it.  ready: passes when it is computed.  serial: no other tensor of this process has the same.
+    buffer: holds it; goes to `spares` in the end.  ready: passes when it is computed.
+    serial: no other tensor of this process has the same.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, buffer: device.Buffer, ready: device.Event) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, buffer: device.Buffer, ready: device.Event, spares: Spares
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self.buffer = buffer
         self.ready = ready
         self.serial = next(_serials)
+        self._spares = spares
         self._readers: list[device.Event] = []
         self._open = True
 
@@ -106,7 +130,7 @@ class DeviceTensor(Closable):
         return tensor_bytes(self.shape, self.dtype)
 
     def read_until(self, event: device.Event) -> None:
-        """Somebody reads it until `event`; `close` waits for that."""
+        """Somebody reads it until `event`; its memory is not used for anything else before."""
         self._readers = [reader for reader in self._readers if not reader.done()] + [event]
 
     def check_open(self) -> None:
@@ -129,10 +153,7 @@ class DeviceTensor(Closable):
             return host.array.view(self.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
-        """Free it, once it is computed and nobody reads it any more. Closing twice is allowed."""
+        """Free it, once it is computed and nobody reads it any more; does not wait. Closing twice is allowed."""
         if self._open:
             self._open = False
-            for event in (self.ready, *self._readers):
-                event.synchronize()
-            self._readers.clear()
-            self.buffer.close()
+            self._spares.put(self.buffer, (self.ready, *self._readers))

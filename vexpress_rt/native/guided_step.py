@@ -1,8 +1,7 @@
-"""What a window's predictions do to the latents of its frames (spec, stages 7 to 9), as the CUDA kernel does it.
+"""What a window's predictions do to the latents of its frames (spec, stages 7 to 9); the twin of a CUDA kernel.
 
-`denoise` adds up predictions frame by frame in dictionaries. On a GPU the frames in flight lie in slots of two arrays,
-latents and totals, and a window's step is one launch; `Share` says where each of the window's frames lies and how far
-its total has come. Values are those of `denoise`, bit for bit.
+The frames in flight lie in slots of two arrays, latents and totals; `Share` says where each of a window's frames lies
+and how far its total has come. On a GPU a window's step is one launch, with the same values bit for bit.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""Device memory that is used again."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from vexpress_rt import device
+from vexpress_rt.closable import Closable
+from vexpress_rt.errors import BackendError
+
+SPARE_BYTES = 128 << 20  # kept at most: what a step and a frame at 512 x 512 need, many times
+
+
+class Spares(Closable):
+    """Memory of tensors that were dropped, for tensors of the same size.
+
+    CUDA waits for all work on the GPU when it takes memory back. Without spares every step would do so, and nothing
+    would be computed meanwhile. Who drops a tensor does not wait here, nor who takes one: the stream does, where the
+    one before is still in use.
+
+    Any thread may use it, also while Python drops tensors in between.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # Python may drop a tensor in the thread that holds it
+        self._kept: dict[int, deque[tuple[device.Buffer, Sequence[device.Event]]]] = {}
+        self._bytes = 0
+        self._open = True
+
+    def take(self, size: int, purpose: str, stream: device.Stream) -> device.Buffer:
+        """`size` bytes for work that enters `stream` from here on. Raises BackendError when there is no room."""
+        with self._lock:
+            kept = self._kept.get(size)
+            if kept:
+                buffer, events = kept.popleft()  # the oldest, whose uses are over most likely
+                self._bytes -= size
+                for event in events:
+                    stream.wait(event)
+                return buffer
+        return self.allocate(size, purpose)
+
+    def allocate(self, size: int, purpose: str) -> device.Buffer:
+        """As `device.allocate`; where that finds no room, all that is kept here goes first."""
+        try:
+            return device.allocate(size, purpose)
+        except BackendError:
+            if not self.clear():
+                raise
+        return device.allocate(size, purpose)
+
+    def put(self, buffer: device.Buffer, uses: Sequence[device.Event]) -> None:
+        """Take memory whose uses are over when these events have passed."""
+        with self._lock:
+            if self._open and self._bytes + buffer.bytes <= SPARE_BYTES:
+                self._kept.setdefault(buffer.bytes, deque()).append((buffer, uses))
+                self._bytes += buffer.bytes
+                return
+        _free(buffer, uses)
+
+    def clear(self) -> bool:
+        """Free all that is kept; whether there was any."""
+        with self._lock:
+            kept = [entry for entries in self._kept.values() for entry in entries]
+            self._kept.clear()
+            self._bytes = 0
+        for buffer, uses in kept:
+            _free(buffer, uses)
+        return bool(kept)
+
+    def close(self) -> None:
+        """Free all that is kept, and keep nothing any more. Closing twice is allowed."""
+        self._open = False
+        self.clear()
+
+
+def _free(buffer: device.Buffer, uses: Sequence[device.Event]) -> None:
+    for event in uses:
+        event.synchronize()
+    buffer.close()

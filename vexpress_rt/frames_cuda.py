@@ -1,0 +1,95 @@
+"""Frames on a GPU: filtered there, and copied to the host while the next ones are computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vexpress_rt import device
+from vexpress_rt.backends import Tensor
+from vexpress_rt.backends.executor import DeviceTensor, Executor
+from vexpress_rt.errors import BackendError
+from vexpress_rt.native.device_kernels import Kernels
+from vexpress_rt.records import UInt8
+
+AHEAD = 1  # frames that are on their way to the host while the caller has not seen the one before
+
+
+class DeviceFrames:
+    """`frames.FramePath` on a GPU; values are those of the host's.
+
+    executor, kernels: of the GPU that the decoder runs on.
+    """
+
+    resident = True
+
+    def __init__(self, executor: Executor, kernels: Kernels) -> None:
+        self._executor = executor
+        self._kernels = kernels
+
+    def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> DeviceTensor:
+        """As `frames.FramePath` has it; not waited for."""
+        executor, triple = self._executor, [_on_gpu(frame) for frame in (previous, current, following)]
+        height, width, _ = current.shape
+        with executor.entering() as compute:
+            out = executor.spares.take(height * width * 3, "a filtered frame", compute)
+            for frame in triple:
+                compute.wait(frame.ready)
+            before, this, after = (frame.buffer for frame in triple)
+            self._kernels.median_3x3x3(before, this, after, out, height=height, width=width, stream=compute)
+            done = compute.record()
+        for frame in triple:
+            frame.read_until(done)
+        return DeviceTensor((height, width, 3), "uint8", out, done, executor.spares)
+
+    def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
+        """Frames as arrays; each is given out when the copy of the next one has been entered, or there is none."""
+        coming: deque[_Download] = deque()
+        spare: list[device.Pinned] = []
+        try:
+            for frame in map(_on_gpu, frames):
+                staging = spare.pop() if spare else device.pinned(frame.bytes, "frames on their way to the host")
+                coming.append(_Download(self._executor, frame, staging))
+                if len(coming) > AHEAD:
+                    yield coming[0].array()
+                    spare.append(coming.popleft().staging)
+            for download in coming:
+                yield download.array()
+        finally:
+            for download in coming:
+                download.finish()
+            for staging in (*spare, *(download.staging for download in coming)):
+                staging.close()
+
+
+class _Download:
+    """A tensor on its way to pinned memory, which nothing else may use before `finish`."""
+
+    def __init__(self, executor: Executor, tensor: DeviceTensor, staging: device.Pinned) -> None:
+        self.staging = staging
+        self._shape, self._dtype = tensor.shape, tensor.dtype
+        self._used = staging.array[: tensor.bytes]
+        with executor.entering():
+            executor.copies.wait(tensor.ready)
+            device.copy_out(self._used, tensor.buffer, executor.copies)
+            self._done = executor.copies.record()
+        tensor.read_until(self._done)
+
+    def array(self) -> NDArray[Any]:
+        """What arrived, copied, once it has. Raises BackendError for what went wrong before."""
+        self._done.synchronize()
+        return self._used.view(self._dtype).reshape(self._shape).copy()
+
+    def finish(self) -> None:
+        """Wait, whatever came of it."""
+        with suppress(BackendError):
+            self._done.synchronize()
+
+
+def _on_gpu(frame: Tensor) -> DeviceTensor:
+    assert isinstance(frame, DeviceTensor)
+    return frame

@@ -1,0 +1,123 @@
+"""Latents in a GPU's memory: noise goes there once, and from then on they are copied and computed on within it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt import device
+from vexpress_rt.backends import Tensor
+from vexpress_rt.backends.executor import DeviceTensor, Executor
+from vexpress_rt.closable import Closable
+from vexpress_rt.errors import BackendError
+from vexpress_rt.latents import Flight
+from vexpress_rt.native.device_kernels import Kernels
+from vexpress_rt.records import Float32
+from vexpress_rt.windows import Window
+
+
+class DeviceLatents(Closable):
+    """`latents.Latents` on a GPU, in the slots of two buffers; all that is done with them enters `executor.compute`.
+
+    executor, kernels: of the GPU that the denoiser runs on.  shape: of a frame's latent, (c, h, w).
+    Raises BackendError when there is no room.
+    """
+
+    resident = True
+
+    def __init__(self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...]) -> None:
+        self._executor = executor
+        self._kernels = kernels
+        self._flight = flight
+        self._shape = shape
+        self._values = math.prod(shape)
+        self._bytes = 4 * self._values
+        purpose = f"latents of {flight.slots} frames in flight"
+        self._latents = executor.spares.allocate(flight.slots * self._bytes, purpose)
+        self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
+        self._pinned: device.Pinned | None = None
+        self._uploaded: device.Event | None = None
+        self._entered: device.Event | None = None  # passes when nothing uses the memory any more
+        self._open = True
+
+    def begin(self, first: int, noise: Float32) -> None:
+        """Frames `first` and following begin, with `noise` (n, c, h, w) float32."""
+        staging = self._staging(noise.nbytes).view(np.float32).reshape(noise.shape)
+        staging[...] = noise
+        with self._executor.entering() as compute:
+            for frames, slots in self._flight.pieces(first, first + len(noise)):
+                device.copy_in(self._latents, staging[frames], compute, at=slots.start * self._bytes)
+            self._uploaded = self._entered = compute.record()
+
+    def gather(self, window: Window) -> DeviceTensor:
+        """A window's latents (F, c, h, w)."""
+        return self._copied(window.start, window.stop, "latents of a window")
+
+    def step(
+        self,
+        window: Window,
+        unconditional: Tensor | None,
+        conditional: Tensor,
+        scale: float,
+        coefficients: tuple[float, float],
+    ) -> None:
+        """As `latents.Latents` has it."""
+        assert isinstance(conditional, DeviceTensor)
+        assert unconditional is None or isinstance(unconditional, DeviceTensor)
+        shares = self._flight.shares(window)
+        with self._executor.entering() as compute:
+            compute.wait(conditional.ready)  # of the other half, too: they are outputs of one run
+            self._kernels.guided_step(
+                self._latents,
+                self._totals,
+                None if unconditional is None else unconditional.buffer,
+                conditional.buffer,
+                values=self._values,
+                shares=shares,
+                scale=scale,
+                coefficients=coefficients,
+                stream=compute,
+            )
+            self._entered = compute.record()
+        for half in (unconditional, conditional):
+            if half is not None:
+                half.read_until(self._entered)
+
+    def take(self, frame: int) -> DeviceTensor:
+        """The latent (1, c, h, w) of a frame."""
+        return self._copied(frame, frame + 1, "the latent of a frame")
+
+    def close(self) -> None:
+        """Free the slots, but not tensors that were given. Closing twice is allowed."""
+        if self._open:
+            self._open = False
+            with suppress(BackendError):  # of a broken GPU: whoever works on gets the same complaint, and tells it
+                if self._entered is not None:
+                    self._entered.synchronize()
+            for one in (self._latents, self._totals, self._pinned):
+                with suppress(BackendError):
+                    if one is not None:
+                        one.close()
+
+    def _copied(self, start: int, stop: int, purpose: str) -> DeviceTensor:
+        executor, size = self._executor, self._bytes
+        with executor.entering() as compute:
+            buffer = executor.spares.take((stop - start) * size, purpose, compute)
+            for frames, slots in self._flight.pieces(start, stop):
+                length, place = (frames.stop - frames.start) * size, frames.start * size
+                device.copy_across(buffer, self._latents, length, compute, to_byte=place, from_byte=slots.start * size)
+            self._entered = compute.record()
+        return DeviceTensor((stop - start, *self._shape), "float32", buffer, self._entered, executor.spares)
+
+    def _staging(self, size: int) -> NDArray[np.uint8]:
+        """Pinned memory that nothing is copied from any more."""
+        if self._uploaded is not None:
+            self._uploaded.synchronize()
+        if self._pinned is None or len(self._pinned.array) < size:
+            if self._pinned is not None:
+                self._pinned.close()
+            self._pinned = device.pinned(size, "noise of a window")
+        return self._pinned.array[:size]
