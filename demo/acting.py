@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.people import Pose
+from export.pocket.faces.people import Pose
 
 
 def frame_count(samples: NDArray[np.float32], rate: int, fps: int) -> int:
@@ -24,8 +24,8 @@ def act(samples: NDArray[np.float32], rate: int, fps: int) -> list[Pose]:
     y = 0.03 * np.sin(2 * np.pi * 0.9 * seconds)
     mouth = loudness(samples, rate, fps)
     blink = ((seconds % 2.5) > 2.5 - 1.5 / fps).astype(float)
-    tracks = np.stack([yaw, pitch, roll, x, y, mouth, blink], axis=1)
-    return [Pose(*row) for row in tracks.tolist()]
+    tracks = {"yaw": yaw, "pitch": pitch, "roll": roll, "x": x, "y": y, "mouth": mouth, "blink": blink}
+    return [Pose(**{name: float(track[frame]) for name, track in tracks.items()}) for frame in range(count)]
 
 
 def loudness(samples: NDArray[np.float32], rate: int, fps: int) -> NDArray[np.float64]:

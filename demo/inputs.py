@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from demo.acting import act
-from demo.people import keypoints, random_person
-from demo.portrait import Drawing, draw_portrait
 from demo.speech import RATE, synthesise, write_wav
+from export.pocket.faces.people import keypoints, random_person
+from export.pocket.faces.portrait import Drawing, draw_face
 from vexpress_rt.audio import load_audio
 from vexpress_rt.video import VideoWriter
 
@@ -38,13 +38,13 @@ class Inputs:
 def make_inputs(folder: Path, size: int, fps: int) -> Inputs:
     """Write the inputs into `folder`, the motion at `fps` frames a second; size: the bundle's height and width."""
     inputs = Inputs(*(folder / name for name in ("portrait.png", "speech.wav", "keypoints.npy", "driving.mp4")))
-    Image.fromarray(draw_portrait(PORTRAIT_SEED).image).save(inputs.portrait)
+    Image.fromarray(draw_face(PORTRAIT_SEED).image).save(inputs.portrait)
     samples = synthesise()
     write_wav(inputs.speech, samples)
     poses, person = act(samples, RATE, fps), random_person(PORTRAIT_SEED)
     np.save(inputs.keypoints, np.stack([keypoints(person, pose, size, size) for pose in poses]))
     size = DRIVING_SIZE
-    drawings = [draw_portrait(DRIVING_SEED, pose, height=size, width=size, oversampling=2) for pose in poses]
+    drawings = [draw_face(DRIVING_SEED, pose, height=size, width=size, oversampling=2) for pose in poses]
     _write_video(inputs.driving, drawings, inputs.speech, fps)
     return inputs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.canvas import Points, curve, ribbon
-from demo.easel import Easel, tone
+from export.pocket.faces.canvas import Points, curve, ribbon
+from export.pocket.faces.easel import Easel, tone
 
 Line = list[tuple[float, float]]
 

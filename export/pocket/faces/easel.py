@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demo.canvas import Canvas
-from demo.people import Colour, Head, Person, Pose
+from export.pocket.faces.canvas import Canvas
+from export.pocket.faces.people import Colour, Head, Person, Pose
 
 _SHADOW = np.array([0.80, 0.68, 0.64])  # skin in the shade is redder
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from demo.canvas import Mask, Points, curve, ellipse, ribbon
-from demo.easel import Easel, tone
-from demo.people import EYE_X, EYE_Y, NOSE_LIFT, NOSE_Y, Colour
+from export.pocket.faces.canvas import Mask, Points, curve, ellipse, ribbon
+from export.pocket.faces.easel import Easel, tone
+from export.pocket.faces.people import EYE_X, EYE_Y, NOSE_LIFT, NOSE_Y, Colour
 
 Line = list[tuple[float, float]]
 
@@ -101,7 +101,8 @@ def draw_mouth(easel: Easel, skin: Mask) -> None:
     canvas, u, place, gap, full = easel.canvas, easel.unit, easel.head.place, easel.pose.mouth, easel.person.lips
     r, g, b = easel.person.skin
     lip: Colour = (0.8 * r, 0.53 * g, 0.56 * b)
-    w, y, opening = 0.4 * easel.person.mouth * (1 - 0.12 * gap), 0.82, 0.26 * gap
+    spread = 1 + 0.16 * easel.pose.width - 0.34 * easel.pose.rounding
+    w, y, opening = 0.4 * easel.person.mouth * (1 - 0.12 * gap) * spread, 0.82, 0.26 * gap
 
     def edge(*heights: float) -> Points:
         """From corner to corner through points at heights below the mouth's middle, evenly spread."""

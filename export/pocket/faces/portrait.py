@@ -7,24 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.canvas import Canvas, Mask, curve, ellipse, ribbon
-from demo.easel import Easel, tone
-from demo.features import draw_brow, draw_eye, draw_mouth, draw_nose
-from demo.hair import draw_back_hair, draw_hair
-from demo.people import Head, Person, Pose, keypoints, random_person
+from export.pocket.faces.canvas import Canvas, Mask, curve, ellipse, ribbon
+from export.pocket.faces.easel import Easel, tone
+from export.pocket.faces.features import draw_brow, draw_eye, draw_mouth, draw_nose
+from export.pocket.faces.hair import draw_back_hair, draw_hair
+from export.pocket.faces.people import Head, Person, Pose, keypoints, random_person
 
 NEUTRAL = Pose()
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """image: (H, W, 3) uint8 RGB.  keypoints: (3, 2) float32, left eye, right eye, nose, x then y in pixels."""
+    """A picture and what it shows.
+
+    image: (H, W, 3) uint8 RGB.  keypoints: (3, 2) float32, left eye, right eye, nose, x then y in pixels.
+    mouth: (3,) float32, openness, width and rounding, as in `Pose`.
+    """
 
     image: NDArray[np.uint8]
     keypoints: NDArray[np.float32]
+    mouth: NDArray[np.float32]
 
 
-def draw_portrait(
+def draw_face(
     person: Person | int, pose: Pose = NEUTRAL, *, height: int = 512, width: int = 512, oversampling: int = 3
 ) -> Drawing:
     """Draw head and shoulders of a person, or of `random_person` of a seed.
@@ -46,7 +51,8 @@ def draw_portrait(
         draw_brow(easel, side)
     draw_mouth(easel, skin)
     draw_hair(easel)
-    return Drawing(easel.canvas.image(), keypoints(person, pose, height, width))
+    mouth = np.array([pose.mouth, pose.width, pose.rounding], np.float32)
+    return Drawing(easel.canvas.image(), keypoints(person, pose, height, width), mouth)
 
 
 def _draw_backdrop(easel: Easel) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.canvas import Points
+from export.pocket.faces.canvas import Points
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 
@@ -46,8 +46,10 @@ class Person:
 class Pose:
     """How the head is held, and what the face does.
 
-    yaw, pitch, roll: radians; to the picture's right, down, clockwise.  x, y: shift, as a share of the picture's side.
-    mouth, blink: how far the mouth is open and the eyes are closed, 0 to 1.
+    yaw, pitch, roll: radians; to the picture's right, down, clockwise; within 0.4, 0.25 and 0.35 it stays a face.
+    x, y: shift, as a share of the picture's side.  scale: size, 0.8 to 1.2.
+    mouth: how far it is open, 0 to 1.  width: of the mouth, -1 (narrow) to 1 (wide).
+    rounding: lips brought forward to a ring, 0 to 1.  blink: how far the eyes are closed, 0 to 1.
     """
 
     yaw: float = 0.0
@@ -55,7 +57,10 @@ class Pose:
     roll: float = 0.0
     x: float = 0.0
     y: float = 0.0
+    scale: float = 1.0
     mouth: float = 0.0
+    width: float = 0.0
+    rounding: float = 0.0
     blink: float = 0.0
 
 
@@ -83,7 +88,7 @@ class Head:
     """
 
     def __init__(self, pose: Pose, height: int, width: int) -> None:
-        self.unit = 0.205 * min(height, width)  # pixels
+        self.unit = 0.205 * min(height, width) * pose.scale  # pixels
         self._pose = pose
         self._middle = np.array([0.5 * width, 0.47 * height])
         self._shift = np.array([pose.x * width, pose.y * height])
