@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pocket.faces.people import Pose
+from export.pocket.faces import Pose
 
 
 def frame_count(samples: NDArray[np.float32], rate: int, fps: int) -> int:

@@ -11,8 +11,7 @@ from PIL import Image
 
 from demo.acting import act
 from demo.speech import RATE, synthesise, write_wav
-from export.pocket.faces.people import keypoints, random_person
-from export.pocket.faces.portrait import Drawing, draw_face
+from export.pocket.faces import Drawing, draw_face, keypoints, random_person
 from vexpress_rt.audio import load_audio
 from vexpress_rt.video import VideoWriter
 

@@ -94,7 +94,7 @@ def test_a_blink_hides_the_eyes() -> None:
     assert small(0, Pose(blink=1))[y - 1, x].max() > small(0)[y - 1, x].max() + 60
 
 
-@pytest.mark.parametrize("seed", [1, 11, 4, 9, 15, 22])
+@pytest.mark.parametrize("seed", [0, 2, 5, 11, 13, 23])
 @pytest.mark.parametrize("side", [128, 256])
 def test_the_detector_finds_the_drawn_face(run: Detector, seed: int, side: int) -> None:
     drawing = draw_face(seed, height=side, width=side, oversampling=2)

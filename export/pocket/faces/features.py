@@ -1,138 +1,133 @@
-"""Nose, eyes, brows and mouth. `skin` is the face that they are painted on; all of it is in face coordinates."""
+"""Nose, eyes and brows. `skin` is the face that they are painted on; all of it is in face coordinates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from export.pocket.faces.canvas import Mask, Points, curve, ellipse, ribbon
-from export.pocket.faces.easel import Easel, tone
-from export.pocket.faces.people import EYE_X, EYE_Y, NOSE_LIFT, NOSE_Y, Colour
+from export.pocket.faces.easel import Easel, Line, mix, tone
+from export.pocket.faces.people import Colour
+from export.pocket.faces.poses import EYE_X, EYE_Y, NOSE_LIFT, NOSE_Y
 
-Line = list[tuple[float, float]]
+_SIDES = (-1, 1)  # left and right in the picture
 
 
 def draw_nose(easel: Easel, skin: Mask) -> None:
     """Bridge, tip and nostrils; lifted out of the face, so that it moves most when the head turns."""
-    canvas, u, n = easel.canvas, easel.unit, easel.person.nose
+    canvas, u, n, away = easel.canvas, easel.unit, easel.person.nose, easel.away
 
-    def at(points: Any, lift: float) -> Points:
-        return easel.head.place(points, lift)
+    def at(points: Any, lift: float, side: int = 1) -> Points:
+        return easel.head.place(np.asarray(points, float) * (side, 1), lift)
 
-    side = curve(at([(0.08, -0.2), (0.13 * n, 0.1), (0.22 * n, 0.42), (0.1 * n, 0.5), (0.07, 0.1)], 0.14))
-    canvas.fill(side, easel.shade, soft=0.05 * u, within=skin, opacity=0.75)
-    canvas.fill(at(ellipse(0.02, 0.56, 0.26 * n, 0.07), 0.1), easel.shade, soft=0.05 * u, within=skin, opacity=0.9)
-    for s in (-1, 1):
-        wing = curve(at([(s * 0.2 * n, 0.36), (s * 0.26 * n, 0.46), (s * 0.2 * n, 0.54)], 0.08), closed=False)
-        canvas.fill(ribbon(wing, [0, 0.04 * u, 0.01]), easel.deep, soft=0.015 * u, within=skin, opacity=0.7)
-        nostril = [(s * 0.06 * n, 0.52), (s * 0.13 * n, 0.485), (s * 0.17 * n, 0.52), (s * 0.12 * n, 0.54)]
-        canvas.fill(curve(at(nostril, 0.14)), tone(easel.deep, 0.6), soft=0.012 * u, within=skin, opacity=0.85)
-    bridge = curve(at([(-0.03, -0.15), (-0.035, 0.1), (-0.03, 0.3)], 0.16), closed=False)
+    shaded = curve(at([(0.08, -0.2), (0.13 * n, 0.1), (0.22 * n, 0.42), (0.1 * n, 0.5), (0.07, 0.1)], 0.14, away))
+    canvas.fill(shaded, easel.shade, soft=0.05 * u, within=skin, opacity=0.75)
+    canvas.fill(at(ellipse(0.02, 0.56, 0.26 * n, 0.07, 24), 0.1), easel.shade, soft=0.05 * u, within=skin, opacity=0.9)
+    wing, hole = [(0.2 * n, 0.36), (0.26 * n, 0.46), (0.2 * n, 0.54)], [
+        (0.06 * n, 0.52), (0.13 * n, 0.485), (0.17 * n, 0.52), (0.12 * n, 0.54),
+    ]  # fmt: skip
+    wings = [ribbon(curve(at(wing, 0.08, side), closed=False), [0, 0.04 * u, 0.01]) for side in _SIDES]
+    canvas.fill(wings, easel.deep, soft=0.015 * u, within=skin, opacity=0.7)
+    holes = [curve(at(hole, 0.14, side), steps=4) for side in _SIDES]
+    canvas.fill(holes, tone(easel.deep, 0.6), soft=0.012 * u, within=skin, opacity=0.85)
+    bridge = curve(at([(-0.03, -0.15), (-0.035, 0.1), (-0.03, 0.3)], 0.16, away), closed=False)
     canvas.fill(ribbon(bridge, [0, 0.07 * u, 0.08 * u]), easel.light, soft=0.04 * u, within=skin, opacity=0.6)
-    tip = at(ellipse(-0.04, NOSE_Y - 0.02, 0.07, 0.055), NOSE_LIFT)
-    canvas.fill(tip, tone(easel.light, 1.3), soft=0.03 * u, within=skin, opacity=0.75)
+    easel.glow([(-0.04, NOSE_Y - 0.02, 0.07, 0.055, tone(easel.light, 1.3), 0.03, 0.75)], skin, NOSE_LIFT)
 
 
-def draw_eye(easel: Easel, skin: Mask, side: int) -> None:
-    """An eye; `side` is -1 for the left in the picture, 1 for the right."""
-    canvas, u, place = easel.canvas, easel.unit, easel.head.place
-    x, s = side * EYE_X * easel.person.eye_distance, 1.14 * easel.person.eye_size
-    socket = place(ellipse(x, EYE_Y - 0.08, 0.3, 0.2))
-    canvas.fill(socket, easel.shade, soft=0.08 * u, within=skin, opacity=0.6)
-    edge = [(-0.235, -0.035), (-0.13, 0.62), (0.01, 1.0), (0.13, 0.72), (0.235, 0.2)]  # inner to outer corner
+class _Eyes:
+    """Both eyes. Their own coordinates: x outwards and y down from an eye's centre, 1 being half the face's width."""
 
-    def lid(height: float) -> Line:
-        return [(x + side * dx * s, EYE_Y - (dy if dy < 0 else dy * height) * s) for dx, dy in edge]
+    _EDGE = ((-0.235, -0.035), (-0.13, 0.62), (0.01, 1.0), (0.13, 0.72), (0.235, 0.2))  # inner to outer corner
 
-    upper, lower = lid(0.113 * (1 - 1.5 * easel.pose.blink)), lid(-0.085)
-    opening = place(np.concatenate([curve(upper, closed=False), curve(lower, closed=False)[::-1]]))
+    def __init__(self, easel: Easel) -> None:
+        self.easel, self.unit = easel, easel.unit
+        self.size = 1.24 * easel.person.eye_size
+        angle = -0.13 * easel.person.eye_tilt
+        self._tilt = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
+        blink = easel.pose.blink
+        lower = self._lid(-0.085)
+        self.upper, self.lower = self._lid(0.113) * (1 - blink) + lower * blink, lower
+
+    def _lid(self, height: float) -> Points:
+        return np.array([(dx, -dy if dy < 0 else -dy * height) for dx, dy in self._EDGE]) * self.size
+
+    def pair(self, shape: Callable[[Points], Points], points: Points, turned: bool = True) -> list[Points]:
+        """An outline of each eye: `shape` makes it of the points in pixels."""
+        flat = points @ self._tilt if turned else points
+        centre = EYE_X * self.easel.person.eye_distance
+        return [shape(self.easel.head.place(np.add(flat * (side, 1), (side * centre, EYE_Y)))) for side in _SIDES]
+
+    def disc(self, x: float, y: float, radius: float) -> list[Points]:
+        """A disc in the same place of both eyes, so x is to the right; the light's side decides."""
+        centre, flat = EYE_X * self.easel.person.eye_distance, ellipse(self.easel.away * x, y, radius, radius, 20)
+        return [self.easel.head.place(np.add(flat, (side * centre, EYE_Y))) for side in _SIDES]
+
+    def line(self, points: Points, widths: ArrayLike) -> list[Points]:
+        """A line through points of both eyes; widths in half faces."""
+        widths = np.asarray(widths, float) * self.unit
+        return self.pair(lambda placed: ribbon(curve(placed, closed=False, steps=6), widths), points)
+
+
+def draw_eyes(easel: Easel, skin: Mask) -> None:
+    """Both eyes, with their lids and lashes."""
+    eyes, canvas, u = _Eyes(easel), easel.canvas, easel.unit
+    sockets = eyes.pair(lambda placed: placed, ellipse(0, -0.08, 0.3, 0.2, 24), turned=False)
+    canvas.fill(sockets, easel.shade, soft=0.08 * u, within=skin, opacity=0.6)
+    edge = np.concatenate([curve(eyes.upper, closed=False), curve(eyes.lower, closed=False)[::-1]])
+    opening = eyes.pair(lambda placed: placed, edge)
     white = canvas.mask(opening)
     canvas.fill(opening, (243, 238, 233))
-    _draw_iris(easel, white, x, EYE_Y - 0.012, 0.115 * s)
-    _draw_lids(easel, white, upper, lower)
-    lash = [upper[-2], upper[-1], (x + side * 0.275 * s, EYE_Y - 0.035 * s)]
-    canvas.fill(ribbon(curve(place(lash), closed=False), [0.04 * u, 0.03 * u, 0]), tone(easel.person.hair, 0.45))
+    _draw_iris(eyes, white)
+    _draw_lids(eyes, white)
 
 
-def _draw_iris(easel: Easel, white: Mask, x: float, y: float, radius: float) -> None:
-    colour, u = easel.person.eyes, easel.unit
+def _draw_iris(eyes: _Eyes, white: Mask) -> None:
+    easel, radius = eyes.easel, 0.115 * eyes.size
+    colour, canvas, u = easel.person.eyes, easel.canvas, easel.unit
 
     def disc(dx: float, dy: float, size: float, paint: Colour, soft: float, opacity: float = 1) -> None:
-        outline = easel.head.place(ellipse(x + dx * radius, y + dy * radius, size * radius, size * radius))
-        easel.canvas.fill(outline, paint, soft=soft * u, opacity=opacity, within=white)
+        shape = eyes.disc(dx * radius, dy * radius - 0.012, size * radius)
+        canvas.fill(shape, paint, soft=soft * u, opacity=opacity, within=white)
 
     disc(0, 0, 1, tone(colour, 0.45), 0.006)
     disc(0, 0, 0.85, colour, 0.015)
     disc(0.1, 0.42, 0.42, tone(colour, 1.5), 0.02, 0.8)
     disc(0, 0, 0.45, (18, 14, 14), 0.006)
     disc(-0.36, -0.36, 0.25, (255, 255, 255), 0.004, 0.95)
-    disc(0.4, 0.4, 0.12, (255, 255, 255), 0.004, 0.5)
+    if canvas.detailed:
+        disc(0.4, 0.4, 0.12, (255, 255, 255), 0.004, 0.5)
 
 
-def _draw_lids(easel: Easel, white: Mask, upper: Line, lower: Line) -> None:
-    canvas, u, place = easel.canvas, easel.unit, easel.head.place
+def _draw_lids(eyes: _Eyes, white: Mask) -> None:
+    easel, u, blink, upper, s = eyes.easel, eyes.unit, eyes.easel.pose.blink, eyes.upper, eyes.size
+    canvas, dark = easel.canvas, mix(tone(easel.person.hair, 0.4), (28, 20, 20), 0.6)
+    shadow = eyes.line(np.add(upper, (0, 0.03)), [0.08])  # the lid's on the eye
+    canvas.fill(shadow, (70, 50, 48), soft=0.025 * u, within=white, opacity=0.55)
+    canvas.fill(eyes.line(upper, [0.012, 0.035, 0.045, 0.04]), dark, soft=0.004 * u)
+    canvas.fill(eyes.line(eyes.lower, [0.006, 0.016]), easel.deep, soft=0.006 * u, opacity=0.8)
+    fold = eyes.line(upper - (0, 0.065 + 0.02 * blink), [0, 0.025, 0.03, 0])
+    canvas.fill(fold, easel.deep, soft=0.012 * u, opacity=0.55)
+    lash = np.concatenate([upper[-2:], [(0.275 * s, (-0.035 + 0.1 * blink) * s)]])
+    canvas.fill(eyes.line(lash, [0.04, 0.03, 0]), dark)
 
-    def line(points: Line, down: float, widths: list[float], colour: Colour, soft: float, **options: Any) -> None:
-        path = curve(place([(x, y + down) for x, y in points]), closed=False)
-        canvas.fill(ribbon(path, np.array(widths) * u), colour, soft=soft * u, **options)
 
-    line(upper, 0.03, [0.08], (70, 50, 48), 0.025, within=white, opacity=0.55)  # the lid's shadow on the eye
-    line(upper, 0, [0.012, 0.035, 0.045, 0.04], tone(easel.person.hair, 0.45), 0.004)
-    line(lower, 0, [0.006, 0.016], easel.deep, 0.006, opacity=0.8)
-    line(upper, -0.065 - 0.015 * easel.pose.blink, [0, 0.025, 0.03, 0], easel.deep, 0.012, opacity=0.55)
-
-
-def draw_brow(easel: Easel, side: int) -> None:
-    """An eyebrow: thick towards the nose, with hairs along it."""
-    u, x, w = easel.unit, EYE_X * easel.person.eye_distance, easel.person.brows
-    colour = tone(easel.person.hair, 0.85)
-    points = [(x - 0.25, -0.37), (x - 0.05, -0.45), (x + 0.12, -0.455), (x + 0.3, -0.35)]
-    line = curve(easel.head.place([(side * px, py) for px, py in points], 0.03), closed=False)
+def draw_brows(easel: Easel, skin: Mask) -> None:
+    """Eyebrows: thick towards the nose, with hairs along them."""
+    u, x, w, tilt = easel.unit, EYE_X * easel.person.eye_distance, easel.person.brows, 0.05 * easel.person.brow_tilt
+    colour = mix(tone(easel.person.hair, 0.8), easel.deep, 0.25)
+    points: Line = [(x - 0.25, -0.37 + tilt), (x - 0.05, -0.45), (x + 0.12, -0.455 - tilt / 2), (x + 0.3, -0.35 - tilt)]
+    lines = [curve(easel.head.place([(side * px, py) for px, py in points], 0.03), closed=False) for side in _SIDES]
     widths = np.array([0.07, 0.11, 0.1, 0.02]) * u * w
-    easel.canvas.fill(ribbon(line, widths), colour, soft=0.022 * u, opacity=0.85)
-    for k, offset in enumerate(np.linspace(-0.03, 0.03, 5)):
-        hair = line[3 * k : 3 * k + 18] + np.array([0, offset * u * w])
-        easel.canvas.fill(ribbon(hair, [0, 0.016 * u, 0]), tone(colour, 0.75), soft=0.006 * u, opacity=0.5)
+    easel.canvas.fill([ribbon(line, widths) for line in lines], colour, soft=0.022 * u, within=skin, opacity=0.85)
+    if easel.canvas.detailed:
+        hairs = [ribbon(hair, [0, 0.016 * u, 0]) for line in lines for hair in _hairs(line, u * w)]
+        easel.canvas.fill(hairs, tone(colour, 0.75), soft=0.006 * u, within=skin, opacity=0.5)
 
 
-def draw_mouth(easel: Easel, skin: Mask) -> None:
-    """Lips, and between them, when they are open, teeth, tongue and dark."""
-    canvas, u, place, gap, full = easel.canvas, easel.unit, easel.head.place, easel.pose.mouth, easel.person.lips
-    r, g, b = easel.person.skin
-    lip: Colour = (0.8 * r, 0.53 * g, 0.56 * b)
-    spread = 1 + 0.16 * easel.pose.width - 0.34 * easel.pose.rounding
-    w, y, opening = 0.4 * easel.person.mouth * (1 - 0.12 * gap) * spread, 0.82, 0.26 * gap
-
-    def edge(*heights: float) -> Points:
-        """From corner to corner through points at heights below the mouth's middle, evenly spread."""
-        across = np.linspace(-w, w, len(heights))
-        return curve(np.stack([across, y + np.array(heights)], axis=1), closed=False)
-
-    top = edge(-0.03, -0.068 * full, -0.105 * full, -0.085 * full, -0.105 * full, -0.068 * full, -0.03)
-    upper = edge(-0.03, 0.014, 0.028, 0.014, -0.03)
-    lower = edge(-0.03, 0.014 + 0.75 * opening, 0.028 + opening, 0.014 + 0.75 * opening, -0.03)
-    side, middle = 0.75 * opening + 0.1 * full, opening + 0.15 * full
-    bottom = edge(-0.03, side, middle, side, -0.03)
-    below = place(ellipse(0.03, y + opening + 0.25, 0.26, 0.05))
-    canvas.fill(below, easel.shade, soft=0.05 * u, within=skin, opacity=0.8)
-    if gap > 0:
-        _draw_inside(easel, np.concatenate([upper, lower[::-1]]), y, w)
-    canvas.fill(place(np.concatenate([lower, bottom[::-1]])), tone(lip, 1.12), soft=0.008 * u)
-    canvas.fill(place(np.concatenate([top, upper[::-1]])), tone(lip, 0.9), soft=0.008 * u)
-    shine = place(ellipse(-0.05, y + opening + 0.085 * full, 0.13, 0.022))
-    canvas.fill(shine, tone(lip, 1.6), soft=0.025 * u, opacity=0.7)
-    seam = ribbon(place(upper), np.array([0.01, 0.025, 0.03, 0.025, 0.01]) * u)
-    canvas.fill(seam, tone(lip, 0.45), soft=0.01 * u, opacity=0.9 * max(0.0, 1 - 8 * gap))
-    for x in (-w - 0.015, w + 0.015):
-        dimple = place(ellipse(x, y - 0.03, 0.035, 0.025))
-        canvas.fill(dimple, easel.deep, soft=0.02 * u, within=skin, opacity=0.7)
-
-
-def _draw_inside(easel: Easel, outline: Points, y: float, w: float) -> None:
-    canvas, place, u = easel.canvas, easel.head.place, easel.unit
-    hollow = canvas.mask(place(outline))
-    canvas.fill(place(outline), (62, 20, 24))
-    tongue = ellipse(0, y + 0.3 * easel.pose.mouth + 0.06, 0.6 * w, 0.12)
-    canvas.fill(place(tongue), (176, 84, 88), soft=0.04 * u, within=hollow, opacity=0.9)
-    canvas.fill(place(ellipse(0, y, 0.75 * w, 0.085)), (240, 236, 228), soft=0.01 * u, within=hollow)
+def _hairs(line: Points, unit: float) -> Iterable[Points]:
+    for k, offset in enumerate(np.linspace(-0.03, 0.03, 5).tolist()):
+        yield np.add(line[2 * k : 2 * k + 15], (0, offset * unit))

@@ -1,75 +1,204 @@
-"""Hair: what hangs behind the head, and locks of strands over the forehead and down the sides."""
+"""Hair: what is behind the head, and locks of strands, curls or a crop over forehead and sides."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from export.pocket.faces.canvas import Points, curve, ribbon
-from export.pocket.faces.easel import Easel, tone
+from export.pocket.faces.canvas import Mask, Points, curve, ellipse, ribbon
+from export.pocket.faces.easel import Easel, mirrored, mix, tone, wave
+from export.pocket.faces.hair_styles import BACK, CROP, CURLS, FRINGE, LOCKS, Lock
+from export.pocket.faces.people import Colour
 
-Line = list[tuple[float, float]]
-
-# Locks from the parting on, by style: the outer edge, then the edge along the face; in face coordinates.
-_SHORT: list[tuple[Line, Line]] = [
-    (
-        [(-0.5, -1.62), (-0.8, -1.52), (-1.1, -1.08), (-1.17, -0.55), (-1.06, 0.02)],
-        [(-0.44, -1.16), (-0.62, -1.06), (-0.86, -0.8), (-0.94, -0.45), (-0.99, 0.0)],
-    ),
-    (
-        [(-0.53, -1.62), (-0.2, -1.84), (0.62, -1.76), (1.14, -1.1), (1.18, -0.55), (1.06, 0.02)],
-        [(-0.46, -1.16), (-0.1, -1.06), (0.38, -1.02), (0.82, -0.84), (0.94, -0.45), (0.99, 0.0)],
-    ),
-]
-_LONG: list[tuple[Line, Line]] = [
-    (
-        [(0.03, -1.73), (-0.66, -1.68), (-1.18, -1.08), (-1.28, -0.2), (-1.3, 0.7), (-1.34, 1.5), (-0.98, 2.4)],
-        [(0.03, -1.28), (-0.36, -1.12), (-0.8, -0.7), (-0.97, -0.1), (-0.99, 0.6), (-0.9, 1.3), (-0.94, 2.36)],
-    ),
-    (
-        [(0.05, -1.73), (0.7, -1.68), (1.2, -1.08), (1.3, -0.2), (1.32, 0.7), (1.36, 1.5), (1.0, 2.4)],
-        [(0.03, -1.28), (0.44, -1.1), (0.83, -0.7), (0.97, -0.1), (0.99, 0.6), (0.9, 1.3), (0.95, 2.36)],
-    ),
-]
-_LOCKS = {"short": _SHORT, "long": _LONG}
-_BACK: dict[str, Line] = {
-    "short": [(0, -1.68), (0.7, -1.5), (1.1, -0.7), (1.04, 0.1), (0.7, 0.5), (-0.7, 0.5), (-1.04, 0.1), (-1.1, -0.7),
-              (-0.7, -1.5)],
-    "long": [(0, -1.7), (0.75, -1.52), (1.2, -0.6), (1.24, 0.6), (1.2, 1.6), (0.6, 2.0), (-0.6, 2.0), (-1.2, 1.6),
-             (-1.22, 0.6), (-1.18, -0.6), (-0.75, -1.52)],
-}  # fmt: skip
+_SHEEN: Colour = (255, 240, 220)
+_Tuft = NDArray[np.float64]  # (k, points, 2): strands, as places along the edges and from the outer to the inner one
+_SHADES = ((0.64, 0.6), (0.8, 0.55), (1.1, 0.55))  # of strands: tone and opacity
+_FRINGED = ("bob", "long")
 
 
 def draw_back_hair(easel: Easel) -> None:
-    """What is seen of the hair behind neck and ears."""
-    easel.canvas.fill(curve(easel.head.place(_BACK[easel.person.style])), tone(easel.person.hair, 0.6))
+    """What is seen of the hair behind neck and ears, and a bun."""
+    person, u = easel.person, easel.unit
+    if person.style in ("bald", "buzz"):
+        return
+    if person.style == "curly":
+        _draw_curls(easel, 0.55, _curly_edges(easel, 1.02, -0.2))
+        return
+    back = np.array(mirrored(BACK.get(person.style, BACK["short"])))
+    # From the middle of the head to its back, so that nothing shows between hair and face when the head turns.
+    shape = [curve(easel.head.hang(_voluminous(easel, back), depth=depth)) for depth in (0.3, 0, -0.3)]
+    easel.canvas.fill(shape, tone(person.hair, 0.6))
+    if person.style == "bun":
+        knot = easel.head.place(ellipse(0, -1.92, 0.46, 0.38), depth=-0.2)
+        inside = easel.canvas.mask(knot)
+        easel.canvas.fill(knot, person.hair)
+        lit = easel.head.place(ellipse(-0.14 * easel.away, -2.05, 0.2, 0.1, 20), depth=-0.2)
+        easel.canvas.fill(lit, mix(person.hair, _SHEEN, 0.3), soft=0.06 * u, within=inside, opacity=0.8)
+        low = easel.head.place(ellipse(0.1 * easel.away, -1.6, 0.6, 0.2, 20), depth=-0.2)
+        easel.canvas.fill(low, tone(person.hair, 0.5), soft=0.06 * u, within=inside, opacity=0.8)
 
 
-def draw_hair(easel: Easel) -> None:
-    """The locks, each with a shadow on what is under it."""
-    u, place = easel.unit, easel.head.place
-    for outer, inner in _LOCKS[easel.person.style]:
-        edges = curve(place(outer), closed=False), curve(place(inner), closed=False)
-        shadow = np.concatenate([edges[0], edges[1][::-1]]) + np.array([0, 0.05 * u])
-        easel.canvas.fill(shadow, (60, 36, 30), soft=0.06 * u, opacity=0.45)
-        _draw_lock(easel, edges)
+def draw_hair(easel: Easel, skin: Mask) -> None:
+    """What is in front, with its shadow on the skin."""
+    person = easel.person
+    if person.style == "bald":
+        easel.glow([(-0.25, -1.2, 0.32, 0.13, tone(easel.light, 1.4), 0.1, 0.5)], skin)
+    elif person.style == "buzz":
+        outline = np.concatenate(_edges(easel, CROP))
+        easel.canvas.fill(outline, mix(person.hair, easel.deep, 0.25), soft=0.035 * easel.unit, opacity=0.85)
+    elif person.style == "curly":
+        edges = _curly_edges(easel, 1.0, None)
+        _draw_shadow(easel, np.concatenate(edges), skin)
+        _draw_curls(easel, 1.0, edges)
+    else:
+        locks = (FRINGE,) * (person.fringe and person.style in _FRINGED) + LOCKS[person.style]
+        for number, lock in enumerate(locks):
+            edges = _edges(easel, lock)
+            _draw_shadow(easel, np.concatenate(edges), skin)
+            _draw_lock(easel, edges, lock.across, number)
 
 
-def _draw_lock(easel: Easel, edges: tuple[Points, Points]) -> None:
-    """Strands between two edges (n, 2), pixels; always the same, so that they do not flicker when the head moves."""
-    canvas, unit, colour = easel.canvas, easel.unit, np.array(easel.person.hair)
-    rng = np.random.default_rng(7)
-    outline = np.concatenate([edges[0], edges[1][::-1]])
-    inside = canvas.mask(outline, 0.008 * unit)
-    canvas.fill(outline, colour, soft=0.008 * unit)
-    for share in np.linspace(0.02, 0.98, 26):
-        strand = edges[0] * (1 - share) + edges[1] * share
-        start, stop = sorted(rng.uniform(0, 1, 2))
-        piece = strand[int(0.3 * start * len(strand)) : int((0.7 + 0.3 * stop) * len(strand))]
-        shade = colour * rng.uniform(0.6, 0.9) if rng.random() < 0.6 else colour + (255 - colour) * rng.uniform(0, 0.12)
-        width = rng.uniform(0.02, 0.06) * unit
-        canvas.fill(ribbon(piece, [0, width, 0]), shade, soft=0.01 * unit, opacity=0.6, within=inside)
-    for share in np.linspace(0.1, 0.7, 12):  # the light on the bend
-        strand = edges[0] * (1 - share) + edges[1] * share
-        low, high = (int((0.2 + rng.uniform(0, 0.08) + extra) * len(strand)) for extra in (0, 0.14))
-        shine = colour + (np.array([255, 240, 220]) - colour) * 0.35
-        canvas.fill(ribbon(strand[low:high], [0, 0.05 * unit, 0]), shine, soft=0.018 * unit, opacity=0.5, within=inside)
+def _voluminous(easel: Easel, points: ArrayLike) -> Points:
+    """Hair's outer edge, nearer to the head or farther from it; with its parting where the person has it."""
+    flat = np.array(points, float)
+    above = 1 + (easel.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
+    return np.stack(
+        [-easel.person.parting * flat[:, 0] * above, -0.3 + (flat[:, 1] + 0.3) * np.minimum(above, 1.08)], axis=1
+    )
+
+
+def _edges(easel: Easel, lock: Lock) -> tuple[Points, Points]:
+    """Edges (n, 2) in pixels, the inner one reversed, so that together they are an outline."""
+    person, head = easel.person, easel.head
+    outer = curve(_voluminous(easel, lock.outer), closed=False)
+    inner = curve(np.array(lock.inner) * (-person.parting, 1), closed=False)
+    swing = 0.1 * person.wave if person.style in ("long", "bob") else 0.0
+    outer, inner = wave(outer, swing, 0.9, 0.0), wave(inner, swing, 0.9, 0.2)
+    return head.hang(outer, 0.1), head.hang(inner, 0.04)[::-1]
+
+
+def _draw_shadow(easel: Easel, outline: Points, skin: Mask) -> None:
+    shadow = outline + np.array([0.02 * easel.away, 0.06]) * easel.unit
+    easel.canvas.fill(shadow, (60, 36, 30), soft=0.06 * easel.unit, opacity=0.4, within=skin)
+
+
+def _draw_lock(easel: Easel, edges: tuple[Points, Points], across: bool, number: int) -> None:
+    """Strands between two edges; always the same, so that they do not flicker when the head moves."""
+    canvas, u, colour = easel.canvas, easel.unit, easel.person.hair
+    outline = np.concatenate(edges)
+    inside = canvas.mask(outline)
+    canvas.fill(outline, colour)
+    paint = [
+        (mix(colour, _SHEEN, 0.1) if shade > 1 else tone(colour, shade), opacity, 0.01) for shade, opacity in _SHADES
+    ]
+    paint.append((mix(colour, _SHEEN, 0.35), 0.3 if across else 0.5, 0.04 if across else 0.02))
+    tufts = _tufts(28 if canvas.detailed else 14, across, number)
+    for (shade, opacity, soft), (tuft, widths) in zip(paint, tufts, strict=True):
+        lines = _between(edges, tuft)
+        canvas.fill(list(ribbon(lines, widths * u)), shade, soft=soft * u, opacity=opacity, within=inside)
+
+
+@lru_cache(maxsize=64)
+def _tufts(count: int, across: bool, number: int) -> list[tuple[_Tuft, NDArray[np.float64]]]:
+    """Strands by their shade, `_SHADES` and then the light on the bend, and their widths (k, 3) in half faces."""
+    rng = np.random.default_rng(7 + number)
+    groups = []
+    thick = 28 / count  # fewer strands are wider ones
+    for share in (0.35, 0.3, 0.35):
+        strands = max(2, round(share * count))
+        low, high = np.sort(rng.uniform(0, 1, (2, strands)), axis=0)
+        span = (
+            np.linspace(0.3 * low, 0.7 + 0.3 * high, 10, axis=1)
+            if not across
+            else np.linspace(0.1 * low, high, 10, axis=1)
+        )
+        groups.append(_strands(rng, span, across, (0.02, 0.98), thick))
+    start, reach = rng.uniform(0.2, 0.3, max(4, round(0.5 * count))), 0.4 if across else 0.14
+    span = np.linspace(start, start + reach, 6, axis=1)
+    groups.append(_strands(rng, span, across, (0.15, 0.85) if across else (0.1, 0.7), (1.8 if across else 0.9) * thick))
+    return groups
+
+
+def _strands(
+    rng: np.random.Generator, span: NDArray[np.float64], across: bool, spread: tuple[float, float], thick: float
+) -> tuple[_Tuft, NDArray[np.float64]]:
+    """Strands that run over `span` (k, points) of their way, side by side."""
+    count = len(span)
+    aside = (np.linspace(*spread, count) + rng.uniform(-0.4, 0.4, count) / count)[:, None] + np.zeros_like(span)
+    aside = np.clip(aside, 0, 1)
+    if across:
+        aside = np.clip(aside + 0.05 * (span - 0.5), 0, 1)
+    tuft = np.stack([aside, span] if across else [span, aside], axis=-1)
+    widths = rng.uniform(0.02, 0.055, count) * thick
+    return tuft, widths[:, None] * np.array([0.0, 1.0, 0.0])
+
+
+def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
+    """Places along and between the edges as pixels, (k, points, 2)."""
+    outer, inner = edges[0], edges[1][::-1]
+    along = tuft[..., 0] * (len(outer) - 1)
+    first = np.minimum(along.astype(int), len(outer) - 2)
+    part, share = (along - first)[..., None], tuft[..., 1:]
+    start, end = (edge[first] + part * (edge[first + 1] - edge[first]) for edge in (outer, inner))
+    lines: Points = start + share * (end - start)
+    return lines
+
+
+def _curly_edges(easel: Easel, size: float, depth: float | None) -> tuple[Points, Points]:
+    """Edges of the cap that curls sit on; they reach down to the ears or to the jaw."""
+    longer = 1 + 2.2 * easel.person.wave
+    outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-easel.person.parting, 1)
+    if depth is not None:
+        inner = inner * (0.6, 0.9)
+    for edge in (outer, inner):
+        edge[:, 1] = np.where(edge[:, 1] > -0.3, -0.3 + (edge[:, 1] + 0.3) * longer, edge[:, 1])
+    outer = _voluminous(easel, outer * size)
+    placed = [easel.head.hang(_evenly(edge), lift, depth) for edge, lift in ((outer, 0.1), (inner, 0.04))]
+    return placed[0], placed[1][::-1]
+
+
+def _evenly(points: Points) -> Points:
+    """A curve through points, as 64 points equally far from each other."""
+    line = curve(points, closed=False)
+    way = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    places = np.linspace(0, way[-1], 64)
+    return np.stack([np.interp(places, way, line[:, 0]), np.interp(places, way, line[:, 1])], axis=1)
+
+
+def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -> None:
+    """Round curls over a cap, each with a dark and a light side."""
+    canvas, u, colour = easel.canvas, easel.unit, tone(easel.person.hair, brightness)
+    places, sizes = _curls(round(16 + 8 * easel.person.wave))
+    centres, radii = _between(edges, places[:, None])[:, 0], sizes * u
+    toward = np.array([-0.3 * easel.away, -0.35])
+
+    def discs(size: float, offset: float) -> list[Points]:
+        moved = centres + offset * toward * radii[:, None]
+        return [ellipse(x, y, size * r, size * r, 12) for (x, y), r in zip(moved.tolist(), radii.tolist(), strict=True)]
+
+    bulk = [np.concatenate(edges), *discs(1, 0)]
+    inside = canvas.mask(bulk)
+    canvas.fill(bulk, colour)
+    canvas.fill(discs(0.75, -0.9), tone(colour, 0.66), soft=0.05 * u, within=inside, opacity=0.75)
+    canvas.fill(discs(0.55, 0.25), tone(colour, 1.03), soft=0.04 * u, within=inside, opacity=0.9)
+    canvas.fill(discs(0.25, 0.9), mix(colour, _SHEEN, 0.25 * brightness), soft=0.04 * u, within=inside, opacity=0.6)
+    if canvas.detailed:
+        arcs = [ribbon(ellipse(x, y, 0.55 * r, 0.6 * r, 12)[turn : turn + 7], [0, 0.12 * r, 0])
+                for turn, ((x, y), r) in enumerate(zip(centres.tolist(), radii.tolist(), strict=True), -len(radii))
+                for turn in [turn % 6]]  # fmt: skip
+        canvas.fill(arcs, tone(colour, 0.55), soft=0.01 * u, within=inside, opacity=0.6)
+
+
+@lru_cache(maxsize=16)
+def _curls(count: int) -> tuple[_Tuft, NDArray[np.float64]]:
+    """Places (k, 2) of curls along and between the edges, `count` along the outer one, and radii (k,) in half faces."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for across, share in ((0.04, 1.0), (0.36, 1.0), (0.72, 0.9)):
+        along = np.linspace(0, 1, round(share * count))
+        along = along + rng.uniform(-0.3, 0.3, len(along)) / count
+        rows.append(np.stack([along, across + rng.uniform(-0.07, 0.07, len(along))], axis=1))
+    places = np.clip(np.concatenate(rows), 0, 1)
+    return places, rng.uniform(0.14, 0.2, len(places))

@@ -1,121 +1,162 @@
-"""Who is drawn, and how the head is held. Nothing here draws."""
+"""Who is drawn. Nothing here draws."""
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from export.pocket.faces.canvas import Points
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 
-SKINS: tuple[Colour, ...] = ((238, 194, 164), (228, 178, 143), (214, 160, 122), (182, 128, 94), (146, 99, 72))
-HAIRS: tuple[Colour, ...] = ((44, 32, 28), (74, 48, 34), (112, 70, 40), (60, 54, 56), (140, 62, 34))
-EYES: tuple[Colour, ...] = ((86, 58, 36), (70, 98, 72), (72, 104, 136), (112, 88, 52))
-CLOTHES: tuple[Colour, ...] = ((46, 84, 112), (120, 52, 66), (58, 98, 84), (86, 80, 112), (70, 74, 82))
-BACKGROUNDS: tuple[Colour, ...] = ((150, 182, 196), (168, 176, 158), (170, 166, 190), (140, 160, 186))
-STYLES = ("short", "long")
-_SPREADS = {
-    "jaw": 0.07, "eye_distance": 0.05, "eye_size": 0.1, "nose": 0.14, "mouth": 0.1, "lips": 0.2, "brows": 0.3,
+# Colours lie anywhere between neighbours of these rows.
+SKINS: tuple[Colour, ...] = (
+    (84, 54, 42), (112, 74, 54), (148, 101, 73), (183, 130, 96), (214, 161, 124), (230, 181, 147), (241, 203, 178),
+    (246, 217, 200),
+)  # fmt: skip
+HAIRS: Mapping[str, tuple[Colour, ...]] = {
+    "dark": ((30, 26, 28), (44, 32, 28), (70, 46, 34)),
+    "brown": ((78, 50, 34), (112, 72, 44), (140, 100, 64)),
+    "blond": ((160, 118, 68), (204, 164, 104), (232, 208, 156)),
+    "red": ((108, 44, 28), (152, 66, 34), (196, 98, 48)),
+    "grey": ((92, 92, 96), (150, 150, 152), (226, 224, 220)),
+}
+EYES: tuple[Colour, ...] = ((62, 42, 30), (92, 62, 38), (118, 94, 54), (76, 106, 76), (72, 108, 142), (108, 122, 134))
+
+STYLES: Mapping[str, float] = {  # of hair, and how frequent they are
+    "bald": 0.06, "buzz": 0.09, "short": 0.14, "parting": 0.13, "quiff": 0.1, "curly": 0.14, "bob": 0.11, "long": 0.14,
+    "bun": 0.09,
+}  # fmt: skip
+BEARDED = ("bald", "buzz", "short", "parting", "quiff")  # styles with which a beard may go
+BEARDS: Mapping[str, float] = {"none": 0.5, "stubble": 0.12, "moustache": 0.1, "goatee": 0.12, "full": 0.16}
+GLASSES: Mapping[str, float] = {"none": 0.7, "round": 0.1, "square": 0.1, "half": 0.05, "wire": 0.05}
+COLLARS: Mapping[str, float] = {"crew": 0.3, "vneck": 0.2, "shirt": 0.25, "turtleneck": 0.12, "hoodie": 0.13}
+PATTERNS: Mapping[str, float] = {"plain": 0.6, "stripes": 0.2, "bars": 0.1, "dots": 0.1}
+LIGHTS: Mapping[str, float] = {"glow": 0.3, "window": 0.2, "spot": 0.2, "horizon": 0.15, "bokeh": 0.15}
+
+_FACTORS = {  # how far proportions go from 1, either way
+    "jaw": 0.13, "length": 0.08, "cheeks": 0.06, "eye_distance": 0.07, "eye_size": 0.14, "nose": 0.2, "mouth": 0.12,
+    "lips": 0.3, "brows": 0.45, "volume": 0.1, "shoulders": 0.1,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Person:
-    """How somebody looks. Proportions are factors around 1."""
+    """How somebody looks, and where. Numbers without a comment are factors around 1, within `_FACTORS`.
+
+    trim: second colour of the clothes.  wall: second colour of the background.
+    """
 
     skin: Colour
     hair: Colour
     eyes: Colour
+    lip: Colour
     clothes: Colour
+    trim: Colour
     background: Colour
+    wall: Colour
+    frame: Colour  # of the glasses
     style: str  # of STYLES
+    beard: str  # of BEARDS
+    glasses: str  # of GLASSES
+    collar: str  # of COLLARS
+    pattern: str  # of PATTERNS
+    lighting: str  # of LIGHTS
+    light: int  # side that the light comes from: -1 left, 1 right
+    parting: int  # side of the parting
+    fringe: bool  # hair over the forehead, with styles that have a choice
+    wave: float  # of long hair, 0 to 1
+    chin: float  # 0 round to 1 square
+    eye_tilt: float  # -1 (outer corners low) to 1
+    brow_tilt: float  # -1 (outer ends low) to 1
     jaw: float  # width
+    length: float  # of the face
+    cheeks: float  # width
     eye_distance: float
     eye_size: float
     nose: float  # width
     mouth: float  # width
     lips: float  # fullness
     brows: float  # strength
+    volume: float  # of the hair
+    shoulders: float  # width
 
 
-@dataclass(frozen=True)
-class Pose:
-    """How the head is held, and what the face does.
+class _Chance:
+    """Draws traits, always in the same order for the same seed."""
 
-    yaw, pitch, roll: radians; to the picture's right, down, clockwise; within 0.4, 0.25 and 0.35 it stays a face.
-    x, y: shift, as a share of the picture's side.  scale: size, 0.8 to 1.2.
-    mouth: how far it is open, 0 to 1.  width: of the mouth, -1 (narrow) to 1 (wide).
-    rounding: lips brought forward to a ring, 0 to 1.  blink: how far the eyes are closed, 0 to 1.
-    """
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
 
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    scale: float = 1.0
-    mouth: float = 0.0
-    width: float = 0.0
-    rounding: float = 0.0
-    blink: float = 0.0
+    def number(self, low: float, high: float) -> float:
+        return float(self._rng.uniform(low, high))
+
+    def happens(self, share: float) -> bool:
+        return self.number(0, 1) < share
+
+    def choice(self, shares: Mapping[str, float]) -> str:
+        return str(self._rng.choice(list(shares), p=list(shares.values())))
+
+    def between(self, row: Sequence[Colour], low: float = 0, high: float = 1) -> Colour:
+        """A colour anywhere along a row of colours, or along a part of it."""
+        place = self.number(low, high) * (len(row) - 1)
+        first = min(int(place), len(row) - 2)
+        start, end = np.array(row[first : first + 2])
+        return _colour(start + (place - first) * (end - start))
+
+    def wheel(self, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
+        """A colour of any hue, but none that glares."""
+        hue, strength, bright = self.number(0, 1), self.number(*saturation), self.number(*value)
+        return _colour(255 * np.array(colorsys.hsv_to_rgb(hue, min(strength, 0.42 / bright), bright)))
 
 
 def random_person(seed: int) -> Person:
-    """Somebody; equal seeds give equal people."""
-    rng = np.random.default_rng(seed)
-
-    def pick(choices: tuple[Any, ...]) -> Any:
-        return choices[rng.integers(len(choices))]
-
-    def shade(colour: Colour) -> Colour:
-        r, g, b = np.array(colour) * rng.uniform(0.94, 1.05)
-        return float(r), float(g), float(b)
-
-    choices = {"skin": SKINS, "hair": HAIRS, "eyes": EYES, "clothes": CLOTHES, "background": BACKGROUNDS}
-    look: dict[str, Any] = {name: shade(pick(colours)) for name, colours in choices.items()}
-    look |= {name: float(rng.uniform(1 - spread, 1 + spread)) for name, spread in _SPREADS.items()}
-    return Person(style=pick(STYLES), **look)
-
-
-class Head:
-    """Maps face coordinates to pixels: x right and y down from between the cheekbones, 1 being half the face's width.
-
-    The face is taken as the front of an ellipsoid, so that features move as on a head that turns.
-    """
-
-    def __init__(self, pose: Pose, height: int, width: int) -> None:
-        self.unit = 0.205 * min(height, width) * pose.scale  # pixels
-        self._pose = pose
-        self._middle = np.array([0.5 * width, 0.47 * height])
-        self._shift = np.array([pose.x * width, pose.y * height])
-
-    def place(self, points: Any, lift: float = 0.0) -> Points:
-        """Face coordinates (n, 2) -> pixels (n, 2). lift: how far a feature stands out of the face."""
-        x, y = np.asarray(points, float).T
-        depth = np.sqrt(np.clip(1 - (x / 1.12) ** 2 - (y / 1.65) ** 2, 0, None)) + lift
-        p = self._pose
-        x, depth = x * np.cos(p.yaw) + depth * np.sin(p.yaw), depth * np.cos(p.yaw) - x * np.sin(p.yaw)
-        y = y * np.cos(p.pitch) + depth * np.sin(p.pitch)
-        turned = np.stack([x * np.cos(p.roll) - y * np.sin(p.roll), x * np.sin(p.roll) + y * np.cos(p.roll)], axis=1)
-        placed: Points = turned * self.unit + self._middle + self._shift
-        return placed
-
-    def body(self, points: Any) -> Points:
-        """Coordinates of the same measure that follow the head's place by half, and not its turning."""
-        placed: Points = np.asarray(points, float) * self.unit + self._middle + self._shift / 2
-        return placed
+    """Somebody; equal seeds give equal people. seed: 0 to 2**63 - 1."""
+    chance = _Chance(seed)
+    look: dict[str, Any] = _colours(chance)
+    look["style"] = style = chance.choice(STYLES)
+    beard = chance.choice(BEARDS)
+    look["beard"] = beard if style in BEARDED else "none"
+    look |= {"glasses": chance.choice(GLASSES), "collar": chance.choice(COLLARS), "pattern": chance.choice(PATTERNS)}
+    look["lighting"] = chance.choice(LIGHTS)
+    look |= {side: 1 if chance.happens(0.5) else -1 for side in ("light", "parting")}
+    look |= {"fringe": chance.happens(0.4), "wave": chance.number(0, 1), "chin": chance.number(0, 1)}
+    look |= {tilt: chance.number(-1, 1) for tilt in ("eye_tilt", "brow_tilt")}
+    look |= {name: chance.number(1 - spread, 1 + spread) for name, spread in _FACTORS.items()}
+    painted = chance.happens(0.4) and look["beard"] == "none" and style not in BEARDED
+    look["lip"] = _lip(look["skin"], chance.number(0.3, 0.9) if painted else 0.0, chance)
+    return Person(**look)
 
 
-EYE_X, EYE_Y = 0.43, -0.1  # of an eye's centre
-NOSE_Y, NOSE_LIFT = 0.4, 0.22  # of the nose's tip
+def _colours(chance: _Chance) -> dict[str, Colour]:
+    depth = chance.number(0, 1)
+    skin = np.array(chance.between(SKINS, depth, depth))
+    warmth, rose = chance.number(-1, 1), chance.number(-1, 1)
+    skin = skin * (1 + 0.015 * rose, 1 - 0.025 * rose, 1 - 0.03 * warmth)
+    # Any hair goes with any skin, but dark hair with dark skin more often.
+    kind = "dark" if depth < 0.4 and chance.happens(0.6) else chance.choice(dict.fromkeys(HAIRS, 1 / len(HAIRS)))
+    clothes, background = chance.wheel((0.05, 0.75), (0.2, 0.9)), chance.wheel((0.06, 0.5), (0.5, 0.92))
+    return {
+        "skin": _colour(skin),
+        "hair": chance.between(HAIRS[kind]),
+        "eyes": chance.between(EYES),
+        "clothes": clothes,
+        "trim": chance.wheel((0.05, 0.7), (0.25, 0.95)),
+        "background": background,
+        "wall": chance.wheel((0.06, 0.5), (0.45, 0.9)),
+        "frame": chance.wheel((0.2, 0.8), (0.1, 0.5)),
+    }
 
 
-def keypoints(person: Person, pose: Pose, height: int, width: int) -> NDArray[np.float32]:
-    """Where left eye, right eye and nose are in the drawing, (3, 2) float32, x then y in pixels."""
-    head, x = Head(pose, height, width), EYE_X * person.eye_distance
-    eyes = head.place([[-x, EYE_Y], [x, EYE_Y]])
-    return np.concatenate([eyes, head.place([[0, NOSE_Y]], NOSE_LIFT)]).astype(np.float32)
+def _lip(skin: Colour, paint: float, chance: _Chance) -> Colour:
+    """Lips are redder than the skin, and painted ones as red as the paint."""
+    natural = np.array(skin) * (0.74, 0.46, 0.48) + np.array((34, 18, 20))
+    painted = np.array(chance.between(((150, 36, 48), (176, 52, 84), (186, 84, 84))))
+    return _colour(natural + paint * (painted - natural))
+
+
+def _colour(values: Any) -> Colour:
+    r, g, b = np.clip(values, 0, 255).tolist()
+    return r, g, b

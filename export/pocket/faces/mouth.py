@@ -1,0 +1,123 @@
+"""The mouth: lips that open, widen and round, and between them teeth, tongue and dark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.pocket.faces.canvas import Mask, Points, ellipse, ribbon
+from export.pocket.faces.easel import Easel, mix, tone
+
+GAPE = 0.4  # between the lips of a mouth that is wide open, in half faces
+_RISE = 0.12  # share of the gap by which the upper lip goes up
+
+_CAVITY, _TEETH, _TONGUE = (46, 13, 17), (240, 236, 228), (172, 76, 82)
+
+
+@dataclass(frozen=True)
+class _Lips:
+    """Edges of the lips from corner to corner, (n, 2) each, in face coordinates; top and bottom are the outer ones."""
+
+    top: Points
+    upper: Points
+    lower: Points
+    bottom: Points
+    half_width: float
+    gap: float
+    lift: float
+
+    def upper_lip(self) -> Points:
+        return np.concatenate([self.top, self.upper[::-1]])
+
+    def lower_lip(self) -> Points:
+        return np.concatenate([self.lower, self.bottom[::-1]])
+
+    def hollow(self) -> Points:
+        return np.concatenate([self.upper, self.lower[::-1]])
+
+
+def _lips(easel: Easel) -> _Lips:
+    """Where the lips are for what the pose asks of them."""
+    pose, full, y = easel.pose, easel.person.lips, easel.mouth_y
+    gap, rounding, smile = GAPE * pose.mouth, pose.rounding, pose.width * (1 - 0.7 * pose.rounding)
+    half_width = (
+        0.38
+        * easel.person.mouth
+        * (1 - 0.08 * pose.mouth)
+        * (1 + 0.2 * pose.width * (1 - 0.4 * rounding))
+        * (1 - 0.34 * rounding)
+    )
+    t = np.linspace(-1, 1, 33)
+    bulge = 1 - t * t
+    # From the lens between two lips to the ring of an "o".
+    arch = bulge ** (1 - 0.35 * rounding - 0.2 * pose.mouth)
+    corner = y - 0.03 - 0.05 * smile + 0.28 * gap
+    upper = _blend(corner, y + 0.02 * (1 - rounding) - _RISE * gap, arch)
+    lower = _blend(corner, y + 0.02 * (1 - rounding) + (1 - _RISE) * gap, arch)
+    bow = 1 - (1 - rounding) * (0.24 * np.exp(-((t / 0.15) ** 2)) + 0.1 * t * t)
+    ends = 0.02 + 0.98 * bulge ** (0.75 - 0.25 * rounding)
+    stretch = (1 - 0.12 * pose.mouth) * (1 - 0.12 * pose.width)
+    top = upper - 0.115 * full * stretch * (1 + 0.3 * rounding) * bow * ends
+    bottom = lower + 0.15 * full * stretch * (1 + 0.2 * rounding) * ends
+    x = half_width * t
+    top, upper, lower, bottom = (np.stack([x, edge], axis=1) for edge in (top, upper, lower, bottom))
+    return _Lips(top, upper, lower, bottom, half_width, gap, lift=0.02 + 0.07 * rounding)
+
+
+def _blend(corner: float, middle: float, arch: NDArray[np.float64]) -> NDArray[np.float64]:
+    return corner + (middle - corner) * arch
+
+
+def draw_mouth(easel: Easel, skin: Mask) -> None:
+    """Lips, what is between them, and the folds around them."""
+    canvas, u, lips, lip = easel.canvas, easel.unit, _lips(easel), easel.person.lip
+    w, lift, place = lips.half_width, lips.lift, easel.head.place
+    floor = float(lips.bottom[16, 1])
+    _draw_folds(easel, skin, lips)
+    shadow = [(0.03, floor + 0.07, 0.75 * w, 0.05, easel.shade, 0.05, 0.85)]
+    easel.glow(shadow, skin)
+    hollow = place(lips.hollow(), lift)
+    if lips.gap > 0:
+        _draw_inside(easel, hollow, lips)
+    canvas.fill(place(lips.lower_lip(), lift), tone(lip, 1.1), soft=0.006 * u)
+    canvas.fill(place(lips.upper_lip(), lift), tone(lip, 0.88), soft=0.006 * u)
+    shine = place(ellipse(-0.05 * easel.away, floor - 0.07 * easel.person.lips, 0.36 * w, 0.022, 20), lift)
+    canvas.fill(shine, tone(lip, 1.5), soft=0.025 * u, opacity=0.7)
+    seam = ribbon(place(lips.upper, lift), np.array([0.012, 0.026, 0.03, 0.026, 0.012]) * u)
+    canvas.fill(seam, tone(lip, 0.45), soft=0.01 * u, opacity=0.9 * max(0.0, 1 - 10 * easel.pose.mouth))
+
+
+def _draw_folds(easel: Easel, skin: Mask, lips: _Lips) -> None:
+    """Dimples at the corners, and what a smile folds beside them."""
+    w, corner, smile = lips.half_width, float(lips.upper[0, 1]), max(0.0, easel.pose.width)
+    spots = [(x, corner, 0.035, 0.03, easel.deep, 0.025, 0.6) for x in (-w - 0.02, w + 0.02)]
+    easel.glow(spots, skin)
+    lines = []
+    for side in (-1, 1):
+        fold = [(side * 0.3, 0.5), (side * (w + 0.1), corner - 0.12), (side * (w + 0.12), corner + 0.06)]
+        lines.append(ribbon(easel.head.place(fold), np.array([0.0, 0.05, 0.0]) * easel.unit))
+    easel.canvas.fill(lines, easel.deep, soft=0.03 * easel.unit, within=skin, opacity=0.2 + 0.35 * smile)
+
+
+def _draw_inside(easel: Easel, hollow: Points, lips: _Lips) -> None:
+    """Teeth stay with the skull, the tongue goes with the jaw."""
+    canvas, u, w, gap, y = easel.canvas, easel.unit, lips.half_width, lips.gap, easel.mouth_y
+    rounding, open_ = easel.pose.rounding, easel.pose.mouth
+    inside = canvas.mask(hollow)
+    canvas.fill(hollow, _CAVITY)
+
+    def paint(
+        x: float, y: float, half_width: float, half_height: float, colour: tuple[float, float, float], soft: float
+    ) -> None:
+        shape = easel.head.place(ellipse(x, y, half_width, half_height, 24))
+        canvas.fill(shape, colour, soft=soft * u, within=inside)
+
+    floor = float(lips.lower[16, 1])
+    tongue = mix(_CAVITY, _TONGUE, min(1.0, 0.3 + open_))
+    paint(0, floor + 0.02, 0.64 * w, 0.4 * gap, tongue, 0.04)
+    paint(0, floor - 0.02, 0.2 * w, 0.24 * gap, tone(tongue, 1.12), 0.05)
+    low = 0.055 - 0.06 * rounding  # how far below the closed mouth's line the upper teeth reach
+    paint(0, y + low - 0.3, 0.8 * w, 0.3, _TEETH, 0.008)
+    paint(0, float(lips.upper[16, 1]) - 0.02, 0.8 * w, 0.04, tone(_TEETH, 0.7), 0.02)  # the lip's shadow on them
