@@ -26,7 +26,9 @@ def draw_beard(easel: Easel, skin: Mask) -> None:
 
 
 def _fill(easel: Easel, outline: Points, skin: Mask, opacity: float, soft: float) -> None:
-    hair = mix(tone(easel.person.hair, 0.85), easel.deep, 0.12)
+    grey = sum(easel.person.hair) / 3
+    # Duller than the hair on the head; a red beard is not to be taken for lips.
+    hair = mix(tone(mix(easel.person.hair, (grey, grey, grey), 0.35), 0.85), easel.deep, 0.12)
     easel.canvas.fill(outline, hair, soft=soft * easel.unit, within=skin, opacity=opacity)
 
 

@@ -73,7 +73,7 @@ class Easel:
     @cached_property
     def mouth_y(self) -> float:
         """Where the closed mouth is, in face coordinates."""
-        return 0.8 + 0.5 * (self.person.length - 1)
+        return 0.8 + 0.25 * (self.person.length - 1)
 
     def glow(self, spots: list[tuple[Any, ...]], within: Mask, lift: float = 0.0) -> None:
         """Soft ellipses on the face: (x, y, half width, half height, colour, softness, opacity) each."""

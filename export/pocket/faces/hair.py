@@ -176,7 +176,7 @@ def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -
 
     def discs(size: float, offset: float) -> list[Points]:
         moved = centres + offset * toward * radii[:, None]
-        return [ellipse(x, y, size * r, size * r, 12) for (x, y), r in zip(moved.tolist(), radii.tolist(), strict=True)]
+        return list(moved[:, None] + size * radii[:, None, None] * ellipse(0, 0, 1, 1, 12))
 
     bulk = [np.concatenate(edges), *discs(1, 0)]
     inside = canvas.mask(bulk)
@@ -185,10 +185,14 @@ def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -
     canvas.fill(discs(0.55, 0.25), tone(colour, 1.03), soft=0.04 * u, within=inside, opacity=0.9)
     canvas.fill(discs(0.25, 0.9), mix(colour, _SHEEN, 0.25 * brightness), soft=0.04 * u, within=inside, opacity=0.6)
     if canvas.detailed:
-        arcs = [ribbon(ellipse(x, y, 0.55 * r, 0.6 * r, 12)[turn : turn + 7], [0, 0.12 * r, 0])
-                for turn, ((x, y), r) in enumerate(zip(centres.tolist(), radii.tolist(), strict=True), -len(radii))
-                for turn in [turn % 6]]  # fmt: skip
-        canvas.fill(arcs, tone(colour, 0.55), soft=0.01 * u, within=inside, opacity=0.6)
+        arcs = [disc[number % 6 : number % 6 + 7] for number, disc in enumerate(discs(0.57, 0))]
+        canvas.fill(
+            [ribbon(arc, [0, 0.02 * u, 0]) for arc in arcs],
+            tone(colour, 0.55),
+            soft=0.01 * u,
+            within=inside,
+            opacity=0.6,
+        )
 
 
 @lru_cache(maxsize=16)

@@ -11,9 +11,9 @@ from export.pocket.faces.canvas import Mask, Points, ellipse, ribbon
 from export.pocket.faces.easel import Easel, mix, tone
 
 GAPE = 0.4  # between the lips of a mouth that is wide open, in half faces
-_RISE = 0.12  # share of the gap by which the upper lip goes up
+_RISE = 0.22  # share of the gap by which the upper lip goes up
 
-_CAVITY, _TEETH, _TONGUE = (46, 13, 17), (240, 236, 228), (172, 76, 82)
+_CAVITY, _TEETH, _TONGUE = (46, 13, 17), (240, 236, 228), (88, 38, 43)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def draw_mouth(easel: Easel, skin: Mask) -> None:
     canvas.fill(place(lips.lower_lip(), lift), tone(lip, 1.1), soft=0.006 * u)
     canvas.fill(place(lips.upper_lip(), lift), tone(lip, 0.88), soft=0.006 * u)
     shine = place(ellipse(-0.05 * easel.away, floor - 0.07 * easel.person.lips, 0.36 * w, 0.022, 20), lift)
-    canvas.fill(shine, tone(lip, 1.5), soft=0.025 * u, opacity=0.7)
+    canvas.fill(shine, tone(lip, 1.35), soft=0.025 * u, opacity=0.6)
     seam = ribbon(place(lips.upper, lift), np.array([0.012, 0.026, 0.03, 0.026, 0.012]) * u)
     canvas.fill(seam, tone(lip, 0.45), soft=0.01 * u, opacity=0.9 * max(0.0, 1 - 10 * easel.pose.mouth))
 
@@ -116,8 +116,9 @@ def _draw_inside(easel: Easel, hollow: Points, lips: _Lips) -> None:
 
     floor = float(lips.lower[16, 1])
     tongue = mix(_CAVITY, _TONGUE, min(1.0, 0.3 + open_))
-    paint(0, floor + 0.02, 0.64 * w, 0.4 * gap, tongue, 0.04)
-    paint(0, floor - 0.02, 0.2 * w, 0.24 * gap, tone(tongue, 1.12), 0.05)
-    low = 0.055 - 0.06 * rounding  # how far below the closed mouth's line the upper teeth reach
-    paint(0, y + low - 0.3, 0.8 * w, 0.3, _TEETH, 0.008)
-    paint(0, float(lips.upper[16, 1]) - 0.02, 0.8 * w, 0.04, tone(_TEETH, 0.7), 0.02)  # the lip's shadow on them
+    paint(0, floor - 0.12 * gap, 0.6 * w, 0.3 * gap, tongue, 0.035)
+    paint(0, floor - 0.22 * gap, 0.2 * w, 0.12 * gap, tone(tongue, 1.12), 0.05)
+    low = 0.03 - 0.04 * rounding  # how far below the closed mouth's line the upper teeth reach
+    teeth = tone(_TEETH, min(1.0, 0.4 + 2.4 * open_))  # little light falls into a small gap
+    paint(0, y + low - 0.3, 0.8 * w, 0.3, teeth, 0.008)
+    paint(0, float(lips.upper[16, 1]) - 0.02, 0.8 * w, 0.04, tone(teeth, 0.7), 0.02)  # the lip's shadow on them

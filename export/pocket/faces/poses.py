@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ JAW_DROP = 0.27  # of the chin, when the mouth is wide open
 
 _UNIT = 0.21  # half a face's width, as a share of the picture's side
 _MIDDLE = (0.5, 0.475)  # of the face, as shares of width and height
+_PREFERENCE = np.array(
+    [0.05, 0.1]
+)  # for no yaw and no pitch, in eye distances a radian: as people's proportions differ
 _AXES = (1.12, 1.65)  # half the head's width and height; half its depth is 1
 
 
@@ -106,6 +109,40 @@ def _rotation(pose: Pose) -> NDArray[np.float64]:
 
 def keypoints(person: Person, pose: Pose, height: int, width: int) -> NDArray[np.float32]:
     """Where left eye, right eye and nose are in the drawing, (3, 2) float32, x then y in pixels."""
-    head, x = Head(pose, height, width), EYE_X * person.eye_distance
-    eyes = head.place([[-x, EYE_Y], [x, EYE_Y]])
-    return np.concatenate([eyes, head.place([[0, NOSE_Y]], NOSE_LIFT)]).astype(np.float32)
+    return _landmarks(person.eye_distance, pose, height, width).astype(np.float32)
+
+
+def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
+    """How a head of average proportions is held whose keypoints (3, 2) are at `points`, in a picture of that size.
+
+    Least squares with a slight preference for heads that look ahead; yaw and pitch within 0.6.
+    """
+    target = np.asarray(points, float)
+    across = target[1] - target[0]
+    size = np.hypot(*across) / (2 * EYE_X * _UNIT * min(height, width))
+    found = np.array([0.0, 0.0, np.arctan2(across[1], across[0]), max(size, 1e-3)])
+    shape = (target - target.mean(axis=0)) / np.hypot(*across).clip(1e-6)
+
+    def residual(held: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the points as seen from their middle, in eye distances, and of what is preferred."""
+        seen = _landmarks(1.0, _held(held), height, width)
+        apart = (seen - seen.mean(axis=0)) / np.hypot(*across).clip(1e-6) - shape
+        return np.concatenate([apart.ravel(), _PREFERENCE * held[:2]])
+
+    for _ in range(5):
+        here = residual(found)
+        slope = np.stack([(residual(found + step) - here) / 1e-4 for step in 1e-4 * np.eye(4)], axis=1)
+        found = found - np.linalg.lstsq(slope, here)[0]
+        found = np.clip(found, (-0.6, -0.6, -7, 1e-3), (0.6, 0.6, 7, 1e3))
+    shift = (target - _landmarks(1.0, _held(found), height, width)).mean(axis=0) / (width, height)
+    return replace(_held(found), x=float(shift[0]), y=float(shift[1]))
+
+
+def _held(angles_and_scale: NDArray[np.float64]) -> Pose:
+    yaw, pitch, roll, scale = angles_and_scale.tolist()
+    return Pose(yaw=yaw, pitch=pitch, roll=roll, scale=scale)
+
+
+def _landmarks(eye_distance: float, pose: Pose, height: int, width: int) -> Points:
+    head, x = Head(pose, height, width), EYE_X * eye_distance
+    return np.concatenate([head.place([[-x, EYE_Y], [x, EYE_Y]]), head.place([[0, NOSE_Y]], NOSE_LIFT)])
