@@ -34,7 +34,7 @@ def _fill(easel: Easel, outline: Points, skin: Mask, opacity: float, soft: float
 
 def _placed(easel: Easel, right: Line) -> Points:
     points = np.add(mirrored(right), (0, easel.mouth_y))
-    return curve(easel.head.place(easel.head.lowered(points), 0.02))
+    return easel.head.place(easel.head.lowered(curve(points)), 0.02)
 
 
 def _full(easel: Easel) -> Points:
@@ -43,7 +43,7 @@ def _full(easel: Easel) -> Points:
     outer = [(1.05, 0.1), (1.05, 0.6), (0.85, 1.1), (0.5, 1.35), (0.0, low)]
     inner = [(0.92, 0.2), (0.85, 0.5), (0.6, 0.72), (0.5, y + 0.1), (0.3, y + 0.24), (0.0, y + 0.3)]
     ends = ([*right, *((-x, y) for x, y in right[-2::-1])] for right in (outer, inner))
-    edges = [curve(head.place(head.lowered(line)), closed=False) for line in ends]
+    edges = [head.place(head.lowered(curve(line, closed=False))) for line in ends]
     return np.concatenate([edges[0], edges[1][::-1]])
 
 

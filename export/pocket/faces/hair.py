@@ -24,7 +24,7 @@ def draw_back_hair(easel: Easel) -> None:
     if person.style in ("bald", "buzz"):
         return
     if person.style == "curly":
-        _draw_curls(easel, 0.55, _curly_edges(easel, 1.02, -0.2))
+        _draw_curls(easel, 0.55, _curly_edges(easel, behind=True))
         return
     back = np.array(mirrored(BACK.get(person.style, BACK["short"])))
     # From the middle of the head to its back, so that nothing shows between hair and face when the head turns.
@@ -47,9 +47,11 @@ def draw_hair(easel: Easel, skin: Mask) -> None:
         easel.glow([(-0.25, -1.2, 0.32, 0.13, tone(easel.light, 1.4), 0.1, 0.5)], skin)
     elif person.style == "buzz":
         outline = np.concatenate(_edges(easel, CROP))
-        easel.canvas.fill(outline, mix(person.hair, easel.deep, 0.25), soft=0.035 * easel.unit, opacity=0.85)
+        easel.canvas.fill(
+            outline, mix(person.hair, easel.deep, 0.25), soft=0.035 * easel.unit, within=skin, opacity=0.85
+        )
     elif person.style == "curly":
-        edges = _curly_edges(easel, 1.0, None)
+        edges = _curly_edges(easel, behind=False)
         _draw_shadow(easel, np.concatenate(edges), skin)
         _draw_curls(easel, 1.0, edges)
     else:
@@ -76,7 +78,7 @@ def _edges(easel: Easel, lock: Lock) -> tuple[Points, Points]:
     inner = curve(np.array(lock.inner) * (-person.parting, 1), closed=False)
     swing = 0.1 * person.wave if person.style in ("long", "bob") else 0.0
     outer, inner = wave(outer, swing, 0.9, 0.0), wave(inner, swing, 0.9, 0.2)
-    return head.hang(outer, 0.1), head.hang(inner, 0.04)[::-1]
+    return head.rim(outer), head.hang(inner, 0.04)[::-1]
 
 
 def _draw_shadow(easel: Easel, outline: Points, skin: Mask) -> None:
@@ -146,17 +148,16 @@ def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
     return lines
 
 
-def _curly_edges(easel: Easel, size: float, depth: float | None) -> tuple[Points, Points]:
-    """Edges of the cap that curls sit on; they reach down to the ears or to the jaw."""
-    longer = 1 + 2.2 * easel.person.wave
+def _curly_edges(easel: Easel, behind: bool) -> tuple[Points, Points]:
+    """Edges of the cap that curls sit on, or of what is behind the head; they reach down to the ears or to the jaw."""
+    longer, head = 1 + 2.2 * easel.person.wave, easel.head
     outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-easel.person.parting, 1)
-    if depth is not None:
-        inner = inner * (0.6, 0.9)
     for edge in (outer, inner):
         edge[:, 1] = np.where(edge[:, 1] > -0.3, -0.3 + (edge[:, 1] + 0.3) * longer, edge[:, 1])
-    outer = _voluminous(easel, outer * size)
-    placed = [easel.head.hang(_evenly(edge), lift, depth) for edge, lift in ((outer, 0.1), (inner, 0.04))]
-    return placed[0], placed[1][::-1]
+    outer = _evenly(_voluminous(easel, 1.02 * outer if behind else outer))
+    if behind:
+        return head.hang(outer, depth=-0.2), head.hang(_evenly(inner * (0.6, 0.9)), depth=-0.2)[::-1]
+    return head.rim(outer), head.hang(_evenly(inner), 0.04)[::-1]
 
 
 def _evenly(points: Points) -> Points:

@@ -22,12 +22,12 @@ _ROWS = np.arange(0.58, 1.25, _STEP)  # from below the nose to the chin of a mou
 _COLUMNS = np.linspace(-0.1, 0.1, 5)
 _CHEEKS = (np.array([-0.55, -0.42, -0.3, 0.3, 0.42, 0.55]), np.linspace(0.26, 0.42, 5))
 _LIP = 0.3  # redness of what counts as lips, as a share of the reddest
-_HOLLOW = (0.2, 0.55)  # redness, as such a share: of what certainly is between the lips, and of what certainly is not
-_DARK = (0.4, 0.7)  # brightness, as a share of the lips', likewise
+_HOLLOW = (0.2, 0.5)  # redness, as such a share: of what certainly is between the lips, and of what certainly is not
+_DARK = (0.4, 0.65)  # brightness, as a share of the lips', likewise
 
 
 def mouth_opening(image: Picture, keypoints: Keypoints) -> float:
-    """Height of what is seen between the lips in a drawn face, in eye distances: 0 closed, about 0.4 wide open.
+    """Height of what is seen between the lips in a drawn face, in eye distances: 0 closed, about 0.42 wide open.
 
     Lips are redder than the skin; what lies between the first and the last red row in the middle of the mouth and is
     not as red (teeth, dark) or darker (tongue) counts. So neither skin, beard, glasses nor what is below the chin do.
@@ -64,14 +64,17 @@ def identity_patch(image: Picture, keypoints: Keypoints) -> NDArray[np.float32]:
     return (_sample(smooth, middle + upright + near * (turned - upright)) / 255).astype(np.float32)
 
 
-def identity_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def identity_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """How far apart the colours of two patches are, place by place, on average; hue counts twice as much as brightness.
 
-    0 for the same patch; about 0.05 for one person in two poses, and twice to four times that for two people.
+    first, second: (..., PATCH, PATCH, 3), broadcast to each other; returns (...). 0 for the same patch, about 0.03 for
+    one person in two poses, about 0.14 for two people.
     """
-    difference = first - second
+    difference = np.subtract(first, second, dtype=float)
     brightness = difference.mean(axis=-1, keepdims=True)
-    return float((abs(brightness).mean() + 2 * 3 * abs(difference - brightness).mean()) / 4)
+    parts = abs(brightness) + 2 * abs(difference - brightness).sum(axis=-1, keepdims=True)
+    distance: NDArray[np.float64] = parts.mean(axis=(-3, -2, -1)) / 4
+    return distance
 
 
 def _look(image: Picture, head: Head, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> _Colours:

@@ -17,7 +17,7 @@ _CAVITY, _TEETH, _TONGUE = (46, 13, 17), (240, 236, 228), (88, 38, 43)
 
 
 @dataclass(frozen=True)
-class _Lips:
+class Lips:
     """Edges of the lips from corner to corner, (n, 2) each, in face coordinates; top and bottom are the outer ones."""
 
     top: Points
@@ -38,7 +38,7 @@ class _Lips:
         return np.concatenate([self.upper, self.lower[::-1]])
 
 
-def _lips(easel: Easel) -> _Lips:
+def lip_edges(easel: Easel) -> Lips:
     """Where the lips are for what the pose asks of them."""
     pose, full, y = easel.pose, easel.person.lips, easel.mouth_y
     gap, rounding, smile = GAPE * pose.mouth, pose.rounding, pose.width * (1 - 0.7 * pose.rounding)
@@ -63,7 +63,7 @@ def _lips(easel: Easel) -> _Lips:
     bottom = lower + 0.15 * full * stretch * (1 + 0.2 * rounding) * ends
     x = half_width * t
     top, upper, lower, bottom = (np.stack([x, edge], axis=1) for edge in (top, upper, lower, bottom))
-    return _Lips(top, upper, lower, bottom, half_width, gap, lift=0.02 + 0.07 * rounding)
+    return Lips(top, upper, lower, bottom, half_width, gap, lift=0.02 + 0.07 * rounding)
 
 
 def _blend(corner: float, middle: float, arch: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -72,7 +72,7 @@ def _blend(corner: float, middle: float, arch: NDArray[np.float64]) -> NDArray[n
 
 def draw_mouth(easel: Easel, skin: Mask) -> None:
     """Lips, what is between them, and the folds around them."""
-    canvas, u, lips, lip = easel.canvas, easel.unit, _lips(easel), easel.person.lip
+    canvas, u, lips, lip = easel.canvas, easel.unit, lip_edges(easel), easel.person.lip
     w, lift, place = lips.half_width, lips.lift, easel.head.place
     floor = float(lips.bottom[16, 1])
     _draw_folds(easel, skin, lips)
@@ -89,7 +89,7 @@ def draw_mouth(easel: Easel, skin: Mask) -> None:
     canvas.fill(seam, tone(lip, 0.45), soft=0.01 * u, opacity=0.9 * max(0.0, 1 - 10 * easel.pose.mouth))
 
 
-def _draw_folds(easel: Easel, skin: Mask, lips: _Lips) -> None:
+def _draw_folds(easel: Easel, skin: Mask, lips: Lips) -> None:
     """Dimples at the corners, and what a smile folds beside them."""
     w, corner, smile = lips.half_width, float(lips.upper[0, 1]), max(0.0, easel.pose.width)
     spots = [(x, corner, 0.035, 0.03, easel.deep, 0.025, 0.6) for x in (-w - 0.02, w + 0.02)]
@@ -101,7 +101,7 @@ def _draw_folds(easel: Easel, skin: Mask, lips: _Lips) -> None:
     easel.canvas.fill(lines, easel.deep, soft=0.03 * easel.unit, within=skin, opacity=0.2 + 0.35 * smile)
 
 
-def _draw_inside(easel: Easel, hollow: Points, lips: _Lips) -> None:
+def _draw_inside(easel: Easel, hollow: Points, lips: Lips) -> None:
     """Teeth stay with the skull, the tongue goes with the jaw."""
     canvas, u, w, gap, y = easel.canvas, easel.unit, lips.half_width, lips.gap, easel.mouth_y
     rounding, open_ = easel.pose.rounding, easel.pose.mouth

@@ -152,7 +152,7 @@ def _colours(chance: _Chance) -> dict[str, Colour]:
 
 def _lip(skin: Colour, paint: float, chance: _Chance) -> Colour:
     """Lips are redder than the skin, and painted ones as red as the paint."""
-    natural = np.array(skin) * (0.6, 0.36, 0.38) + np.array((80, 32, 36))
+    natural = np.array(skin) * (0.58, 0.4, 0.41) + np.array((82, 29, 34))
     painted = np.array(chance.between(((150, 36, 48), (176, 52, 84), (186, 84, 84))))
     return _colour(natural + paint * (painted - natural))
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.pocket.faces.backdrop import draw_backdrop
 from export.pocket.faces.beard import draw_beard
-from export.pocket.faces.canvas import Canvas, Mask, curve, ellipse
+from export.pocket.faces.canvas import Canvas, Mask, Points, curve, ellipse
 from export.pocket.faces.clothes import draw_body, draw_collar, draw_neck
 from export.pocket.faces.easel import Easel, mirrored, tone
 from export.pocket.faces.features import draw_brows, draw_eyes, draw_nose
@@ -73,31 +73,27 @@ def _draw_ears(easel: Easel) -> None:
         canvas.fill(inner, easel.deep, soft=0.03 * easel.unit, opacity=0.7)
 
 
+def face_shape(easel: Easel) -> list[Points]:
+    """Outlines in pixels of the side of the head, which a turn shows, and of the face."""
+    head, person = easel.head, easel.person
+    j, c, length, square = person.jaw, person.cheeks, person.length, person.chin - 0.5
+    side = [(0.0, -1.56), (0.5, -1.46), (0.88, -1.08), (0.99, -0.5), (0.98, 0.0), (0.93 * j, 0.45), (0.7 * j, 0.8)]
+    front = [(0.0, -1.56), (0.5, -1.46), (0.87, -1.08), (0.99, -0.55), (c, 0.0), (0.48 * c * (1 + j), 0.5 * length)]
+    front.append(((0.76 + 0.06 * square) * j, (0.97 + 0.04 * square) * length))
+    front.append(((0.4 + 0.12 * square) * j, (1.27 + 0.04 * square) * length))
+    back = head.place(mirrored([*side, (0, 1)]), depth=0)
+    return [curve(back), head.place(head.lowered(curve(mirrored([*front, (0.0, 1.36 * length)]))))]
+
+
 def _draw_skin(easel: Easel) -> Mask:
-    """The face's outline, the side of the head that a turn shows, and the light on them; returns what they cover."""
-    canvas, head, person = easel.canvas, easel.head, easel.person
-    j, c, length = person.jaw, person.cheeks, person.length
-    square = person.chin - 0.5
-    right = [(0.0, -1.56), (0.5, -1.46), (0.87, -1.08), (0.99, -0.55), (c, 0.0), (0.96 * c * (1 + j) / 2, 0.5 * length),
-             ((0.76 + 0.06 * square) * j, (0.97 + 0.04 * square) * length),
-             ((0.4 + 0.12 * square) * j, (1.27 + 0.04 * square) * length), (0.0, 1.36 * length)]  # fmt: skip
-    side = [
-        (0.0, -1.56),
-        (0.5, -1.46),
-        (0.88, -1.08),
-        (0.99, -0.5),
-        (0.98, 0.0),
-        (0.93 * j, 0.45),
-        (0.7 * j, 0.8),
-        (0, 1),
-    ]
-    shape = [curve(head.place(mirrored(side), depth=0)), curve(head.place(head.lowered(mirrored(right))))]
+    """The face and the light on it; returns what it covers."""
+    canvas, person, shape = easel.canvas, easel.person, face_shape(easel)
     skin = canvas.mask(shape)
     canvas.fill(shape, person.skin)
     r, g, b = person.skin
     blush = tone((r, 0.78 * g, 0.78 * b), 0.99)
     drop = 0.25 * easel.pose.mouth
-    chin = 1.5 * length + drop
+    chin = 1.5 * person.length + drop
     lights = [
         (1.06, 0.3, 0.34, 1.3, easel.shade, 0.17, 0.95),
         (-1.12, 0.5, 0.2, 1.0, easel.shade, 0.1, 0.6),

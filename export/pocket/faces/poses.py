@@ -84,6 +84,13 @@ class Head:
         free = np.clip((flat[:, 1:] - 0.3) / 2, 0, 1)
         return self.place(flat, lift, depth) * (1 - free) + (self.body(flat) * 0.5 + self._under(flat) * 0.5) * free
 
+    def rim(self, points: Any) -> Points:
+        """Like `hang`, for the outer edge of hair: where the head is turned away, it is farther back than the face."""
+        flat = np.asarray(points, float)
+        far = np.clip(0.5 + 1.5 * flat[:, :1] * np.clip(5 * self._pose.yaw, -1, 1), 0, 1)
+        placed: Points = self.hang(flat, 0.1) * far + self.hang(flat, depth=-0.1) * (1 - far)
+        return placed
+
     def lowered(self, points: Any) -> Points:
         """Face coordinates after the jaw has dropped: from the mouth's corners on, more and more."""
         flat = np.array(points, float)
