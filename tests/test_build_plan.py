@@ -209,7 +209,8 @@ def test_the_command_refuses_with_the_reason_and_leaves_nothing(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     before = content(tmp_path)
-    right = ["--weights", "weights", "--height", "16", "--width", "24", "--frames", "3", "--output", "out/bundle"]
+    sizes = ["--height", "16", "--width", "24", "--frames", "3"]
+    right = ["--weights", "weights", *sizes, "--target", "onnxruntime", "--output", "out/bundle"]
     assert main([*right, *given]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -35,7 +35,7 @@ def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
 
 def test_the_manifest_has_the_documented_keys(folder: Path) -> None:
     data = json.loads((folder / MANIFEST).read_text())
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert (data["height"], data["width"], data["frames"]) == (64, 128, 8)
     assert data["allow_odd_sizes"] is False
     assert data["model"]["block_out_channels"] == [32, 64, 96, 128]

@@ -32,7 +32,9 @@ def bundle(tmp_path: Path) -> Path:
     for name, spec in specs.items():
         (tmp_path / f"{name}.onnx").write_bytes(content)
         files[f"{name}.onnx"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
-        engines[name] = EngineEntry(file=f"{name}.onnx", fingerprint="0", inputs=spec.inputs, outputs=spec.outputs)
+        engines[name] = EngineEntry(
+            file=f"{name}.onnx", weights_sha256="0" * 64, fingerprint="0", inputs=spec.inputs, outputs=spec.outputs
+        )
     manifest = Manifest(
         package="0.1.0", versions={"torch": "2.13.0", "evil": "\x1b[2J"}, target="onnxruntime", precision="fp32",
         shape=SHAPE, model=model_config(), engines=engines, files=files,

@@ -38,14 +38,14 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_newer_schema_asks_for_an_upgrade_or_a_new_build(folder: Path) -> None:
-    edit(folder, lambda data: data.update(schema=2, unheard_of=1))
-    with pytest.raises(BundleVersionError, match=r"newer than this version's 1; upgrade .*python -m export.build"):
+    edit(folder, lambda data: data.update(schema=3, unheard_of=1))
+    with pytest.raises(BundleVersionError, match=r"newer than this version's 2; upgrade .*python -m export.build"):
         Bundle.open(folder)
 
 
 def test_an_older_schema_asks_for_a_new_build(folder: Path) -> None:
-    edit(folder, lambda data: data.update(schema=0))
-    with pytest.raises(BundleVersionError, match=r"schema is 0, older than .*python -m export.build"):
+    edit(folder, lambda data: data.update(schema=1))
+    with pytest.raises(BundleVersionError, match=r"schema is 1, older than .*python -m export.build"):
         Bundle.open(folder)
 
 

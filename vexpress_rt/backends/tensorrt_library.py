@@ -13,6 +13,7 @@ No other file imports them, or Polygraphy, which builds with either. Their Pytho
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vexpress_rt.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ class _Kind:
     minimum: tuple[int, int]
 
 
-_KINDS = {"tensorrt": _Kind("TensorRT", (10, 13)), "tensorrt-rtx": _Kind("TensorRT for RTX", (1, 5))}
+_OLDEST = {"tensorrt": (10, 13), "tensorrt-rtx": (1, 5)}
+_KINDS = {target: _Kind(title, _OLDEST[target]) for target, title in TITLES.items()}
+_RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32",
     "INT64": "int64", "BOOL": "bool",
@@ -95,6 +99,10 @@ class Library:
     def is_portable(self, *, hardware_compatible: bool) -> bool:
         """Whether an engine runs on other kinds of GPU than that of the machine that built it."""
         return hardware_compatible or self.builds_without_gpu
+
+    def is_made_for(self, capability: tuple[int, int]) -> bool:
+        """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
+        return self.target == "tensorrt" or capability in _RTX
 
     def dtype_name(self, dtype: Any) -> str:
         """TensorRT's data type under the name that `specs.py` uses; unknown ones keep their own."""
@@ -190,6 +198,14 @@ def available(target: str) -> bool:
     except BackendMissingError:
         return False
     return True
+
+
+def builder(target: str) -> Library:
+    """As `load`, and raises BackendMissingError without Polygraphy, too, which is looked for but not imported."""
+    library = load(target)
+    if importlib.util.find_spec("polygraphy") is None:
+        raise BackendMissingError(f"Polygraphy, which builds TensorRT engines, is not installed: {_remedy(target)}")
+    return library
 
 
 def readable(text: str) -> str:

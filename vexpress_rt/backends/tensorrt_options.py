@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 from vexpress_rt.errors import ConfigError
@@ -17,6 +19,7 @@ AUDIO_MINIMUM_SAMPLES = 400
 AUDIO_TYPICAL_SECONDS = 5
 AUDIO_MAXIMUM_SECONDS = 60
 AUDIO_RATE = 16000
+SIZE_LIMIT = 1 << 28  # of an open dim in a record: what any plausible engine stays below
 
 
 @dataclass(frozen=True)
@@ -98,3 +101,30 @@ class EngineOptions:
         data = asdict(self)
         del data["timing_cache"]
         return {**data, "compute_capabilities": list(self.compute_capabilities)}
+
+    def to_text(self) -> str:
+        """`to_json` as text, equal for equal options."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> EngineOptions:
+        """The inverse of `to_text`; the text may be anybody's. Raises ConfigError saying what is wrong with it."""
+        try:
+            data = json.loads(text)
+            names = {f.name for f in fields(cls)} - {"timing_cache"}
+            if type(data) is not dict or data.keys() != names:
+                raise ValueError(f"expected the options {', '.join(sorted(names))}")
+            flags = [data["hardware_compatible"], data["tf32"]]
+            capabilities = data.pop("compute_capabilities")
+            if not all(type(flag) is bool for flag in flags) or not all(type(item) is str for item in capabilities):
+                raise ValueError("expected true, false and lists of text")
+            ranges = {letter: _range(sizes) for letter, sizes in data.pop("ranges").items()}
+            return cls(**data, compute_capabilities=tuple(capabilities), ranges=ranges)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:  # ConfigError is a ValueError
+            raise ConfigError(f"{brief(text)} are no options of TensorRT's builder: {error}") from error
+
+
+def _range(sizes: Mapping[str, Any]) -> Range:
+    if not all(type(size) is int and size <= SIZE_LIMIT for size in sizes.values()):
+        raise ValueError(f"the sizes of an open dim are {brief(sizes)}; expected at most {SIZE_LIMIT}")
+    return Range(**sizes)

@@ -1,0 +1,95 @@
+"""What TensorRT made of a bundle's graphs, on which machine and with which options: a record of the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from reprlib import repr as brief
+from typing import Any
+
+from vexpress_rt.untrusted import distinct, malformed, record
+
+TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}  # the libraries, by target
+PORTABLE = "portable"
+COMPILATIONS_LIMIT = 16  # of a bundle; each may take as much disk as the weights
+_TEXT_LIMIT = 4096  # characters
+_KINDS: dict[str, type] = {
+    "library": str, "version": str, "gpu": str, "capability": str, "options": str, "options_sha256": str, "plans": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What plans have to fit: a version of their library, and a GPU's name and compute capability, as "9.0"."""
+
+    version: str
+    gpu: str
+    capability: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """Plans: the files that a TensorRT library runs.
+
+    library: the target, `tensorrt` or `tensorrt-rtx`.  version: of the library; no other version reads its plans.
+    gpu: the name of the GPU, or PORTABLE where plans run on others, too.  capability: its compute capability, as "9.0";
+    empty where portable.
+    options: of the compiler, as JSON text.
+    plans: file by engine, for some or all of the bundle's engines.
+    """
+
+    library: str
+    version: str
+    gpu: str
+    capability: str
+    options: str
+    plans: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options_sha256(self) -> str:
+        """Of the text of the options: 64 hexadecimal digits."""
+        return _sha256(self.options)
+
+    @property
+    def key(self) -> str:
+        """8 hexadecimal digits of everything but the plans."""
+        return _sha256("\n".join([self.library, self.version, self.gpu, self.capability, self.options_sha256]))[:8]
+
+    def plan_name(self, engine: str) -> str:
+        """The file for an engine's plan. Those of several compilations can lie side by side."""
+        return f"{engine}.{self.key}.plan"
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether its plans run there. That of another GPU of the same capability is not tried: NVIDIA warns of it."""
+        same_gpu = (self.gpu, self.capability) == (machine.gpu, machine.capability)
+        return self.version == machine.version and (self.gpu == PORTABLE or same_gpu)
+
+    def describe(self) -> str:
+        """For whom they are, in words: `NVIDIA H100 (9.0), TensorRT 11.4.0`."""
+        gpu = "several GPUs" if self.gpu == PORTABLE else f"{self.gpu} ({self.capability})"
+        return f"{gpu}, {TITLES[self.library]} {self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values. The hash of the options is among them, for whoever compares bundles."""
+        return {**asdict(self), "options_sha256": self.options_sha256}
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "a compilation") -> Compilation:
+        """The inverse of `to_json`. Raises BundleDamagedError saying what is wrong in `where`."""
+        values = record(data, where, _KINDS)
+        digest = values.pop("options_sha256")
+        for name, text in values.items():
+            if name != "plans" and len(text) > _TEXT_LIMIT:
+                malformed(f"{where} has a {name} of {len(text)} characters; expected at most {_TEXT_LIMIT}")
+        if values["library"] not in TITLES:
+            malformed(f"{where} has library = {brief(values['library'])}; expected {' or '.join(TITLES)}")
+        distinct(list(values["plans"].values()), f"{where} has plans that")
+        result = cls(**values)
+        if result.options_sha256 != digest:
+            malformed(f"{where} has options of the sha256 {result.options_sha256}; expected {brief(digest)}")
+        return result
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # JSON can spell half a surrogate pair

@@ -1,0 +1,238 @@
+"""Plans of a bundle for the machine at hand, compiled from its graphs: once, whoever else wants them meanwhile.
+
+Everything is made in a folder of its own inside the bundle's, and comes into its place file by file, the manifest last.
+What a process leaves there that was killed, the next one removes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from vexpress_rt.backends.deferral import cleaned_up_first, signals_deferred
+from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
+from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, FileEntry, Manifest, file_entry, read_manifest, write_manifest
+from vexpress_rt.compilation import COMPILATIONS_LIMIT, Compilation
+from vexpress_rt.compiling import Compiler
+from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.locking import locked
+from vexpress_rt.manifest import BUILD_COMMAND
+from vexpress_rt.specs import FACE_DETECTOR
+
+LOCK = f"{WORKING}.lock"
+MARK = f"{WORKING}-"
+Progress = Callable[[str, int, int], object]
+
+_log = logging.getLogger("vexpress_rt")
+
+
+def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, progress: Progress) -> Bundle:
+    """Add plans for this machine to a bundle, made with the options of its newest ones; gives it as it is then.
+
+    settled: whether a bundle has plans for this machine. It is asked once the lock is held, for another process may
+    have made them in the meantime.  why: what is wrong, for people.
+    progress: called with a stage, what is done and the total, from any thread; what it raises ends the work.
+
+    Raises BackendMissingError without Polygraphy; BackendError naming the command where the bundle keeps no graphs, and
+    for what cannot be compiled; ConfigError for recorded options that are none; OutputError where the folder cannot be
+    written; BundleDamagedError for a damaged graph, and where the bundle was replaced by another meanwhile. Whatever
+    happens, the bundle is as it was, or has the plans.
+    """
+    if not bundle.manifest.onnx:
+        raise BackendError(
+            f"{why}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
+            f"`{build_command(bundle)}`"
+        )
+    compiler = Compiler.here(bundle.manifest.target, recorded_options(bundle.manifest), bundle.folder)
+    told: list[str] = []
+
+    def waiting() -> None:
+        if not told:
+            told.append(f"another process compiles plans in {bundle.folder}: waiting for it")
+            _log.warning(told[0])
+        progress("wait for another process", 0, 1)
+
+    with cleaned_up_first(), locked(bundle.folder / LOCK, waiting):
+        if told:
+            progress("wait for another process", 1, 1)
+        current = _reopened(bundle)
+        if not settled(current):
+            _compile(current, compiler, why, progress)
+            current = _reopened(bundle)
+            if not settled(current):
+                raise _replaced(bundle.folder)
+    return current
+
+
+def recorded_options(manifest: Manifest) -> EngineOptions:
+    """Those of the newest plans, so that others are the same build elsewhere. Raises ConfigError if they are none."""
+    if not manifest.compiled:
+        return EngineOptions(ranges={"N": audio_range(manifest.model)})
+    return EngineOptions.from_text(manifest.compiled[-1].options)
+
+
+def build_command(bundle: Bundle) -> str:
+    """The command that builds a bundle as this one was built. Where the weights are, a bundle does not know."""
+    manifest, shape = bundle.manifest, bundle.manifest.shape
+    parts = [BUILD_COMMAND, shlex.quote(str(bundle.folder)), f"--precision {manifest.precision}"]
+    parts += [f"--target {manifest.target} --height {shape.height} --width {shape.width} --frames {shape.frames}"]
+    parts += ["--allow-odd-sizes"] * manifest.allow_odd_sizes + ["--no-onnx"] * (not manifest.onnx)
+    with suppress(ConfigError):
+        options, usual = recorded_options(manifest), EngineOptions()
+        if options.optimization_level != usual.optimization_level:
+            parts.append(f"--optimization-level {options.optimization_level}")
+        if options.workspace_bytes is not None:
+            parts.append(f"--workspace {options.workspace_bytes / 2**30!r}")
+        parts += ["--hardware-compatible"] * options.hardware_compatible
+    return " ".join(parts)
+
+
+def needed(manifest: Manifest) -> list[str]:
+    """The engines that have to have a plan. The face detector runs without one as well."""
+    return [name for name in manifest.engines if name != FACE_DETECTOR]
+
+
+def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -> None:
+    old = next((one for one in bundle.manifest.compiled if one.key == compiler.compilation.key), compiler.compilation)
+    sound = {name: plan for name, plan in old.plans.items() if bundle.is_sound(plan, thorough=True)}
+    lacking = [name for name in needed(bundle.manifest) if name not in sound]
+    _log.warning("%s: compiling %s engines, once; this takes minutes", why, len(lacking))
+    with _workshop(bundle.folder) as shop:
+        _remove_leftovers(bundle)
+        bar = _Bar(bundle, lacking, progress)
+        made: dict[str, str] = {}
+        for name in lacking:
+            graph = bundle.engine_path(name)
+            with bar.engine(name) as tell:
+                made[name], info = compiler.compile(graph, bundle.specs[name], shop.path, tell)
+            _log.info("plan of %s: %.1f MB in %.1f s", name, info.bytes / 1e6, info.seconds)
+        files = {plan: file_entry(shop.path / plan) for plan in made.values()}
+        if read_manifest(bundle.folder) != bundle.manifest:
+            raise _replaced(bundle.folder)
+        manifest = _with_plans(bundle.manifest, replace(compiler.compilation, plans=sound | made), files)
+        write_manifest(shop.path, manifest)
+        shop.hand_over([*files, MANIFEST], sorted(bundle.manifest.files.keys() - manifest.files.keys()))
+
+
+def _with_plans(manifest: Manifest, compilation: Compilation, files: dict[str, FileEntry]) -> Manifest:
+    """The manifest with a compilation as its newest, in the place of an older one of its key; the oldest make room."""
+    others = [one for one in manifest.compiled if one.key != compilation.key]
+    compiled = (*others[1 - COMPILATIONS_LIMIT :], compilation)
+    dropped = _plans(manifest.compiled) - _plans(compiled)
+    kept = {name: entry for name, entry in manifest.files.items() if name not in dropped}
+    return replace(manifest, compiled=compiled, files=dict(sorted((kept | files).items())))
+
+
+def _plans(compiled: tuple[Compilation, ...]) -> set[str]:
+    return {plan for one in compiled for plan in one.plans.values()}
+
+
+def _remove_leftovers(bundle: Bundle) -> None:
+    """What a process left behind that was killed in the middle. Only the holder of the lock may."""
+    manifest = bundle.manifest
+    for path in bundle.folder.glob("*.plan"):
+        engine, _, key = path.stem.partition(".")
+        if engine in manifest.engines and re.fullmatch(r"[0-9a-f]{8}", key) and path.name not in manifest.files:
+            path.unlink(missing_ok=True)
+
+
+def _reopened(bundle: Bundle) -> Bundle:
+    """The bundle as it is by now. Raises BundleDamagedError if it is another."""
+    current = Bundle.open(bundle.folder)
+    if current.identity != bundle.identity:
+        raise _replaced(bundle.folder)
+    return current
+
+
+def _replaced(folder: Path) -> BundleDamagedError:
+    return BundleDamagedError(
+        f"{folder} was replaced by another build while plans were compiled for it, which are thrown away: open it again"
+    )
+
+
+class _Shop:
+    """A folder to work in, inside the bundle's. Both are held open: what is handed over goes where it belongs, even if
+    another folder has taken the bundle's name since.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inside = os.open(path, os.O_RDONLY)
+        self._outside = os.open(path.parent, os.O_RDONLY)
+
+    def is_gone(self) -> bool:
+        """Whether another folder has taken the bundle's name."""
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._inside))
+        except OSError:
+            return True
+
+    def hand_over(self, names: list[str], obsolete: list[str]) -> None:
+        """Move files out, in order, and remove others there."""
+        with signals_deferred():
+            for name in names:
+                os.replace(name, name, src_dir_fd=self._inside, dst_dir_fd=self._outside)
+            for name in obsolete:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._outside)
+
+    def close(self) -> None:
+        os.close(self._inside)
+        os.close(self._outside)
+
+
+@contextmanager
+def _workshop(folder: Path) -> Iterator[_Shop]:
+    """A new _Shop in the folder of a bundle, without those that killed processes left there; gone at the end."""
+    for path in folder.glob(f"{MARK}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    path = folder / f"{MARK}{secrets.token_hex(4)}"
+    try:
+        path.mkdir()
+        shop = _Shop(path)
+        try:
+            yield shop
+        except (VExpressError, OSError) as error:
+            if shop.is_gone():
+                raise _replaced(folder) from error
+            raise
+        finally:
+            shop.close()
+    except VExpressError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}: check folder, permissions and free space") from error
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class _Bar:
+    """Percent of all engines, each counting as its graph and weights weigh."""
+
+    def __init__(self, bundle: Bundle, names: list[str], progress: Progress) -> None:
+        files, engines = bundle.manifest.files, bundle.manifest.engines
+        self._sizes = {name: sum(files[file].bytes for file in engines[name].files) for name in names}
+        self._total = max(1, sum(self._sizes.values()))
+        self._progress = progress
+        self._done = 0
+
+    @contextmanager
+    def engine(self, name: str) -> Iterator[Callable[[float], object]]:
+        """A function for what is done of an engine, 0 to 1."""
+        try:
+            yield lambda fraction: self._tell(self._done + fraction * self._sizes[name])
+        except BackendError:
+            self._tell(self._done)  # whoever ended the build by a signal says so here, and not that the build failed
+            raise
+        self._done += self._sizes[name]
+
+    def _tell(self, done: float) -> None:
+        self._progress("compile", int(100 * done / self._total), 100)
