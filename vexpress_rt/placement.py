@@ -35,7 +35,7 @@ def choose(executor: Executor | None, threads: int | None) -> Place:
             kernels = device_kernels.load()
             return Place(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
         except BackendMissingError as error:
-            _log.warning("latents and frames go through the host in every step, since %s", error)
+            _log.warning("latents and frames go through the host in every step, since %s", str(error))  # itself, it keeps frames
     return Place(HostLatents, HostFrames(threads))
 
 
