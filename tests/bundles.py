@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.factories import model_config
-from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
+from vexpress_rt.bundle import Compilation, EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.manifest import MANIFEST
 from vexpress_rt.specs import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
 
@@ -19,6 +19,7 @@ CONTENTS = {
     "denoiser.weights": b"weights of the denoiser" * 100,
     "det_10g.onnx": b"the detector",
 }
+PLANS = {"vae_encoder.1.plan": b"a plan", "denoiser.1.plan": b"another plan"}
 SHAPE = VideoShape(64, 128, 8)
 
 
@@ -52,17 +53,35 @@ def make_manifest(**changes: Any) -> Manifest:
             "denoiser": entry("denoiser", "denoiser.weights"),
             FACE_DETECTOR: detector,
         },
-        "files": {name: FileEntry(len(c), hashlib.sha256(c).hexdigest()) for name, c in CONTENTS.items()},
+        "files": entries(CONTENTS),
         "parity": {"denoiser": 3e-6, "vae_encoder": {"latent": 1e-6}},
     }
     return Manifest(**(values | changes))
 
 
-def make_folder(path: Path) -> Path:
+def entries(contents: dict[str, bytes]) -> dict[str, FileEntry]:
+    return {name: FileEntry(len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+
+
+def make_compiled(**changes: Any) -> Manifest:
+    """As `make_manifest`, with plans of two engines for some GPU, and none for another."""
+    plans = {name.partition(".")[0]: name for name in PLANS}
+    facts = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
+    compiled = (
+        Compilation(gpu="NVIDIA A100", capability="8.0", **facts),
+        Compilation(gpu="NVIDIA H100", capability="9.0", plans=plans, **facts),
+    )
+    values = {"target": "tensorrt", "files": entries(CONTENTS | PLANS), "compiled": compiled}
+    return make_manifest(**(values | changes))
+
+
+def make_folder(path: Path, manifest: Manifest | None = None) -> Path:
+    """A folder with what the manifest lists, `make_manifest` if there is none."""
+    manifest = make_manifest() if manifest is None else manifest
     path.mkdir()
-    for name, content in CONTENTS.items():
-        (path / name).write_bytes(content)
-    write_manifest(path, make_manifest())
+    for name in manifest.files.keys() - manifest.absent:
+        (path / name).write_bytes((CONTENTS | PLANS)[name])
+    write_manifest(path, manifest)
     return path
 
 

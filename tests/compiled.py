@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.engines import CAPACITY
+from tests.fake_cuda import installed
+from tests.fake_tensorrt import FakeTensorRT
+from tests.fakes import FakeBackend
 from vexpress_rt import compiling
 from vexpress_rt.backends.tensorrt_builder import BuildInfo
 from vexpress_rt.backends.tensorrt_library import Library
@@ -17,6 +22,13 @@ from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import Compilation, file_entry, read_manifest, write_manifest
 from vexpress_rt.specs import FACE_DETECTOR, EngineSpec
 
+OTHERS = {  # machines on which plans of here do not run, and the other way round
+    "another GPU": {"gpu": "NVIDIA A100", "capability": "8.0"},
+    "another model of the same capability": {"gpu": "NVIDIA H200"},
+    "another version": {"version": "10.13.3"},
+    "another version, portable": {"version": "10.13.3", "gpu": "portable", "capability": ""},
+}
+ELSEWHERE = OTHERS["another GPU"]
 HERE = {"version": "11.4.0", "gpu": "Fake GPU", "capability": "9.0"}  # what the fakes of CUDA and TensorRT say
 PORTABLE = {"gpu": "portable", "capability": ""}
 
@@ -67,9 +79,14 @@ class FakeBuilder:
         return BuildInfo(0.1, output.stat().st_size, None)
 
 
-def install_builder(monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
-    """The stand-in where plans are compiled, and Polygraphy not asked for."""
-    fake = FakeBuilder()
-    monkeypatch.setattr(compiling, "build_engine", fake)
-    monkeypatch.setattr(Library, "polygraphy", lambda self: nullcontext())
-    return fake
+def installed_builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
+    """What a fixture yields from: the stand-in where plans are compiled, on a machine with a GPU and TensorRT, both
+    fakes, where ONNX Runtime is there for the CPU alone.
+    """
+    for cuda in installed(monkeypatch, CAPACITY):
+        monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
+        monkeypatch.setattr("vexpress_rt.providers.onnxruntime", FakeBackend())
+        fake = FakeBuilder()
+        monkeypatch.setattr(compiling, "build_engine", fake)
+        monkeypatch.setattr(Library, "polygraphy", lambda self: nullcontext())
+        yield fake
