@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.fakes import DETECTOR_SPEC, FakeBackend, FakeEngine, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech
 from vexpress_rt import providers
 from vexpress_rt.backends import tensorrt_library
-from vexpress_rt.bundle import Bundle
+from vexpress_rt.bundle import Bundle, read_manifest
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 from vexpress_rt.generator import Generator
 from vexpress_rt.native import device_kernels
@@ -193,6 +194,14 @@ def test_onnx_runtime_is_refused_for_a_bundle_without_graphs(
 ) -> None:
     with pytest.raises(ConfigError, match="was built with --no-onnx and holds nothing that ONNX Runtime could run"):
         choose(provider, plans_alone)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "cpu"])
+def test_onnx_runtime_is_refused_for_a_bundle_in_bfloat16(machine: Machine, tmp_path: Path, provider: str) -> None:
+    folder = write_bundle(tmp_path / "narrow")
+    bundle = Bundle(folder, dataclasses.replace(read_manifest(folder), precision="bf16", target="tensorrt"))
+    with pytest.raises(ConfigError, match="is in bfloat16, which ONNX Runtime does not compute in"):
+        choose(provider, bundle)
 
 
 def test_nothing_runs_a_bundle_without_graphs_where_its_plans_do_not(

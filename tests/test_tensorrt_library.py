@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vexpress_rt.backends.tensorrt_library import Library, available, load, readable
+from vexpress_rt.backends.tensorrt_library import Library, available, builder, load, readable
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +68,21 @@ def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, vers
     with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.13"):
         load("tensorrt")
     assert not available("tensorrt")
+
+
+def test_what_builds_is_the_library_together_with_polygraphy(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert builder("tensorrt-rtx") is rtx
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    with pytest.raises(BackendMissingError, match=r"is not installed: .*pip install 'vexpress-rt\[tensorrt-rtx\]'"):
+        builder("tensorrt-rtx")
+
+
+def test_tensorrt_for_rtx_is_made_for_rtx_and_tensorrt_for_all(rtx: Library, tensorrt: Library) -> None:
+    capabilities = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)]
+    assert [c for c in capabilities if rtx.is_made_for(c)] == [(8, 6), (8, 9), (12, 0), (12, 1)]
+    assert all(tensorrt.is_made_for(c) for c in capabilities)
+    built = {f"SM{major}{minor}" for major, minor in capabilities if rtx.is_made_for((major, minor))}
+    assert built <= rtx.module.ComputeCapability.__members__.keys()
 
 
 def test_another_target_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,43 @@ def test_plain_values_hold_what_changes_an_engine_and_nothing_else() -> None:
         "tf32": False,
         "ranges": {"N": {"minimum": 400, "typical": 80_000, "maximum": 960_000}},
     }
+
+
+def test_options_read_back_as_they_were_written_but_for_the_file_of_timings() -> None:
+    options = EngineOptions(
+        optimization_level=1, workspace_bytes=1 << 21, hardware_compatible=True, compute_capabilities=("8.6", "8.9"),
+        tf32=True, ranges={"N": Range(1, 2, 3), "M": Range(4, 5, 6)}, timing_cache=Path("here"),
+    )  # fmt: skip
+    assert EngineOptions.from_text(options.to_text()) == dataclasses.replace(options, timing_cache=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.clear(),
+        lambda data: data.update(timing_cache="/etc/passwd"),
+        lambda data: data.update(optimization_level=9),
+        lambda data: data.update(optimization_level=[3]),
+        lambda data: data.update(tf32=1),
+        lambda data: data.update(workspace_bytes="all"),
+        lambda data: data.update(compute_capabilities=5),
+        lambda data: data.update(compute_capabilities=[8.6]),
+        lambda data: data.update(ranges=[]),
+        lambda data: data.update(ranges={"N": [1, 2, 3]}),
+        lambda data: data["ranges"]["N"].update(maximum=1 << 29),
+        lambda data: data["ranges"]["N"].update(maximum=1e6),
+        lambda data: data["ranges"]["N"].update(minimum=10**6),
+        lambda data: data["ranges"]["N"].update(more=1),
+    ],
+)
+def test_recorded_options_that_are_none_are_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    data = EngineOptions().to_json()
+    change(data)
+    with pytest.raises(ConfigError, match="are no options of TensorRT's builder"):
+        EngineOptions.from_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "nonsense", "[" * 100_000])
+def test_a_text_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="are no options of TensorRT's builder"):
+        EngineOptions.from_text(text)

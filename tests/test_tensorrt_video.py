@@ -158,8 +158,6 @@ def test_a_second_video_takes_no_more_memory(make: Make, cuda: FakeCuda) -> None
 
 # On a GPU
 
-RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities that TensorRT for RTX is made for
-
 
 def check_on_the_gpu(target: str, folder: Path) -> None:
     """Build small engines, run them on the GPU, by turns and in a chain, and hold them against ONNX Runtime's CPU."""
@@ -187,7 +185,7 @@ def check_on_the_gpu(target: str, folder: Path) -> None:
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_a_gpu_runs_what_was_built_or_is_told_why_not(target: str, tmp_path: Path) -> None:
     _, capability = device.name_and_capability()
-    works = tensorrt_library.available(target) and (target == "tensorrt" or capability in RTX)
+    works = tensorrt_library.available(target) and tensorrt_library.load(target).is_made_for(capability)
     complaint = ""
     try:
         check_on_the_gpu(target, tmp_path)
