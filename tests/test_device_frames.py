@@ -16,6 +16,7 @@ from vexpress_rt import placement
 from vexpress_rt.backends.executor import DeviceTensor, Executor
 from vexpress_rt.errors import BackendError
 from vexpress_rt.frames import FramePath, HostFrames, make_frames, median
+from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.timings import Stopwatch
 
 SHAPE = (6, 10, 3)
@@ -122,7 +123,7 @@ def test_memory_that_runs_out_is_told_and_the_next_frames_come(
     tensors = [upload(executor, frame) for frame in clip(3)]
     cuda.failures[function] = [0] * call + [2, 2]
     frames = path.arrays(median(tensors, path.median_3x3x3))
-    with pytest.raises(BackendError, match="frames on their way|a filtered frame"):
+    with pytest.raises(BackendError, match=r"(frames on their way to the host|a frame): "):
         list(frames)
     cuda.failures.clear()
     assert len(list(path.arrays(median(tensors, path.median_3x3x3)))) == 3
@@ -134,10 +135,22 @@ def test_frames_from_latents_do_not_touch_the_host_before_the_end(
     decoder = Loopback(FakeEngine(fake_specs()["vae_decoder"]), executor)
     latents = [(frame, upload(executor, np.full((1, 4, 8, 8), frame, np.float32))) for frame in range(3)]
     watch = Stopwatch()
-    frames = list(make_frames(decoder, latents, path, filtered=True, watch=watch))
+    frames = list(make_frames(decoder, latents, path, watch, filtered=True, rgb=True))
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 3
     assert decoder.left_there == [{"latent"}] * 3
     assert set(watch.finish()) == {"decode", "median", "total"}
+
+
+def test_frames_for_an_encoder_are_converted_on_the_gpu(executor: Executor, path: FramePath) -> None:
+    decoded = clip(3, (64, 64, 3))
+    pictures = iter(decoded)
+    decoder = Loopback(
+        FakeEngine(fake_specs()["vae_decoder"], lambda spec, inputs: {"frame": next(pictures)}), executor
+    )
+    latents = [(frame, upload(executor, np.zeros((1, 4, 8, 8), np.float32))) for frame in range(3)]
+    found = list(make_frames(decoder, latents, path, Stopwatch(), filtered=False, rgb=False))
+    for frame, picture in zip(found, decoded, strict=True):
+        np.testing.assert_array_equal(frame, rgb_to_nv12_numpy(picture))
 
 
 # On a GPU
@@ -151,6 +164,10 @@ def test_a_gpu_gives_the_hosts_frames(length: int) -> None:
     with Executor() as executor:
         path = placement.choose(executor, None).frames
         assert path.resident
+        assert path.rgb_to_nv12 is not None
         found = list(path.arrays(median(on_gpu(executor, frames), path.median_3x3x3)))
+        converted = list(path.arrays(map(path.rgb_to_nv12, on_gpu(executor, frames))))
     for frame, other in zip(found, median(frames, HostFrames().median_3x3x3), strict=True):
         np.testing.assert_array_equal(frame, other)
+    for frame, other in zip(converted, frames, strict=True):
+        np.testing.assert_array_equal(frame, rgb_to_nv12_numpy(other))

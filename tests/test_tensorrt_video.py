@@ -80,9 +80,8 @@ def make_video(engine: Get, place: Place) -> np.ndarray:
         ),
         latents=place.latents,
     )
-    return np.stack(
-        list(make_frames(engine("vae_decoder"), denoiser.run(), place.frames, filtered=True, watch=Stopwatch()))
-    )
+    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), filtered=True, rgb=True)
+    return np.stack(list(frames))
 
 
 @pytest.fixture

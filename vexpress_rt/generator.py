@@ -169,7 +169,7 @@ class Generator:
             features = self._features(job.waveform)
         latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
         path, filtered = self._engines.place().frames, job.config.median_filter
-        frames = make_frames(self._engine("vae_decoder"), latents, path, filtered=filtered, watch=job.watch)
+        frames = make_frames(self._engine("vae_decoder"), latents, path, job.watch, filtered=filtered, rgb=job.keep)
         with closing(latents), closing(frames):  # a failure leaves no memory taken
             kept = self._collect(job, frames)
         return Video(
