@@ -67,12 +67,11 @@ class Spares(Closable):
     def clear(self) -> bool:
         """Free all that is kept; whether there was any."""
         with self._lock:
-            kept = [entry for entries in self._kept.values() for entry in entries]
-            self._kept.clear()
-            self._bytes = 0
-        for buffer, uses in kept:
+            kept, self._kept, self._bytes = self._kept, {}, 0  # Python may drop a tensor from here on
+        entries = [entry for same_size in kept.values() for entry in same_size]
+        for buffer, uses in entries:
             free([buffer], uses)
-        return bool(kept)
+        return bool(entries)
 
     def close(self) -> None:
         """Free all that is kept, and keep nothing any more. Closing twice is allowed."""
