@@ -82,7 +82,7 @@ def test_a_folder_that_takes_the_name_has_a_lock_of_its_own(tmp_path: Path) -> N
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match=r"none/lock cannot be locked: .*No such file.*: see that its folder can be"),
+        pytest.raises(OutputError, match=r"none/lock cannot be locked: .*No such file.*: make its folder one that"),
         locked(tmp_path / "none" / "lock", lambda: None),
     ):
         pass

@@ -103,7 +103,7 @@ def test_a_lock_that_cannot_be_had_is_an_error_that_says_what_to_see_to(
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     before = content(folder)
-    with pytest.raises(OutputError, match=r"\.compiling\.lock cannot be locked: .*No locks available: see that its"):
+    with pytest.raises(OutputError, match=r"\.compiling\.lock cannot be locked: .*No locks available: make its"):
         find_plans(Bundle.open(folder))
     assert content(folder).keys() - before.keys() <= {".compiling.lock"}
 

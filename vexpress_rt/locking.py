@@ -58,7 +58,7 @@ def _acquire(path: Path, waiting: Callable[[], object]) -> int:
 
 def _refused(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path} cannot be locked: {error}: see that its folder can be written to and is on a file system with locks"
+        f"{path} cannot be locked: {error}: make its folder one that can be written to, on a file system with locks"
     )
 
 

@@ -52,23 +52,20 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
             f"`{build_command(bundle)}`"
         )
     compiler = Compiler.here(bundle.manifest.target, recorded_options(bundle.manifest), bundle.folder)
-    told: list[str] = []
-
-    def waiting() -> None:
-        if not told:
-            told.append(f"another process compiles plans in {bundle.folder}: waiting for it")
-            _log.warning(told[0])
-        progress("wait for another process", 0, 1)
-
-    with cleaned_up_first(), locked(bundle.folder / LOCK, waiting):
-        if told:
-            progress("wait for another process", 1, 1)
-        current = _reopened(bundle)
-        if not settled(current):
-            _compile(current, compiler, why, progress)
+    try:
+        with cleaned_up_first(), _alone(bundle.folder, progress):
             current = _reopened(bundle)
             if not settled(current):
-                raise _replaced(bundle.folder)
+                _compile(current, compiler, why, progress)
+                current = _reopened(bundle)
+                if not settled(current):
+                    raise _replaced(bundle.folder)
+    except OutputError as error:
+        command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
+        raise OutputError(
+            f"{why}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use a "
+            "copy of the bundle"
+        ) from error
     return current
 
 
@@ -98,6 +95,24 @@ def build_command(bundle: Bundle) -> str:
 def needed(manifest: Manifest) -> list[str]:
     """The engines that have to have a plan. The face detector runs without one as well."""
     return [name for name in manifest.engines if name != FACE_DETECTOR]
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """While nobody else compiles plans for the bundle; says so where that takes waiting."""
+    stage, waited = "wait for another process", False
+
+    def waiting() -> None:
+        nonlocal waited
+        if not waited:
+            _log.warning("another process compiles plans in %s: waiting for it", folder)
+        waited = True
+        progress(stage, 0, 1)
+
+    with locked(folder / LOCK, waiting):
+        if waited:
+            progress(stage, 1, 1)
+        yield
 
 
 def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -> None:
