@@ -34,10 +34,11 @@ class BuildOptions:
         check_precision(self.precision, self.target)
         for name in self.engines:
             check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
-        if not self.onnx and self.target == TARGETS[0]:
+        if self.target == TARGETS[0] and (not self.onnx or self.compiling != EngineOptions()):
+            what = "options of TensorRT are" if self.onnx else "--no-onnx is"
             raise ConfigError(
-                f"--no-onnx with the target {self.target}, which runs nothing but ONNX files; expected it with "
-                f"{' or '.join(TARGETS[1:])}: leave it out, or choose another --target"
+                f"{what} given with the target {self.target}, which runs ONNX files as they are; expected "
+                f"{' or '.join(TARGETS[1:])} with that: leave it out, or choose another --target"
             )
 
     def default_output(self) -> Path:

@@ -139,3 +139,11 @@ def test_the_command_tells_what_it_chose_and_names_the_folder_after_it(
     assert built == [(Path(f"engines/512x512x24-fp16-{chosen}"), chosen)]
     told = "target tensorrt: TensorRT 11.4.0 and NVIDIA H100 (9.0) found\n" if target is None else ""
     assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("given", [["--workspace", "4"], ["--hardware-compatible"], ["--timing-cache", "here"]])
+def test_options_of_the_compiler_are_not_dropped_for_onnx_runtime(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build.main(["--weights", str(tmp_path), "--target", "onnxruntime", *given]) == 1
+    assert "error: options of TensorRT are given with the target onnxruntime" in capsys.readouterr().err
