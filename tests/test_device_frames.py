@@ -12,7 +12,8 @@ from tests import fake_kernels
 from tests.fake_cuda import FakeCuda, installed
 from tests.fakes import FakeEngine, fake_specs
 from tests.loopback import Loopback, upload
-from vexpress_rt import placement
+from vexpress_rt import frames_cuda, placement
+from vexpress_rt.backends import spares
 from vexpress_rt.backends.executor import DeviceTensor, Executor
 from vexpress_rt.errors import BackendError
 from vexpress_rt.frames import FramePath, HostFrames, make_frames, median
@@ -113,6 +114,20 @@ def test_frames_that_fail_take_the_pinned_memory_with_them(executor: Executor, p
         list(path.arrays(source()))
     executor.spares.clear()
     assert len(cuda.machine.memory) == 0
+
+
+@pytest.mark.parametrize("ahead", [1, 4])
+@pytest.mark.parametrize("spare", [0, 1 << 20])
+@pytest.mark.parametrize("filtered", [True, False])
+def test_memory_of_a_frame_is_not_used_again_before_its_last_use(
+    executor: Executor, path: FramePath, monkeypatch: pytest.MonkeyPatch, ahead: int, spare: int, filtered: bool
+) -> None:
+    monkeypatch.setattr(frames_cuda, "AHEAD", ahead)
+    monkeypatch.setattr(spares, "SPARE_BYTES", spare)
+    made, expected = iter(on_gpu(executor, clip(9))), iter(clip(9))
+    found = path.arrays(median(made, path.median_3x3x3) if filtered else made)
+    for frame, other in zip(found, median(expected, HostFrames().median_3x3x3) if filtered else expected, strict=True):
+        np.testing.assert_array_equal(frame, other)
 
 
 @pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
