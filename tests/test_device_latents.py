@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,15 @@ from tests.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, 
 from tests.kernel_cases import assert_same_bits
 from tests.loopback import Loopback
 from tests.test_denoise import make_denoiser, plans, specs
-from vexpress_rt import device, placement
+from tests.test_generator_gpu import generate
+from vexpress_rt import device, placement, providers
+from vexpress_rt import generator as generator_module
 from vexpress_rt.backends.executor import DeviceTensor, Executor
+from vexpress_rt.bundle import Bundle
 from vexpress_rt.denoise import Guidance
+from vexpress_rt.generator import Generator
 from vexpress_rt.latents import Flight
+from vexpress_rt.providers import Choice, load
 from vexpress_rt.windows import Window
 
 
@@ -167,3 +173,27 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(plan: tuple[int, int, int], sc
         found = values(make_denoiser(*plan, 4, guidance, engine=engine, latents=latents), schedule)
     assert_same_bits(found, expected)
     assert all("latents" in there for there in engine.left_there)
+
+
+def loopback(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
+    """An engine of a bundle, computed on the CPU, with its tensors on the GPU."""
+    return Loopback(load(Choice("cpu", ""), bundle, name, threads), executor)
+
+
+def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Generator(bundle, provider="cpu") as generator:
+        expected = generate(generator)
+    monkeypatch.setattr(generator_module, "choose", lambda *arguments: Choice("cuda", "asked for"))
+    monkeypatch.setattr(providers, "load", loopback)
+    with Generator(bundle) as generator:
+        assert generator._engines.place().frames.resident
+        for _ in range(2):
+            np.testing.assert_array_equal(generate(generator), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+def test_a_whole_video_with_latents_and_frames_on_a_gpu_is_that_of_the_host(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_whole_video(micro_bundle, monkeypatch)
