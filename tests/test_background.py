@@ -83,7 +83,7 @@ def test_the_error_of_the_last_item_comes_out_at_the_end() -> None:
         time.sleep(0.05)
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"), Background(function) as work:  # noqa: PT012
+    with pytest.raises(OSError, match="no space left"), Background(function) as work:
         work(0)
     assert not threads()
 
