@@ -161,10 +161,11 @@ def test_a_gpu_is_described_with_capability_memory_driver_and_the_state_it_is_fo
     tool.write_text('#!/bin/sh\necho "NVIDIA Fake, 580.1, 80 GiB, 1 GiB, 700 W"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("vexpress_rt.device.driver_version", lambda: "13.2")
     gpu = describe()["gpu"]
     assert isinstance(gpu, dict)
     assert (gpu["name"], gpu["capability"], gpu["memory_bytes"]) == ("Fake GPU", "9.0", 1 << 20)
-    assert gpu["driver"].startswith("CUDA ")
+    assert gpu["driver"].startswith("CUDA 13.2")
     assert gpu["state"]["driver_version"] == "580.1"
     assert gpu["state"]["power.limit"] == "700 W"
 

@@ -78,10 +78,7 @@ def _gpu() -> dict[str, Any]:
 
 def _driver() -> str:
     """The newest CUDA that the driver knows, and the driver's own version where that is told."""
-    from cuda.bindings import runtime
-
-    _, number = runtime.cudaDriverGetVersion()
-    text = f"CUDA {number // 1000}.{number % 1000 // 10}"
+    text = f"CUDA {device.driver_version()}"
     with contextlib.suppress(OSError):
         if found := re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text()):
             text += f", {found[1]}"
