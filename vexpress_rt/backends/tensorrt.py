@@ -107,6 +107,7 @@ class TensorRTEngine(DeviceEngine):
         bound = {name: (port.shape, port.pointer) for name, port in self._inputs.items()}
         if bound != self._bound:
             self._bound = {}  # until all of it has succeeded
+            self._generation = 0  # binding divides the memory anew, so that the context has to be given it again
             self._forget_graph()
             self._bind(messages)
             self._bound = bound
