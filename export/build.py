@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (model_ckpts)")
     parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
-    words = "what will run the engines (the best that this machine can build)"
+    words = "what will run the engines (the best that this machine can build and run)"
     parser.add_argument("--target", choices=TARGETS, help=words)
     parser.add_argument("--height", type=int, default=512, help="pixels")
     parser.add_argument("--width", type=int, default=512, help="pixels")
