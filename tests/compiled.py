@@ -25,8 +25,8 @@ from vexpress_rt.specs import FACE_DETECTOR, EngineSpec
 OTHERS = {  # machines on which plans of here do not run, and the other way round
     "another GPU": {"gpu": "NVIDIA A100", "capability": "8.0"},
     "another model of the same capability": {"gpu": "NVIDIA H200"},
-    "another version": {"version": "10.13.3"},
-    "another version, portable": {"version": "10.13.3", "gpu": "portable", "capability": ""},
+    "another version": {"version": "10.14.1"},
+    "another version, portable": {"version": "10.14.1", "gpu": "portable", "capability": ""},
 }
 ELSEWHERE = OTHERS["another GPU"]
 HERE = {"version": "11.4.0", "gpu": "Fake GPU", "capability": "9.0"}  # what the fakes of CUDA and TensorRT say

@@ -116,12 +116,12 @@ def test_options_are_those_of_the_newest_plans(folder: Path, builder: FakeBuilde
 
 def test_plans_for_all_gpus_stay_such(folder: Path, builder: FakeBuilder) -> None:
     options = EngineOptions(hardware_compatible=True).to_text()
-    add_plans(folder, version="10.13.3", options=options, **PORTABLE)
+    add_plans(folder, version="10.14.1", options=options, **PORTABLE)
     assert find_plans(Bundle.open(folder)).compilation.gpu == "portable"
 
 
 def test_recorded_options_that_are_none_are_refused(folder: Path, builder: FakeBuilder) -> None:
-    add_plans(folder, version="10.13.3", options='{"optimization_level": "all"}')
+    add_plans(folder, version="10.14.1", options='{"optimization_level": "all"}')
     with pytest.raises(ConfigError, match=r"are no options of TensorRT's builder: expected the options compute_cap"):
         find_plans(Bundle.open(folder))
 

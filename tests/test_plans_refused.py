@@ -66,7 +66,7 @@ def test_the_command_compiles_and_says_for_whom(
 @pytest.mark.parametrize("rebuild", ["auto", "never"])
 def test_without_graphs_the_whole_build_command_is_named(folder: Path, builder: FakeBuilder, rebuild: str) -> None:
     options = EngineOptions(optimization_level=5, workspace_bytes=3 << 29, hardware_compatible=True).to_text()
-    add_plans(folder, onnx=False, version="10.13.3", options=options, **PORTABLE)
+    add_plans(folder, onnx=False, version="10.14.1", options=options, **PORTABLE)
     command = (
         f"`python -m export.build --weights CHECKPOINT --output {folder} --precision fp32 --target tensorrt "
         "--height 64 --width 64 --frames 8 --no-onnx --optimization-level 5 --workspace 1.5 --hardware-compatible`"

@@ -68,10 +68,16 @@ def test_attention_without_a_kernel_of_its_own_is_built_from_several(
     assert build_engine(graph, save_wide_attention(graph), output, library).bytes > 0
 
 
+def forbid_several_kernels(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention may not be built from them any more."""
+    with library.polygraphy() as polygraphy:
+        monkeypatch.setattr(polygraphy, "set_decomposable_attentions", lambda network: network)
+
+
 def test_what_cannot_be_built_is_an_error_with_tensorrts_reason(
     graph: Path, output: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Library, "has_attention", False)  # so that attention may not be built from several kernels
+    forbid_several_kernels(library, monkeypatch)
     with pytest.raises(BackendError, match=r"cannot build engine graph: .*not supported by a dedicated kernel.*update"):
         build_engine(graph, save_wide_attention(graph), output, library)
 
@@ -82,7 +88,7 @@ def test_leave_to_use_several_kernels_changes_nothing_where_one_will_do(
     spec = save_attention(graph, HALF, 64)
     build_engine(graph, spec, output, library)
     allowed = output.read_bytes()
-    monkeypatch.setattr(Library, "has_attention", False)
+    forbid_several_kernels(library, monkeypatch)
     build_engine(graph, spec, output, library)
     assert output.read_bytes() == allowed
 

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -42,7 +43,6 @@ def test_the_installed_library_is_loaded_once_and_says_what_it_can(rtx: Library)
     assert load("tensorrt-rtx") is rtx
     assert rtx.name == f"TensorRT for RTX {rtx.module.__version__}"
     assert rtx.builds_without_gpu
-    assert rtx.has_attention
     assert not rtx.has_timing_cache
 
 
@@ -62,12 +62,24 @@ def test_a_missing_library_is_an_error_that_names_the_extra(
     assert not available(target)
 
 
-@pytest.mark.parametrize("version", ["10.12.0.36", "9.3", "dev"])
+@pytest.mark.parametrize("version", ["10.13.3.9", "9.3", "dev"])
 def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in(version))
-    with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.13"):
+    with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.14"):
         load("tensorrt")
     assert not available("tensorrt")
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_the_extra_installs_no_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (oldest,) = (text.partition(">=")[2] for text in extras[target] if text.startswith(f"{target}-cu13"))
+    monkeypatch.setitem(sys.modules, target.replace("-", "_"), stand_in(oldest))
+    assert load(target).version == oldest
+    too_old = f"{oldest.split('.')[0]}.{int(oldest.split('.')[1]) - 1}"
+    monkeypatch.setitem(sys.modules, target.replace("-", "_"), stand_in(too_old))
+    with pytest.raises(BackendMissingError, match=f"{too_old} is installed; expected at least {oldest}"):
+        load(target)
 
 
 def test_what_builds_is_the_library_together_with_polygraphy(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +252,7 @@ def test_tensorrt_10_builds_by_the_same_code_with_timings_and_hardware_compatibi
     record = json.loads(done.stdout)
     size = (tmp_path / "relu.engine").stat().st_size
     assert record == {
-        "name": "TensorRT 10.13.3.9", "needs_gpu": True, "strongly_typed": True, "hardware": "AMPERE_PLUS",
+        "name": "TensorRT 10.14.1.48", "needs_gpu": True, "strongly_typed": True, "hardware": "AMPERE_PLUS",
         "caches": given, "bytes": size,
     }  # fmt: skip
     assert cache.read_bytes() == kept

@@ -100,9 +100,8 @@ class _Build:
         parser = self._parse(network)
         self._check_interface(network)
         self._add_profile(polygraphy, builder, network, config)
-        if self._library.has_attention:
-            # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
-            polygraphy.set_decomposable_attentions((builder, network, parser))
+        # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
+        polygraphy.set_decomposable_attentions((builder, network, parser))
         engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
         self._save_timings(config)
         monitor.tell(1.0)

@@ -7,7 +7,6 @@ No other file imports them, or Polygraphy, which builds with either. Their Pytho
   without a GPU for all of a family, and compiles kernels when an engine is loaded; its interface still has timing
   caches, but merely touching one warns, and looks for a GPU.
 * How engines for several kinds of GPU are asked for.
-* Attention as one layer came with TensorRT 10.14.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class _Kind:
     minimum: tuple[int, int]
 
 
-_OLDEST = {"tensorrt": (10, 13), "tensorrt-rtx": (1, 5)}
+_OLDEST = {"tensorrt": (10, 14), "tensorrt-rtx": (1, 5)}  # before, the operator Attention was not read
 _KINDS = {target: _Kind(title, _OLDEST[target]) for target, title in TITLES.items()}
 _RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities
 _DTYPES = {
@@ -89,12 +88,6 @@ class Library:
     def has_timing_cache(self) -> bool:
         """Whether timings of earlier builds make later ones faster."""
         return self.target == "tensorrt"
-
-    @property
-    def has_attention(self) -> bool:
-        """Whether the operator Attention of opset 23 is known, and becomes a layer that may be marked decomposable."""
-        layers = self.module.LayerType
-        return hasattr(layers, "ATTENTION_INPUT") and hasattr(self.module, "IAttentionInputLayer")
 
     def is_portable(self, *, hardware_compatible: bool) -> bool:
         """Whether an engine runs on other kinds of GPU than that of the machine that built it."""
