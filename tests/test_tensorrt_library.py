@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from vexpress_rt.backends import tensorrt_library
 from vexpress_rt.backends.tensorrt_library import Library, available, builder, load, readable
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
@@ -73,6 +74,7 @@ def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, vers
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_the_extra_installs_no_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    monkeypatch.setattr(tensorrt_library, "_LOADED", {})  # the real one stays the one of this process
     (oldest,) = (text.partition(">=")[2] for text in extras[target] if text.startswith(f"{target}-cu13"))
     monkeypatch.setitem(sys.modules, target.replace("-", "_"), stand_in(oldest))
     assert load(target).version == oldest
