@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.gpu import bundles, engines, timings
-from benchmarks.gpu.parts import CheckFailedError, NotAvailableError
+from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
+from export.assembly import BuildOptions
+from export.build import build
+from export.graph import OPSETS
 from tests.engines import doubler, fake_tensorrt, spec_of
 from tests.fakes import FakeEngine, fake_specs
 from tests.gpu_parts import ignore, options_of
+from tests.micro import MICRO_SHAPE
 from vexpress_rt.backends import Array, tensorrt
+from vexpress_rt.backends.tensorrt_library import Library
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.specs import EngineSpec
@@ -133,55 +139,117 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "build", lambda options, tell: {"library": "TensorRT for RTX 1.7.1"})
 
 
-def accept(bundle: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, capability: tuple[int, int]) -> None:
-    def choose(*given: object, **more: object) -> None:
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
+    """A function that sets the GPU's compute capability, for TensorRT libraries that are never called."""
+    monkeypatch.setattr(engines.tensorrt_library, "load", lambda target: Library(target, target, None, "1.7", None))
+
+    def put_in(capability: tuple[int, int]) -> None:
+        monkeypatch.setattr("vexpress_rt.device.name_and_capability", lambda: ("a GPU", capability))
+
+    return put_in
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*given: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr(engines, "choose", choose)
-    monkeypatch.setattr("vexpress_rt.device.name_and_capability", lambda: ("a GPU", capability))
-    engines.accept(options_of(bundle, engine="pose_guider") | {"target": "tensorrt-rtx"}, ignore)
+    return fail
+
+
+def accept(bundle: Path, target: str = "tensorrt-rtx", tell: Tell = ignore) -> Figures:
+    """The part, with a bundle that was built before and that the CPU runs."""
+    return engines.accept(options_of(bundle, engines=engines.PROBES) | {"target": target}, tell)
 
 
 @pytest.mark.usefixtures("built")
 def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for_and_refuses_is_not_available(
-    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any
 ) -> None:
+    gpu((9, 0))
+    monkeypatch.setattr(engines.Engines, "get", raising(BackendError("no kernel image")))
+    told: list[Figures] = []
     with pytest.raises(NotAvailableError, match=r"compute capability 9\.0 is refused: no kernel image"):
-        accept(micro_bundle, monkeypatch, BackendError("no kernel image"), (9, 0))
+        accept(micro_bundle, tell=told.append)
+    assert told[-1]["library"] == "TensorRT for RTX 1.7.1"
 
 
 @pytest.mark.usefixtures("built")
-@pytest.mark.parametrize("capability", [(8, 6), (8, 9), (12, 0), (12, 1)])
-def test_on_a_gpu_that_it_is_made_for_the_same_is_an_error(
-    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
+@pytest.mark.parametrize(
+    ("target", "capability"),
+    [("tensorrt-rtx", (8, 6)), ("tensorrt-rtx", (12, 1)), ("tensorrt", (9, 0)), ("onnxruntime", (9, 0))],
+)
+def test_on_a_gpu_that_the_library_is_made_for_the_same_is_an_error(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any, target: str, capability: tuple[int, int]
 ) -> None:
+    gpu(capability)
+    monkeypatch.setattr(engines.Engines, "get", raising(BackendError("no kernel image")))
     with pytest.raises(BackendError, match="no kernel image"):
-        accept(micro_bundle, monkeypatch, BackendError("no kernel image"), capability)
+        accept(micro_bundle, target)
 
 
-@pytest.mark.parametrize("capability", [(9, 0), (12, 0)])
-def test_a_build_that_fails_is_a_refusal_by_the_same_rule(
-    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
+def test_a_build_that_fails_is_a_failure_on_every_gpu(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any
 ) -> None:
-    def build(*given: object) -> None:
-        raise CheckFailedError("error: target SM 90 is not supported")
-
-    monkeypatch.setattr(engines, "build", build)
-    with pytest.raises(NotAvailableError if capability == (9, 0) else CheckFailedError, match="SM 90"):
-        accept(micro_bundle, monkeypatch, AssertionError(), capability)
+    gpu((9, 0))
+    monkeypatch.setattr(engines, "build", raising(CheckFailedError("ended with exit code 1")))
+    with pytest.raises(CheckFailedError, match="exit code 1"):
+        accept(micro_bundle)
 
 
 @pytest.mark.usefixtures("built")
-def test_a_library_that_is_missing_stays_missing(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_that_do_not_fit_are_a_failure_on_every_gpu(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any
+) -> None:
+    gpu((9, 0))
+    monkeypatch.setattr(engines, "choose", raising(BackendError("compiled for another GPU")))
+    with pytest.raises(BackendError, match="compiled for another GPU"):
+        accept(micro_bundle)
+
+
+@pytest.mark.usefixtures("built")
+def test_an_engine_that_is_loaded_and_cannot_run_is_a_failure_on_every_gpu(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any
+) -> None:
+    gpu((9, 0))
+    monkeypatch.setattr(engines, "_run", raising(BackendError("an illegal memory access")))
+    with pytest.raises(BackendError, match="an illegal memory access"):
+        accept(micro_bundle)
+
+
+@pytest.mark.usefixtures("built")
+def test_a_library_that_is_missing_stays_missing(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch, gpu: Any) -> None:
+    gpu((9, 0))
+    monkeypatch.setattr(engines.Engines, "get", raising(BackendMissingError("not installed")))
     with pytest.raises(BackendMissingError):
-        accept(micro_bundle, monkeypatch, BackendMissingError("not installed"), (9, 0))
+        accept(micro_bundle)
 
 
 @pytest.mark.usefixtures("built")
-def test_what_accepts_the_gpu_has_run_an_engine(micro_bundle: Path) -> None:
-    found = engines.accept(options_of(micro_bundle, engine="pose_guider"), ignore)
+def test_what_accepts_the_gpu_has_run_every_probe(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    run = engines._run
+    monkeypatch.setattr(engines, "_run", lambda engine, *a, **k: ran.append(engine.spec.name) or run(engine, *a, **k))
+    found = accept(micro_bundle)
     assert found["library"] == "TensorRT for RTX 1.7.1"
     assert "cpu (asked for)" in found["describe"]
+    assert ran == list(engines.PROBES)
+
+
+@pytest.mark.usefixtures("built")
+def test_a_gpu_that_gives_values_that_are_not_finite_fails(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_run", lambda *given, **more: {"one": np.ones(2), "other": np.array([1, np.inf])})
+    with pytest.raises(CheckFailedError, match=r"engine pose_guider gives values that are not finite in other$"):
+        accept(micro_bundle)
+
+
+def test_probes_have_both_kinds_of_operators_that_are_compiled_apart(
+    micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPSETS, "onnxruntime", OPSETS["tensorrt-rtx"])  # its graphs, without its library
+    build(micro_checkpoint, tmp_path / "bundle", BuildOptions(MICRO_SHAPE, engines=engines.PROBES))
+    graphs = [onnx.load(tmp_path / "bundle" / f"{name}.onnx", load_external_data=False) for name in engines.PROBES]
+    assert {"Conv", "Attention"} <= {node.op_type for graph in graphs for node in graph.graph.node}
 
 
 # Bundles.
@@ -192,10 +260,10 @@ def test_a_bundle_is_built_by_the_command_and_weights_are_taken_as_they_are(
 ) -> None:
     weights = bundles.make_weights({"preset": "tiny", "weights": str(micro_checkpoint)}, ignore)
     assert weights["reused"] is True
-    options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32", engine="pose_guider")
+    options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32", engines=engines.PROBES)
     found = bundles.build({**options, "height": 16, "width": 24, "frames": 3}, ignore)
-    assert set(Bundle.open(tmp_path / "bundle").manifest.engines) == {"pose_guider"}
-    assert set(found["bytes"]) == {"pose_guider.onnx"}
+    assert set(Bundle.open(tmp_path / "bundle").manifest.engines) == {*engines.PROBES}
+    assert set(found["bytes"]) == {f"{name}.onnx" for name in engines.PROBES}
     assert found["library"].startswith("ONNX Runtime ")
     assert found["peak_memory_bytes"] > 1 << 26
     assert any("pose_guider" in text for text in found["report"])
@@ -205,7 +273,7 @@ def test_a_build_that_fails_is_a_failure(
     micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32", engine="pose_guider")
+    options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32")
     with pytest.raises(CheckFailedError, match="ended with exit code 1: it does not say why"):
         bundles.build({**options, "height": 16, "width": 24, "frames": 3}, ignore)
 

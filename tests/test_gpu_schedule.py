@@ -119,7 +119,8 @@ def test_results_are_compared_at_the_tiny_size_and_times_taken_at_the_one_asked_
     options = parts["build/tensorrt-rtx/full"].options
     assert (options["height"], options["width"], options["frames"]) == (512, 512, 24)
     assert [name for name, each in parts.items() if each.alone] == [
-        "torch/eager", "timings/onnxruntime-cuda", "timings/tensorrt", "timings/tensorrt-rtx", "torch/compiled",
+        "kernels", "torch/eager", "timings/onnxruntime-cuda", "timings/tensorrt", "timings/tensorrt-rtx",
+        "torch/compiled",
     ]  # fmt: skip
 
 

@@ -37,14 +37,16 @@ def make_weights(options: Mapping[str, Any], tell: Tell) -> Figures:
 def build(options: Mapping[str, Any], tell: Tell) -> Figures:
     """A bundle, by `python -m export.build`.
 
-    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: what is to run it; engine:
-    the only one to build, if given}.
+    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: what is to run it; engines:
+    the only ones to build, if given}.
     Raises BackendMissingError without a library that it needs, CheckFailedError when the build fails.
     """
     figures = {"library": require(options["provider"], options["target"])}
     tell(figures)
-    names = ("weights", "target", "precision", "height", "width", "frames", "engine")
-    flags = [text for name in names if name in options for text in (f"--{name}", str(options[name]))]
+    names = ("weights", "target", "precision", "height", "width", "frames")
+    flags = [text for name in names for text in (f"--{name}", str(options[name]))]
+    if "engines" in options:
+        flags += ["--engine", *options["engines"]]
     command = [sys.executable, "-m", "export.build", *flags, "--output", options["bundle"]]
     answer = subprocess.run(command, capture_output=True, text=True)
     print(answer.stderr, file=sys.stderr)

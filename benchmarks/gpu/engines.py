@@ -12,39 +12,32 @@ from benchmarks.gpu.bundles import build
 from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
 from vexpress_rt import device
-from vexpress_rt.backends import Array, Engine, Tensor
+from vexpress_rt.backends import Array, Engine, Tensor, tensorrt_library
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.providers import Engines, choose
-from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.specs import FACE_DETECTOR, TARGETS
 
-SMALLEST = "pose_guider"  # the engine that is built soonest
+PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
 SEEDS = (0, 1, 1)  # of the inputs, a run each; in the third, engines may replay what the second captured
-RTX_CAPABILITIES = ("8.6", "8.9", "12")  # what TensorRT for RTX is made for; others it may refuse
 
 
 def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
-    """Build one small engine and run it. Options: those of `bundles.build`, with `engine`.
+    """Build some small engines, load them and run them. Options: those of `bundles.build`, with `engines`.
 
-    Raises NotAvailableError where TensorRT for RTX refuses a GPU that it is not made for; BackendMissingError without
-    a library; CheckFailedError for values that are not finite; BackendError for whatever else goes wrong.
+    Raises NotAvailableError where the library refuses to load an engine on a GPU that it is not made for;
+    BackendMissingError without a library; CheckFailedError when the build fails, or for values that are not finite;
+    BackendError for whatever else goes wrong.
     """
-    try:
-        figures = build(options, tell)
-        bundle = Bundle.open(options["bundle"])
-        with opened(bundle, options["provider"]) as engines:
-            figures["describe"] = engines.describe()
-            engine = engines.get(options["engine"])
-            outputs = _run(engine, draw_inputs(engine, seed=0), resident=False)
-    except BackendMissingError:
-        raise
-    except (BackendError, CheckFailedError) as error:
-        if options["target"] == "tensorrt-rtx" and (gpu := _unfit_for_rtx()):
-            raise NotAvailableError(f"a GPU of compute capability {gpu} is refused: {error}") from error
-        raise
-    if wrong := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
-        raise CheckFailedError(f"engine {options['engine']} gives values that are not finite in {', '.join(wrong)}")
+    figures = build(options, tell)
+    tell(figures)
+    with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
+        figures["describe"] = engines.describe()
+        for name in options["engines"]:
+            engine = _load(engines, name, options["target"])
+            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), resident=False)):
+                raise CheckFailedError(f"engine {name} gives values that are not finite in {', '.join(wrong)}")
     return figures
 
 
@@ -116,6 +109,32 @@ def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
     return dict(zip(names, random_inputs(engine.spec, seed), strict=True))
 
 
+def not_finite(outputs: Mapping[str, Array]) -> list[str]:
+    """Names of the outputs with values that are NaN or infinite."""
+    return [name for name, array in outputs.items() if not np.isfinite(array).all()]
+
+
+def _load(engines: Engines, name: str, target: str) -> Engine:
+    """The engine `name`. Raises NotAvailableError and BackendError as `accept` has it."""
+    try:
+        return engines.get(name)
+    except BackendMissingError:
+        raise
+    except BackendError as error:
+        if gpu := _not_made_for(target):
+            raise NotAvailableError(f"a GPU of compute capability {gpu} is refused: {error}") from error
+        raise
+
+
+def _not_made_for(target: str) -> str:
+    """The GPU's compute capability if NVIDIA does not list it for the target's library, else nothing."""
+    if target == TARGETS[0]:
+        return ""
+    _, capability = device.name_and_capability()
+    listed = tensorrt_library.load(target).is_made_for(capability)
+    return "" if listed else f"{capability[0]}.{capability[1]}"
+
+
 def _run(engine: Engine, inputs: Mapping[str, Tensor], *, resident: bool) -> dict[str, Array]:
     if engine.spec.name == FACE_DETECTOR:
         names = (tensor.name for tensor in engine.spec.outputs)
@@ -140,10 +159,3 @@ def _judge(engines: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     if wrong:
         raise CheckFailedError("; ".join(wrong)[:2000])
-
-
-def _unfit_for_rtx() -> str:
-    """The GPU's compute capability if TensorRT for RTX is not made for it, else nothing."""
-    _, (major, minor) = device.name_and_capability()
-    capability = f"{major}.{minor}"
-    return "" if {capability, str(major)} & set(RTX_CAPABILITIES) else capability

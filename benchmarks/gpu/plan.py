@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.bundles import folder_name
-from benchmarks.gpu.engines import SMALLEST
+from benchmarks.gpu.engines import PROBES
 from benchmarks.gpu.parts import Part
 
 KINDS = ("kernels", "engines", "videos", "timings", "torch")  # of parts that can be asked for
@@ -66,7 +66,7 @@ def runtimes(rtx_folders: Sequence[Path]) -> list[Runtime]:
 def plan(size: Size, runtimes: Sequence[Runtime], work: Path) -> list[Part]:
     """Every part, in the order in which they begin where nothing hinders them. work: folder for weights and bundles."""
     sizes = list(dict.fromkeys((TINY, size)))
-    parts = [Part("kernels", "benchmarks.gpu.kernels:check", gpu=True)]
+    parts = [Part("kernels", "benchmarks.gpu.kernels:check", alone=True, gpu=True)]
     parts += [_weights(each, work) for each in sizes]
     parts += [_accepts(runtime, work) for runtime in runtimes]
     parts.append(_reference(work))
@@ -102,11 +102,11 @@ def _weights(size: Size, work: Path) -> Part:
 
 
 def _accepts(runtime: Runtime, work: Path) -> Part:
-    options = _build_options(runtime, PRECISION, TINY, work / f"bundle-{runtime.name}-one", work)
+    options = _build_options(runtime, PRECISION, TINY, work / f"bundle-{runtime.name}-some", work)
     return Part(
         f"accepts/{runtime.name}",
         "benchmarks.gpu.engines:accept",
-        {**options, "engine": SMALLEST},
+        {**options, "engines": PROBES},
         gpu=True,
         needs=(f"weights/{TINY.preset}",),
         unless=tuple(f"accepts/{name}" for name in runtime.instead),
