@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from vexpress_rt.backends import tensorrt_library
-from vexpress_rt.backends.tensorrt_library import Library, available, builder, load, readable
+from vexpress_rt.backends.tensorrt_library import Library, available, builder, load
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -144,55 +143,6 @@ def test_unknown_compute_capabilities_are_refused_with_those_that_there_are(rtx:
 def test_compute_capabilities_are_not_for_tensorrt(tensorrt: Library) -> None:
     with pytest.raises(ConfigError, match=r"compute capabilities \(8\.9\) are for the target tensorrt-rtx"):
         tensorrt.set_hardware(Config(), hardware_compatible=False, capabilities=("8.9",))
-
-
-def test_warnings_go_to_logging(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    with rtx.collect() as messages:
-        rtx.logger.log(rtx.module.ILogger.Severity.WARNING, "weights\nwere lost")
-    assert caplog.messages == ["TensorRT for RTX: weights were lost"]
-    assert caplog.records[0].levelno == logging.WARNING
-    assert messages.errors == []
-
-
-def test_errors_are_collected_and_lack_what_only_follows_from_the_lack_of_a_gpu(
-    rtx: Library, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail() -> None:
-        for text in ("too large", "too large", "In catchCudaError (cudaError 35)", "too small"):
-            rtx.logger.log(rtx.module.ILogger.Severity.ERROR, text)
-        raise BackendError(messages.text())
-
-    with pytest.raises(BackendError, match=r"^too large; too small$"), rtx.collect() as messages:
-        fail()
-    assert caplog.messages == []
-
-
-def test_errors_that_led_to_nothing_end_as_a_warning(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    with rtx.collect():
-        rtx.logger.log(rtx.module.ILogger.Severity.ERROR, "no such cache")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "TensorRT for RTX: no such cache")
-    ]
-
-
-def test_errors_that_nobody_collects_are_logged(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    rtx.logger.log(rtx.module.ILogger.Severity.INTERNAL_ERROR, "out of order")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("ERROR", "TensorRT for RTX: out of order")
-    ]
-
-
-def test_the_memory_of_activations_is_read_from_what_tensorrt_says(rtx: Library) -> None:
-    with rtx.collect() as messages:
-        assert messages.activation_bytes is None
-        rtx.logger.log(rtx.module.ILogger.Severity.INFO, "Total Activation Memory: 8263680 bytes")
-    assert messages.activation_bytes == 8263680
-
-
-def test_messages_become_one_line_of_bounded_length() -> None:
-    assert readable("Invalid Node - a\n  wrong types\n[catchCudaError] no driver\n") == "Invalid Node - a wrong types"
-    assert readable("[catchCudaError] no driver") == "[catchCudaError] no driver"
-    assert len(readable("x" * 5000)) == 1000
 
 
 def test_polygraphy_works_with_the_library_that_asks_for_it(rtx: Library, capfd: pytest.CaptureFixture[str]) -> None:

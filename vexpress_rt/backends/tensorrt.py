@@ -14,7 +14,8 @@ from vexpress_rt.backends import Array, tensorrt_library
 from vexpress_rt.backends.calls import check_interface, out_of_memory
 from vexpress_rt.backends.device_engine import DeviceEngine
 from vexpress_rt.backends.executor import Executor
-from vexpress_rt.backends.tensorrt_library import Library, Messages
+from vexpress_rt.backends.tensorrt_library import Library
+from vexpress_rt.backends.tensorrt_messages import Messages
 from vexpress_rt.errors import BackendError
 from vexpress_rt.specs import EngineSpec, TensorSpec
 

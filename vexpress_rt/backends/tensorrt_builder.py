@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vexpress_rt.backends.deferral import signals_deferred
-from vexpress_rt.backends.tensorrt_library import Library, Messages, readable
+from vexpress_rt.backends.tensorrt_library import Library
+from vexpress_rt.backends.tensorrt_messages import Messages, readable
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
@@ -63,7 +64,7 @@ def build_engine(
         raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # known now rather than in 20 minutes
         raise OutputError(f"{output} cannot be written: {output.parent} is no folder that can be written to")
-    with _ONE_AT_A_TIME, library.collect() as messages:
+    with _ONE_AT_A_TIME, library.collect(workers=True) as messages:
         engine = _Build(onnx, spec, library, options or EngineOptions(), progress).run(messages)
     size = _write(output, engine)
     return BuildInfo(time.perf_counter() - started, size, messages.activation_bytes)

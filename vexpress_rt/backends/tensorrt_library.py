@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vexpress_rt.backends.tensorrt_messages import Messages, make_logger
 from vexpress_rt.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
@@ -42,22 +43,8 @@ _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32",
     "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
-_ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
-_AFTERMATH = "catchCudaError"  # without a GPU, every complaint of TensorRT's is followed by one that there is no GPU
 _SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
 _LOCK = threading.RLock()
-
-
-class Messages:
-    """What TensorRT said while this collected. errors: in order.  activation_bytes: of the last engine, or None."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.activation_bytes: int | None = None
-
-    def text(self) -> str:
-        """The errors on one line, each once, without those that merely follow from the lack of a GPU."""
-        return "; ".join(dict.fromkeys(readable(error) for error in _telling(self.errors)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +124,13 @@ class Library:
             config.set_flag(flag)
 
     @contextlib.contextmanager
-    def collect(self) -> Iterator[Messages]:
-        """Collects what TensorRT says inside. If all went well nonetheless, its errors are logged as warnings after."""
-        messages = Messages()
+    def collect(self, *, workers: bool = False) -> Iterator[Messages]:
+        """Collects what TensorRT says inside. If all went well nonetheless, its errors are logged as warnings after.
+
+        What it says in other threads is about other engines, and not collected here.  workers: for a build, which has
+        threads of TensorRT's own: collect also from threads in which nobody else does.
+        """
+        messages = Messages(workers=workers)
         self.logger.collectors.append(messages)
         try:
             yield messages
@@ -201,16 +192,7 @@ def builder(target: str) -> Library:
     return library
 
 
-def readable(text: str) -> str:
-    """A message of TensorRT's on one line, at most 1000 characters."""
-    return " ".join(" ".join(_telling(text.splitlines())).split())[:1000]
-
-
 _LOADED: dict[str, Library] = {}
-
-
-def _telling(lines: Sequence[str]) -> Sequence[str]:
-    return [line for line in lines if _AFTERMATH not in line] or lines
 
 
 def _import(target: str) -> Any:
@@ -239,36 +221,7 @@ def _examine(target: str, module: Any) -> Library:
             f"{kind.title} {version} is installed; expected at least {kind.minimum[0]}.{kind.minimum[1]}: "
             f"{_remedy(target)}"
         )
-    return Library(target, kind.title, module, version, _make_logger(module, kind.title))
-
-
-def _make_logger(module: Any, title: str) -> Any:
-    """A TensorRT logger: warnings go to `logging`, errors to whoever collects them and else to `logging` too."""
-    severity = module.ILogger.Severity
-
-    class Logger(module.ILogger):  # type: ignore[misc] # of type Any
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-            self.collectors: list[Messages] = []
-
-        def log(self, level: Any, text: str) -> None:
-            if level == severity.VERBOSE:  # a hundred thousand for a large network
-                return
-            with contextlib.suppress(Exception):  # an exception would end the process: C++ calls this and knows none
-                collectors = list(self.collectors)
-                if level == severity.INFO:
-                    if found := _ACTIVATIONS.search(text):
-                        for messages in collectors:
-                            messages.activation_bytes = int(found[1])
-                elif level == severity.WARNING:
-                    _log.warning("%s: %s", title, readable(text))
-                elif collectors:
-                    for messages in collectors:
-                        messages.errors.append(text)
-                else:
-                    _log.error("%s: %s", title, readable(text))
-
-    return Logger()
+    return Library(target, kind.title, module, version, make_logger(module, kind.title))
 
 
 def _import_polygraphy(target: str) -> tuple[Any, Any, Any]:
