@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,6 +65,40 @@ def test_memory_is_not_used_again_before_another_stream_has_read_it(executor: Ex
         done.synchronize()
         np.testing.assert_array_equal(host.array, 3)
         np.testing.assert_array_equal(other.host(), 4)
+
+
+def test_readers_on_several_threads_are_all_waited_for(
+    executor: Executor, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor, events = filled(executor, 1), [executor.copies.record() for _ in range(3)]
+    tensor.read_until(events[0])
+    others = [threading.Thread(target=tensor.read_until, args=events[1:2])]
+
+    def look_slowly(event: device.Event) -> bool:
+        while others:
+            other = others.pop()
+            other.start()
+            other.join(0.1)  # it comes in between, or waits for its turn
+            started.append(other)
+        return event is tensor.ready
+
+    started: list[threading.Thread] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(device.Event, "done", look_slowly)
+        tensor.read_until(events[2])
+        started[0].join()
+    tensor.close()
+    filled(executor, 2)
+    assert cuda.calls["cudaStreamWaitEvent"] == 3  # for each of the readers
+
+
+def test_memory_that_could_not_be_taken_stays_for_whoever_takes_it_next(executor: Executor, cuda: FakeCuda) -> None:
+    filled(executor, 1)
+    cuda.failures["cudaStreamWaitEvent"] = [700]
+    with pytest.raises(BackendError, match="cudaStreamWaitEvent: an illegal memory access"):
+        filled(executor, 2)
+    filled(executor, 3)
+    assert cuda.calls["cudaMalloc"] == 1
 
 
 def test_no_more_is_kept_than_the_limit(executor: Executor, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,7 @@ class DeviceTensor:
         self.ready = ready
         self.serial = next(_serials)
         self._uses = [ready]
+        self._lock = threading.Lock()
         self._give_back = when_dropped(self, spares.put, buffer, self._uses)
 
     @property
@@ -130,7 +131,8 @@ class DeviceTensor:
 
     def read_until(self, event: device.Event) -> None:
         """Somebody reads it until `event`; its memory is not used for anything else before."""
-        self._uses[:] = [use for use in self._uses if not use.done()] + [event]
+        with self._lock:  # readers may have executors of their own, and so other locks
+            self._uses[:] = [use for use in self._uses if not use.done()] + [event]
 
     def check_open(self) -> None:
         """Raise BackendError if it was closed."""
@@ -146,9 +148,11 @@ class DeviceTensor:
                 "engines as it is, or build the bundle with --precision fp16 or fp32"
             )
         with device.Stream() as stream, device.pinned(self.bytes) as host:
-            stream.wait(self.ready)
-            device.copy_out(host.array, self.buffer, stream)
-            stream.synchronize()
+            try:
+                stream.wait(self.ready)
+                device.copy_out(host.array, self.buffer, stream)
+            finally:
+                stream.synchronize()  # also after Ctrl-C: pinned memory goes next
             return host.array.view(self.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:

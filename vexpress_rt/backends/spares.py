@@ -39,10 +39,11 @@ class Spares(Closable):
         with self._lock:
             kept = self._kept.get(size)
             if kept:
-                buffer, events = kept.popleft()  # the oldest, whose uses are over most likely
-                self._bytes -= size
+                buffer, events = kept[0]  # the oldest, whose uses are over most likely
                 for event in events:
                     stream.wait(event)
+                kept.popleft()  # only now, so that a failure does not lose it
+                self._bytes -= size
                 return buffer
         return self.allocate(size, purpose)
 
