@@ -160,11 +160,12 @@ def test_times_keep_six_digits() -> None:
     assert plain({"seconds": 0.123456789}) == {"seconds": 0.123457}
 
 
-TIMES = {"engines": {"denoiser": {"median": 0.5}}, "window_step": {"median": 0.6}, "video": {"seconds": {"median": 9}}}
+VIDEO = {"seconds": {"median": 9}, "stages": {"denoise": 8}}
+TIMES = {"engines": {"denoiser": {"median": 0.5}}, "window_step": {"median": 0.6}, "video": VIDEO}
 EAGER = {"engines": {"denoiser": {"median": 1.0}, "vae_decoder": {"median": 0.1}}}
 
 
-def test_a_result_compares_what_was_timed() -> None:
+def test_a_result_compares_what_was_timed_alike_and_so_no_stages() -> None:
     outcomes = {
         "kernels": Outcome(OK, figures={"engines": {"no": {"median": 1}}}),
         "torch/eager": Outcome(FAILED, figures=EAGER),

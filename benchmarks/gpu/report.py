@@ -48,7 +48,10 @@ def line(part: Part, outcome: Outcome) -> str:
 
 
 def comparison(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
-    """Median seconds of every engine, of a window-step and of a video, by what was timed and by who ran it."""
+    """Median seconds of every engine, of a window-step and of a video, by what was timed and by who ran it.
+
+    Not of stages, which torch waits for and the runtime does not.
+    """
     table: dict[str, dict[str, float]] = {}
     for name, outcome in outcomes.items():
         kind, _, who = name.partition("/")
