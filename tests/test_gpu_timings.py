@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.gpu import engines, timings, torch_baseline, videos
 from benchmarks.gpu.compare import psnr
-from benchmarks.gpu.parts import CheckFailedError, NotAvailableError
+from benchmarks.gpu.files import read_nv12
+from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError
 from benchmarks.gpu.scene import draw_scene, make_video
 from benchmarks.gpu.torch_engines import TorchEngines
 from benchmarks.gpu.torch_video import TorchVideo
 from export.checkpoint import Checkpoint
 from export.parity import relative_error
 from tests.conftest import GoldenSet
-from tests.fakes import FakeEngine, fake_specs
+from tests.fakes import SHAPE, SMALL, FakeEngine, fake_specs
 from tests.gpu_parts import ignore, options_of
 from tests.micro import MICRO_SHAPE
-from vexpress_rt.backends import onnxruntime
+from vexpress_rt.backends import Array, onnxruntime
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.generator import Generator
-from vexpress_rt.specs import ENGINE_NAMES
+from vexpress_rt.specs import ENGINE_NAMES, EngineSpec, engine_specs
 
 SIZE = (MICRO_SHAPE.height, MICRO_SHAPE.width, MICRO_SHAPE.frames)
 
@@ -36,12 +39,31 @@ def test_a_whole_video_is_compared_twice(micro_bundle: Path) -> None:
     assert found["repeats_exactly"] is True
     assert (found["frames"], found["steps"]) == (6, 4)
     assert found["grey_levels"] > 50
+    assert found["file"]["psnr"] == found["file"]["psnr_by_host"] > 30
 
 
 def test_a_video_below_forty_decibels_is_a_failure(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(videos, "psnr", lambda found, expected: 39.9)
     with pytest.raises(CheckFailedError, match="expected at least 40"):
         videos.check(options_of(micro_bundle), ignore)
+
+
+def test_a_file_that_is_not_of_the_frames_is_a_failure(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos, "compare_file", lambda *given: {"psnr": 36.0, "psnr_by_host": 37.5})
+    told: list[Figures] = []
+    with pytest.raises(CheckFailedError, match=r"the file has a PSNR of 36\.0 dB .* expected at least 36\.5"):
+        videos.check(options_of(micro_bundle), told.append)
+    assert told[-1]["file"]["psnr"] == 36.0
+
+
+def test_a_video_is_written_or_kept_as_a_user_has_it(micro_bundle: Path, tmp_path: Path) -> None:
+    scene = draw_scene(*SIZE, windows=1)
+    with Generator(micro_bundle, provider="cpu") as generator:
+        kept = make_video(generator, scene, 1)
+        made = make_video(generator, scene, 1, tmp_path / "a.mp4")
+    assert kept.frames is not None
+    assert made.frames is None  # so that a GPU may convert them
+    assert len(read_nv12(tmp_path / "a.mp4")) == len(kept.frames)
 
 
 @pytest.fixture
@@ -56,17 +78,81 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_engine_a_window_step_and_a_whole_video_are_timed(micro_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "torch-eager.frames.npy", np.zeros((6, 16, 24, 3), np.uint8))
     options = options_of(micro_bundle, work=str(tmp_path), name="timings-cpu", steps=2)
-    told: list[list[str]] = []
-    found = timings.measure_bundle(options, lambda figures: told.append(list(figures)))
+    told: list[Figures] = []
+    with pytest.raises(CheckFailedError, match=r"^PSNR of \d+\.\d dB to the video of torch; expected at least 40$"):
+        timings.measure_bundle(options, told.append)
+    found = told[-1]
     assert list(found["engines"]) == list(ENGINE_NAMES)
     assert all(times["median"] > 0 and times["count"] >= 5 for times in found["engines"].values())
     assert found["window_step"]["count"] == 1
     assert found["video"]["seconds"]["median"] > 0
-    assert {"denoise", "decode", "total"} <= set(found["video"]["stages"])
+    assert {"denoise", "decode", "encode", "total"} <= set(found["video"]["stages"])
+    assert found["video"]["file"]["psnr"] > 30
+    assert found["video"]["grey_levels"] > 50
     assert 0 < found["video"]["psnr_to_torch_eager"] < 40
     assert np.load(tmp_path / "timings-cpu.frames.npy").shape == (6, 16, 24, 3)
     assert not list(tmp_path.glob("*.mp4"))
-    assert "window_step" in told[-1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_sound_results_pass(micro_bundle: Path, tmp_path: Path) -> None:
+    found = timings.measure_bundle(options_of(micro_bundle, work=str(tmp_path), name="timings-cpu", steps=1), ignore)
+    assert all(times["not_finite"] == [] for times in found["engines"].values())
+    assert "psnr_to_torch_eager" not in found["video"]
+
+
+SOUND = {"grey_levels": 200, "file": {"psnr": 37.0, "psnr_by_host": 37.9}, "psnr_to_torch_eager": 40.0}
+ENGINES = {"denoiser": {"not_finite": []}, "vae_decoder": {"not_finite": []}}
+
+
+def test_results_at_the_limits_are_sound() -> None:
+    timings.judge({"engines": ENGINES, "video": SOUND}, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"psnr_to_torch_eager": 39.9}, "PSNR of 39.9 dB to the video of torch"),
+        ({"psnr_to_torch_eager": 0.0}, "PSNR of 0.0 dB to the video of torch"),
+        ({"grey_levels": 1}, "all of the video is of one grey"),
+        ({"file": {"psnr": 36.8, "psnr_by_host": 37.9}}, "the file has a PSNR of 36.8 dB"),
+    ],
+)
+def test_a_video_that_is_not_sound_fails_its_part(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(CheckFailedError, match=re.escape(why)):
+        timings.judge({"engines": ENGINES, "video": SOUND | change}, "fp16")
+
+
+def test_in_bfloat16_a_video_may_be_further_off() -> None:
+    timings.judge({"engines": ENGINES, "video": SOUND | {"psnr_to_torch_eager": 30.0}}, "bf16")
+
+
+def test_engines_that_are_not_finite_fail_their_part_and_all_are_named() -> None:
+    found = {"denoiser": {"not_finite": ["conditional"]}, "vae_decoder": {"not_finite": ["a", "b"]}}
+    with pytest.raises(CheckFailedError, match=r"engine denoiser .* in conditional; engine vae_decoder .* in a, b$"):
+        timings.judge({"engines": found, "video": SOUND}, "fp16")
+
+
+def test_outputs_are_looked_at_once_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timings, "ENGINE_SECONDS", 0.0)
+    specs = fake_specs()
+
+    def broken(spec: EngineSpec, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {t.name: np.full(t.shape, np.nan if t.name == "conditional" else 1, t.dtype) for t in spec.outputs}
+
+    made = {name: FakeEngine(specs[name], broken if name == "denoiser" else None, away=True) for name in ENGINE_NAMES}
+    found = dict(timings.time_engines(made.__getitem__, lambda outputs: None))
+    assert {name: times["not_finite"] for name, times in found.items() if times["not_finite"]} == {
+        "denoiser": ["conditional"]
+    }
+
+
+def test_outputs_in_bfloat16_are_not_looked_at() -> None:
+    spec = engine_specs(SMALL, SHAPE, "bf16")["pose_guider"]
+    assert spec.outputs[0].dtype == "bfloat16"
+    engine = FakeEngine(spec)
+    assert timings.broken_outputs(engine, {}) == []
+    assert engine.calls == []
 
 
 def test_an_engine_is_given_what_the_ones_before_left_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +165,7 @@ def test_an_engine_is_given_what_the_ones_before_left_on_the_device(monkeypatch:
     for name, engine in made.items():
         given = {t.name for t in engine.spec.inputs if t.name not in HOST}
         assert all(there == given for there in engine.left_away), name
-    assert len(waited) == sum(len(engine.calls) for engine in made.values())
+    assert len(waited) == sum(len(engine.calls) - 1 for engine in made.values())  # the last comes to the host
 
 
 HOST = {
@@ -142,7 +228,8 @@ def test_torch_is_timed_like_the_runtime(micro_torch: TorchEngines, tmp_path: Pa
     assert len(waits) >= 6 * len(names)
     video = TorchVideo(micro_torch, lambda: waits.append(0))
     options = {"work": str(tmp_path), "name": "torch-eager", "steps": 2}
-    found = timings.time_videos(video.make, SIZE, options, {}, ignore)
+    found: Figures = {}
+    timings.time_videos(video.make, SIZE, options, found, ignore)
     assert found["video"]["stages"].keys() >= {"portrait", "audio", "denoise", "decode", "median", "encode", "total"}
     assert (tmp_path / "torch-eager.frames.npy").is_file()
 

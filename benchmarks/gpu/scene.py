@@ -61,11 +61,11 @@ def draw_scene(height: int, width: int, window: int, windows: int, seed: int = 0
 
 
 def make_video(generator: Generator, scene: Scene, steps: int, output: Path | None = None) -> Video:
-    """The scene's video; its frames are kept, and written to `output`, too, if that is given."""
+    """The scene's video as a user makes one: written to `output`, or, without that, its frames kept."""
     portrait = generator.prepare(scene.photo, keypoints=scene.keypoints[0], crop="none")
     return generator.generate(
         portrait, (scene.speech, RATE), keypoints=scene.keypoints, retarget="no_retarget",
-        config=scene.config(steps), output=output, keep_frames=True,
+        config=scene.config(steps), output=output,
     )  # fmt: skip
 
 

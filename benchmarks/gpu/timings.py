@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.bundles import require
-from benchmarks.gpu.compare import psnr
-from benchmarks.gpu.engines import draw_inputs, opened
+from benchmarks.gpu.compare import PSNR_LEAST, psnr
+from benchmarks.gpu.engines import draw_inputs, not_finite, opened
+from benchmarks.gpu.files import compare_file, fault
 from benchmarks.gpu.measure import measure, summary
-from benchmarks.gpu.parts import Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
 from benchmarks.gpu.scene import RATE, Scene, draw_scene, facts, make_video
 from vexpress_rt import device
 from vexpress_rt.backends import Array, Engine, Tensor
+from vexpress_rt.backends.executor import becomes_array
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.generator import Generator
 from vexpress_rt.records import UInt8, Video
-from vexpress_rt.specs import ENGINE_NAMES
+from vexpress_rt.specs import ENGINE_NAMES, ONLY_TENSORRT
 
 SPEECH_SECONDS = 5  # that the audio encoder is timed with
 PAIRS = 3  # of videos whose difference tells what a window-step takes
@@ -36,7 +38,7 @@ MakeVideo = Callable[[Scene, int, Path | None], Video]
 def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     """Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
 
-    Raises whatever the runtime raises.
+    Raises CheckFailedError as `judge` does, and whatever the runtime raises.
     """
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
@@ -50,7 +52,9 @@ def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     with Generator(bundle.folder, provider=options["provider"], rebuild="never") as generator:
         shape = bundle.manifest.shape
         size = (shape.height, shape.width, shape.frames)
-        return time_videos(partial(make_video, generator), size, options, figures, tell)
+        time_videos(partial(make_video, generator), size, options, figures, tell)
+    judge(figures, bundle.manifest.precision)
+    return figures
 
 
 def time_engines(
@@ -60,6 +64,7 @@ def time_engines(
 
     An input that another engine gives is where that engine left it; all others come from the host, as in use. Outputs
     stay where they are computed. finish: waits until they are.
+    `not_finite` names those that have such values.
     """
     left: dict[str, Tensor] = {}  # outputs by name, which are inputs of later engines
     for name in ENGINE_NAMES:
@@ -77,7 +82,15 @@ def time_engines(
         left = {**run(), **left}
         first = time.perf_counter() - started
         times = summary(measure(run, seconds=ENGINE_SECONDS))
-        yield name, {**times, "load_seconds": loading, "first_run_seconds": first}
+        wrong = broken_outputs(engine, inputs)
+        yield name, {**times, "load_seconds": loading, "first_run_seconds": first, "not_finite": wrong}
+
+
+def broken_outputs(engine: Engine, inputs: Mapping[str, Tensor]) -> list[str]:
+    """Names of the outputs that are not finite in one more run; none if there is bfloat16, which NumPy lacks."""
+    if not all(becomes_array(tensor.dtype) for tensor in engine.spec.outputs):
+        return []
+    return not_finite(engine.run(inputs))
 
 
 def timed_inputs(engine: Engine) -> dict[str, Array]:
@@ -106,10 +119,10 @@ def memory_in_use() -> dict[str, int]:
 
 def time_videos(
     make: MakeVideo, size: tuple[int, int, int], options: Mapping[str, Any], figures: Figures, tell: Tell
-) -> Figures:
-    """`figures` with those of a window-step and of a whole video of WINDOWS windows, told as they come.
+) -> None:
+    """Adds to `figures` those of a window-step and of a whole video of WINDOWS windows, and tells them as they come.
 
-    make: makes a scene's video.  size: height, width, frames of a window.
+    make: makes a scene's video, written or kept as `scene.make_video`.  size: height, width, frames of a window.
     options: {work: folder; steps: of the whole video; name: of the files that are left in `work`}.
     """
     work, name = Path(options["work"]), options["name"]
@@ -121,7 +134,30 @@ def time_videos(
     torch_frames = work / "torch-eager.frames.npy"
     if name != "torch-eager" and torch_frames.is_file():
         figures["video"]["psnr_to_torch_eager"] = psnr(frames, np.load(torch_frames))
-    return figures
+    tell(figures)
+
+
+def judge(figures: Figures, precision: str) -> None:
+    """Raise CheckFailedError unless what was timed gives sound results. precision: of what was timed.
+
+    Engines must give finite values, the video more than one grey, its file no `fault`; and PSNR_LEAST to the video of
+    torch in eager mode where there is one. Not in bfloat16, whose eight bits are further off.
+    """
+    video = figures["video"]
+    wrong = [
+        f"engine {name} gives values that are not finite in {', '.join(times['not_finite'])}"
+        for name, times in figures["engines"].items()
+        if times["not_finite"]
+    ]
+    if video["grey_levels"] == 1:
+        wrong.append("all of the video is of one grey")
+    if why := fault(video["file"]):
+        wrong.append(why)
+    near = video.get("psnr_to_torch_eager", PSNR_LEAST)
+    if precision != ONLY_TENSORRT and not near >= PSNR_LEAST:
+        wrong.append(f"PSNR of {near:.1f} dB to the video of torch; expected at least {PSNR_LEAST:.0f}")
+    if wrong:
+        raise CheckFailedError("; ".join(wrong)[:2000])
 
 
 def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
@@ -142,20 +178,27 @@ def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
 def time_whole(make: MakeVideo, scene: Scene, steps: int, output: Path) -> tuple[dict[str, Any], UInt8]:
     """Times of a video from photo and speech to a file, by stage and as a whole; and its frames (L, H, W, 3).
 
-    The videos of a window-step were the warm-up.
+    The videos of a window-step were the warm-up. One more video, not timed, keeps the frames, since what is written and
+    not kept takes another way: `file` is `compare_file` of the last one written.
+    Stages of the runtime are the host's time: it waits for the GPU where it needs a result, so that what one stage
+    entered may be waited for in another. Torch is made to wait at the end of each.
     """
     videos: list[Video] = []
     totals = measure(
         lambda: videos.append(make(scene, steps, output)), warmup=0, seconds=VIDEO_SECONDS, least=1, most=3
     )
+    kept = make(scene, steps, None)
+    file = compare_file(output, kept, scene.config(steps))
     output.unlink()
-    made, frames = facts(scene, steps), videos[-1].frames
+    made, frames = facts(scene, steps), kept.frames
     assert frames is not None
     return {
         **made,
         "seconds": summary(totals),
         "stages": median_stages([video.timings for video in videos]),
         "seconds_for_a_second_of_video": float(np.median(totals)) / made["seconds_of_video"],
+        "file": file,
+        "grey_levels": len(np.unique(frames)),
     }, frames
 
 

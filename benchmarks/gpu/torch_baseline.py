@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
-from benchmarks.gpu.timings import memory_in_use, time_engines, time_videos
+from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
 from vexpress_rt.specs import VideoShape
 
 COMPILED = ("denoiser", "vae_decoder")  # what a video runs in every step, and for every frame
@@ -17,7 +17,8 @@ def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
 
     Options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its files;
     compile: whether to compile COMPILED}.
-    Raises NotAvailableError where torch has no GPU, and what torch raises where it cannot compile.
+    Raises NotAvailableError where torch has no GPU, CheckFailedError as `judge` does, and what torch raises where it
+    cannot compile.
     """
     import torch
 
@@ -40,4 +41,6 @@ def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
         figures["engines"][name] = result
         tell(figures)
     figures |= memory_in_use()
-    return time_videos(TorchVideo(engines, torch.cuda.synchronize).make, size, options, figures, tell)
+    time_videos(TorchVideo(engines, torch.cuda.synchronize).make, size, options, figures, tell)
+    judge(figures, options["precision"])
+    return figures

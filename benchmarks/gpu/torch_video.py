@@ -32,7 +32,7 @@ class TorchVideo:
         self._engines, self._synchronize = engines, synchronize
 
     def make(self, scene: Scene, steps: int, output: Path | None = None) -> Video:
-        """The video that `scene.make_video` makes, its frames kept, and written to `output` if that is given."""
+        """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept."""
         watch, config, get = Stopwatch(), scene.config(steps), self._engines.get
         waveform = load_audio((scene.speech, RATE), self._engines.model.sample_rate)
         length = waveform.frame_count(config.rate)
@@ -53,7 +53,7 @@ class TorchVideo:
             with watch.stage("encode"):
                 _write(output, frames, waveform, config)
         return Video(
-            frames=frames,
+            frames=frames if output is None else None,
             fps=config.rate,
             length=length,
             keypoints=scene.keypoints,

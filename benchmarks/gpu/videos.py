@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu.compare import PSNR_LEAST, psnr, worst_frame
+from benchmarks.gpu.files import compare_file, fault
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
-from benchmarks.gpu.scene import draw_scene, facts, make_video
+from benchmarks.gpu.scene import Scene, draw_scene, facts, make_video
 from vexpress_rt.generator import Generator
+from vexpress_rt.records import Video
 
 STEPS, WINDOWS = 4, 2
 
 
 def check(options: Mapping[str, Any], tell: Tell) -> Figures:
-    """The frames of two videos, one after another, against the CPU's. Options: {bundle, reference: folders; provider}.
+    """The frames of two videos, one after another, against the CPU's; then the file of a third against those frames.
 
-    Raises CheckFailedError below PSNR_LEAST, and whatever `Generator` raises.
+    Options: {bundle, reference: folders; provider}.
+    Raises CheckFailedError below PSNR_LEAST and for a file with a `fault`, and whatever `Generator` raises.
     """
     with Generator(options["reference"], provider="cpu") as generator:
         shape = generator.bundle.manifest.shape
@@ -36,9 +41,20 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
             figures["psnr"].append(psnr(video.frames, expected))
             figures["psnr_of_the_worst_frame"].append(worst_frame(video.frames, expected))
             tell(figures)
+        figures["file"] = written(generator, scene, video)
     figures["repeats_exactly"] = bool(np.array_equal(*clips))
     figures["grey_levels"] = len(np.unique(expected))
     tell(figures)
     if not min(figures["psnr"]) >= PSNR_LEAST:
         raise CheckFailedError(f"PSNR of {figures['psnr']} dB against the CPU; expected at least {PSNR_LEAST:.0f}")
+    if why := fault(figures["file"]):
+        raise CheckFailedError(why)
     return figures
+
+
+def written(generator: Generator, scene: Scene, kept: Video) -> dict[str, float]:
+    """`compare_file` of the scene's video, made again into a file, which on a GPU is encoded from NV12."""
+    with tempfile.TemporaryDirectory(prefix="video-") as folder:
+        path = Path(folder) / "written.mp4"
+        make_video(generator, scene, STEPS, path)
+        return compare_file(path, kept, scene.config(STEPS))
