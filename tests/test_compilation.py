@@ -33,8 +33,22 @@ HOST = Machine(**HERE)
         ({"capability": "9.1"}, False),
     ],
 )
-def test_plans_fit_their_version_and_their_gpu_or_any(made: dict[str, str], fits: bool) -> None:
+def test_plans_fit_their_version_and_their_gpu_or_several(made: dict[str, str], fits: bool) -> None:
     assert compilation(**made).fits(HOST) == fits
+
+
+@pytest.mark.parametrize(
+    ("library", "capability", "fits"),
+    [
+        ("tensorrt", "7.5", False),
+        ("tensorrt", "8.0", True),
+        ("tensorrt", "10.0", True),
+        ("tensorrt-rtx", "7.5", True),
+    ],
+)
+def test_portable_plans_of_tensorrt_run_from_ampere_on(library: str, capability: str, fits: bool) -> None:
+    host = dataclasses.replace(HOST, capability=capability)
+    assert compilation(library=library, **PORTABLE).fits(host) == fits
 
 
 @pytest.mark.parametrize(
@@ -52,7 +66,8 @@ def test_the_key_follows_everything_but_the_plans(change: dict[str, str]) -> Non
 def test_for_people_it_is_gpu_and_version() -> None:
     assert compilation().describe() == "Fake GPU (9.0), TensorRT 11.4.0"
     words = compilation(library="tensorrt-rtx", version="1.7.1", **PORTABLE).describe()
-    assert words == "several GPUs, TensorRT for RTX 1.7.1"
+    assert words == "RTX GPUs, TensorRT for RTX 1.7.1"
+    assert compilation(**PORTABLE).describe() == "GPUs from Ampere (8.0) on, TensorRT 11.4.0"
 
 
 def test_it_reads_back_as_it_was_written_with_the_hash_of_its_options() -> None:

@@ -120,6 +120,17 @@ def test_plans_for_all_gpus_stay_such(folder: Path, builder: FakeBuilder) -> Non
     assert find_plans(Bundle.open(folder)).compilation.gpu == "portable"
 
 
+def test_on_a_gpu_that_has_no_portable_plans_they_are_for_it_alone(
+    folder: Path, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_plans(folder, options=EngineOptions(hardware_compatible=True).to_text(), **PORTABLE)
+    monkeypatch.setattr("vexpress_rt.device.name_and_capability", lambda: ("Tesla T4", (7, 5)))
+    for _ in range(2):
+        made = find_plans(Bundle.open(folder)).compilation
+        assert (made.gpu, made.capability) == ("Tesla T4", "7.5")
+    assert [options.hardware_compatible for options in builder.options] == [False] * len(ENGINE_NAMES)
+
+
 def test_recorded_options_that_are_none_are_refused(folder: Path, builder: FakeBuilder) -> None:
     add_plans(folder, version="10.14.1", options='{"optimization_level": "all"}')
     with pytest.raises(ConfigError, match=r"are no options of TensorRT's builder: expected the options compute_cap"):

@@ -12,6 +12,7 @@ from vexpress_rt.untrusted import distinct, malformed, record
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}  # the libraries, by target
 PORTABLE = "portable"
+_AMPERE = (8, 0)  # the compute capability from which on TensorRT's portable plans run
 COMPILATIONS_LIMIT = 16  # of a bundle; each may take as much disk as the weights
 _TEXT_LIMIT = 4096  # characters
 _KINDS: dict[str, type] = {
@@ -62,12 +63,17 @@ class Compilation:
 
     def fits(self, machine: Machine) -> bool:
         """Whether its plans run there. That of another GPU of the same capability is not tried: NVIDIA warns of it."""
-        same_gpu = (self.gpu, self.capability) == (machine.gpu, machine.capability)
-        return self.version == machine.version and (self.gpu == PORTABLE or same_gpu)
+        if self.version != machine.version:
+            return False
+        if self.gpu != PORTABLE:
+            return (self.gpu, self.capability) == (machine.gpu, machine.capability)
+        return self.library != "tensorrt" or tuple(map(int, machine.capability.split("."))) >= _AMPERE
 
     def describe(self) -> str:
         """For whom they are, in words: `NVIDIA H100 (9.0), TensorRT 11.4.0`."""
-        gpu = "several GPUs" if self.gpu == PORTABLE else f"{self.gpu} ({self.capability})"
+        gpu = f"{self.gpu} ({self.capability})"
+        if self.gpu == PORTABLE:
+            gpu = "GPUs from Ampere (8.0) on" if self.library == "tensorrt" else "RTX GPUs"
         return f"{gpu}, {TITLES[self.library]} {self.version}"
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from vexpress_rt.backends.deferral import cleaned_up_first, signals_deferred
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, FileEntry, Manifest, file_entry, read_manifest, write_manifest
 from vexpress_rt.compilation import COMPILATIONS_LIMIT, Compilation
-from vexpress_rt.compiling import Compiler
+from vexpress_rt.compiling import Compiler, machine
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.locking import locked
 from vexpress_rt.manifest import BUILD_COMMAND
@@ -51,7 +51,10 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
             f"{why}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
             f"`{build_command(bundle)}`"
         )
-    compiler = Compiler.here(bundle.manifest.target, recorded_options(bundle.manifest), bundle.folder)
+    options = recorded_options(bundle.manifest)
+    compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
+    if not compiler.compilation.fits(machine(compiler.library)):  # a GPU before Ampere, with portable plans asked for
+        compiler = Compiler.here(bundle.manifest.target, replace(options, hardware_compatible=False), bundle.folder)
     try:
         with cleaned_up_first(), _alone(bundle.folder, progress):
             current = _reopened(bundle)
