@@ -223,10 +223,10 @@ class _Loaded:
         except (OSError, ValueError) as error:  # ValueError: empty
             raise BackendError(str(error)) from error
         if self.plan is None:
-            raise BackendError(
-                f"{library.name} refuses it ({messages.text() or 'without saying why'}): build the bundle again on "
-                f"this machine with `python -m export.build --target {library.target}`"
-            )
+            remedy = f"build the bundle again on this machine with `python -m export.build --target {library.target}`"
+            if misfit := library.misfit(*device.name_and_capability()):
+                remedy = f"{misfit}, or use provider='auto'"
+            raise BackendError(f"{library.name} refuses it ({messages.text() or 'without saying why'}): {remedy}")
 
     def close(self) -> None:
         """Free it all."""

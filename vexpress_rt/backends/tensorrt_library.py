@@ -84,6 +84,15 @@ class Library:
         """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
         return self.target == "tensorrt" or capability in _RTX
 
+    def misfit(self, gpu: str, capability: tuple[int, int]) -> str:
+        """That it is not made for a GPU, and what to build for that instead; empty where it is."""
+        if self.is_made_for(capability):
+            return ""
+        return (
+            f"{self.name} is not made for {gpu} ({capability[0]}.{capability[1]}): build a bundle on this machine with "
+            "`python -m export.build --target tensorrt`"
+        )
+
     def dtype_name(self, dtype: Any) -> str:
         """TensorRT's data type under the name that `specs.py` uses; unknown ones keep their own."""
         name = str(dtype.name)
