@@ -11,7 +11,7 @@ from tests.compiled import ELSEWHERE, OTHERS, PORTABLE, FakeBuilder, add_plans, 
 from tests.fakes import write_bundle
 from vexpress_rt.backends.tensorrt_options import EngineOptions, Range
 from vexpress_rt.bundle import Bundle, read_manifest
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError
+from vexpress_rt.errors import BundleDamagedError, ConfigError, PlansMissingError
 from vexpress_rt.plans import find_plans
 from vexpress_rt.specs import ENGINE_NAMES
 
@@ -197,7 +197,9 @@ def test_a_damaged_plan_is_an_error_where_nothing_may_be_compiled(folder: Path, 
     broken = folder / compilation().plan_name("vae_decoder")
     broken.write_text(broken.read_text()[::-1])
     plans = find_plans(Bundle.open(folder), "never")
-    with pytest.raises(BackendError, match=r"plans of vae_decoder .* damaged, and rebuild='never' .*vexpress-rt comp"):
+    with pytest.raises(
+        PlansMissingError, match=r"plans of vae_decoder .* damaged, and rebuild='never' .*vexpress-rt comp"
+    ):
         plans.path("vae_decoder")
     assert builder.built == []
 

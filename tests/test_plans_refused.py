@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 
 from tests.compiled import ELSEWHERE, HERE, PORTABLE, FakeBuilder, add_plans, installed_builder
 from tests.fakes import write_bundle
+from vexpress_rt import device
 from vexpress_rt.__main__ import main
 from vexpress_rt.backends.tensorrt_library import Library
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.errors import BackendError, BackendMissingError, OutputError
+from vexpress_rt.errors import BackendError, BackendMissingError, OutputError, PlansMissingError
 from vexpress_rt.generator import Generator
 from vexpress_rt.plans import find_plans
 from vexpress_rt.providers import choose
@@ -38,17 +40,38 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_never_names_the_command(tmp_path: Path, builder: FakeBuilder) -> None:
+@pytest.mark.parametrize("provider", ["auto", "tensorrt"])
+def test_never_names_the_command(tmp_path: Path, builder: FakeBuilder, provider: str) -> None:
     folder = add_plans(write_bundle(tmp_path / "my bundle"), **ELSEWHERE)
-    with pytest.raises(BackendError) as caught:
-        Generator(folder, provider="tensorrt", rebuild="never")
+    with pytest.raises(PlansMissingError) as caught:
+        Generator(folder, provider=provider, rebuild="never")
     assert str(caught.value) == (
         f"{folder} is compiled for NVIDIA A100 (8.0), TensorRT 11.4.0; this is Fake GPU (9.0), TensorRT 11.4.0, and "
         f"rebuild='never' forbids to compile plans now: do so with `vexpress-rt compile '{folder}'` on this machine, "
         "or use rebuild='auto'"
     )
     assert builder.built == []
+
+
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device._library(), "gpus", 0)
+
+
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("remove", [without_gpu, without_library])
+def test_never_is_no_error_where_plans_would_not_help(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    add_plans(folder, **ELSEWHERE)
+    remove(monkeypatch)
     assert choose("auto", Bundle.open(folder), "never").name == "cpu"
+
+
+def test_never_is_no_error_for_who_asks_for_another_provider(folder: Path) -> None:
+    assert choose("cpu", Bundle.open(add_plans(folder, **ELSEWHERE)), "never").name == "cpu"
 
 
 def test_the_command_compiles_and_says_for_whom(

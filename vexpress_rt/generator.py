@@ -76,13 +76,13 @@ class Generator:
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
         which takes minutes, and tells `progress` (stage, done, total; from any thread) as it goes; "never" makes that
-        an error that names the command.
+        an error that names the command, whatever else could run the bundle, unless another provider is asked for.
 
     Engines are loaded when first needed and freed by `close` or at the end of a `with` block. Calls from several
     threads are allowed; each computes on its own.
 
     Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
-    that this machine lacks, BackendError (BackendMissingError); OutputError if plans cannot be written.
+    that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be written.
     """
 
     def __init__(

@@ -10,24 +10,27 @@ from vexpress_rt.backends import tensorrt_library
 from vexpress_rt.bundle import Bundle, Compilation
 from vexpress_rt.compilation import TITLES, Machine
 from vexpress_rt.compiling import machine
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError
+from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, PlansMissingError
 from vexpress_rt.manifest import BUILD_COMMAND
 from vexpress_rt.rebuild import Progress, build_command, compile_plans, needed
 from vexpress_rt.specs import TARGETS
 
 
 def find_plans(
-    bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None, *, thorough: bool = False
-) -> Plans:
+    bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None, *, thorough: bool = False,
+    suited: bool = False,
+) -> Plans:  # fmt: skip
     """The plans of a bundle for this machine.
 
     rebuild: of `config.REBUILD`: "auto" compiles them if there are none, or if some are missing or of another size than
     they should have, which takes minutes, once; "never" makes that an error that names the command.
     progress: told while plans are compiled: stage, done, total; from any thread.
     thorough: compare all hashes now, and not when a plan is asked for.
+    suited: refuse a GPU that the library is not made for; it may run there nonetheless.
 
     Raises ConfigError for a bundle that was not built for TensorRT; BackendMissingError without the library;
-    BackendError without a GPU, and with "never"; what `compile_plans` raises with "auto".
+    BackendError without a GPU, and for one that is refused; PlansMissingError with "never"; what `compile_plans` raises
+    with "auto".
     """
     target = bundle.manifest.target
     if target == TARGETS[0]:
@@ -37,7 +40,10 @@ def find_plans(
             "provider='auto'"
         )
     device.check()
-    return Plans(bundle, machine(tensorrt_library.load(target)), rebuild, progress, thorough)
+    library = tensorrt_library.load(target)
+    if suited and (misfit := library.misfit(*device.name_and_capability())):
+        raise BackendError(f"{misfit}, or try the one at hand with provider='tensorrt'")
+    return Plans(bundle, machine(library), rebuild, progress, thorough)
 
 
 class Plans:
@@ -67,7 +73,7 @@ class Plans:
         if found is None:
             why = self._lack(thorough)
             if self._rebuild == "never":
-                raise BackendError(
+                raise PlansMissingError(
                     f"{why}, and rebuild='never' forbids to compile plans now: do so with "
                     f"`{self._command()}` on this machine, or use rebuild='auto'"
                 )

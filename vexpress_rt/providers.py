@@ -12,7 +12,7 @@ from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import REBUILD, check_choice
-from vexpress_rt.errors import BackendError, ConfigError, OutputError
+from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
 from vexpress_rt.rebuild import Progress
@@ -36,10 +36,12 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
     """What is to run the engines of a bundle. Of PROVIDERS, "auto" takes the best that bundle and machine have.
 
     Most bundles hold ONNX files, so that those that were compiled for TensorRT run without it, too; "auto" warns then.
+    It passes over TensorRT for RTX on a GPU that that is not made for; "tensorrt" tries it.
     rebuild, progress: for plans that have to be compiled first, as `find_plans` has it.
 
     Raises ConfigError for an unknown provider and for one that the bundle was not built for, BackendMissingError for
-    one whose libraries are not installed, BackendError for one that needs a GPU where there is none; and what
+    one whose libraries are not installed, BackendError for one that needs a GPU where there is none;
+    PlansMissingError, also for "auto", where TensorRT lacks nothing but plans and `rebuild` is "never"; and what else
     `find_plans` raises.
     """
     check_choice("provider", provider, PROVIDERS)
@@ -49,7 +51,9 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
     lacks: dict[str, list[str]] = {}
     for name in PROVIDERS[1:]:
         try:
-            plans = _check(name, bundle, rebuild, progress)
+            plans = _check(name, bundle, rebuild, progress, suited=True)
+        except PlansMissingError:
+            raise  # who forbids to compile does not want minutes of a slower provider in its place
         except (ConfigError, BackendError, OutputError) as error:
             lacks.setdefault(str(error), []).append(name)
             continue
@@ -150,10 +154,10 @@ class Engines:
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
 
 
-def _check(name: str, bundle: Bundle, rebuild: str, progress: Progress | None) -> Plans | None:
+def _check(name: str, bundle: Bundle, rebuild: str, progress: Progress | None, *, suited: bool = False) -> Plans | None:
     """Raise what keeps a provider from running the bundle; gives its plans if it runs such."""
     if name == "tensorrt":
-        return find_plans(bundle, rebuild, progress)
+        return find_plans(bundle, rebuild, progress, suited=suited)
     if not bundle.manifest.onnx:
         raise ConfigError(
             "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
