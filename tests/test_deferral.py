@@ -11,7 +11,7 @@ from types import FrameType
 
 import pytest
 
-from vexpress_rt.backends.deferral import cleaned_up_first, signals_deferred
+from vexpress_rt.deferral import cleaned_up_first, signals_deferred
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,7 +85,7 @@ def test_other_threads_change_no_handler() -> None:
 def test_sigterm_unwinds_the_block_and_then_ends_the_process() -> None:
     code = (
         "import signal\n"
-        "from vexpress_rt.backends.deferral import cleaned_up_first\n"
+        "from vexpress_rt.deferral import cleaned_up_first\n"
         "with cleaned_up_first():\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGTERM)\n"

@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
 
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media import reason, sound_blocks
 from vexpress_rt.records import Float32, UInt8, Waveform
@@ -131,9 +132,12 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._undo:  # closes everything and removes the partial file, unless that has become the video
+        try:
             if kind is None:
                 self._finish()
+        finally:
+            with signals_deferred():  # closes everything and removes the partial file, unless that became the video
+                self._undo.close()
 
     def _finish(self) -> None:
         if self._count == 0:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vexpress_rt.backends.deferral import signals_deferred
 from vexpress_rt.backends.tensorrt_library import Library
 from vexpress_rt.backends.tensorrt_messages import Messages, readable
 from vexpress_rt.backends.tensorrt_options import EngineOptions
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
