@@ -196,10 +196,11 @@ def test_onnx_runtime_is_refused_for_a_bundle_without_graphs(
         choose(provider, plans_alone)
 
 
-@pytest.mark.parametrize("provider", ["cuda", "cpu"])
-def test_onnx_runtime_is_refused_for_a_bundle_in_bfloat16(machine: Machine, tmp_path: Path, provider: str) -> None:
+@pytest.mark.parametrize(("provider", "onnx"), [("cuda", True), ("cpu", True), ("cpu", False)])
+def test_onnx_runtime_is_refused_for_bfloat16(machine: Machine, tmp_path: Path, provider: str, onnx: bool) -> None:
     folder = write_bundle(tmp_path / "narrow")
-    bundle = Bundle(folder, dataclasses.replace(read_manifest(folder), precision="bf16", target="tensorrt"))
+    manifest = dataclasses.replace(read_manifest(folder), precision="bf16", target="tensorrt", onnx=onnx)
+    bundle = Bundle(folder, manifest)
     with pytest.raises(ConfigError, match="is in bfloat16, which ONNX Runtime does not compute in"):
         choose(provider, bundle)
 

@@ -17,8 +17,9 @@ from tests.test_staging import content
 from vexpress_rt import rebuild
 from vexpress_rt.bundle import Bundle, read_manifest
 from vexpress_rt.compilation import COMPILATIONS_LIMIT
-from vexpress_rt.errors import BackendError, BundleDamagedError, OutputError
+from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError
 from vexpress_rt.plans import find_plans
+from vexpress_rt.providers import choose
 from vexpress_rt.specs import VideoShape
 
 
@@ -75,6 +76,23 @@ def test_a_wish_to_stop_comes_before_the_failure_that_stopping_led_to(folder: Pa
     builder.work = work
     with pytest.raises(KeyboardInterrupt):
         find_plans(Bundle.open(folder), progress=tell)
+
+
+@pytest.mark.parametrize("provider", ["auto", "tensorrt"])
+@pytest.mark.parametrize("error", [TimeoutError, BrokenPipeError, ConfigError, BackendError, OutputError, RuntimeError])
+def test_what_progress_raises_ends_it_and_comes_out_as_it_is(
+    folder: Path, provider: str, error: type[Exception]
+) -> None:
+    failure = error("enough")
+
+    def tell(*what: Any) -> None:
+        raise failure
+
+    before = content(folder)
+    with pytest.raises(error, match="enough") as caught:
+        choose(provider, Bundle.open(folder), progress=tell)
+    assert caught.value is failure
+    assert content(folder) == before
 
 
 def test_ctrl_c_while_files_are_moved_waits_until_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from vexpress_rt.config import REBUILD, check_choice
 from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
-from vexpress_rt.rebuild import Progress
+from vexpress_rt.rebuild import Progress, Told
 from vexpress_rt.specs import FACE_DETECTOR, ONLY_TENSORRT, TARGETS
 
 PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
@@ -49,12 +49,15 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
     if provider != "auto":
         return Choice(provider, "asked for", _check(provider, bundle, rebuild, progress))
     lacks: dict[str, list[str]] = {}
+    told = None if progress is None else Told(progress)
     for name in PROVIDERS[1:]:
         try:
-            plans = _check(name, bundle, rebuild, progress, suited=True)
+            plans = _check(name, bundle, rebuild, told, suited=True)
         except PlansMissingError:
             raise  # who forbids to compile does not want minutes of a slower provider in its place
         except (ConfigError, BackendError, OutputError) as error:
+            if told is not None and error is told.failure:
+                raise
             lacks.setdefault(str(error), []).append(name)
             continue
         reason = "; ".join([_MERITS[name], *_told(lacks)])
@@ -158,15 +161,15 @@ def _check(name: str, bundle: Bundle, rebuild: str, progress: Progress | None, *
     """Raise what keeps a provider from running the bundle; gives its plans if it runs such."""
     if name == "tensorrt":
         return find_plans(bundle, rebuild, progress, suited=suited)
+    if bundle.manifest.precision == ONLY_TENSORRT:  # also without graphs, of which others would not help
+        raise ConfigError(
+            "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build one "
+            "with --precision fp16"
+        )
     if not bundle.manifest.onnx:
         raise ConfigError(
             "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
             "provider='tensorrt', or build it again without --no-onnx"
-        )
-    if bundle.manifest.precision == ONLY_TENSORRT:
-        raise ConfigError(
-            "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build one "
-            "with --precision fp16"
         )
     if name == "cuda":
         device.check()

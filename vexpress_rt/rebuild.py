@@ -34,12 +34,32 @@ Progress = Callable[[str, int, int], object]
 _log = logging.getLogger("vexpress_rt")
 
 
+class Told:
+    """A `progress` that keeps what it raised first, so that that is not taken for a failure of the work.
+
+    failure: what it raised, or None.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.failure: BaseException | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        try:
+            self._progress(stage, done, total)
+        except BaseException as error:
+            if self.failure is None:
+                self.failure = error
+            raise
+
+
 def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, progress: Progress) -> Bundle:
     """Add plans for this machine to a bundle, made with the options of its newest ones; gives it as it is then.
 
     settled: whether a bundle has plans for this machine. It is asked once the lock is held, for another process may
     have made them in the meantime.  why: what is wrong, for people.
-    progress: called with a stage, what is done and the total, from any thread; what it raises ends the work.
+    progress: called with a stage, what is done and the total, from any thread; what it raises ends the work, and is
+    raised as it is.
 
     Raises BackendMissingError without Polygraphy; BackendError naming the command where the bundle keeps no graphs, and
     for what cannot be compiled; ConfigError for recorded options that are none; OutputError where the folder cannot be
@@ -55,6 +75,18 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
     if not compiler.compilation.fits(machine(compiler.library)):  # a GPU before Ampere, with portable plans asked for
         compiler = Compiler.here(bundle.manifest.target, replace(options, hardware_compatible=False), bundle.folder)
+    told = Told(progress)
+    try:
+        return _compiled_alone(bundle, compiler, settled, why, told)
+    except Exception:
+        if told.failure is None:
+            raise
+    raise told.failure  # as it is, whatever else it led to
+
+
+def _compiled_alone(
+    bundle: Bundle, compiler: Compiler, settled: Callable[[Bundle], bool], why: str, progress: Progress
+) -> Bundle:
     try:
         with cleaned_up_first(), _alone(bundle.folder, progress):
             current = _reopened(bundle)
@@ -63,13 +95,13 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
                 current = _reopened(bundle)
                 if not settled(current):
                     raise _replaced(bundle.folder)
+            return current
     except OutputError as error:
         command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
         raise OutputError(
             f"{why}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use a "
             "copy of the bundle"
         ) from error
-    return current
 
 
 def recorded_options(manifest: Manifest) -> EngineOptions:
