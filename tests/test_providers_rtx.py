@@ -43,8 +43,8 @@ def test_auto_passes_over_it_on_another_gpu_and_says_why(bundle: Bundle, caplog:
     choice = choose("auto", bundle)
     assert (choice.name, choice.plans) == ("cpu", None)
     why = (
-        "not tensorrt, since TensorRT for RTX 1.7.1 is not made for Fake GPU (9.0): build a bundle on this machine with "
-        "`python -m export.build --target tensorrt`, or try the one at hand with provider='tensorrt'"
+        "not tensorrt, since TensorRT for RTX 1.7.1 is not made for Fake GPU (9.0): build a bundle on this machine "
+        "with `python -m export.build --target tensorrt`, or try the one at hand with provider='tensorrt'"
     )
     assert why in choice.reason
     assert why in caplog.text

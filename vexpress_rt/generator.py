@@ -82,7 +82,8 @@ class Generator:
     threads are allowed; each computes on its own.
 
     Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
-    that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be written.
+    that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be
+    written.
     """
 
     def __init__(
