@@ -180,7 +180,7 @@ def test_without_polygraphy_the_extra_is_named(rtx: Library, monkeypatch: pytest
 def build_with_tensorrt_10(folder: Path, cache: Path, gpu: str = "gpu") -> subprocess.CompletedProcess[str]:
     arguments = [folder / "relu.onnx", folder / "relu.engine", cache, gpu]
     command = [sys.executable, "-W", "error", "-m", "tests.tensorrt_stand_in", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,22 @@ def test_an_engine_is_built_also_where_timings_cannot_be_kept(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "timings cannot be written" in done.stderr
     assert (tmp_path / "relu.engine").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "huge"])
+def test_what_cannot_hold_timings_is_left_alone_and_the_engine_built(tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "timings"
+    if kind == "huge":
+        with cache.open("wb") as file:
+            file.truncate((1 << 30) + 1)
+    else:
+        (os.mkfifo if kind == "pipe" else os.mkdir)(cache)
+    before = cache.stat()
+    done = build_with_tensorrt_10(tmp_path, cache)
+    assert done.returncode == 0, done.stderr
+    assert f"no timings are read from {cache}" in done.stderr
+    assert (tmp_path / "relu.engine").exists()
+    assert os.path.samestat(cache.stat(), before)
 
 
 def test_without_a_gpu_tensorrt_10_says_that_it_wants_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|memory allocat|allocat\w* .*memory|bad_?alloc", re.IGNORECASE)
+_TIMINGS_LIMIT = 1 << 30  # bytes; what is larger holds something else
 _ONE_AT_A_TIME = threading.Lock()  # a build of the full model takes gigabytes; and Polygraphy's settings are global
 
 Progress = Callable[[float], object]
@@ -164,11 +166,16 @@ class _Build:
         path = self._options.timing_cache
         if path is None or not self._library.has_timing_cache:
             return
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            _check_timings(path)
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
             _log.warning("%s is of another GPU or version of %s; it begins anew", path, self._library.title)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("no timings are read from %s, and the build takes longer: %s", path, error)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def _save_timings(self, config: Any) -> None:
@@ -176,8 +183,10 @@ class _Build:
         if path is None or not self._library.has_timing_cache:
             return
         try:
+            with contextlib.suppress(FileNotFoundError):
+                _check_timings(path)  # a device would be replaced
             _write(path, config.get_timing_cache().serialize())
-        except OutputError as error:  # the engine is none the worse
+        except (OutputError, OSError) as error:  # the engine is none the worse
             _log.warning("%s", error)
 
     def _failed(self, reason: str) -> BackendError:
@@ -193,6 +202,15 @@ def _complaint(error: Any) -> str:
     node = f"node {error.node_name() or error.node()}"
     where = f"{node} ({error.node_operator()}): " if error.node_operator() else ""
     return where + readable(error.desc())
+
+
+def _check_timings(path: Path) -> None:
+    """Raises OSError unless it is a file that may hold timings: a pipe or a device could be read for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is a folder or a device; expected a file of timings: choose another")
+    if found.st_size > _TIMINGS_LIMIT:
+        raise OSError(f"{path} has {found.st_size} bytes; expected at most {_TIMINGS_LIMIT}: choose another file")
 
 
 def _write(path: Path, content: Any) -> int:
