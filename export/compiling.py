@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
-from vexpress_rt.bundle import Bundle, Compilation
+from vexpress_rt.bundle import Bundle, Compilation, with_newest
 from vexpress_rt.compiling import Compiler
 from vexpress_rt.specs import FACE_DETECTOR, TARGETS, EngineSpec, ModelConfig
 
@@ -32,7 +32,7 @@ class Plans:
             old = () if previous is None else previous.manifest.compiled
             # Other machines keep what was compiled for them as it is asked for now; they would miss the rest in vain.
             alike = [one for one in old if (one.library, one.options) == (target, self._ours.options)]
-            self._kept = [replace(one, plans={}) for one in alike if one.key != self._ours.key]
+            self._kept = [replace(one, plans={}) for one in with_newest(alike, self._ours)[:-1]]
 
     def has(self, name: str) -> bool:
         """Whether the engine needs no plan, or the previous bundle has it undamaged. That of an older graph counts."""

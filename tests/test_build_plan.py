@@ -201,6 +201,11 @@ def test_a_bundle_with_a_file_of_somebody_else_is_never_replaced(weights: Path, 
         (["--engine", "unet"], "engine is 'unet'; expected one of vae_encoder, .*, face_detector"),
         (["--weights", "nowhere"], "nowhere is no folder: .*--weights"),
         (["--output", "weights/v-express/v_kps_guider.bin/x"], "cannot be written: .*: check folder, permissions"),
+        (["--workspace", "nan"], "--workspace is nan; expected GiB"),
+        (["--workspace", "inf"], "--workspace is inf; expected GiB"),
+        (["--workspace", "1e300"], "--workspace is 1e[+]300; expected GiB|workspace_bytes is .* expected 1048576"),
+        (["--workspace", "1e12"], "workspace_bytes is .*; expected 1048576 .* to 1125899906842624"),
+        (["--target", "tensorrt-rtx", "--timing-cache", "out/bundle/x"], "inside .*: choose another --timing-cache"),
     ],
 )
 def test_the_command_refuses_with_the_reason_and_leaves_nothing(
@@ -223,3 +228,13 @@ def test_the_command_refuses_with_the_reason_and_leaves_nothing(
 def test_the_folder_is_named_after_the_options_unless_it_is_given() -> None:
     assert BuildOptions().default_output() == Path("engines/512x512x24-fp32-onnxruntime")
     assert BuildOptions(VideoShape(64, 96, 8), "fp16").default_output() == Path("engines/96x64x8-fp16-onnxruntime")
+
+
+def test_graphs_are_not_left_out_for_onnx_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--no-onnx is given with the target onnxruntime, .*: leave it out, or choos"
+    ):
+        BuildOptions(onnx=False)
+    arguments = ["--weights", str(tmp_path), "--target", "onnxruntime", "--no-onnx"]
+    assert main(arguments) == 1
+    assert "error: --no-onnx is given with the target onnxruntime" in capsys.readouterr().err

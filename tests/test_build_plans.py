@@ -16,7 +16,7 @@ from export.build import build, main
 from export.checkpoint import DETECTOR
 from export.errors import ExportError
 from export.options import BuildOptions
-from tests.compiled import FakeBuilder, compilation, installed_builder
+from tests.compiled import FakeBuilder, add_plans, compilation, installed_builder
 from tests.micro import MICRO_SHAPE
 from tests.test_build import Log, flip
 from tests.test_build_plan import change
@@ -24,7 +24,8 @@ from tests.test_staging import content
 from vexpress_rt import device
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
 from vexpress_rt.bundle import Bundle, Manifest, read_manifest, sha256_file
-from vexpress_rt.errors import BackendError, ConfigError
+from vexpress_rt.compilation import COMPILATIONS_LIMIT
+from vexpress_rt.errors import BackendError
 from vexpress_rt.plans import find_plans
 from vexpress_rt.providers import choose
 from vexpress_rt.specs import FACE_DETECTOR
@@ -150,6 +151,17 @@ def test_other_options_are_for_all_machines_but_leave_the_graphs(
     assert gpus(bundle) == {"GPU 2": COMPILED}
 
 
+def test_the_oldest_of_as_many_machines_as_a_bundle_may_have_makes_room(
+    micro_checkpoint: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = read_manifest(bundle).compiled[0].options
+    for number in range(1, COMPILATIONS_LIMIT):
+        add_plans(bundle, gpu=f"GPU {number}", options=made)
+    go_to(monkeypatch, "GPU 16")
+    build(micro_checkpoint, bundle, options())
+    assert list(gpus(bundle)) == [f"GPU {number}" for number in range(1, COMPILATIONS_LIMIT + 1)]
+
+
 def test_a_damaged_plan_is_compiled_anew_and_nothing_else(
     micro_checkpoint: Path, bundle: Path, builder: FakeBuilder
 ) -> None:
@@ -256,16 +268,6 @@ def test_without_graphs_one_engine_alone_is_refused_where_the_others_lack_plans(
     go_to(monkeypatch, "GPU 2")
     with pytest.raises(ExportError, match=r"^audio_projection of the existing bundle .*: build all engines"):
         build(micro_checkpoint, alone, options(onnx=False, engines=("pose_guider",)))
-
-
-def test_graphs_are_not_left_out_for_onnx_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"--no-onnx is given with the target onnxruntime, .*: leave it out, or choos"
-    ):
-        BuildOptions(onnx=False)
-    arguments = ["--weights", str(tmp_path), "--target", "onnxruntime", "--no-onnx"]
-    assert main(arguments) == 1
-    assert "error: --no-onnx is given with the target onnxruntime" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("onnx", [True, False])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from vexpress_rt.compilation import Compilation
+from vexpress_rt.compilation import Compilation, with_newest
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.manifest import (
     BUILD_COMMAND,
@@ -37,6 +37,7 @@ __all__ = [
     "file_entry",
     "read_manifest",
     "sha256_file",
+    "with_newest",
     "write_manifest",
 ]
 

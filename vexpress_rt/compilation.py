@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from reprlib import repr as brief
 from typing import Any
@@ -95,6 +95,12 @@ class Compilation:
         if result.options_sha256 != digest:
             malformed(f"{where} has options of the sha256 {result.options_sha256}; expected {brief(digest)}")
         return result
+
+
+def with_newest(compiled: Iterable[Compilation], newest: Compilation) -> tuple[Compilation, ...]:
+    """`newest` behind others, in the place of an older one of its key. The oldest make room for it."""
+    others = [one for one in compiled if one.key != newest.key]
+    return (*others[1 - COMPILATIONS_LIMIT :], newest)
 
 
 def _sha256(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from vexpress_rt.backends.deferral import cleaned_up_first, signals_deferred
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, FileEntry, Manifest, file_entry, read_manifest, write_manifest
-from vexpress_rt.compilation import COMPILATIONS_LIMIT, Compilation
+from vexpress_rt.compilation import Compilation, with_newest
 from vexpress_rt.compiling import Compiler, machine
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.locking import locked
@@ -173,9 +173,8 @@ def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -
 
 
 def _with_plans(manifest: Manifest, compilation: Compilation, files: dict[str, FileEntry]) -> Manifest:
-    """The manifest with a compilation as its newest, in the place of an older one of its key; the oldest make room."""
-    others = [one for one in manifest.compiled if one.key != compilation.key]
-    compiled = (*others[1 - COMPILATIONS_LIMIT :], compilation)
+    """The manifest with a compilation as its newest, without the files of those that make room for it."""
+    compiled = with_newest(manifest.compiled, compilation)
     dropped = _plans(manifest.compiled) - _plans(compiled)
     kept = {name: entry for name, entry in manifest.files.items() if name not in dropped}
     return replace(manifest, compiled=compiled, files=dict(sorted((kept | files).items())))
