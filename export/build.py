@@ -9,6 +9,8 @@ the old bundle, or none. Engines whose weights and options did not change are ta
 from __future__ import annotations
 
 import argparse
+import math
+import os.path
 from pathlib import Path
 
 from export.assembly import Assembly, Report
@@ -30,13 +32,14 @@ SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose mani
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
     """Build the bundle `output` from the checkpoint directory `weights`.
 
-    Raises CheckpointError; ConfigError for sizes that the model does not allow, or an output that holds something else;
-    ExportError for an engine that differs from its torch module; OutputError if the disk refuses something. In all
-    cases `output` is as it was.
+    Raises CheckpointError; ConfigError for sizes that the model does not allow, an output that holds something else, or
+    timings inside it; ExportError for an engine that differs from its torch module; OutputError if the disk refuses
+    something. In all cases `output` is as it was.
     """
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     with staged(output) as (folder, commit):
+        _check_timings(options.compiling.timing_cache, output)
         previous = _previous(output, options)
         assembly = Assembly(checkpoint, options, folder, previous, report)
         names, stale = assembly.plan()
@@ -91,6 +94,14 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
     return bundle
 
 
+def _check_timings(timings: Path | None, output: Path) -> None:
+    if timings is not None and Path(os.path.realpath(timings)).is_relative_to(os.path.realpath(output)):
+        raise ConfigError(
+            f"the timings ({timings}) would be inside the bundle {output}, which a build replaces as a whole: choose "
+            "another --timing-cache, or leave it out: they are then kept beside the bundle"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m export.build", description="Build a bundle of engines.")
@@ -120,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _build_as_asked(given: argparse.Namespace) -> None:
     compiling = EngineOptions(
         optimization_level=given.optimization_level,
-        workspace_bytes=None if given.workspace is None else round(given.workspace * 2**30),
+        workspace_bytes=None if given.workspace is None else _bytes(given.workspace),
         hardware_compatible=given.hardware_compatible,
         timing_cache=given.timing_cache,
     )
@@ -131,6 +142,12 @@ def _build_as_asked(given: argparse.Namespace) -> None:
     shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
     options = BuildOptions(shape, given.precision, target, given.allow_odd_sizes, engines, compiling, given.onnx)
     build(given.weights, given.output or options.default_output(), options, tell)
+
+
+def _bytes(workspace: float) -> int:
+    if not math.isfinite(workspace * 2**30):
+        raise ConfigError(f"--workspace is {workspace}; expected GiB, at least 2**-10, or nothing: no limit")
+    return round(workspace * 2**30)
 
 
 if __name__ == "__main__":

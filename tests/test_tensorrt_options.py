@@ -24,9 +24,9 @@ def test_a_level_out_of_range_is_refused(level: Any) -> None:
         EngineOptions(optimization_level=level)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1 << 19, 1e9, True])
+@pytest.mark.parametrize("limit", [0, -1, 1 << 19, (1 << 50) + 1, 1e9, True])
 def test_a_workspace_out_of_range_is_refused(limit: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"workspace_bytes is {limit!r}; expected at least 1048576"):
+    with pytest.raises(ConfigError, match=rf"workspace_bytes is {limit!r}; expected 1048576 .* to 1125899906842624"):
         EngineOptions(workspace_bytes=limit)
 
 
@@ -111,4 +111,10 @@ def test_recorded_options_that_are_none_are_refused(change: Callable[[dict[str, 
 @pytest.mark.parametrize("text", ["", "[]", "3", "nonsense", "[" * 100_000])
 def test_a_text_that_is_no_object_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="are no options of TensorRT's builder"):
+        EngineOptions.from_text(text)
+
+
+def test_a_recorded_workspace_of_any_number_of_digits_is_refused() -> None:
+    text = EngineOptions(workspace_bytes=1 << 20).to_text().replace(str(1 << 20), str(10**4000))
+    with pytest.raises(ConfigError, match=r"workspace_bytes is 1000.*expected 1048576"):
         EngineOptions.from_text(text)

@@ -13,6 +13,7 @@ from vexpress_rt.errors import ConfigError
 from vexpress_rt.specs import ModelConfig, TensorSpec
 
 LEVELS = range(6)  # of optimisation
+WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; beyond any GPU, within what TensorRT can be told
 # What one run of the audio encoder may be given. Its activations are sized for the longest, its kernels are chosen for
 # the typical; wav2vec 2.0 gives its first feature for 400 samples.
 AUDIO_MINIMUM_SAMPLES = 400
@@ -56,7 +57,7 @@ class EngineOptions:
 
     optimization_level: 0 (soonest built) to 5 (most kernels tried), 3 being TensorRT's default. TensorRT for RTX, which
         tries none, builds the same engine at every level.
-    workspace_bytes: limit of the scratch memory of one kernel on the GPU; None is all that the GPU has.
+    workspace_bytes: limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None is all that the GPU has.
     hardware_compatible: for all GPUs from Ampere on, not just the one at hand; slower. TensorRT for RTX always does so.
     compute_capabilities: for TensorRT for RTX, GPUs to build for, as "8.9"; empty for all from Ampere on.
     tf32: allow float32 products with 10 bits of mantissa.
@@ -81,8 +82,11 @@ class EngineOptions:
             raise ConfigError(
                 f"optimization_level is {level!r}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most tried)"
             )
-        if limit is not None and (type(limit) is not int or limit < 1 << 20):
-            raise ConfigError(f"workspace_bytes is {limit!r}; expected at least {1 << 20} (1 MiB), or None: no limit")
+        if limit is not None and (type(limit) is not int or not WORKSPACE_MINIMUM <= limit <= WORKSPACE_MAXIMUM):
+            raise ConfigError(
+                f"workspace_bytes is {brief(limit)}; expected {WORKSPACE_MINIMUM} (1 MiB) to {WORKSPACE_MAXIMUM} "
+                "(1 PiB), or None: no limit"
+            )
 
     def shapes(self, tensor: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Smallest, typical and largest shape of a tensor. Raises ConfigError for an open dim without a range."""
