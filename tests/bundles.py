@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,7 +20,10 @@ CONTENTS = {
     "denoiser.weights": b"weights of the denoiser" * 100,
     "det_10g.onnx": b"the detector",
 }
-PLANS = {"vae_encoder.1.plan": b"a plan", "denoiser.1.plan": b"another plan"}
+_FACTS = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
+_COMPILED = Compilation(gpu="NVIDIA H100", capability="9.0", **_FACTS)
+ENCODER_PLAN, DENOISER_PLAN = map(_COMPILED.plan_name, ("vae_encoder", "denoiser"))
+PLANS = {ENCODER_PLAN: b"a plan", DENOISER_PLAN: b"another plan"}
 SHAPE = VideoShape(64, 128, 8)
 
 
@@ -66,10 +70,9 @@ def entries(contents: dict[str, bytes]) -> dict[str, FileEntry]:
 def make_compiled(**changes: Any) -> Manifest:
     """As `make_manifest`, with plans of two engines for some GPU, and none for another."""
     plans = {name.partition(".")[0]: name for name in PLANS}
-    facts = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
     compiled = (
-        Compilation(gpu="NVIDIA A100", capability="8.0", **facts),
-        Compilation(gpu="NVIDIA H100", capability="9.0", plans=plans, **facts),
+        Compilation(gpu="NVIDIA A100", capability="8.0", **_FACTS),
+        dataclasses.replace(_COMPILED, plans=plans),
     )
     values = {"target": "tensorrt", "files": entries(CONTENTS | PLANS), "compiled": compiled}
     return make_manifest(**(values | changes))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bundles import PLANS, edit, make_compiled, make_folder
+from tests.bundles import DENOISER_PLAN, ENCODER_PLAN, PLANS, edit, make_compiled, make_folder
 from tests.compiled import HERE, PORTABLE, compilation
 from vexpress_rt.bundle import Bundle, Compilation, Manifest
 from vexpress_rt.compilation import COMPILATIONS_LIMIT, Machine
@@ -71,7 +71,7 @@ def test_for_people_it_is_gpu_and_version() -> None:
 
 
 def test_it_reads_back_as_it_was_written_with_the_hash_of_its_options() -> None:
-    made = compilation(plans={"denoiser": "denoiser.plan"})
+    made = compilation(plans={"denoiser": compilation().plan_name("denoiser")})
     data = json.loads(json.dumps(made.to_json()))
     assert data["options_sha256"] == made.options_sha256
     assert Compilation.from_json(data) == made
@@ -107,18 +107,43 @@ def many(data: dict[str, Any]) -> None:
         again(data, gpu=f"GPU {number}", plans={})
 
 
+def plan(data: dict[str, Any], engine: str) -> str:
+    """What the compilation's plan of an engine is called."""
+    return Compilation.from_json(data).plan_name(engine)
+
+
+def rename_graph(data: dict[str, Any], name: str) -> None:
+    entry = data["engines"]["denoiser"]
+    data["files"][name] = data["files"].pop(entry["file"])
+    entry["file"] = name
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d, c: c["plans"].update(denoiser="../../etc/passwd"), r"compiled.1. has the plans .'../../etc/passwd'"),
-        (lambda d, c: c["plans"].update(denoiser="nowhere.plan"), r"has the plans .'nowhere.plan'., which the list of"),
-        (lambda d, c: c["plans"].update(denoiser="denoiser.onnx"), "the names of plans and graphs are not distinct"),
-        (lambda d, c: c["plans"].update(denoiser=["x"]), "compiled.1. has plans that are not distinct texts"),
-        (lambda d, c: c["plans"].update(denoiser="vae_encoder.1.plan"), "compiled.1. has plans that are not distinct"),
-        (lambda d, c: c["plans"].update(teleporter="denoiser.1.plan", denoiser="x"), "plans of .'teleporter'., which"),
+        (
+            lambda d, c: c["plans"].update(denoiser="../../etc/passwd"),
+            "compiled.1. has the plan '../../etc/passwd'; e",
+        ),
+        (
+            lambda d, c: c["plans"].update(denoiser="denoiser.onnx"),
+            "the plan 'denoiser.onnx'; expected 'denoiser",
+        ),
+        (lambda d, c: c["plans"].update(denoiser=["x"]), r"compiled.1. has the plan \['x'\]; expected 'denoiser"),
+        (
+            lambda d, c: c["plans"].update(denoiser=ENCODER_PLAN),
+            "compiled.1. has the plan 'vae_encoder.*; expected 'd",
+        ),
+        (lambda d, c: c["plans"].update(denoiser=compilation().plan_name("denoiser")), "has the plan 'denoiser.*; exp"),
+        (lambda d, c: d["files"].pop(DENOISER_PLAN), r"has the plans .'denoiser\..*'., which the list of files lacks"),
+        (lambda d, c: rename_graph(d, compilation().plan_name("denoiser")), "the graphs .'denoiser.*; expected names"),
+        (lambda d, c: c.update(plans={"teleporter": plan(c, "teleporter")}), "plans of .'teleporter'., which"),
         (lambda d, c: again(d), "compilations whose keys are not distinct"),
-        (lambda d, c: again(d, gpu="NVIDIA L4"), "the names of plans and graphs are not distinct"),
-        (lambda d, c: c.update(library="tensorrt-rtx"), "compiled.1. is by tensorrt-rtx, and the target is tensorrt"),
+        (lambda d, c: again(d, gpu="NVIDIA L4"), "compiled.2. has the plan 'vae_encoder.*; expected 'vae_encoder"),
+        (
+            lambda d, c: c.update(library="tensorrt-rtx", plans={}),
+            "compiled.1. is by tensorrt-rtx, and the target is tensorrt",
+        ),
         (lambda d, c: c.update(library="onnxruntime"), "library = 'onnxruntime'; expected tensorrt or tensorrt-rtx"),
         (lambda d, c: d.update(target="onnxruntime"), "compiled.0. is by tensorrt, and the target is onnxruntime"),
         (
@@ -162,12 +187,12 @@ def test_opening_does_not_look_at_plans(tmp_path: Path) -> None:
 
 def test_a_plan_is_verified_when_it_is_asked_for(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "bundle", make_compiled())
-    assert Bundle.open(folder).plan_path("denoiser") == folder / "denoiser.1.plan"
-    (folder / "denoiser.1.plan").write_bytes(b"another plaN")
+    assert Bundle.open(folder).plan_path("denoiser") == folder / DENOISER_PLAN
+    (folder / DENOISER_PLAN).write_bytes(b"another plaN")
     bundle = Bundle.open(folder)
-    assert bundle.is_sound("denoiser.1.plan", thorough=False)
-    assert not bundle.is_sound("denoiser.1.plan", thorough=True)
-    with pytest.raises(BundleDamagedError, match=r"denoiser\.1\.plan has the sha256"):
+    assert bundle.is_sound(DENOISER_PLAN, thorough=False)
+    assert not bundle.is_sound(DENOISER_PLAN, thorough=True)
+    with pytest.raises(BundleDamagedError, match=f"{DENOISER_PLAN} has the sha256"):
         bundle.plan_path("denoiser")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import make_compiled, make_folder
+from tests.bundles import DENOISER_PLAN, make_compiled, make_folder
 from tests.factories import model_config
 from vexpress_rt.__main__ import main
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
@@ -89,16 +89,16 @@ def test_inspect_tells_for_whom_plans_were_compiled_and_which_graphs_are_not_the
         "compiled:  for NVIDIA H100 (9.0), TensorRT 11.4.0: 2 plans, 0.0 MB",
         "options {}",
     ]
-    words = "denoiser: denoiser.onnx (not kept), denoiser.weights (not kept), denoiser.1.plan (0.0 MB), differs from"
+    words = f"denoiser: denoiser.onnx (not kept), denoiser.weights (not kept), {DENOISER_PLAN} (0.0 MB), differs from"
     assert any(line.startswith(words) for line in lines)
 
 
 def test_inspect_verifies_the_plans_of_all_machines(compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(compiled), "--verify"]) == 0
     assert capsys.readouterr().out.endswith("verified: all 3 files have their sha256\n")
-    (compiled / "denoiser.1.plan").write_bytes(b"another plaN")
+    (compiled / DENOISER_PLAN).write_bytes(b"another plaN")
     assert main(["inspect", str(compiled), "--verify"]) == 1
-    assert "denoiser.1.plan has the sha256" in capsys.readouterr().err
+    assert f"{DENOISER_PLAN} has the sha256" in capsys.readouterr().err
 
 
 def test_inspect_puts_reference_tensors_on_one_line(inspected: str) -> None:

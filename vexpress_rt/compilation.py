@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from reprlib import repr as brief
 from typing import Any
 
-from vexpress_rt.untrusted import distinct, malformed, record
+from vexpress_rt.untrusted import malformed, record
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}  # the libraries, by target
 PORTABLE = "portable"
+PLAN = ".plan"  # what the names of plans end with, and of nothing else in a bundle
 _AMPERE = (8, 0)  # the compute capability from which on TensorRT's portable plans run
 COMPILATIONS_LIMIT = 16  # of a bundle; each may take as much disk as the weights
 _TEXT_LIMIT = 4096  # characters
@@ -59,7 +60,7 @@ class Compilation:
 
     def plan_name(self, engine: str) -> str:
         """The file for an engine's plan. Those of several compilations can lie side by side."""
-        return f"{engine}.{self.key}.plan"
+        return f"{engine}.{self.key}{PLAN}"
 
     def fits(self, machine: Machine) -> bool:
         """Whether its plans run there. That of another GPU of the same capability is not tried: NVIDIA warns of it."""
@@ -90,10 +91,12 @@ class Compilation:
                 malformed(f"{where} has a {name} of {len(text)} characters; expected at most {_TEXT_LIMIT}")
         if values["library"] not in TITLES:
             malformed(f"{where} has library = {brief(values['library'])}; expected {' or '.join(TITLES)}")
-        distinct(list(values["plans"].values()), f"{where} has plans that")
         result = cls(**values)
         if result.options_sha256 != digest:
             malformed(f"{where} has options of the sha256 {result.options_sha256}; expected {brief(digest)}")
+        for engine, plan in result.plans.items():  # under another name it could lie where one of another machine has to
+            if plan != result.plan_name(engine):
+                malformed(f"{where} has the plan {brief(plan)}; expected {brief(result.plan_name(engine))}")
         return result
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
-from vexpress_rt.compilation import COMPILATIONS_LIMIT, Compilation
+from vexpress_rt.compilation import COMPILATIONS_LIMIT, PLAN, Compilation
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.specs import (
     FACE_DETECTOR,
@@ -278,8 +278,8 @@ def _check_plans(manifest: Manifest) -> None:
         if missing := sorted(set(compilation.plans.values()) - manifest.files.keys()):
             malformed(f"{where} has the plans {brief(missing)}, which the list of files lacks")
     distinct([compilation.key for compilation in manifest.compiled], "it has compilations whose keys")
-    plans = [plan for compilation in manifest.compiled for plan in compilation.plans.values()]
-    distinct([*plans, *manifest.graphs], "the names of plans and graphs")
+    if plans := sorted(name for name in manifest.graphs if name.endswith(PLAN)):
+        malformed(f"it has the graphs {brief(plans)}; expected names that no plan can have")
     compiled = {FACE_DETECTOR, *(name for compilation in manifest.compiled for name in compilation.plans)}
     if not manifest.onnx and (lacking := sorted(manifest.engines.keys() - compiled)):
         malformed(f"{brief(lacking)} have neither a graph in the bundle nor a plan")
