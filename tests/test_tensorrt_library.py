@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -60,6 +61,22 @@ def test_a_missing_library_is_an_error_that_names_the_extra(
     with pytest.raises(BackendMissingError, match=rf"pip install 'vexpress-rt\[{target}\]'"):
         load(target)
     assert not available(target)
+
+
+def test_an_interrupt_while_it_is_imported_is_not_taken_for_a_missing_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(
+        "try:\n"
+        f"    __import__('signal').raise_signal({int(signal.SIGINT)})\n"
+        "except KeyboardInterrupt:\n"
+        "    raise ImportError('initialization failed')\n"
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    del sys.modules["tensorrt"]
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        load("tensorrt")
 
 
 @pytest.mark.parametrize("version", ["10.13.3.9", "9.3", "dev"])

@@ -23,6 +23,7 @@ from typing import Any
 
 from vexpress_rt.backends.tensorrt_messages import Messages, make_logger
 from vexpress_rt.compilation import TITLES
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 _log = logging.getLogger(__name__)
@@ -177,7 +178,8 @@ def load(target: str) -> Library:
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        module = _import(target)
+        with signals_deferred():  # its C++ would make an ImportError of a Ctrl-C
+            module = _import(target)
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)
