@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import pytest
 from tests.compiled import ELSEWHERE, FakeBuilder, add_plans, compilation, installed_builder
 from tests.fakes import write_bundle
 from tests.test_staging import content
-from vexpress_rt import rebuild
+from vexpress_rt import compiling, rebuild, workshop
+from vexpress_rt.backends.tensorrt_builder import BuildInfo
 from vexpress_rt.bundle import Bundle, read_manifest
 from vexpress_rt.compilation import COMPILATIONS_LIMIT
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError
+from vexpress_rt.errors import BackendError, BundleDamagedError, BundleNotFoundError, ConfigError, OutputError
 from vexpress_rt.plans import find_plans
 from vexpress_rt.providers import choose
-from vexpress_rt.specs import VideoShape
+from vexpress_rt.specs import ENGINE_NAMES, EngineSpec, VideoShape
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,7 @@ def test_ctrl_c_while_files_are_moved_waits_until_they_are(folder: Path, monkeyp
         if folders:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(rebuild.os, "replace", interrupted)
+    monkeypatch.setattr(workshop.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         find_plans(Bundle.open(folder))
     monkeypatch.undo()
@@ -171,6 +173,20 @@ def test_a_bundle_that_was_replaced_before_is_not_taken_for_the_old_one(folder: 
     assert (builder.built, content(folder)) == ([], new)
 
 
+def test_a_bundle_that_is_removed_meanwhile_is_not_said_to_be_replaced(folder: Path, builder: FakeBuilder) -> None:
+    builder.work = lambda name: shutil.rmtree(folder, ignore_errors=True)
+    with pytest.raises(BundleNotFoundError, match=r"bundle was removed while plans were compiled for it: build"):
+        find_plans(Bundle.open(folder))
+
+
+def test_a_workshop_that_is_removed_meanwhile_is_named(folder: Path, builder: FakeBuilder) -> None:
+    builder.work = lambda name: [shutil.rmtree(path) for path in folder.glob(f"{workshop.MARK}*")]
+    before = content(folder)
+    with pytest.raises(OutputError, match=r"\.compiling-[0-9a-f]{8} was removed while plans were compiled there: try"):
+        find_plans(Bundle.open(folder))
+    assert content(folder) == before
+
+
 # What is kept
 
 
@@ -192,6 +208,39 @@ def test_files_of_others_stay(folder: Path) -> None:
     (folder / "my.plan").write_text("mine")
     find_plans(Bundle.open(folder))
     assert (folder / "notes.txt").read_text() == (folder / "my.plan").read_text() == "mine"
+
+
+def test_folders_that_are_called_like_plans_of_others_stay(folder: Path) -> None:
+    (folder / "denoiser.00000000.plan").mkdir()
+    assert find_plans(Bundle.open(folder)).path("denoiser").is_file()
+    assert (folder / "denoiser.00000000.plan").is_dir()
+
+
+def test_a_folder_in_the_place_of_a_plan_is_named_before_anything_is_compiled(
+    folder: Path, builder: FakeBuilder
+) -> None:
+    name = compilation().plan_name("denoiser")
+    (folder / name).mkdir()
+    with pytest.raises(OutputError, match=rf"{name} is a folder, and a plan has to lie there: remove it"):
+        find_plans(Bundle.open(folder))
+    assert builder.built == []
+
+
+def test_graphs_are_compiled_where_nothing_lies_that_the_manifest_does_not_list(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "unlisted").write_text("anything")
+    beside: dict[str, set[str]] = {}
+    build = compiling.build_engine
+
+    def look(onnx: Path, spec: EngineSpec, *others: Any) -> BuildInfo:
+        beside[spec.name] = {path.name for path in onnx.parent.iterdir()}
+        return build(onnx, spec, *others)
+
+    monkeypatch.setattr(compiling, "build_engine", look)
+    find_plans(Bundle.open(folder))
+    engines = read_manifest(folder).engines
+    assert beside == {name: set(engines[name].files) for name in ENGINE_NAMES}
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(folder: Path, tmp_path: Path) -> None:

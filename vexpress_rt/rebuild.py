@@ -7,28 +7,25 @@ What a process leaves there that was killed, the next one removes.
 from __future__ import annotations
 
 import logging
-import os
 import re
-import secrets
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from vexpress_rt.backends.deferral import cleaned_up_first, signals_deferred
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, FileEntry, Manifest, file_entry, read_manifest, write_manifest
-from vexpress_rt.compilation import Compilation, with_newest
+from vexpress_rt.compilation import PLAN, Compilation, with_newest
 from vexpress_rt.compiling import Compiler, machine
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.deferral import cleaned_up_first
+from vexpress_rt.errors import BackendError, ConfigError, OutputError
 from vexpress_rt.locking import locked
 from vexpress_rt.manifest import BUILD_COMMAND
 from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.workshop import replaced, workshop
 
 LOCK = f"{WORKING}.lock"
-MARK = f"{WORKING}-"
 Progress = Callable[[str, int, int], object]
 
 _log = logging.getLogger("vexpress_rt")
@@ -94,7 +91,7 @@ def _compiled_alone(
                 _compile(current, compiler, why, progress)
                 current = _reopened(bundle)
                 if not settled(current):
-                    raise _replaced(bundle.folder)
+                    raise replaced(bundle.folder)
             return current
     except OutputError as error:
         command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
@@ -155,18 +152,18 @@ def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -
     sound = {name: plan for name, plan in old.plans.items() if bundle.is_sound(plan, thorough=True)}
     lacking = [name for name in needed(bundle.manifest) if name not in sound]
     _log.warning("%s: compiling %s engines, once; this takes minutes", why, len(lacking))
-    with _workshop(bundle.folder) as shop:
-        _remove_leftovers(bundle)
+    with workshop(bundle.folder) as shop:
+        _clear(bundle, [compiler.compilation.plan_name(name) for name in lacking])
         bar = _Bar(bundle, lacking, progress)
         made: dict[str, str] = {}
         for name in lacking:
-            graph = bundle.engine_path(name)
+            graph = _apart(bundle, name, shop.path)
             with bar.engine(name) as tell:
                 made[name], info = compiler.compile(graph, bundle.specs[name], shop.path, tell)
             _log.info("plan of %s: %.1f MB in %.1f s", name, info.bytes / 1e6, info.seconds)
         files = {plan: file_entry(shop.path / plan) for plan in made.values()}
         if read_manifest(bundle.folder) != bundle.manifest:
-            raise _replaced(bundle.folder)
+            raise replaced(bundle.folder)
         manifest = _with_plans(bundle.manifest, replace(compiler.compilation, plans=sound | made), files)
         write_manifest(shop.path, manifest)
         shop.hand_over([*files, MANIFEST], sorted(bundle.manifest.files.keys() - manifest.files.keys()))
@@ -184,83 +181,41 @@ def _plans(compiled: tuple[Compilation, ...]) -> set[str]:
     return {plan for one in compiled for plan in one.plans.values()}
 
 
-def _remove_leftovers(bundle: Bundle) -> None:
-    """What a process left behind that was killed in the middle. Only the holder of the lock may."""
+def _clear(bundle: Bundle, plans: list[str]) -> None:
+    """Remove what a process left behind that was killed in the middle, as only the holder of the lock may.
+
+    Raises OutputError, rather now than when all is compiled, for a folder where one of `plans` has to lie.
+    """
     manifest = bundle.manifest
-    for path in bundle.folder.glob("*.plan"):
+    for path in bundle.folder.glob(f"*{PLAN}"):
         engine, _, key = path.stem.partition(".")
-        if engine in manifest.engines and re.fullmatch(r"[0-9a-f]{8}", key) and path.name not in manifest.files:
+        if path.is_dir() and not path.is_symlink():
+            if path.name in plans:
+                raise OutputError(f"{path} is a folder, and a plan has to lie there: remove it")
+        elif engine in manifest.engines and re.fullmatch(r"[0-9a-f]{8}", key) and path.name not in manifest.files:
             path.unlink(missing_ok=True)
+
+
+def _apart(bundle: Bundle, name: str, shop: Path) -> Path:
+    """The graph of an engine, verified, in a folder of nothing but its files.
+
+    A graph can name any file beside it as its weights, and TensorRT then reads that: one that the manifest does not
+    list, or a link out of the bundle. It leaves the graph's folder for none.
+    """
+    bundle.engine_path(name)
+    folder, entry = shop / name, bundle.manifest.engines[name]
+    folder.mkdir()
+    for file in entry.files:
+        (folder / file).symlink_to((bundle.folder / file).resolve())
+    return folder / entry.file
 
 
 def _reopened(bundle: Bundle) -> Bundle:
     """The bundle as it is by now. Raises BundleDamagedError if it is another."""
     current = Bundle.open(bundle.folder)
     if current.identity != bundle.identity:
-        raise _replaced(bundle.folder)
+        raise replaced(bundle.folder)
     return current
-
-
-def _replaced(folder: Path) -> BundleDamagedError:
-    return BundleDamagedError(
-        f"{folder} was replaced by another build while plans were compiled for it, which are thrown away: open it again"
-    )
-
-
-class _Shop:
-    """A folder to work in, inside the bundle's. Both are held open: what is handed over goes where it belongs, even if
-    another folder has taken the bundle's name since.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._inside = os.open(path, os.O_RDONLY)
-        self._outside = os.open(path.parent, os.O_RDONLY)
-
-    def is_gone(self) -> bool:
-        """Whether another folder has taken the bundle's name."""
-        try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._inside))
-        except OSError:
-            return True
-
-    def hand_over(self, names: list[str], obsolete: list[str]) -> None:
-        """Move files out, in order, and remove others there."""
-        with signals_deferred():
-            for name in names:
-                os.replace(name, name, src_dir_fd=self._inside, dst_dir_fd=self._outside)
-            for name in obsolete:
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=self._outside)
-
-    def close(self) -> None:
-        os.close(self._inside)
-        os.close(self._outside)
-
-
-@contextmanager
-def _workshop(folder: Path) -> Iterator[_Shop]:
-    """A new _Shop in the folder of a bundle, without those that killed processes left there; gone at the end."""
-    for path in folder.glob(f"{MARK}*"):
-        shutil.rmtree(path, ignore_errors=True)
-    path = folder / f"{MARK}{secrets.token_hex(4)}"
-    try:
-        path.mkdir()
-        shop = _Shop(path)
-        try:
-            yield shop
-        except (VExpressError, OSError) as error:
-            if shop.is_gone():
-                raise _replaced(folder) from error
-            raise
-        finally:
-            shop.close()
-    except VExpressError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}: check folder, permissions and free space") from error
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Bar:

@@ -131,7 +131,7 @@ class _Build:
         if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights lie in other files
             complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BackendError(
-                f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx}: "
+                f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
                 f"{'; '.join(complaints) or 'it gives no reason'}: export the graph again, update "
                 f"{self._library.title}, or build with `--target onnxruntime`"
             )
@@ -143,7 +143,7 @@ class _Build:
         found = EngineSpec(self._spec.name, *(tuple(map(self._tensor, tensors)) for tensors in (inputs, outputs)))
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
-                f"{self._onnx} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
+                f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
                 f"export it again with `python -m export.build --engine {self._spec.name}`"
             )
 
