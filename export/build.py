@@ -12,19 +12,20 @@ import argparse
 import math
 import os.path
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.assembly import Assembly, Report
-from export.checkpoint import Checkpoint
 from export.command import run, tell
 from export.errors import ExportError
 from export.options import BuildOptions
-from export.parity import HEADER
 from export.staging import staged
 from export.targets import best_target
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
+
+if TYPE_CHECKING:
+    from export.assembly import Assembly, Report
 
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
@@ -36,6 +37,10 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     timings inside it; ExportError for an engine that differs from its torch module; OutputError if the disk refuses
     something. In all cases `output` is as it was.
     """
+    from export.assembly import Assembly  # torch, which takes seconds: a Ctrl-C meanwhile is to end in a line, too
+    from export.checkpoint import Checkpoint
+    from export.parity import HEADER
+
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     with staged(output) as (folder, commit):

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from vexpress_rt.bundle import Bundle, read_manifest
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, VideoShape
 
+ROOT = Path(__file__).parent.parent
 ALL = {*ENGINE_NAMES, FACE_DETECTOR}
 DENOISERS = {"denoiser", "denoiser_cond"}
 
@@ -223,6 +226,16 @@ def test_the_command_refuses_with_the_reason_and_leaves_nothing(
     assert captured.err.count("\n") == 1
     assert re.search(reason, captured.err)
     assert content(tmp_path) == before
+
+
+def test_an_interrupt_while_torch_is_imported_ends_in_a_line(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    given = ["--weights", str(weights), "--output", str(tmp_path / "out"), "--target", "onnxruntime"]
+    command = [sys.executable, "-m", "export.build", *given]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_folder_is_named_after_the_options_unless_it_is_given() -> None:
