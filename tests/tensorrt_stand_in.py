@@ -43,8 +43,6 @@ def install(*, with_gpu: bool = True) -> None:
             self.__dict__.update(config=config, cache=None)
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("num_compute_capabilities", "set_compute_capability"):
-                raise AttributeError(name)
             return getattr(self.config, name)
 
         def __setattr__(self, name: str, value: Any) -> None:

@@ -169,10 +169,16 @@ def test_a_manifest_with_other_plans_than_it_may_have_is_refused_by_what_is_wron
         Bundle.open(folder)
 
 
-def test_half_a_surrogate_pair_in_a_text_does_no_harm() -> None:
-    data = make_compiled(compiled=()).to_json()
-    data["compiled"] = [compilation(gpu="\ud800").to_json()]
-    assert Manifest.from_json(data).compiled[0].gpu == "\ud800"
+@pytest.mark.parametrize("text", ["\ud800", "\x1b[31m", "two\nlines"])
+@pytest.mark.parametrize("name", ["version", "gpu", "capability", "options"])
+def test_texts_that_do_harm_on_a_terminal_are_refused_and_shown_escaped(name: str, text: str) -> None:
+    data = make_compiled().to_json()
+    data["compiled"][-1][name] = text
+    with pytest.raises(
+        BundleDamagedError, match=rf"compiled.1. has {name} = '.*'; expected text that can be p"
+    ) as told:
+        Manifest.from_json(data)
+    assert str(told.value).isprintable()
 
 
 # In a bundle

@@ -133,7 +133,7 @@ def test_on_a_gpu_that_has_no_portable_plans_they_are_for_it_alone(
 
 def test_recorded_options_that_are_none_are_refused(folder: Path, builder: FakeBuilder) -> None:
     add_plans(folder, version="10.14.1", options='{"optimization_level": "all"}')
-    with pytest.raises(ConfigError, match=r"are no options of TensorRT's builder: expected the options compute_cap"):
+    with pytest.raises(ConfigError, match=r"are no options of TensorRT's builder: expected the options hardware_c"):
         find_plans(Bundle.open(folder))
 
 

@@ -15,7 +15,7 @@ PORTABLE = "portable"
 PLAN = ".plan"  # what the names of plans end with, and of nothing else in a bundle
 _AMPERE = (8, 0)  # the compute capability from which on TensorRT's portable plans run
 COMPILATIONS_LIMIT = 16  # of a bundle; each may take as much disk as the weights
-_TEXT_LIMIT = 4096  # characters
+TEXT_LIMIT = 4096  # characters
 _KINDS: dict[str, type] = {
     "library": str, "version": str, "gpu": str, "capability": str, "options": str, "options_sha256": str, "plans": dict,
 }  # fmt: skip
@@ -87,8 +87,10 @@ class Compilation:
         values = record(data, where, _KINDS)
         digest = values.pop("options_sha256")
         for name, text in values.items():
-            if name != "plans" and len(text) > _TEXT_LIMIT:
-                malformed(f"{where} has a {name} of {len(text)} characters; expected at most {_TEXT_LIMIT}")
+            if name != "plans" and len(text) > TEXT_LIMIT:
+                malformed(f"{where} has a {name} of {len(text)} characters; expected at most {TEXT_LIMIT}")
+            if name != "plans" and not text.isprintable():  # it is shown on terminals
+                malformed(f"{where} has {name} = {brief(text)}; expected text that can be printed")
         if values["library"] not in TITLES:
             malformed(f"{where} has library = {brief(values['library'])}; expected {' or '.join(TITLES)}")
         result = cls(**values)
@@ -107,4 +109,4 @@ def with_newest(compiled: Iterable[Compilation], newest: Compilation) -> tuple[C
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # JSON can spell half a surrogate pair
+    return hashlib.sha256(text.encode()).hexdigest()

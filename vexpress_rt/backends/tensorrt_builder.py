@@ -118,9 +118,7 @@ class _Build:
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         (config.set_flag if options.tf32 else config.clear_flag)(module.BuilderFlag.TF32)  # on by default
-        library.set_hardware(
-            config, hardware_compatible=options.hardware_compatible, capabilities=options.compute_capabilities
-        )
+        library.set_hardware(config, hardware_compatible=options.hardware_compatible)
         library.allow_capture(config)
         self._load_timings(config)
         return config

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,33 +99,13 @@ class Library:
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
-    def set_hardware(self, config: Any, *, hardware_compatible: bool, capabilities: Sequence[str]) -> None:
+    def set_hardware(self, config: Any, *, hardware_compatible: bool) -> None:
         """Say in a builder's configuration for which GPUs to build.
 
         hardware_compatible: all from Ampere on. TensorRT for RTX does so by itself, and does not know the option.
-        capabilities: compute capabilities such as "8.9", for TensorRT for RTX alone; none leaves the choice to it.
-        Raises ConfigError for a compute capability that the library cannot build for.
         """
-        if self.target == "tensorrt":
-            if capabilities:
-                raise ConfigError(
-                    f"compute capabilities ({', '.join(capabilities)}) are for the target tensorrt-rtx; {self.title} "
-                    "builds for the GPU of the machine it runs on, or for all from Ampere on with hardware_compatible"
-                )
-            if hardware_compatible:
-                config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
-            return
-        members = self.module.ComputeCapability.__members__
-        known = {f"{name[2:-1]}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}
-        if unknown := [text for text in capabilities if text not in known]:
-            raise ConfigError(
-                f"{self.name} cannot build for compute capability {', '.join(unknown)}; expected some of "
-                f"{', '.join(known)}"
-            )
-        if capabilities:
-            config.num_compute_capabilities = len(capabilities)
-            for index, text in enumerate(capabilities):
-                config.set_compute_capability(known[text], index)
+        if self.target == "tensorrt" and hardware_compatible:
+            config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
         """Have the engine take all its memory from its user, without which TensorRT for RTX runs in no CUDA graph."""
