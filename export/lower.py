@@ -36,8 +36,8 @@ def _pair(value: int | Sequence[int], count: int) -> list[int]:
 
 
 ATTENTION_OPSET = 23  # the first that has attention as one operator, which TensorRT fuses
-# Size of a head up to which there are fused kernels, which add up in float32. TensorRT takes larger ones apart, and then
-# the operator's softmax would be in float16: it refuses the attribute that says otherwise.
+# Size of a head up to which there are fused kernels, which add up in float32. TensorRT takes larger ones apart; then
+# the operator's softmax would be in float16, for it refuses the attribute that says otherwise.
 LARGEST_HEAD = 256
 
 

@@ -105,9 +105,7 @@ def test_a_normalisation_stays_finite_where_squares_in_half_precision_do_not(
 
 
 @pytest.mark.parametrize("head", [64, LARGEST_HEAD + 64])
-def test_attention_stays_finite_where_products_in_half_precision_do_not(
-    head: int, target: str, tmp_path: Path
-) -> None:
+def test_attention_stays_finite_where_products_in_half_precision_do_not(head: int, target: str, tmp_path: Path) -> None:
     q, k, v = ((normal(1, 2, 32, head, seed=i) * 120).astype(np.float16) for i in range(3))
     products = [("Transpose", ["in1"], "t"), ("MatMul", ["in0", "t"], "scores")]
     graph = naive(tmp_path / "naive.onnx", products, {}, q.shape, k.shape)
