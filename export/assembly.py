@@ -6,22 +6,21 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from export import fingerprint
 from export.checkpoint import Checkpoint
-from export.compiling import Compiler
+from export.compiling import Plans
 from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
 from export.errors import ExportError
 from export.graph import WeightsFile, read_interface
+from export.options import BuildOptions
 from export.parity import Parity, check
 from export.to_onnx import to_onnx
 from export.widen import widen, widened
 from vexpress_rt import __version__
-from vexpress_rt.backends.tensorrt_options import EngineOptions
-from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, sha256_file
-from vexpress_rt.config import check_choice
+from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, file_entry, sha256_file
 from vexpress_rt.errors import BundleError
 from vexpress_rt.specs import (
     ENGINE_NAMES,
@@ -30,7 +29,6 @@ from vexpress_rt.specs import (
     TARGETS,
     EngineSpec,
     VideoShape,
-    check_precision,
     engine_specs,
 )
 
@@ -42,34 +40,6 @@ CHECK_BUDGET = 1e12
 DETECTOR_INTERFACE = (1, 9)  # inputs and outputs of SCRFD: scores, boxes and keypoints at three strides
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build. Raises ConfigError for a name that is unknown.
-
-    shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
-    compiling: of TensorRT, for its targets.
-    """
-
-    shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
-    precision: str = "fp32"
-    target: str = "onnxruntime"
-    allow_odd_sizes: bool = False
-    engines: tuple[str, ...] = ()
-    compiling: EngineOptions = field(default_factory=EngineOptions)
-
-    def __post_init__(self) -> None:
-        check_choice("precision", self.precision, tuple(PRECISIONS))
-        check_choice("target", self.target, TARGETS)
-        check_precision(self.precision, self.target)
-        for name in self.engines:
-            check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
-
-    def default_output(self) -> Path:
-        """engines/ and a name made of size, precision and target."""
-        s = self.shape
-        return Path("engines") / f"{s.width}x{s.height}x{s.frames}-{self.precision}-{self.target}"
 
 
 @dataclass
@@ -91,8 +61,7 @@ class Assembly:
         self.model = self.checkpoint.architecture.model_config()
         self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
         self.precision = PRECISIONS[self.options.precision]
-        target = self.options.target
-        self.compiler = None if target == TARGETS[0] else Compiler(target, self.options.compiling, self.model)
+        self.plans = Plans(self.options.target, self.options.compiling, self.model, self.folder, self.previous)
 
     def engine(self, spec: EngineSpec, precision: str, computed_in: str | None = None) -> Engine:
         """The torch module of `spec`, with the checkpoint's weights in `precision`; None: and computed in it."""
@@ -114,6 +83,7 @@ class Assembly:
         self.entries[name] = EngineEntry(
             file=path.name,
             data=() if weights is None else (weights.path.name,),
+            weights_sha256=self.weights_sha256(name),
             fingerprint=self.fingerprint(name),
             inputs=spec.inputs,
             outputs=spec.outputs,
@@ -122,9 +92,8 @@ class Assembly:
         self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
         self.rows.append(self._check(name, self._check_shape(spec, parameters), path, weights))
         self.parity[name] = self.rows[-1].error
-        if self.compiler is not None:
-            plan = self.compiler.compile(path, spec, lambda line: self.report(f"{label} {line}"))
-            self.entries[name] = replace(self.entries[name], plan=plan.name)
+        if self.options.target != TARGETS[0]:
+            self.report(f"{label} {self.plans.compile(name, path, spec)}")
 
     def _shared_weights(self, name: str) -> WeightsFile | None:
         file = SHARED_WEIGHTS.get(name)
@@ -174,46 +143,53 @@ class Assembly:
         if name == FACE_DETECTOR:
             detector = self.checkpoint.detector()
             return "" if detector is None else sha256_file(detector)
-        digests = [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
-        compiled = None if self.compiler is None else self.compiler.identity()
-        options = (self.options.shape, self.options.precision, self.options.target, compiled)
-        return fingerprint.combine(self.specs[name], *digests, options, fingerprint.of_code())
+        options = (self.options.shape, self.options.precision, self.options.target)
+        return fingerprint.combine(self.specs[name], *self._digests(name), options, fingerprint.of_code())
+
+    def weights_sha256(self, name: str) -> str:
+        """Of the files that engine `name` is made of."""
+        detector = self.checkpoint.detector() if name == FACE_DETECTOR else None
+        return fingerprint.combine(*self._digests(name)) if detector is None else sha256_file(detector)
+
+    def _digests(self, name: str) -> list[str]:
+        return [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
 
     def is_unchanged(self, name: str) -> bool:
-        """Whether the previous bundle has this engine, undamaged and of the same fingerprint."""
+        """Whether the previous bundle has the graph of this engine, undamaged and of the same fingerprint.
+
+        Where graphs are not kept, its hash and an undamaged plan are enough.
+        """
         if self.previous is None or not self.previous.has(name):
             return False
         if self.previous.manifest.engines[name].fingerprint != self.fingerprint(name):
             return False
         try:
             self.previous.engine_path(name)  # compares sizes and hashes
-            if self.previous.manifest.engines[name].plan:
-                self.previous.plan_path(name)
         except BundleError:
-            return False
+            return not self.options.onnx and name != FACE_DETECTOR and self.plans.has(name)
         return True
 
     def is_same(self, names: list[str]) -> bool:
-        """Whether the previous bundle holds exactly these engines and was written by this version."""
+        """Whether the previous bundle holds exactly these engines, their plans, and was written by this version."""
         old = None if self.previous is None else self.previous.manifest
-        return old is not None and set(names) == set(old.engines) and old.package == __version__
+        same = old is not None and (set(names), self.options.onnx) == (set(old.engines), old.onnx)
+        return same and old.package == __version__ and all(self.plans.has(name) for name in names)
 
-    def take_over(self, name: str) -> None:
-        """Take an unchanged engine from the previous bundle."""
+    def take_over(self, name: str, label: str) -> None:
+        """Take an unchanged engine from the previous bundle; compile it where that has no plan of it."""
         assert self.previous is not None
-        entry = self.previous.manifest.engines[name]
-        for file in entry.files:
-            source, target = self.previous.folder / file, self.folder / file
-            if target.exists():
-                continue
-            try:
-                target.hardlink_to(source)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(source, target)
+        self.entries[name] = entry = self.previous.manifest.engines[name]
+        for file in (*entry.files, *self.plans.take_over(name)):
             self.files[file] = self.previous.manifest.files[file]
-        self.entries[name] = entry
+            if file not in self.previous.manifest.absent:
+                _link(self.previous.folder / file, self.folder / file)
         if name in self.previous.manifest.parity:
             self.parity[name] = self.previous.manifest.parity[name]
+        if self.plans.has(name):
+            self.report(f"{label} unchanged")
+        else:
+            self.report(f"{label} its graph is unchanged, compiling")
+            self.report(f"{label} {self.plans.compile(name, self.folder / entry.file, self.specs[name])}")
 
     def plan(self) -> tuple[list[str], set[str]]:
         """The engines that the result will have, in order, and those of them that must be made.
@@ -258,15 +234,20 @@ class Assembly:
         path = self.folder / f"{FACE_DETECTOR}.onnx"
         shutil.copyfile(source, path)
         self.entries[FACE_DETECTOR] = EngineEntry(
-            file=path.name, fingerprint=self.fingerprint(FACE_DETECTOR), inputs=inputs, outputs=outputs
+            file=path.name,
+            weights_sha256=self.weights_sha256(FACE_DETECTOR),
+            fingerprint=self.fingerprint(FACE_DETECTOR),
+            inputs=inputs,
+            outputs=outputs,
         )
 
     def manifest(self) -> Manifest:
-        """Of everything that was made or taken over."""
-        for name in sorted({file for entry in self.entries.values() for file in entry.files} - set(self.files)):
-            path = self.folder / name
-            self.files[name] = FileEntry(path.stat().st_size, sha256_file(path))
-        return Manifest(
+        """Of everything that was made or taken over. Graphs that are not to be kept are removed."""
+        compiled = self.plans.compilations()
+        names = {plan for compilation in compiled for plan in compilation.plans.values()}
+        names |= {file for entry in self.entries.values() for file in entry.files}
+        self.files |= {name: file_entry(self.folder / name) for name in sorted(names - set(self.files))}
+        manifest = Manifest(
             package=__version__,
             versions=fingerprint.versions(),
             target=self.options.target,
@@ -277,8 +258,22 @@ class Assembly:
             engines=self.entries,
             files=dict(sorted(self.files.items())),
             parity=self.parity,
-            compiled={} if self.compiler is None else self.compiler.identity(),
+            onnx=self.options.onnx,
+            compiled=compiled,
         )
+        for name in manifest.absent:
+            (self.folder / name).unlink(missing_ok=True)
+        return manifest
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let `target` be the same file, or one of the same content."""
+    if target.exists():
+        return
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def _sizes(spec: EngineSpec) -> str:

@@ -9,32 +9,42 @@ the old bundle, or none. Engines whose weights and options did not change are ta
 from __future__ import annotations
 
 import argparse
+import math
+import os.path
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.assembly import Assembly, BuildOptions, Report
-from export.checkpoint import Checkpoint
 from export.command import run, tell
 from export.errors import ExportError
-from export.parity import HEADER
+from export.options import BuildOptions
 from export.staging import staged
+from export.targets import best_target
 from vexpress_rt.backends.tensorrt_options import EngineOptions
-from vexpress_rt.bundle import MANIFEST, Bundle, Manifest, read_manifest, write_manifest
+from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 
-SUFFIXES = (".onnx", ".weights")  # of the files of a bundle whose manifest cannot be read
+if TYPE_CHECKING:
+    from export.assembly import Assembly, Report
+
+SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
 
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
     """Build the bundle `output` from the checkpoint directory `weights`.
 
-    Raises CheckpointError; ConfigError for sizes that the model does not allow, or an output that holds something else;
-    ExportError for an engine that differs from its torch module; OutputError if the disk refuses something. In all
-    cases `output` is as it was.
+    Raises CheckpointError; ConfigError for sizes that the model does not allow, an output that holds something else, or
+    timings inside it; ExportError for an engine that differs from its torch module; OutputError if the disk refuses
+    something. In all cases `output` is as it was.
     """
+    from export.assembly import Assembly  # torch, which takes seconds: a Ctrl-C meanwhile is to end in a line, too
+    from export.checkpoint import Checkpoint
+    from export.parity import HEADER
+
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     with staged(output) as (folder, commit):
+        _check_timings(options.compiling.timing_cache, output)
         previous = _previous(output, options)
         assembly = Assembly(checkpoint, options, folder, previous, report)
         names, stale = assembly.plan()
@@ -55,8 +65,7 @@ def _fill(assembly: Assembly, names: list[str], stale: set[str]) -> None:
     for index, name in enumerate(names, start=1):
         label = f"[{index}/{len(names)}] {name}:"
         if name not in stale:
-            assembly.report(f"{label} unchanged")
-            assembly.take_over(name)
+            assembly.take_over(name, label)
         elif name == FACE_DETECTOR:
             assembly.report(f"{label} copying")
             assembly.copy_detector()
@@ -79,7 +88,7 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
     except BundleError as error:
         bundle, reason = None, error
     known = {MANIFEST, *(bundle.manifest.files if bundle else ())}
-    files = (path for path in output.iterdir() if path.name not in known)
+    files = (path for path in output.iterdir() if path.name not in known and not path.name.startswith(WORKING))
     if foreign := sorted(path.name for path in files if path.is_dir() or path.suffix not in SUFFIXES):
         raise ConfigError(
             f"{output} holds {', '.join(foreign[:5])}, which is no part of a bundle: choose another --output or move "
@@ -90,13 +99,22 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
     return bundle
 
 
+def _check_timings(timings: Path | None, output: Path) -> None:
+    if timings is not None and Path(os.path.realpath(timings)).is_relative_to(os.path.realpath(output)):
+        raise ConfigError(
+            f"the timings ({timings}) would be inside the bundle {output}, which a build replaces as a whole: choose "
+            "another --timing-cache, or leave it out: they are then kept beside the bundle"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m export.build", description="Build a bundle of engines.")
     parser.add_argument("--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (model_ckpts)")
     parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
-    parser.add_argument("--target", choices=TARGETS, default="onnxruntime", help="what will run the engines")
+    words = "what will run the engines (the best that this machine can build and run)"
+    parser.add_argument("--target", choices=TARGETS, help=words)
     parser.add_argument("--height", type=int, default=512, help="pixels")
     parser.add_argument("--width", type=int, default=512, help="pixels")
     parser.add_argument("--frames", type=int, default=24, help="of a context window")
@@ -107,7 +125,10 @@ def main(arguments: list[str] | None = None) -> int:
     compiling.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (3)")
     words = "for all GPUs from Ampere on, not just the one here; slower"
     compiling.add_argument("--hardware-compatible", action="store_true", help=words)
-    compiling.add_argument("--timing-cache", type=Path, metavar="FILE", help="timings that later builds reuse")
+    words = "timings that later builds reuse (beside the bundle, one for each GPU and version)"
+    compiling.add_argument("--timing-cache", type=Path, metavar="FILE", help=words)
+    words = "keep nothing of the ONNX files but their hashes; the bundle then runs on this GPU and version alone"
+    compiling.add_argument("--no-onnx", dest="onnx", action="store_false", help=words)
     given = parser.parse_args(arguments)
     return run(lambda: _build_as_asked(given))
 
@@ -115,14 +136,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _build_as_asked(given: argparse.Namespace) -> None:
     compiling = EngineOptions(
         optimization_level=given.optimization_level,
-        workspace_bytes=None if given.workspace is None else round(given.workspace * 2**30),
+        workspace_bytes=None if given.workspace is None else _bytes(given.workspace),
         hardware_compatible=given.hardware_compatible,
         timing_cache=given.timing_cache,
     )
-    shape = VideoShape(given.height, given.width, given.frames)
-    engines = tuple(given.engine)
-    options = BuildOptions(shape, given.precision, given.target, given.allow_odd_sizes, engines, compiling)
+    target = given.target
+    if target is None:
+        target, why = best_target(given.precision)
+        tell(f"target {target}: {why}")
+    shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
+    options = BuildOptions(shape, given.precision, target, given.allow_odd_sizes, engines, compiling, given.onnx)
     build(given.weights, given.output or options.default_output(), options, tell)
+
+
+def _bytes(workspace: float) -> int:
+    if not math.isfinite(workspace * 2**30):
+        raise ConfigError(f"--workspace is {workspace}; expected GiB, at least 2**-10, or nothing: no limit")
+    return round(workspace * 2**30)
 
 
 if __name__ == "__main__":

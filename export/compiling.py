@@ -1,60 +1,77 @@
-"""From an exported graph on to the plan that TensorRT runs, for the targets that have one."""
+"""The plans of a build: taken over from the previous bundle, or compiled from its graphs; none for ONNX Runtime."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vexpress_rt import device
-from vexpress_rt.backends import tensorrt_library
-from vexpress_rt.backends.tensorrt_builder import build_engine
 from vexpress_rt.backends.tensorrt_options import EngineOptions, audio_range
-from vexpress_rt.errors import BackendError
-from vexpress_rt.specs import EngineSpec, ModelConfig
+from vexpress_rt.bundle import Bundle, Compilation, with_newest
+from vexpress_rt.compiling import Compiler
+from vexpress_rt.specs import FACE_DETECTOR, TARGETS, EngineSpec, ModelConfig
 
-PORTABLE = "portable"
 
+class Plans:
+    """What a build has of plans so far.
 
-class Compiler:
-    """Compiles graphs for one target and machine.
-
-    target: `tensorrt` or `tensorrt-rtx`.  model: says how short a clip may be.
+    target: one of `specs.TARGETS`.  model: says how short a clip may be.  folder: where plans come to lie; timings of
+    kernels are kept beside it.
     Raises BackendMissingError without the library; BackendError without a GPU where the library builds on none.
     """
 
-    def __init__(self, target: str, options: EngineOptions, model: ModelConfig):
-        self.library = tensorrt_library.load(target)
-        self.options = replace(options, ranges={"N": audio_range(model)})
-        if not self.library.builds_without_gpu and device.count() == 0:
-            raise BackendError(
-                f"{self.library.title} builds on the GPU that will run the engines, and none was found: build on that "
-                "machine, or with --target tensorrt-rtx, which needs none"
-            )
+    def __init__(
+        self, target: str, options: EngineOptions, model: ModelConfig, folder: Path, previous: Bundle | None
+    ) -> None:
+        self._folder, self._previous = folder, previous
+        self._compiler: Compiler | None = None
+        self._kept: list[Compilation] = []  # of the previous bundle and other machines, with what is taken over of each
+        self._ours: Compilation | None = None
+        if target != TARGETS[0]:
+            self._compiler = Compiler.here(target, replace(options, ranges={"N": audio_range(model)}), folder)
+            self._ours = self._compiler.compilation
+            old = () if previous is None else previous.manifest.compiled
+            # Other machines keep what was compiled for them as it is asked for now; they would miss the rest in vain.
+            alike = [one for one in old if (one.library, one.options) == (target, self._ours.options)]
+            self._kept = [replace(one, plans={}) for one in with_newest(alike, self._ours)[:-1]]
 
-    def identity(self) -> dict[str, str]:
-        """What plans depend on besides their graph, for the manifest: library, version, GPU, options."""
-        portable = self.library.is_portable(hardware_compatible=self.options.hardware_compatible)
-        gpu, capability = (PORTABLE, "") if portable else _gpu()
-        options = json.dumps(self.options.to_json(), sort_keys=True)
-        return {
-            "library": self.library.target,
-            "version": self.library.version,
-            "gpu": gpu,
-            "capability": capability,
-            "options": options,
-        }
+    def has(self, name: str) -> bool:
+        """Whether the engine needs no plan, or the previous bundle has it undamaged. That of an older graph counts."""
+        if self._ours is None or name == FACE_DETECTOR:
+            return True
+        plan = self._previous_plans(self._ours).get(name)
+        return self._previous is not None and plan is not None and self._previous.is_sound(plan, thorough=True)
 
-    def compile(self, graph: Path, spec: EngineSpec, report: Callable[[str], None]) -> Path:
-        """Build `graph` into a plan beside it."""
-        plan = graph.with_suffix(".plan")
-        info = build_engine(graph, spec, plan, self.library, self.options)
+    def take_over(self, name: str) -> list[str]:
+        """Keep the plans that the previous bundle has of an engine whose graph did not change: their files."""
+        if self._previous is None or self._ours is None:
+            return []
+        taken: list[str] = []
+        self._kept = [self._taken(one, name, taken) for one in self._kept]
+        self._ours = self._taken(self._ours, name, taken)
+        return taken
+
+    def compile(self, name: str, graph: Path, spec: EngineSpec) -> str:
+        """Compile an engine from its file `graph`; gives a line on it."""
+        assert self._compiler is not None
+        assert self._ours is not None
+        plan, info = self._compiler.compile(graph, spec, self._folder)
+        self._ours = replace(self._ours, plans={**self._ours.plans, name: plan})
         memory = "" if info.activation_bytes is None else f", {info.activation_bytes / 1e6:.0f} MB of activations"
-        report(f"{self.library.name}: {info.bytes / 1e6:.1f} MB in {info.seconds:.1f} s{memory}")
-        return plan
+        return f"{self._compiler.library.name}: {info.bytes / 1e6:.1f} MB in {info.seconds:.1f} s{memory}"
 
+    def compilations(self) -> tuple[Compilation, ...]:
+        """For the manifest: that of this machine last."""
+        return (*(one for one in self._kept if one.plans), *([self._ours] if self._ours else []))
 
-def _gpu() -> tuple[str, str]:
-    name, (major, minor) = device.name_and_capability()
-    return name, f"{major}.{minor}"
+    def _taken(self, compilation: Compilation, name: str, taken: list[str]) -> Compilation:
+        plan = self._previous_plans(compilation).get(name)
+        assert self._previous is not None
+        thorough = compilation is self._ours  # what other machines have, they look at themselves
+        if plan is None or not self._previous.is_sound(plan, thorough=thorough):
+            return compilation
+        taken.append(plan)
+        return replace(compilation, plans={**compilation.plans, name: plan})
+
+    def _previous_plans(self, compilation: Compilation) -> dict[str, str]:
+        old = () if self._previous is None else self._previous.manifest.compiled
+        return next((dict(one.plans) for one in old if one.key == compilation.key), {})

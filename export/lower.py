@@ -36,6 +36,9 @@ def _pair(value: int | Sequence[int], count: int) -> list[int]:
 
 
 ATTENTION_OPSET = 23  # the first that has attention as one operator, which TensorRT fuses
+# Size of a head up to which there are fused kernels, which add up in float32. TensorRT takes larger ones apart; then
+# the operator's softmax would be in float16, for it refuses the attribute that says otherwise.
+LARGEST_HEAD = 256
 
 
 @handles("conv1d", "conv2d")
@@ -101,7 +104,7 @@ def _attention(
         lo.refuse("only attention of all to all, without mask and dropout, has a lowering")
     add, half = lo.graph.add, q.dtype != torch.float32
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if lo.graph.opset >= ATTENTION_OPSET:
+    if lo.graph.opset >= ATTENTION_OPSET and q.shape[-1] <= LARGEST_HEAD:
         return add("Attention", [lo.name(q), lo.name(k), lo.name(v)], scale=float(scale))
     queries = add("Mul", [lo.name(q), lo.operand(scale, q.dtype)])  # before the product, which then fits float16
     order = [*range(len(k.shape) - 2), len(k.shape) - 1, len(k.shape) - 2]

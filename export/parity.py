@@ -21,8 +21,8 @@ from vexpress_rt.specs import EngineSpec, TensorSpec
 Array = NDArray[Any]
 
 # Largest error allowed, relative to the largest value of an output: for float32 that of the goldens; for float16 what
-# eleven bits leave after a few hundred layers (the tiny preset's worst engine shows 4e-3). A graph in bfloat16 is computed
-# in float32 for the check (`export.widen`): what is left is the rounding of constants, such as time embeddings, once.
+# eleven bits leave after a few hundred layers (the tiny preset's worst engine shows 4e-3). A graph in bfloat16 is
+# computed in float32 for the check (`export.widen`): what is left is the rounding of constants such as time embeddings.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
 CLIP_SAMPLES = 8007  # of a dynamic input: a length that the trace has not seen
 NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}

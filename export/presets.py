@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,12 +91,15 @@ def component_shapes(architecture: Architecture, component: str) -> Shapes:
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
-    return {
-        key: sinusoidal_positions(shape[2], shape[1])
-        if key.endswith(".pe")
-        else torch.from_numpy(np.ascontiguousarray(synthetic_tensor(seed, component, key, shape)))
-        for key, shape in shapes.items()
-    }
+    """All values of a component, made by as many threads as there are cores: each tensor has a generator of its own."""
+
+    def make(key: str, shape: tuple[int, ...]) -> Tensor:
+        if key.endswith(".pe"):
+            return sinusoidal_positions(shape[2], shape[1])
+        return torch.from_numpy(np.ascontiguousarray(synthetic_tensor(seed, component, key, shape)))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(shapes, pool.map(make, shapes.keys(), shapes.values()), strict=True))
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

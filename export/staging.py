@@ -24,8 +24,8 @@ OLD = ".old"
 def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A new folder beside `output`, and a function that puts it in the place of `output`.
 
-    Whatever was not put in place is removed, also on Ctrl-C and SIGTERM; what processes left behind that were killed
-    is removed first. Raises OutputError where the disk refuses something.
+    Whatever was not put in place is removed, also on Ctrl-C, SIGTERM and SIGHUP; what processes left behind
+    that were killed is removed first. Raises OutputError where the disk refuses something.
     """
     try:
         output = output.resolve()
@@ -102,20 +102,20 @@ def _is_in_use(folder: Path) -> bool:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, so that clean-up runs."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, so that clean-up runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handling(interrupt, signal.SIGTERM):
+    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextmanager
 def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end of the block."""
+    """Ctrl-C, SIGTERM and SIGHUP wait until the end of the block."""
     came: list[int] = []
-    with _handling(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+    with _handling(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
     if came:
         raise KeyboardInterrupt
@@ -123,11 +123,15 @@ def _interrupts_deferred() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
-    """`handler` for these signals inside. Only the main thread may set handlers; in others nothing changes."""
+    """`handler` for these signals inside, but for those that are ignored, as SIGHUP is under nohup.
+
+    Only the main thread may set handlers; in others nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in signals}
+    heeded = [number for number in signals if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    previous = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:

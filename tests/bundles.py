@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.factories import model_config
-from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
+from vexpress_rt.bundle import Compilation, EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.manifest import MANIFEST
 from vexpress_rt.specs import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
 
@@ -19,6 +20,10 @@ CONTENTS = {
     "denoiser.weights": b"weights of the denoiser" * 100,
     "det_10g.onnx": b"the detector",
 }
+_FACTS = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
+_COMPILED = Compilation(gpu="NVIDIA H100", capability="9.0", **_FACTS)
+ENCODER_PLAN, DENOISER_PLAN = map(_COMPILED.plan_name, ("vae_encoder", "denoiser"))
+PLANS = {ENCODER_PLAN: b"a plan", DENOISER_PLAN: b"another plan"}
 SHAPE = VideoShape(64, 128, 8)
 
 
@@ -28,10 +33,14 @@ def make_manifest(**changes: Any) -> Manifest:
 
     def entry(name: str, *data: str) -> EngineEntry:
         spec = specs[name]
-        return EngineEntry(file=f"{name}.onnx", data=data, fingerprint="00ff", inputs=spec.inputs, outputs=spec.outputs)
+        return EngineEntry(
+            file=f"{name}.onnx", data=data, weights_sha256="1" * 64, fingerprint="00ff", inputs=spec.inputs,
+            outputs=spec.outputs,
+        )  # fmt: skip
 
     detector = EngineEntry(
         file="det_10g.onnx",
+        weights_sha256="2" * 64,
         fingerprint="1234",
         inputs=(TensorSpec("input.1", ("1", "3", "?", "?"), (1, 3, None, None), "float32"),),
         outputs=(TensorSpec("448", ("12800", "1"), (12800, 1), "float32"),),
@@ -48,17 +57,34 @@ def make_manifest(**changes: Any) -> Manifest:
             "denoiser": entry("denoiser", "denoiser.weights"),
             FACE_DETECTOR: detector,
         },
-        "files": {name: FileEntry(len(c), hashlib.sha256(c).hexdigest()) for name, c in CONTENTS.items()},
+        "files": entries(CONTENTS),
         "parity": {"denoiser": 3e-6, "vae_encoder": {"latent": 1e-6}},
     }
     return Manifest(**(values | changes))
 
 
-def make_folder(path: Path) -> Path:
+def entries(contents: dict[str, bytes]) -> dict[str, FileEntry]:
+    return {name: FileEntry(len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+
+
+def make_compiled(**changes: Any) -> Manifest:
+    """As `make_manifest`, with plans of two engines for some GPU, and none for another."""
+    plans = {name.partition(".")[0]: name for name in PLANS}
+    compiled = (
+        Compilation(gpu="NVIDIA A100", capability="8.0", **_FACTS),
+        dataclasses.replace(_COMPILED, plans=plans),
+    )
+    values = {"target": "tensorrt", "files": entries(CONTENTS | PLANS), "compiled": compiled}
+    return make_manifest(**(values | changes))
+
+
+def make_folder(path: Path, manifest: Manifest | None = None) -> Path:
+    """A folder with what the manifest lists, `make_manifest` if there is none."""
+    manifest = make_manifest() if manifest is None else manifest
     path.mkdir()
-    for name, content in CONTENTS.items():
-        (path / name).write_bytes(content)
-    write_manifest(path, make_manifest())
+    for name in manifest.files.keys() - manifest.absent:
+        (path / name).write_bytes((CONTENTS | PLANS)[name])
+    write_manifest(path, manifest)
     return path
 
 

@@ -150,6 +150,15 @@ def half_bundle(golden: GoldenSet) -> Path:
     return build_cached(golden, "fp16", "fp16")
 
 
+def half_bundle_as_for_tensorrt(golden: GoldenSet) -> Path:
+    """The same, of the graphs that TensorRT compiles: attention is one operator in them."""
+    from export.graph import OPSETS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OPSETS, "onnxruntime", OPSETS["tensorrt"])
+        return build_cached(golden, "fp16-as-for-tensorrt", "fp16")
+
+
 @pytest.fixture(scope="session")
 def tiny_half(tiny_square: GoldenSet) -> Path:
     """The bundle of `tiny_square` in float16."""

@@ -17,6 +17,7 @@ from vexpress_rt import (
     KeypointError,
     NoFaceError,
     OutputError,
+    PlansMissingError,
     VExpressError,
     VideoError,
 )
@@ -34,6 +35,7 @@ BUILTINS = {
     BundleVersionError: ValueError,
     BackendError: RuntimeError,
     BackendMissingError: ImportError,
+    PlansMissingError: RuntimeError,
     OutputError: OSError,
 }
 

@@ -182,10 +182,10 @@ class FakeCuda:
             return (self.machine.run_until(stream, queue.entered) or error,)
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:
-        with self._call("cudaStreamWaitEvent"):
+        with self._call("cudaStreamWaitEvent") as error:
             queue, recorded = self.machine.queue(stream), self._recorded(event)
-            if self._forbidden(queue):
-                return (CAPTURING,)
+            if error or self._forbidden(queue):
+                return (error or CAPTURING,)
             if recorded is not None:
                 source, place, clock = recorded
                 merge(queue.clock, clock)

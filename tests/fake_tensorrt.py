@@ -1,8 +1,9 @@
 """A TensorRT without a GPU: engines compute with Python functions on `fake_cuda`, and insist on TensorRT's rules.
 
 A context enqueues only when every size that varies is set, every tensor has an address with room for it, and the
-activation memory is large enough; it is captured only after a plain run since the last of these changed; engine,
-context and runtime die in the right order, and not while their work may run. Breaking a rule that TensorRT reports
+activation memory is large enough and was given since it was last computed for the sizes; it is captured only after a
+plain run since the last of these changed; engine, context and runtime die in the right order, and not while their work
+may run. Breaking a rule that TensorRT reports
 gives what TensorRT gives, with a message to the logger; one that it does not notice is a `ViolationError`.
 """
 
@@ -224,10 +225,11 @@ class Context(Part):
         if len(self.shapes) < len(self.plan.inputs):
             self.fail("Shapes are not specified")
             return 0
+        self.block, self.warm = (0, 0), False  # it was divided for what came before
         return self.plan.activations(self.shapes)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        needed = self.update_device_memory_size_for_shapes()
+        needed = self.plan.activations(self.shapes)
         if size < needed or memory % 256:
             self.fail(f"Device memory of {size} bytes is too small, {needed} are needed")
             return
@@ -248,8 +250,8 @@ class Context(Part):
         tensors = self.above().tensors
         if missing := sorted(set(tensors) - set(self.addresses)):
             return self.fail(f"Address is not set for {missing}")
-        if self.block[1] < self.plan.activations(self.shapes):
-            return self.fail("Device memory is not set, or too small")
+        if self.block == (0, 0) or self.block[1] < self.plan.activations(self.shapes):
+            return self.fail("Device memory is not set since the last change, or too small")
         if self.plan.failures:
             return self.fail(self.plan.failures.pop(0))
         if self.cuda.capturing(stream) and not self.warm:

@@ -167,7 +167,9 @@ def write_bundle(
         (folder / f"{name}.onnx").write_bytes(content)
         files[f"{name}.onnx"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
         spec = specs[name]
-        entries[name] = EngineEntry(file=f"{name}.onnx", fingerprint="0", inputs=spec.inputs, outputs=spec.outputs)
+        entries[name] = EngineEntry(
+            file=f"{name}.onnx", weights_sha256="0" * 64, fingerprint="0", inputs=spec.inputs, outputs=spec.outputs
+        )
     manifest = Manifest(
         package="0", versions={}, target="onnxruntime", precision="fp32", shape=shape, model=model, engines=entries,
         files=files,

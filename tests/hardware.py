@@ -1,7 +1,9 @@
 """Tests that want what not every machine has: left out where it is missing, and then listed at the end of the run.
 
-    @pytest.mark.gpu    an NVIDIA GPU with its driver, and cuda-python
-    @pytest.mark.nvcc   the CUDA kernels, which are built where nvcc is found
+    @pytest.mark.gpu        an NVIDIA GPU with its driver, and cuda-python
+    @pytest.mark.tensorrt   a GPU, and TensorRT
+    @pytest.mark.rtx        a GPU that TensorRT for RTX is made for, and that library
+    @pytest.mark.nvcc       the CUDA kernels, which are built where nvcc is found
 
 A plugin of pytest; `conftest.py` names it.
 """
@@ -12,6 +14,7 @@ import importlib.util
 import os
 import shutil
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -28,7 +31,22 @@ def kernels_are_expected() -> bool:
     return built or (shutil.which("nvcc") is not None and os.environ.get("VEXPRESS_RT_CUDA") != "OFF")
 
 
-WANTED = {"gpu": ("a GPU", gpu_is_here), "nvcc": ("the CUDA kernels, which nvcc builds", kernels_are_expected)}
+def library_is_here(target: str) -> bool:
+    """Whether there are the TensorRT library of a target and a GPU that it is made for."""
+    from vexpress_rt import device
+    from vexpress_rt.backends import tensorrt_library
+
+    if not gpu_is_here() or not tensorrt_library.available(target):
+        return False
+    return tensorrt_library.load(target).is_made_for(device.name_and_capability()[1])
+
+
+WANTED = {
+    "gpu": ("a GPU", gpu_is_here),
+    "tensorrt": ("TensorRT and a GPU", partial(library_is_here, "tensorrt")),
+    "rtx": ("TensorRT for RTX and an RTX GPU", partial(library_is_here, "tensorrt-rtx")),
+    "nvcc": ("the CUDA kernels, which nvcc builds", kernels_are_expected),
+}
 LEFT_OUT = pytest.StashKey[dict[str, Counter[str]]]()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.engines import TORCH_DTYPES
-from export.graph import Graph
+from export.graph import OPSETS, Graph
 from export.lower import lower
 from export.trace import Trace, trace
 from vexpress_rt.specs import TensorSpec
@@ -48,9 +48,11 @@ def traced(module: nn.Module, *arrays: Array) -> Trace:
     return trace(module, [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)])
 
 
-def write(trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path) -> None:
-    """Lower a trace into an ONNX file with these inputs and outputs."""
-    graph = Graph()
+def write(
+    trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path, target: str = "onnxruntime"
+) -> None:
+    """Lower a trace into an ONNX file with these inputs and outputs, as `target` gets it."""
+    graph = Graph(OPSETS[target])
     for tensors, output in ((inputs, False), (outputs, True)):
         for tensor in tensors:
             graph.declare(tensor, output=output)

@@ -1,4 +1,4 @@
-"""TensorRT for RTX in the place of TensorRT 10.13, whose interface it gets where the two differ.
+"""TensorRT for RTX in the place of TensorRT 10.14, whose interface it gets where the two differ.
 
 Engines are built for real. What cannot be had without a GPU is recorded instead: the timing cache, the hardware
 compatibility level. It has to happen before Polygraphy is imported, so tests run this file as a process of its own.
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-VERSION = "10.13.3.9"
+VERSION = "10.14.1.48"
 RECORD: dict[str, Any] = {"strongly_typed": False, "hardware": None, "caches": []}
 
 
@@ -43,8 +43,6 @@ def install(*, with_gpu: bool = True) -> None:
             self.__dict__.update(config=config, cache=None)
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("num_compute_capabilities", "set_compute_capability"):
-                raise AttributeError(name)
             return getattr(self.config, name)
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -87,13 +85,11 @@ def install(*, with_gpu: bool = True) -> None:
 
     module = ModuleType("tensorrt")
     module.__dict__.update(real.__dict__)
-    for name in ("ComputeCapability", "IAttentionInputLayer", "IAttention"):
-        delattr(module, name)
+    del module.__dict__["ComputeCapability"]
     module.__dict__.update(
         __version__=VERSION,
         Builder=Builder,
         BuilderFlag=without(real.BuilderFlag, "REQUIRE_USER_ALLOCATION"),
-        LayerType=without(real.LayerType, "ATTENTION"),
     )
     sys.modules["tensorrt"] = module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -83,7 +84,7 @@ def test_the_error_of_the_last_item_comes_out_at_the_end() -> None:
         time.sleep(0.05)
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"), Background(function) as work:  # noqa: PT012
+    with pytest.raises(OSError, match="no space left"), Background(function) as work:
         work(0)
     assert not threads()
 
@@ -105,4 +106,56 @@ def test_leaving_by_an_exception_drops_what_waits_and_ends_the_thread() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(seen) <= 2
+    assert not threads()
+
+
+def interrupt() -> None:
+    """Ctrl-C as the terminal sends it: it also wakes the main thread where that waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_a_second_interrupt_waits_for_the_item_in_work() -> None:
+    done: list[int] = []
+    leaving = threading.Event()
+
+    def function(item: int) -> None:
+        leaving.wait()
+        time.sleep(0.1)
+        interrupt()
+        time.sleep(0.1)
+        done.append(item)
+
+    def interrupted() -> None:
+        with Background(function) as work:
+            work(0)
+            leaving.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [0]
+    assert not threads()
+
+
+def test_an_interrupt_ends_the_wait_for_the_queue() -> None:
+    done: list[int] = []
+    waiting = threading.Event()
+
+    def function(item: int) -> None:
+        waiting.wait()
+        time.sleep(0.1)
+        if item == 0:
+            interrupt()
+        time.sleep(0.1)
+        done.append(item)
+
+    def interrupted() -> None:
+        with Background(function) as work:
+            for item in range(6):
+                work(item)
+            waiting.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done in ([0], [0, 1])
     assert not threads()

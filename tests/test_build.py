@@ -93,7 +93,7 @@ def test_commands_write_weights_and_build_engines_with_progress_and_a_parity_tab
     assert [line.split()[0] for line in written] == [
         "reference_net", "denoising_unet", "denoising_unet", "v_kps_guider", "audio_projection", "vae", "audio_encoder"
     ]  # fmt: skip
-    sizes = ("--height", "64", "--width", "128", "--frames", "2", "--precision", "fp16")
+    sizes = ("--height", "64", "--width", "128", "--frames", "2", "--precision", "fp16", "--target", "onnxruntime")
     lines = run(
         "export.build", "--weights", weights, "--output", output, *sizes, "--engine", "vae_encoder", "pose_guider"
     )
@@ -229,7 +229,7 @@ def test_interrupting_a_build_leaves_the_old_bundle(
         signal.raise_signal(number)
 
     monkeypatch.setattr(Graph, "write", write_and_interrupt)
-    sizes = ["--height", "16", "--width", "24", "--frames", "2", "--engine", *SMALL]
+    sizes = ["--height", "16", "--width", "24", "--frames", "2", "--target", "onnxruntime", "--engine", *SMALL]
     assert main(["--weights", str(micro_checkpoint), "--output", str(small), *sizes]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert content(small.parent) == before

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from vexpress_rt.bundle import Bundle, read_manifest
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, VideoShape
 
+ROOT = Path(__file__).parent.parent
 ALL = {*ENGINE_NAMES, FACE_DETECTOR}
 DENOISERS = {"denoiser", "denoiser_cond"}
 
@@ -201,6 +204,11 @@ def test_a_bundle_with_a_file_of_somebody_else_is_never_replaced(weights: Path, 
         (["--engine", "unet"], "engine is 'unet'; expected one of vae_encoder, .*, face_detector"),
         (["--weights", "nowhere"], "nowhere is no folder: .*--weights"),
         (["--output", "weights/v-express/v_kps_guider.bin/x"], "cannot be written: .*: check folder, permissions"),
+        (["--workspace", "nan"], "--workspace is nan; expected GiB"),
+        (["--workspace", "inf"], "--workspace is inf; expected GiB"),
+        (["--workspace", "1e300"], "--workspace is 1e[+]300; expected GiB|workspace_bytes is .* expected 1048576"),
+        (["--workspace", "1e12"], "workspace_bytes is .*; expected 1048576 .* to 1125899906842624"),
+        (["--target", "tensorrt-rtx", "--timing-cache", "out/bundle/x"], "inside .*: choose another --timing-cache"),
     ],
 )
 def test_the_command_refuses_with_the_reason_and_leaves_nothing(
@@ -209,7 +217,8 @@ def test_the_command_refuses_with_the_reason_and_leaves_nothing(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     before = content(tmp_path)
-    right = ["--weights", "weights", "--height", "16", "--width", "24", "--frames", "3", "--output", "out/bundle"]
+    sizes = ["--height", "16", "--width", "24", "--frames", "3"]
+    right = ["--weights", "weights", *sizes, "--target", "onnxruntime", "--output", "out/bundle"]
     assert main([*right, *given]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -219,6 +228,26 @@ def test_the_command_refuses_with_the_reason_and_leaves_nothing(
     assert content(tmp_path) == before
 
 
+def test_an_interrupt_while_torch_is_imported_ends_in_a_line(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    given = ["--weights", str(weights), "--output", str(tmp_path / "out"), "--target", "onnxruntime"]
+    command = [sys.executable, "-m", "export.build", *given]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_folder_is_named_after_the_options_unless_it_is_given() -> None:
     assert BuildOptions().default_output() == Path("engines/512x512x24-fp32-onnxruntime")
     assert BuildOptions(VideoShape(64, 96, 8), "fp16").default_output() == Path("engines/96x64x8-fp16-onnxruntime")
+
+
+def test_graphs_are_not_left_out_for_onnx_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--no-onnx is given with the target onnxruntime, .*: leave it out, or choos"
+    ):
+        BuildOptions(onnx=False)
+    arguments = ["--weights", str(tmp_path), "--target", "onnxruntime", "--no-onnx"]
+    assert main(arguments) == 1
+    assert "error: --no-onnx is given with the target onnxruntime" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.bundles import CONTENTS, SHAPE, edit, make_folder, make_manifest
+from tests.bundles import CONTENTS, SHAPE, edit, make_compiled, make_folder, make_manifest
 from tests.factories import model_config
 from vexpress_rt.bundle import Bundle, Manifest, read_manifest, sha256_file
 from vexpress_rt.errors import (
@@ -35,7 +35,7 @@ def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
 
 def test_the_manifest_has_the_documented_keys(folder: Path) -> None:
     data = json.loads((folder / MANIFEST).read_text())
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert (data["height"], data["width"], data["frames"]) == (64, 128, 8)
     assert data["allow_odd_sizes"] is False
     assert data["model"]["block_out_channels"] == [32, 64, 96, 128]
@@ -63,6 +63,22 @@ def test_a_bundle_gives_paths_of_verified_engines(folder: Path) -> None:
     assert bundle.engine_path(FACE_DETECTOR) == folder / "det_10g.onnx"
     assert bundle.has("denoiser")
     assert not bundle.has("vae_decoder")
+
+
+def test_a_bundle_without_graphs_opens_and_gives_plans_and_the_detector(tmp_path: Path) -> None:
+    bundle = Bundle.open(make_folder(tmp_path / "bundle", make_compiled(onnx=False)))
+    assert bundle.plan_path("denoiser").is_file()
+    assert bundle.engine_path(FACE_DETECTOR).is_file()
+    with pytest.raises(BundleNotFoundError, match=r"built with --no-onnx and has no graph of engine 'denoiser'.*again"):
+        bundle.engine_path("denoiser")
+
+
+@pytest.mark.parametrize("which", [None, 0], ids=["of any compilation", "of one"])
+def test_an_engine_without_a_plan_says_how_to_build_one(tmp_path: Path, which: int | None) -> None:
+    bundle = Bundle.open(make_folder(tmp_path / "bundle", make_compiled()))
+    asked = FACE_DETECTOR if which is None else "denoiser"
+    with pytest.raises(BundleNotFoundError, match=rf"holds engine '{asked}' for ONNX Runtime alone; .* --target"):
+        bundle.plan_path(asked, None if which is None else bundle.manifest.compiled[which])
 
 
 def test_a_bundle_derives_the_specifications_of_all_engines(folder: Path) -> None:

@@ -42,8 +42,9 @@ class FakeGenerator:
         self.work: Callable[[], object] = lambda: None
         self.size = (64, 128)
 
-    def __call__(self, bundle: str, **options: Any) -> FakeGenerator:
+    def __call__(self, bundle: str, *, progress: Callable[..., None], **options: Any) -> FakeGenerator:
         self.calls["open"] = {"bundle": bundle, **options}
+        progress("compile", 100, 100)
         self.bundle = self
         self.manifest = self
         self.shape = SHAPE
@@ -90,10 +91,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGenerator:
 def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     Path("kps.pth").touch()
     arguments = "--provider cpu --threads 3 --crop none --retarget offset_retarget --keypoints kps.pth --noise upstream"
+    arguments += " --rebuild never"
     points = ["--image-keypoints", "1,2", "3,4", "5.5,6"]
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
-        "open": {"bundle": "bundle", "provider": "cpu", "threads": 3},
+        "open": {"bundle": "bundle", "provider": "cpu", "threads": 3, "rebuild": "never"},
         "prepare": {"source": "face.png", "keypoints": [(1, 2), (3, 4), (5.5, 6)], "crop": "none"},
         "generate": {
             "portrait": "the portrait",

@@ -1,14 +1,19 @@
-"""Signals that wait until C++ no longer calls back."""
+"""Signals that wait until C++ no longer calls back, or until something was cleaned up."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
-from vexpress_rt.backends.deferral import signals_deferred
+from vexpress_rt.deferral import cleaned_up_first, signals_deferred
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:
@@ -72,3 +77,42 @@ def test_other_threads_change_no_handler() -> None:
     thread.start()
     thread.join()
     assert seen == [(signal.getsignal(signal.SIGINT), False)]
+
+
+# What is cleaned up first
+
+
+def test_sigterm_unwinds_the_block_and_then_ends_the_process() -> None:
+    code = (
+        "import signal\n"
+        "from vexpress_rt.deferral import cleaned_up_first\n"
+        "with cleaned_up_first():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('went on')\n"
+        "    except Exception:\n"
+        "        print('was caught')\n"
+        "    finally:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('cleaned', flush=True)\n"
+        "print('survived')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "cleaned\n", "")
+
+
+def test_nothing_changes_without_a_signal_or_with_a_handler_of_others() -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    heard: list[int] = []
+    with cleaned_up_first():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with cleaned_up_first():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]

@@ -86,6 +86,17 @@ def test_name_capability_and_memory_are_told(cuda: FakeCuda) -> None:
         assert device.memory() == ((1 << 20) - (1 << 10), 1 << 20)
 
 
+def test_the_driver_tells_the_newest_cuda_that_it_knows(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "cudaDriverGetVersion", lambda: (0, 13020), raising=False)
+    assert device.driver_version() == "13.2"
+
+
+def test_without_a_driver_there_is_no_version(cuda: FakeCuda) -> None:
+    cuda.failures["cudaGetDeviceCount"] = [NO_DRIVER]
+    with pytest.raises(BackendError, match="driver version is insufficient"):
+        device.driver_version()
+
+
 def test_importing_it_does_not_load_cuda() -> None:
     code = "import sys, vexpress_rt.device; sys.exit('cuda' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,95 +4,36 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import fake_kernels
-from tests.engines import CAPACITY, fake_tensorrt
-from tests.fake_kernels import FakeKernels
-from tests.fake_tensorrt import FakeTensorRT, Plan
 from tests.fakes import FakeEngine, predict
+from tests.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.kernel_cases import assert_same_bits
 from tests.loopback import Loopback
-from tests.test_denoise import make_denoiser, plans, specs, window_inputs
-from tests.test_tensorrt_video import plan as plan_of
-from vexpress_rt import device, placement
-from vexpress_rt.backends import Engine
-from vexpress_rt.backends.executor import Executor
-from vexpress_rt.backends.tensorrt import load
-from vexpress_rt.denoise import Denoiser, Guidance
-from vexpress_rt.errors import BackendError
+from tests.test_denoise import make_denoiser, plans, specs
+from tests.test_generator_gpu import generate
+from vexpress_rt import device, placement, providers
+from vexpress_rt import generator as generator_module
+from vexpress_rt.backends.executor import DeviceTensor, Executor
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.denoise import Guidance
+from vexpress_rt.generator import Generator
+from vexpress_rt.latents import Flight
+from vexpress_rt.providers import Choice, load
 from vexpress_rt.windows import Window
-
-LENGTH, FRAMES, OVERLAP, STEPS = 9, 4, 1, 3
-WINDOWS = 3
-VIDEO = (LENGTH, FRAMES, OVERLAP, STEPS)
-VALUES = {"length": LENGTH, "frames": FRAMES, "overlap": OVERLAP, "steps": STEPS}
-INPUTS = len(specs(FRAMES)["denoiser"].inputs)
-Make = Callable[..., Denoiser]
-
-
-class Gpu:
-    """A GPU with a denoiser on it, which computes what the fake of its name does."""
-
-    def __init__(self, module: FakeTensorRT, kernels: FakeKernels) -> None:
-        self.module, self.cuda, self.kernels = module, module.cuda, kernels
-        self.executor = Executor()
-        self.plans: dict[str, Plan] = {}
-        self.engines: dict[tuple[str, int], Engine] = {}
-
-    def engine(self, name: str, frames: int) -> Engine:
-        if (name, frames) not in self.engines:
-            spec, file = specs(frames)[name], Path(__file__)  # any file will do: its content is the plan's name
-            self.plans[name] = self.module.plans[file.read_bytes()] = plan_of(spec)
-            self.engines[name, frames] = load(file, spec, executor=self.executor)
-        return self.engines[name, frames]
-
-    def denoiser(
-        self, length: int, frames: int, overlap: int, steps: int, guidance: Guidance | None = None, **changes: Any
-    ) -> Denoiser:
-        """As `make_denoiser` makes it, with engine and latents on the GPU."""
-        engine = self.engine((guidance or Guidance(3.5, 1, 1)).engine, frames)
-        latents = placement.choose(self.executor, None).latents
-        changes = {"engine": engine, "latents": latents} | changes
-        return make_denoiser(length, frames, overlap, steps, guidance, **changes)
-
-    def close(self) -> None:
-        for engine in self.engines.values():
-            engine.close()
-        self.executor.close()
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     yield from gpus(monkeypatch)
-
-
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
-    for module in fake_tensorrt(monkeypatch):
-        made = Gpu(module, fake_kernels.install(monkeypatch, module.cuda))
-        yield made
-        made.close()
-        assert module.cuda.machine.violations == []
-
-
-def values(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
-    """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
-    latents: dict[int, Any] = dict(denoiser.run(schedule))
-    assert list(latents) == list(range(denoiser.length))
-    arrays = [latent if isinstance(latent, np.ndarray) else latent.host() for latent in latents.values()]
-    return np.concatenate(arrays)
-
-
-EXPECTED = values(make_denoiser(**VALUES))
 
 
 # Values
@@ -116,16 +57,16 @@ def test_latents_on_the_gpu_have_the_hosts_values_bit_for_bit(
 
 def test_videos_by_turns_do_not_disturb_each_other(gpu: Gpu) -> None:
     noises = [lambda frame, by=by: np.full((4, 2, 2), frame + by, np.float32) for by in range(2)]
-    runs = [gpu.denoiser(**VALUES, noise=noise).run() for noise in noises]
+    runs = [gpu.denoiser(*VIDEO, noise=noise).run() for noise in noises]
     found = [[latent.host() for _, latent in pair] for pair in zip(*runs, strict=True)]  # type: ignore[union-attr]
     for video, noise in zip(zip(*found, strict=True), noises, strict=True):
-        assert_same_bits(np.concatenate(video), values(make_denoiser(**VALUES, noise=noise)))
+        assert_same_bits(np.concatenate(video), values(make_denoiser(*VIDEO, noise=noise)))
 
 
 def test_videos_in_several_threads_do_not_disturb_each_other(gpu: Gpu) -> None:
     gpu.engine("denoiser", FRAMES)
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: values(gpu.denoiser(**VALUES)), range(8)):
+        for found in pool.map(lambda _: values(gpu.denoiser(*VIDEO)), range(8)):
             assert_same_bits(found, EXPECTED)
 
 
@@ -167,7 +108,7 @@ def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
-@pytest.mark.parametrize("end", ["close", "drop"])
+@pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
     gpu.executor.spares.clear()
@@ -177,7 +118,9 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     assert len(gpu.cuda.machine.memory) > used
     if end == "close":
         frames.close()  # type: ignore[attr-defined]
-    del frames
+    cycle = [frames] if end == "drop in a cycle" else []  # in which Python finalizes in any order
+    cycle.append(cycle)  # type: ignore[arg-type]
+    del frames, cycle
     gc.collect()
     gpu.executor.spares.clear()
     assert len(gpu.cuda.machine.memory) == used
@@ -198,74 +141,18 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
     assert gpu.cuda.left() == []
 
 
-# Failures
-
-
-def check_next_run(gpu: Gpu) -> None:
-    """Nothing is left of the one before, and the next gives what it should."""
-    gpu.executor.settle()
-    assert_same_bits(values(gpu.denoiser(*VIDEO)), EXPECTED)
-
-
-@pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
-def test_memory_that_runs_out_anywhere_is_told_and_the_next_run_works(gpu: Gpu, function: str) -> None:
-    gpu.engine("denoiser", FRAMES)
-    told = []
-    for call in range(100):
-        before = gpu.cuda.calls[function]
-        gpu.executor.spares.clear()
-        gpu.cuda.failures[function] = [0] * call + [2, 2]
-        try:
-            assert_same_bits(values(gpu.denoiser(*VIDEO)), EXPECTED)
-        except BackendError as error:
-            told.append(str(error))
-        if gpu.cuda.calls[function] - before <= call:
-            break
-    else:
-        raise AssertionError("there is no end of allocations")
-    gpu.cuda.failures.clear()
-    assert len(told) > 2 if function == "cudaMalloc" else told
-    assert all("memory ran out" in text or "pinned host memory" in text for text in told)
-    check_next_run(gpu)
-
-
-def test_no_room_for_the_frames_in_flight_says_how_many_they_are(gpu: Gpu) -> None:
-    gpu.engine("denoiser", FRAMES)
-    with device.allocate(CAPACITY - gpu.cuda.machine.used - 100), pytest.raises(BackendError) as caught:
-        values(gpu.denoiser(*VIDEO))
-    assert str(caught.value).startswith("latents of 9 frames in flight: the GPU's memory ran out")
-    check_next_run(gpu)
-
-
-def test_a_launch_that_cuda_refuses_is_told(gpu: Gpu) -> None:
-    gpu.kernels.refused = 1
-    with pytest.raises(BackendError, match="does not launch the kernel guided_step"):
-        values(gpu.denoiser(*VIDEO))
-    check_next_run(gpu)
-
-
-def test_a_computation_that_fails_on_the_gpu_is_told(gpu: Gpu) -> None:
-    gpu.engine("denoiser", FRAMES)
-    gpu.plans["denoiser"].broken = 1
-    with pytest.raises(BackendError, match="illegal memory access"):
-        values(gpu.denoiser(*VIDEO))
-    check_next_run(gpu)
-
-
-@pytest.mark.parametrize("window", range(WINDOWS))
-def test_failing_conditions_leave_nothing_behind(gpu: Gpu, window: int) -> None:
-    def conditions(asked: Window) -> Mapping[str, np.ndarray]:
-        if asked.index == window:
-            raise KeyboardInterrupt
-        return window_inputs(asked)
-
-    check_next_run(gpu)
-    gpu.executor.spares.clear()
-    used = len(gpu.cuda.machine.memory)
-    with pytest.raises(KeyboardInterrupt):
-        values(gpu.denoiser(*VIDEO, conditions=conditions))
-    gpu.executor.spares.clear()
-    assert len(gpu.cuda.machine.memory) == used
+def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
+    window, shape = Window(0, 0, 2), (1, 2, 2)
+    latents = placement.choose(gpu.executor, None).latents(Flight((window,), 1), shape)
+    latents.begin(0, np.ones((2, *shape), np.float32))
+    with Executor() as other:
+        buffer = other.spares.take(32, "predictions", other.compute)
+        device.fill(buffer, 0, other.compute)
+        zeros = DeviceTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
+        latents.step(window, None, zeros, 1, (0.5, 1))
+        np.testing.assert_array_equal(latents.take(1).host(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
+        latents.close()
+        zeros.close()
 
 
 # On a GPU
@@ -286,3 +173,27 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(plan: tuple[int, int, int], sc
         found = values(make_denoiser(*plan, 4, guidance, engine=engine, latents=latents), schedule)
     assert_same_bits(found, expected)
     assert all("latents" in there for there in engine.left_there)
+
+
+def loopback(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
+    """An engine of a bundle, computed on the CPU, with its tensors on the GPU."""
+    return Loopback(load(Choice("cpu", ""), bundle, name, threads), executor)
+
+
+def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Generator(bundle, provider="cpu") as generator:
+        expected = generate(generator)
+    monkeypatch.setattr(generator_module, "choose", lambda *arguments: Choice("cuda", "asked for"))
+    monkeypatch.setattr(providers, "load", loopback)
+    with Generator(bundle) as generator:
+        assert generator._engines.place().frames.resident
+        for _ in range(2):
+            np.testing.assert_array_equal(generate(generator), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.nvcc
+def test_a_whole_video_with_latents_and_frames_on_a_gpu_is_that_of_the_host(
+    micro_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_whole_video(micro_bundle, monkeypatch)

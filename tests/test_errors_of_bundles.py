@@ -44,8 +44,8 @@ BUNDLES: dict[str, tuple[type[VExpressError], Callable[[Path], object], tuple[st
         BundleDamagedError, lambda b: (b / "manifest.json").write_text("{"), ("the manifest is malformed", REBUILD),
     ),
     "of another schema": (
-        BundleVersionError, lambda b: rewrite(b, lambda m: m.update(schema=2)),
-        ("its schema is 2, newer than this version's 1", "upgrade vexpress-rt", REBUILD),
+        BundleVersionError, lambda b: rewrite(b, lambda m: m.update(schema=3)),
+        ("its schema is 3, newer than this version's 2", "upgrade vexpress-rt", REBUILD),
     ),
     "without a file": (
         BundleDamagedError, lambda b: (b / "denoiser.onnx").unlink(), (r"denoiser\.onnx cannot be found", REBUILD),

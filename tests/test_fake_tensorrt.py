@@ -91,7 +91,17 @@ def test_an_address_that_was_not_set_is_reported(bench: Bench) -> None:
 def test_activation_memory_that_was_not_set_is_reported(bench: Bench) -> None:
     bench.bind()
     assert not bench.enqueue()
-    assert bench.logger.errors == ["Device memory is not set, or too small"]
+    assert bench.logger.errors == ["Device memory is not set since the last change, or too small"]
+
+
+def test_memory_that_was_given_before_sizes_were_settled_again_is_reported(bench: Bench) -> None:
+    bench.bind()
+    bench.lend_memory()
+    assert bench.enqueue()
+    assert bench.context.update_device_memory_size_for_shapes() == 1024
+    assert not bench.enqueue()
+    bench.lend_memory()
+    assert bench.enqueue()
 
 
 def test_too_little_activation_memory_is_reported(bench: Bench) -> None:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import hardware
+from vexpress_rt import device
+from vexpress_rt.backends import tensorrt_library
+from vexpress_rt.backends.tensorrt_library import Library
+
 ROOT = Path(__file__).parents[1]
 SAMPLE = """
 import pytest
@@ -27,12 +32,14 @@ def test_anywhere():
 """
 
 
-def run_sample(folder: Path, *, gpus: int, passes: bool = True) -> subprocess.CompletedProcess[str]:
-    """A run of pytest, with this project's settings, on a machine with so many GPUs."""
-    (folder / "test_sample.py").write_text(SAMPLE.format(passes=passes))
-    (folder / "conftest.py").write_text(f"from vexpress_rt import device\ndevice.count = lambda: {gpus}\n")
-    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-p", "tests.hardware", *settings, str(folder)]
+def run_sample(
+    folder: Path, *, gpus: int, passes: bool = True, sample: str = SAMPLE, settings: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """A run of pytest, with this project's settings, on a machine with so many GPUs; `settings` is code of its own."""
+    (folder / "test_sample.py").write_text(sample.format(passes=passes))
+    (folder / "conftest.py").write_text(f"{settings}from vexpress_rt import device\ndevice.count = lambda: {gpus}\n")
+    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.hardware", *options, str(folder)]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # none of them is needed, and each takes time
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
@@ -61,6 +68,36 @@ def test_leaving_tests_out_hides_no_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("libraries", "capability", "left_out"),
+    [
+        ((), (8, 9), {"TensorRT and a GPU", "TensorRT for RTX and an RTX GPU"}),
+        (("tensorrt",), (9, 0), {"TensorRT for RTX and an RTX GPU"}),
+        (("tensorrt-rtx",), (9, 0), {"TensorRT and a GPU", "TensorRT for RTX and an RTX GPU"}),
+        (("tensorrt-rtx",), (8, 9), {"TensorRT and a GPU"}),
+        (("tensorrt", "tensorrt-rtx"), (8, 9), set()),
+    ],
+)
+def test_libraries_are_wanted_with_a_gpu_that_they_are_made_for(
+    monkeypatch: pytest.MonkeyPatch, libraries: tuple[str, ...], capability: tuple[int, int], left_out: set[str]
+) -> None:
+    monkeypatch.setattr(device, "count", lambda: 1)
+    monkeypatch.setattr(device, "name_and_capability", lambda: ("A GPU", capability))
+    monkeypatch.setattr(tensorrt_library, "available", lambda target: target in libraries)
+    monkeypatch.setattr(tensorrt_library, "load", lambda target: Library(target, "", None, "", None))
+    wanted = (hardware.WANTED[marker] for marker in ("tensorrt", "rtx"))
+    assert {words for words, is_here in wanted if not is_here()} == left_out
+
+
+def test_a_test_of_a_library_that_is_missing_is_listed_under_it(tmp_path: Path) -> None:
+    sample = "import pytest\n\n@pytest.mark.gpu\n@pytest.mark.tensorrt\ndef test_engines():\n    pass\n"
+    hidden = "import sys\nsys.modules['tensorrt'] = None\n"
+    run = run_sample(tmp_path, gpus=1, sample=sample, settings=hidden)
+    assert run.returncode == 5  # pytest's word for no tests left
+    _, _, listed = run.stdout.partition("these tests wanted TensorRT and a GPU")
+    assert "test_sample.py::test_engines\n" in listed
+
+
+@pytest.mark.parametrize(
     ("nvcc", "built", "switch", "expected"),
     [
         pytest.param("/usr/bin/nvcc", False, None, True, id="nvcc-but-not-built"),
@@ -72,8 +109,6 @@ def test_leaving_tests_out_hides_no_failure(tmp_path: Path) -> None:
 def test_kernels_are_expected_where_they_are_or_nvcc_could_have_built_them(
     monkeypatch: pytest.MonkeyPatch, nvcc: str | None, built: bool, switch: str | None, expected: bool
 ) -> None:
-    from tests import hardware
-
     monkeypatch.delenv("VEXPRESS_RT_CUDA", raising=False)
     if switch is not None:
         monkeypatch.setenv("VEXPRESS_RT_CUDA", switch)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundles import DENOISER_PLAN, make_compiled, make_folder
 from tests.factories import model_config
 from vexpress_rt.__main__ import main
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
@@ -32,7 +33,9 @@ def bundle(tmp_path: Path) -> Path:
     for name, spec in specs.items():
         (tmp_path / f"{name}.onnx").write_bytes(content)
         files[f"{name}.onnx"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
-        engines[name] = EngineEntry(file=f"{name}.onnx", fingerprint="0", inputs=spec.inputs, outputs=spec.outputs)
+        engines[name] = EngineEntry(
+            file=f"{name}.onnx", weights_sha256="0" * 64, fingerprint="0", inputs=spec.inputs, outputs=spec.outputs
+        )
     manifest = Manifest(
         package="0.1.0", versions={"torch": "2.13.0", "evil": "\x1b[2J"}, target="onnxruntime", precision="fp32",
         shape=SHAPE, model=model_config(), engines=engines, files=files,
@@ -66,6 +69,36 @@ def inspected(bundle: Path, capsys: pytest.CaptureFixture[str]) -> str:
 )
 def test_inspect_tells_what_the_bundle_is(line: str, inspected: str) -> None:
     assert re.search(f"^{line}$", inspected, re.MULTILINE)
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """A bundle with plans for two machines, and no graph but the detector's."""
+    return make_folder(tmp_path / "compiled", make_compiled(onnx=False))
+
+
+def test_inspect_tells_for_whom_plans_were_compiled_and_which_graphs_are_not_there(
+    compiled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(compiled)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    made = [line for line in lines if line.startswith(("compiled:", "options"))]
+    assert made == [
+        "compiled:  for NVIDIA A100 (8.0), TensorRT 11.4.0: 0 plans, 0.0 MB",
+        "options {}",
+        "compiled:  for NVIDIA H100 (9.0), TensorRT 11.4.0: 2 plans, 0.0 MB",
+        "options {}",
+    ]
+    words = f"denoiser: denoiser.onnx (not kept), denoiser.weights (not kept), {DENOISER_PLAN} (0.0 MB), differs from"
+    assert any(line.startswith(words) for line in lines)
+
+
+def test_inspect_verifies_the_plans_of_all_machines(compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(compiled), "--verify"]) == 0
+    assert capsys.readouterr().out.endswith("verified: all 3 files have their sha256\n")
+    (compiled / DENOISER_PLAN).write_bytes(b"another plaN")
+    assert main(["inspect", str(compiled), "--verify"]) == 1
+    assert f"{DENOISER_PLAN} has the sha256" in capsys.readouterr().err
 
 
 def test_inspect_puts_reference_tensors_on_one_line(inspected: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bundles import edit, make_folder, make_manifest
+from tests.bundles import edit, make_compiled, make_folder, make_manifest
 from vexpress_rt.bundle import Bundle, Manifest, write_manifest
 from vexpress_rt.errors import (
     BundleDamagedError,
@@ -34,18 +34,18 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle for tests that overwrite its manifest before each use."""
-    return make_folder(tmp_path_factory.mktemp("victim") / "bundle")
+    return make_folder(tmp_path_factory.mktemp("victim") / "bundle", make_compiled())
 
 
 def test_a_newer_schema_asks_for_an_upgrade_or_a_new_build(folder: Path) -> None:
-    edit(folder, lambda data: data.update(schema=2, unheard_of=1))
-    with pytest.raises(BundleVersionError, match=r"newer than this version's 1; upgrade .*python -m export.build"):
+    edit(folder, lambda data: data.update(schema=3, unheard_of=1))
+    with pytest.raises(BundleVersionError, match=r"newer than this version's 2; upgrade .*python -m export.build"):
         Bundle.open(folder)
 
 
 def test_an_older_schema_asks_for_a_new_build(folder: Path) -> None:
-    edit(folder, lambda data: data.update(schema=0))
-    with pytest.raises(BundleVersionError, match=r"schema is 0, older than .*python -m export.build"):
+    edit(folder, lambda data: data.update(schema=1))
+    with pytest.raises(BundleVersionError, match=r"schema is 1, older than .*python -m export.build"):
         Bundle.open(folder)
 
 
@@ -104,6 +104,17 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         (lambda d: put(d, 10**400, "parity", "denoiser"), "number .*; expected at most 19 digits"),
         (lambda d: put(d, -1, "files", "denoiser.onnx", "bytes"), "expected a size of at least 0"),
         (lambda d: put(d, "A" * 64, "files", "denoiser.onnx", "sha256"), "64 hexadecimal digits"),
+        (
+            lambda d: put(d, "A" * 64, "engines", "denoiser", "weights_sha256"),
+            "denoiser.weights_sha256 is 'A.*64 hexade",
+        ),
+        (lambda d: drop(d, "engines", "denoiser", "weights_sha256"), "lacks or does not know .'weights_sha256'"),
+        (lambda d: put(d, 1, "onnx"), "has onnx = 1; expected bool"),
+        (
+            lambda d: put(d, False, "onnx"),
+            r"\['denoiser', 'vae_encoder'\] have neither a graph in the bundle nor a plan",
+        ),
+        (lambda d: put(d, "bf16", "precision"), "precision is bf16 with the target onnxruntime"),
         (lambda d: put(d, None, "engines", "denoiser", "file"), "engines.denoiser has file = None; expected str"),
         (lambda d: put(d, ["denoiser.onnx"], "engines", "denoiser", "data"), "names files that are not distinct"),
         (lambda d: put(d, [1], "engines", "denoiser", "data"), "names files that are not distinct texts"),
@@ -146,7 +157,7 @@ def test_a_manifest_that_is_not_plain_json_is_refused(folder: Path, content: byt
         Bundle.open(folder)
 
 
-DATA = make_manifest().to_json()
+DATA = make_compiled().to_json()
 
 
 def places(data: Any) -> list[tuple[Any, ...]]:
@@ -181,6 +192,7 @@ def test_no_change_to_a_manifest_raises_anything_but_a_bundle_error(
     try:
         bundle = Bundle.open(victim)
         paths = [bundle.engine_path(name) for name in bundle.manifest.engines]
+        paths += [bundle.plan_path(name, one) for one in bundle.manifest.compiled for name in one.plans]
     except BundleError:
         return
     assert all(path.parent == victim for path in paths)

@@ -33,6 +33,7 @@ PUBLIC_NAMES = {
     "KeypointTrack",
     "NoFaceError",
     "OutputError",
+    "PlansMissingError",
     "Portrait",
     "VExpressError",
     "Video",

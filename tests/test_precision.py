@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn.functional import scaled_dot_product_attention
 
+from export.lower import LARGEST_HEAD
 from export.models.layers import Attention, GroupNorm, LayerNorm
-from tests.conftest import GoldenSet, half_bundle
+from tests.conftest import GoldenSet, half_bundle, half_bundle_as_for_tensorrt
 from tests.lowered import Module, normal, run_file, tensor_specs, traced, write
 from vexpress_rt import GenerationConfig, Generator, frames
 
@@ -40,8 +41,11 @@ def latents(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return seen
 
 
-def test_a_video_in_half_precision_is_that_of_the_golden(golden: GoldenSet, latents: list[np.ndarray]) -> None:
-    with Generator(half_bundle(golden), provider="cpu") as made:
+@pytest.mark.parametrize("make_bundle", [half_bundle, half_bundle_as_for_tensorrt], ids=["onnxruntime", "tensorrt"])
+def test_a_video_in_half_precision_is_that_of_the_golden(
+    golden: GoldenSet, latents: list[np.ndarray], make_bundle: Callable[[GoldenSet], Path]
+) -> None:
+    with Generator(make_bundle(golden), provider="cpu") as made:
         video = made.generate(
             golden["image"], (golden["waveform"], 16000), keypoints=golden["keypoints"],
             config=GenerationConfig(**golden.options()), noise=golden["noise"],
@@ -76,31 +80,40 @@ def run_naive(path: Path, *arrays: np.ndarray) -> np.ndarray:
     return found
 
 
-def lowered(module: torch.nn.Module, like: np.ndarray, path: Path, *arrays: np.ndarray) -> np.ndarray:
-    write(traced(module, *arrays), tensor_specs([*arrays], "in"), tensor_specs([like], "out"), path)
+def lowered(module: torch.nn.Module, like: np.ndarray, path: Path, target: str, *arrays: np.ndarray) -> np.ndarray:
+    write(traced(module, *arrays), tensor_specs([*arrays], "in"), tensor_specs([like], "out"), path, target)
     return run_file(path, *arrays)[0]
 
 
+@pytest.fixture(params=["onnxruntime", "tensorrt"])
+def target(request: pytest.FixtureRequest) -> str:
+    """Decides how a graph is written."""
+    return str(request.param)
+
+
 @pytest.mark.parametrize("layer", [GroupNorm(4, 8), LayerNorm(16)], ids=["group", "layer"])
-def test_a_normalisation_stays_finite_where_squares_in_half_precision_do_not(layer: Any, tmp_path: Path) -> None:
+def test_a_normalisation_stays_finite_where_squares_in_half_precision_do_not(
+    layer: Any, target: str, tmp_path: Path
+) -> None:
     x = (normal(1, 8, 16, 16) * 2000).astype(np.float16)
     axes = {"axes": np.array([1, 2, 3])}
     squares = [("ReduceMean", ["in0", "axes"], "mean"), ("Sub", ["in0", "mean"], "d"), ("Mul", ["d", "d"], "square")]
     assert np.isinf(run_naive(naive(tmp_path / "naive.onnx", squares, axes, x.shape), x)).any()
-    found = lowered(layer, x, tmp_path / "ours.onnx", x)
+    found = lowered(layer, x, tmp_path / "ours.onnx", target, x)
     expected = layer(torch.from_numpy(x.astype(np.float32))).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
-def test_attention_stays_finite_where_products_in_half_precision_do_not(tmp_path: Path) -> None:
-    q, k, v = ((normal(1, 2, 32, 64, seed=i) * 120).astype(np.float16) for i in range(3))
+@pytest.mark.parametrize("head", [64, LARGEST_HEAD + 64])
+def test_attention_stays_finite_where_products_in_half_precision_do_not(head: int, target: str, tmp_path: Path) -> None:
+    q, k, v = ((normal(1, 2, 32, head, seed=i) * 120).astype(np.float16) for i in range(3))
     products = [("Transpose", ["in1"], "t"), ("MatMul", ["in0", "t"], "scores")]
     graph = naive(tmp_path / "naive.onnx", products, {}, q.shape, k.shape)
     model = onnx.load(graph)
     model.graph.node[0].attribute.append(helper.make_attribute("perm", [0, 1, 3, 2]))
     onnx.save(model, graph)
     assert np.isinf(run_naive(graph, q, k)).any()
-    found = lowered(Module(scaled_dot_product_attention), q, tmp_path / "ours.onnx", q, k, v)
+    found = lowered(Module(scaled_dot_product_attention), q, tmp_path / "ours.onnx", target, q, k, v)
     exact = scaled_dot_product_attention(*(torch.from_numpy(a.astype(np.float32)) for a in (q, k, v))).numpy()
     np.testing.assert_allclose(found, exact, atol=2e-2 * np.abs(exact).max())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.compiled import PORTABLE, add_plans
 from tests.engines import CAPACITY
 from tests.fake_cuda import NO_DRIVER, FakeCuda, installed
 from tests.fake_tensorrt import FakeTensorRT
@@ -20,8 +20,8 @@ from tests.fakes import DETECTOR_SPEC, FakeBackend, FakeEngine, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech
 from vexpress_rt import providers
 from vexpress_rt.backends import tensorrt_library
-from vexpress_rt.bundle import Bundle, FileEntry, Manifest, read_manifest, write_manifest
-from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, BundleNotFoundError, ConfigError
+from vexpress_rt.bundle import Bundle, read_manifest
+from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 from vexpress_rt.generator import Generator
 from vexpress_rt.native import device_kernels
 from vexpress_rt.providers import Choice, choose
@@ -50,7 +50,7 @@ class Machine(FakeBackend):
     def load(self, path: Path, spec: Any, *, threads: int | None = None, provider: str = "cpu", executor: Any = None,
              target: str | None = None) -> FakeEngine:  # fmt: skip
         library = target or provider
-        assert path.suffix == (".engine" if target else ".onnx")
+        assert path.suffix == (".plan" if target else ".onnx")
         engine = super().load(path, spec, threads=threads)
         engine.away = library != "cpu"
         self.asked.append((library, engine.spec.name))
@@ -87,45 +87,36 @@ def without_cuda(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.can_use_gpu = False
 
 
-def compile_bundle(folder: Path, lacking: tuple[str, ...] = (FACE_DETECTOR,), target: str = "tensorrt") -> Path:
-    """Give the engines of a bundle plans."""
-    manifest = read_manifest(folder)
-    engines, files = dict(manifest.engines), dict(manifest.files)
-    for name in engines.keys() - set(lacking):
-        content = f"plan of {name}".encode()
-        (folder / f"{name}.engine").write_bytes(content)
-        files[f"{name}.engine"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
-        engines[name] = dataclasses.replace(engines[name], plan=f"{name}.engine")
-    compiled = {"library": "TensorRT", "version": "11.4.0", "capability": "9.0"}
-    changes: dict[str, Any] = {"engines": engines, "files": files, "target": target, "compiled": compiled}
-    write_manifest(folder, dataclasses.replace(manifest, **changes))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def compiled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All engines have plans but the face detector."""
-    return compile_bundle(write_bundle(tmp_path_factory.mktemp("compiled") / "bundle"))
+    return add_plans(write_bundle(tmp_path_factory.mktemp("compiled") / "bundle"))
 
 
 @pytest.fixture
-def compiled(compiled_bundle: Path) -> Manifest:
-    return read_manifest(compiled_bundle)
+def compiled(compiled_bundle: Path) -> Bundle:
+    return Bundle.open(compiled_bundle)
 
 
 @pytest.fixture
-def plain(fake_bundle: Path) -> Manifest:
-    return read_manifest(fake_bundle)
+def plain(fake_bundle: Path) -> Bundle:
+    return Bundle.open(fake_bundle)
+
+
+@pytest.fixture
+def plans_alone(tmp_path: Path) -> Bundle:
+    """Built with --no-onnx."""
+    return Bundle.open(add_plans(write_bundle(tmp_path / "alone"), onnx=False))
 
 
 # The choice
 
 
-def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(machine: Machine, compiled: Manifest) -> None:
+def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(machine: Machine, compiled: Bundle) -> None:
     assert choose("auto", compiled) == Choice("tensorrt", "the bundle is compiled for it and there is a GPU")
 
 
-def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Manifest) -> None:
+def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Bundle) -> None:
     choice = choose("auto", plain)
     assert choice.name == "cuda"
     assert "not tensorrt, since the bundle is not compiled for TensorRT (its target is onnxruntime)" in choice.reason
@@ -141,7 +132,7 @@ def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Man
     ],
 )
 def test_auto_takes_what_is_left_and_says_why(
-    machine: Machine, compiled: Manifest, monkeypatch: pytest.MonkeyPatch, lacks: list[Any], taken: str, why: str
+    machine: Machine, compiled: Bundle, monkeypatch: pytest.MonkeyPatch, lacks: list[Any], taken: str, why: str
 ) -> None:
     for remove in lacks:
         remove(machine, monkeypatch)
@@ -151,7 +142,7 @@ def test_auto_takes_what_is_left_and_says_why(
 
 
 def test_plans_that_are_not_used_are_worth_a_warning(
-    machine: Machine, compiled: Manifest, plain: Manifest, monkeypatch: pytest.MonkeyPatch,
+    machine: Machine, compiled: Bundle, plain: Bundle, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     without_gpu(machine, monkeypatch)
@@ -164,7 +155,7 @@ def test_plans_that_are_not_used_are_worth_a_warning(
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
-def test_what_is_asked_for_is_taken(machine: Machine, compiled: Manifest, name: str) -> None:
+def test_what_is_asked_for_is_taken(machine: Machine, compiled: Bundle, name: str) -> None:
     assert choose(name, compiled) == Choice(name, "asked for")
 
 
@@ -178,7 +169,7 @@ def test_what_is_asked_for_is_taken(machine: Machine, compiled: Manifest, name: 
     ],
 )
 def test_what_is_asked_for_and_cannot_be_had_is_refused(
-    machine: Machine, compiled: Manifest, monkeypatch: pytest.MonkeyPatch, name: str, lack: Any,
+    machine: Machine, compiled: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, lack: Any,
     error: type[Exception], message: str,
 ) -> None:  # fmt: skip
     lack(machine, monkeypatch)
@@ -186,42 +177,41 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused(
         choose(name, compiled)
 
 
-def test_tensorrt_is_refused_for_a_bundle_without_plans(machine: Machine, plain: Manifest) -> None:
+def test_tensorrt_is_refused_for_a_bundle_of_another_target(machine: Machine, plain: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"not compiled for TensorRT .*export\.build .*--target tensorrt"):
         choose("tensorrt", plain)
 
 
-def test_an_engine_without_a_plan_is_named(machine: Machine, tmp_path: Path) -> None:
-    folder = compile_bundle(write_bundle(tmp_path / "half"), (FACE_DETECTOR, "denoiser", "vae_decoder"))
-    with pytest.raises(ConfigError, match="denoiser, vae_decoder of the bundle are not compiled"):
-        choose("tensorrt", read_manifest(folder))
-    assert choose("auto", read_manifest(folder)).name == "cuda"
+@pytest.mark.parametrize("choices", [{"provider": "abacus"}, {"provider": "cpu", "rebuild": "always"}])
+def test_an_unknown_choice_is_refused(plain: Bundle, choices: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"(provider is 'abacus'; expected one of auto, t|rebuild is 'always'; expe)"):
+        choose(bundle=plain, **choices)
 
 
-def test_an_unknown_provider_is_refused(plain: Manifest) -> None:
-    with pytest.raises(ConfigError, match="provider is 'abacus'; expected one of auto, tensorrt, cuda, cpu"):
-        choose("abacus", plain)
-
-
-@pytest.mark.parametrize(
-    ("key", "text", "message"),
-    [
-        ("version", "10.0.0", "compiled for version 10.0.0 .here it is"),
-        ("capability", "12.0", "compiled for capability 12.0 .here it is"),
-    ],
-)
-def test_plans_of_another_library_or_gpu_are_not_tried(
-    machine: Machine, compiled: Manifest, key: str, text: str, message: str
+@pytest.mark.parametrize("provider", ["cuda", "cpu"])
+def test_onnx_runtime_is_refused_for_a_bundle_without_graphs(
+    machine: Machine, plans_alone: Bundle, provider: str
 ) -> None:
-    other = dataclasses.replace(compiled, compiled={**compiled.compiled, key: text})
-    with pytest.raises(BackendError, match=message):
-        choose("tensorrt", other)
-    assert choose("auto", other).name == "cuda"
+    with pytest.raises(ConfigError, match="was built with --no-onnx and holds nothing that ONNX Runtime could run"):
+        choose(provider, plans_alone)
 
 
-def test_portable_plans_fit_any_gpu(machine: Machine, compiled: Manifest) -> None:
-    portable = dataclasses.replace(compiled, compiled={**compiled.compiled, "gpu": "portable", "capability": ""})
-    assert choose("tensorrt", portable).name == "tensorrt"
+@pytest.mark.parametrize(("provider", "onnx"), [("cuda", True), ("cpu", True), ("cpu", False)])
+def test_onnx_runtime_is_refused_for_bfloat16(machine: Machine, tmp_path: Path, provider: str, onnx: bool) -> None:
+    folder = write_bundle(tmp_path / "narrow")
+    manifest = dataclasses.replace(read_manifest(folder), precision="bf16", target="tensorrt", onnx=onnx)
+    bundle = Bundle(folder, manifest)
+    with pytest.raises(ConfigError, match="is in bfloat16, which ONNX Runtime does not compute in"):
+        choose(provider, bundle)
+
+
+def test_nothing_runs_a_bundle_without_graphs_where_its_plans_do_not(
+    machine: Machine, plans_alone: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose("auto", plans_alone).name == "tensorrt"
+    without_gpu(machine, monkeypatch)
+    with pytest.raises(ConfigError, match=r"nothing on this machine .* not tensorrt, since no NVIDIA GPU .*; not cuda"):
+        choose("auto", plans_alone)
 
 
 # Loading and running
@@ -246,7 +236,7 @@ def test_a_detector_without_a_plan_runs_on_the_cpu_beside_tensorrt(machine: Mach
 
 
 def test_a_detector_with_a_plan_runs_with_tensorrt(machine: Machine, tmp_path: Path) -> None:
-    videos(compile_bundle(write_bundle(tmp_path / "whole"), ()))
+    videos(add_plans(write_bundle(tmp_path / "whole"), ()))
     assert {library for library, _ in machine.asked} == {"tensorrt"}
 
 
@@ -254,7 +244,7 @@ def test_the_target_says_which_tensorrt(machine: Machine, tmp_path: Path, monkey
     wanted = []
     load = tensorrt_library.load
     monkeypatch.setattr(tensorrt_library, "load", lambda target: wanted.append(target) or load("tensorrt"))
-    videos(compile_bundle(write_bundle(tmp_path / "rtx"), target="tensorrt-rtx"))
+    videos(add_plans(write_bundle(tmp_path / "rtx"), library="tensorrt-rtx", **PORTABLE))
     assert wanted == ["tensorrt-rtx"]
     assert ("tensorrt-rtx", "denoiser") in machine.asked
 
@@ -288,42 +278,6 @@ def test_no_memory_of_the_gpu_is_taken_before_an_engine_is_needed(machine: Machi
         assert machine.cuda.left() == []
 
 
-# Plans in bundles
-
-
-def test_a_plan_is_verified_when_it_is_asked_for(tmp_path: Path) -> None:
-    folder = compile_bundle(write_bundle(tmp_path / "bundle"))
-    assert Bundle.open(folder).plan_path("denoiser") == folder / "denoiser.engine"
-    (folder / "denoiser.engine").write_bytes(b"plan of denoisex")
-    bundle = Bundle.open(folder)
-    assert bundle.engine_path("denoiser") == folder / "denoiser.onnx"
-    with pytest.raises(BundleDamagedError, match=r"denoiser\.engine has the sha256"):
-        bundle.plan_path("denoiser")
-
-
-def test_an_engine_that_was_not_compiled_has_no_plan(compiled_bundle: Path) -> None:
-    with pytest.raises(BundleNotFoundError, match=r"holds engine 'face_detector' for ONNX Runtime alone; .* --target"):
-        Bundle.open(compiled_bundle).plan_path(FACE_DETECTOR)
-
-
-def test_a_plan_counts_among_the_files_of_its_engine(compiled: Manifest) -> None:
-    assert compiled.engines["denoiser"].files == ("denoiser.onnx", "denoiser.engine")
-    assert Manifest.from_json(compiled.to_json()) == compiled
-
-
-def test_plans_in_a_bundle_for_onnx_runtime_are_malformed(compiled: Manifest) -> None:
-    with pytest.raises(BundleDamagedError, match=r"has the plan .*, and the target is onnxruntime, which has none"):
-        Manifest.from_json(compiled.to_json() | {"target": "onnxruntime"})
-
-
-def test_a_manifest_may_lack_plans_and_what_compiled_them(plain: Manifest) -> None:
-    data = plain.to_json()
-    del data["compiled"]
-    for entry in data["engines"].values():
-        del entry["plan"]
-    assert Manifest.from_json(data) == plain
-
-
 # In words
 
 
@@ -335,7 +289,7 @@ def test_a_generator_describes_itself(machine: Machine, compiled_bundle: Path) -
     ]  # fmt: skip
     text = "\n".join(lines)
     assert str(compiled_bundle) in text
-    assert "for tensorrt (library TensorRT, version 11.4.0, capability 9.0)" in text
+    assert "for tensorrt, plans for Fake GPU (9.0), TensorRT 11.4.0" in text
     assert "64 x 64 pixels (height x width), windows of 8 frames" in text
     assert "tensorrt (the bundle is compiled for it and there is a GPU)" in text
     assert "of 1.0 MiB of memory free" in text

@@ -101,7 +101,7 @@ def test_whatever_goes_wrong_leaves_what_was_there(tmp_path: Path, reason: BaseE
     assert len(list(tmp_path.iterdir())) == existing
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupting_leaves_what_was_there(tmp_path: Path, number: signal.Signals) -> None:
     fill(tmp_path / "bundle", "old")
     handler = signal.getsignal(number)
@@ -111,7 +111,7 @@ def test_interrupting_leaves_what_was_there(tmp_path: Path, number: signal.Signa
     assert signal.getsignal(number) is handler
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_between_the_two_renames_waits_for_the_second(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +126,15 @@ def test_an_interrupt_between_the_two_renames_waits_for_the_second(
     monkeypatch.setattr(Path, "rename", rename_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "bundle", "new")
+    assert content(tmp_path) == {"bundle/file": b"new"}
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        fill(tmp_path / "bundle", "new", lambda: signal.raise_signal(signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert content(tmp_path) == {"bundle/file": b"new"}
 
 

@@ -16,6 +16,7 @@ from tests.engines import CAPACITY, MATRIX, adder, doubler, fake_tensorrt, poole
 from tests.fake_cuda import NO_DRIVER
 from tests.fake_tensorrt import FakeTensorRT, Plan
 from tests.fakes import FakeResident
+from vexpress_rt import device
 from vexpress_rt.backends import Engine
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.backends.tensorrt import TensorRTEngine, load
@@ -222,6 +223,24 @@ def test_an_engine_that_tensorrt_refuses_comes_with_the_command_that_builds_it(
     (tmp_path / "old.engine").write_bytes(b"of another version")
     with pytest.raises(BackendError, match=r"python -m export\.build --target tensorrt`"):
         load(tmp_path / "old.engine", None)
+
+
+@pytest.mark.parametrize(
+    ("capability", "remedy"),
+    [
+        ((9, 0), r"is not made for A GPU \(9\.0\): build .*--target tensorrt`, or use provider='auto'$"),
+        ((8, 9), r"build the bundle again on this machine with `python -m export\.build --target tensorrt-rtx`$"),
+    ],
+)
+def test_no_build_for_rtx_is_recommended_on_another_gpu(
+    tensorrt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], remedy: str
+) -> None:
+    tensorrt.__version__ = "1.7.1"
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt)
+    monkeypatch.setattr(device, "name_and_capability", lambda: ("A GPU", capability))
+    (tmp_path / "old.engine").write_bytes(b"of RTX")
+    with pytest.raises(BackendError, match=remedy):
+        load(tmp_path / "old.engine", None, target="tensorrt-rtx")
 
 
 def test_without_a_gpu_the_error_says_so(tensorrt: FakeTensorRT, tmp_path: Path) -> None:

@@ -68,10 +68,16 @@ def test_attention_without_a_kernel_of_its_own_is_built_from_several(
     assert build_engine(graph, save_wide_attention(graph), output, library).bytes > 0
 
 
+def forbid_several_kernels(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention may not be built from them any more."""
+    with library.polygraphy() as polygraphy:
+        monkeypatch.setattr(polygraphy, "set_decomposable_attentions", lambda network: network)
+
+
 def test_what_cannot_be_built_is_an_error_with_tensorrts_reason(
     graph: Path, output: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Library, "has_attention", False)  # so that attention may not be built from several kernels
+    forbid_several_kernels(library, monkeypatch)
     with pytest.raises(BackendError, match=r"cannot build engine graph: .*not supported by a dedicated kernel.*update"):
         build_engine(graph, save_wide_attention(graph), output, library)
 
@@ -82,7 +88,7 @@ def test_leave_to_use_several_kernels_changes_nothing_where_one_will_do(
     spec = save_attention(graph, HALF, 64)
     build_engine(graph, spec, output, library)
     allowed = output.read_bytes()
-    monkeypatch.setattr(Library, "has_attention", False)
+    forbid_several_kernels(library, monkeypatch)
     build_engine(graph, spec, output, library)
     assert output.read_bytes() == allowed
 
@@ -224,15 +230,12 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_options_reach_tensorrt(graph: Path, output: Path, library: Library, configured: list[Any]) -> None:
-    options = EngineOptions(
-        optimization_level=1, workspace_bytes=1 << 28, tf32=True, compute_capabilities=("8.6", "8.9")
-    )
+    options = EngineOptions(optimization_level=1, workspace_bytes=1 << 28, tf32=True)
     build_engine(graph, save_relu(graph), output, library, options)
     (config,), kinds = configured, library.module
     assert config.builder_optimization_level == 1
     assert config.get_memory_pool_limit(kinds.MemoryPoolType.WORKSPACE) == 1 << 28
     assert config.get_flag(kinds.BuilderFlag.TF32)
-    assert [config.get_compute_capability(i).name for i in range(config.num_compute_capabilities)] == ["SM86", "SM89"]
 
 
 def test_by_default_products_are_exact_and_graphs_can_be_captured(

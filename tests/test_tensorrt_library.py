@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 
-from vexpress_rt.backends.tensorrt_library import Library, available, load, readable
+from vexpress_rt.backends import tensorrt_library
+from vexpress_rt.backends.tensorrt_library import Library, available, builder, load
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,6 @@ def test_the_installed_library_is_loaded_once_and_says_what_it_can(rtx: Library)
     assert load("tensorrt-rtx") is rtx
     assert rtx.name == f"TensorRT for RTX {rtx.module.__version__}"
     assert rtx.builds_without_gpu
-    assert rtx.has_attention
     assert not rtx.has_timing_cache
 
 
@@ -62,12 +62,56 @@ def test_a_missing_library_is_an_error_that_names_the_extra(
     assert not available(target)
 
 
-@pytest.mark.parametrize("version", ["10.12.0.36", "9.3", "dev"])
+def test_an_interrupt_while_it_is_imported_is_not_taken_for_a_missing_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(
+        "try:\n"
+        f"    __import__('signal').raise_signal({int(signal.SIGINT)})\n"
+        "except KeyboardInterrupt:\n"
+        "    raise ImportError('initialization failed')\n"
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    del sys.modules["tensorrt"]
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        load("tensorrt")
+
+
+@pytest.mark.parametrize("version", ["10.13.3.9", "9.3", "dev"])
 def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in(version))
-    with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.13"):
+    with pytest.raises(BackendMissingError, match=rf"TensorRT {version} is installed; expected at least 10\.14"):
         load("tensorrt")
     assert not available("tensorrt")
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_the_extra_installs_no_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    monkeypatch.setattr(tensorrt_library, "_LOADED", {})  # the real one stays the one of this process
+    (oldest,) = (text.partition(">=")[2] for text in extras[target] if text.startswith(f"{target}-cu13"))
+    monkeypatch.setitem(sys.modules, target.replace("-", "_"), stand_in(oldest))
+    assert load(target).version == oldest
+    too_old = f"{oldest.split('.')[0]}.{int(oldest.split('.')[1]) - 1}"
+    monkeypatch.setitem(sys.modules, target.replace("-", "_"), stand_in(too_old))
+    with pytest.raises(BackendMissingError, match=f"{too_old} is installed; expected at least {oldest}"):
+        load(target)
+
+
+def test_what_builds_is_the_library_together_with_polygraphy(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert builder("tensorrt-rtx") is rtx
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    with pytest.raises(BackendMissingError, match=r"is not installed: .*pip install 'vexpress-rt\[tensorrt-rtx\]'"):
+        builder("tensorrt-rtx")
+
+
+def test_tensorrt_for_rtx_is_made_for_rtx_and_tensorrt_for_all(rtx: Library, tensorrt: Library) -> None:
+    capabilities = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)]
+    assert [c for c in capabilities if rtx.is_made_for(c)] == [(8, 6), (8, 9), (12, 0), (12, 1)]
+    assert all(tensorrt.is_made_for(c) for c in capabilities)
+    built = {f"SM{major}{minor}" for major, minor in capabilities if rtx.is_made_for((major, minor))}
+    assert built <= rtx.module.ComputeCapability.__members__.keys()
 
 
 def test_another_target_is_refused() -> None:
@@ -88,82 +132,10 @@ def test_engines_of_tensorrt_for_rtx_are_always_portable(rtx: Library, tensorrt:
     assert not tensorrt.is_portable(hardware_compatible=False)
 
 
-class Config:
-    """A configuration that notes what is set in it."""
-
-    def __init__(self) -> None:
-        self.capabilities: list[str] = []
-
-    def set_compute_capability(self, capability: Any, index: int) -> None:
-        assert index == len(self.capabilities)
-        self.capabilities.append(capability.name)
-
-
-def test_compute_capabilities_reach_tensorrt_for_rtx(rtx: Library) -> None:
-    config = Config()
-    rtx.set_hardware(config, hardware_compatible=True, capabilities=("8.9", "12.0"))
-    assert config.capabilities == ["SM89", "SM120"]
-    assert vars(config)["num_compute_capabilities"] == 2
-    assert "hardware_compatibility_level" not in vars(config)  # which it would warn about
-
-
-def test_unknown_compute_capabilities_are_refused_with_those_that_there_are(rtx: Library) -> None:
-    with pytest.raises(ConfigError, match=r"cannot build for compute capability 9\.0; expected some of .*8\.9, 12\.0"):
-        rtx.set_hardware(Config(), hardware_compatible=False, capabilities=("8.9", "9.0"))
-
-
-def test_compute_capabilities_are_not_for_tensorrt(tensorrt: Library) -> None:
-    with pytest.raises(ConfigError, match=r"compute capabilities \(8\.9\) are for the target tensorrt-rtx"):
-        tensorrt.set_hardware(Config(), hardware_compatible=False, capabilities=("8.9",))
-
-
-def test_warnings_go_to_logging(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    with rtx.collect() as messages:
-        rtx.logger.log(rtx.module.ILogger.Severity.WARNING, "weights\nwere lost")
-    assert caplog.messages == ["TensorRT for RTX: weights were lost"]
-    assert caplog.records[0].levelno == logging.WARNING
-    assert messages.errors == []
-
-
-def test_errors_are_collected_and_lack_what_only_follows_from_the_lack_of_a_gpu(
-    rtx: Library, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail() -> None:
-        for text in ("too large", "too large", "In catchCudaError (cudaError 35)", "too small"):
-            rtx.logger.log(rtx.module.ILogger.Severity.ERROR, text)
-        raise BackendError(messages.text())
-
-    with pytest.raises(BackendError, match=r"^too large; too small$"), rtx.collect() as messages:
-        fail()
-    assert caplog.messages == []
-
-
-def test_errors_that_led_to_nothing_end_as_a_warning(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    with rtx.collect():
-        rtx.logger.log(rtx.module.ILogger.Severity.ERROR, "no such cache")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "TensorRT for RTX: no such cache")
-    ]
-
-
-def test_errors_that_nobody_collects_are_logged(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
-    rtx.logger.log(rtx.module.ILogger.Severity.INTERNAL_ERROR, "out of order")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("ERROR", "TensorRT for RTX: out of order")
-    ]
-
-
-def test_the_memory_of_activations_is_read_from_what_tensorrt_says(rtx: Library) -> None:
-    with rtx.collect() as messages:
-        assert messages.activation_bytes is None
-        rtx.logger.log(rtx.module.ILogger.Severity.INFO, "Total Activation Memory: 8263680 bytes")
-    assert messages.activation_bytes == 8263680
-
-
-def test_messages_become_one_line_of_bounded_length() -> None:
-    assert readable("Invalid Node - a\n  wrong types\n[catchCudaError] no driver\n") == "Invalid Node - a wrong types"
-    assert readable("[catchCudaError] no driver") == "[catchCudaError] no driver"
-    assert len(readable("x" * 5000)) == 1000
+def test_tensorrt_for_rtx_is_not_given_the_hardware_that_it_would_warn_about(rtx: Library) -> None:
+    config = SimpleNamespace()
+    rtx.set_hardware(config, hardware_compatible=True)
+    assert vars(config) == {}
 
 
 def test_polygraphy_works_with_the_library_that_asks_for_it(rtx: Library, capfd: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +173,7 @@ def test_without_polygraphy_the_extra_is_named(rtx: Library, monkeypatch: pytest
 def build_with_tensorrt_10(folder: Path, cache: Path, gpu: str = "gpu") -> subprocess.CompletedProcess[str]:
     arguments = [folder / "relu.onnx", folder / "relu.engine", cache, gpu]
     command = [sys.executable, "-W", "error", "-m", "tests.tensorrt_stand_in", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +197,7 @@ def test_tensorrt_10_builds_by_the_same_code_with_timings_and_hardware_compatibi
     record = json.loads(done.stdout)
     size = (tmp_path / "relu.engine").stat().st_size
     assert record == {
-        "name": "TensorRT 10.13.3.9", "needs_gpu": True, "strongly_typed": True, "hardware": "AMPERE_PLUS",
+        "name": "TensorRT 10.14.1.48", "needs_gpu": True, "strongly_typed": True, "hardware": "AMPERE_PLUS",
         "caches": given, "bytes": size,
     }  # fmt: skip
     assert cache.read_bytes() == kept
@@ -237,6 +209,22 @@ def test_an_engine_is_built_also_where_timings_cannot_be_kept(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "timings cannot be written" in done.stderr
     assert (tmp_path / "relu.engine").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "huge"])
+def test_what_cannot_hold_timings_is_left_alone_and_the_engine_built(tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "timings"
+    if kind == "huge":
+        with cache.open("wb") as file:
+            file.truncate((1 << 30) + 1)
+    else:
+        (os.mkfifo if kind == "pipe" else os.mkdir)(cache)
+    before = cache.stat()
+    done = build_with_tensorrt_10(tmp_path, cache)
+    assert done.returncode == 0, done.stderr
+    assert f"no timings are read from {cache}" in done.stderr
+    assert (tmp_path / "relu.engine").exists()
+    assert os.path.samestat(cache.stat(), before)
 
 
 def test_without_a_gpu_tensorrt_10_says_that_it_wants_one(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ def test_a_level_out_of_range_is_refused(level: Any) -> None:
         EngineOptions(optimization_level=level)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1 << 19, 1e9, True])
+@pytest.mark.parametrize("limit", [0, -1, 1 << 19, (1 << 50) + 1, 1e9, True])
 def test_a_workspace_out_of_range_is_refused(limit: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"workspace_bytes is {limit!r}; expected at least 1048576"):
+    with pytest.raises(ConfigError, match=rf"workspace_bytes is {limit!r}; expected 1048576 .* to 1125899906842624"):
         EngineOptions(workspace_bytes=limit)
 
 
@@ -61,12 +63,74 @@ def test_open_dims_have_the_sizes_of_their_range_and_others_their_own(sizes: lis
 
 
 def test_plain_values_hold_what_changes_an_engine_and_nothing_else() -> None:
-    options = EngineOptions(optimization_level=5, compute_capabilities=("8.9",), timing_cache=Path("here"))
+    options = EngineOptions(optimization_level=5, timing_cache=Path("here"))
     assert json.loads(json.dumps(options.to_json())) == {
         "optimization_level": 5,
         "workspace_bytes": None,
         "hardware_compatible": False,
-        "compute_capabilities": ["8.9"],
         "tf32": False,
         "ranges": {"N": {"minimum": 400, "typical": 80_000, "maximum": 960_000}},
     }
+
+
+def test_options_read_back_as_they_were_written_but_for_the_file_of_timings() -> None:
+    options = EngineOptions(
+        optimization_level=1, workspace_bytes=1 << 21, hardware_compatible=True,
+        tf32=True, ranges={"N": Range(1, 2, 3), "M": Range(4, 5, 6)}, timing_cache=Path("here"),
+    )  # fmt: skip
+    assert EngineOptions.from_text(options.to_text()) == dataclasses.replace(options, timing_cache=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.clear(),
+        lambda data: data.update(timing_cache="/etc/passwd"),
+        lambda data: data.update(optimization_level=9),
+        lambda data: data.update(optimization_level=[3]),
+        lambda data: data.update(tf32=1),
+        lambda data: data.update(workspace_bytes="all"),
+        lambda data: data.update(ranges=[]),
+        lambda data: data.update(ranges={"N": [1, 2, 3]}),
+        lambda data: data["ranges"]["N"].update(maximum=1 << 29),
+        lambda data: data["ranges"]["N"].update(maximum=1e6),
+        lambda data: data["ranges"]["N"].update(minimum=10**6),
+        lambda data: data["ranges"]["N"].update(more=1),
+    ],
+)
+def test_recorded_options_that_are_none_are_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    data = EngineOptions().to_json()
+    change(data)
+    with pytest.raises(ConfigError, match="are no options of TensorRT's builder"):
+        EngineOptions.from_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "nonsense", "[" * 100_000])
+def test_a_text_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="are no options of TensorRT's builder"):
+        EngineOptions.from_text(text)
+
+
+def test_a_recorded_workspace_of_any_number_of_digits_is_refused() -> None:
+    text = EngineOptions(workspace_bytes=1 << 20).to_text().replace(str(1 << 20), str(10**3000))
+    with pytest.raises(ConfigError, match=r"the number '1000.*expected at most 19 digits"):
+        EngineOptions.from_text(text)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\ud800"])
+@pytest.mark.parametrize("place", ["dim", "size"])
+def test_names_in_recorded_options_are_refused_and_shown_escaped(place: str, text: str) -> None:
+    data = EngineOptions().to_json()
+    if place == "dim":
+        data["ranges"][text] = data["ranges"]["N"]
+    else:
+        data["ranges"]["N"][text] = 1
+    with pytest.raises(ConfigError, match="are no options of TensorRT's builder") as told:
+        EngineOptions.from_text(json.dumps(data))
+    assert str(told.value).isprintable()
+
+
+def test_an_option_that_is_recorded_twice_is_refused() -> None:
+    text = EngineOptions().to_text().replace('"tf32": false', '"tf32": false, "tf32": true')
+    with pytest.raises(ConfigError, match="keys that are not distinct"):
+        EngineOptions.from_text(text)

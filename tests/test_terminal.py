@@ -129,6 +129,17 @@ def test_stage_of_one_piece_is_merely_done(clock: Clock) -> None:
     assert log.getvalue() == "audio done\n"
 
 
+def test_stage_of_one_piece_is_named_while_it_lasts(clock: Clock) -> None:
+    screen = Terminal()
+    progress = Progress(screen, clock=clock)
+    clock.now += 1
+    progress("wait", 0, 1)
+    assert screen.screen == ["wait"]
+    clock.now += 1
+    progress("wait", 1, 1)
+    assert screen.screen == ["wait done"]
+
+
 def test_warning_stands_above_the_line(clock: Clock) -> None:
     screen = Terminal()
     with Progress(screen, clock=clock) as progress:

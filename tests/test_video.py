@@ -6,6 +6,7 @@ import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from tests.clips import SIZE, frames, sound, write
 from vexpress_rt import video
 from vexpress_rt.audio import load_audio
 from vexpress_rt.media import sound_blocks
+from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.video import VideoWriter
 
 NTSC = Fraction(30000, 1001)
@@ -68,9 +70,25 @@ def test_chroma_is_sited_where_h264_has_it(tmp_path: Path) -> None:
     assert (down - 2 * np.arange(4, 28)).mean() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("size", [(64, 96), (6, 10), (2, 2)])
+def test_nv12_is_encoded_as_it_is(tmp_path: Path, size: tuple[int, int], layout: Any) -> None:
+    given = np.random.default_rng(0).integers(0, 256, (3, size[0] * 3 // 2, size[1]), np.uint8)
+    with VideoWriter(tmp_path / "a.mp4", size, Fraction(30), None, quality=0) as writer:
+        for picture in given:
+            writer.write(np.array(picture, order=layout))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        found = [picture.reformat(format="nv12").to_ndarray() for picture in container.decode(video=0)]
+    np.testing.assert_array_equal(np.stack(found), given)
+
+
+@pytest.mark.parametrize("convert", [lambda frame: frame, rgb_to_nv12_numpy], ids=["rgb", "nv12"])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
-def test_the_stream_is_flagged_as_bt709_limited_range_h264(tmp_path: Path, name: str) -> None:
-    with av.open(str(write(tmp_path / name, frames(2), Fraction(30), None))) as container:
+def test_the_stream_is_flagged_as_bt709_limited_range_h264(tmp_path: Path, name: str, convert: Any) -> None:
+    with VideoWriter(tmp_path / name, SIZE, Fraction(30), None, 18) as writer:
+        for frame in frames(2):
+            writer.write(convert(frame))
+    with av.open(str(tmp_path / name)) as container:
         context = container.streams.video[0].codec_context
         assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)

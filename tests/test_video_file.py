@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.container import OutputContainer
 
 from tests.clips import SIZE, frames, sound, write
 from vexpress_rt import video
@@ -54,6 +56,27 @@ def test_an_exception_leaves_nothing_but_the_older_file(
         interrupted()
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"older"
+
+
+def test_an_interrupt_waits_until_the_file_is_closed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(container: OutputContainer) -> None:
+        signal.raise_signal(signal.SIGINT)
+        container.close()
+        left.extend(tmp_path.iterdir())
+
+    def interrupted() -> None:
+        with VideoWriter(tmp_path / "a.mp4", SIZE, Fraction(30), None, 18) as writer:
+            writer.write(next(iter(frames(1))))
+            raise KeyboardInterrupt
+
+    left: list[Path] = []
+    monkeypatch.setattr(video, "_close_quietly", close)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(left) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_file_is_replaced(tmp_path: Path) -> None:

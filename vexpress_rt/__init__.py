@@ -23,6 +23,7 @@ from vexpress_rt.errors import (
     KeypointError,
     NoFaceError,
     OutputError,
+    PlansMissingError,
     VExpressError,
     VideoError,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "KeypointTrack",
     "NoFaceError",
     "OutputError",
+    "PlansMissingError",
     "Portrait",
     "VExpressError",
     "Video",

@@ -1,4 +1,4 @@
-"""The command line: `vexpress-rt generate` and `vexpress-rt inspect`."""
+"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse(sys.argv[1:] if arguments is None else arguments)
     with Stop() as stop:
         try:
-            return _print(_generate(given, stop) if given.command == "generate" else _inspect(given, stop))
+            return _print(_COMMANDS[given.command](given, stop))
         except BaseException as error:
             if stop.number is not None or isinstance(error, KeyboardInterrupt):  # whatever else it led to
                 return _fail("interrupted; nothing partial is left", 128 + (stop.number or signal.SIGINT))
@@ -113,7 +113,9 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             stop.check()
             progress(stage, done, total)
 
-        with Generator(given.engines, provider=given.provider, threads=given.threads) as generator:
+        with Generator(
+            given.engines, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell
+        ) as generator:
             _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
@@ -176,16 +178,30 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
     bundle = Bundle.open(given.bundle)
     text = json.dumps(bundle.manifest.to_json(), indent=1) if given.json else describe(bundle)
     if given.verify:
-        engines = bundle.manifest.engines
+        files = sorted(bundle.manifest.files.keys() - bundle.manifest.absent)
         with Progress(sys.stderr) as progress:
-            for done, name in enumerate(engines, start=1):
-                bundle.engine_path(name)
-                if engines[name].plan:
-                    bundle.plan_path(name)
+            for done, name in enumerate(files, start=1):
+                bundle.verify(name)
                 stop.check()
-                progress("verify", done, len(engines))
-        text += "" if given.json else f"\n\nverified: all {len(bundle.manifest.files)} files have their sha256"
+                progress("verify", done, len(files))
+        text += "" if given.json else f"\n\nverified: all {len(files)} files have their sha256"
     return text
+
+
+def _compile(given: argparse.Namespace, stop: Stop) -> str:
+    from vexpress_rt.plans import find_plans
+
+    with Progress(sys.stderr) as progress:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            stop.check()
+            progress(stage, done, total)
+
+        plans = find_plans(Bundle.open(given.bundle), progress=tell, thorough=True)
+    return f"{given.bundle} has plans for {plans.compilation.describe()}"
+
+
+_COMMANDS = {"generate": _generate, "inspect": _inspect, "compile": _compile}
 
 
 def _fail(text: str, code: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from vexpress_rt import __version__
-from vexpress_rt.config import CROP_MODES, EXTENSION_MODES, OPTION_NAMES, RETARGET_MODES, GenerationConfig
+from vexpress_rt.config import CROP_MODES, EXTENSION_MODES, OPTION_NAMES, REBUILD, RETARGET_MODES, GenerationConfig
 
 # Upstream's name of a flag: ours. Names that differ in nothing but underscores need no entry.
 ALIASES = {
@@ -59,9 +59,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="vexpress-rt", description="Talking-portrait video from a photo and speech.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"vexpress-rt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect | compile")
     _add_generate(commands)
     _add_inspect(commands)
+    _add_compile(commands)
     return parser.parse_args(_canonical(arguments, parser))
 
 
@@ -101,6 +102,8 @@ def _add_generate(commands: Any) -> None:
     running = parser.add_argument_group("how it runs").add_argument
     words = "what runs the engines: tensorrt, cuda, cpu, or the best of these that is there (default: auto)"
     running("--provider", default="auto", metavar="NAME", help=words)
+    words = "whether to compile a bundle's plans anew that are of another GPU or TensorRT, or damaged (default: auto)"
+    running("--rebuild", choices=REBUILD, default=REBUILD[0], help=words)
     running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
     running("--quiet", action="store_true", help="tell nothing but warnings and errors")
 
@@ -154,6 +157,12 @@ def _add_inspect(commands: Any) -> None:
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote")
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
     parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def _add_compile(commands: Any) -> None:
+    words = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
+    parser = commands.add_parser("compile", allow_abbrev=False, help=words)
+    parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from vexpress_rt.deferral import signals_deferred
+
 T = TypeVar("T")
 
 
@@ -21,7 +23,7 @@ class Background(Generic[T]):
     ahead: items that may wait; with more, the caller does, so that memory does not grow. An item belongs to the thread
     until it is done with. What `function` raises comes out of a later call, or at the end of the block, and nothing is
     done after it. Leaving the block normally waits for all items; leaving it by an exception drops those that wait.
-    In both cases the thread has ended then.
+    In both cases the thread has ended then: a Ctrl-C ends the wait for the items, but not that for the one in work.
     """
 
     def __init__(self, function: Callable[[T], object], ahead: int = 8) -> None:
@@ -43,11 +45,12 @@ class Background(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._thread:
-            if kind is not None:
-                self._thread.shutdown(wait=False, cancel_futures=True)
+        try:
             while kind is None and self._waiting:
                 self._waiting.popleft().result()
+        finally:
+            with signals_deferred():  # what the thread works with is taken apart next
+                self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _work(self, item: T) -> None:
         if self._failed:

@@ -1,7 +1,7 @@
 """A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
 
-Opening compares the manifest with `specs.py` and every file's size with the manifest; a file's hash is computed when
-an engine that needs it is first asked for.
+Opening compares the manifest with `specs.py` and the sizes of graphs and weights with the manifest; a file's hash is
+computed when an engine that needs it is first asked for. Plans, which can be made again, are checked then, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from vexpress_rt.compilation import Compilation, with_newest
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.manifest import (
     BUILD_COMMAND,
@@ -27,14 +28,22 @@ from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface
 
 __all__ = [
     "MANIFEST",
+    "WORKING",
     "Bundle",
+    "Compilation",
     "EngineEntry",
     "FileEntry",
     "Manifest",
+    "file_entry",
     "read_manifest",
     "sha256_file",
+    "with_newest",
     "write_manifest",
 ]
+
+
+# What the names of files begin with that are in a bundle only while plans are compiled: no plain name can.
+WORKING = ".compiling"
 
 
 def sha256_file(path: Path) -> str:
@@ -43,19 +52,26 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_entry(path: Path) -> FileEntry:
+    """Size and hash of a file. Raises OSError."""
+    return FileEntry(path.stat().st_size, sha256_file(path))
+
+
 class Bundle:
     """An opened bundle; made by `Bundle.open`.
 
     folder: where it lies.  manifest: what it says.
     specs: what each engine takes and gives, by name, also of engines that the bundle lacks; the face detector has none.
-    identity: 16 hexadecimal digits that are equal for bundles with equal files.
+    identity: 16 hexadecimal digits that are equal for bundles with equal graphs and weights. Plans have no part in it:
+        they are the same graphs for some machine. A Portrait outlives a change of the GPU, which changes nothing but
+        the rounding.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
         self.specs = manifest.specs()
-        listing = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(manifest.files.items()))
+        listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
         self._verified: set[str] = set()
 
@@ -65,12 +81,12 @@ class Bundle:
 
         Raises BundleNotFoundError if there is none, BundleVersionError for another schema, and BundleDamagedError for a
         malformed manifest, for engines whose inputs or outputs are not those of `specs.py` (naming each), and for
-        files that are missing, of another size, or links out of the folder.
+        files other than plans that are missing, of another size, or links out of the folder.
         """
         bundle = cls(Path(folder), read_manifest(folder))
         if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
             bundle._damaged("the manifest does not fit this version: " + "; ".join(wrong))
-        for name in bundle.manifest.files:
+        for name in sorted(bundle.manifest.graphs - bundle.manifest.absent):
             bundle._check_size(name)
         return bundle
 
@@ -82,25 +98,52 @@ class Bundle:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 
         Sizes are compared every time, hashes the first time that this object meets a file. Raises BundleNotFoundError
-        if the bundle lacks the engine, BundleDamagedError if a file is missing or was changed.
+        if the bundle lacks the engine or its graph, BundleDamagedError if a file is missing or was changed.
         """
         entry = self._entry(name)
-        self._verify(entry.file, *entry.data)
+        if entry.file in self.manifest.absent:
+            raise BundleNotFoundError(
+                f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
+                "compiled: build it again without --no-onnx"
+            )
+        self.verify(*entry.files)
         return self.folder / entry.file
 
-    def plan_path(self, name: str) -> Path:
+    def plan_path(self, name: str, compilation: Compilation | None = None) -> Path:
         """The file that TensorRT compiled for the engine `name`, checked as `engine_path` checks; ONNX is not needed.
 
+        compilation: of `manifest.compiled`; None is the newest that has a plan of the engine.
         Raises BundleNotFoundError if the bundle lacks the engine or its plan, BundleDamagedError as `engine_path`.
         """
-        entry = self._entry(name)
-        if not entry.plan:
+        self._entry(name)
+        candidates = [compilation] if compilation is not None else reversed(self.manifest.compiled)
+        plan = next((one.plans[name] for one in candidates if name in one.plans), None)
+        if plan is None:
             raise BundleNotFoundError(
                 f"{self.folder} holds engine {name!r} for ONNX Runtime alone; expected one that TensorRT compiled: "
                 f"build with `{BUILD_COMMAND} {self.folder} --target tensorrt` (or tensorrt-rtx)"
             )
-        self._verify(entry.plan)
-        return self.folder / entry.plan
+        self.verify(plan)
+        return self.folder / plan
+
+    def verify(self, *files: str) -> None:
+        """Raise BundleDamagedError if one of the bundle's files is missing or was changed; `engine_path` says when."""
+        for file in files:
+            self._check_size(file)
+            if file not in self._verified:
+                self._check_hash(file)
+                self._verified.add(file)
+
+    def is_sound(self, file: str, *, thorough: bool) -> bool:
+        """Whether one of the bundle's files is there with the size, and if thorough the hash, that it should have."""
+        try:
+            if thorough:
+                self.verify(file)
+            else:
+                self._check_size(file)
+        except BundleDamagedError:
+            return False
+        return True
 
     def _entry(self, name: str) -> EngineEntry:
         if not self.has(name):
@@ -110,13 +153,6 @@ class Bundle:
                 f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}`"
             )
         return self.manifest.engines[name]
-
-    def _verify(self, *files: str) -> None:
-        for file in files:
-            self._check_size(file)
-            if file not in self._verified:
-                self._check_hash(file)
-                self._verified.add(file)
 
     def _interface_errors(self, name: str) -> Iterator[str]:
         if name == FACE_DETECTOR:

@@ -17,6 +17,7 @@ MIN_FPS, MAX_FPS = 1, 240  # of the videos made, and of those whose motion is fo
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
+REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
 MAX_THREADS = 1024
 
 # Options that are numbers: the least and the largest value.

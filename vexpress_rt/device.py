@@ -46,6 +46,13 @@ def name_and_capability() -> tuple[str, tuple[int, int]]:
     return properties.name.split(b"\0")[0].decode(), (int(properties.major), int(properties.minor))
 
 
+def driver_version() -> str:
+    """The newest version of CUDA that the driver knows, such as "13.0". Raises as `check` does."""
+    check()  # without a driver, CUDA calls its version 0
+    number = int(_call("cudaDriverGetVersion"))
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def memory() -> tuple[int, int]:
     """Bytes of the GPU's memory: free, total."""
     free, total = _call("cudaMemGetInfo")
@@ -103,8 +110,7 @@ class Stream(_Owned):
 
         The relaxed mode, because Python may drop, and so free, memory at any time and in any thread.
         """
-        mode = _library().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
-        _call("cudaStreamBeginCapture", self.handle, mode)
+        _call("cudaStreamBeginCapture", self.handle, _library().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
 
     def end_capture(self) -> Graph:
         """What entered since `begin_capture`. Raises BackendError if something in it cannot be captured."""
@@ -185,10 +191,7 @@ class Pinned(_Owned):
 
 
 def allocate(size: int, purpose: str = "a buffer") -> Buffer:
-    """`size` bytes of the GPU's memory; an empty buffer has an address, too.
-
-    purpose: what for, named by the BackendError that tells how much was asked for and how much is free.
-    """
+    """`size` bytes of the GPU's memory, 0 or more. Raises BackendError, naming `purpose`, if it has no room."""
     try:
         return Buffer(int(_call("cudaMalloc", max(1, size))), size)
     except BackendError as error:
@@ -234,9 +237,7 @@ def copy_across(
 ) -> None:
     """Enter a copy of `size` bytes of one buffer to another."""
     if size > min(target.bytes - to_byte, source.bytes - from_byte):
-        raise BackendError(
-            f"a copy of {size} bytes from a buffer of {source.bytes} to one of {target.bytes}; expected room for all"
-        )
+        raise BackendError(f"a copy of {size} bytes from {source.bytes} to {target.bytes}; expected room for all")
     _copy(target.pointer + to_byte, source.pointer + from_byte, size, "DeviceToDevice", stream)
 
 

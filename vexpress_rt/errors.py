@@ -58,6 +58,10 @@ class BackendError(VExpressError, RuntimeError):
     """An engine cannot be loaded or run."""
 
 
+class PlansMissingError(BackendError):
+    """The bundle is compiled for other machines than this one, and compiling it for this one now is forbidden."""
+
+
 class BackendMissingError(BackendError, ImportError):
     """The library that runs this bundle's engines is not installed."""
 

@@ -48,26 +48,32 @@ class FramePath(Protocol):
     """What happens to frames between decoder and caller, where they are.
 
     resident: whether they are to stay where the decoder computes them.
+    rgb_to_nv12: a frame (H, W, 3) as NV12, see `native.nv12`; None for what leaves that to whoever encodes.
     """
 
     @property
     def resident(self) -> bool: ...
+
+    @property
+    def rgb_to_nv12(self) -> Callable[[Tensor], Tensor] | None: ...
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
         """The middle one of three frames (H, W, 3) uint8, filtered: see `native.median_3x3x3`."""
         ...
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Frames (H, W, 3) uint8 as arrays, which the caller may keep."""
+        """Frames as arrays, which the caller may keep."""
         ...
 
 
 def make_frames(
-    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePath, *, filtered: bool, watch: Stopwatch
-) -> Generator[UInt8, None, None]:
+    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePath, watch: Stopwatch,
+    *, filtered: bool, rgb: bool,
+) -> Generator[UInt8, None, None]:  # fmt: skip
     """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
 
-    path: what happens to them in between.  filtered: by the median.  watch: is told the seconds of each stage.
+    path: what happens to them in between.  watch: is told the seconds of each stage.  filtered: by the median.
+    rgb: False allows NV12, (H * 3 / 2, W) uint8, half the bytes, where `path` can make that.
     """
     with ExitStack() as stages:  # a GPU's memory goes back when the caller ends early, and not some time later
 
@@ -77,6 +83,8 @@ def make_frames(
         frames = stage("decode", decode(vae_decoder, latents, resident=path.resident))
         if filtered:
             frames = stage("median", median(frames, path.median_3x3x3))
+        if path.rgb_to_nv12 is not None and not rgb:
+            frames = map(path.rgb_to_nv12, frames)
         yield from stage("decode", path.arrays(frames))
 
 
@@ -84,6 +92,7 @@ class HostFrames:
     """`FramePath` in NumPy arrays.  threads: of the median, as `native.median_3x3x3` takes them."""
 
     resident = False
+    rgb_to_nv12 = None
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
@@ -93,7 +102,7 @@ class HostFrames:
         return median_3x3x3(_array(previous), _array(current), _array(following), threads=self._threads)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Frames (H, W, 3) uint8, which are arrays already."""
+        """Frames, which are arrays already."""
         return map(_array, frames)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,18 +35,28 @@ class DeviceFrames:
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> DeviceTensor:
         """As `frames.FramePath` has it; not waited for."""
-        executor, triple = self._executor, [_on_gpu(frame) for frame in (previous, current, following)]
         height, width, _ = current.shape
+        launch = partial(self._kernels.median_3x3x3, height=height, width=width)
+        return self._made((height, width, 3), launch, previous, current, following)
+
+    def rgb_to_nv12(self, frame: Tensor) -> DeviceTensor:
+        """As `frames.FramePath` has it; not waited for."""
+        height, width, _ = frame.shape
+        launch = partial(self._kernels.rgb_to_nv12, height=height, width=width)
+        return self._made((height * 3 // 2, width), launch, frame)
+
+    def _made(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> DeviceTensor:
+        """What a kernel makes of frames."""
+        executor, given = self._executor, [_on_gpu(frame) for frame in frames]
         with executor.entering() as compute:
-            out = executor.spares.take(height * width * 3, "a filtered frame", compute)
-            for frame in triple:
+            out = executor.spares.take(math.prod(shape), "a frame", compute)
+            for frame in given:
                 compute.wait(frame.ready)
-            before, this, after = (frame.buffer for frame in triple)
-            self._kernels.median_3x3x3(before, this, after, out, height=height, width=width, stream=compute)
+            launch(*(frame.buffer for frame in given), out, stream=compute)
             done = compute.record()
-        for frame in triple:
+        for frame in given:
             frame.read_until(done)
-        return DeviceTensor((height, width, 3), "uint8", out, done, executor.spares)
+        return DeviceTensor(shape, "uint8", out, done, executor.spares)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
         """Frames as arrays; each is given out when the copy of the next one has been entered, or there is none."""

@@ -73,19 +73,26 @@ class Generator:
 
     bundle: folder that `python -m export.build` wrote.  threads: of the CPU; None for one a core.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
-        and "cpu" for all; "auto" takes the first of these that the bundle and this machine allow.
+        and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
+    rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
+        which takes minutes, and tells `progress` (stage, done, total; from any thread) as it goes; "never" makes that
+        an error that names the command, whatever else could run the bundle, unless another provider is asked for.
 
     Engines are loaded when first needed and freed by `close` or at the end of a `with` block. Calls from several
     threads are allowed; each computes on its own.
 
     Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
-    that this machine lacks, BackendError (BackendMissingError).
+    that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be
+    written.
     """
 
-    def __init__(self, bundle: str | os.PathLike[str], *, provider: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: str | os.PathLike[str], *, provider: str = "auto", threads: int | None = None,
+        rebuild: str = "auto", progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         self.threads = check_threads(threads)
         self.bundle = Bundle.open(bundle)
-        self._engines = Engines(self.bundle, choose(provider, self.bundle.manifest), self.threads)
+        self._engines = Engines(self.bundle, choose(provider, self.bundle, rebuild, progress), self.threads)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -163,7 +170,7 @@ class Generator:
             features = self._features(job.waveform)
         latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
         path, filtered = self._engines.place().frames, job.config.median_filter
-        frames = make_frames(self._engine("vae_decoder"), latents, path, filtered=filtered, watch=job.watch)
+        frames = make_frames(self._engine("vae_decoder"), latents, path, job.watch, filtered=filtered, rgb=job.keep)
         with closing(latents), closing(frames):  # a failure leaves no memory taken
             kept = self._collect(job, frames)
         return Video(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 from vexpress_rt import device
 from vexpress_rt.backends import Tensor
 from vexpress_rt.backends.executor import DeviceTensor, Executor
+from vexpress_rt.backends.spares import free, when_dropped
 from vexpress_rt.closable import Closable
-from vexpress_rt.errors import BackendError
 from vexpress_rt.latents import Flight
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.records import Float32
 from vexpress_rt.windows import Window
 
 
-class DeviceLatents(Closable):
+class DeviceLatents:
     """`latents.Latents` on a GPU, in the slots of two buffers; all that is done with them enters `executor.compute`.
 
     executor, kernels: of the GPU that the denoiser runs on.  shape: of a frame's latent, (c, h, w).
@@ -40,8 +39,9 @@ class DeviceLatents(Closable):
         self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
         self._pinned: device.Pinned | None = None
         self._uploaded: device.Event | None = None
-        self._entered: device.Event | None = None  # passes when nothing uses the memory any more
-        self._open = True
+        self._uses: list[device.Event] = []  # the last one, which passes when nothing uses the memory any more
+        self._memory: list[Closable] = [self._latents, self._totals]
+        self._free = when_dropped(self, free, self._memory, self._uses)
 
     def begin(self, first: int, noise: Float32) -> None:
         """Frames `first` and following begin, with `noise` (n, c, h, w) float32."""
@@ -50,7 +50,7 @@ class DeviceLatents(Closable):
         with self._executor.entering() as compute:
             for frames, slots in self._flight.pieces(first, first + len(noise)):
                 device.copy_in(self._latents, staging[frames], compute, at=slots.start * self._bytes)
-            self._uploaded = self._entered = compute.record()
+            self._uploaded = self._used(compute)
 
     def gather(self, window: Window) -> DeviceTensor:
         """A window's latents (F, c, h, w)."""
@@ -81,10 +81,10 @@ class DeviceLatents(Closable):
                 coefficients=coefficients,
                 stream=compute,
             )
-            self._entered = compute.record()
+            done = self._used(compute)
         for half in (unconditional, conditional):
             if half is not None:
-                half.read_until(self._entered)
+                half.read_until(done)
 
     def take(self, frame: int) -> DeviceTensor:
         """The latent (1, c, h, w) of a frame."""
@@ -92,15 +92,7 @@ class DeviceLatents(Closable):
 
     def close(self) -> None:
         """Free the slots, but not tensors that were given. Closing twice is allowed."""
-        if self._open:
-            self._open = False
-            with suppress(BackendError):  # of a broken GPU: whoever works on gets the same complaint, and tells it
-                if self._entered is not None:
-                    self._entered.synchronize()
-            for one in (self._latents, self._totals, self._pinned):
-                with suppress(BackendError):
-                    if one is not None:
-                        one.close()
+        self._free()
 
     def _copied(self, start: int, stop: int, purpose: str) -> DeviceTensor:
         executor, size = self._executor, self._bytes
@@ -109,15 +101,19 @@ class DeviceLatents(Closable):
             for frames, slots in self._flight.pieces(start, stop):
                 length, place = (frames.stop - frames.start) * size, frames.start * size
                 device.copy_across(buffer, self._latents, length, compute, to_byte=place, from_byte=slots.start * size)
-            self._entered = compute.record()
-        return DeviceTensor((stop - start, *self._shape), "float32", buffer, self._entered, executor.spares)
+            done = self._used(compute)
+        return DeviceTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
+
+    def _used(self, compute: device.Stream) -> device.Event:
+        """Note that what has entered so far may use the slots; passes when it is done."""
+        self._uses[:] = [compute.record()]
+        return self._uses[0]
 
     def _staging(self, size: int) -> NDArray[np.uint8]:
         """Pinned memory that nothing is copied from any more."""
         if self._uploaded is not None:
             self._uploaded.synchronize()
         if self._pinned is None or len(self._pinned.array) < size:
-            if self._pinned is not None:
-                self._pinned.close()
             self._pinned = device.pinned(size, "noise of a window")
+            self._memory.append(self._pinned)  # a smaller one stays there until the end
         return self._pinned.array[:size]

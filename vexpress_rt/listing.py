@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
-from vexpress_rt.bundle import Bundle
+from vexpress_rt.bundle import Bundle, Compilation
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, TensorSpec
 
 
@@ -14,16 +14,15 @@ def describe(bundle: Bundle) -> str:
     manifest = bundle.manifest
     shape = manifest.shape
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    size = sum(file.bytes for file in manifest.files.values())
+    size = _sum(bundle, manifest.files.keys() - manifest.absent)
     facts = {
         "bundle": f"{bundle.folder}, identity {bundle.identity}",
         "target": f"{manifest.target}, {manifest.precision}",
         "video": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
-    if manifest.compiled:
-        facts["compiled"] = ", ".join(f"{name} {text}" for name, text in manifest.compiled.items())
     rows = [(f"{name}:", text) for name, text in facts.items()]
+    rows += [row for compilation in manifest.compiled for row in _compilation(bundle, compilation)]
     model = [(f"{field.name}:", _plain(getattr(manifest.model, field.name))) for field in fields(manifest.model)]
     engines = [line for name in manifest.engines for line in _engine(bundle, name)]
     lines = [*_columns(rows), "", "model", *_columns(model, "  ")]
@@ -50,14 +49,27 @@ def summarize(tensors: Sequence[TensorSpec]) -> Iterator[str]:
         yield f"{names}: {len(family)} x {family[0].dtype} ({ranges})"
 
 
+def _compilation(bundle: Bundle, compilation: Compilation) -> Iterator[tuple[str, str]]:
+    plans = compilation.plans.values()
+    yield "compiled:", f"for {compilation.describe()}: {len(plans)} plans, {_megabytes(_sum(bundle, plans))}"
+    yield "", f"options {compilation.options}"
+
+
 def _engine(bundle: Bundle, name: str) -> Iterator[str]:
     manifest = bundle.manifest
     entry = manifest.engines[name]
-    files = ", ".join(f"{file} ({_megabytes(manifest.files[file].bytes)})" for file in entry.files)
+    plans = [compilation.plans[name] for compilation in manifest.compiled if name in compilation.plans]
+    sizes = {file: _megabytes(_sum(bundle, [file])) for file in (*entry.files, *plans)}
+    sizes |= dict.fromkeys(manifest.absent.intersection(entry.files), "not kept")
+    files = ", ".join(f"{file} ({size})" for file, size in sizes.items())
     parity = manifest.parity.get(name)
     yield f"  {name}: {files}" + ("" if parity is None else f", differs from PyTorch by {_parity(parity)}")
     for label, tensors in (("in", entry.inputs), ("out", entry.outputs)):
         yield from _columns(((label, line) for line in summarize(tensors)), "    ", 3)
+
+
+def _sum(bundle: Bundle, files: Iterable[str]) -> int:
+    return sum(bundle.manifest.files[file].bytes for file in files)
 
 
 def _count(bundle: Bundle) -> str:

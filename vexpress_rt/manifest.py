@@ -2,6 +2,7 @@
 
 A manifest is untrusted: nothing in it is used before it was checked, its size is bounded, and it can only name files
 that lie in the bundle's own folder. The schema is that of the records: `to_json` writes it, `from_json` reads it.
+`compilation.py` has the record of plans, `untrusted.py` what all of them are read with.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any, NoReturn
+from typing import Any
 
+from vexpress_rt.compilation import COMPILATIONS_LIMIT, PLAN, Compilation
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.specs import (
+    FACE_DETECTOR,
     PRECISIONS,
     SIDE_LIMIT,
     TARGETS,
@@ -25,15 +27,15 @@ from vexpress_rt.specs import (
     ModelConfig,
     TensorSpec,
     VideoShape,
+    check_precision,
     engine_specs,
 )
+from vexpress_rt.untrusted import distinct, malformed, parse, plain_name, record, sha256
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
 BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, no drive, no "..", no hidden files
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ class FileEntry:
     @classmethod
     def from_json(cls, data: object, where: str = "a file") -> FileEntry:
         """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
-        values = _record(data, where, {"bytes": int, "sha256": str})
-        if values["bytes"] < 0 or not _SHA256.fullmatch(values["sha256"]):
-            _malformed(f"{where} is {brief(data)}; expected a size of at least 0 and 64 hexadecimal digits")
+        values = record(data, where, {"bytes": int, "sha256": str})
+        if values["bytes"] < 0:
+            malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0")
+        sha256(values["sha256"], f"{where}.sha256")
         return cls(**values)
 
 
@@ -57,34 +60,35 @@ class EngineEntry:
     """An engine of the bundle.
 
     file: the ONNX file.  data: files with its weights, where they lie beside it; engines may share one.
-    plan: the file that TensorRT compiled from it, weights included; empty if there is none.
-    fingerprint: of the weights and options that it was built from; an engine with an equal one needs no new build.
+    weights_sha256: of the weights that it was made of, and their configuration.
+    fingerprint: of these, the options and the code that it was made with; an engine with an equal one need not be made
+    anew.
     inputs, outputs: as `specs.py` has them; of the face detector, as found in its file.
     """
 
     file: str
     data: tuple[str, ...] = ()
-    plan: str = ""
+    weights_sha256: str
     fingerprint: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything that belongs to it."""
-        return (self.file, *self.data, *([self.plan] if self.plan else []))
+        """Graph and weights. Plans are those of a `Compilation`."""
+        return (self.file, *self.data)
 
     @classmethod
     def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
         """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
-        kinds = {"file": str, "data": list, "plan": str, "fingerprint": str, "inputs": list, "outputs": list}
-        values = _record(data, where, kinds, optional=("plan",))
+        texts: dict[str, type] = dict.fromkeys(("file", "weights_sha256", "fingerprint"), str)
+        values = record(data, where, {**texts, "data": list, "inputs": list, "outputs": list})
         values["data"] = tuple(values["data"])
-        plan = [values["plan"]] if values.get("plan") else []
-        _distinct([values["file"], *values["data"], *plan], f"{where} names files that")
+        distinct([values["file"], *values["data"]], f"{where} names files that")
+        sha256(values["weights_sha256"], f"{where}.weights_sha256")
         for side in ("inputs", "outputs"):
             values[side] = tuple(_tensor(item, f"{where}.{side}[{i}]") for i, item in enumerate(values[side]))
-            _distinct([tensor.name for tensor in values[side]], f"{where} has {side} that")
+            distinct([tensor.name for tensor in values[side]], f"{where} has {side} that")
         return cls(**values)
 
 
@@ -96,9 +100,11 @@ class Manifest:
     target, precision: of `specs.TARGETS` and `specs.PRECISIONS`.
     shape: height and width in pixels, frames of a context window.  allow_odd_sizes: see `VideoShape.check`.
     engines: by name, some or all of `specs.ENGINE_NAMES` and `specs.FACE_DETECTOR`.
-    files: by name, every file of every engine.
+    files: by name, every file of every engine and all plans.
     parity: for the record, errors of engines against their torch modules: name -> number, or numbers by name.
-    compiled: what compiled the plans, and for what: library, version, gpu, capability, options; empty without plans.
+    onnx: whether the graphs and their weights lie in the bundle. Else but the sizes and hashes of those that plans were
+    compiled from are kept, as `files`; the face detector's graph always is.
+    compiled: what compiled plans, and for what, the newest last.
     """
 
     package: str
@@ -111,15 +117,27 @@ class Manifest:
     engines: Mapping[str, EngineEntry]
     files: Mapping[str, FileEntry]
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
-    compiled: Mapping[str, str] = field(default_factory=dict)
+    onnx: bool = True
+    compiled: tuple[Compilation, ...] = ()
 
     def specs(self) -> dict[str, EngineSpec]:
         """What `specs.py` says about each engine of such a bundle, by name."""
         return engine_specs(self.model, self.shape, self.precision)
 
+    @property
+    def graphs(self) -> set[str]:
+        """The files of the engines that are not plans."""
+        return {file for engine in self.engines.values() for file in engine.files}
+
+    @property
+    def absent(self) -> set[str]:
+        """Files of which only size and hash are kept."""
+        detector = self.engines.get(FACE_DETECTOR)
+        return set() if self.onnx else self.graphs - set(detector.files if detector else ())
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values under the schema's keys; height, width and frames lie at the top level."""
-        data = asdict(self)
+        data = asdict(self) | {"compiled": [compilation.to_json() for compilation in self.compiled]}
         plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **data.pop("shape"), **data}))
         return plain
 
@@ -130,25 +148,27 @@ class Manifest:
         Raises BundleVersionError for another schema, and BundleDamagedError naming the first thing that is wrong.
         """
         _check_schema(data)
-        values = _record(data, "the top level", _KINDS, optional=("parity", "compiled"))
+        values = record(data, "the top level", _KINDS, optional=("parity", "onnx", "compiled"))
         del values["schema"]
         _check_labels(values)
-        for key, record in (("engines", EngineEntry), ("files", FileEntry)):
+        for key, kind in (("engines", EngineEntry), ("files", FileEntry)):
             entries = values[key].items()
-            values[key] = {_plain(name, key): record.from_json(item, f"{key}.{name}") for name, item in entries}
+            values[key] = {_name(name, key): kind.from_json(item, f"{key}.{name}") for name, item in entries}
         for name, engine in values["engines"].items():
             if missing := [file for file in engine.files if file not in values["files"]]:
-                _malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
-            if engine.plan and values["target"] == TARGETS[0]:
-                _malformed(f"engine {name} has the plan {engine.plan}, and the target is {TARGETS[0]}, which has none")
+                malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
+        compiled = enumerate(values.get("compiled", []))
+        values["compiled"] = tuple(Compilation.from_json(item, f"compiled[{i}]") for i, item in compiled)
         values["model"], values["shape"] = _model_and_shape(values)
-        return cls(**values)
+        manifest = cls(**values)
+        _check_plans(manifest)
+        return manifest
 
 
 _KINDS: dict[str, type] = {
     "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
     "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict, "parity": dict,
-    "compiled": dict,
+    "onnx": bool, "compiled": list,
 }  # fmt: skip
 
 
@@ -192,103 +212,74 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 def parse_manifest(content: bytes) -> Manifest:
     """A manifest from the bytes of its file. Raises what `Manifest.from_json` does."""
-    if len(content) > MANIFEST_LIMIT:
-        _malformed(f"it is larger than {MANIFEST_LIMIT} bytes")
-    try:
-        data = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_constant=_no_constant,
-            parse_int=_short_integer,
-        )
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON
-        if isinstance(error, BundleDamagedError):
-            raise
-        raise BundleDamagedError(f"the manifest is malformed: {brief(str(error))}") from error
-    return Manifest.from_json(data)
+    return Manifest.from_json(parse(content, MANIFEST_LIMIT))
 
 
-def _malformed(what: str) -> NoReturn:
-    raise BundleDamagedError(f"the manifest is malformed: {what}")
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _distinct([key for key, _ in pairs], "an object has keys that")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> NoReturn:
-    _malformed(f"it holds {name}; expected finite numbers")
-
-
-def _short_integer(digits: str) -> int:
-    if len(digits) > 19:  # no size needs as many, and larger ones cannot even be compared with floats
-        _malformed(f"it holds the number {brief(digits)}; expected at most 19 digits")
-    return int(digits)
-
-
-def _distinct(names: list[Any], what: str) -> None:
-    if not all(type(name) is str for name in names) or len(set(names)) != len(names):
-        _malformed(f"{what} are not distinct texts: {brief(names)}")
-
-
-def _record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A copy of the object `data` if it has exactly the keys of `kinds`, each with a value of exactly that type."""
-    if type(data) is not dict:
-        _malformed(f"{where} is {brief(data)}; expected an object")
-    if wrong := sorted((kinds.keys() ^ data.keys()) - (set(optional) - data.keys())):
-        _malformed(f"{where} lacks or does not know {brief(wrong)}")
-    for name, value in data.items():
-        if type(value) is not kinds[name]:
-            _malformed(f"{where} has {name} = {brief(value)}; expected {kinds[name].__name__}")
-    return dict(data)
-
-
-def _plain(name: str, where: str) -> str:
-    if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
-        _malformed(f"{where} names {brief(name)}; expected a plain name: letters, digits, '.', '_' and '-'")
-    return name
+def _name(name: str, where: str) -> str:
+    if name == MANIFEST:
+        malformed(f"{where} names {MANIFEST}; expected a plain name other than that")
+    return plain_name(name, where)
 
 
 def _tensor(data: object, where: str) -> TensorSpec:
-    values = _record(data, where, {"name": str, "dims": list, "shape": list, "dtype": str})
+    values = record(data, where, {"name": str, "dims": list, "shape": list, "dtype": str})
     dims, shape = tuple(values["dims"]), tuple(values["shape"])
     sizes_right = all(size is None or (type(size) is int and size >= 0) for size in shape)
     if len(dims) != len(shape) or not sizes_right or not all(type(dim) is str for dim in dims):
-        _malformed(f"{where} has dims {brief(dims)} and shape {brief(shape)}; expected as many names as sizes")
+        malformed(f"{where} has dims {brief(dims)} and shape {brief(shape)}; expected as many names as sizes")
     return TensorSpec(values["name"], dims, shape, values["dtype"])
 
 
 def _check_schema(data: object) -> None:
     schema = data.get("schema") if type(data) is dict else None
     if type(schema) is not int:
-        _malformed("it has no schema number at the top level")
+        malformed("it has no schema number at the top level")
     if schema != SCHEMA:
         age, remedy = ("newer", "upgrade vexpress-rt, or") if schema > SCHEMA else ("older", "it is no longer read:")
         raise BundleVersionError(f"its schema is {brief(schema)}, {age} than this version's {SCHEMA}; {remedy}")
 
 
 def _check_labels(values: dict[str, Any]) -> None:
-    """Target, precision, versions, compiled and parity: names and numbers that only have to be of their kind."""
+    """Target, precision, versions and parity: names and numbers that only have to be of their kind."""
     for name, choices in (("target", TARGETS), ("precision", tuple(PRECISIONS))):
         if values[name] not in choices:
-            _malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
-    for name in ("versions", "compiled"):
-        if not all(type(text) is str for text in values.get(name, {}).values()):
-            _malformed(f"{name} is {brief(values[name])}; expected texts")
+            malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
+    if not all(type(text) is str for text in values["versions"].values()):
+        malformed(f"versions is {brief(values['versions'])}; expected texts")
     for name, value in values.get("parity", {}).items():
         numbers = value.values() if type(value) is dict else [value]
         if not all(type(number) in (int, float) and -math.inf < number < math.inf for number in numbers):
-            _malformed(f"parity.{brief(name)} is {brief(value)}; expected finite numbers")
+            malformed(f"parity.{brief(name)} is {brief(value)}; expected finite numbers")
 
 
 def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
     sides = [values.pop(side) for side in ("height", "width", "frames")]
     if not all(1 <= side <= SIDE_LIMIT for side in sides):
-        _malformed(f"height, width and frames are {brief(sides)}; expected 1 to {SIDE_LIMIT}")
+        malformed(f"height, width and frames are {brief(sides)}; expected 1 to {SIDE_LIMIT}")
     try:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])
+        check_precision(values["precision"], values["target"])
     except ConfigError as error:
         raise BundleDamagedError(f"the manifest is malformed: {error}") from error
     return model, shape
+
+
+def _check_plans(manifest: Manifest) -> None:
+    """Whether all compilations are of this bundle's target, engines and files, and none takes a file of another."""
+    if len(manifest.compiled) > COMPILATIONS_LIMIT:
+        malformed(f"it has {len(manifest.compiled)} compilations; expected at most {COMPILATIONS_LIMIT}")
+    for index, compilation in enumerate(manifest.compiled):
+        where = f"compiled[{index}]"
+        if compilation.library != manifest.target:
+            malformed(f"{where} is by {compilation.library}, and the target is {manifest.target}")
+        if unknown := sorted(compilation.plans.keys() - manifest.engines.keys()):
+            malformed(f"{where} has plans of {brief(unknown)}, which the list of engines lacks")
+        if missing := sorted(set(compilation.plans.values()) - manifest.files.keys()):
+            malformed(f"{where} has the plans {brief(missing)}, which the list of files lacks")
+    distinct([compilation.key for compilation in manifest.compiled], "it has compilations whose keys")
+    if plans := sorted(name for name in manifest.graphs if name.endswith(PLAN)):
+        malformed(f"it has the graphs {brief(plans)}; expected names that no plan can have")
+    compiled = {FACE_DETECTOR, *(name for compilation in manifest.compiled for name in compilation.plans)}
+    if not manifest.onnx and (lacking := sorted(manifest.engines.keys() - compiled)):
+        malformed(f"{brief(lacking)} have neither a graph in the bundle nor a plan")

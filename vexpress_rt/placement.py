@@ -35,7 +35,8 @@ def choose(executor: Executor | None, threads: int | None) -> Place:
             kernels = device_kernels.load()
             return Place(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
         except BackendMissingError as error:
-            _log.warning("latents and frames go through the host in every step, since %s", error)
+            why = str(error)  # the exception itself would keep what its frames hold, in whoever keeps the record
+            _log.warning("latents and frames go through the host in every step, since %s", why)
     return Place(HostLatents, HostFrames(threads))
 
 

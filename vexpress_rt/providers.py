@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vexpress_rt import __version__, device, placement
 from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
-from vexpress_rt.bundle import Bundle, Manifest
-from vexpress_rt.config import check_choice
-from vexpress_rt.errors import BackendError, ConfigError
-from vexpress_rt.manifest import BUILD_COMMAND
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.config import REBUILD, check_choice
+from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
-from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.plans import Plans, find_plans
+from vexpress_rt.rebuild import Progress, Told
+from vexpress_rt.specs import FACE_DETECTOR, ONLY_TENSORRT, TARGETS
 
 PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
 
@@ -25,35 +25,45 @@ _log = logging.getLogger("vexpress_rt")
 
 @dataclass(frozen=True)
 class Choice:
-    """name: `tensorrt`, `cuda` or `cpu`.  reason: why that, for people."""
+    """name: `tensorrt`, `cuda` or `cpu`.  reason: why that, for people.  plans: what TensorRT runs."""
 
     name: str
     reason: str
+    plans: Plans | None = field(default=None, compare=False)
 
 
-def choose(provider: str, manifest: Manifest) -> Choice:
+def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None) -> Choice:
     """What is to run the engines of a bundle. Of PROVIDERS, "auto" takes the best that bundle and machine have.
 
-    All bundles hold ONNX files, so that those that were compiled for TensorRT run without it, too; "auto" warns then.
+    Most bundles hold ONNX files, so that those that were compiled for TensorRT run without it, too; "auto" warns then.
+    It passes over TensorRT for RTX on a GPU that that is not made for; "tensorrt" tries it.
+    rebuild, progress: for plans that have to be compiled first, as `find_plans` has it.
 
     Raises ConfigError for an unknown provider and for one that the bundle was not built for, BackendMissingError for
-    one whose libraries are not installed, BackendError for one that needs a GPU where there is none.
+    one whose libraries are not installed, BackendError for one that needs a GPU where there is none;
+    PlansMissingError, also for "auto", where TensorRT lacks nothing but plans and `rebuild` is "never"; and what else
+    `find_plans` raises.
     """
     check_choice("provider", provider, PROVIDERS)
+    check_choice("rebuild", rebuild, REBUILD)
     if provider != "auto":
-        _CHECKS[provider](manifest)
-        return Choice(provider, "asked for")
+        return Choice(provider, "asked for", _check(provider, bundle, rebuild, progress))
     lacks: dict[str, list[str]] = {}
-    for name, check in _CHECKS.items():
+    told = None if progress is None else Told(progress)
+    for name in PROVIDERS[1:]:
         try:
-            check(manifest)
-        except (ConfigError, BackendError) as error:
+            plans = _check(name, bundle, rebuild, told, suited=True)
+        except PlansMissingError:
+            raise  # who forbids to compile does not want minutes of a slower provider in its place
+        except (ConfigError, BackendError, OutputError) as error:
+            if told is not None and error is told.failure:
+                raise
             lacks.setdefault(str(error), []).append(name)
             continue
         reason = "; ".join([_MERITS[name], *_told(lacks)])
-        expected = name == "tensorrt" or not _plans(manifest)
+        expected = name == "tensorrt" or bundle.manifest.target == TARGETS[0]
         _log.log(logging.INFO if expected else logging.WARNING, "provider %s: %s", name, reason)
-        return Choice(name, reason)
+        return Choice(name, reason, plans)
     raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_told(lacks))}")
 
 
@@ -66,10 +76,9 @@ def load(choice: Choice, bundle: Bundle, name: str, threads: int | None, executo
     threads: of the CPU.  executor: on a GPU, what runs the bundle's engines one at a time; None makes one of its own.
     Raises BundleError and BackendError as the bundle and the backends do.
     """
-    spec = bundle.specs.get(name)
-    onnx_alone = name == FACE_DETECTOR and bundle.has(name) and not bundle.manifest.engines[name].plan
-    if choice.name == "tensorrt" and not onnx_alone:
-        return tensorrt.load(bundle.plan_path(name), spec, target=bundle.manifest.target, executor=executor)
+    spec, plans = bundle.specs.get(name), choice.plans
+    if plans is not None and (name != FACE_DETECTOR or name in plans.compilation.plans):
+        return tensorrt.load(plans.path(name), spec, target=bundle.manifest.target, executor=executor)
     if choice.name == "cuda":
         return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
     return onnxruntime.load(bundle.engine_path(name), spec, threads=threads)
@@ -134,10 +143,10 @@ class Engines:
         Raises BackendError if the device or the library cannot be asked any more.
         """
         manifest, shape = self.bundle.manifest, self.bundle.manifest.shape
-        compiled = ", ".join(f"{key} {text}" for key, text in manifest.compiled.items())
+        plans = f", plans for {self.choice.plans.compilation.describe()}" if self.choice.plans else ""
         facts = {
             "bundle": f"{self.bundle.folder}, identity {self.bundle.identity}",
-            "built": f"for {manifest.target}" + (f" ({compiled})" if compiled else ""),
+            "built": f"for {manifest.target}{plans}",
             "size": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
             "precision": manifest.precision,
             "provider": f"{self.choice.name} ({self.choice.reason})",
@@ -148,39 +157,26 @@ class Engines:
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
 
 
-def _plans(manifest: Manifest) -> list[str]:
-    """The engines that TensorRT compiled."""
-    return [name for name, entry in manifest.engines.items() if entry.plan]
-
-
-def _check_tensorrt(manifest: Manifest) -> None:
-    lacking = sorted(manifest.engines.keys() - {FACE_DETECTOR, *_plans(manifest)})
-    if lacking or not _plans(manifest):
-        which = f"{', '.join(lacking)} of the bundle are" if _plans(manifest) else "the bundle is"
+def _check(name: str, bundle: Bundle, rebuild: str, progress: Progress | None, *, suited: bool = False) -> Plans | None:
+    """Raise what keeps a provider from running the bundle; gives its plans if it runs such."""
+    if name == "tensorrt":
+        return find_plans(bundle, rebuild, progress, suited=suited)
+    if bundle.manifest.precision == ONLY_TENSORRT:  # also without graphs, of which others would not help
         raise ConfigError(
-            f"{which} not compiled for TensorRT (its target is {manifest.target}): build it with "
-            f"`{BUILD_COMMAND} FOLDER --target tensorrt` (or tensorrt-rtx), or use provider='auto'"
+            "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build one "
+            "with --precision fp16"
         )
-    device.check()
-    library = tensorrt_library.load(manifest.target)
-    _, (major, minor) = device.name_and_capability()
-    here = {"version": library.version, "capability": f"{major}.{minor}"}
-    made = {key: text for key, text in manifest.compiled.items() if key in here and text}
-    if wrong := [f"{key} {text} (here it is {here[key]})" for key, text in made.items() if text != here[key]]:
-        raise BackendError(
-            f"the bundle was compiled for {' and '.join(wrong)}, and plans run nowhere else: compile it on this "
-            f"machine with `{BUILD_COMMAND} FOLDER --target {manifest.target}`, or use provider='auto'"
+    if not bundle.manifest.onnx:
+        raise ConfigError(
+            "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
+            "provider='tensorrt', or build it again without --no-onnx"
         )
+    if name == "cuda":
+        device.check()
+        onnxruntime.check_cuda()
+    return None
 
 
-def _check_cuda(manifest: Manifest) -> None:
-    device.check()
-    onnxruntime.check_cuda()
-
-
-_CHECKS: dict[str, Callable[[Manifest], None]] = {
-    "tensorrt": _check_tensorrt, "cuda": _check_cuda, "cpu": lambda manifest: None,
-}  # fmt: skip
 _MERITS = {
     "tensorrt": "the bundle is compiled for it and there is a GPU",
     "cuda": "there is a GPU, and an ONNX Runtime that can use it",

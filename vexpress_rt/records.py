@@ -169,7 +169,9 @@ class Video:
     fps: frames a second, exact.  length: number of frames, L.
     keypoints: (L, 3, 2) float32, where the face was asked to be, in pixels of the video (left eye, right eye, nose).
     path: the file, or None.
-    timings: seconds by stage, and `total`.  notes: what was decided where the caller left a choice.
+    timings: seconds by stage, and `total`; of the host's time, so that with engines on a GPU, which work on after they
+    were started, what one stage entered may be waited for in a later one.
+    notes: what was decided where the caller left a choice.
     """
 
     frames: UInt8 | None = field(repr=False)

@@ -82,7 +82,7 @@ class Progress:
     def _line(self, now: float) -> str:
         done, total = self._counts[self._lead]
         if total <= 1:
-            return f"{self._lead} done"
+            return f"{self._lead} done" if done else self._lead
         parts = [f"{self._lead} {done}/{total}", f"{100 * done // total} %"]
         elapsed, passed = now - self._since, done - self._base
         if elapsed > 0 and passed > 0:

@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
 
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media import reason, sound_blocks
 from vexpress_rt.records import Float32, UInt8, Waveform
@@ -108,27 +109,35 @@ class VideoWriter:
         return self
 
     def write(self, frame: UInt8) -> None:
-        """Encode the next frame, (H, W, 3) uint8 RGB, and the sound that belongs to it."""
+        """Encode the next frame and the sound that belongs to it.
+
+        frame: (H, W, 3) uint8 RGB, or (H * 3 / 2, W) uint8 NV12 as `native.nv12` makes it, which is encoded as it is.
+        """
         height, width = self._size
-        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+        if frame.shape not in ((height, width, 3), (height * 3 // 2, width)) or frame.dtype != np.uint8:
             raise InputError(
                 f"frame {self._count} has shape {frame.shape} and dtype {frame.dtype}; "
-                f"expected ({height}, {width}, 3) uint8 RGB, the size that the video was opened with"
+                f"expected ({height}, {width}, 3) uint8 RGB, the size that the video was opened with, "
+                f"or ({height * 3 // 2}, {width}) uint8 NV12"
             )
-        picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        picture.pts, picture.time_base = self._count, 1 / self._fps
-        self._count += 1
         with _writing(self._path):
-            self._container.mux(self._video.encode(self._convert(picture)))
+            picture = self._from_rgb(frame) if frame.ndim == 3 else _from_nv12(frame)
+            picture.pts, picture.time_base = self._count, 1 / self._fps
+            picture.color_primaries, picture.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            self._container.mux(self._video.encode(picture))
+            self._count += 1
             if self._sound is not None:
                 self._sound.advance(self._count / self._fps)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._undo:  # closes everything and removes the partial file, unless that has become the video
+        try:
             if kind is None:
                 self._finish()
+        finally:
+            with signals_deferred():  # closes everything and removes the partial file, unless that became the video
+                self._undo.close()
 
     def _finish(self) -> None:
         if self._count == 0:
@@ -167,11 +176,11 @@ class VideoWriter:
         context.colorspace, context.color_range = BT709, ColorRange.MPEG
         return stream
 
-    def _convert(self, picture: VideoFrame) -> VideoFrame:
+    def _from_rgb(self, frame: UInt8) -> VideoFrame:
+        picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        picture.pts, picture.time_base = self._count, 1 / self._fps
         self._converter.vpush(picture)
-        converted = self._converter.vpull()
-        converted.color_primaries, converted.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        return converted
+        return self._converter.vpull()
 
 
 class _SoundTrack:
@@ -222,6 +231,16 @@ def _mix(block: Float32, channels: int) -> Float32:
     if len(block) == channels:
         return block
     return np.repeat(block.mean(axis=0, keepdims=True), channels, axis=0)
+
+
+def _from_nv12(frame: UInt8) -> VideoFrame:
+    height = len(frame) * 2 // 3
+    planes = np.empty(frame.shape, np.uint8)
+    planes[:height] = frame[:height]
+    planes[height:].reshape(2, -1)[...] = frame[height:].reshape(-1, 2).T  # blue and red in turn -> one after the other
+    picture = VideoFrame.from_ndarray(planes, "yuv420p")
+    picture.colorspace, picture.color_range = BT709, ColorRange.MPEG
+    return picture
 
 
 def _converter(size: tuple[int, int], fps: Fraction) -> Graph:

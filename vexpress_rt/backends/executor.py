@@ -13,7 +13,7 @@ import numpy as np
 
 from vexpress_rt import device
 from vexpress_rt.backends import Array
-from vexpress_rt.backends.spares import Spares
+from vexpress_rt.backends.spares import Spares, when_dropped
 from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 
@@ -85,7 +85,7 @@ class Executor(Closable):
                 try:
                     stream.synchronize()
                 except BackendError as error:
-                    _log.debug("%s", error)
+                    _log.debug("%s", str(error))
 
     def close(self) -> None:
         """Free the block, spares and streams; tensors that engines gave stay. Closing twice is allowed."""
@@ -105,7 +105,7 @@ class Executor(Closable):
             block.close()
 
 
-class DeviceTensor(Closable):
+class DeviceTensor:
     """A `Resident` on the GPU, contiguous.
 
     buffer: holds it; goes to `spares` in the end.  ready: passes when it is computed.
@@ -120,9 +120,9 @@ class DeviceTensor(Closable):
         self.buffer = buffer
         self.ready = ready
         self.serial = next(_serials)
-        self._spares = spares
-        self._readers: list[device.Event] = []
-        self._open = True
+        self._uses = [ready]
+        self._lock = threading.Lock()
+        self._give_back = when_dropped(self, spares.put, buffer, self._uses)
 
     @property
     def bytes(self) -> int:
@@ -131,11 +131,12 @@ class DeviceTensor(Closable):
 
     def read_until(self, event: device.Event) -> None:
         """Somebody reads it until `event`; its memory is not used for anything else before."""
-        self._readers = [reader for reader in self._readers if not reader.done()] + [event]
+        with self._lock:  # readers may have executors of their own, and so other locks
+            self._uses[:] = [use for use in self._uses if not use.done()] + [event]
 
     def check_open(self) -> None:
         """Raise BackendError if it was closed."""
-        if not self._open:
+        if not self._give_back.alive:
             raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
 
     def host(self) -> Array:
@@ -147,13 +148,13 @@ class DeviceTensor(Closable):
                 "engines as it is, or build the bundle with --precision fp16 or fp32"
             )
         with device.Stream() as stream, device.pinned(self.bytes) as host:
-            stream.wait(self.ready)
-            device.copy_out(host.array, self.buffer, stream)
-            stream.synchronize()
+            try:
+                stream.wait(self.ready)
+                device.copy_out(host.array, self.buffer, stream)
+            finally:
+                stream.synchronize()  # also after Ctrl-C: pinned memory goes next
             return host.array.view(self.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
         """Free it, once it is computed and nobody reads it any more; does not wait. Closing twice is allowed."""
-        if self._open:
-            self._open = False
-            self._spares.put(self.buffer, (self.ready, *self._readers))
+        self._give_back()

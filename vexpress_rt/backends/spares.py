@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from vexpress_rt import device
 from vexpress_rt.closable import Closable
 from vexpress_rt.errors import BackendError
 
 SPARE_BYTES = 128 << 20  # kept at most: what a step and a frame at 512 x 512 need, many times
+
+_log = logging.getLogger("vexpress_rt")
 
 
 class Spares(Closable):
@@ -34,10 +39,11 @@ class Spares(Closable):
         with self._lock:
             kept = self._kept.get(size)
             if kept:
-                buffer, events = kept.popleft()  # the oldest, whose uses are over most likely
-                self._bytes -= size
+                buffer, events = kept[0]  # the oldest, whose uses are over most likely
                 for event in events:
                     stream.wait(event)
+                kept.popleft()  # only now, so that a failure does not lose it
+                self._bytes -= size
                 return buffer
         return self.allocate(size, purpose)
 
@@ -57,17 +63,16 @@ class Spares(Closable):
                 self._kept.setdefault(buffer.bytes, deque()).append((buffer, uses))
                 self._bytes += buffer.bytes
                 return
-        _free(buffer, uses)
+        free([buffer], uses)
 
     def clear(self) -> bool:
         """Free all that is kept; whether there was any."""
         with self._lock:
-            kept = [entry for entries in self._kept.values() for entry in entries]
-            self._kept.clear()
-            self._bytes = 0
-        for buffer, uses in kept:
-            _free(buffer, uses)
-        return bool(kept)
+            kept, self._kept, self._bytes = self._kept, {}, 0  # Python may drop a tensor from here on
+        entries = [entry for same_size in kept.values() for entry in same_size]
+        for buffer, uses in entries:
+            free([buffer], uses)
+        return bool(entries)
 
     def close(self) -> None:
         """Free all that is kept, and keep nothing any more. Closing twice is allowed."""
@@ -75,7 +80,24 @@ class Spares(Closable):
         self.clear()
 
 
-def _free(buffer: device.Buffer, uses: Sequence[device.Event]) -> None:
-    for event in uses:
-        event.synchronize()
-    buffer.close()
+def free(memory: Iterable[Closable], uses: Sequence[device.Event]) -> None:
+    """Free memory whose uses are over when these events have passed; waits for that.
+
+    Complaints are of a broken GPU: whoever works on gets the same, and is the one to tell them.
+    """
+    for end in (*(event.synchronize for event in uses), *(one.close for one in memory)):
+        try:
+            end()
+        except BackendError as error:
+            _log.debug("%s", str(error))
+
+
+def when_dropped(owner: object, function: Callable[..., None], *arguments: Any) -> weakref.finalize[..., Any]:
+    """Have `function` called once: when the result is, or else when Python drops `owner`.
+
+    Unlike in `__del__`, the arguments are whole then even if owner and arguments are dropped at once, in a cycle, in
+    which Python finalizes objects in any order. At the end of the process the driver takes everything back.
+    """
+    finalizer = weakref.finalize(owner, function, *arguments)
+    finalizer.atexit = False
+    return finalizer

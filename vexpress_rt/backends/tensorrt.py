@@ -14,7 +14,8 @@ from vexpress_rt.backends import Array, tensorrt_library
 from vexpress_rt.backends.calls import check_interface, out_of_memory
 from vexpress_rt.backends.device_engine import DeviceEngine
 from vexpress_rt.backends.executor import Executor
-from vexpress_rt.backends.tensorrt_library import Library, Messages
+from vexpress_rt.backends.tensorrt_library import Library
+from vexpress_rt.backends.tensorrt_messages import Messages
 from vexpress_rt.errors import BackendError
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
@@ -107,6 +108,7 @@ class TensorRTEngine(DeviceEngine):
         bound = {name: (port.shape, port.pointer) for name, port in self._inputs.items()}
         if bound != self._bound:
             self._bound = {}  # until all of it has succeeded
+            self._generation = 0  # binding divides the memory anew, so that the context has to be given it again
             self._forget_graph()
             self._bind(messages)
             self._bound = bound
@@ -221,10 +223,10 @@ class _Loaded:
         except (OSError, ValueError) as error:  # ValueError: empty
             raise BackendError(str(error)) from error
         if self.plan is None:
-            raise BackendError(
-                f"{library.name} refuses it ({messages.text() or 'without saying why'}): build the bundle again on "
-                f"this machine with `python -m export.build --target {library.target}`"
-            )
+            remedy = f"build the bundle again on this machine with `python -m export.build --target {library.target}`"
+            if misfit := library.misfit(*device.name_and_capability()):
+                remedy = f"{misfit}, or use provider='auto'"
+            raise BackendError(f"{library.name} refuses it ({messages.text() or 'without saying why'}): {remedy}")
 
     def close(self) -> None:
         """Free it all."""

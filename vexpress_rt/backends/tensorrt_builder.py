@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vexpress_rt.backends.deferral import signals_deferred
-from vexpress_rt.backends.tensorrt_library import Library, Messages, readable
+from vexpress_rt.backends.tensorrt_library import Library
+from vexpress_rt.backends.tensorrt_messages import Messages, readable
 from vexpress_rt.backends.tensorrt_options import EngineOptions
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|memory allocat|allocat\w* .*memory|bad_?alloc", re.IGNORECASE)
+_TIMINGS_LIMIT = 1 << 30  # bytes; what is larger holds something else
 _ONE_AT_A_TIME = threading.Lock()  # a build of the full model takes gigabytes; and Polygraphy's settings are global
 
 Progress = Callable[[float], object]
@@ -63,7 +66,7 @@ def build_engine(
         raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # known now rather than in 20 minutes
         raise OutputError(f"{output} cannot be written: {output.parent} is no folder that can be written to")
-    with _ONE_AT_A_TIME, library.collect() as messages:
+    with _ONE_AT_A_TIME, library.collect(workers=True) as messages:
         engine = _Build(onnx, spec, library, options or EngineOptions(), progress).run(messages)
     size = _write(output, engine)
     return BuildInfo(time.perf_counter() - started, size, messages.activation_bytes)
@@ -100,9 +103,8 @@ class _Build:
         parser = self._parse(network)
         self._check_interface(network)
         self._add_profile(polygraphy, builder, network, config)
-        if self._library.has_attention:
-            # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
-            polygraphy.set_decomposable_attentions((builder, network, parser))
+        # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
+        polygraphy.set_decomposable_attentions((builder, network, parser))
         engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
         self._save_timings(config)
         monitor.tell(1.0)
@@ -116,9 +118,7 @@ class _Build:
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         (config.set_flag if options.tf32 else config.clear_flag)(module.BuilderFlag.TF32)  # on by default
-        library.set_hardware(
-            config, hardware_compatible=options.hardware_compatible, capabilities=options.compute_capabilities
-        )
+        library.set_hardware(config, hardware_compatible=options.hardware_compatible)
         library.allow_capture(config)
         self._load_timings(config)
         return config
@@ -129,7 +129,7 @@ class _Build:
         if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights lie in other files
             complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BackendError(
-                f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx}: "
+                f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
                 f"{'; '.join(complaints) or 'it gives no reason'}: export the graph again, update "
                 f"{self._library.title}, or build with `--target onnxruntime`"
             )
@@ -141,7 +141,7 @@ class _Build:
         found = EngineSpec(self._spec.name, *(tuple(map(self._tensor, tensors)) for tensors in (inputs, outputs)))
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
-                f"{self._onnx} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
+                f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
                 f"export it again with `python -m export.build --engine {self._spec.name}`"
             )
 
@@ -164,11 +164,16 @@ class _Build:
         path = self._options.timing_cache
         if path is None or not self._library.has_timing_cache:
             return
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            _check_timings(path)
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
             _log.warning("%s is of another GPU or version of %s; it begins anew", path, self._library.title)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("no timings are read from %s, and the build takes longer: %s", path, error)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def _save_timings(self, config: Any) -> None:
@@ -176,8 +181,10 @@ class _Build:
         if path is None or not self._library.has_timing_cache:
             return
         try:
+            with contextlib.suppress(FileNotFoundError):
+                _check_timings(path)  # a device would be replaced
             _write(path, config.get_timing_cache().serialize())
-        except OutputError as error:  # the engine is none the worse
+        except (OutputError, OSError) as error:  # the engine is none the worse
             _log.warning("%s", error)
 
     def _failed(self, reason: str) -> BackendError:
@@ -193,6 +200,15 @@ def _complaint(error: Any) -> str:
     node = f"node {error.node_name() or error.node()}"
     where = f"{node} ({error.node_operator()}): " if error.node_operator() else ""
     return where + readable(error.desc())
+
+
+def _check_timings(path: Path) -> None:
+    """Raises OSError unless it is a file that may hold timings: a pipe or a device could be read for ever."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is a folder or a device; expected a file of timings: choose another")
+    if found.st_size > _TIMINGS_LIMIT:
+        raise OSError(f"{path} has {found.st_size} bytes; expected at most {_TIMINGS_LIMIT}: choose another file")
 
 
 def _write(path: Path, content: Any) -> int:

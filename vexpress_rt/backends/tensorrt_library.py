@@ -7,20 +7,23 @@ No other file imports them, or Polygraphy, which builds with either. Their Pytho
   without a GPU for all of a family, and compiles kernels when an engine is loaded; its interface still has timing
   caches, but merely touching one warns, and looks for a GPU.
 * How engines for several kinds of GPU are asked for.
-* Attention as one layer came with TensorRT 10.14.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from vexpress_rt.backends.tensorrt_messages import Messages, make_logger
+from vexpress_rt.compilation import TITLES
+from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 _log = logging.getLogger(__name__)
@@ -34,27 +37,15 @@ class _Kind:
     minimum: tuple[int, int]
 
 
-_KINDS = {"tensorrt": _Kind("TensorRT", (10, 13)), "tensorrt-rtx": _Kind("TensorRT for RTX", (1, 5))}
+_OLDEST = {"tensorrt": (10, 14), "tensorrt-rtx": (1, 5)}  # before, the operator Attention was not read
+_KINDS = {target: _Kind(title, _OLDEST[target]) for target, title in TITLES.items()}
+_RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32",
     "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
-_ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
-_AFTERMATH = "catchCudaError"  # without a GPU, every complaint of TensorRT's is followed by one that there is no GPU
 _SWITCH = "POLYGRAPHY_USE_TENSORRT_RTX"
 _LOCK = threading.RLock()
-
-
-class Messages:
-    """What TensorRT said while this collected. errors: in order.  activation_bytes: of the last engine, or None."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.activation_bytes: int | None = None
-
-    def text(self) -> str:
-        """The errors on one line, each once, without those that merely follow from the lack of a GPU."""
-        return "; ".join(dict.fromkeys(readable(error) for error in _telling(self.errors)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,48 +77,35 @@ class Library:
         """Whether timings of earlier builds make later ones faster."""
         return self.target == "tensorrt"
 
-    @property
-    def has_attention(self) -> bool:
-        """Whether the operator Attention of opset 23 is known, and becomes a layer that may be marked decomposable."""
-        layers = self.module.LayerType
-        return hasattr(layers, "ATTENTION_INPUT") and hasattr(self.module, "IAttentionInputLayer")
-
     def is_portable(self, *, hardware_compatible: bool) -> bool:
         """Whether an engine runs on other kinds of GPU than that of the machine that built it."""
         return hardware_compatible or self.builds_without_gpu
+
+    def is_made_for(self, capability: tuple[int, int]) -> bool:
+        """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
+        return self.target == "tensorrt" or capability in _RTX
+
+    def misfit(self, gpu: str, capability: tuple[int, int]) -> str:
+        """That it is not made for a GPU, and what to build for that instead; empty where it is."""
+        if self.is_made_for(capability):
+            return ""
+        return (
+            f"{self.name} is not made for {gpu} ({capability[0]}.{capability[1]}): build a bundle on this machine with "
+            "`python -m export.build --target tensorrt`"
+        )
 
     def dtype_name(self, dtype: Any) -> str:
         """TensorRT's data type under the name that `specs.py` uses; unknown ones keep their own."""
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
-    def set_hardware(self, config: Any, *, hardware_compatible: bool, capabilities: Sequence[str]) -> None:
+    def set_hardware(self, config: Any, *, hardware_compatible: bool) -> None:
         """Say in a builder's configuration for which GPUs to build.
 
         hardware_compatible: all from Ampere on. TensorRT for RTX does so by itself, and does not know the option.
-        capabilities: compute capabilities such as "8.9", for TensorRT for RTX alone; none leaves the choice to it.
-        Raises ConfigError for a compute capability that the library cannot build for.
         """
-        if self.target == "tensorrt":
-            if capabilities:
-                raise ConfigError(
-                    f"compute capabilities ({', '.join(capabilities)}) are for the target tensorrt-rtx; {self.title} "
-                    "builds for the GPU of the machine it runs on, or for all from Ampere on with hardware_compatible"
-                )
-            if hardware_compatible:
-                config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
-            return
-        members = self.module.ComputeCapability.__members__
-        known = {f"{name[2:-1]}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}
-        if unknown := [text for text in capabilities if text not in known]:
-            raise ConfigError(
-                f"{self.name} cannot build for compute capability {', '.join(unknown)}; expected some of "
-                f"{', '.join(known)}"
-            )
-        if capabilities:
-            config.num_compute_capabilities = len(capabilities)
-            for index, text in enumerate(capabilities):
-                config.set_compute_capability(known[text], index)
+        if self.target == "tensorrt" and hardware_compatible:
+            config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
         """Have the engine take all its memory from its user, without which TensorRT for RTX runs in no CUDA graph."""
@@ -136,9 +114,13 @@ class Library:
             config.set_flag(flag)
 
     @contextlib.contextmanager
-    def collect(self) -> Iterator[Messages]:
-        """Collects what TensorRT says inside. If all went well nonetheless, its errors are logged as warnings after."""
-        messages = Messages()
+    def collect(self, *, workers: bool = False) -> Iterator[Messages]:
+        """Collects what TensorRT says inside. If all went well nonetheless, its errors are logged as warnings after.
+
+        What it says in other threads is about other engines, and not collected here.  workers: for a build, which has
+        threads of TensorRT's own: collect also from threads in which nobody else does.
+        """
+        messages = Messages(workers=workers)
         self.logger.collectors.append(messages)
         try:
             yield messages
@@ -176,7 +158,8 @@ def load(target: str) -> Library:
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        module = _import(target)
+        with signals_deferred():  # its C++ would make an ImportError of a Ctrl-C
+            module = _import(target)
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)
@@ -192,16 +175,15 @@ def available(target: str) -> bool:
     return True
 
 
-def readable(text: str) -> str:
-    """A message of TensorRT's on one line, at most 1000 characters."""
-    return " ".join(" ".join(_telling(text.splitlines())).split())[:1000]
+def builder(target: str) -> Library:
+    """As `load`, and raises BackendMissingError without Polygraphy, too, which is looked for but not imported."""
+    library = load(target)
+    if importlib.util.find_spec("polygraphy") is None:
+        raise BackendMissingError(f"Polygraphy, which builds TensorRT engines, is not installed: {_remedy(target)}")
+    return library
 
 
 _LOADED: dict[str, Library] = {}
-
-
-def _telling(lines: Sequence[str]) -> Sequence[str]:
-    return [line for line in lines if _AFTERMATH not in line] or lines
 
 
 def _import(target: str) -> Any:
@@ -230,36 +212,7 @@ def _examine(target: str, module: Any) -> Library:
             f"{kind.title} {version} is installed; expected at least {kind.minimum[0]}.{kind.minimum[1]}: "
             f"{_remedy(target)}"
         )
-    return Library(target, kind.title, module, version, _make_logger(module, kind.title))
-
-
-def _make_logger(module: Any, title: str) -> Any:
-    """A TensorRT logger: warnings go to `logging`, errors to whoever collects them and else to `logging` too."""
-    severity = module.ILogger.Severity
-
-    class Logger(module.ILogger):  # type: ignore[misc] # of type Any
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-            self.collectors: list[Messages] = []
-
-        def log(self, level: Any, text: str) -> None:
-            if level == severity.VERBOSE:  # a hundred thousand for a large network
-                return
-            with contextlib.suppress(Exception):  # an exception would end the process: C++ calls this and knows none
-                collectors = list(self.collectors)
-                if level == severity.INFO:
-                    if found := _ACTIVATIONS.search(text):
-                        for messages in collectors:
-                            messages.activation_bytes = int(found[1])
-                elif level == severity.WARNING:
-                    _log.warning("%s: %s", title, readable(text))
-                elif collectors:
-                    for messages in collectors:
-                        messages.errors.append(text)
-                else:
-                    _log.error("%s: %s", title, readable(text))
-
-    return Logger()
+    return Library(target, kind.title, module, version, make_logger(module, kind.title))
 
 
 def _import_polygraphy(target: str) -> tuple[Any, Any, Any]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
-from vexpress_rt.errors import ConfigError
+from vexpress_rt.compilation import TEXT_LIMIT
+from vexpress_rt.errors import BundleDamagedError, ConfigError
 from vexpress_rt.specs import ModelConfig, TensorSpec
+from vexpress_rt.untrusted import parse, plain_name, record
 
 LEVELS = range(6)  # of optimisation
+WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; beyond any GPU, within what TensorRT can be told
 # What one run of the audio encoder may be given. Its activations are sized for the longest, its kernels are chosen for
 # the typical; wav2vec 2.0 gives its first feature for 400 samples.
 AUDIO_MINIMUM_SAMPLES = 400
 AUDIO_TYPICAL_SECONDS = 5
 AUDIO_MAXIMUM_SECONDS = 60
 AUDIO_RATE = 16000
+SIZE_LIMIT = 1 << 28  # of an open dim in a record: what any plausible engine stays below
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,8 @@ class EngineOptions:
 
     optimization_level: 0 (soonest built) to 5 (most kernels tried), 3 being TensorRT's default. TensorRT for RTX, which
         tries none, builds the same engine at every level.
-    workspace_bytes: limit of the scratch memory of one kernel on the GPU; None is all that the GPU has.
+    workspace_bytes: limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None is all that the GPU has.
     hardware_compatible: for all GPUs from Ampere on, not just the one at hand; slower. TensorRT for RTX always does so.
-    compute_capabilities: for TensorRT for RTX, GPUs to build for, as "8.9"; empty for all from Ampere on.
     tf32: allow float32 products with 10 bits of mantissa.
     ranges: sizes of open dims, by the letter that `specs.py` gives the dim.
     timing_cache: file of timings that later builds reuse, made if it is not there; only of use for TensorRT. Has no
@@ -67,7 +72,6 @@ class EngineOptions:
     optimization_level: int = 3
     workspace_bytes: int | None = None
     hardware_compatible: bool = False
-    compute_capabilities: tuple[str, ...] = ()
     tf32: bool = False
     ranges: Mapping[str, Range] = field(default_factory=lambda: {"N": audio_range()})
     timing_cache: Path | None = None
@@ -76,10 +80,14 @@ class EngineOptions:
         level, limit = self.optimization_level, self.workspace_bytes
         if type(level) is not int or level not in LEVELS:
             raise ConfigError(
-                f"optimization_level is {level!r}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most tried)"
+                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most "
+                "tried)"
             )
-        if limit is not None and (type(limit) is not int or limit < 1 << 20):
-            raise ConfigError(f"workspace_bytes is {limit!r}; expected at least {1 << 20} (1 MiB), or None: no limit")
+        if limit is not None and (type(limit) is not int or not WORKSPACE_MINIMUM <= limit <= WORKSPACE_MAXIMUM):
+            raise ConfigError(
+                f"workspace_bytes is {brief(limit)}; expected {WORKSPACE_MINIMUM} (1 MiB) to {WORKSPACE_MAXIMUM} "
+                "(1 PiB), or None: no limit"
+            )
 
     def shapes(self, tensor: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Smallest, typical and largest shape of a tensor. Raises ConfigError for an open dim without a range."""
@@ -97,4 +105,30 @@ class EngineOptions:
         """What changes an engine, as plain values: engines of one graph with equal options can stand for each other."""
         data = asdict(self)
         del data["timing_cache"]
-        return {**data, "compute_capabilities": list(self.compute_capabilities)}
+        return data
+
+    def to_text(self) -> str:
+        """`to_json` as text, equal for equal options."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> EngineOptions:
+        """The inverse of `to_text`; the text may be anybody's. Raises ConfigError saying what is wrong with it."""
+        try:
+            data = parse(text.encode("utf-8", "surrogatepass"), TEXT_LIMIT)
+            names = {f.name for f in fields(cls)} - {"timing_cache"}
+            if type(data) is not dict or data.keys() != names:
+                raise ValueError(f"expected the options {', '.join(sorted(names))}")
+            if not all(type(data[name]) is bool for name in ("hardware_compatible", "tf32")):
+                raise ValueError("expected true or false for hardware_compatible and tf32")
+            ranges = {plain_name(dim, "ranges"): _range(sizes) for dim, sizes in data.pop("ranges").items()}
+            return cls(**data, ranges=ranges)
+        except (ValueError, TypeError, AttributeError, BundleDamagedError) as error:  # ConfigError is a ValueError
+            raise ConfigError(f"{brief(text)} are no options of TensorRT's builder: {error}") from error
+
+
+def _range(data: object) -> Range:
+    sizes = record(data, "an open dim", {"minimum": int, "typical": int, "maximum": int})
+    if max(sizes.values()) > SIZE_LIMIT:
+        raise ValueError(f"the sizes of an open dim are {brief(sizes)}; expected at most {SIZE_LIMIT}")
+    return Range(**sizes)

@@ -1,0 +1,54 @@
+"""The process of one part: `python -m benchmarks.gpu TASK`, a JSON file; the outcome goes into another beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Figures, NotAvailableError, write_json
+from vexpress_rt.errors import BackendMissingError
+
+OURS = ("benchmarks", "export", "tests", "vexpress_rt")  # a module of ours that is missing is a mistake of ours
+
+
+def main(task: Path) -> int:
+    """Do what `task` says; the exit code says nothing, the outcome beside the task all."""
+    faulthandler.enable()
+    _die_first()
+    given, outcome = json.loads(task.read_text(encoding="utf-8")), task.with_suffix(".outcome")
+    kept: dict[str, Any] = {"figures": {}}
+
+    def tell(figures: Figures) -> None:
+        kept["figures"] = figures
+        write_json(outcome, kept)
+
+    started = time.perf_counter()
+    try:
+        module, _, name = given["function"].partition(":")
+        tell(getattr(importlib.import_module(module), name)(given["options"], tell))
+        status, reason = OK, ""
+    except (NotAvailableError, BackendMissingError) as error:
+        status, reason = NOT_AVAILABLE, str(error)
+    except Exception as error:  # whatever a part raises is its result
+        traceback.print_exc()
+        missing = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in OURS
+        status, reason = (NOT_AVAILABLE if missing else FAILED), f"{type(error).__name__}: {error}"[:2000]
+    write_json(outcome, kept | {"status": status, "reason": reason, "seconds": time.perf_counter() - started})
+    return 0
+
+
+def _die_first() -> None:
+    """When memory runs out, the system is to end this process rather than the one that keeps the results."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

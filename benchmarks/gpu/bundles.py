@@ -1,0 +1,82 @@
+"""Synthetic weights, and the bundles that are built of them: what the other parts run."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from vexpress_rt.backends import onnxruntime, tensorrt_library
+from vexpress_rt.bundle import Bundle
+
+SEED = 0
+LINES = 60  # of what a build reports, kept with its figures
+
+
+def make_weights(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """A checkpoint directory of synthetic weights. Options: {preset; weights: the folder}.
+
+    A folder that is there is taken as it is: one appears only when complete, so that no interrupted run leaves half.
+    """
+    del tell
+    from export.presets import PRESETS, write_checkpoint
+
+    folder = Path(options["weights"])
+    reused = folder.exists()
+    if not reused:
+        write_checkpoint(folder, PRESETS[options["preset"]], SEED)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"bytes": size, "reused": reused, **_peak(resource.RUSAGE_SELF)}
+
+
+def build(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """A bundle, by `python -m export.build`.
+
+    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: what is to run it; engines:
+    the only ones to build, if given}.
+    Raises BackendMissingError without a library that it needs, CheckFailedError when the build fails.
+    """
+    figures = {"library": require(options["provider"], options["target"])}
+    tell(figures)
+    names = ("weights", "target", "precision", "height", "width", "frames")
+    flags = [text for name in names for text in (f"--{name}", str(options[name]))]
+    if "engines" in options:
+        flags += ["--engine", *options["engines"]]
+    command = [sys.executable, "-m", "export.build", *flags, "--output", options["bundle"]]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    print(answer.stderr, file=sys.stderr)
+    figures |= {"report": answer.stdout.splitlines()[-LINES:], **_peak(resource.RUSAGE_CHILDREN)}
+    if answer.returncode:
+        tell(figures)
+        said = answer.stderr.strip().splitlines() or ["it does not say why"]
+        raise CheckFailedError(f"`{' '.join(command[1:])}` ended with exit code {answer.returncode}: {said[-1]}")
+    files = Bundle.open(options["bundle"]).manifest.files
+    return figures | {"bytes": {name: entry.bytes for name, entry in files.items()}}
+
+
+def require(provider: str, target: str) -> str:
+    """Name and version of the library that is to run a bundle.
+
+    Raises BackendMissingError where it, or what builds with it, is not installed.
+    """
+    if target == "onnxruntime":
+        if provider == "cuda":
+            onnxruntime.check_cuda()
+        return f"ONNX Runtime {onnxruntime.version()}"
+    library = tensorrt_library.load(target)
+    with library.polygraphy():
+        return library.name
+
+
+def _peak(who: int) -> dict[str, int]:
+    return {"peak_memory_bytes": resource.getrusage(who).ru_maxrss * 1024}
+
+
+def folder_name(text: str) -> str:
+    """A part's or a runtime's name as that of a folder."""
+    return re.sub(r"[^\w.-]", "-", text)

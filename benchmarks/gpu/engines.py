@@ -1,0 +1,161 @@
+"""Whether a GPU is accepted; then every engine on it against the same engine in float32 on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.bundles import build
+from benchmarks.gpu.compare import ANOTHER_ORDER
+from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
+from vexpress_rt import device
+from vexpress_rt.backends import Array, Engine, Tensor, tensorrt_library
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.providers import Engines, choose
+from vexpress_rt.specs import FACE_DETECTOR, TARGETS
+
+PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
+PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
+SEEDS = (0, 1, 1)  # of the inputs, a run each; in the third, engines may replay what the second captured
+
+
+def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Build some small engines, load them and run them. Options: those of `bundles.build`, with `engines`.
+
+    Raises NotAvailableError where the library refuses to load an engine on a GPU that it is not made for;
+    BackendMissingError without a library; CheckFailedError when the build fails, or for values that are not finite;
+    BackendError for whatever else goes wrong.
+    """
+    figures = build(options, tell)
+    tell(figures)
+    with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
+        figures["describe"] = engines.describe()
+        for name in options["engines"]:
+            engine = _load(engines, name, options["target"])
+            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), resident=False)):
+                raise CheckFailedError(f"engine {name} gives values that are not finite in {', '.join(wrong)}")
+    return figures
+
+
+def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """All engines of a bundle, three runs each. Options: {bundle, reference: folders; provider}.
+
+    Raises CheckFailedError naming the engines that cannot be run, or are too far off.
+    """
+    reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
+    figures: Figures = {"engines": {}}
+    with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
+        figures["describe"] = found.describe()
+        for name in bundle.manifest.engines:
+            try:
+                result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))
+            except BackendError as error:
+                result = {"error": str(error)[:1000]}
+            figures["engines"][name] = result
+            tell(figures)
+    _judge(figures["engines"])
+    return figures
+
+
+def opened(bundle: Bundle, provider: str) -> closing[Engines]:
+    """A bundle's engines, closed at the end of a `with` block; nothing is compiled. Raises what `choose` raises."""
+    return closing(Engines(bundle, choose(provider, bundle, rebuild="never"), None))
+
+
+def tolerance(name: str, precision: str) -> float:
+    """Largest error allowed, over the largest value of an output; that of exports, but for kernels' other order."""
+    from export.parity import TOLERANCE
+    from vexpress_rt.specs import PRECISIONS
+
+    activations = "float32" if name in ("audio_encoder", FACE_DETECTOR) else PRECISIONS[precision]
+    return max(TOLERANCE[activations], ANOTHER_ORDER)
+
+
+def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]:
+    """The worst relative error of an output in three runs, and whether equal inputs gave equal outputs.
+
+    The first run brings its outputs to the host, the others leave them where they are computed until they are asked
+    for. Raises BackendError.
+    """
+    from export.parity import relative_error
+
+    worst, where, again = 0.0, "", True
+    previous: dict[str, Array] = {}
+    for run, seed in enumerate(SEEDS):
+        inputs = draw_inputs(engine, seed)
+        outputs = _run(engine, inputs, resident=run > 0)
+        expected = _run(reference, _widened(inputs, reference), resident=False)
+        for name, array in outputs.items():
+            error = relative_error(array, expected[name])
+            if not error <= worst:
+                worst, where = error, name
+        if run and seed == SEEDS[run - 1]:
+            again = all(np.array_equal(array, previous[name]) for name, array in outputs.items())
+        previous = outputs
+    return {"error": worst, "output": where, "allowed": allowed, "repeats_exactly": again}
+
+
+def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
+    """Random inputs that fit an engine: those of the export's own check."""
+    from export.parity import random_inputs
+
+    names = [tensor.name for tensor in engine.spec.inputs]
+    if engine.spec.name == FACE_DETECTOR:
+        return {names[0]: np.random.default_rng(seed).uniform(-1, 1, PICTURE).astype(np.float32)}
+    return dict(zip(names, random_inputs(engine.spec, seed), strict=True))
+
+
+def not_finite(outputs: Mapping[str, Array]) -> list[str]:
+    """Names of the outputs with values that are NaN or infinite."""
+    return [name for name, array in outputs.items() if not np.isfinite(array).all()]
+
+
+def _load(engines: Engines, name: str, target: str) -> Engine:
+    """The engine `name`. Raises NotAvailableError and BackendError as `accept` has it."""
+    try:
+        return engines.get(name)
+    except BackendMissingError:
+        raise
+    except BackendError as error:
+        if gpu := _not_made_for(target):
+            raise NotAvailableError(f"a GPU of compute capability {gpu} is refused: {error}") from error
+        raise
+
+
+def _not_made_for(target: str) -> str:
+    """The GPU's compute capability if NVIDIA does not list it for the target's library, else nothing."""
+    if target == TARGETS[0]:
+        return ""
+    _, capability = device.name_and_capability()
+    listed = tensorrt_library.load(target).is_made_for(capability)
+    return "" if listed else f"{capability[0]}.{capability[1]}"
+
+
+def _run(engine: Engine, inputs: Mapping[str, Tensor], *, resident: bool) -> dict[str, Array]:
+    if engine.spec.name == FACE_DETECTOR:
+        names = (tensor.name for tensor in engine.spec.outputs)
+        return dict(zip(names, engine.run_positional(np.asarray(next(iter(inputs.values())))), strict=True))
+    if not resident:
+        return engine.run(inputs)
+    outputs = engine.run(inputs, resident=True)
+    return {name: t if isinstance(t, np.ndarray) else t.host() for name, t in outputs.items()}
+
+
+def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:
+    """The same values in the dtypes that the reference takes."""
+    return {tensor.name: inputs[tensor.name].astype(tensor.dtype) for tensor in reference.spec.inputs}
+
+
+def _judge(engines: Mapping[str, Mapping[str, Any]]) -> None:
+    wrong = [f"{name}: {result['error']}" for name, result in engines.items() if "allowed" not in result]
+    wrong += [
+        f"{name} is off by {result['error']:.2e} in {result['output']}, allowed is {result['allowed']:.0e}"
+        for name, result in engines.items()
+        if "allowed" in result and not result["error"] <= result["allowed"]
+    ]
+    if wrong:
+        raise CheckFailedError("; ".join(wrong)[:2000])

@@ -1,0 +1,80 @@
+"""The CUDA kernels against their twins in NumPy, bit for bit, and how long they take at full size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.measure import measure, summary
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from tests.device_cases import CASES, DeviceArena, check_captured_step
+from tests.kernel_cases import Arena, Step, random_picture
+from vexpress_rt.native import device_kernels
+from vexpress_rt.native.device_kernels import Kernels, Stream
+
+FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; pixels along a side
+
+
+def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Every case of `tests.device_cases` on the GPU, then times. No options.
+
+    Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
+    """
+    del options
+    kernels = device_kernels.load()
+    cases = run_cases(kernels, DeviceArena, {**CASES, "guided_step in a CUDA graph": check_captured_step})
+    tell(cases)
+    if wrong := [name for name, result in cases["cases"].items() if result != "equal"]:
+        raise CheckFailedError(f"{len(wrong)} of {len(cases['cases'])} cases differ from NumPy: {'; '.join(wrong)}")
+    with ExitStack() as stack:
+        arena = DeviceArena(stack)
+        return cases | {"seconds": time_kernels(kernels, arena, arena.stream.synchronize)}
+
+
+def run_cases(
+    kernels: Kernels, make_arena: Callable[[ExitStack], Any], cases: Mapping[str, Callable[[Kernels, Any], None]]
+) -> Figures:
+    """{"cases": by name, `equal` or what the kernel gave instead}; each case has an arena of its own."""
+    results = {}
+    for name, case in cases.items():
+        try:
+            with ExitStack() as stack:
+                case(kernels, make_arena(stack))
+            results[name] = "equal"
+        except AssertionError as error:
+            results[name] = " ".join(str(error).split())[:500]
+    return {"cases": results}
+
+
+def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]) -> dict[str, Any]:
+    """Of one launch of each kernel at full size, until it is done: `measure.summary` by name."""
+    step = Step.random(frames=FRAMES, values=LATENT)
+    latents, totals, unconditional, conditional = (
+        arena.put(array)
+        for array in (step.latents, step.totals, np.asarray(step.unconditional), step.conditional)
+    )  # fmt: skip
+    frames = [arena.put(random_picture(PIXELS, PIXELS, 3, seed=seed)) for seed in range(3)]
+    picture = arena.put(np.zeros((PIXELS, PIXELS, 3), np.uint8))
+    nv12 = arena.put(np.zeros((PIXELS * 3 // 2, PIXELS), np.uint8))
+    stream: Stream = arena.stream
+    size = {"height": PIXELS, "width": PIXELS, "stream": stream}
+    launches: dict[str, Callable[[], None]] = {
+        "guided_step": lambda: kernels.guided_step(
+            latents, totals, unconditional, conditional,
+            values=LATENT, shares=step.shares, scale=step.scale, coefficients=step.coefficients, stream=stream,
+        ),
+        "median_3x3x3": lambda: kernels.median_3x3x3(*frames, picture, **size),
+        "rgb_to_nv12": lambda: kernels.rgb_to_nv12(frames[0], nv12, **size),
+    }  # fmt: skip
+
+    def timed(launch: Callable[[], None]) -> dict[str, Any]:
+        def once() -> None:
+            launch()
+            synchronize()
+
+        return summary(measure(once, seconds=0.3))
+
+    return {name: timed(launch) for name, launch in launches.items()}

@@ -1,0 +1,76 @@
+"""What videos are made of: a drawn photo, a voice of tones and noise, a face that moves. All from formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vexpress_rt.config import GenerationConfig
+from vexpress_rt.generator import Generator
+from vexpress_rt.records import Float32, UInt8, Video
+
+RATE = 16000  # Hz
+FPS = 30
+OVERLAP = 4  # frames that neighbouring windows share; windows of fewer than twice as many share a quarter
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Inputs of a video of `frames` frames.
+
+    photo: (H, W, 3) uint8 RGB, of the bundle's size.  speech: (N,) float32 at RATE.
+    keypoints: (frames, 3, 2) float32, pixels of the photo: left eye, right eye, nose.
+    window: frames of a window.
+    """
+
+    photo: UInt8
+    speech: Float32
+    keypoints: Float32
+    window: int
+
+    @property
+    def frames(self) -> int:
+        """Of the video."""
+        return len(self.keypoints)
+
+    def config(self, steps: int) -> GenerationConfig:
+        """The published settings, but for the number of steps."""
+        return GenerationConfig(steps=steps, fps=FPS, overlap=min(OVERLAP, self.window // 4))
+
+
+def draw_scene(height: int, width: int, window: int, windows: int, seed: int = 0) -> Scene:
+    """A scene as long as `windows` windows that overlap."""
+    overlap = min(OVERLAP, window // 4)
+    frames = windows * window - (windows - 1) * overlap
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    face = np.exp(-(((rows - 0.5) / 0.25) ** 2 + ((columns - 0.5) / 0.18) ** 2))[..., None]
+    colours = np.array([60, 80, 120]) * (1 - face) + np.array([225, 175, 145]) * face
+    photo = np.clip(colours + rng.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+    time = np.arange(frames * RATE // FPS) / RATE
+    tones = sum(np.sin(2 * np.pi * f * time) for f in (140, 420, 1260)) / 6 + rng.normal(0, 0.05, time.shape)
+    speech = (tones * (0.5 + 0.5 * np.sin(2 * np.pi * 4 * time))).astype(np.float32)
+    still = np.array([[0.4, 0.43], [0.6, 0.43], [0.5, 0.55]]) * [width, height]
+    sway = np.stack([np.sin(np.arange(frames) / 7), np.cos(np.arange(frames) / 5)], axis=1)[:, None]
+    keypoints = (still + sway * [0.03 * width, 0.02 * height]).astype(np.float32)
+    return Scene(photo, speech, keypoints, window)
+
+
+def make_video(generator: Generator, scene: Scene, steps: int, output: Path | None = None) -> Video:
+    """The scene's video as a user makes one: written to `output`, or, without that, its frames kept."""
+    portrait = generator.prepare(scene.photo, keypoints=scene.keypoints[0], crop="none")
+    return generator.generate(
+        portrait, (scene.speech, RATE), keypoints=scene.keypoints, retarget="no_retarget",
+        config=scene.config(steps), output=output,
+    )  # fmt: skip
+
+
+def facts(scene: Scene, steps: int) -> dict[str, Any]:
+    """Of a video, for the record."""
+    height, width = scene.photo.shape[:2]
+    seconds = float(Fraction(scene.frames, FPS))
+    return {"height": height, "width": width, "frames": scene.frames, "steps": steps, "seconds_of_video": seconds}

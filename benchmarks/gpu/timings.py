@@ -1,0 +1,207 @@
+"""How long each engine, a window-step and a whole video take; the same functions time the torch modules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.bundles import require
+from benchmarks.gpu.compare import PSNR_LEAST, psnr
+from benchmarks.gpu.engines import draw_inputs, not_finite, opened
+from benchmarks.gpu.files import compare_file, fault
+from benchmarks.gpu.measure import measure, summary
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.scene import RATE, Scene, draw_scene, facts, make_video
+from vexpress_rt import device
+from vexpress_rt.backends import Array, Engine, Tensor
+from vexpress_rt.backends.executor import becomes_array
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.generator import Generator
+from vexpress_rt.records import UInt8, Video
+from vexpress_rt.specs import ENGINE_NAMES, ONLY_TENSORRT
+
+SPEECH_SECONDS = 5  # that the audio encoder is timed with
+PAIRS = 3  # of videos whose difference tells what a window-step takes
+SHORT, LONG = 2, 6  # steps of these
+WINDOWS = 2  # of the whole video
+ENGINE_SECONDS, VIDEO_SECONDS = 1.0, 20.0  # that an engine, and whole videos, are timed for
+
+Outputs = Mapping[str, Tensor]
+MakeVideo = Callable[[Scene, int, Path | None], Video]
+
+
+def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
+
+    Raises CheckFailedError as `judge` does, and whatever the runtime raises.
+    """
+    bundle = Bundle.open(options["bundle"])
+    figures: Figures = {"library": require(options["provider"], options["target"])}
+    with opened(bundle, options["provider"]) as engines:
+        figures["describe"] = engines.describe()
+        figures["engines"] = {}
+        for name, result in time_engines(engines.get, wait):
+            figures["engines"][name] = result
+            tell(figures)
+        figures |= memory_in_use()
+    with Generator(bundle.folder, provider=options["provider"], rebuild="never") as generator:
+        shape = bundle.manifest.shape
+        size = (shape.height, shape.width, shape.frames)
+        time_videos(partial(make_video, generator), size, options, figures, tell)
+    judge(figures, bundle.manifest.precision)
+    return figures
+
+
+def time_engines(
+    get: Callable[[str], Engine], finish: Callable[[Outputs], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and times of every engine of `specs.py`: `measure.summary` of a run; loading and the first run apart.
+
+    An input that another engine gives is where that engine left it; all others come from the host, as in use. Outputs
+    stay where they are computed. finish: waits until they are.
+    `not_finite` names those that have such values.
+    """
+    left: dict[str, Tensor] = {}  # outputs by name, which are inputs of later engines
+    for name in ENGINE_NAMES:
+        started = time.perf_counter()
+        engine = get(name)
+        loading = time.perf_counter() - started
+        inputs = {**timed_inputs(engine), **{t.name: left[t.name] for t in engine.spec.inputs if t.name in left}}
+
+        def run(engine: Engine = engine, inputs: Mapping[str, Tensor] = inputs) -> Outputs:
+            outputs = engine.run(inputs, resident=True)
+            finish(outputs)
+            return outputs
+
+        started = time.perf_counter()
+        left = {**run(), **left}
+        first = time.perf_counter() - started
+        times = summary(measure(run, seconds=ENGINE_SECONDS))
+        wrong = broken_outputs(engine, inputs)
+        yield name, {**times, "load_seconds": loading, "first_run_seconds": first, "not_finite": wrong}
+
+
+def broken_outputs(engine: Engine, inputs: Mapping[str, Tensor]) -> list[str]:
+    """Names of the outputs that are not finite in one more run; none if there is bfloat16, which NumPy lacks."""
+    if not all(becomes_array(tensor.dtype) for tensor in engine.spec.outputs):
+        return []
+    return not_finite(engine.run(inputs))
+
+
+def timed_inputs(engine: Engine) -> dict[str, Array]:
+    """Random inputs; SPEECH_SECONDS of sound for the audio encoder."""
+    inputs = draw_inputs(engine, seed=0)
+    if "samples" in inputs:
+        samples = np.random.default_rng(0).standard_normal((1, SPEECH_SECONDS * RATE))
+        inputs["samples"] = samples.astype(np.float32)
+    return inputs
+
+
+def wait(outputs: Outputs) -> None:
+    """Until outputs that stay on the GPU are computed; all of a run are there at once."""
+    for tensor in outputs.values():
+        if (ready := getattr(tensor, "ready", None)) is not None:
+            ready.synchronize()
+
+
+def memory_in_use() -> dict[str, int]:
+    """Bytes of the GPU's memory that are taken, by whomever; empty without a GPU."""
+    if device.count() == 0:
+        return {}
+    free, total = device.memory()
+    return {"device_memory_bytes": total - free}
+
+
+def time_videos(
+    make: MakeVideo, size: tuple[int, int, int], options: Mapping[str, Any], figures: Figures, tell: Tell
+) -> None:
+    """Adds to `figures` those of a window-step and of a whole video of WINDOWS windows, and tells them as they come.
+
+    make: makes a scene's video, written or kept as `scene.make_video`.  size: height, width, frames of a window.
+    options: {work: folder; steps: of the whole video; name: of the files that are left in `work`}.
+    """
+    work, name = Path(options["work"]), options["name"]
+    figures["window_step"] = time_window_step(make, draw_scene(*size, windows=1))
+    tell(figures)
+    scene = draw_scene(*size, windows=WINDOWS)
+    figures["video"], frames = time_whole(make, scene, options["steps"], work / f"{name}.mp4")
+    np.save(work / f"{name}.frames.npy", frames)
+    torch_frames = work / "torch-eager.frames.npy"
+    if name != "torch-eager" and torch_frames.is_file():
+        figures["video"]["psnr_to_torch_eager"] = psnr(frames, np.load(torch_frames))
+    tell(figures)
+
+
+def judge(figures: Figures, precision: str) -> None:
+    """Raise CheckFailedError unless what was timed gives sound results. precision: of what was timed.
+
+    Engines must give finite values, the video more than one grey, its file no `fault`; and PSNR_LEAST to the video of
+    torch in eager mode where there is one. Not in bfloat16, whose eight bits are further off.
+    """
+    video = figures["video"]
+    wrong = [
+        f"engine {name} gives values that are not finite in {', '.join(times['not_finite'])}"
+        for name, times in figures["engines"].items()
+        if times["not_finite"]
+    ]
+    if video["grey_levels"] == 1:
+        wrong.append("all of the video is of one grey")
+    if why := fault(video["file"]):
+        wrong.append(why)
+    near = video.get("psnr_to_torch_eager", PSNR_LEAST)
+    if precision != ONLY_TENSORRT and not near >= PSNR_LEAST:
+        wrong.append(f"PSNR of {near:.1f} dB to the video of torch; expected at least {PSNR_LEAST:.0f}")
+    if wrong:
+        raise CheckFailedError("; ".join(wrong)[:2000])
+
+
+def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
+    """Seconds of one step of one window, all that belongs to it: `measure.summary`.
+
+    Two videos of one window that differ in nothing but their steps: so the difference of their times is steps alone,
+    whatever else a video takes, and wherever in it somebody waits for the GPU.
+    """
+
+    def seconds(steps: int) -> float:
+        return float(make(scene, steps, None).timings["total"])
+
+    for steps in (SHORT, LONG):
+        seconds(steps)
+    return summary([(seconds(LONG) - seconds(SHORT)) / (LONG - SHORT) for _ in range(PAIRS)])
+
+
+def time_whole(make: MakeVideo, scene: Scene, steps: int, output: Path) -> tuple[dict[str, Any], UInt8]:
+    """Times of a video from photo and speech to a file, by stage and as a whole; and its frames (L, H, W, 3).
+
+    The videos of a window-step were the warm-up. One more video, not timed, keeps the frames, since what is written and
+    not kept takes another way: `file` is `compare_file` of the last one written.
+    Stages of the runtime are the host's time: it waits for the GPU where it needs a result, so that what one stage
+    entered may be waited for in another. Torch is made to wait at the end of each.
+    """
+    videos: list[Video] = []
+    totals = measure(
+        lambda: videos.append(make(scene, steps, output)), warmup=0, seconds=VIDEO_SECONDS, least=1, most=3
+    )
+    kept = make(scene, steps, None)
+    file = compare_file(output, kept, scene.config(steps))
+    output.unlink()
+    made, frames = facts(scene, steps), kept.frames
+    assert frames is not None
+    return {
+        **made,
+        "seconds": summary(totals),
+        "stages": median_stages([video.timings for video in videos]),
+        "seconds_for_a_second_of_video": float(np.median(totals)) / made["seconds_of_video"],
+        "file": file,
+        "grey_levels": len(np.unique(frames)),
+    }, frames
+
+
+def median_stages(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each stage's seconds."""
+    return {name: float(np.median([times[name] for times in stages])) for name in stages[0]}

@@ -1,0 +1,46 @@
+"""The baseline: the torch modules of the exporter on the same GPU, in eager mode and compiled by `torch.compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
+from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
+from vexpress_rt.specs import VideoShape
+
+COMPILED = ("denoiser", "vae_decoder")  # what a video runs in every step, and for every frame
+
+
+def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Every engine, a window-step and a whole video; compiled, an engine's first run is its compilation.
+
+    Options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its files;
+    compile: whether to compile COMPILED}.
+    Raises NotAvailableError where torch has no GPU, CheckFailedError as `judge` does, and what torch raises where it
+    cannot compile.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotAvailableError(f"PyTorch {torch.__version__} finds no GPU: install a build with CUDA")
+    from benchmarks.gpu.torch_engines import TorchEngines
+    from benchmarks.gpu.torch_video import TorchVideo
+    from export.checkpoint import Checkpoint
+
+    torch.backends.cudnn.benchmark = True  # let cuDNN try its kernels, as the engines' builders do
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as the runtime has it
+    size = (options["height"], options["width"], options["frames"])
+    engines = TorchEngines(Checkpoint(options["weights"]), VideoShape(*size), options["precision"], "cuda")
+    torch.set_default_device("cuda")  # where modules make tensors of their own
+    for name in COMPILED if options["compile"] else ():
+        engines.compile(name)
+    compiled = list(COMPILED) if options["compile"] else []
+    figures: Figures = {"library": f"PyTorch {torch.__version__}", "compiled": compiled, "engines": {}}
+    for name, result in time_engines(engines.get, lambda outputs: torch.cuda.synchronize()):
+        figures["engines"][name] = result
+        tell(figures)
+    figures |= memory_in_use()
+    time_videos(TorchVideo(engines, torch.cuda.synchronize).make, size, options, figures, tell)
+    judge(figures, options["precision"])
+    return figures

@@ -1,0 +1,120 @@
+"""A whole video with torch modules: the same stages as the runtime's `Generator`, latents on the GPU all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.scene import RATE, Scene
+from benchmarks.gpu.torch_engines import TorchEngines
+from vexpress_rt.audio import frame_rows, load_audio, normalize
+from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.config import GenerationConfig
+from vexpress_rt.denoise import Guidance
+from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.native import median_filter
+from vexpress_rt.noise import choose_noise
+from vexpress_rt.records import UInt8, Video, Waveform
+from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.timings import Stopwatch
+from vexpress_rt.video import VideoWriter
+from vexpress_rt.windows import Window, coverage, plan_windows
+
+
+class TorchVideo:
+    """Makes videos. engines: what runs.  synchronize: waits for the device, at the end of a stage that is timed."""
+
+    def __init__(self, engines: TorchEngines, synchronize: Callable[[], None]) -> None:
+        self._engines, self._synchronize = engines, synchronize
+
+    def make(self, scene: Scene, steps: int, output: Path | None = None) -> Video:
+        """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept."""
+        watch, config, get = Stopwatch(), scene.config(steps), self._engines.get
+        waveform = load_audio((scene.speech, RATE), self._engines.model.sample_rate)
+        length = waveform.frame_count(config.rate)
+        with watch.stage("portrait"):
+            reference = encode_portrait(get("vae_encoder"), get("reference_net"), scene.photo)
+            self._synchronize()
+        with watch.stage("audio"):
+            conditions = self._conditions(scene, waveform, length)
+        with watch.stage("denoise"):
+            latents = self._denoise(config, reference, conditions, length)
+            self._synchronize()
+        with watch.stage("decode"):
+            decoder = get("vae_decoder")
+            frames = np.stack([decoder.run({"latent": latent[None]})["frame"] for latent in latents])
+        with watch.stage("median"):
+            frames = median_filter(frames)
+        if output is not None:
+            with watch.stage("encode"):
+                _write(output, frames, waveform, config)
+        return Video(
+            frames=frames if output is None else None,
+            fps=config.rate,
+            length=length,
+            keypoints=scene.keypoints,
+            path=output,
+            timings=watch.finish(),
+        )
+
+    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> WindowConditions:
+        model, shape = self._engines.model, self._engines.shape
+        samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
+        encoder = self._engines.get("audio_encoder")
+        features = encode_audio(encoder, samples, model.audio_minimum_samples)
+        return WindowConditions(
+            projection=self._engines.get("audio_projection"),
+            guider=self._engines.get("pose_guider"),
+            length=length,
+            rows=lambda start, stop: frame_rows(features, length, model.audio_rows, start, stop),
+            draw=lambda frame: draw_keypoints(scene.keypoints[frame], shape.height, shape.width),
+        )
+
+    def _denoise(
+        self, config: GenerationConfig, reference: Mapping[str, Any], conditions: WindowConditions, length: int
+    ) -> torch.Tensor:
+        """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
+        model, shape, device = self._engines.model, self._engines.shape, self._engines.device
+        guidance = Guidance.of(config)
+        engine = self._engines.get(guidance.engine)
+        windows = plan_windows(length, shape.frames, config.overlap)
+        count = max(length, shape.frames)
+        sampler = ddim(config.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
+        latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
+        noise = choose_noise(None, config.seed, length, count, latent_shape, model.audio_layers)
+        latents = torch.from_numpy(np.stack([noise(frame) for frame in range(count)])).to(device)
+        covering = torch.from_numpy(coverage(windows, count).astype(np.float32)).to(device)[:, None, None, None]
+        fixed = {window: {**reference, **guidance.inputs(), **conditions(window)} for window in windows}
+        for timestep, (a, b) in zip(sampler.timesteps, sampler.coefficients, strict=True):
+            total = torch.zeros_like(latents)
+            for window in windows:
+                place = _frames(window)
+                outputs = engine.run(
+                    {**fixed[window], "latents": latents[place], "timestep": np.array([timestep], np.float32)},
+                    resident=True,
+                )
+                total[place] += _guided(outputs, guidance.scale)
+            latents = a * latents + b * (total / covering)
+        return latents[:length]
+
+
+def _write(path: Path, frames: UInt8, waveform: Waveform, config: GenerationConfig) -> None:
+    with VideoWriter(path, frames.shape[1:3], config.rate, waveform, config.quality) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def _frames(window: Window) -> slice:
+    return slice(window.start, window.stop)
+
+
+def _guided(outputs: Mapping[str, torch.Tensor], scale: float) -> torch.Tensor:
+    """(F, c, h, w): u + scale (c - u), or the conditional prediction where that is all there is."""
+    conditional = outputs["conditional"]
+    if "unconditional" not in outputs:
+        return conditional
+    return outputs["unconditional"] + scale * (conditional - outputs["unconditional"])

@@ -1,0 +1,60 @@
+"""A whole short video on the GPU against the one that the CPU makes in float32."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.compare import PSNR_LEAST, psnr, worst_frame
+from benchmarks.gpu.files import compare_file, fault
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.scene import Scene, draw_scene, facts, make_video
+from vexpress_rt.generator import Generator
+from vexpress_rt.records import Video
+
+STEPS, WINDOWS = 4, 2
+
+
+def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """The frames of two videos, one after another, against the CPU's; then the file of a third against those frames.
+
+    Options: {bundle, reference: folders; provider}.
+    Raises CheckFailedError below PSNR_LEAST and for a file with a `fault`, and whatever `Generator` raises.
+    """
+    with Generator(options["reference"], provider="cpu") as generator:
+        shape = generator.bundle.manifest.shape
+        scene = draw_scene(shape.height, shape.width, shape.frames, WINDOWS)
+        expected = make_video(generator, scene, STEPS).frames
+    assert expected is not None
+    figures: Figures = {**facts(scene, STEPS), "least_psnr": PSNR_LEAST, "psnr": [], "psnr_of_the_worst_frame": []}
+    clips = []
+    with Generator(options["bundle"], provider=options["provider"], rebuild="never") as generator:
+        figures["describe"] = generator.describe()
+        for _ in range(2):  # in the second, engines replay what they captured in the first
+            video = make_video(generator, scene, STEPS)
+            assert video.frames is not None
+            clips.append(video.frames)
+            figures["psnr"].append(psnr(video.frames, expected))
+            figures["psnr_of_the_worst_frame"].append(worst_frame(video.frames, expected))
+            tell(figures)
+        figures["file"] = written(generator, scene, video)
+    figures["repeats_exactly"] = bool(np.array_equal(*clips))
+    figures["grey_levels"] = len(np.unique(expected))
+    tell(figures)
+    if not min(figures["psnr"]) >= PSNR_LEAST:
+        raise CheckFailedError(f"PSNR of {figures['psnr']} dB against the CPU; expected at least {PSNR_LEAST:.0f}")
+    if why := fault(figures["file"]):
+        raise CheckFailedError(why)
+    return figures
+
+
+def written(generator: Generator, scene: Scene, kept: Video) -> dict[str, float]:
+    """`compare_file` of the scene's video, made again into a file, which on a GPU is encoded from NV12."""
+    with tempfile.TemporaryDirectory(prefix="video-") as folder:
+        path = Path(folder) / "written.mp4"
+        make_video(generator, scene, STEPS, path)
+        return compare_file(path, kept, scene.config(STEPS))

@@ -1,0 +1,94 @@
+"""Parts of a check that do what parts do when things go wrong; `benchmarks.gpu` runs them in processes of their own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
+from vexpress_rt.errors import BackendMissingError
+
+Options = Mapping[str, Any]
+
+
+def fine(options: Options, tell: Tell) -> Figures:
+    return {"given": dict(options)}
+
+
+def lacking(options: Options, tell: Tell) -> Figures:
+    raise NotAvailableError("the moon is not out")
+
+
+def library_missing(options: Options, tell: Tell) -> Figures:
+    raise BackendMissingError("no such library: install it")
+
+
+def package_missing(options: Options, tell: Tell) -> Figures:
+    importlib.import_module(options["module"])
+    return {}
+
+
+def raising(options: Options, tell: Tell) -> Figures:
+    tell({"so_far": 1})
+    print("about to go wrong")
+    raise ValueError("seven is not even")
+
+
+def crashing(options: Options, tell: Tell) -> Figures:
+    tell({"so_far": 2})
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return {}
+
+
+def crashing_at_exit(options: Options, tell: Tell) -> Figures:
+    import atexit
+
+    atexit.register(os.kill, os.getpid(), signal.SIGKILL)
+    return {"so_far": 3}
+
+
+def leaving(options: Options, tell: Tell) -> Figures:
+    os._exit(4)
+
+
+def hanging(options: Options, tell: Tell) -> Figures:
+    """Options: {pids: file for the numbers of this process and of one that it starts}."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    tell({"so_far": 4})
+    Path(options["pids"]).write_text(json.dumps([os.getpid(), child.pid]))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+
+
+def waiting(options: Options, tell: Tell) -> Figures:
+    """Takes `seconds`; gives when it began and ended, on a clock that all processes share."""
+    began = time.monotonic()
+    time.sleep(options["seconds"])
+    return {"began": began, "ended": time.monotonic()}
+
+
+def reading(options: Options, tell: Tell) -> Figures:
+    """What the result file says of every part while this one runs."""
+    parts = json.loads(Path(options["result"]).read_text())["parts"]
+    return {"seen": {name: outcome["status"] for name, outcome in parts.items()}}
+
+
+# For tests that call a part in their own process.
+
+
+def ignore(figures: Figures) -> None:
+    """Of figures so far."""
+
+
+def options_of(bundle: Path, **more: Any) -> dict[str, Any]:
+    """Options of a part that runs a bundle: here on the CPU, and compared with itself."""
+    return {"bundle": str(bundle), "reference": str(bundle), "provider": "cpu", "target": "onnxruntime", **more}
