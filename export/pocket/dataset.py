@@ -1,0 +1,118 @@
+"""Pictures and speech to train on, made once into a folder; an interrupted run goes on where it stopped.
+
+    python -m export.pocket.dataset --output build/pocket/data --people 2000
+
+speech.npz: recordings and what their mouths do.  people-NNNNN.npz: PER_SHARD people each, as a `Shard`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.pocket.acting import act, still
+from export.pocket.architecture import FPS, SIZE, WINDOW
+from export.pocket.faces import Pose, draw_face, random_person
+from export.pocket.lips import mouth_track
+from export.pocket.speech import clip
+
+CLIPS, CLIP_SECONDS = 700, 4.0
+PER_SHARD = 25
+STILLS = 4  # pictures of a person in any pose, beside a clip of WINDOW frames
+OVERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """P people, N = WINDOW + STILLS pictures of each: the clip, then the stills.
+
+    images: (P, N, H, W, 3) uint8.  keypoints: (P, N, 3, 2) float32, pixels.
+    mouths: (P, N, 3) float32, openness, width, rounding.  speech: (P, 2), recording and the clip's first frame in it.
+    """
+
+    images: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+    mouths: NDArray[np.float32]
+    speech: NDArray[np.int64]
+
+
+def make_speech(path: Path) -> None:
+    """Write recordings (CLIPS, samples) float16 and their mouths (CLIPS, frames, 3) float32."""
+    if path.exists():
+        return
+    clips = np.stack([clip(seed, CLIP_SECONDS) for seed in range(CLIPS)])
+    mouths = np.stack([mouth_track(samples).at(round(CLIP_SECONDS * FPS), FPS) for samples in clips])
+    _save(path, clips=clips.astype(np.float16), mouths=mouths)
+
+
+def make_shard(folder: Path, number: int) -> None:
+    """Draw the people `number` x PER_SHARD and following."""
+    path = folder / f"people-{number:05}.npz"
+    if path.exists():
+        return
+    mouths = _mouths(folder / "speech.npz")
+    people = [_draw_person(seed, mouths) for seed in range(number * PER_SHARD, (number + 1) * PER_SHARD)]
+    images, keypoints, shown, speech = (np.stack(parts) for parts in zip(*people, strict=True))
+    _save(path, images=images, keypoints=keypoints, mouths=shown, speech=speech)
+
+
+def load_shard(path: Path) -> Shard:
+    """A shard's arrays."""
+    with np.load(path) as data:
+        return Shard(**{name: data[name] for name in ("images", "keypoints", "mouths", "speech")})
+
+
+def _draw_person(seed: int, mouths: NDArray[np.float32]) -> tuple[NDArray[np.generic], ...]:
+    rng, person = np.random.default_rng((seed, 4)), random_person(seed)
+    recording = int(rng.integers(len(mouths)))
+    first = int(rng.integers(mouths.shape[1] - WINDOW + 1))
+    poses: list[Pose] = act(rng, mouths[recording, first : first + WINDOW], FPS)
+    poses += [still(rng) for _ in range(STILLS)]
+    drawings = [draw_face(person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING) for pose in poses]
+    return (
+        np.stack([drawing.image for drawing in drawings]),
+        np.stack([drawing.keypoints for drawing in drawings]),
+        np.array([(pose.mouth, pose.width, pose.rounding) for pose in poses], np.float32),
+        np.array([recording, first]),
+    )
+
+
+@cache
+def _mouths(path: Path) -> NDArray[np.float32]:
+    with np.load(path) as data:
+        found: NDArray[np.float32] = data["mouths"]
+        return found
+
+
+def _save(path: Path, **arrays: NDArray[np.generic]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    os.replace(part, path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Draw the people and record the speech that the pocket model learns.")
+    parser.add_argument("--output", type=Path, default=Path("build/pocket/data"))
+    parser.add_argument("--people", type=int, default=2000)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    given = parser.parse_args(arguments)
+    given.output.mkdir(parents=True, exist_ok=True)
+    make_speech(given.output / "speech.npz")
+    numbers = range(-(-given.people // PER_SHARD))
+    with ProcessPoolExecutor(given.processes) as pool:
+        for number in pool.map(make_shard, [given.output] * len(numbers), numbers):
+            del number
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,47 @@
+"""Trains the audio encoder to hear what a mouth does: its features are then what the model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.pocket.architecture import POCKET
+from vexpress_rt.audio import normalize
+
+SPEECH_RATE = 50  # features a second
+
+
+class Listener(nn.Module):
+    """The encoder, and a projection to the mouth's three numbers that only training needs."""
+
+    def __init__(self) -> None:
+        from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+        super().__init__()
+        quiet = dict.fromkeys(
+            ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"), 0.0
+        )
+        settings: dict[str, Any] = {**POCKET.wav2vec2, **quiet, "mask_time_prob": 0.0, "attn_implementation": "sdpa"}
+        self.audio_encoder = Wav2Vec2Model(Wav2Vec2Config(**settings))
+        self.mouth = nn.Linear(POCKET.wav2vec2["hidden_size"], 3)
+
+    def features(self, clips: Tensor) -> Tensor:
+        """clips: (N, samples), normalised -> (N, T, A)."""
+        found: Tensor = self.audio_encoder(clips).last_hidden_state
+        return found
+
+    def loss(self, clips: Tensor, mouths: Tensor) -> Tensor:
+        """mouths: (N, frames, 3)."""
+        features = self.features(clips).transpose(1, 2)
+        found = self.mouth(F.interpolate(features, size=mouths.shape[1], mode="linear").transpose(1, 2))
+        return F.mse_loss(found, mouths)
+
+
+def normalised(clips: NDArray[np.float16]) -> Tensor:
+    """(N, samples), each of zero mean and unit variance, as the runtime gives them."""
+    return torch.from_numpy(np.stack([normalize(samples.astype(np.float32)) for samples in clips]))
