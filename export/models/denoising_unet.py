@@ -22,6 +22,8 @@ class Conditions:
     Pictures come as rows of a batch: first `halves - 1` windows of unconditional frames, then one of conditional ones,
     each of `frames` rows.
     reference: keys and values (heads, S, E) by attention site.  tokens: (F, Q, D).  Weights: (1,) or scalars.
+    windows: in training `frames` rows are those of several windows, one after the other, and references are
+    (windows, heads, S, E); 0: of single pictures, for which there is no motion.
     """
 
     frames: int
@@ -30,6 +32,7 @@ class Conditions:
     tokens: Tensor
     reference_weight: Tensor
     audio_weight: Tensor
+    windows: int = 1
 
 
 class DenoisingBlock(nn.Module):
@@ -50,9 +53,15 @@ class DenoisingBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def reference_attention(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x: (F, S, C); keys, values: (heads, S, E). All frames share the keys, so frames fold into the queries."""
+        """x: (F, S, C); keys, values: (heads, S, E), or (R, heads, S, E) for R photos, each with F / R of the frames.
+
+        Frames of a photo share its keys, so they fold into the queries.
+        """
         f, s, c = x.shape
-        return self.attn1_5.attend(x.reshape(1, f * s, c), keys[None], values[None]).reshape(f, s, c)
+        if keys.ndim == 3:
+            keys, values = keys[None], values[None]
+        photos = keys.shape[0]
+        return self.attn1_5.attend(x.reshape(photos, f // photos * s, c), keys, values).reshape(f, s, c)
 
     def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
         normed = self.norm1(x)
@@ -144,7 +153,9 @@ class MotionModule(nn.Module):
         self.temporal_transformer = TemporalTransformer(channels, config)
 
     def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
-        return self.temporal_transformer(x, conditions.frames)
+        if conditions.windows == 0:
+            return x
+        return self.temporal_transformer(x, conditions.frames // conditions.windows)
 
 
 class _DenoisingParts:

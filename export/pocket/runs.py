@@ -1,0 +1,98 @@
+"""One training loop for all: seeded, resumable, averaged, and logged."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """steps: of the run.  rate: of learning at its height.  warm: steps up to there; a cosine leads down to a tenth.
+
+    average: decay of the running mean of the weights, which is what the run gives.
+    """
+
+    steps: int
+    rate: float = 1e-3
+    warm: int = 100
+    average: float = 0.998
+    report_every: int = 25
+    save_every: int = 100
+
+    def factor(self, step: int) -> float:
+        """Of `rate`, at a step."""
+        if step < self.warm:
+            return (step + 1) / self.warm
+        return 0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+
+
+def train(
+    module: nn.Module,
+    loss: Callable[[nn.Module, int], Tensor],
+    schedule: Schedule,
+    path: Path,
+    report: Report,
+    sample: Callable[[nn.Module, int], object] = lambda module, step: None,
+    deadline: float = math.inf,
+) -> nn.Module:
+    """Train the parameters of `module` that want gradients; gives their running mean.
+
+    loss: of a step, whose number seeds what is drawn at random.  path: the state, written now and then and read at the
+    beginning, so that an interrupted run goes on.  sample: called with the mean whenever the state is written.
+    deadline: of time.time(), after which the run stops as if interrupted.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    mean = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.average), use_buffers=True)
+    step, lately, since = _resume(path, module, mean, optimizer), 0.0, time.time()
+    module.train()
+    while step < schedule.steps and time.time() < deadline:
+        torch.manual_seed(step)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate * schedule.factor(step)
+        optimizer.zero_grad(set_to_none=True)
+        found = loss(module, step)
+        found.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        mean.update_parameters(module)
+        step, lately = step + 1, lately + found.item()
+        if step % schedule.report_every == 0:
+            seconds = (time.time() - since) / schedule.report_every
+            report(f"{path.stem}: step {step}, loss {lately / schedule.report_every:.4f}, {seconds:.2f} s a step")
+            lately, since = 0.0, time.time()
+        if step % schedule.save_every == 0 or step == schedule.steps or time.time() >= deadline:
+            _save(path, step, module, mean, optimizer)
+            sample(mean.module.eval(), step)
+            since = time.time()
+    return mean.module.eval()
+
+
+def _resume(path: Path, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    module.load_state_dict(state["module"])
+    mean.load_state_dict(state["mean"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _save(path: Path, step: int, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"module": module.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({"step": step, **state}, part)
+    os.replace(part, path)
