@@ -19,6 +19,7 @@ from export.pocket.faces import (
     random_person,
 )
 from export.pocket.faces.measures import PATCH
+from export.pocket.faces.poses import Head
 
 PEOPLE, POSES = 20, 10
 
@@ -96,6 +97,13 @@ def test_no_beard_hides_the_mouth(seed: int, beard: str) -> None:
     assert closed < 0.08
     assert 0.13 < half < 0.3
     assert 0.3 < wide < 0.5
+
+
+def test_red_below_the_chin_is_no_lip() -> None:
+    drawing = draw_face(2, height=128, width=128, oversampling=2)
+    image, chin = drawing.image.copy(), Head(Pose(), 128, 128).place([(0, 1.18)])[0, 1]
+    image[int(chin) :] = (190, 60, 60)
+    assert mouth_opening(image, drawing.keypoints) < 0.08
 
 
 def test_the_opening_does_not_depend_on_the_size_of_the_picture() -> None:

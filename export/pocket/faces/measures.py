@@ -22,6 +22,7 @@ _ROWS = np.arange(0.58, 1.25, _STEP)  # from below the nose to the chin of a mou
 _COLUMNS = np.linspace(-0.1, 0.1, 5)
 _CHEEKS = (np.array([-0.55, -0.42, -0.3, 0.3, 0.42, 0.55]), np.linspace(0.26, 0.42, 5))
 _LIP = 0.3  # redness of what counts as lips, as a share of the reddest
+_CHIN, _SKIN = 5, 0.85  # rows that a chin has at least, and how bright they are, as a share of the cheeks
 _HOLLOW = (0.2, 0.5)  # redness, as such a share: of what certainly is between the lips, and of what certainly is not
 _DARK = (0.4, 0.65)  # brightness, as a share of the lips', likewise
 
@@ -35,16 +36,26 @@ def mouth_opening(image: Picture, keypoints: Keypoints) -> float:
     height, width = image.shape[:2]
     head = Head(pose_of(keypoints, height, width), height, width)
     rows = _look(image, head, _COLUMNS, _ROWS).mean(axis=1)
-    redness = _redness(rows) - _redness(np.median(_look(image, head, *_CHEEKS), axis=(0, 1)))
+    skin = np.median(_look(image, head, *_CHEEKS), axis=(0, 1))
+    redness = _redness(rows) - _redness(skin)
     redness = np.convolve(np.pad(redness, 1, mode="edge"), (0.25, 0.5, 0.25), mode="valid")
     reddest = float(redness.max())
     if reddest <= 0:
         return 0.0
-    red = np.flatnonzero(redness > _LIP * reddest)
+    red = _lips(np.flatnonzero(redness > _LIP * reddest), rows, skin)
     mouth = slice(red[0], red[-1] + 1)
     pale = _between(redness[mouth] / reddest, *_HOLLOW)
     dark = _between(rows[mouth, 0] / max(float(np.median(rows[red, 0])), 1.0), *_DARK)
     return float(np.maximum(pale, dark).sum()) * _STEP / (2 * EYE_X)
+
+
+def _lips(red: NDArray[np.intp], rows: _Colours, skin: _Colours) -> NDArray[np.intp]:
+    """The rows that are red, without a neck in the shade: red at the very end, beyond a chin's width of skin."""
+    gaps = np.flatnonzero(np.diff(red) > _CHIN)
+    if len(gaps) == 0 or red[-1] < len(rows) - 1:
+        return red
+    chin = rows[red[gaps[-1]] + 1 : red[gaps[-1] + 1]]
+    return red[: gaps[-1] + 1] if (chin[:, 0] > _SKIN * skin[0]).all() else red
 
 
 def identity_patch(image: Picture, keypoints: Keypoints) -> NDArray[np.float32]:
