@@ -102,7 +102,7 @@ def test_no_beard_hides_the_mouth(seed: int, beard: str) -> None:
 def test_red_below_the_chin_is_no_lip() -> None:
     drawing = draw_face(2, height=128, width=128, oversampling=2)
     image, chin = drawing.image.copy(), Head(Pose(), 128, 128).place([(0, 1.18)])[0, 1]
-    image[int(chin) :] = (190, 60, 60)
+    image[int(chin) :] = (165, 85, 80)
     assert mouth_opening(image, drawing.keypoints) < 0.08
 
 

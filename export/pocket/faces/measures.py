@@ -22,7 +22,7 @@ _ROWS = np.arange(0.58, 1.25, _STEP)  # from below the nose to the chin of a mou
 _COLUMNS = np.linspace(-0.1, 0.1, 5)
 _CHEEKS = (np.array([-0.55, -0.42, -0.3, 0.3, 0.42, 0.55]), np.linspace(0.26, 0.42, 5))
 _LIP = 0.3  # redness of what counts as lips, as a share of the reddest
-_CHIN, _SKIN = 5, 0.85  # rows that a chin has at least, and how bright they are, as a share of the cheeks
+_CHIN, _SKIN = 5, 0.8  # rows that a chin has at least, and how bright they are, as a share of the cheeks
 _HOLLOW = (0.2, 0.5)  # redness, as such a share: of what certainly is between the lips, and of what certainly is not
 _DARK = (0.4, 0.65)  # brightness, as a share of the lips', likewise
 
