@@ -74,8 +74,10 @@ def _run(given: argparse.Namespace, work: Path) -> int:
     if found.status != OK:
         done(MACHINE, found)
     if machine["gpu"] is None:
+        print(machine["no_gpu"])
         for part in parts:
-            done(part, Outcome(NOT_AVAILABLE, machine["no_gpu"]))
+            report.add(part, Outcome(NOT_AVAILABLE, machine["no_gpu"]))
+            print(line(part, Outcome(NOT_AVAILABLE, "no GPU")))
     else:
         run_parts(parts, done, work=work, budget=given.budget - (time.monotonic() - started), jobs=given.jobs)
     report.write(seconds=time.monotonic() - started)

@@ -10,8 +10,8 @@ from pathlib import Path
 from demo.inputs import make_inputs
 from demo.scenes import CONFIG, SCENES, SIZE, WINDOW, input_strip, moments, play, scene_strip
 from demo.sheet import contact_sheet
-from export.assembly import BuildOptions
 from export.build import build
+from export.options import BuildOptions
 from export.presets import TINY, write_checkpoint
 from vexpress_rt import Generator, VExpressError
 from vexpress_rt.specs import VideoShape

@@ -94,8 +94,8 @@ def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
 
 def load_golden(name: str) -> GoldenSet:
     """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
-    from export.assembly import BuildOptions
     from export.build import build
+    from export.options import BuildOptions
     from vexpress_rt.specs import VideoShape
 
     values = json.loads((GOLDEN / f"{name}.json").read_text())
@@ -135,8 +135,8 @@ def tiny_bundle(tiny_square: GoldenSet) -> Path:
 
 def build_cached(golden: GoldenSet, suffix: str, *options: Any) -> Path:
     """A bundle of a golden set's weights and sizes, with further `BuildOptions`, made if it is not there yet."""
-    from export.assembly import BuildOptions
     from export.build import build
+    from export.options import BuildOptions
     from vexpress_rt.specs import VideoShape
 
     bundle = CACHE / f"{golden.name}-{suffix}"
@@ -184,8 +184,8 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def micro_bundle(micro_checkpoint: Path) -> Path:
     """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Not to be changed."""
-    from export.assembly import BuildOptions
     from export.build import build
+    from export.options import BuildOptions
     from tests.micro import MICRO_SHAPE
 
     bundle = CACHE / "micro"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export.assembly import BuildOptions
 from export.build import build
 from export.engines import ENGINE_NETWORKS, make_engine
 from export.errors import ExportError
+from export.options import BuildOptions
 from export.parity import check
 from export.to_onnx import to_onnx
 from export.widen import widen, widened

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from export import assembly, lowering, to_onnx
-from export.assembly import BuildOptions
 from export.build import build, main
 from export.checkpoint import DETECTOR
 from export.errors import CheckpointError, ExportError
 from export.graph import Graph
+from export.options import BuildOptions
 from tests.micro import MICRO_MODEL, MICRO_SHAPE
 from tests.test_staging import content
 from vexpress_rt import __version__

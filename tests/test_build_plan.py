@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.architecture import AUDIO_CONFIG, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
-from export.assembly import Assembly, BuildOptions
+from export.assembly import Assembly
 from export.build import build, main
 from export.checkpoint import DETECTOR, Checkpoint
 from export.errors import ExportError
+from export.options import BuildOptions
 from tests.test_build import flip, options
 from tests.test_staging import content
 from vexpress_rt.bundle import Bundle, read_manifest

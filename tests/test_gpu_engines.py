@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks.gpu import bundles, engines, timings
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
-from export.assembly import BuildOptions
 from export.build import build
 from export.graph import OPSETS
+from export.options import BuildOptions
 from tests.engines import doubler, fake_tensorrt, spec_of
 from tests.fakes import FakeEngine, fake_specs
 from tests.gpu_parts import ignore, options_of

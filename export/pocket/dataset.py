@@ -109,8 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     make_speech(given.output / "speech.npz")
     numbers = range(-(-given.people // PER_SHARD))
     with ProcessPoolExecutor(given.processes) as pool:
-        for number in pool.map(make_shard, [given.output] * len(numbers), numbers):
-            del number
+        list(pool.map(make_shard, [given.output] * len(numbers), numbers))  # raises what went wrong in a process
     return 0
 
 

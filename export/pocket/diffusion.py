@@ -17,10 +17,8 @@ LEAST = 0.2  # weight: by the formula alone the step from pure noise, where ever
 
 
 def _alphas() -> Tensor:
-    scheduler = POCKET.model_config()
-    return torch.from_numpy(
-        alphas_cumprod(scheduler.train_timesteps, scheduler.beta_start, scheduler.beta_end).copy()
-    ).double()
+    model = POCKET.model_config()
+    return torch.from_numpy(alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end).copy()).double()
 
 
 ALPHAS = _alphas()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.pocket.architecture import SIZE, WINDOW
-from export.pocket.diffusion import noised
+from export.pocket.diffusion import ALPHAS, noised
 from export.pocket.model import Batch, Trainee
 from vexpress_rt.keypoints import draw_keypoints
 
@@ -88,10 +88,10 @@ def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, pro
     pictures = _pictures(stage, material, rng)
     clean = torch.from_numpy(material.latents[people[:, None], pictures].astype(np.float32))
     points = material.keypoints[people[:, None], pictures]
-    photo = _photos(stage, material, pictures, rng)
+    photo = _photos(material, pictures, rng)
     # A window is denoised as a whole, single pictures each for itself.
     shape = (stage.people, 1 if stage.clips else stage.frames)
-    timesteps = torch.from_numpy(rng.integers(1000, size=shape)).expand(stage.people, stage.frames)
+    timesteps = torch.from_numpy(rng.integers(len(ALPHAS), size=shape)).expand(stage.people, stage.frames)
     noisy, wanted, weight = noised(clean.flatten(0, 1), timesteps.flatten(), generator)
     batch = Batch(
         noisy=noisy.reshape(clean.shape),
@@ -131,9 +131,7 @@ def _pictures(stage: Stage, material: Material, rng: np.random.Generator) -> NDA
     return np.stack([rng.permutation(count)[: stage.frames] for _ in range(stage.people)])
 
 
-def _photos(
-    stage: Stage, material: Material, pictures: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _photos(material: Material, pictures: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """(people,): the photo of each, which none of the frames is where that can be."""
     every = np.arange(material.latents.shape[1])
     return np.array([rng.choice(np.setdiff1d(every, shown)) for shown in pictures])
