@@ -78,7 +78,7 @@ class Assembly:
         path = self.folder / f"{name}.onnx"
         engine = self.engine(spec, self.precision)
         parameters = sum(p.numel() for p in engine.parameters())
-        weights = to_onnx(engine, path, self._shared_weights(name), self.options.target)
+        weights = self._export(engine, path, self._shared_weights(name))
         del engine  # the check needs the memory
         self.entries[name] = EngineEntry(
             file=path.name,
@@ -95,6 +95,9 @@ class Assembly:
         if self.options.target != TARGETS[0]:
             self.report(f"{label} {self.plans.compile(name, path, spec)}")
 
+    def _export(self, engine: Engine, path: Path, weights: WeightsFile | None) -> WeightsFile | None:
+        return to_onnx(engine, path, weights, self.options.target, compact=self.options.compact)
+
     def _shared_weights(self, name: str) -> WeightsFile | None:
         file = SHARED_WEIGHTS.get(name)
         if file is not None and file not in self.shared:
@@ -108,7 +111,7 @@ class Assembly:
             return self._compare(path, spec, _sizes(spec))
         smaller = path.with_suffix(".check.onnx")
         with nullcontext() if weights is None else weights.scratch():
-            to_onnx(self.engine(spec, self.precision), smaller, weights, self.options.target)
+            self._export(self.engine(spec, self.precision), smaller, weights)
             result = self._compare(smaller, spec, f"{_sizes(spec)} (smaller twin)")
         smaller.unlink()
         return result
@@ -143,7 +146,7 @@ class Assembly:
         if name == FACE_DETECTOR:
             detector = self.checkpoint.detector()
             return "" if detector is None else sha256_file(detector)
-        options = (self.options.shape, self.options.precision, self.options.target)
+        options = (self.options.shape, self.options.precision, self.options.target, self.options.compact)
         return fingerprint.combine(self.specs[name], *self._digests(name), options, fingerprint.of_code())
 
     def weights_sha256(self, name: str) -> str:

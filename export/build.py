@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import os.path
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 if TYPE_CHECKING:
     from export.assembly import Assembly, Report
 
+NOTE = "README.md"  # may lie in a bundle, to say what it is; a build leaves it there
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
 
@@ -54,6 +56,8 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         _fill(assembly, names, stale)
         manifest = assembly.manifest()
         write_manifest(folder, manifest)
+        if (output / NOTE).is_file():
+            shutil.copyfile(output / NOTE, folder / NOTE)
         commit()
     if assembly.rows:
         report("\n".join(["", HEADER, *(row.row() for row in assembly.rows), ""]))
@@ -87,7 +91,7 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
         bundle = Bundle(output, read_manifest(output))
     except BundleError as error:
         bundle, reason = None, error
-    known = {MANIFEST, *(bundle.manifest.files if bundle else ())}
+    known = {MANIFEST, NOTE, *(bundle.manifest.files if bundle else ())}
     files = (path for path in output.iterdir() if path.name not in known and not path.name.startswith(WORKING))
     if foreign := sorted(path.name for path in files if path.is_dir() or path.suffix not in SUFFIXES):
         raise ConfigError(
@@ -120,6 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=24, help="of a context window")
     parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="build these alone; others are kept")
     parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell")
+    words = "store fp32 weights that float16 holds exactly as float16, for the same results from a smaller bundle"
+    parser.add_argument("--compact", action="store_true", help=words)
     compiling = parser.add_argument_group("TensorRT")
     compiling.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
     compiling.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (3)")
@@ -145,7 +151,9 @@ def _build_as_asked(given: argparse.Namespace) -> None:
         target, why = best_target(given.precision)
         tell(f"target {target}: {why}")
     shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
-    options = BuildOptions(shape, given.precision, target, given.allow_odd_sizes, engines, compiling, given.onnx)
+    options = BuildOptions(
+        shape, given.precision, target, given.allow_odd_sizes, engines, compiling, given.onnx, given.compact
+    )
     build(given.weights, given.output or options.default_output(), options, tell)
 
 

@@ -30,7 +30,8 @@ ONNX_DTYPES = {
 OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}  # from 23 on attention is one operator
 IR_VERSION = 10
 PAGE = 4096  # bytes: large tensors start on a page, so that runtimes can map the file;
-LINE = 64  # others on a cache line,
+LARGE = 16 * PAGE  # these are, for smaller ones what a page leaves empty would add up;
+LINE = 64  # they start on a cache line,
 INLINE = 1024  # and those below this stay in the graph
 
 
@@ -50,7 +51,7 @@ class WeightsFile:
         """Offset and length of `data` in the file, after writing it there if it was not yet."""
         digest = hashlib.sha256(data).digest()
         if digest not in self.places:
-            unit = PAGE if len(data) >= PAGE else LINE
+            unit = PAGE if len(data) >= LARGE else LINE
             start = math.ceil(self.end / unit) * unit
             with self.path.open("r+b") as file:
                 file.seek(start)
@@ -128,23 +129,48 @@ class Graph:
         """A one-dimensional int64 constant."""
         return self.small(torch.tensor(values, dtype=torch.int64))
 
-    def write(self, path: Path, weights: WeightsFile | None) -> None:
+    def write(self, path: Path, weights: WeightsFile | None, *, compact: bool = False) -> None:
         """Write the graph to `path`, its weights inside or, if given, into `weights`. It is empty afterwards.
+
+        compact: float32 weights that float16 holds exactly are stored as float16, and the graph begins by casting them.
 
         What makes an initializer holds the whole module, and by way of the lowering this graph: unless the circle is
         broken here, a module of several GB stays in memory until Python looks for such circles.
         """
-        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs)
+        graph = helper.make_graph([], path.stem, self.inputs, self.outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
         for name, make in self.initializers.items():  # straight into the model: each helper above makes a copy
-            _store(model.graph.initializer.add(name=name), make(), weights)
+            values = make()
+            if compact and _fits_half(values):
+                model.graph.node.append(widening(name))
+                _store(model.graph.initializer.add(name=narrow(name)), values.half(), weights)
+            else:
+                _store(model.graph.initializer.add(name=name), values, weights)
+        model.graph.node.extend(self.nodes)
         path.write_bytes(model.SerializeToString())
         self.initializers.clear()
 
     def weight_bytes(self) -> int:
         """Size of all initializers, in bytes."""
         return sum(t.numel() * t.element_size() for t in (make() for make in self.initializers.values()))
+
+
+def narrow(name: str) -> str:
+    """What the stored numbers of the weight `name` are called where a cast widens them."""
+    return f"{name}.narrow"
+
+
+def widening(name: str) -> onnx.NodeProto:
+    """The node that makes the float32 weight `name` of its narrow numbers."""
+    return helper.make_node("Cast", [narrow(name)], [name], to=TensorProto.FLOAT)
+
+
+def _fits_half(values: Tensor) -> bool:
+    """Whether float16 holds every number exactly. Of small weights a cast would take the room that it saves."""
+    if values.dtype != torch.float32 or values.numel() * values.element_size() < INLINE:
+        return False
+    return torch.equal(values.half().float(), values)
 
 
 def _store(tensor: TensorProto, values: Tensor, weights: WeightsFile | None) -> None:

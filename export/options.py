@@ -17,7 +17,8 @@ class BuildOptions:
 
     shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
     compiling: of TensorRT, for its targets.  onnx: keep the graphs and their weights, not only their hashes; a bundle
-    without them has its plans alone, and cannot make others.
+    without them has its plans alone, and cannot make others.  compact: store float32 weights that float16 holds exactly
+    as float16; ONNX Runtime widens them when it loads them, so that nothing but the size on disk changes.
     """
 
     shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
@@ -27,6 +28,7 @@ class BuildOptions:
     engines: tuple[str, ...] = ()
     compiling: EngineOptions = field(default_factory=EngineOptions)
     onnx: bool = True
+    compact: bool = False
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, tuple(PRECISIONS))
@@ -39,6 +41,11 @@ class BuildOptions:
             raise ConfigError(
                 f"{what} given with the target {self.target}, which runs ONNX files as they are; expected "
                 f"{' or '.join(TARGETS[1:])} with that: leave it out, or choose another --target"
+            )
+        if self.compact and (self.precision, self.target) != ("fp32", TARGETS[0]):
+            raise ConfigError(
+                f"--compact is given with the precision {self.precision} and the target {self.target}; expected fp32 "
+                f"and {TARGETS[0]} with that, whose weights it stores in less room: leave it out"
             )
 
     def default_output(self) -> Path:

@@ -29,12 +29,14 @@ def trace_engine(engine: Engine) -> Trace:
 
 
 def to_onnx(
-    engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime"
-) -> WeightsFile | None:
+    engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime", *,
+    compact: bool = False,
+) -> WeightsFile | None:  # fmt: skip
     """Write `engine` to `path`; the file that its weights went to, None if they are inside.
 
     target: of `specs.TARGETS`; decides the version of ONNX.
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
+    compact: store as float16 what that holds exactly (see `Graph.write`).
     """
     graph = Graph(OPSETS[target])
     for tensor in engine.spec.inputs:
@@ -44,5 +46,5 @@ def to_onnx(
     lower(trace_engine(engine), graph, [tensor.name for tensor in engine.spec.outputs])
     if weights is None and graph.weight_bytes() > EXTERNAL_ABOVE:
         weights = WeightsFile(path.with_suffix(".weights"))
-    graph.write(path, weights)
+    graph.write(path, weights, compact=compact)
     return weights

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from export.graph import narrow, widening
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
 
@@ -21,8 +22,8 @@ def widen(path: Path, target: Path) -> None:
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.BFLOAT16:
-            name, tensor.name = tensor.name, f"{tensor.name}.narrow"
-            casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}.wide", to=TensorProto.FLOAT))
+            casts.append(widening(tensor.name))
+            tensor.name = narrow(tensor.name)
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT

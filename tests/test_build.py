@@ -224,8 +224,8 @@ def test_interrupting_a_build_leaves_the_old_bundle(
     before = content(small.parent)
     write = Graph.write
 
-    def write_and_interrupt(*arguments: Any) -> None:
-        write(*arguments)
+    def write_and_interrupt(*arguments: Any, **options: Any) -> None:
+        write(*arguments, **options)
         signal.raise_signal(number)
 
     monkeypatch.setattr(Graph, "write", write_and_interrupt)
@@ -251,6 +251,13 @@ def test_an_engine_that_differs_from_its_module_is_named_and_nothing_is_left(
     ):
         build(micro_checkpoint, tmp_path / "new" / "bundle", options(*SMALL))
     assert content(tmp_path) == {}
+
+
+def test_a_note_in_a_bundle_stays_there(micro_checkpoint: Path, small: Path) -> None:
+    (small / "README.md").write_text("what this is")
+    build(micro_checkpoint, small, options(*SMALL, frames=2))
+    assert (small / "README.md").read_text() == "what this is"
+    assert Bundle.open(small).manifest.shape.frames == 2
 
 
 def test_a_full_disk_is_told_and_nothing_is_left(

@@ -17,7 +17,7 @@ from torch import nn
 from export import to_onnx as to_onnx_module
 from export.engines import ENGINE_CLASSES, ENGINE_NETWORKS, Engine, make_engine
 from export.errors import CheckpointError
-from export.graph import INLINE, LINE, PAGE, Graph, WeightsFile, read_interface
+from export.graph import INLINE, LARGE, LINE, PAGE, Graph, WeightsFile, read_interface
 from export.to_onnx import to_onnx
 from tests.lowered import run_file
 from tests.micro import MICRO_MODEL, MICRO_SHAPE
@@ -74,7 +74,7 @@ def test_both_denoisers_read_the_same_bytes_and_the_file_has_no_others(micro_bun
     end = 0
     for offset, length in sorted({*both.values(), *conditional.values()}):
         assert 0 <= offset - end < PAGE
-        assert offset % (PAGE if length >= PAGE else LINE) == 0
+        assert offset % (PAGE if length >= LARGE else LINE) == 0
         end = offset + length
     assert end == (micro_bundle / "denoiser.weights").stat().st_size
 
@@ -84,9 +84,9 @@ def test_equal_bytes_are_stored_once(tmp_path: Path) -> None:
     first, other = file.place(b"a" * 5000), file.place(b"b" * 100)
     assert file.place(b"a" * 5000) == first == (0, 5000)
     assert other == (5056, 100)
-    assert file.place(b"c" * 4096) == (8192, 4096)
+    assert file.place(b"c" * LARGE) == (8192, LARGE)
     content = (tmp_path / "w").read_bytes()
-    assert len(content) == 8192 + 4096
+    assert len(content) == 8192 + LARGE
     assert content[5056:5156] == b"b" * 100
 
 
