@@ -1,29 +1,22 @@
-"""Architectures for synthetic weights, and the writer of a checkpoint directory in the official layout."""
+"""Architectures for synthetic weights, and checkpoint directories of them."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from export import architecture as arch
 from export.architecture import Architecture
-from export.checkpoint import DETECTOR
 from export.detector import synthetic_detector
-from export.errors import CheckpointError
+from export.layout import Shapes, write_layout
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 from export.models.denoising_unet import sinusoidal_positions
-from export.networks import empty
-from export.staging import staged
 from export.synthetic import synthetic_tensor
 
 TINY = Architecture(
@@ -46,21 +39,6 @@ FULL = Architecture(
 PRESETS = {"tiny": TINY, "full": FULL}
 
 
-Shapes = dict[str, tuple[int, ...]]
-
-# File in the official layout -> its component, and whether it holds that one's motion modules (None: there are none).
-FILES: dict[str, tuple[str, bool | None]] = {
-    "v-express/reference_net.bin": ("reference_net", None),
-    "v-express/denoising_unet.bin": ("denoising_unet", False),
-    "v-express/motion_module.bin": ("denoising_unet", True),
-    "v-express/v_kps_guider.bin": ("v_kps_guider", None),
-    "v-express/audio_projection.bin": ("audio_projection", None),
-    "sd-vae-ft-mse/diffusion_pytorch_model.safetensors": ("vae", None),
-    "wav2vec2-base-960h/pytorch_model.bin": ("audio_encoder", None),
-}
-PARTS = {"vae": ("vae_encoder", "vae_decoder")}  # networks of a component, where they are not of its name
-
-
 def write_checkpoint(
     folder: Path, architecture: Architecture, seed: int, progress: Callable[[str], None] = lambda _: None
 ) -> None:
@@ -68,26 +46,7 @@ def write_checkpoint(
 
     The folder appears under its name only when complete. Raises CheckpointError if it exists and is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not empty: choose another --output or remove it first")
-    architecture.check()
-    with staged(folder) as (aside, commit):
-        _write_configs(aside, architecture)
-        for path, (component, motion) in FILES.items():
-            progress(f"{component:16} -> {path}")
-            shapes = component_shapes(architecture, component)
-            if motion is not None:
-                shapes = {key: shape for key, shape in shapes.items() if ("motion_modules" in key) == motion}
-            _write_tensors(aside / path, _tensors(seed, component, shapes))
-        (aside / DETECTOR).parent.mkdir(parents=True)
-        synthetic_detector(aside / DETECTOR)
-        commit()
-
-
-def component_shapes(architecture: Architecture, component: str) -> Shapes:
-    """Names and shapes of all tensors of a component."""
-    modules = [empty(name, architecture) for name in PARTS.get(component, (component,))]
-    return {key: tuple(value.shape) for module in modules for key, value in module.state_dict().items()}
+    write_layout(folder, architecture, partial(_tensors, seed), synthetic_detector, progress)
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
@@ -100,51 +59,3 @@ def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(shapes, pool.map(make, shapes.keys(), shapes.values()), strict=True))
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        save_file(tensors, path)
-    else:
-        torch.save(tensors, path)
-
-
-def _write_configs(folder: Path, a: Architecture) -> None:
-    down = {attends: name for name, attends in arch.DOWN_TYPES.items()}
-    up = {attends: name for name, attends in arch.UP_TYPES.items()}
-    audio = {k: v for k, v in asdict(a.audio_projection).items() if k in arch.HARD_CODED["audio_projection"]}
-    motion = dict(zip(arch.HARD_CODED["motion_module"], (a.unet.motion_heads, a.unet.motion_positions), strict=True))
-    configs: dict[str, dict[str, Any]] = {
-        arch.UNET_CONFIG: {
-            "_class_name": "UNet2DConditionModel",
-            "in_channels": a.unet.in_channels,
-            "out_channels": a.unet.in_channels,
-            "block_out_channels": a.unet.block_out_channels,
-            "layers_per_block": a.unet.layers_per_block,
-            "down_block_types": [down[x] for x in a.unet.down_attention],
-            "up_block_types": [up[x] for x in a.unet.up_attention],
-            "attention_head_dim": a.unet.heads,
-            "cross_attention_dim": a.unet.cross_attention_dim,
-            "norm_num_groups": a.unet.groups,
-            "norm_eps": a.unet.eps,
-            **arch.UNET_FIXED,
-        },
-        arch.VAE_CONFIG: {
-            "_class_name": "AutoencoderKL",
-            "in_channels": 3,
-            "out_channels": 3,
-            "latent_channels": a.vae.latent_channels,
-            "block_out_channels": a.vae.block_out_channels,
-            "layers_per_block": a.vae.layers_per_block,
-            "norm_num_groups": a.vae.groups,
-            "scaling_factor": a.vae.scaling_factor,
-            **arch.VAE_FIXED,
-        },
-        arch.AUDIO_CONFIG: {**arch.AUDIO_FIXED, **a.wav2vec2},
-        arch.AUDIO_PREPROCESSOR: {"do_normalize": a.audio_normalize, "sampling_rate": a.sample_rate},
-        arch.OWN_CONFIG: {"audio_projection": audio, "motion_module": motion, "scheduler": a.scheduler},
-    }
-    for name, config in configs.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

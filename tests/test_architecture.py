@@ -16,7 +16,8 @@ from torch import Tensor
 from export.architecture import AUDIO_CONFIG, AUDIO_PREPROCESSOR, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG, Architecture
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError
-from export.presets import FULL, PRESETS, TINY, component_shapes, write_checkpoint
+from export.layout import component_shapes
+from export.presets import FULL, PRESETS, TINY, write_checkpoint
 from tests.factories import TINY as TINY_MODEL
 from tests.factories import model_config
 from tests.micro import MICRO, MICRO_MODEL

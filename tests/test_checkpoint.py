@@ -17,8 +17,9 @@ from torch import Tensor
 
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError
+from export.layout import component_shapes
 from export.models.reference_net import is_unused
-from export.presets import FULL, component_shapes
+from export.presets import FULL
 from export.tensors import load_strict, read_tensors
 from tests.micro import MICRO
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export import presets
+from export import layout
 from export.checkpoint import DETECTOR, main
 from export.errors import CheckpointError
 from export.models.denoising_unet import sinusoidal_positions
@@ -121,7 +121,7 @@ def test_interrupting_leaves_nothing(
         path.write_bytes(b"half")
         signal.raise_signal(number)
 
-    monkeypatch.setattr(presets, "_write_tensors", write_and_interrupt)
+    monkeypatch.setattr(layout, "_write_tensors", write_and_interrupt)
     assert main(["--preset", "tiny", "--output", str(tmp_path / "weights")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
