@@ -14,6 +14,10 @@ from export.pocket.architecture import POCKET, SIZE
 CROP = 64  # pixels: the networks are convolutions but for one attention, and a crop costs a quarter
 NOISE = 0.05  # of the latents' spread: what the denoiser will leave, and the decoder has to bear
 DETAIL = 0.5  # weight of differences between neighbouring pixels
+COLOUR, PATCH = (
+    4.0,
+    8,
+)  # weight of the mean colours of patches, pixels a side: without it green and purple came out grey
 
 
 class Autoencoder(nn.Module):
@@ -32,14 +36,16 @@ class Autoencoder(nn.Module):
         return self.vae_decoder(latents * POCKET.vae.scaling_factor)
 
     def loss(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """How far pictures are from what comes out, in values and in their slopes."""
+        """How far pictures are from what comes out, in values, slopes and colours."""
         latents = self.latent(pictures)
         spread = latents.detach().std()
         noise = torch.randn(latents.shape, generator=generator) * (NOISE * spread)
         found = self.picture(latents + noise)
         slopes = sum(F.l1_loss(found.diff(dim=side), pictures.diff(dim=side)) for side in (2, 3))
         calm = 1e-4 * latents.square().mean()  # keeps the latents' size within bounds
-        return F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures) + DETAIL * slopes + calm
+        means = F.avg_pool2d(found - pictures, PATCH)
+        colours = means.abs().mean() + (means - means.mean(dim=1, keepdim=True)).abs().mean()
+        return F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures) + DETAIL * slopes + COLOUR * colours + calm
 
 
 def crops(images: NDArray[np.uint8], keypoints: NDArray[np.float32], rng: np.random.Generator) -> Tensor:

@@ -49,7 +49,7 @@ def make_speech(path: Path) -> None:
         return
     clips = np.stack([clip(seed, CLIP_SECONDS) for seed in range(CLIPS)])
     mouths = np.stack([mouth_track(samples).at(round(CLIP_SECONDS * FPS), FPS) for samples in clips])
-    _save(path, clips=clips.astype(np.float16), mouths=mouths)
+    save(path, clips=clips.astype(np.float16), mouths=mouths)
 
 
 def make_shard(folder: Path, number: int) -> None:
@@ -60,7 +60,7 @@ def make_shard(folder: Path, number: int) -> None:
     mouths = _mouths(folder / "speech.npz")
     people = [_draw_person(seed, mouths) for seed in range(number * PER_SHARD, (number + 1) * PER_SHARD)]
     images, keypoints, shown, speech = (np.stack(parts) for parts in zip(*people, strict=True))
-    _save(path, images=images, keypoints=keypoints, mouths=shown, speech=speech)
+    save(path, images=images, keypoints=keypoints, mouths=shown, speech=speech)
 
 
 def load_shard(path: Path) -> Shard:
@@ -91,7 +91,8 @@ def _mouths(path: Path) -> NDArray[np.float32]:
         return found
 
 
-def _save(path: Path, **arrays: NDArray[np.generic]) -> None:
+def save(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Write an .npz file that appears when complete."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

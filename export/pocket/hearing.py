@@ -35,11 +35,15 @@ class Listener(nn.Module):
         found: Tensor = self.audio_encoder(clips).last_hidden_state
         return found
 
+    def mouths(self, clips: Tensor, frames: int) -> Tensor:
+        """(N, frames, 3): openness, width and rounding, evenly over the clips."""
+        features = F.interpolate(self.features(clips).transpose(1, 2), size=frames, mode="linear")
+        found: Tensor = self.mouth(features.transpose(1, 2))
+        return found
+
     def loss(self, clips: Tensor, mouths: Tensor) -> Tensor:
         """mouths: (N, frames, 3)."""
-        features = self.features(clips).transpose(1, 2)
-        found = self.mouth(F.interpolate(features, size=mouths.shape[1], mode="linear").transpose(1, 2))
-        return F.mse_loss(found, mouths)
+        return F.mse_loss(self.mouths(clips, mouths.shape[1]), mouths)
 
 
 def normalised(clips: NDArray[np.float16]) -> Tensor:

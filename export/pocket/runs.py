@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ class Schedule:
     """steps: of the run.  rate: of learning at its height.  warm: steps up to there; a cosine leads down to a tenth.
 
     average: decay of the running mean of the weights, which is what the run gives.
+    parts: of a batch, each of which a thread works on; their number decides about the result, that of threads does not.
     """
 
     steps: int
+    parts: int = 2
     rate: float = 1e-3
     warm: int = 100
     average: float = 0.998
@@ -46,29 +50,31 @@ def train(
     report: Report,
     sample: Callable[[nn.Module, int], object] = lambda module, step: None,
     deadline: float = math.inf,
+    threads: int = 1,
 ) -> nn.Module:
     """Train the parameters of `module` that want gradients; gives their running mean.
 
-    loss: of a step, whose number seeds what is drawn at random.  path: the state, written now and then and read at the
-    beginning, so that an interrupted run goes on.  sample: called with the mean whenever the state is written.
-    deadline: of time.time(), after which the run stops as if interrupted.
+    loss: of a part of a batch, whose number seeds what is drawn at random.  path: the state, written now and then and
+    read at the beginning, so that an interrupted run goes on.  sample: called with the mean when the state is written.
+    deadline: of time.time(), after which the run stops as if interrupted.  threads: each works on one part at a time.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     mean = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.average), use_buffers=True)
     step, lately, since = _resume(path, module, mean, optimizer), 0.0, time.time()
     module.train()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     while step < schedule.steps and time.time() < deadline:
-        torch.manual_seed(step)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate * schedule.factor(step)
-        optimizer.zero_grad(set_to_none=True)
-        found = loss(module, step)
-        found.backward()
+        numbers = range(step * schedule.parts, (step + 1) * schedule.parts)
+        found = list(pool.map(partial(_gradients, module, parameters, loss), numbers))
+        for i, parameter in enumerate(parameters):
+            parameter.grad = torch.stack([gradients[i] for _, gradients in found]).mean(dim=0)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         mean.update_parameters(module)
-        step, lately = step + 1, lately + found.item()
+        step, lately = step + 1, lately + sum(value for value, _ in found) / schedule.parts
         if step % schedule.report_every == 0:
             seconds = (time.time() - since) / schedule.report_every
             report(f"{path.stem}: step {step}, loss {lately / schedule.report_every:.4f}, {seconds:.2f} s a step")
@@ -77,7 +83,17 @@ def train(
             _save(path, step, module, mean, optimizer)
             sample(mean.module.eval(), step)
             since = time.time()
+    pool.shutdown()
     return mean.module.eval()
+
+
+def _gradients(
+    module: nn.Module, parameters: Sequence[Tensor], loss: Callable[[nn.Module, int], Tensor], number: int
+) -> tuple[float, tuple[Tensor, ...]]:
+    """The loss of one part of a batch, and its gradients; nothing of the module is written, so threads can share it."""
+    found = loss(module, number)
+    gradients = torch.autograd.grad(found, parameters, materialize_grads=True)
+    return found.item(), gradients
 
 
 def _resume(path: Path, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> int:

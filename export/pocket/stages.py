@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, noised
+from export.pocket.material import Material
 from export.pocket.model import Batch, Trainee
 from vexpress_rt.keypoints import draw_keypoints
 
@@ -28,7 +29,7 @@ class Stage:
     """What a stage trains and sees.
 
     parts: patterns of the names of parameters that are trained.
-    people, frames: of a batch.  clips: frames are a window's, in order, else any pictures of that person.
+    people, frames: of a part of a batch.  clips: frames are a window's, in order, else any pictures of that person.
     heard: whether there is a voice, and motion.
     drop_photo, drop_pose: shares of windows without, from the stage's beginning to its end.
     """
@@ -61,24 +62,10 @@ _HEARING = (
     "denoising_unet.*.transformer_blocks.0.norm2.*",
     "denoising_unet.*.motion_modules.*",
 )
-SINGLE = Stage("single", _SEEING, 8, 4, False, False, (0.0, 0.1), (0.0, 0.1))
-VOICE = Stage("voice", _HEARING, 3, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3))
-ALL = Stage("all", ("*",), 3, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35))
+SINGLE = Stage("single", _SEEING, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1))
+VOICE = Stage("voice", _HEARING, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3))
+ALL = Stage("all", ("*",), 2, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35))
 STAGES = {stage.name: stage for stage in (SINGLE, VOICE, ALL)}
-
-
-@dataclass(frozen=True)
-class Material:
-    """P people, N pictures of each: `dataset.Shard`, encoded.
-
-    latents: (P, N, c, h, w) float16, scaled.  keypoints: (P, N, 3, 2) float32, pixels.
-    rows: (recordings, frames, R, A) float16, audio features of every frame.  speech: (P, 2), recording and first frame.
-    """
-
-    latents: NDArray[np.float16]
-    keypoints: NDArray[np.float32]
-    rows: NDArray[np.float16]
-    speech: NDArray[np.int64]
 
 
 def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, progress: float) -> Tensor:
@@ -98,7 +85,7 @@ def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, pro
         timesteps=timesteps,
         reference=torch.from_numpy(material.latents[people, photo].astype(np.float32)),
         drawings=drawings(points),
-        rows=_rows(material, people) if stage.heard else None,
+        rows=heard(material, people) if stage.heard else None,
         keep=stage.keep(rng, progress),
     )
     error = (module(batch, motion=stage.heard).flatten(0, 1) - wanted).square()
@@ -137,7 +124,7 @@ def _photos(material: Material, pictures: NDArray[np.int64], rng: np.random.Gene
     return np.array([rng.choice(np.setdiff1d(every, shown)) for shown in pictures])
 
 
-def _rows(material: Material, people: NDArray[np.int64]) -> Tensor:
+def heard(material: Material, people: NDArray[np.int64]) -> Tensor:
     """(people, WINDOW, R, A): what is heard in each person's clip."""
-    heard = [material.rows[recording, first : first + WINDOW] for recording, first in material.speech[people]]
-    return torch.from_numpy(np.stack(heard).astype(np.float32))
+    rows = [material.rows[recording, first : first + WINDOW] for recording, first in material.speech[people]]
+    return torch.from_numpy(np.stack(rows).astype(np.float32))

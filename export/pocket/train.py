@@ -1,0 +1,64 @@
+"""Trains the small model, stage after stage; an interrupted run goes on where it stopped.
+
+    python -m export.pocket.train --data build/pocket/data --output build/pocket/run
+
+autoencoder, hearing, detector: what surrounds the model.  single: photo and keypoints, single frames, nothing heard, no
+motion.  voice: audio projection, audio attention and motion modules, the rest frozen.  all: everything together.
+decoder: goes on alone. Losses go to train.log, pictures to look at beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from export.pocket.denoising import train_stage
+from export.pocket.material import encode
+from export.pocket.pretraining import Place, train_autoencoder, train_decoder, train_hearing
+from export.pocket.runs import Schedule
+
+STAGES = {
+    "autoencoder": (train_autoencoder, Schedule(steps=2200, rate=2.5e-3, average=0.99)),
+    "hearing": (train_hearing, Schedule(steps=500, rate=2e-3, average=0.99)),
+    "encode": (lambda place, _: encode(place), Schedule(steps=0)),
+    "single": (partial(train_stage, name="single"), Schedule(steps=2000)),
+    "voice": (partial(train_stage, name="voice"), Schedule(steps=600)),
+    "all": (partial(train_stage, name="all"), Schedule(steps=900, rate=5e-4)),
+    "decoder": (train_decoder, Schedule(steps=2500, rate=1e-3, average=0.995)),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train the pocket model.")
+    parser.add_argument("--data", type=Path, default=Path("build/pocket/data"))
+    parser.add_argument("--output", type=Path, default=Path("build/pocket/run"))
+    parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the next run goes on")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    given.output.mkdir(parents=True, exist_ok=True)
+    with (given.output / "train.log").open("a", encoding="utf-8") as log:
+
+        def report(line: str) -> None:
+            for file in (log, None):
+                print(line, file=file, flush=True)
+
+        place = Place(given.data, given.output, report, time.time() + 60 * given.minutes, given.threads)
+        for name in given.stages:
+            function, schedule = STAGES[name]
+            function(place, schedule)
+            if time.time() >= place.deadline:
+                break
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
