@@ -5,6 +5,9 @@ Nothing assumes the released sizes. What upstream hard-codes can be overridden i
     {"audio_projection": {"depth": 4, "heads": 12, "dim_head": 64, "num_queries": 5, "ff_mult": 4, "max_seq_len": 10},
      "motion_module": {"num_attention_heads": 8, "temporal_position_encoding_max_len": 32},
      "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}}
+
+It can also say what suits the model better than the settings of the published pipeline, for what a caller leaves open,
+with options of `vexpress_rt.config.RECOMMENDABLE`, such as {"recommended": {"steps": 10}}.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
+from vexpress_rt.config import check_recommended
+from vexpress_rt.errors import ConfigError
 from vexpress_rt.specs import ModelConfig
 
 UNET_CONFIG = "stable-diffusion-v1-5/unet/config.json"
@@ -24,8 +29,9 @@ VAE_CONFIG = "sd-vae-ft-mse/config.json"
 AUDIO_CONFIG = "wav2vec2-base-960h/config.json"
 AUDIO_PREPROCESSOR = "wav2vec2-base-960h/preprocessor_config.json"
 OWN_CONFIG = "v-express/config.json"
+RECOMMENDED = "recommended"  # a section of that
 
-# What upstream hard-codes: the released model's values, and the only keys that OWN_CONFIG may have.
+# What upstream hard-codes: the released model's values, and the only other keys that OWN_CONFIG may have.
 HARD_CODED: dict[str, dict[str, Any]] = {
     "audio_projection": {
         "depth": 4, "heads": 12, "dim_head": 64, "num_queries": 5, "ff_mult": 4, "max_seq_len": 10,
@@ -70,6 +76,7 @@ class Architecture:
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(HARD_CODED["scheduler"]))
     audio_normalize: bool = True
     sample_rate: int = 16000
+    recommended: dict[str, Any] = field(default_factory=dict)  # of GenerationConfig's options
 
     def check(self) -> None:
         """Raise CheckpointError where two networks do not fit each other."""
@@ -143,10 +150,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_overrides(folder: Path) -> dict[str, dict[str, Any]]:
-    """HARD_CODED with what `v-express/config.json`, if there, says otherwise. Unknown keys are refused."""
+def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """HARD_CODED with what `v-express/config.json`, if there, says otherwise, and what that recommends.
+
+    Unknown keys are refused.
+    """
     path = folder / OWN_CONFIG
     given = read_json(path) if path.exists() else {}
+    recommended = given.pop(RECOMMENDED, {})
+    if not isinstance(recommended, dict):
+        raise CheckpointError(f"{path} has {RECOMMENDED} = {recommended!r}; expected an object")
+    try:
+        check_recommended(recommended)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return _overrides(path, given), recommended
+
+
+def _overrides(path: Path, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     result = {section: dict(values) for section, values in HARD_CODED.items()}
     for section, values in given.items():
         if section not in result or not isinstance(values, dict):

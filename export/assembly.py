@@ -260,6 +260,7 @@ class Assembly:
             model=self.model,
             engines=self.entries,
             files=dict(sorted(self.files.items())),
+            recommended=self.checkpoint.architecture.recommended,
             parity=self.parity,
             onnx=self.options.onnx,
             compiled=compiled,

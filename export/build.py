@@ -22,6 +22,7 @@ from export.staging import staged
 from export.targets import best_target
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, Manifest, read_manifest, write_manifest
+from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 
@@ -35,9 +36,9 @@ SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose mani
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
     """Build the bundle `output` from the checkpoint directory `weights`.
 
-    Raises CheckpointError; ConfigError for sizes that the model does not allow, an output that holds something else, or
-    timings inside it; ExportError for an engine that differs from its torch module; OutputError if the disk refuses
-    something. In all cases `output` is as it was.
+    Raises CheckpointError; ConfigError for sizes that the model, or what it recommends, does not allow, an output that
+    holds something else, or timings inside it; ExportError for an engine that differs from its torch module;
+    OutputError if the disk refuses something. In all cases `output` is as it was.
     """
     from export.assembly import Assembly  # torch, which takes seconds: a Ctrl-C meanwhile is to end in a line, too
     from export.checkpoint import Checkpoint
@@ -45,6 +46,7 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
 
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
+    GenerationConfig().settle(checkpoint.architecture.recommended, options.shape.frames)
     with staged(output) as (folder, commit):
         _check_timings(options.compiling.timing_cache, output)
         previous = _previous(output, options)

@@ -50,7 +50,7 @@ class Checkpoint:
     @cached_property
     def architecture(self) -> arch.Architecture:
         """Hyper-parameters of every network, checked against each other."""
-        own = arch.read_overrides(self.folder)
+        own, recommended = arch.read_own(self.folder)
         audio_normalize, sample_rate = arch.read_preprocessor(self.folder)
         result = arch.Architecture(
             unet=arch.read_unet(self.folder, own["motion_module"]),
@@ -61,6 +61,7 @@ class Checkpoint:
             scheduler=own["scheduler"],
             audio_normalize=audio_normalize,
             sample_rate=sample_rate,
+            recommended=recommended,
         )
         self._tensors.clear()
         result.check()

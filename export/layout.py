@@ -109,7 +109,12 @@ def _write_configs(folder: Path, a: Architecture) -> None:
         },
         arch.AUDIO_CONFIG: {**arch.AUDIO_FIXED, **a.wav2vec2},
         arch.AUDIO_PREPROCESSOR: {"do_normalize": a.audio_normalize, "sampling_rate": a.sample_rate},
-        arch.OWN_CONFIG: {"audio_projection": audio, "motion_module": motion, "scheduler": a.scheduler},
+        arch.OWN_CONFIG: {
+            "audio_projection": audio,
+            "motion_module": motion,
+            "scheduler": a.scheduler,
+            arch.RECOMMENDED: a.recommended,
+        },
     }
     for name, config in configs.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

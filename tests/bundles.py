@@ -58,6 +58,7 @@ def make_manifest(**changes: Any) -> Manifest:
             FACE_DETECTOR: detector,
         },
         "files": entries(CONTENTS),
+        "recommended": {"steps": 10, "fps": 12.5, "median_filter": False},
         "parity": {"denoiser": 3e-6, "vae_encoder": {"latent": 1e-6}},
     }
     return Manifest(**(values | changes))

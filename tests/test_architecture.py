@@ -154,6 +154,9 @@ def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path
         (OWN_CONFIG, {"audio_projection": {"heads": 0}}, "heads = 0; expected a positive whole number"),
         (OWN_CONFIG, {"scheduler": {"beta_end": -1}}, "beta_end = -1; expected a positive number"),
         (OWN_CONFIG, {"scheduler": {"beta_end": "1"}}, "beta_end = '1'; expected a positive number"),
+        (OWN_CONFIG, {"recommended": [10]}, r"recommended = \[10\]; expected an object"),
+        (OWN_CONFIG, {"recommended": {"seed": 3}}, "'seed' is recommended to be 3; expected a number, true or false"),
+        (OWN_CONFIG, {"recommended": {"steps": 0}}, "steps is 0; expected a whole number of at least 1"),
     ],
 )
 def test_a_setting_that_makes_another_network_is_named_with_the_file(

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.bundles import make_manifest
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
 from vexpress_rt.__main__ import main
-from vexpress_rt.specs import VideoShape
 
 ROOT = Path(__file__).parents[1]
-SHAPE = VideoShape(64, 128, 8)
 REQUIRED = ["--engines", "bundle", "--image", "face.png", "--audio", "speech.wav", "--output", "out.mp4"]
 
 
@@ -46,8 +45,7 @@ class FakeGenerator:
         self.calls["open"] = {"bundle": bundle, **options}
         progress("compile", 100, 100)
         self.bundle = self
-        self.manifest = self
-        self.shape = SHAPE
+        self.manifest = make_manifest()
         return self
 
     def __enter__(self) -> FakeGenerator:

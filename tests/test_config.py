@@ -13,16 +13,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexpress_rt.config import OPTION_NAMES, GenerationConfig, check_choice, check_threads, exact_rate
+from vexpress_rt.config import (
+    RECOMMENDABLE,
+    GenerationConfig,
+    Settings,
+    check_choice,
+    check_recommended,
+    check_threads,
+    exact_rate,
+)
 from vexpress_rt.errors import ConfigError
 
 
 def test_defaults_are_those_of_the_published_pipeline() -> None:
-    config = GenerationConfig()
-    assert (config.steps, config.guidance_scale, config.overlap, config.seed) == (25, 3.5, 4, 42)
-    assert (config.reference_attention_weight, config.audio_attention_weight) == (0.95, 3.0)
-    assert config.median_filter is True
-    assert config.rate == 30
+    settings = GenerationConfig().settle({}, 24)
+    assert (settings.steps, settings.guidance_scale, settings.overlap, settings.seed) == (25, 3.5, 4, 42)
+    assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
+    assert settings.median_filter is True
+    assert settings.rate == 30
+
+
+def test_what_a_caller_leaves_open_is_as_the_bundle_recommends() -> None:
+    recommended = {"steps": 10, "guidance_scale": 2, "overlap": 3, "fps": 25, "median_filter": False}
+    settings = GenerationConfig(steps=7, seed=1).settle(recommended, 12)
+    assert settings == Settings(steps=7, seed=1, guidance_scale=2, overlap=3, fps=25, median_filter=False)
+    assert settings.rate == 25
+
+
+def test_a_choice_of_nought_or_off_is_a_choice() -> None:
+    recommended = {"guidance_scale": 2, "overlap": 3, "median_filter": True}
+    settings = GenerationConfig(guidance_scale=0, overlap=0, median_filter=False).settle(recommended, 12)
+    assert (settings.guidance_scale, settings.overlap, settings.median_filter) == (0, 0, False)
+
+
+def test_the_published_settings_win_over_a_recommendation_where_they_are_chosen() -> None:
+    assert Settings().settle({"steps": 10, "fps": 25}, 24) == Settings()
+
+
+def test_exactly_the_options_that_a_bundle_can_recommend_are_open() -> None:
+    assert {name for name, value in vars(GenerationConfig()).items() if value is None} == set(RECOMMENDABLE)
+    assert GenerationConfig().rate is None
+    assert None not in vars(Settings()).values()
+
+
+@pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (2, 1), (5, 2), (7, 3), (8, 4), (24, 4)])
+def test_windows_that_are_small_overlap_by_half(frames: int, overlap: int) -> None:
+    assert GenerationConfig().settle({}, frames).overlap == overlap
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1}, "'seed' is recommended to be 1; expected a number, true or false for some of steps, guidance_"),
+        ({"stepz": 1}, "'stepz' is recommended to be 1; expected"),
+        ({"steps": None}, "'steps' is recommended to be None"),
+        ({"fps": "1/0"}, "'fps' is recommended to be '1/0'"),
+        ({"steps": [1] * 10**6}, r"'steps' is recommended to be \[1, 1, 1, 1, 1, 1, ...\]; expected"),
+        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"steps": True}, "steps is True; expected a whole number"),
+        ({"median_filter": 1}, "median_filter is 1; expected True or False"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"fps": 1000}, "fps is 1000"),
+    ],
+)
+def test_what_no_bundle_can_recommend_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        check_recommended(options)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        GenerationConfig().settle(options, 24)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
@@ -62,12 +120,6 @@ def test_an_impossible_number_of_threads_is_refused(threads: Any) -> None:
         check_threads(threads)
 
 
-def test_the_derived_rate_is_no_option() -> None:
-    assert "rate" not in OPTION_NAMES
-    assert OPTION_NAMES[0] == "steps"
-    assert {f.name for f in dataclasses.fields(GenerationConfig)} - set(OPTION_NAMES) == {"rate"}
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -76,7 +128,7 @@ def test_the_derived_rate_is_no_option() -> None:
         ("steps", 2.0),
         ("steps", True),
         ("steps", "25"),
-        ("steps", None),
+        ("seed", None),
         ("guidance_scale", -0.1),
         ("guidance_scale", 101),
         ("guidance_scale", float("nan")),
@@ -122,11 +174,12 @@ def test_a_range_is_told_with_its_ends() -> None:
 
 
 def test_an_overlap_of_a_whole_window_does_not_fit_the_bundle() -> None:
-    GenerationConfig(overlap=23).check_against(24)
-    with pytest.raises(
-        ConfigError, match=r"overlap is 24; expected less than the bundle's window of 24 frames.* 0 to 23"
-    ):
-        GenerationConfig(overlap=24).check_against(24)
+    assert GenerationConfig(overlap=23).settle({}, 24).overlap == 23
+    complaint = r"overlap is 24; expected less than the bundle's window of 24 frames.* 0 to 23"
+    with pytest.raises(ConfigError, match=complaint):
+        GenerationConfig(overlap=24).settle({}, 24)
+    with pytest.raises(ConfigError, match=complaint):
+        GenerationConfig().settle({"overlap": 24}, 24)
 
 
 @pytest.mark.parametrize(

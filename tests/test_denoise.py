@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import SMALL, FakeEngine, fake_specs, predict
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import Settings
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BackendError
 from vexpress_rt.latents import Flight, HostLatents, Latents
@@ -147,7 +147,7 @@ def test_a_run_that_was_given_up_leaves_nothing_to_the_next() -> None:
 @pytest.mark.parametrize(("scale", "engine"), [(3.5, "denoiser"), (1.01, "denoiser"), (1, "denoiser_cond"),
                                                (0, "denoiser_cond")])  # fmt: skip
 def test_guidance_of_at_most_one_takes_the_conditional_half_alone(scale: float, engine: str) -> None:
-    config = GenerationConfig(guidance_scale=scale, reference_attention_weight=0.9, audio_attention_weight=2.5)
+    config = Settings(guidance_scale=scale, reference_attention_weight=0.9, audio_attention_weight=2.5)
     assert Guidance.of(config) == Guidance(scale, 0.9, 2.5)
     assert Guidance.of(config).engine == engine
 

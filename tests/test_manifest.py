@@ -110,6 +110,11 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         ),
         (lambda d: drop(d, "engines", "denoiser", "weights_sha256"), "lacks or does not know .'weights_sha256'"),
         (lambda d: put(d, 1, "onnx"), "has onnx = 1; expected bool"),
+        (lambda d: put(d, [], "recommended"), r"has recommended = \[\]; expected dict"),
+        (lambda d: put(d, {"seed": 1}, "recommended"), "'seed' is recommended to be 1; expected a number, true or"),
+        (lambda d: put(d, {"steps": "10"}, "recommended"), "'steps' is recommended to be '10'; expected a number"),
+        (lambda d: put(d, {"steps": 10**9}, "recommended"), "steps is 1000000000; expected .* at most 1000"),
+        (lambda d: put(d, {"overlap": 8}, "recommended"), "overlap is 8; expected less than the bundle's window of 8"),
         (
             lambda d: put(d, False, "onnx"),
             r"\['denoiser', 'vae_encoder'\] have neither a graph in the bundle nor a plan",

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from vexpress_rt.config import RETARGET_MODES, GenerationConfig
+from vexpress_rt.config import RETARGET_MODES, Settings
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
 from vexpress_rt.image import face_crop
 from vexpress_rt.keypoints import interpolate, retarget
@@ -68,7 +68,7 @@ def plan(source: Any, length: int = 10, mode: str = "no_retarget", **changes: An
     """`plan_motion` for the plain portrait at 30 frames a second; portrait and find_faces may be changed."""
     portrait = changes.pop("portrait", make_portrait())
     find_faces = changes.pop("find_faces", no_detector)
-    return plan_motion(source, mode, portrait, length, GenerationConfig(**changes), find_faces)
+    return plan_motion(source, mode, portrait, length, Settings(**changes), find_faces)
 
 
 # Which mode

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -94,10 +96,61 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
-def test_wheel_holds_the_runtime_alone(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_the_runtime_and_the_bundle_that_ships_alone(wheel: zipfile.ZipFile) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vexpress_rt").rglob("*.py")}
+    bundle = {f"vexpress_rt/engines/pocket/{path.name}" for path in (ROOT / "engines" / "pocket").glob("*")}
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == sources | {"vexpress_rt/py.typed"}
+    assert names == sources | bundle | {"vexpress_rt/py.typed"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout that has little but a bundle that ships, and others that do not."""
+    folder = tmp_path / "project"
+    (folder / "vexpress_rt").mkdir(parents=True)
+    for name in ("pyproject.toml", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
+        shutil.copyfile(ROOT / name, folder / name)
+    for name in ("pocket/manifest.json", "pocket/README.md", "pocket/denoiser.weights", "mine/manifest.json"):
+        (folder / "engines" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "engines" / name).write_text(name)
+    (folder / "engines" / "mine.timings").touch()
+    return folder
+
+
+SHIPPED = {"README.md", "denoiser.weights", "manifest.json"}
+
+
+def make(kind: str, project: Path) -> Path:
+    """The wheel or sdist of a project, less the compiling."""
+    settings = {"wheel.cmake": "false"} if kind == "wheel" else {}
+    code = f"from scikit_build_core.build import build_{kind}; print(build_{kind}('dist', {settings!r}))"
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    return project / "dist" / finished.stdout.splitlines()[-1]
+
+
+def test_wheel_has_the_bundle_inside_the_package_where_it_is_looked_for(project: Path) -> None:
+    with zipfile.ZipFile(make("wheel", project)) as archive:
+        names = {name for name in archive.namelist() if "/engines/" in name}
+        assert archive.read("vexpress_rt/engines/pocket/manifest.json") == b"pocket/manifest.json"
+    assert names == {f"vexpress_rt/engines/pocket/{name}" for name in SHIPPED}
+
+
+def test_sdist_has_the_bundle_and_what_it_takes_to_build_the_wheel_again(project: Path, tmp_path: Path) -> None:
+    with tarfile.open(make("sdist", project)) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    files = {path.relative_to(unpacked / "engines") for path in (unpacked / "engines").rglob("*") if path.is_file()}
+    assert files == {Path("pocket") / name for name in SHIPPED}
+    with zipfile.ZipFile(make("wheel", unpacked)) as archive:
+        assert {f"vexpress_rt/engines/pocket/{name}" for name in SHIPPED} <= set(archive.namelist())
+
+
+def test_wheel_can_be_built_before_there_is_a_bundle(project: Path) -> None:
+    shutil.rmtree(project / "engines")
+    with zipfile.ZipFile(make("wheel", project)) as archive:
+        assert "vexpress_rt/__init__.py" in archive.namelist()
+        assert not [name for name in archive.namelist() if "engines" in name]
 
 
 def test_wheel_carries_version_licence_and_command(wheel: zipfile.ZipFile) -> None:

@@ -22,6 +22,7 @@ from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.paths import same_file
+from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.terminal import Progress, duration, say
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _generate(given: argparse.Namespace, stop: Stop) -> str:
     config = GenerationConfig(**{name: getattr(given, name) for name in OPTION_NAMES})
     _check_files(given)
+    bundle = _bundle(given.engines, quiet=given.quiet)
     with Progress(sys.stderr, quiet=given.quiet) as progress:
         progress.show("loading libraries and bundle")
         from vexpress_rt.generator import Generator  # slow to import, which help and wrong usage need not wait for
@@ -114,7 +116,7 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             progress(stage, done, total)
 
         with Generator(
-            given.engines, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell
+            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell
         ) as generator:
             _check_choices(given, config, generator)
             start = time.perf_counter()
@@ -127,6 +129,17 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
                 noise=given.noise, output=given.output, progress=tell,
             )  # fmt: skip
     return "" if given.quiet else _report(video, generator.size, prepared)
+
+
+def _bundle(named: str | None, *, quiet: bool = False) -> str:
+    """The bundle that was named, or else the one that ships, which is said then."""
+    if named is not None:
+        return named
+    folder = str(shipped_bundle())
+    if not quiet:
+        with suppress(OSError, ValueError):
+            say(f"no bundle was named: taking the small one that ships with vexpress-rt, {folder}", sys.stderr)
+    return folder
 
 
 def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
@@ -155,7 +168,7 @@ def _check_choices(given: argparse.Namespace, config: GenerationConfig, generato
 
     check_output(given.output)
     choose_retarget(given.retarget, given.keypoints)
-    config.check_against(generator.bundle.manifest.shape.frames)
+    generator.bundle.manifest.settings(config)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
@@ -175,7 +188,7 @@ def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
 
 
 def _inspect(given: argparse.Namespace, stop: Stop) -> str:
-    bundle = Bundle.open(given.bundle)
+    bundle = Bundle.open(_bundle(given.bundle))
     text = json.dumps(bundle.manifest.to_json(), indent=1) if given.json else describe(bundle)
     if given.verify:
         files = sorted(bundle.manifest.files.keys() - bundle.manifest.absent)

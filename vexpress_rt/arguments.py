@@ -10,7 +10,15 @@ from dataclasses import fields
 from typing import Any
 
 from vexpress_rt import __version__
-from vexpress_rt.config import CROP_MODES, EXTENSION_MODES, OPTION_NAMES, REBUILD, RETARGET_MODES, GenerationConfig
+from vexpress_rt.config import (
+    CROP_MODES,
+    EXTENSION_MODES,
+    REBUILD,
+    RECOMMENDABLE,
+    RETARGET_MODES,
+    GenerationConfig,
+    Settings,
+)
 
 # Upstream's name of a flag: ours. Names that differ in nothing but underscores need no entry.
 ALIASES = {
@@ -25,6 +33,7 @@ ALIASES = {
 _BUILT = "decided when the bundle is built: python -m export.build"
 _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
+_BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
 _PROVIDER = "not a choice here: --provider says what runs the engines"
 REFUSED = {
     "context-frames": f"{_BUILT} --frames N",
@@ -93,7 +102,7 @@ def _add_generate(commands: Any) -> None:
         allow_abbrev=False,
         help="make a video",
         description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
-        usage="%(prog)s --engines DIR --image FILE --audio FILE --output FILE [option ...]",
+        usage="%(prog)s [--engines DIR] --image FILE --audio FILE --output FILE [option ...]",
     )
     _add_files(parser.add_argument_group("what goes in and out").add_argument)
     options = parser.add_argument_group("how the video is made")
@@ -109,7 +118,7 @@ def _add_generate(commands: Any) -> None:
 
 
 def _add_files(add: Callable[..., object]) -> None:
-    add("--engines", metavar="DIR", required=True, help="bundle that python -m export.build wrote")
+    add("--engines", metavar="DIR", help=_BUNDLE)
     add("--image", metavar="FILE", required=True, help="photo of the face")
     add("--audio", metavar="FILE", required=True, help="speech: a sound file, or a video, whose sound is taken")
     add("--output", metavar="FILE", required=True, help=".mp4, .mov or .mkv; appears when it is complete")
@@ -132,29 +141,32 @@ def _add_files(add: Callable[..., object]) -> None:
 
 
 def _add_options(add: Callable[..., object]) -> None:
-    """A flag for each option of GenerationConfig, with the type, the default and the words that it has there."""
+    """A flag for each option of GenerationConfig, with the type, the default and the words that it has there.
+
+    Those that a bundle may decide stay None unless they are given.
+    """
     lines = re.findall(r"^(\w+): (.+(?:\n +.+)*)", inspect.getdoc(GenerationConfig) or "", re.MULTILINE)
     words = {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in lines}
-    for option in fields(GenerationConfig):
-        if option.name not in OPTION_NAMES:
-            continue
+    for option in fields(Settings):
         flag, text = option.name.replace("_", "-"), words.get(option.name, "")
-        if option.default is True:
-            add(f"--no-{flag}", dest=option.name, action="store_false", help=f"do without {text}")
-        elif option.default is False:
-            add(f"--{flag}", action="store_true", help=text)
+        decided = option.name not in RECOMMENDABLE
+        default = option.default if decided else None
+        usual = option.default if option.type != "bool" else "on" if option.default else "off"
+        text += f" (default: {usual}{'' if decided else ', unless the bundle recommends another'})"
+        if option.type == "bool":
+            add(f"--{flag}", action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
             kind, metavar = {"int": (int, "N"), "float": (float, "X")}.get(str(option.type), (str, flag.upper()))
             choices = EXTENSION_MODES if option.name == "extension" else None
             add(
-                f"--{flag}", type=kind, default=option.default, choices=choices, metavar=None if choices else metavar,
-                help=f"{text} (default: {option.default})",
+                f"--{flag}", type=kind, default=default, choices=choices, metavar=None if choices else metavar,
+                help=text,
             )  # fmt: skip
 
 
 def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser("inspect", allow_abbrev=False, help="tell what a bundle of engines holds")
-    parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote")
+    parser.add_argument("bundle", metavar="DIR", nargs="?", help=_BUNDLE)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from numbers import Integral, Real
+from reprlib import repr as brief
 from typing import Any, Self
 
 from vexpress_rt.errors import ConfigError
@@ -85,7 +86,7 @@ def _fraction(value: object) -> Fraction | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How a video is generated. Defaults are those of the published V-Express pipeline (arXiv 2406.02511).
+    """How a video is generated. What is None is as the bundle recommends, or else as published: see `Settings`.
 
     steps: denoising steps, 1 to 1000.
     guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
@@ -102,22 +103,21 @@ class GenerationConfig:
     Raises ConfigError (a ValueError) for a value outside its range, and for an option that is none of these.
     """
 
-    steps: int = 25
-    guidance_scale: float = 3.5
-    reference_attention_weight: float = 0.95
-    audio_attention_weight: float = 3.0
-    fps: float | Fraction | str = 30
-    overlap: int = 4
+    steps: int | None = None
+    guidance_scale: float | None = None
+    reference_attention_weight: float | None = None
+    audio_attention_weight: float | None = None
+    fps: float | Fraction | str | None = None
+    overlap: int | None = None
     seed: int = 42
-    median_filter: bool = True
+    median_filter: bool | None = None
     extension: str = "stretch"
     upstream_anchor: bool = False
     quality: int = 18
-    rate: Fraction = field(init=False, repr=False, compare=False)
 
     def __new__(cls, **options: Any) -> Self:
         """Refuse options that do not exist before the generated __init__ would, with a TypeError of Python's own."""
-        names = [f.name for f in fields(cls) if f.init]
+        names = [f.name for f in fields(cls)]
         for name in options.keys() - set(names):
             near = get_close_matches(name, names, 1, cutoff=0.5)
             hint = f": did you mean {near[0]!r}?" if near else ""
@@ -125,25 +125,81 @@ class GenerationConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _WHOLE.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), low, high, whole=True))
-        for name, (low, high) in _REAL.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), low, high))
-        check_choice("extension", self.extension, EXTENSION_MODES)
-        for name in ("median_filter", "upstream_anchor"):
-            value = getattr(self, name)
-            if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, without importing NumPy
-                raise ConfigError(f"{name} is {value!r}; expected True or False")
-            object.__setattr__(self, name, bool(value))
-        object.__setattr__(self, "rate", exact_rate(self.fps))
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, _valid(option.name, value))
 
-    def check_against(self, frames: int) -> None:
-        """Raise ConfigError if these choices do not fit a bundle whose context window has `frames` frames."""
-        if self.overlap >= frames:
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames a second, exactly; None if that is left to the bundle."""
+        return None if self.fps is None else exact_rate(self.fps)
+
+    def settle(self, recommended: Mapping[str, Any], frames: int) -> Settings:
+        """What is used with a bundle whose context window has `frames` frames.
+
+        recommended: by the bundle, for what is None here.
+        Raises ConfigError for what a bundle cannot recommend, and for an overlap that does not fit the window.
+        """
+        check_recommended(recommended)
+        given = {name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None}
+        settings = Settings(**{"overlap": min(Settings.overlap, frames // 2), **recommended, **given})
+        if settings.overlap >= frames:
             raise ConfigError(
-                f"overlap is {self.overlap}; expected less than the bundle's window of {frames} frames: "
+                f"overlap is {settings.overlap}; expected less than the bundle's window of {frames} frames: "
                 f"choose 0 to {frames - 1}, or build a bundle with more --frames"
             )
+        return settings
 
 
-OPTION_NAMES = tuple(f.name for f in fields(GenerationConfig) if f.init)
+@dataclass(frozen=True, kw_only=True)
+class Settings(GenerationConfig):
+    """A configuration that leaves nothing open. Its defaults are the published V-Express pipeline (arXiv 2406.02511).
+
+    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `settle`.
+    """
+
+    steps: int = 25
+    guidance_scale: float = 3.5
+    reference_attention_weight: float = 0.95
+    audio_attention_weight: float = 3.0
+    fps: float | Fraction | str = 30
+    overlap: int = 4
+    median_filter: bool = True
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, exactly."""
+        return exact_rate(self.fps)
+
+
+OPTION_NAMES = tuple(option.name for option in fields(GenerationConfig))
+RECOMMENDABLE = tuple(option.name for option in fields(GenerationConfig) if option.default is None)
+
+
+def check_recommended(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless `options` are some of RECOMMENDABLE by name, with numbers, true or false in range."""
+    for name, value in options.items():
+        if name not in RECOMMENDABLE or type(value) not in (int, float, bool):
+            raise ConfigError(
+                f"{brief(name)} is recommended to be {brief(value)}; expected a number, true or false for some of "
+                f"{', '.join(RECOMMENDABLE)}"
+            )
+    GenerationConfig(**options)
+
+
+def _valid(name: str, value: Any) -> Any:
+    """The value of an option as it is kept. Raises ConfigError if it is none."""
+    if name in _WHOLE:
+        return _checked(name, value, *_WHOLE[name], whole=True)
+    if name in _REAL:
+        return _checked(name, value, *_REAL[name])
+    if name == "extension":
+        check_choice(name, value, EXTENSION_MODES)
+        return value
+    if name == "fps":
+        exact_rate(value)
+        return value
+    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, without importing NumPy
+        raise ConfigError(f"{name} is {value!r}; expected True or False")
+    return bool(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vexpress_rt.backends import Engine, Tensor
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import Settings
 from vexpress_rt.latents import Flight, HostLatents, Latents, MakeLatents
 from vexpress_rt.records import Float32
 from vexpress_rt.schedule import Sampler
@@ -29,9 +29,9 @@ class Guidance:
     audio_weight: float
 
     @classmethod
-    def of(cls, config: GenerationConfig) -> Guidance:
-        """As a caller chose it."""
-        return cls(config.guidance_scale, config.reference_attention_weight, config.audio_attention_weight)
+    def of(cls, settings: Settings) -> Guidance:
+        """As it is set."""
+        return cls(settings.guidance_scale, settings.reference_attention_weight, settings.audio_attention_weight)
 
     @property
     def engine(self) -> str:

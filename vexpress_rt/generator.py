@@ -19,7 +19,7 @@ from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
-from vexpress_rt.config import CROP_MODES, GenerationConfig, check_choice, check_threads
+from vexpress_rt.config import CROP_MODES, GenerationConfig, Settings, check_choice, check_threads
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
 from vexpress_rt.frames import make_frames
@@ -30,6 +30,7 @@ from vexpress_rt.paths import same_file
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
+from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter, check_output
@@ -46,7 +47,7 @@ _log = logging.getLogger("vexpress_rt")
 class _Job:
     """A call of `generate`: what was asked for, and the speech, which says how long the video is."""
 
-    config: GenerationConfig
+    settings: Settings
     waveform: Waveform
     mode: str
     keypoints: KeypointSource | None
@@ -58,7 +59,7 @@ class _Job:
     @property
     def length(self) -> int:
         """Frames of the video."""
-        return self.waveform.frame_count(self.config.rate)
+        return self.waveform.frame_count(self.settings.rate)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -71,7 +72,8 @@ class _Job:
 class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
-    bundle: folder that `python -m export.build` wrote.  threads: of the CPU; None for one a core.
+    bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
+    threads: of the CPU; None for one a core.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
@@ -87,11 +89,11 @@ class Generator:
     """
 
     def __init__(
-        self, bundle: str | os.PathLike[str], *, provider: str = "auto", threads: int | None = None,
+        self, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", threads: int | None = None,
         rebuild: str = "auto", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.threads = check_threads(threads)
-        self.bundle = Bundle.open(bundle)
+        self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
         self._engines = Engines(self.bundle, choose(provider, self.bundle, rebuild, progress), self.threads)
 
     @property
@@ -149,33 +151,33 @@ class Generator:
         config = GenerationConfig() if config is None else config
         if not isinstance(config, GenerationConfig):
             raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
-        mode = choose_retarget(retarget, keypoints)
+        settings, mode = self.bundle.manifest.settings(config), choose_retarget(retarget, keypoints)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else keep_frames
         watch, tell = Stopwatch(), progress or (lambda stage, done, total: None)
         with watch.stage("load"):
-            self._load(config)
+            self._load(settings)
         with watch.stage("audio"):
             waveform = load_audio(audio, self.bundle.manifest.model.sample_rate)
-        return self._run(_Job(config, waveform, mode, keypoints, path, keep, watch, tell), portrait, noise)
+        return self._run(_Job(settings, waveform, mode, keypoints, path, keep, watch, tell), portrait, noise)
 
     def _run(self, job: _Job, source: Portrait | ImageSource, noise: str | Float32 | None) -> Video:
         initial = self._noise(job, noise)
         with job.stage("portrait"):
             portrait = self._portrait(source)
         with job.stage("keypoints"):
-            motion = plan_motion(job.keypoints, job.mode, portrait, job.length, job.config, self._find_faces)
+            motion = plan_motion(job.keypoints, job.mode, portrait, job.length, job.settings, self._find_faces)
         _log.info("%s: %s", job.mode, "; ".join(motion.notes))
         with job.stage("audio"):
             features = self._features(job.waveform)
         latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
-        path, filtered = self._engines.place().frames, job.config.median_filter
+        path, filtered = self._engines.place().frames, job.settings.median_filter
         frames = make_frames(self._engine("vae_decoder"), latents, path, job.watch, filtered=filtered, rgb=job.keep)
         with closing(latents), closing(frames):  # a failure leaves no memory taken
             kept = self._collect(job, frames)
         return Video(
             frames=kept,
-            fps=job.config.rate,
+            fps=job.settings.rate,
             length=job.length,
             keypoints=motion.points,
             path=job.path,
@@ -196,16 +198,15 @@ class Generator:
     def _engine(self, name: str) -> Engine:
         return self._engines.get(name)
 
-    def _load(self, config: GenerationConfig) -> None:
+    def _load(self, settings: Settings) -> None:
         """Check the choices and load what every video needs, so that what is missing is named before the work."""
-        config.check_against(self.bundle.manifest.shape.frames)
-        self._sampler(config)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(config).engine, "vae_decoder"):
+        self._sampler(settings)
+        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(settings).engine, "vae_decoder"):
             self._engine(name)
 
-    def _sampler(self, config: GenerationConfig) -> Sampler:
+    def _sampler(self, settings: Settings) -> Sampler:
         model = self.bundle.manifest.model
-        return ddim(config.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
+        return ddim(settings.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
 
     def _find_faces(self, picture: UInt8) -> list[Face]:
         if not self.bundle.has(FACE_DETECTOR):
@@ -245,18 +246,18 @@ class Generator:
         latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
         denoised = max(job.length, shape.frames)
         with job.watch.stage("denoise"):
-            return choose_noise(choice, job.config.seed, job.length, denoised, latent_shape, model.audio_layers)
+            return choose_noise(choice, job.settings.seed, job.length, denoised, latent_shape, model.audio_layers)
 
     def _latents(
         self, job: _Job, portrait: Portrait, features: Float32, points: Float32, noise: Callable[[int], Float32]
     ) -> Iterator[tuple[int, Tensor]]:
-        manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.config)
+        manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.settings)
         return Denoiser(
             engine=self._engine(guidance.engine),
             static=portrait.reference,
             guidance=guidance,
-            sampler=self._sampler(job.config),
-            windows=plan_windows(length, manifest.shape.frames, job.config.overlap),
+            sampler=self._sampler(job.settings),
+            windows=plan_windows(length, manifest.shape.frames, job.settings.overlap),
             length=length,
             noise=noise,
             conditions=WindowConditions(
@@ -277,7 +278,7 @@ class Generator:
             write: Background[UInt8] | None = None
             if job.path is not None:
                 stack.enter_context(job.watch.stage("encode"))  # waiting for it: stands still while a frame is made
-                writer = VideoWriter(job.path, self.size, job.config.rate, job.waveform, job.config.quality)
+                writer = VideoWriter(job.path, self.size, job.settings.rate, job.waveform, job.settings.quality)
                 write = stack.enter_context(Background(stack.enter_context(writer).write))
             for index, frame in enumerate(frames):
                 if kept is not None:

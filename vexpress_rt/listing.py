@@ -21,6 +21,9 @@ def describe(bundle: Bundle) -> str:
         "video": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
+    if manifest.recommended:
+        advice = ", ".join(f"{name} {value}" for name, value in manifest.recommended.items())
+        facts["settings"] = f"recommended: {advice}"
     rows = [(f"{name}:", text) for name, text in facts.items()]
     rows += [row for compilation in manifest.compiled for row in _compilation(bundle, compilation)]
     model = [(f"{field.name}:", _plain(getattr(manifest.model, field.name))) for field in fields(manifest.model)]

@@ -17,6 +17,7 @@ from reprlib import repr as brief
 from typing import Any
 
 from vexpress_rt.compilation import COMPILATIONS_LIMIT, PLAN, Compilation
+from vexpress_rt.config import GenerationConfig, Settings
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.specs import (
     FACE_DETECTOR,
@@ -101,6 +102,7 @@ class Manifest:
     shape: height and width in pixels, frames of a context window.  allow_odd_sizes: see `VideoShape.check`.
     engines: by name, some or all of `specs.ENGINE_NAMES` and `specs.FACE_DETECTOR`.
     files: by name, every file of every engine and all plans.
+    recommended: what suits the model, of `config.RECOMMENDABLE`, by name, for what a caller leaves open.
     parity: for the record, errors of engines against their torch modules: name -> number, or numbers by name.
     onnx: whether the graphs and their weights lie in the bundle. Else but the sizes and hashes of those that plans were
     compiled from are kept, as `files`; the face detector's graph always is.
@@ -116,6 +118,7 @@ class Manifest:
     model: ModelConfig
     engines: Mapping[str, EngineEntry]
     files: Mapping[str, FileEntry]
+    recommended: Mapping[str, float] = field(default_factory=dict)
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     onnx: bool = True
     compiled: tuple[Compilation, ...] = ()
@@ -123,6 +126,10 @@ class Manifest:
     def specs(self) -> dict[str, EngineSpec]:
         """What `specs.py` says about each engine of such a bundle, by name."""
         return engine_specs(self.model, self.shape, self.precision)
+
+    def settings(self, config: GenerationConfig) -> Settings:
+        """What is used where a caller chose `config`. Raises ConfigError if that does not fit the window."""
+        return config.settle(self.recommended, self.shape.frames)
 
     @property
     def graphs(self) -> set[str]:
@@ -148,7 +155,7 @@ class Manifest:
         Raises BundleVersionError for another schema, and BundleDamagedError naming the first thing that is wrong.
         """
         _check_schema(data)
-        values = record(data, "the top level", _KINDS, optional=("parity", "onnx", "compiled"))
+        values = record(data, "the top level", _KINDS, optional=("recommended", "parity", "onnx", "compiled"))
         del values["schema"]
         _check_labels(values)
         for key, kind in (("engines", EngineEntry), ("files", FileEntry)):
@@ -167,8 +174,8 @@ class Manifest:
 
 _KINDS: dict[str, type] = {
     "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
-    "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict, "parity": dict,
-    "onnx": bool, "compiled": list,
+    "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict,
+    "recommended": dict, "parity": dict, "onnx": bool, "compiled": list,
 }  # fmt: skip
 
 
@@ -260,6 +267,7 @@ def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])
         check_precision(values["precision"], values["target"])
+        GenerationConfig().settle(values.get("recommended", {}), shape.frames)
     except ConfigError as error:
         raise BundleDamagedError(f"the manifest is malformed: {error}") from error
     return model, shape

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vexpress_rt.config import RETARGET_MODES, GenerationConfig, check_choice
+from vexpress_rt.config import RETARGET_MODES, Settings, check_choice
 from vexpress_rt.driving import read_frames
 from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
 from vexpress_rt.faces import LONGEST_GAP, track_faces
@@ -78,7 +78,7 @@ def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
 
 
 def plan_motion(
-    source: KeypointSource | None, mode: str, portrait: Portrait, length: int, config: GenerationConfig,
+    source: KeypointSource | None, mode: str, portrait: Portrait, length: int, settings: Settings,
     find_faces: FaceFinder,
 ) -> Motion:  # fmt: skip
     """The face's place in each of `length` frames. mode: of `choose_retarget`. find_faces: the detector.
@@ -97,10 +97,10 @@ def plan_motion(
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
         return Motion(np.repeat(own[None], length, axis=0), notes)
     assert source is not None
-    track = load_track(source, find_faces, length / config.rate)
-    track = resample(to_picture(track, portrait), config.rate)
-    points, how = fit_length(track.points, length, config.extension)
-    points = retarget(points, own, mode, config.upstream_anchor)
+    track = load_track(source, find_faces, length / settings.rate)
+    track = resample(to_picture(track, portrait), settings.rate)
+    points, how = fit_length(track.points, length, settings.extension)
+    points = retarget(points, own, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
     return Motion(points, (_note(len(track.points), length, how),))
 

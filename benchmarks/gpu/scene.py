@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import Settings
 from vexpress_rt.generator import Generator
 from vexpress_rt.records import Float32, UInt8, Video
 
@@ -37,9 +37,9 @@ class Scene:
         """Of the video."""
         return len(self.keypoints)
 
-    def config(self, steps: int) -> GenerationConfig:
+    def config(self, steps: int) -> Settings:
         """The published settings, but for the number of steps."""
-        return GenerationConfig(steps=steps, fps=FPS, overlap=min(OVERLAP, self.window // 4))
+        return Settings(steps=steps, fps=FPS, overlap=min(OVERLAP, self.window // 4))
 
 
 def draw_scene(height: int, width: int, window: int, windows: int, seed: int = 0) -> Scene:

@@ -13,7 +13,7 @@ from benchmarks.gpu.scene import RATE, Scene
 from benchmarks.gpu.torch_engines import TorchEngines
 from vexpress_rt.audio import frame_rows, load_audio, normalize
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import Settings
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.native import median_filter
@@ -75,7 +75,7 @@ class TorchVideo:
         )
 
     def _denoise(
-        self, config: GenerationConfig, reference: Mapping[str, Any], conditions: WindowConditions, length: int
+        self, config: Settings, reference: Mapping[str, Any], conditions: WindowConditions, length: int
     ) -> torch.Tensor:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device
@@ -102,7 +102,7 @@ class TorchVideo:
         return latents[:length]
 
 
-def _write(path: Path, frames: UInt8, waveform: Waveform, config: GenerationConfig) -> None:
+def _write(path: Path, frames: UInt8, waveform: Waveform, config: Settings) -> None:
     with VideoWriter(path, frames.shape[1:3], config.rate, waveform, config.quality) as writer:
         for frame in frames:
             writer.write(frame)
