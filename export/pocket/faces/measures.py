@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pocket.faces.canvas import Points
-from export.pocket.faces.poses import EYE_X, Head, pose_of
+from export.pocket.faces.poses import EYE_X, Head, Pose, pose_of
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Keypoints = NDArray[np.floating[Any]]  # (3, 2): left eye, right eye, nose, in pixels
@@ -33,8 +34,7 @@ def mouth_opening(image: Picture, keypoints: Keypoints) -> float:
     Lips are redder than the skin; what lies between the first and the last red row in the middle of the mouth and is
     not as red (teeth, dark) or darker (tongue) counts. So neither skin, beard, glasses nor what is below the chin do.
     """
-    height, width = image.shape[:2]
-    head = Head(pose_of(keypoints, height, width), height, width)
+    head = _head(image, keypoints)
     rows = _look(image, head, _COLUMNS, _ROWS).mean(axis=1)
     skin = np.median(_look(image, head, *_CHEEKS), axis=(0, 1))
     redness = _redness(rows) - _redness(skin)
@@ -63,8 +63,7 @@ def identity_patch(image: Picture, keypoints: Keypoints) -> NDArray[np.float32]:
 
     RGB, 0 to 1, smoothed. What lies outside the picture is what is at its edge.
     """
-    height, width = image.shape[:2]
-    head = Head(pose_of(keypoints, height, width), height, width)
+    head = _head(image, keypoints)
     smooth = np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.08 * head.unit), np.float32)
     grid = np.stack(np.meshgrid(np.linspace(-2.0, 2.0, PATCH), np.linspace(-2.0, 2.2, PATCH)), axis=-1)
     middle, right, below = head.place([(0, 0), (1, 0), (0, 1)], depth=0.3)
@@ -86,6 +85,17 @@ def identity_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -
     parts = abs(brightness) + 2 * abs(difference - brightness).sum(axis=-1, keepdims=True)
     distance: NDArray[np.float64] = parts.mean(axis=(-3, -2, -1)) / 4
     return distance
+
+
+def _head(image: Picture, keypoints: Keypoints) -> Head:
+    height, width = image.shape[:2]
+    return Head(_pose(tuple(np.ravel(keypoints).tolist()), height, width), height, width)
+
+
+@lru_cache(maxsize=64)
+def _pose(points: tuple[float, ...], height: int, width: int) -> Pose:
+    """`pose_of`, which takes longer than all else, once for both measures of a frame and for a head that is held."""
+    return pose_of(np.reshape(points, (3, 2)), height, width)
 
 
 def _look(image: Picture, head: Head, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> _Colours:
