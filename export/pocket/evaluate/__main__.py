@@ -1,0 +1,123 @@
+"""The command line.
+
+With --drawings it measures drawings of what the videos should show: the best that can be reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from export import command
+from export.errors import ExportError
+from export.pocket.architecture import FPS
+from export.pocket.evaluate.cases import all_cases
+from export.pocket.evaluate.evaluation import evaluate
+from export.pocket.evaluate.makers import Generated, drawn
+from export.pocket.evaluate.measuring import Measured
+from export.pocket.evaluate.report import Run, as_json, commit, markdown
+from export.pocket.evaluate.sheet import Shot, draw_sheet
+from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
+from vexpress_rt import GenerationConfig
+from vexpress_rt.config import RECOMMENDABLE
+from vexpress_rt.generator import Generator
+
+OPTIONS = {  # of GenerationConfig, and their types, by flag
+    "steps": ("steps", int),
+    "guidance": ("guidance_scale", float),
+    "reference-weight": ("reference_attention_weight", float),
+    "audio-weight": ("audio_attention_weight", float),
+    "overlap": ("overlap", int),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export.pocket.evaluate", description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--bundle", type=Path, help="folder of the engines")
+    source.add_argument("--drawings", action="store_true", help="measure drawings instead of generated videos")
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each video (default: 3)")
+    for flag, (option, kind) in OPTIONS.items():
+        parser.add_argument(f"--{flag}", dest=option, type=kind, help="default: as the bundle recommends")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: one a core)")
+    parser.add_argument("--real-speech", type=Path, nargs="+", default=[], metavar="FILE", help="recordings")
+    parser.add_argument("--report", type=Path, help="Markdown file to write (default: print it)")
+    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--sheet", type=Path, help="PNG to look at")
+    return parser
+
+
+def _work(given: argparse.Namespace, line: str) -> None:
+    _check(given)
+    start, shots = time.monotonic(), list[Shot]()
+    with ExitStack() as stack:
+        if given.drawings:
+            maker, source, options = drawn, "drawings of what the model should make, not the model", {}
+        else:
+            config = _config(given)
+            generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
+            maker, source = Generated(generator, config), f"bundle {generator.bundle.identity}"
+            settings = generator.bundle.manifest.settings(config)
+            options = {name: getattr(settings, name) for name in RECOMMENDABLE if name != "fps"}
+        command.tell("Drawing people, and having them speak")
+        subjects = [make_subject(FIRST + i) for i in range(max(given.people, GALLERY))]
+        cases = all_cases(subjects[: given.people], given.seconds, given.real_speech)
+        measured = evaluate(maker, subjects, cases, command.tell, shots)
+    run = Run(line, source, options, given.people, given.seconds, (time.monotonic() - start) / 60)
+    _write(given, run, measured, shots)
+
+
+def _config(given: argparse.Namespace) -> GenerationConfig:
+    """What is given; the rest is left to the bundle, as a user leaves it. Raises ConfigError."""
+    chosen = {option: value for option, _ in OPTIONS.values() if (value := getattr(given, option)) is not None}
+    return GenerationConfig(fps=FPS, **chosen)
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Raise ExportError for what would come out only after minutes."""
+    for name, low, high in (("people", 1, 1000), ("seconds", 1, 60)):
+        if not low <= (value := getattr(given, name)) <= high:
+            raise ExportError(f"--{name} is {value}; expected {low} to {high}")
+    for path in (given.report, given.json, given.sheet):
+        if path is not None and not path.parent.is_dir():
+            raise ExportError(f"{path} cannot be written: {path.parent} is no folder; make it, or name another")
+
+
+def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:
+    text = markdown(run, measured)
+    if given.report is None:
+        command.tell(text)
+    else:
+        _put(given.report, text.encode())
+    if given.json is not None:
+        _put(given.json, json.dumps(as_json(run, measured), indent=1).encode())
+    if given.sheet is not None:
+        part = given.sheet.with_name(f".{given.sheet.name}.part")
+        draw_sheet(f"{run.source}; commit {commit()}", shots).save(part, "PNG")
+        os.replace(part, given.sheet)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = _parser().parse_args(arguments)
+    line = shlex.join(["python", "-m", "export.pocket.evaluate", *arguments])
+    return command.run(lambda: _work(given, line), "interrupted: nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What all videos together show, held against what is asked of the small model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.pocket.evaluate.cases import SCENES
+from export.pocket.evaluate.measuring import Measured, Values, correlation
+from export.pocket.faces import identity_distance
+
+SYNC, RECORDED_SYNC, CLOSED, NOSE, STILL, KNOWN = 0.85, 0.6, 0.1, 0.015, 0.01, 0.98  # what is asked
+
+
+@dataclass(frozen=True)
+class Figure:
+    """what: is measured.  value, limit: compared; at_least: which way.  share: of 1, told in per cent.  note: more."""
+
+    what: str
+    value: float
+    limit: float
+    at_least: bool
+    share: bool
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the limit is kept; a value that is no number keeps none."""
+        return bool(self.value >= self.limit if self.at_least else self.value <= self.limit)
+
+    @property
+    def verdict(self) -> str:
+        return "PASS" if self.passed else "MISSED"
+
+    @property
+    def told(self) -> str:
+        """The value in words."""
+        return f"{100 * self.value:.2f} %" if self.share else f"{self.value:.3f}"
+
+    @property
+    def asked(self) -> str:
+        """The limit in words."""
+        limit = f"{100 * self.limit:g} %" if self.share else f"{self.limit:g}"
+        return f"at {'least' if self.at_least else 'most'} {limit}"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A signal that moves alone: the three measures meanwhile.  moves: how far its own changes, in words."""
+
+    signal: str
+    mouth: Figure
+    nose: Figure
+    who: Figure
+    moves: str
+
+
+def headline(measured: Sequence[Measured]) -> list[Figure]:
+    """The figures asked for; recorded speech is left out where none was given."""
+    scene = {name: [m for m in measured if m.case.scene == name] for name in SCENES}
+    every = [m for name in SCENES[:4] for m in scene[name]]
+    rows = [
+        _sync(scene["voice"], "lip sync: correlation of the mouth's opening with the speech's openness"),
+        _sync(scene["photo"], "lip sync while the head moves"),
+        _closed(scene["silence"], "silence: mouth's opening beyond closed, of its range; 95 % of frames within"),
+        _closed(scene["pose"], "silence while the head moves, likewise"),
+        _recorded(scene["recorded"]) if scene["recorded"] else None,
+        _nose(scene["pose"] + scene["photo"], "driven: from the given nose to the one seen, of the width; median"),
+        _still(
+            scene["voice"] + scene["silence"], "held: nose from its middle place, of the width; 95 % of frames within"
+        ),
+        _known(every, "identity: frames whose nearest of 20 people is the right one"),
+    ]
+    return [row for row in rows if row is not None]
+
+
+def balance(measured: Sequence[Measured]) -> list[Alone]:
+    """Each signal moved alone: what it changes, and whether the others stay."""
+    voice, pose, photo = ([m for m in measured if m.case.scene == name] for name in ("voice", "pose", "photo"))
+    swing = float(np.mean([np.subtract(*np.percentile(m.shares, [95, 5])) for m in voice]))
+    travel = float(np.mean([_span(m.noses) / m.width for m in pose]))
+    away = float(np.mean([np.linalg.norm(m.noses - m.case.subject.rest.keypoints[2], axis=1) for m in pose]))
+    return [
+        Alone(
+            "voice", _sync(voice, "correlation"), _still(voice, "strays"), _known(voice, "right"),
+            f"the mouth, by {swing:.0%} of its range",
+        ),
+        Alone(
+            "pose", _closed(pose, "opening"), _nose(pose, "off"), _known(pose, "right"),
+            f"the nose, over {travel:.1%} of the width, and {away / pose[0].width:.1%} away from the photo's",
+        ),
+        Alone("photo", _sync(photo, "correlation"), _nose(photo, "off"), _known(photo, "right"), _apart(photo)),
+    ]  # fmt: skip
+
+
+def _sync(measured: Sequence[Measured], what: str) -> Figure:
+    values = [m.correlation for m in measured]
+    worst = int(np.argmin(values))
+    note = f"median of {len(values)} people; lowest {values[worst]:.3f}, of person {measured[worst].case.subject.seed}"
+    return Figure(what, float(np.median(values)), SYNC, True, False, note)
+
+
+def _closed(measured: Sequence[Measured], what: str) -> Figure:
+    shares = np.concatenate([m.shares for m in measured])
+    note = f"median {np.median(shares):.1%}, largest {shares.max():.1%}"
+    return Figure(what, float(np.percentile(shares, 95)), CLOSED, False, True, note)
+
+
+def _recorded(measured: Sequence[Measured]) -> Figure:
+    values = [m.correlation for m in measured]
+    # What the lips of the training data would do with it bounds what can be expected.
+    best = [correlation(np.array([pose.mouth for pose in m.case.poses]), m.case.followed) for m in measured]
+    heard = len({m.case.samples.tobytes() for m in measured})
+    note = f"median of {len(values)} videos, {heard} recordings; the openness itself: {np.median(best):.3f}"
+    what = "recorded speech: correlation of the mouth's opening with the loudness"
+    return Figure(what, float(np.median(values)), RECORDED_SYNC, True, False, note)
+
+
+def _nose(measured: Sequence[Measured], what: str) -> Figure:
+    errors = np.concatenate([m.errors for m in measured])
+    note = f"95 % of frames within {np.percentile(errors, 95):.2%}"
+    return Figure(what, float(np.median(errors)), NOSE, False, True, note)
+
+
+def _still(measured: Sequence[Measured], what: str) -> Figure:
+    strays = np.concatenate([m.strays for m in measured])
+    note = f"median {np.median(strays):.2%}, largest {strays.max():.2%}"
+    return Figure(what, float(np.percentile(strays, 95)), STILL, False, True, note)
+
+
+def _known(measured: Sequence[Measured], what: str) -> Figure:
+    wrong = sorted({m.case.subject.seed for m in measured if not m.known.all()})
+    frames = sum(len(m.known) for m in measured)
+    note = f"{frames} frames; wrong ones of {', '.join(map(str, wrong)) or 'nobody'}"
+    return Figure(what, float(np.concatenate([m.known for m in measured]).mean()), KNOWN, True, True, note)
+
+
+def _span(places: Values) -> float:
+    """The largest distance between two places (K, 2)."""
+    return float(np.linalg.norm(places[:, None] - places[None], axis=-1).max())
+
+
+def _apart(photo: Sequence[Measured]) -> str:
+    """How different people's videos are, and their drawings."""
+    if len(photo) < 2:
+        return "one person alone: nobody to compare with"
+    pairs = np.triu_indices(len(photo), 1)
+    seen, drawn = (
+        float(np.mean(identity_distance(patches[pairs[0]], patches[pairs[1]])))
+        for patches in (np.stack([m.patch for m in photo]), np.stack([m.case.subject.patch for m in photo]))
+    )
+    return f"who it is, by {seen:.3f} from one to another (their photos: {drawn:.3f})"
