@@ -1,1 +1,1 @@
-"""The demo, `make demo`: everything it needs is drawn, synthesised or computed on the spot."""
+"""The demo, `make demo`: two drawn people say what a shipped recording says, with the bundle that ships."""

@@ -1,37 +1,30 @@
-"""How a drawn head moves while it talks."""
+"""How a drawn head moves while it talks, in the demo: it turns, nods and tilts, smoothly and always the same."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.pocket.faces import Pose
 
-
-def frame_count(samples: NDArray[np.float32], rate: int, fps: int) -> int:
-    """Frames of a video as long as the sound."""
-    return math.ceil(len(samples) * fps / rate)
-
-
-def act(samples: NDArray[np.float32], rate: int, fps: int) -> list[Pose]:
-    """One pose a frame: the head turns from side to side and nods, the mouth opens with the loudness of the speech."""
-    count = frame_count(samples, rate, fps)
-    seconds = np.arange(count) / fps
-    yaw, pitch = 0.3 * np.sin(2 * np.pi * 0.4 * seconds), 0.12 * np.sin(2 * np.pi * 0.9 * seconds)
-    roll, x = 0.08 * np.sin(2 * np.pi * 0.3 * seconds + 1), 0.05 * np.sin(2 * np.pi * 0.4 * seconds)
-    y = 0.03 * np.sin(2 * np.pi * 0.9 * seconds)
-    mouth = loudness(samples, rate, fps)
-    blink = ((seconds % 2.5) > 2.5 - 1.5 / fps).astype(float)
-    tracks = {"yaw": yaw, "pitch": pitch, "roll": roll, "x": x, "y": y, "mouth": mouth, "blink": blink}
-    return [Pose(**{name: float(track[frame]) for name, track in tracks.items()}) for frame in range(count)]
+_SWINGS = {"yaw": (0.26, 0.35, 0.0), "pitch": (0.08, 0.6, 0.2), "roll": (0.09, 0.3, 0.1), "x": (0.045, 0.35, 0.0)}
+_SWINGS |= {"y": (0.02, 0.6, 0.2)}  # of a pose: reach, swings a second, share of a swing that it is ahead
+_BLINK = 1.4, 0.16  # seconds: when, and how long
 
 
-def loudness(samples: NDArray[np.float32], rate: int, fps: int) -> NDArray[np.float64]:
-    """Root mean square in each frame's time, (frames,), as a share of the loudest."""
-    padded = np.pad(samples.astype(float), (0, rate))
-    edges = np.arange(frame_count(samples, rate, fps) + 1) * rate // fps
-    power = np.diff(np.concatenate([[0.0], np.cumsum(padded**2)])[edges]) / np.diff(edges)
-    level: NDArray[np.float64] = np.sqrt(power)
-    return level / max(float(level.max()), 1e-9)
+def act(mouth: NDArray[np.floating[Any]], fps: float, *, mirrored: bool = False, scale: float = 1.0) -> list[Pose]:
+    """One pose for each row of `mouth` (L, 3): openness, width, rounding.
+
+    mirrored: begins to the left instead of to the right.  scale: size of the head, as in `Pose`.
+    """
+    seconds = (np.arange(len(mouth)) + 0.5) / fps
+    tracks = {
+        name: reach * np.sin(2 * np.pi * (rate * seconds + ahead)) for name, (reach, rate, ahead) in _SWINGS.items()
+    }
+    for name in ("yaw", "roll", "x") if mirrored else ():
+        tracks[name] = -tracks[name]
+    tracks |= {name: mouth[:, column] for column, name in enumerate(("mouth", "width", "rounding"))}
+    tracks["blink"] = np.clip(2 - 2 * abs(seconds - _BLINK[0]) / _BLINK[1], 0, 1)
+    return [Pose(scale=scale, **{name: float(track[i]) for name, track in tracks.items()}) for i in range(len(mouth))]

@@ -1,4 +1,4 @@
-"""What the demo works on: a drawn portrait, synthesised speech, and two ways to say how the head moves."""
+"""What the demo works on: drawn people, a recording, and two ways to say how the head moves."""
 
 from __future__ import annotations
 
@@ -7,49 +7,77 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from demo.acting import act
-from demo.speech import RATE, synthesise, write_wav
-from export.pocket.faces import Drawing, draw_face, keypoints, random_person
+from demo.lips import Curve
+from export.pocket.faces import Pose, draw_face, keypoints, mouth_opening, random_person
+from export.pocket.lips import RATE, mouth_track
 from vexpress_rt.audio import load_audio
+from vexpress_rt.records import Waveform
 from vexpress_rt.video import VideoWriter
 
-PORTRAIT_SEED, DRIVING_SEED = 1, 11
-DRIVING_SIZE = 256  # pixels
+# Made once with espeak-ng 1.51, as export.pocket.speech.say(TEXT, "en-us+f3", pitch=50, speed=185) gives it; 16 bits.
+SPEECH = Path(__file__).with_name("speech.flac")
+TEXT = "Hello! I am a drawing. And now... I can talk!"
+SITTERS = {"a": 1_000_028, "b": 1_000_027}  # seeds of people; the pocket model was trained on those below 2000
+DRIVER = 1_000_050  # eyes farther apart, a longer face
+_DRIVER_SIZE, _DRIVER_SCALE = 256, 0.85  # pixels, height and width; of the head in it
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """Somebody to see talking.
+
+    photo: a PNG.  keypoints: of the same face in motion, for each frame, in pixels of the bundle's picture, .npy.
+    closed, opened: `mouth_opening` in a drawing with the mouth closed, and as wide open as it gets.
+    """
+
+    name: str
+    photo: Path
+    keypoints: Path
+    closed: float
+    opened: float
+
+    def openness(self, opening: Curve) -> Curve:
+        """What `mouth_opening` gave: 0 for the closed mouth, 1 for the wide open one."""
+        return (opening - self.closed) / (self.opened - self.closed)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files.
+    """speech: what is said.  mouth: what a mouth does that says it, (L, 3) float32: openness, width, rounding by frame.
 
-    portrait: a photo, here drawn.  speech: a recording, here synthesised.
-    keypoints: of the same face in motion, for each frame, in pixels of the bundle's picture.
-    driving: a video of somebody else who talks, here drawn.
+    driving: a video of somebody else who says it.
     """
 
-    portrait: Path
-    speech: Path
-    keypoints: Path
+    speech: Waveform
+    mouth: NDArray[np.float32]
+    sitters: tuple[Sitter, ...]
     driving: Path
 
 
-def make_inputs(folder: Path, size: int, fps: int) -> Inputs:
-    """Write the inputs into `folder`, the motion at `fps` frames a second; size: the bundle's height and width."""
-    inputs = Inputs(*(folder / name for name in ("portrait.png", "speech.wav", "keypoints.npy", "driving.mp4")))
-    Image.fromarray(draw_face(PORTRAIT_SEED).image).save(inputs.portrait)
-    samples = synthesise()
-    write_wav(inputs.speech, samples)
-    poses, person = act(samples, RATE, fps), random_person(PORTRAIT_SEED)
-    np.save(inputs.keypoints, np.stack([keypoints(person, pose, size, size) for pose in poses]))
-    size = DRIVING_SIZE
-    drawings = [draw_face(DRIVING_SEED, pose, height=size, width=size, oversampling=2) for pose in poses]
-    _write_video(inputs.driving, drawings, inputs.speech, fps)
-    return inputs
+def make_inputs(folder: Path, speech: Path, size: tuple[int, int], fps: Fraction) -> Inputs:
+    """Draw photos, keypoints and the driving video into `folder`.
+
+    speech: a recording.  size: (height, width) of the bundle's picture.  fps: frames a second of motion.
+    """
+    waveform = load_audio(speech, RATE)
+    mouth = mouth_track(waveform.samples).at(waveform.frame_count(fps), float(fps))
+    sitters = tuple(_sit(folder, name, seed, mouth, size, fps) for name, seed in SITTERS.items())
+    driving = folder / "driving.mp4"
+    with VideoWriter(driving, (_DRIVER_SIZE, _DRIVER_SIZE), fps, waveform, quality=16) as writer:
+        for pose in act(mouth, float(fps), mirrored=True, scale=_DRIVER_SCALE):
+            writer.write(draw_face(DRIVER, pose, height=_DRIVER_SIZE, width=_DRIVER_SIZE, oversampling=2).image)
+    return Inputs(waveform, mouth, sitters, driving)
 
 
-def _write_video(path: Path, drawings: list[Drawing], speech: Path, fps: int) -> None:
-    sound = load_audio(speech, RATE)
-    with VideoWriter(path, (DRIVING_SIZE, DRIVING_SIZE), Fraction(fps), sound, quality=16) as writer:
-        for drawing in drawings:
-            writer.write(drawing.image)
+def _sit(
+    folder: Path, name: str, seed: int, mouth: NDArray[np.float32], size: tuple[int, int], fps: Fraction
+) -> Sitter:
+    person, photo, motion = random_person(seed), folder / f"portrait_{name}.png", folder / f"keypoints_{name}.npy"
+    Image.fromarray(draw_face(person).image).save(photo)
+    np.save(motion, np.stack([keypoints(person, pose, *size) for pose in act(mouth, float(fps))]))
+    closed, opened = (draw_face(person, Pose(mouth=openness), height=size[0], width=size[1]) for openness in (0, 1))
+    return Sitter(name, photo, motion, *(mouth_opening(each.image, each.keypoints) for each in (closed, opened)))

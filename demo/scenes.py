@@ -1,78 +1,88 @@
-"""The three scenes of V-Express, generated, and what of them goes onto the contact sheet."""
+"""The scenes of V-Express, generated."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from demo.inputs import Inputs
-from demo.sheet import Picture, Strip
+from demo.inputs import Inputs, Sitter
+from demo.lips import FaceFinder
 from vexpress_rt import GenerationConfig, Generator, Portrait, Video
+from vexpress_rt.backends import onnxruntime
+from vexpress_rt.bundle import Bundle
 from vexpress_rt.driving import read_frames
+from vexpress_rt.faces import detect
 from vexpress_rt.keypoints import draw_keypoints
-
-SIZE = 128  # pixels, height and width
-WINDOW = 14  # frames
-CONFIG = GenerationConfig(steps=3, fps=8, overlap=2)
-MOMENTS = 7  # on the contact sheet
+from vexpress_rt.records import UInt8
+from vexpress_rt.specs import FACE_DETECTOR
 
 
 @dataclass(frozen=True)
 class Scene:
-    """name: of its video.  title: in words.  source: the field of `Inputs` that says how the head moves, or None."""
+    """name: of its videos.  title: in words.  motion: the file that says how a sitter's head moves, or None."""
 
     name: str
     title: str
-    source: str | None
     retarget: str
-
-    def keypoints(self, inputs: Inputs) -> Path | None:
-        """The file that says how the head moves."""
-        return None if self.source is None else getattr(inputs, self.source)
+    motion: Callable[[Inputs, Sitter], Path | None]
 
 
 SCENES = (
-    Scene("scene1_no_retarget", "Scene 1: the portrait, moved by its own face's keypoints", "keypoints", "no_retarget"),
-    Scene("scene2_fix_face", "Scene 2: the portrait and any speech, the head held still", None, "fix_face"),
-    Scene("scene3_naive_retarget", "Scene 3: somebody else's motion, in full", "driving", "naive_retarget"),
-    Scene("scene3_offset_retarget", "Scene 3: somebody else's motion, slight", "driving", "offset_retarget"),
+    Scene("fix_face", "the head held still", "fix_face", lambda inputs, sitter: None),
+    Scene("keypoints", "led by keypoints", "no_retarget", lambda inputs, sitter: sitter.keypoints),
+    Scene("retargeted", "led by another face", "naive_retarget", lambda inputs, sitter: inputs.driving),
 )
 
 
-def play(generator: Generator, portrait: Portrait, inputs: Inputs, scene: Scene, folder: Path) -> Video:
-    """Generate a scene as an MP4 in `folder`."""
-    return generator.generate(
-        portrait,
-        inputs.speech,
-        keypoints=scene.keypoints(inputs),
-        retarget=scene.retarget,
-        config=CONFIG,
-        output=folder / f"{scene.name}.mp4",
-        keep_frames=True,
-    )
+@dataclass(frozen=True)
+class Take:
+    """A scene with a sitter, as it came out.
+
+    lead: a picture of what led the head, (h, w, 3).  frames: (L, H, W, 3); both uint8 RGB.
+    seconds: that generating took.
+    """
+
+    sitter: Sitter
+    scene: Scene
+    path: Path
+    lead: UInt8
+    frames: UInt8
+    seconds: float
 
 
-def input_strip(portrait: Portrait, inputs: Inputs, moments: list[int]) -> Strip:
-    """The portrait, its keypoints, and the driving video."""
-    assert portrait.keypoints is not None
-    driving = list(read_frames(inputs.driving).frames())
-    columns = [[portrait.image], [draw_keypoints(portrait.keypoints, SIZE, SIZE)]]
-    columns += [[driving[frame]] for frame in moments[: MOMENTS - 2]]
-    return Strip("Inputs, drawn", "the portrait, the keypoints found in it, and frames of the driving video", columns)
+def perform(generator: Generator, inputs: Inputs, config: GenerationConfig, folder: Path) -> Iterator[Take]:
+    """Every scene with every sitter, each an MP4 in `folder`."""
+    for sitter in inputs.sitters:
+        start = time.monotonic()
+        portrait = generator.prepare(sitter.photo)
+        for scene in SCENES:
+            source = scene.motion(inputs, sitter)
+            path = folder / f"{sitter.name}_{scene.name}.mp4"
+            video = generator.generate(
+                portrait, inputs.speech.source, keypoints=source, retarget=scene.retarget, config=config,
+                output=path, keep_frames=True,
+            )  # fmt: skip
+            seconds = time.monotonic() - start
+            assert video.frames is not None
+            yield Take(sitter, scene, path, _lead(portrait, source, video), video.frames, seconds)
+            start = time.monotonic()
 
 
-def scene_strip(scene: Scene, video: Video) -> Strip:
-    """What the model was shown of the face's place, and what it made, at some moments."""
-    assert video.frames is not None
-    columns: list[list[Picture]] = [
-        [draw_keypoints(video.keypoints[frame], SIZE, SIZE), video.frames[frame]] for frame in moments(video.length)
-    ]
-    note = f"{scene.name}.mp4: keypoints above, generated frames below (noise, for want of trained weights)"
-    return Strip(scene.title, note, columns)
+def _lead(portrait: Portrait, source: Path | None, video: Video) -> UInt8:
+    """The photo itself, what the model was shown of keypoints, or the driving video, some way into it."""
+    if source is None:
+        return portrait.image
+    moment = video.length // 4
+    if source.suffix == ".npy":
+        return draw_keypoints(video.keypoints[moment], *portrait.image.shape[:2])
+    return list(read_frames(source).frames())[moment]
 
 
-def moments(length: int) -> list[int]:
-    """Frames for the contact sheet, evenly spread."""
-    return [round(moment) for moment in np.linspace(0, length - 1, MOMENTS).tolist()]
+@contextmanager
+def face_finder(bundle: Bundle) -> Iterator[FaceFinder]:
+    """Finds faces in pictures with the detector of a bundle, on the CPU."""
+    with closing(onnxruntime.load(bundle.engine_path(FACE_DETECTOR), None, threads=None)) as engine:
+        yield lambda picture: detect(engine.run_positional, picture)

@@ -1,4 +1,4 @@
-"""The contact sheet: inputs, and for each scene a few moments with keypoints above and generated frames below."""
+"""The contact sheet: the sound, how open it sounds, and under it each scene's mouths, measured and seen."""
 
 from __future__ import annotations
 
@@ -6,43 +6,121 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+from demo.charts import FAINT, HEARD, INK, PAPER, SEEN, Chart, Colour
+from demo.lips import Curve
+from vexpress_rt.records import UInt8, Waveform
 
-_CELL = 128  # pixels
-_GAP = 8
-_MARGIN = 24
-_PAPER, _INK, _FAINT = (250, 249, 246), (34, 34, 38), (110, 110, 118)
+CELL = 128  # pixels, height and width of pictures
+COLUMNS = 8
+
+_GAP, _MARGIN, _SIDE = 4, 24, 152
+_CHARTS = COLUMNS * (CELL + _GAP) - _GAP  # pixels, their width
+_WAVE, _CURVE, _LEADERS = 56, 64, 16  # pixels, heights
+_LEFT = _MARGIN + _SIDE
+WIDTH = _LEFT + _CHARTS + _MARGIN
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One row: a title, a line below it, and columns of pictures, each from top to bottom."""
+class Sound:
+    """heard: openness in each frame's time, (L,).  fps: frames a second.  moments: frames to show, rising."""
 
-    title: str
-    note: str
-    columns: Sequence[Sequence[Picture]]
+    speech: Waveform
+    heard: Curve
+    fps: float
+    moments: Sequence[int]
 
 
-def contact_sheet(heading: str, note: str, strips: Sequence[Strip]) -> Image.Image:
-    """Strips under each other; all pictures are scaled to the same size."""
-    columns = max(len(strip.columns) for strip in strips)
-    depths = [max(len(column) for column in strip.columns) for strip in strips]
-    width = 2 * _MARGIN + columns * (_CELL + _GAP) - _GAP
-    height = 2 * _MARGIN + 64 + sum(62 + depth * (_CELL + _GAP) for depth in depths)
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), heading, _INK, ImageFont.load_default(26))
-    draw.text((_MARGIN, _MARGIN + 36), note, _FAINT, ImageFont.load_default(14))
-    top = _MARGIN + 64
-    for strip, depth in zip(strips, depths, strict=True):
-        draw.text((_MARGIN, top + 10), strip.title, _INK, ImageFont.load_default(17))
-        draw.text((_MARGIN, top + 33), strip.note, _FAINT, ImageFont.load_default(13))
-        for x, column in enumerate(strip.columns):
-            for y, picture in enumerate(column):
-                cell = Image.fromarray(picture).resize((_CELL, _CELL), Image.Resampling.LANCZOS)
-                sheet.paste(cell, (_MARGIN + x * (_CELL + _GAP), top + 58 + y * (_CELL + _GAP)))
-        top += 62 + depth * (_CELL + _GAP)
-    return sheet
+@dataclass(frozen=True)
+class Row:
+    """A scene. lines: what it is.  lead: what led it.  frames: all of them, (L, H, W, 3).  seen: openness, (L,)."""
+
+    lines: Sequence[str]
+    lead: UInt8
+    frames: UInt8
+    seen: Curve
+
+
+class _Page:
+    """A sheet that grows downwards."""
+
+    def __init__(self, height: int) -> None:
+        self.image = Image.new("RGB", (WIDTH, height), PAPER)
+        self.draw = ImageDraw.Draw(self.image)
+        self.top = _MARGIN
+
+    def text(self, x: int, y: int, text: str, size: int, colour: Colour = INK, anchor: str = "la") -> None:
+        """At `x` and `y` below the top."""
+        self.draw.text((x, self.top + y), text, colour, ImageFont.load_default(size), anchor=anchor)
+
+    def put(self, picture: Image.Image, x: int, y: int = 0) -> None:
+        self.image.paste(picture, (x, self.top + y))
+
+
+def contact_sheet(heading: str, note: str, sound: Sound, groups: dict[str, list[Row]]) -> Image.Image:
+    """groups: scenes by the name of who is in them. At most COLUMNS moments are shown."""
+    rows = sum(len(group) for group in groups.values())
+    height = 2 * _MARGIN + 60 + _WAVE + _CURVE + 48 + 34 * len(groups) + rows * _row_height() - 18
+    page = _Page(height)
+    _head(page, heading, note)
+    _sound(page, sound)
+    for name, group in groups.items():
+        page.text(_MARGIN, 4, name, 20)
+        page.top += 34
+        for row in group:
+            _row(page, row, sound)
+    return page.image
+
+
+def _row_height() -> int:
+    return _CURVE + _LEADERS + CELL + 18
+
+
+def _head(page: _Page, heading: str, note: str) -> None:
+    page.text(_MARGIN, 0, heading, 26)
+    page.text(_MARGIN, 36, note, 15, FAINT)
+    right = WIDTH - _MARGIN
+    for y, colour, text in ((4, HEARD, "openness heard in the sound"), (26, SEEN, "openness measured in the frames")):
+        page.text(right, y, text, 15, INK, "ra")
+        left = right - round(page.draw.textlength(text, ImageFont.load_default(15)))
+        page.draw.line((left - 34, page.top + y + 9, left - 10, page.top + y + 9), colour, 3)
+    page.top += 60
+
+
+def _sound(page: _Page, sound: Sound) -> None:
+    """Waveform, openness, seconds."""
+    wave, curve = (Chart(_CHARTS, height, len(sound.heard)) for height in (_WAVE, _CURVE))
+    wave.waveform(sound.speech.samples, sound.speech.rate / sound.fps)
+    curve.heard(sound.heard)
+    page.text(_MARGIN, _WAVE // 2 - 9, "sound", 15)
+    page.text(_MARGIN, _WAVE + _CURVE // 2 - 9, "openness heard", 15)
+    page.put(wave.image(), _LEFT)
+    page.put(curve.image(), _LEFT, _WAVE + 2)
+    page.top += _WAVE + _CURVE + 6
+    length = len(sound.heard) / sound.fps
+    for tick in np.arange(0, length, 0.5).tolist():
+        page.text(_LEFT + round(tick / length * _CHARTS), 0, f"{tick:g} s", 13, FAINT, "ma" if tick else "la")
+    page.top += 24
+
+
+def _row(page: _Page, row: Row, sound: Sound) -> None:
+    """Both curves, and below them the frames at the moments."""
+    curves, leaders = Chart(_CHARTS, _CURVE, len(sound.heard)), Chart(_CHARTS, _LEADERS, len(sound.heard), PAPER)
+    moments = sound.moments[:COLUMNS]
+    places = [column * (CELL + _GAP) for column in range(len(moments))]
+    curves.heard(sound.heard)
+    curves.seen(row.seen, moments)
+    leaders.leaders(moments, [place + CELL / 2 for place in places])
+    for number, line in enumerate(row.lines):
+        page.text(_MARGIN, number * 20, line, 16 if number == 0 else 14, INK if number == 0 else FAINT)
+    page.put(curves.image(), _LEFT)
+    page.put(leaders.image(), _LEFT, _CURVE)
+    page.put(_cell(row.lead), _MARGIN, _CURVE + _LEADERS)
+    for frame, place in zip(moments, places, strict=True):
+        page.put(_cell(row.frames[frame]), _LEFT + place, _CURVE + _LEADERS)
+    page.top += _row_height()
+
+
+def _cell(picture: UInt8) -> Image.Image:
+    return Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.LANCZOS)
