@@ -15,7 +15,7 @@ NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt ve
 
 .PHONY: demo test lint format setup clean
 
-demo: $(VENV)/.export
+demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
 
 test: setup
@@ -41,6 +41,11 @@ $(VENV)/.created:
 	@$(PIP) --upgrade pip
 	@touch $@
 
+$(VENV)/.runtime: $(VENV)/.created pyproject.toml $(NATIVE_SOURCES)
+	@echo "Compiling vexpress_rt and installing what it needs"
+	@$(PIP) --editable .
+	@touch $@
+
 $(VENV)/.torch: $(VENV)/.created scripts/install_torch.py
 	@echo "Installing PyTorch for the exporter; this can take a few minutes"
 	@$(BIN)/python scripts/install_torch.py $(PIP_TORCH_ARGS)
@@ -49,7 +54,7 @@ $(VENV)/.torch: $(VENV)/.created scripts/install_torch.py
 $(VENV)/.export: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
 	@echo "Compiling vexpress_rt and installing what it and the exporter need"
 	@$(PIP) --editable '.[export]'
-	@touch $@
+	@touch $(VENV)/.runtime $@
 
 $(VENV)/.installed: $(VENV)/.export
 	@echo "Installing what the tests and the linters need, TensorRT for RTX among it"
