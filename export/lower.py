@@ -90,6 +90,16 @@ def _silu(lo: Lowering, x: Value, inplace: bool = False) -> str:
     return lo.graph.add("Mul", [lo.name(x), lo.graph.add("Sigmoid", [lo.name(x)])])
 
 
+@handles("relu")
+def _relu(lo: Lowering, x: Value, inplace: bool = False) -> str:
+    return lo.graph.add("Relu", [lo.name(x)])
+
+
+@handles("avg_pool2d")
+def _avg_pool(lo: Lowering, x: Value, kernel: int, stride: int | None = None) -> str:
+    return lo.graph.add("AveragePool", [lo.name(x)], kernel_shape=[kernel] * 2, strides=[stride or kernel] * 2)
+
+
 @handles("gelu")
 def _gelu(lo: Lowering, x: Value, approximate: str = "none") -> str:
     return lo.graph.add("Gelu", [lo.name(x)], approximate=approximate)
@@ -229,5 +239,5 @@ for _name, _op in (("add", "Add"), ("mul", "Mul"), ("sub", "Sub"), ("div", "Div"
     handles(_name)(_elementwise(_op))
 for _name, _op in (("__rsub__", "Sub"), ("__rdiv__", "Div")):  # what torch calls number - tensor, number / tensor
     handles(_name)(_elementwise(_op, swapped=True))
-for _name, _op in (("cos", "Cos"), ("sin", "Sin")):
+for _name, _op in (("cos", "Cos"), ("sin", "Sin"), ("sigmoid", "Sigmoid")):
     handles(_name)(lambda lo, x, op=_op: lo.graph.add(op, [lo.name(x)]))

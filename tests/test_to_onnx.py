@@ -43,6 +43,10 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[tuple[int
     "group_norm, G = C": (lambda x, w, b: functional.group_norm(x, 6, w, b, 1e-2), [(2, 6, 5)], [(6,), (6,)]),
     "layer_norm": (lambda x, w, b: functional.layer_norm(x, (6,), w, b, 1e-3), [(2, 5, 6)], [(6,), (6,)]),
     "silu": (functional.silu, [(3, 4)], []),
+    "relu": (functional.relu, [(3, 4)], []),
+    "sigmoid": (torch.sigmoid, [(3, 4)], []),
+    "average pooling": (lambda x: functional.avg_pool2d(x, 2), [(1, 3, 4, 6)], []),
+    "average pooling that overlaps": (lambda x: functional.avg_pool2d(x, 3, 2), [(1, 3, 7, 9)], []),
     "gelu": (functional.gelu, [(3, 4)], []),
     "gelu by tanh": (lambda x: functional.gelu(x, approximate="tanh"), [(3, 4)], []),
     "attention": (attention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8)], []),
@@ -135,7 +139,7 @@ def test_any_index_is_torchs(items: list[Any]) -> None:
 
 ELSEWHERE = torch.ones(2, 4)
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
-    "a function without lowering": (lambda x: torch.relu(x), "'relu' cannot be exported: there is no lowering"),
+    "a function without lowering": (lambda x: torch.tanh(x), "'tanh' cannot be exported: there is no lowering"),
     "an option without lowering": (lambda x: torch.sub(x, x, alpha=2), "'sub' cannot be exported: .*'alpha'"),
     "masks": (lambda x: attention(x, x, x, is_causal=True), "'scaled_dot_product_attention' .* without mask"),
     "smooth resizing": (lambda x: functional.interpolate(x[None], size=8, mode="linear"), "'interpolate' .* nearest"),
