@@ -121,8 +121,8 @@ SHIPPED = {"README.md", "denoiser.weights", "manifest.json"}
 
 
 def make(kind: str, project: Path) -> Path:
-    """The wheel or sdist of a project, less the compiling."""
-    settings = {"wheel.cmake": "false"} if kind == "wheel" else {}
+    """The wheel, editable or not, or the sdist of a project, less the compiling."""
+    settings = {} if kind == "sdist" else {"wheel.cmake": "false"}
     code = f"from scikit_build_core.build import build_{kind}; print(build_{kind}('dist', {settings!r}))"
     command = [sys.executable, "-c", code]
     finished = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
@@ -144,6 +144,14 @@ def test_sdist_has_the_bundle_and_what_it_takes_to_build_the_wheel_again(project
     assert files == {Path("pocket") / name for name in SHIPPED}
     with zipfile.ZipFile(make("wheel", unpacked)) as archive:
         assert {f"vexpress_rt/engines/pocket/{name}" for name in SHIPPED} <= set(archive.namelist())
+
+
+def test_editable_installation_leads_to_the_checkout_where_the_bundle_is_beside_the_package(project: Path) -> None:
+    with zipfile.ZipFile(make("editable", project)) as archive:
+        assert not [name for name in archive.namelist() if "engines" in name]
+        (path,) = (name for name in archive.namelist() if name.endswith(".pth"))
+        *_, folder = archive.read(path).decode().split()
+    assert Path(folder) == project
 
 
 def test_wheel_can_be_built_before_there_is_a_bundle(project: Path) -> None:
