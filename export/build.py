@@ -12,6 +12,7 @@ import argparse
 import math
 import os.path
 import shutil
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from export.assembly import Assembly, Report
 
 NOTE = "README.md"  # may lie in a bundle, to say what it is; a build leaves it there
+NOTES = "README.md"  # what people wrote about a bundle; a rebuild keeps it
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
 
@@ -58,6 +60,8 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         _fill(assembly, names, stale)
         manifest = assembly.manifest()
         write_manifest(folder, manifest)
+        if (output / NOTES).is_file():
+            shutil.copyfile(output / NOTES, folder / NOTES)
         if (output / NOTE).is_file():
             shutil.copyfile(output / NOTE, folder / NOTE)
         commit()

@@ -188,6 +188,12 @@ def test_a_bundle_with_a_file_of_somebody_else_is_never_replaced(weights: Path, 
     assert (bundle / "notes.txt").read_text() == "mine"
 
 
+def test_what_was_written_about_a_bundle_outlives_a_rebuild(weights: Path, bundle: Path) -> None:
+    (bundle / "README.md").write_text("figures")
+    build(weights, bundle, options(frames=2))
+    assert (bundle / "README.md").read_text() == "figures"
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
