@@ -121,7 +121,7 @@ def test_strong_signals_are_dropped_more_and_more_often() -> None:
 
 
 def test_the_loss_counts_most_at_the_mouth() -> None:
-    weights = mouth_weights(POINTS[None], SIDE)
+    weights = mouth_weights(POINTS[None], SIDE, 3.0)
     assert weights.mean().item() == pytest.approx(1)
     row, column = divmod(int(weights.argmax()), SIDE)
     assert column in (7, 8)

@@ -14,6 +14,7 @@ from export.pocket.autoencoder import as_images
 from export.pocket.dataset import load_shard
 from export.pocket.diffusion import ALPHAS
 from export.pocket.faces import mouth_opening
+from export.pocket.hearing import Interpreter
 from export.pocket.material import load_material, spread
 from export.pocket.model import Batch, Trainee
 from export.pocket.pretraining import HELD_OUT, Place, load_mean, mean_weights
@@ -21,7 +22,25 @@ from export.pocket.runs import Schedule, train
 from export.pocket.stages import STAGES, Stage, drawings, heard, stage_loss
 from vexpress_rt.schedule import ddim
 
+FRAMES = 128  # of a part of a batch of `train_projection`
 PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet; SHOWN of a clip's frames are drawn
+
+
+def train_projection(place: Place, schedule: Schedule) -> nn.Module:
+    """The audio projection, to tell the mouth; the stages go on from there."""
+    with np.load(place.data / "speech.npz") as speech:
+        mouths = torch.from_numpy(speech["mouths"])
+    rows = np.load(place.run / "rows.npy", mmap_mode="r")
+
+    def loss(module: Interpreter, part: int) -> Tensor:
+        rng = np.random.default_rng((part, 1))
+        recordings, frames = (rng.integers(count, size=FRAMES) for count in mouths.shape[:2])
+        heard_rows = torch.from_numpy(rows[recordings, frames].astype(np.float32))
+        return module.loss(heard_rows, mouths[recordings, frames])
+
+    torch.manual_seed(0)
+    state = place.run / "projection.pt"
+    return train(Interpreter(), loss, schedule, state, place.report, deadline=place.deadline, threads=place.threads)
 
 
 def train_stage(place: Place, schedule: Schedule, name: str) -> nn.Module:
@@ -29,6 +48,9 @@ def train_stage(place: Place, schedule: Schedule, name: str) -> nn.Module:
     stage, order = STAGES[name], list(STAGES)
     torch.manual_seed(0)
     module = Trainee()
+    projection = Interpreter()
+    projection.load_state_dict(mean_weights(place.run / "projection.pt"))
+    module.audio_projection.load_state_dict(projection.audio_projection.state_dict())
     if before := order[: order.index(name)]:
         module.load_state_dict(mean_weights(place.run / f"{before[-1]}.pt"))
     stage.prepare(module)

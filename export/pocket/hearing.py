@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.models.audio_projection import AudioProjection
 from export.pocket.architecture import POCKET
 from vexpress_rt.audio import normalize
 
@@ -44,6 +45,25 @@ class Listener(nn.Module):
     def loss(self, clips: Tensor, mouths: Tensor) -> Tensor:
         """mouths: (N, frames, 3)."""
         return F.mse_loss(self.mouths(clips, mouths.shape[1]), mouths)
+
+
+class Interpreter(nn.Module):
+    """The audio projection, and a reading of the mouth from its tokens that only training needs.
+
+    Tokens that tell the mouth plainly are soon attended to; left to the denoiser's loss, of which a mouth is a small
+    part, they told next to nothing after hundreds of steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = POCKET.audio_projection
+        self.audio_projection = AudioProjection(config)
+        nn.init.normal_(self.audio_projection.latents, std=0.5)
+        self.mouth = nn.Linear(config.num_queries * config.output_dim, 3)
+
+    def loss(self, rows: Tensor, mouths: Tensor) -> Tensor:
+        """rows: (N, R, A), audio features.  mouths: (N, 3)."""
+        return F.mse_loss(self.mouth(self.audio_projection(rows).flatten(1)), mouths)
 
 
 def normalised(clips: NDArray[np.float16]) -> Tensor:

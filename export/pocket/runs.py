@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 Report = Callable[[str], object]
 
@@ -41,6 +41,13 @@ class Schedule:
             return (step + 1) / self.warm
         return 0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
 
+    @torch.no_grad()
+    def blend(self, means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        """Move running means towards values, the `count` + 1st: faster at first, or the beginning would linger."""
+        decay = min(self.average, (1 + int(count)) / (10 + int(count)))
+        floating = [i for i, mean in enumerate(means) if mean.is_floating_point()]
+        torch._foreach_lerp_([means[i] for i in floating], [values[i] for i in floating], 1 - decay)
+
 
 def train(
     module: nn.Module,
@@ -60,7 +67,7 @@ def train(
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    mean = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(schedule.average), use_buffers=True)
+    mean = AveragedModel(module, multi_avg_fn=schedule.blend, use_buffers=True)
     step, lately, since = _resume(path, module, mean, optimizer), 0.0, time.time()
     module.train()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))

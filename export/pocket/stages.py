@@ -21,7 +21,7 @@ from export.pocket.model import Batch, Trainee
 from vexpress_rt.keypoints import draw_keypoints
 
 NONE = 0.1  # share of windows that see no condition at all
-MOUTH_WEIGHT, MOUTH_REACH = 3.0, 0.11  # of the loss around the mouth; in shares of the picture's side
+MOUTH_REACH = 0.09  # of what counts more in the loss, in shares of the picture's side
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Stage:
     people, frames: of a part of a batch.  clips: frames are a window's, in order, else any pictures of that person.
     heard: whether there is a voice, and motion.
     drop_photo, drop_pose: shares of windows without, from the stage's beginning to its end.
+    mouth: weight of the loss at the mouth.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     heard: bool
     drop_photo: tuple[float, float]
     drop_pose: tuple[float, float]
+    mouth: float
 
     def keep(self, rng: np.random.Generator, progress: float) -> Tensor:
         """(people, 3) of 0 and 1: photo, keypoints, voice; progress: 0 to 1."""
@@ -62,9 +64,9 @@ _HEARING = (
     "denoising_unet.*.transformer_blocks.0.norm2.*",
     "denoising_unet.*.motion_modules.*",
 )
-SINGLE = Stage("single", _SEEING, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1))
-VOICE = Stage("voice", _HEARING, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3))
-ALL = Stage("all", ("*",), 2, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35))
+SINGLE = Stage("single", _SEEING, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1), 3.0)
+VOICE = Stage("voice", _HEARING, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3), 12.0)
+ALL = Stage("all", ("*",), 2, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35), 8.0)
 STAGES = {stage.name: stage for stage in (SINGLE, VOICE, ALL)}
 
 
@@ -89,7 +91,7 @@ def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, pro
         keep=stage.keep(rng, progress),
     )
     error = (module(batch, motion=stage.heard).flatten(0, 1) - wanted).square()
-    around = mouth_weights(points.reshape(-1, 3, 2), clean.shape[-1])
+    around = mouth_weights(points.reshape(-1, 3, 2), clean.shape[-1], stage.mouth)
     return (error.mean(dim=1) * around * weight[:, None, None]).mean()
 
 
@@ -100,13 +102,13 @@ def drawings(points: NDArray[np.float32]) -> Tensor:
     return pictures.reshape(*points.shape[:2], 3, SIZE, SIZE)
 
 
-def mouth_weights(points: NDArray[np.float32], side: int) -> Tensor:
-    """(N, 3, 2) pixels -> (N, side, side) of mean 1: how much each latent's error counts."""
+def mouth_weights(points: NDArray[np.float32], side: int, most: float) -> Tensor:
+    """(N, 3, 2) pixels -> (N, side, side) of mean 1: how much each latent's error counts, `most` times as much."""
     eyes, nose = points[:, :2].mean(axis=1), points[:, 2]
     mouth = (nose + 0.85 * (nose - eyes)) * (side / SIZE) - 0.5
     y, x = np.mgrid[:side, :side]
     squares = (x - mouth[:, 0, None, None]) ** 2 + (y - mouth[:, 1, None, None]) ** 2
-    weights = 1 + (MOUTH_WEIGHT - 1) * np.exp(-squares / (2 * (MOUTH_REACH * side) ** 2))
+    weights = 1 + (most - 1) * np.exp(-squares / (2 * (MOUTH_REACH * side) ** 2))
     return torch.from_numpy((weights / weights.mean(axis=(1, 2), keepdims=True)).astype(np.float32))
 
 
