@@ -12,7 +12,6 @@ import argparse
 import math
 import os.path
 import shutil
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
