@@ -36,7 +36,7 @@ MICRO = Architecture(
     scheduler={"num_train_timesteps": 500, "beta_start": 0.001, "beta_end": 0.02},
     audio_normalize=False,
     sample_rate=8000,
-    recommended={"steps": 7, "fps": 12.5, "median_filter": False},
+    recommended={"steps": 7, "guidance_scale": 2.5},
 )  # fmt: skip
 MICRO_SHAPE = VideoShape(16, 24, 3)
 MICRO_MODEL = ModelConfig(
