@@ -18,18 +18,21 @@ from pathlib import Path
 
 import torch
 
-from export.pocket.denoising import train_stage
+from export.pocket.denoising import train_projection, train_stage
+from export.pocket.detector import DETECTOR, train_detector
 from export.pocket.material import encode
 from export.pocket.pretraining import Place, train_autoencoder, train_decoder, train_hearing
 from export.pocket.runs import Schedule
 
 STAGES = {
-    "autoencoder": (train_autoencoder, Schedule(steps=2200, rate=2.5e-3, average=0.99)),
+    "autoencoder": (train_autoencoder, Schedule(steps=2400, rate=2.5e-3, average=0.99)),
     "hearing": (train_hearing, Schedule(steps=500, rate=2e-3, average=0.99)),
+    "detector": (train_detector, DETECTOR),
     "encode": (lambda place, _: encode(place), Schedule(steps=0)),
-    "single": (partial(train_stage, name="single"), Schedule(steps=2000)),
-    "voice": (partial(train_stage, name="voice"), Schedule(steps=600)),
-    "all": (partial(train_stage, name="all"), Schedule(steps=900, rate=5e-4)),
+    "projection": (train_projection, Schedule(steps=1500, rate=2e-3, report_every=250, save_every=500)),
+    "single": (partial(train_stage, name="single"), Schedule(steps=1000)),
+    "voice": (partial(train_stage, name="voice"), Schedule(steps=300, rate=3e-3, warm=50)),
+    "all": (partial(train_stage, name="all"), Schedule(steps=850, rate=7e-4, warm=30)),
     "decoder": (train_decoder, Schedule(steps=2500, rate=1e-3, average=0.995)),
 }
 

@@ -1,0 +1,78 @@
+"""What was trained -> a checkpoint directory in the official layout, which `export.build` treats like any other.
+
+python -m export.pocket.release --run build/pocket/run --output build/pocket/checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from export.checkpoint import UNHEARD
+from export.command import run, tell
+from export.layout import Shapes, write_layout
+from export.pocket.architecture import FPS, POCKET
+from export.pocket.detector import FaceDetector, write_detector
+from export.pocket.material import spread
+from export.pocket.pretraining import Place, mean_weights
+
+# Component of the checkpoint -> the state of the stage that trained it last, and its name there; "" is the whole.
+ORIGINS = {
+    "reference_net": ("all", "reference_net."),
+    "denoising_unet": ("all", "denoising_unet."),
+    "v_kps_guider": ("all", "v_kps_guider."),
+    "audio_projection": ("all", "audio_projection."),
+    "vae": ("decoder", ""),
+    "audio_encoder": ("hearing", "audio_encoder."),
+}
+RECOMMENDED = {
+    "steps": 8, "guidance_scale": 2.5, "reference_attention_weight": 1.0, "audio_attention_weight": 2.0, "fps": FPS,
+    "overlap": 4,
+}  # fmt: skip
+VAE_PARTS = ("vae_encoder.", "vae_decoder.")
+
+
+def release(place: Place, folder: Path) -> None:
+    """Write the checkpoint; weights are rounded to float16, positional tables are not.
+
+    The folder appears under its name only when complete. Raises CheckpointError if it exists and is not empty.
+    """
+    vae = replace(POCKET.vae, scaling_factor=1 / spread(place))
+    architecture = replace(POCKET, vae=vae, recommended=RECOMMENDED)
+    module = FaceDetector()
+    module.load_state_dict(mean_weights(place.run / "detector.pt"))
+    write_layout(
+        folder, architecture, partial(_tensors, place.run), partial(write_detector, module.eval()), place.report
+    )
+
+
+def _tensors(states: Path, component: str, shapes: Shapes) -> dict[str, Tensor]:
+    stage, prefix = ORIGINS[component]
+    weights = mean_weights(states / f"{stage}.pt")
+    if component == "vae":
+        weights = {name.removeprefix(part): value for part in VAE_PARTS for name, value in weights.items()
+                   if name.startswith(part)}  # fmt: skip
+    return {name: _rounded(name, weights[prefix + name]) for name in shapes if name not in UNHEARD}
+
+
+def _rounded(name: str, value: Tensor) -> Tensor:
+    return value if name.endswith(".pe") else value.to(torch.float16)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the trained pocket model as a checkpoint directory.")
+    parser.add_argument("--data", type=Path, default=Path("build/pocket/data"))
+    parser.add_argument("--run", type=Path, default=Path("build/pocket/run"))
+    parser.add_argument("--output", type=Path, default=Path("build/pocket/checkpoint"))
+    given = parser.parse_args(arguments)
+    return run(lambda: release(Place(given.data, given.run, tell), given.output))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
