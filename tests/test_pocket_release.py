@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from export.checkpoint import Checkpoint
+from export.errors import CheckpointError
 from export.pocket import denoising
 from export.pocket.acting import still
 from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
@@ -94,3 +95,8 @@ def test_a_release_is_a_checkpoint_like_any_other(place: Place, tmp_path: Path) 
         checkpoint.network("vae_decoder").decoder.conv_in.weight,
         mean_weights(place.run / "decoder.pt")["vae_decoder.decoder.conv_in.weight"].half().float(),
     )
+
+
+def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"voice\.pt is missing: run that stage first: .* --stages voice"):
+        mean_weights(tmp_path / "voice.pt")

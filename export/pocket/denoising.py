@@ -17,9 +17,9 @@ from export.pocket.faces import mouth_opening
 from export.pocket.hearing import Interpreter
 from export.pocket.material import load_material, spread
 from export.pocket.model import Batch, Trainee
-from export.pocket.pretraining import HELD_OUT, Place, load_mean, mean_weights
+from export.pocket.pretraining import HELD_OUT, Place, load_autoencoder, mean_weights
 from export.pocket.runs import Schedule, train
-from export.pocket.stages import STAGES, Stage, drawings, heard, stage_loss
+from export.pocket.stages import STAGES, VOICE, Stage, drawings, heard, stage_loss
 from vexpress_rt.schedule import ddim
 
 FRAMES = 128  # of a part of a batch of `train_projection`
@@ -48,11 +48,12 @@ def train_stage(place: Place, schedule: Schedule, name: str) -> nn.Module:
     stage, order = STAGES[name], list(STAGES)
     torch.manual_seed(0)
     module = Trainee()
-    projection = Interpreter()
-    projection.load_state_dict(mean_weights(place.run / "projection.pt"))
-    module.audio_projection.load_state_dict(projection.audio_projection.state_dict())
     if before := order[: order.index(name)]:
         module.load_state_dict(mean_weights(place.run / f"{before[-1]}.pt"))
+    if name == VOICE.name:  # the first that hears
+        projection = Interpreter()
+        projection.load_state_dict(mean_weights(place.run / "projection.pt"))
+        module.audio_projection.load_state_dict(projection.audio_projection.state_dict())
     stage.prepare(module)
     shards = place.shards()
     material = load_material(place, shards[:-HELD_OUT])
@@ -73,7 +74,7 @@ class Sheet:
         self.material = load_material(place, [path])
         shard = load_shard(path)
         self.images, self.mouths = shard.images[:PEOPLE], shard.mouths[:PEOPLE]
-        self.decoder, self.spread = load_mean(place, "autoencoder"), spread(place)
+        self.decoder, self.spread = load_autoencoder(place), spread(place)
 
     def __call__(self, module: Trainee, step: int) -> None:
         frames = self._frames()

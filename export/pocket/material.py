@@ -15,7 +15,7 @@ from export.pocket.architecture import POCKET
 from export.pocket.autoencoder import Autoencoder, as_pictures
 from export.pocket.dataset import load_shard, save
 from export.pocket.hearing import Listener, normalised
-from export.pocket.pretraining import Place, load_mean, mean_weights
+from export.pocket.pretraining import Place, load_autoencoder, mean_weights
 from vexpress_rt.audio import frame_rows
 
 
@@ -35,7 +35,7 @@ class Material:
 
 def encode(place: Place) -> None:
     """Write what the autoencoder and the audio encoder make of the data beside their states; what is there is kept."""
-    module = load_mean(place, "autoencoder").to(memory_format=torch.channels_last)  # 1.7 times as fast here
+    module = load_autoencoder(place).to(memory_format=torch.channels_last)  # 1.7 times as fast here
     with ThreadPoolExecutor(place.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(partial(_encode_shard, module, place.run), place.shards()))
     _encode_speech(place)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from export.errors import CheckpointError
 from export.pocket.autoencoder import Autoencoder, as_images, as_pictures, crops
 from export.pocket.dataset import Shard, load_shard
 from export.pocket.hearing import Listener, normalised
@@ -45,32 +46,35 @@ class Place:
 def train_autoencoder(place: Place, schedule: Schedule) -> nn.Module:
     """Both halves, on crops."""
     torch.manual_seed(0)
-    return _train_pictures(Autoencoder(), partial(_autoencoder_loss, place.shards()), place, schedule, "autoencoder")
+    return _train_pictures(Autoencoder(), place, schedule, "autoencoder")
 
 
 def train_decoder(place: Place, schedule: Schedule) -> nn.Module:
     """The decoder goes on alone: latents stay what the denoiser learned."""
-    module = load_mean(place, "autoencoder")
+    module = load_autoencoder(place)
     module.vae_encoder.requires_grad_(False)
-    return _train_pictures(module, partial(_autoencoder_loss, place.shards()), place, schedule, "decoder")
+    return _train_pictures(module, place, schedule, "decoder")
 
 
-def load_mean(place: Place, state: str) -> Autoencoder:
-    """The autoencoder as a finished run left it."""
+def load_autoencoder(place: Place) -> Autoencoder:
+    """As its own stage left it: what made the latents."""
     module = Autoencoder()
-    module.load_state_dict(mean_weights(place.run / f"{state}.pt"))
+    module.load_state_dict(mean_weights(place.run / "autoencoder.pt"))
     return module.eval()
 
 
 def mean_weights(path: Path) -> dict[str, Tensor]:
-    """The running mean that a run of `runs.train` wrote."""
+    """The running mean that a run of `runs.train` wrote. Raises CheckpointError if there is none."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: run that stage first: python -m export.pocket.train --output {path.parent} "
+            f"--stages {path.stem}"
+        )
     mean = torch.load(path, weights_only=True)["mean"]
     return {name.removeprefix("module."): value for name, value in mean.items() if name.startswith("module.")}
 
 
-def _train_pictures(
-    module: Autoencoder, loss: partial[Tensor], place: Place, schedule: Schedule, name: str
-) -> nn.Module:
+def _train_pictures(module: Autoencoder, place: Place, schedule: Schedule, name: str) -> nn.Module:
     shown = load_shard(place.shards()[-1])
     images = shown.images[:6, [0, 5, 12, 13]].reshape(-1, *shown.images.shape[2:])
 
@@ -82,7 +86,7 @@ def _train_pictures(
         rows = [np.concatenate(list(part[:12]), axis=1) for part in (images, found)]
         Image.fromarray(np.concatenate(rows)).save(place.run / f"{name}-{step:05}.png")
 
-    state = place.run / f"{name}.pt"
+    loss, state = partial(_autoencoder_loss, place.shards()), place.run / f"{name}.pt"
     return train(module, loss, schedule, state, place.report, sample, place.deadline, place.threads)
 
 
