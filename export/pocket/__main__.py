@@ -1,8 +1,8 @@
 """Everything from nothing to the bundle that ships: `python -m export.pocket`.
 
 Draws people and records speech (with espeak-ng), trains, writes the checkpoint directory and builds the bundle from it.
-About three hours on two cores; an interrupted run goes on where it stopped. `export.pocket.evaluate` measures what comes
-out.
+About three hours on two cores; an interrupted run goes on where it stopped.
+`export.pocket.evaluate` measures what comes out.
 """
 
 from __future__ import annotations

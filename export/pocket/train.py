@@ -2,9 +2,10 @@
 
     python -m export.pocket.train --data build/pocket/data --output build/pocket/run
 
-autoencoder, hearing, detector: what surrounds the model.  encode: the data as the model sees them.  projection: of the
-audio, to tell the mouth.  single: photo and keypoints, single frames, nothing heard, no motion.  voice: audio projection,
-audio attention and motion modules, the rest frozen.  all: everything together.  decoder: goes on alone. Losses go to train.log, pictures to look at beside it.
+autoencoder, hearing, detector: what surrounds the model.  encode: the data as the model sees them.
+projection: of the audio, to tell the mouth.  single: photo and keypoints, single frames, nothing heard, no motion.
+voice: audio projection, audio attention and motion modules, the rest frozen.  all: everything together.
+decoder: goes on alone. Losses go to train.log, pictures to look at beside it.
 """
 
 from __future__ import annotations
