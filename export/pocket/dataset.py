@@ -23,7 +23,7 @@ from export.pocket.faces import Pose, draw_face, random_person
 from export.pocket.lips import mouth_track
 from export.pocket.speech import clip
 
-CLIPS, CLIP_SECONDS = 700, 4.0
+CLIPS, CLIP_SECONDS = 900, 4.0
 PER_SHARD = 25
 STILLS = 4  # pictures of a person in any pose, beside a clip of WINDOW frames
 OVERSAMPLING = 2

@@ -103,6 +103,11 @@ def _gradients(
     return found.item(), gradients
 
 
+def mean_state(module: nn.Module) -> dict[str, Any]:
+    """The state of a run that ended with these weights, as far as whoever takes up its running mean reads it."""
+    return {"mean": {f"module.{name}": value for name, value in module.state_dict().items()}}
+
+
 def _resume(path: Path, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0

@@ -68,7 +68,7 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
         return load_audio(path, RATE).samples
 
 
-def clip(seed: int, seconds: float, *, silent: float = 0.15) -> Samples:
+def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
     """A recording, mono (N,) float32 at 16 kHz: a voice that begins and pauses anywhere, at any level, in some noise.
 
     silent: share of the seeds that give no speech at all, but silence or noise.
