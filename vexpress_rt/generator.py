@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vexpress_rt.audio import load_audio
+from vexpress_rt.audio import open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_threads
@@ -159,8 +159,8 @@ class Generator:
         with task.watch.stage("load"):
             self._pipeline.load(task.settings)
         with task.watch.stage("audio"):
-            waveform = load_audio(audio, self.bundle.manifest.model.sample_rate)
-        length = waveform.frame_count(task.settings.rate)
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate)
+        length = recording.frame_count(task.settings.rate)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("portrait"):
@@ -168,7 +168,7 @@ class Generator:
         with task.stage("keypoints"):
             motion = plan_motion(keypoints, mode, portrait, length, task.settings, self._portraits.find_faces)
         _log.info("%s: %s", mode, "; ".join(motion.notes))
-        return Scene(portrait, waveform, motion.points, initial), motion.notes
+        return Scene(portrait, recording, motion.points, initial), motion.notes
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)
@@ -191,7 +191,7 @@ class Generator:
             write: Background[UInt8] | None = None
             if path is not None:
                 stack.enter_context(task.watch.stage("encode"))  # waiting for it: stands still while a frame is made
-                writer = VideoWriter(path, self.size, stream.fps, scene.waveform, task.settings.quality)
+                writer = VideoWriter(path, self.size, stream.fps, scene.recording, task.settings.quality)
                 write = stack.enter_context(Background(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:

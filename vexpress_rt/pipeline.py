@@ -6,17 +6,17 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from vexpress_rt.audio import frame_rows, normalize
 from vexpress_rt.backends import Tensor
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.conditions import WindowConditions
 from vexpress_rt.config import Settings
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.frames import make_frames
+from vexpress_rt.hearing import Hearing
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.noise import choose_noise
 from vexpress_rt.providers import Engines
-from vexpress_rt.records import Float32, Portrait, UInt8, Waveform
+from vexpress_rt.records import Float32, Portrait, Recording, UInt8
 from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.windows import plan_windows
@@ -54,7 +54,7 @@ class Scene:
     """
 
     portrait: Portrait
-    waveform: Waveform
+    recording: Recording
     points: Float32
     noise: Callable[[int], Float32]
 
@@ -103,10 +103,25 @@ class Pipeline:
                 yield frame
 
     def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
+        def rows(start: int, stop: int) -> Float32:
+            with task.watch.stage("audio"):
+                return hearing.rows(start, stop)
+
+        with closing(self._hearing(task, scene)) as hearing:
+            yield from self._denoiser(task, scene, rows).run(task.schedule)
+
+    def _hearing(self, task: Task, scene: Scene) -> Hearing:
+        return Hearing(
+            scene.recording,
+            self._manifest.model,
+            self._engines.get("audio_encoder"),
+            scene.length,
+            lambda done, total: task.tell("audio", done, total),
+        )
+
+    def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:
         manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
-        with task.stage("audio"):
-            features = self._features(scene.waveform)
-        yield from Denoiser(
+        return Denoiser(
             engine=self._engines.get(guidance.engine),
             static=scene.portrait.reference,
             guidance=guidance,
@@ -118,14 +133,9 @@ class Pipeline:
                 projection=self._engines.get("audio_projection"),
                 guider=self._engines.get("pose_guider"),
                 length=length,
-                rows=lambda start, stop: frame_rows(features, length, manifest.model.audio_rows, start, stop),
+                rows=rows,
                 draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
             ),
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._engines.place().latents,
-        ).run(task.schedule)
-
-    def _features(self, waveform: Waveform) -> Float32:
-        model = self._manifest.model
-        samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
-        return encode_audio(self._engines.get("audio_encoder"), samples, model.audio_minimum_samples)
+        )
