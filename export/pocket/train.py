@@ -7,8 +7,8 @@ projection: of the audio, to tell the mouth.  single: photo and keypoints, singl
 voice: audio projection, audio attention and motion modules, the rest frozen.  all: everything together.
 decoder: goes on alone. Losses go to train.log, pictures to look at beside it.
 
-For comparisons: --share makes every stage shorter, and --keep-strong leaves out what the method is about, the dropout of
-photo and keypoints while the voice is learned.
+For comparisons: --share makes every stage shorter, and --keep-strong leaves out what the method is about, the dropout
+of photo and keypoints while the voice is learned.
 """
 
 from __future__ import annotations
