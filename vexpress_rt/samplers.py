@@ -130,7 +130,7 @@ def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
 
 
 def unipc(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
-    """UniPC of order 2, Zhao et al., arXiv 2302.04867, for predicted pictures, with B(h) = e^h - 1: tables as above.
+    """UniPC of order 2, Zhao et al., arXiv 2302.04867, for predicted pictures, with its B_2: tables as above.
 
     alpha_bars: rising, 0 to 1; 0 only first, 1 only last.
     The predictor (UniP-2, whose a_1 may be 1/2) takes x to x', as DPM-Solver++(2M) does; the model's answer to x' also
