@@ -172,7 +172,9 @@ def test_options_are_given_by_name_only() -> None:
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
-    with pytest.raises(ConfigError, match=r"^'guidance' is no option; expected preset, steps, .*did you mean 'guidance_scale'"):
+    with pytest.raises(
+        ConfigError, match=r"^'guidance' is no option; expected preset, steps, .*did you mean 'guidance_scale'"
+    ):
         GenerationConfig(guidance=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"^'stepz' is no option.*did you mean 'steps'"):
         dataclasses.replace(GenerationConfig(), stepz=3)  # type: ignore[call-arg]
