@@ -168,7 +168,7 @@ def test_a_long_video_of_the_released_setting_keeps_one_window_a_step_in_flight(
 
 
 def test_the_first_frame_of_a_minute_takes_a_fifteenth_of_the_steps_of_breadth() -> None:
-    """As released, 30 frames a second and 8 steps; the median of the first frame takes the second, of the same window."""
+    """As released, 30 frames a second and 8 steps; the median of the first takes the second, of the same window."""
     windows = plan_windows(1800, 24, 4)
     wavefront, breadth = (
         next(done for done, entry in enumerate(walk(windows, 8, order), 1) if entry == (windows[0], 7))
