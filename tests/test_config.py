@@ -29,6 +29,7 @@ def test_defaults_are_those_of_the_published_pipeline() -> None:
     settings = GenerationConfig().settle({}, 24)
     assert (settings.steps, settings.guidance_scale, settings.overlap, settings.seed) == (25, 3.5, 4, 42)
     assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
+    assert (settings.sampler, settings.guidance_interval, settings.unconditional_every) == ("ddim", (0, 1), 1)
     assert settings.median_filter is True
     assert settings.rate == 30
 
@@ -51,9 +52,10 @@ def test_the_published_settings_win_over_a_recommendation_where_they_are_chosen(
 
 
 def test_exactly_the_options_that_a_bundle_can_recommend_are_open() -> None:
-    assert {name for name, value in vars(GenerationConfig()).items() if value is None} == set(RECOMMENDABLE)
+    open_ones = {name for name, value in vars(GenerationConfig()).items() if value is None}
+    assert open_ones == {"preset", *RECOMMENDABLE}
     assert GenerationConfig().rate is None
-    assert None not in vars(Settings()).values()
+    assert [name for name, value in vars(Settings()).items() if value is None] == ["preset"]
 
 
 @pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (2, 1), (5, 2), (7, 3), (8, 4), (24, 4)])
@@ -64,12 +66,19 @@ def test_windows_that_are_small_overlap_by_half(frames: int, overlap: int) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 1}, "'seed' is recommended to be 1; expected a number, true or false for some of steps, guidance_"),
+        ({"seed": 1}, "'seed' is recommended to be 1; expected a number, true or false for some of steps, sampler, "),
         ({"stepz": 1}, "'stepz' is recommended to be 1; expected"),
         ({"steps": None}, "'steps' is recommended to be None"),
         ({"fps": "1/0"}, "'fps' is recommended to be '1/0'"),
         ({"steps": [1] * 10**6}, r"'steps' is recommended to be \[1, 1, 1, 1, 1, 1, ...\]; expected"),
         ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"steps": "8"}, "'steps' is recommended to be '8'; expected a number"),
+        ({"preset": "fast"}, "'preset' is recommended to be 'fast'"),
+        ({"sampler": 2}, r"'sampler' is recommended to be 2; .*\(sampler: a name; guidance_interval: two numbers\)"),
+        ({"sampler": "euler"}, "sampler is 'euler'; expected one of"),
+        ({"guidance_interval": 0.5}, "'guidance_interval' is recommended to be 0.5"),
+        ({"guidance_interval": [0.5] * 10**6}, r"guidance_interval is \[0.5, .*...\]; expected two numbers"),
+        ({"guidance_interval": [0.5, "x"]}, "guidance_interval is "),
         ({"steps": True}, "steps is True; expected a whole number"),
         ({"median_filter": 1}, "median_filter is 1; expected True or False"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
@@ -94,14 +103,16 @@ def test_options_are_given_by_name_only() -> None:
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
-    with pytest.raises(ConfigError, match=r"^'guidance' is no option; expected steps, .*did you mean 'guidance_scale'"):
+    with pytest.raises(
+        ConfigError, match=r"^'guidance' is no option; expected preset, steps, .*did you mean 'guidance_scale'"
+    ):
         GenerationConfig(guidance=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"^'stepz' is no option.*did you mean 'steps'"):
         dataclasses.replace(GenerationConfig(), stepz=3)  # type: ignore[call-arg]
 
 
 def test_an_option_like_none_is_refused_without_a_guess() -> None:
-    with pytest.raises(ConfigError, match=r"^'zzzz' is no option; expected steps, [^?]*$"):
+    with pytest.raises(ConfigError, match=r"^'zzzz' is no option; expected preset, steps, [^?]*$"):
         GenerationConfig(zzzz=2)  # type: ignore[call-arg]
 
 

@@ -15,6 +15,7 @@ from vexpress_rt.closable import Closable
 from vexpress_rt.latents import Flight
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.records import Float32
+from vexpress_rt.samplers import Coefficients
 from vexpress_rt.windows import Window
 
 
@@ -22,12 +23,15 @@ class DeviceLatents:
     """`latents.Latents` on a GPU, in the slots of two buffers; all that is done with them enters `executor.compute`.
 
     executor, kernels: of the GPU that the denoiser runs on.  shape: of a frame's latent, (c, h, w).
+    vectors: of `samplers.Sampler`; what is remembered lies behind the latents.
     Raises BackendError when there is no room.
     """
 
     resident = True
 
-    def __init__(self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...], vectors: int = 1
+    ) -> None:
         self._executor = executor
         self._kernels = kernels
         self._flight = flight
@@ -35,12 +39,12 @@ class DeviceLatents:
         self._values = math.prod(shape)
         self._bytes = 4 * self._values
         purpose = f"latents of {flight.slots} frames in flight"
-        self._latents = executor.spares.allocate(flight.slots * self._bytes, purpose)
+        self._vectors = executor.spares.allocate(vectors * flight.slots * self._bytes, purpose)
         self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
         self._pinned: device.Pinned | None = None
         self._uploaded: device.Event | None = None
         self._uses: list[device.Event] = []  # the last one, which passes when nothing uses the memory any more
-        self._memory: list[Closable] = [self._latents, self._totals]
+        self._memory: list[Closable] = [self._vectors, self._totals]
         self._free = when_dropped(self, free, self._memory, self._uses)
 
     def begin(self, first: int, noise: Float32) -> None:
@@ -49,7 +53,7 @@ class DeviceLatents:
         staging[...] = noise
         with self._executor.entering() as compute:
             for frames, slots in self._flight.pieces(first, first + len(noise)):
-                device.copy_in(self._latents, staging[frames], compute, at=slots.start * self._bytes)
+                device.copy_in(self._vectors, staging[frames], compute, at=slots.start * self._bytes)
             self._uploaded = self._used(compute)
 
     def gather(self, window: Window) -> DeviceTensor:
@@ -62,29 +66,31 @@ class DeviceLatents:
         unconditional: Tensor | None,
         conditional: Tensor,
         scale: float,
-        coefficients: tuple[float, float],
+        coefficients: Coefficients,
     ) -> None:
         """As `latents.Latents` has it."""
         assert isinstance(conditional, DeviceTensor)
         assert unconditional is None or isinstance(unconditional, DeviceTensor)
+        halves = [half for half in (unconditional, conditional) if half is not None]
         shares = self._flight.shares(window)
         with self._executor.entering() as compute:
-            compute.wait(conditional.ready)  # of the other half, too: they are outputs of one run
+            for half in halves:
+                compute.wait(half.ready)
             self._kernels.guided_step(
-                self._latents,
+                self._vectors,
                 self._totals,
                 None if unconditional is None else unconditional.buffer,
                 conditional.buffer,
                 values=self._values,
+                slots=self._flight.slots,
                 shares=shares,
                 scale=scale,
                 coefficients=coefficients,
                 stream=compute,
             )
             done = self._used(compute)
-        for half in (unconditional, conditional):
-            if half is not None:
-                half.read_until(done)
+        for half in halves:
+            half.read_until(done)
 
     def take(self, frame: int) -> DeviceTensor:
         """The latent (1, c, h, w) of a frame."""
@@ -100,7 +106,7 @@ class DeviceLatents:
             buffer = executor.spares.take((stop - start) * size, purpose, compute)
             for frames, slots in self._flight.pieces(start, stop):
                 length, place = (frames.stop - frames.start) * size, frames.start * size
-                device.copy_across(buffer, self._latents, length, compute, to_byte=place, from_byte=slots.start * size)
+                device.copy_across(buffer, self._vectors, length, compute, to_byte=place, from_byte=slots.start * size)
             done = self._used(compute)
         return DeviceTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
 
