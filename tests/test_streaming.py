@@ -343,9 +343,9 @@ def test_memory_of_frames_in_flight_is_that_of_a_short_video(
     slots = []
 
     class Watched(HostLatents):
-        def __init__(self, flight: Any, shape: tuple[int, ...]) -> None:
+        def __init__(self, flight: Any, shape: tuple[int, ...], vectors: int) -> None:
             slots.append(flight.slots)
-            super().__init__(flight, shape)
+            super().__init__(flight, shape, vectors)
 
     monkeypatch.setattr(placement, "HostLatents", Watched)
     for seconds in (2, 20):
