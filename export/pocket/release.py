@@ -31,8 +31,8 @@ ORIGINS = {
     "audio_encoder": ("hearing", "audio_encoder."),
 }
 RECOMMENDED = {
-    "steps": 8, "guidance_scale": 2.5, "reference_attention_weight": 1.0, "audio_attention_weight": 2.0, "fps": FPS,
-    "overlap": 4,
+    "steps": 10, "sampler": "unipc", "guidance_scale": 2.5, "reference_attention_weight": 1.0,
+    "audio_attention_weight": 2.0, "fps": FPS, "overlap": 4,
 }  # fmt: skip
 VAE_PARTS = ("vae_encoder.", "vae_decoder.")
 
