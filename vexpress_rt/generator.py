@@ -20,7 +20,7 @@ from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import CROP_MODES, GenerationConfig, Settings, check_choice, check_threads
-from vexpress_rt.denoise import Denoiser, Guidance
+from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
 from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
 from vexpress_rt.frames import make_frames
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
@@ -29,7 +29,6 @@ from vexpress_rt.noise import choose_noise
 from vexpress_rt.paths import same_file
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
-from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.timings import Stopwatch
@@ -200,13 +199,10 @@ class Generator:
 
     def _load(self, settings: Settings) -> None:
         """Check the choices and load what every video needs, so that what is missing is named before the work."""
-        self._sampler(settings)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(settings).engine, "vae_decoder"):
+        choose_sampler(settings, self.bundle.manifest.model)
+        denoisers = Guidance.of(settings).engines(settings.steps)
+        for name in ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder"):
             self._engine(name)
-
-    def _sampler(self, settings: Settings) -> Sampler:
-        model = self.bundle.manifest.model
-        return ddim(settings.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
 
     def _find_faces(self, picture: UInt8) -> list[Face]:
         if not self.bundle.has(FACE_DETECTOR):
@@ -253,10 +249,10 @@ class Generator:
     ) -> Iterator[tuple[int, Tensor]]:
         manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.settings)
         return Denoiser(
-            engine=self._engine(guidance.engine),
+            engines={name: self._engine(name) for name in guidance.engines(job.settings.steps)},
             static=portrait.reference,
             guidance=guidance,
-            sampler=self._sampler(job.settings),
+            sampler=choose_sampler(job.settings, manifest.model),
             windows=plan_windows(length, manifest.shape.frames, job.settings.overlap),
             length=length,
             noise=noise,
