@@ -31,6 +31,7 @@ from vexpress_rt.errors import (
 if TYPE_CHECKING:
     from vexpress_rt.generator import Generator
     from vexpress_rt.records import KeypointTrack, Portrait, Video
+    from vexpress_rt.streaming import FrameStream
 
 __version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
 
@@ -43,6 +44,7 @@ __all__ = [
     "BundleNotFoundError",
     "BundleVersionError",
     "ConfigError",
+    "FrameStream",
     "GenerationConfig",
     "Generator",
     "ImageError",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 _LOADED_ON_FIRST_USE = {
+    "FrameStream": "vexpress_rt.streaming",
     "Generator": "vexpress_rt.generator",
     "KeypointTrack": "vexpress_rt.records",
     "Portrait": "vexpress_rt.records",

@@ -20,6 +20,7 @@ EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 SAMPLERS = ("ddim", "dpm++2m", "unipc")
 REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
+SCHEDULES = ("wavefront", "breadth")  # of the windows' steps: `windows.walk`
 MAX_THREADS = 1024
 
 # What a preset stands for. "exact" is the published pipeline; the others were chosen by `benchmarks.quality`.

@@ -1,0 +1,126 @@
+"""The stages of a video, wired one to the next: what was asked for -> latents -> frames; nothing numeric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from vexpress_rt.audio import frame_rows, normalize
+from vexpress_rt.backends import Tensor
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.config import Settings
+from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
+from vexpress_rt.frames import make_frames
+from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.noise import choose_noise
+from vexpress_rt.providers import Engines
+from vexpress_rt.records import Float32, Portrait, UInt8, Waveform
+from vexpress_rt.timings import Stopwatch
+from vexpress_rt.windows import plan_windows
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a video is to be made, from before its inputs are read until its last frame.
+
+    settings: see there.  schedule: of `windows.walk`.
+    watch: is told the seconds of each stage.  tell: how far each stage has come.
+    """
+
+    settings: Settings
+    schedule: str
+    watch: Stopwatch
+    tell: Progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage that is done in one piece."""
+        with self.watch.stage(name):
+            yield
+        self.tell(name, 1, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who says what, and how the face moves meanwhile: the inputs of a video, read and checked.
+
+    points: (L, 3, 2) float32, where the face is in each frame, in pixels of the bundle's picture.
+    noise: the initial latent (c, h, w) float32 of a frame.
+    """
+
+    portrait: Portrait
+    waveform: Waveform
+    points: Float32
+    noise: Callable[[int], Float32]
+
+    @property
+    def length(self) -> int:
+        """Frames of the video."""
+        return len(self.points)
+
+
+class Pipeline:
+    """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        self._manifest = bundle.manifest
+        self._engines = engines
+
+    def load(self, settings: Settings) -> None:
+        """Check the choices and load what every video needs, so that what is missing is named before the work."""
+        choose_sampler(settings, self._manifest.model)
+        denoisers = Guidance.of(settings).engines(settings.steps)
+        for name in ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder"):
+            self._engines.get(name)
+
+    def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
+        """The initial latent of a frame, for a video of `length` frames; choice: see `choose_noise`."""
+        model, shape = self._manifest.model, self._manifest.shape
+        latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
+        denoised = max(length, shape.frames)
+        return choose_noise(choice, settings.seed, length, denoised, latent_shape, model.audio_layers)
+
+    def frames(self, task: Task, scene: Scene, *, rgb: bool = True) -> Generator[UInt8, None, None]:
+        """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
+
+        Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
+        """
+        latents = task.watch.each("denoise", self._latents(task, scene))
+        path, filtered = self._engines.place().frames, task.settings.median_filter
+        frames = make_frames(self._engines.get("vae_decoder"), latents, path, task.watch, filtered=filtered, rgb=rgb)
+        with closing(latents), closing(frames):  # a failure leaves no memory taken
+            for done, frame in enumerate(frames, start=1):
+                task.tell("frames", done, scene.length)
+                yield frame
+
+    def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
+        manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
+        with task.stage("audio"):
+            features = self._features(scene.waveform)
+        yield from Denoiser(
+            engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
+            static=scene.portrait.reference,
+            guidance=guidance,
+            sampler=choose_sampler(task.settings, manifest.model),
+            windows=plan_windows(length, manifest.shape.frames, task.settings.overlap),
+            length=length,
+            noise=scene.noise,
+            conditions=WindowConditions(
+                projection=self._engines.get("audio_projection"),
+                guider=self._engines.get("pose_guider"),
+                length=length,
+                rows=lambda start, stop: frame_rows(features, length, manifest.model.audio_rows, start, stop),
+                draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
+            ),
+            progress=lambda done, total: task.tell("denoise", done, total),
+            latents=self._engines.place().latents,
+        ).run(task.schedule)
+
+    def _features(self, waveform: Waveform) -> Float32:
+        model = self._manifest.model
+        samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
+        return encode_audio(self._engines.get("audio_encoder"), samples, model.audio_minimum_samples)
