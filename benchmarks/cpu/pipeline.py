@@ -1,4 +1,4 @@
-"""The plain PyTorch pipeline: the exporter's modules in eager mode, in upstream's order, from a photo and speech to frames.
+"""The plain PyTorch pipeline: the exporter's modules, eager, in upstream's order, from photo and speech to frames.
 
 Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; the drawings of all frames
 -> guider; then step by step over all windows with both halves of guidance (see `benchmarks.cpu.upstream`), all frames
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.cpu.upstream import UpstreamConditions, UpstreamDenoiser
@@ -21,6 +20,7 @@ from benchmarks.gpu.scene import Scene
 from benchmarks.gpu.torch_engines import TorchEngines
 from benchmarks.gpu.torch_video import ConditionsOf, TorchVideo
 from export.checkpoint import Checkpoint
+from export.models.denoising_unet import DenoisingUNet
 from vexpress_rt.audio import feature_rows
 from vexpress_rt.config import Settings
 from vexpress_rt.keypoints import draw_keypoints
@@ -73,16 +73,22 @@ class UpstreamEngines(TorchEngines):
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape) -> None:
         super().__init__(checkpoint, shape, "fp32", "cpu")
-        denoiser = UpstreamDenoiser(super().get("denoiser").module.denoising_unet)
-        self._own: dict[str, Any] = {
-            "reference_net": UpstreamReferenceNet(super().get("reference_net").module.reference_net),
-            "denoiser": UpstreamDenoisers(denoiser, both=True),
-            "denoiser_cond": UpstreamDenoisers(denoiser, both=False),
-        }
+        self._own: dict[str, Any] = {}
 
     def get(self, name: str) -> Any:
-        """The engine `name`."""
-        return self._own.get(name) or super().get(name)
+        """The engine `name`, loaded when first asked for."""
+        if name not in ("reference_net", "denoiser", "denoiser_cond"):
+            return super().get(name)
+        if name not in self._own:
+            self._own[name] = self._make(name)
+        return self._own[name]
+
+    def _make(self, name: str) -> UpstreamReferenceNet | UpstreamDenoisers:
+        if name == "reference_net":
+            return UpstreamReferenceNet(self.network(name))
+        network = self.network("denoising_unet")
+        assert isinstance(network, DenoisingUNet)
+        return UpstreamDenoisers(UpstreamDenoiser(network), both=name == "denoiser")
 
 
 class UpstreamVideo(TorchVideo):
@@ -123,7 +129,7 @@ def torch_median(frames: torch.Tensor) -> torch.Tensor:
 
     L, H and W at least 2, which PyTorch needs to mirror.
     """
-    clip = F.pad(frames.transpose(0, 1), (1,) * 6, mode="reflect")  # (3, L + 2, H + 2, W + 2)
+    clip = nn.functional.pad(frames.transpose(0, 1), (1,) * 6, mode="reflect")  # (3, L + 2, H + 2, W + 2)
     return torch.stack([_middle(clip[:, i : i + TAPS]) for i in range(len(frames))])
 
 

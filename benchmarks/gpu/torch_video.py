@@ -32,9 +32,7 @@ class TorchVideo:
     def __init__(self, engines: TorchEngines, synchronize: Callable[[], None]) -> None:
         self._engines, self._synchronize = engines, synchronize
 
-    def make(
-        self, scene: Scene, steps: int, output: Path | None = None, config: Settings | None = None
-    ) -> Video:
+    def make(self, scene: Scene, steps: int, output: Path | None = None, config: Settings | None = None) -> Video:
         """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept.
 
         config: instead of the published settings with `steps` steps.
@@ -48,7 +46,7 @@ class TorchVideo:
         with watch.stage("audio"):
             conditions = self._conditions(scene, waveform, length)
         with watch.stage("denoise"):
-            latents = self._denoise(config, reference, conditions, length)
+            latents = self.denoise(config, reference, conditions, length)
             self._synchronize()
         with watch.stage("decode"):
             decoded = self._decode(latents)
@@ -93,7 +91,7 @@ class TorchVideo:
     def _filter(self, frames: UInt8, config: Settings) -> UInt8:
         return median_filter(frames) if config.median_filter else frames
 
-    def _denoise(
+    def denoise(
         self, config: Settings, reference: Mapping[str, Any], conditions: ConditionsOf, length: int
     ) -> torch.Tensor:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""

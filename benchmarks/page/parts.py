@@ -1,0 +1,66 @@
+"""What a part of the report does, in its own process; see `benchmarks.gpu.parts` for how it tells what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+
+TELLER = "figures-teller"  # of the plugin that suites tell their figures
+
+
+class Teller:
+    """A plugin of pytest: keeps what the tests of a suite tell, and what went wrong."""
+
+    __name__ = TELLER
+
+    def __init__(self, tell: Tell) -> None:
+        self.rows: list[Figures] = []
+        self.failures: list[str] = []
+        self._tell = tell
+
+    def tell(self, name: str, figures: Figures) -> None:
+        """One test's figures."""
+        self.rows.append({"test": name, **figures})
+        self._tell({"rows": self.rows})
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A failure's last line."""
+        if report.failed:
+            said = getattr(report.longrepr, "reprcrash", None)
+            self.failures.append(f"{report.nodeid}: {said.message if said else report.longrepr}")
+
+
+def suite(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Run a suite. Options: {arguments: for pytest}.
+
+    Raises CheckFailedError naming the tests that failed, NotAvailableError's kin where a library is missing.
+    """
+    import pytest
+    import pytest_benchmark  # noqa: F401  # named where it is missing
+
+    teller = Teller(tell)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *options["arguments"]], plugins=[teller])
+    if code != pytest.ExitCode.OK:
+        raise CheckFailedError("; ".join(teller.failures)[:2000] or f"pytest ended with {code!r}")
+    return {"rows": teller.rows}
+
+
+def prepare(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Weights and bundle of a model. Options: {model: its name; work: folder}."""
+    del tell
+    from benchmarks.cpu.models import MODELS
+
+    model, work = MODELS[options["model"]], Path(options["work"])
+    model.prepare(work, print)
+    folders = {"weights": model.weights(work), "bundle": model.bundle(work)}
+    return {name: sum(path.stat().st_size for path in f.rglob("*") if path.is_file()) for name, f in folders.items()}
+
+
+def quality(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """The table of presets. Options: {threads; people; seconds; reference_steps}."""
+    from benchmarks import quality as module
+
+    return module.part({"bundle": None, **options}, tell)
