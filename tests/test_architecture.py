@@ -63,7 +63,7 @@ def test_the_presets_are_the_released_model_and_the_goldens() -> None:
     assert (full.block_out_channels, full.vae_factor, full.audio_minimum_samples) == ((320, 640, 1280, 1280), 8, 400)
     assert (full.max_frames, full.audio_tokens, full.audio_rows, full.audio_layers) == (32, 5, 10, 12)
     assert TINY.model_config() == model_config(**TINY_MODEL)
-    assert set(PRESETS) == {"full", "tiny"}
+    assert set(PRESETS) == {"full", "half", "tiny"}
 
 
 def test_a_model_of_quite_other_sizes_is_written_and_read_back(micro_checkpoint: Path) -> None:

@@ -158,22 +158,27 @@ class MotionModule(nn.Module):
         return self.temporal_transformer(x, conditions.frames // conditions.windows)
 
 
-class _DenoisingParts:
+class DenoisingParts:
+    """What the denoising U-Net puts into the skeleton's places."""
+
     def __init__(self, config: UNetConfig):
         self.config = config
 
     def transformer_block(self, channels: int, name: str) -> nn.Module:
+        """For the attention site `name`."""
         return DenoisingBlock(channels, self.config, name)
 
     def motion_module(self, channels: int) -> nn.Module:
+        """Behind a layer of so many channels."""
         return MotionModule(channels, self.config)
 
 
 class DenoisingUNet(UNet):
-    """Predicts v for a window of latents."""
+    """Predicts v for a window of latents. parts: in place of the usual ones."""
 
-    def __init__(self, config: UNetConfig):
-        super().__init__(config, _DenoisingParts(config))
+    def __init__(self, config: UNetConfig, parts: DenoisingParts | None = None):
+        super().__init__(config, parts or DenoisingParts(config))
+        self.config = config
         self.conv_norm_out = GroupNorm(config.groups, config.block_out_channels[0], config.eps)
         self.conv_out = nn.Conv2d(config.block_out_channels[0], config.in_channels, 3, padding=1)
 

@@ -1,0 +1,1 @@
+"""What the engines take on a CPU, beside PyTorch in eager mode running upstream's algorithm."""
