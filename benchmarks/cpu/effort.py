@@ -13,7 +13,7 @@ class Effort:
     first_frame_seconds, first_frame_steps: of the clip whose first frame is waited for.
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
-    live_seconds: of speech that arrives as it is spoken.
+    live_minutes: of speech that arrives as it is spoken.
     people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
     """
 
@@ -28,7 +28,7 @@ class Effort:
     people: int
     seconds: float
     reference_steps: int
-    live_seconds: float
+    live_minutes: float
     first_frame_steps: int = 8
 
 
@@ -45,7 +45,7 @@ WHOLE = Effort(
     people=2,
     seconds=1.5,
     reference_steps=200,
-    live_seconds=10,
+    live_minutes=1,
 )
 QUICK = Effort(
     models=("pocket",),
@@ -59,5 +59,5 @@ QUICK = Effort(
     people=1,
     seconds=1.0,
     reference_steps=50,
-    live_seconds=3,
+    live_minutes=0.1,
 )

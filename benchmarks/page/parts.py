@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
 
+MEMORY_FPS, MEMORY_STEPS = 5, 2  # few, since memory is what counts
 TELLER = "figures-teller"  # of the plugin that suites tell their figures
 
 
@@ -36,7 +42,7 @@ class Teller:
 def suite(options: Mapping[str, Any], tell: Tell) -> Figures:
     """Run a suite. Options: {arguments: for pytest}.
 
-    Raises CheckFailedError naming the tests that failed, NotAvailableError's kin where a library is missing.
+    Raises CheckFailedError naming the tests that failed.
     """
     import pytest
     import pytest_benchmark  # noqa: F401  # named where it is missing
@@ -64,3 +70,34 @@ def quality(options: Mapping[str, Any], tell: Tell) -> Figures:
     from benchmarks import quality as module
 
     return module.part({"bundle": None, **options}, tell)
+
+
+def memory(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Peak memory of a video by the length of its speech. Options: {minutes: of speech, each in turn}."""
+    from benchmarks.memory import measure
+    from vexpress_rt.shipped import shipped_bundle
+
+    rows: list[Figures] = []
+    for minutes in options["minutes"]:
+        made = measure(shipped_bundle(), minutes, MEMORY_FPS, MEMORY_STEPS, write=False)
+        rows.append({"minutes": minutes, **made})
+        tell({"rows": rows})
+    return {"rows": rows, "fps": MEMORY_FPS, "steps": MEMORY_STEPS}
+
+
+def command(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """A benchmark that is a command of its own and writes its figures with --json. Options: {module; flags}.
+
+    Raises CheckFailedError with the last line of what it says where it fails.
+    """
+    del tell
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = Path(folder) / "figures.json"
+        line = [sys.executable, "-m", options["module"], *options["flags"], "--json", str(path)]
+        answer = subprocess.run(line, stderr=subprocess.PIPE, text=True)
+        print(answer.stderr, file=sys.stderr)
+        if answer.returncode:
+            said = answer.stderr.strip().splitlines() or ["it does not say why"]
+            raise CheckFailedError(f"`{shlex.join(line[1:-2])}` ended with exit code {answer.returncode}: {said[-1]}")
+        figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    return figures

@@ -23,8 +23,10 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
     def of(model: str) -> dict[str, Any]:
         return {"needs": (f"prepare/{model}",)}
 
+    def command(name: str, module: str, *flags: str) -> Part:
+        return _part(name, "command", {"module": f"benchmarks.{module}", "flags": [*flags, "--threads", str(threads)]})
+
     half = ["half"] if "half" in effort.models else []
-    common = {"threads": threads}
     return [
         *(_part(f"prepare/{model}", "prepare", {"model": model, "work": str(work)}) for model in effort.models),
         suite("native", "native"),
@@ -33,11 +35,12 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         *(suite(f"videos/{m}", "videos", "--models", m, **of(m)) for m in half),
         *(_lengths(suite, length, of("pocket")) for length in effort.lengths),
         suite("first-frame", "first_frame"),
-        _part("memory", "memory", {**common, "minutes": list(effort.minutes)}),
+        _part("memory", "memory", {"minutes": list(effort.minutes)}),
         _part("quality", "quality", {
-            **common, "people": effort.people, "seconds": effort.seconds, "reference_steps": effort.reference_steps,
+            "threads": threads, "people": effort.people, "seconds": effort.seconds,
+            "reference_steps": effort.reference_steps,
         }),
-        _part("live", "live", {**common, "seconds": effort.live_seconds}),
+        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", "1"),
     ]  # fmt: skip
 
 
