@@ -33,6 +33,8 @@ PUBLIC_NAMES = {
     "InputError",
     "KeypointError",
     "KeypointTrack",
+    "LiveFrame",
+    "LiveSession",
     "NoFaceError",
     "OutputError",
     "PlansMissingError",

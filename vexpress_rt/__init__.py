@@ -30,6 +30,7 @@ from vexpress_rt.errors import (
 
 if TYPE_CHECKING:
     from vexpress_rt.generator import Generator
+    from vexpress_rt.live import LiveFrame, LiveSession
     from vexpress_rt.records import KeypointTrack, Portrait, Video
 
 __version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
@@ -49,6 +50,8 @@ __all__ = [
     "InputError",
     "KeypointError",
     "KeypointTrack",
+    "LiveFrame",
+    "LiveSession",
     "NoFaceError",
     "OutputError",
     "PlansMissingError",
@@ -61,6 +64,8 @@ __all__ = [
 
 _LOADED_ON_FIRST_USE = {
     "Generator": "vexpress_rt.generator",
+    "LiveFrame": "vexpress_rt.live",
+    "LiveSession": "vexpress_rt.live",
     "KeypointTrack": "vexpress_rt.records",
     "Portrait": "vexpress_rt.records",
     "Video": "vexpress_rt.records",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vexpress_rt import faces, image
-from vexpress_rt.audio import frame_rows, load_audio, normalize
+from vexpress_rt.audio import check_rate, frame_rows, load_audio, normalize
 from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
@@ -24,8 +24,11 @@ from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
 from vexpress_rt.frames import make_frames
 from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
-from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
-from vexpress_rt.noise import choose_noise
+from vexpress_rt.live import LiveSession
+from vexpress_rt.live_plan import make_sound, plan_live
+from vexpress_rt.live_window import LiveStages
+from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
+from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.paths import same_file
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
@@ -184,6 +187,55 @@ class Generator:
             timings=job.watch.finish(),
             notes=motion.notes,
         )
+
+    def live(
+        self, portrait: Portrait | ImageSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
+        extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
+        look_ahead: float = 0.2, context: float = 3.0, max_lag: float = 60.0,
+    ) -> LiveSession:  # fmt: skip
+        """A session in which the portrait speaks while its speech comes in: see `LiveSession`.
+
+        portrait, retarget, config: as `generate` takes them; of the configuration `extension` and `quality` say nothing
+            here. Fewer steps and less overlap make it faster.
+        keypoints: as `generate` takes them, None for a head that is held; of a driving video the first minute.
+        extension: how a track goes on after its end: "mirror" runs back and forth, "loop" starts again, "hold" stays.
+        sample_rate: Hz, of the sound that frames carry, and of what is pushed unless another rate is said.
+        look_ahead: seconds of sound that are waited for after the last frame of a window, 0 to 5. More of it, and lips
+            know better what comes; all of it is latency.
+        context: seconds of sound, 0.5 to 30, that the audio encoder hears before each window.
+        max_lag: seconds of speech, 1 to 3600, that may wait to be pulled.
+
+        A window of silence is computed first, from which the motion starts. Raises what `generate` raises for the
+        same arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
+        """
+        config = GenerationConfig() if config is None else config
+        if not isinstance(config, GenerationConfig):
+            raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
+        manifest = self.bundle.manifest
+        settings, mode = manifest.settings(config), choose_retarget(retarget, keypoints)
+        plan = plan_live(settings, manifest, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        sound = make_sound(plan, check_rate(sample_rate), manifest, settings)
+        self._load(settings)
+        prepared = self._portrait(portrait)
+        place = endless_motion(keypoints, mode, prepared, settings, extension, self._find_faces)
+        model = manifest.model
+        alphas = alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)
+        shape = (model.latent_channels, self.size[0] // model.vae_factor, self.size[1] // model.vae_factor)
+        sampler = self._sampler(settings)
+        stages = LiveStages(
+            engine=self._engine,
+            guidance=Guidance.of(settings),
+            sampler=sampler,
+            levels=[float(alphas[t]) for t in sampler.timesteps],
+            reference=prepared.reference,
+            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),
+            draw=lambda frame: draw_keypoints(place(max(0, frame)), *self.size),
+            rows=model.audio_rows,
+            minimum=model.audio_minimum_samples,
+            path=self._engines.place().frames,
+            filtered=settings.median_filter,
+        )
+        return LiveSession(stages, sound, plan)
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""

@@ -1,0 +1,126 @@
+"""A window of a live session: noise -> latents that go on from those given out before -> frames.
+
+Frames that were given out are held as RePaint holds the known part of a picture (Lugmayr et al., arXiv 2201.09865,
+equation 8a): in every step they are what is known, with noise of that step's level. So the window's other frames are
+made to go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from vexpress_rt.audio import frame_rows
+from vexpress_rt.backends import Engine, Tensor
+from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.denoise import Guidance
+from vexpress_rt.frames import FramePath
+from vexpress_rt.records import Float32, UInt8
+from vexpress_rt.schedule import Sampler, ddim_step, guide
+from vexpress_rt.windows import Window
+
+
+def denoise_held(
+    predict: Callable[[Float32, int], Float32], sampler: Sampler, levels: Sequence[float], noise: Float32,
+    held: Float32, proceed: Callable[[], bool] = lambda: True,
+) -> Float32 | None:  # fmt: skip
+    """Noise (F, c, h, w) -> latents (F - n, c, h, w) of a window's new frames, in float32.
+
+    predict: the guided prediction (F, c, h, w) for latents of that shape and the number of the step.
+    held: (n, c, h, w), the latents of the first frames, final and not to be changed; n may be 0, but not F.
+    proceed: asked before each step; False gives the window up, and None comes back.
+    """
+    x, count = noise.copy(), len(held)
+    for step, alpha_bar in enumerate(levels):
+        if not proceed():
+            return None
+        x[:count] = np.float32(alpha_bar**0.5) * held + np.float32((1 - alpha_bar) ** 0.5) * noise[:count]
+        x = ddim_step(x, predict(x, step), sampler.coefficients[step])
+    return x[count:]
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What is heard around a window: normalised samples (n,) float32, of frames begin to end - 1."""
+
+    samples: Float32
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class LiveStages:
+    """What makes the windows of a session: engines, the portrait, and how they are used.
+
+    engine: by its name.  reference: the portrait's engine inputs.
+    noise: the initial latent (c, h, w) float32 of a frame.  draw: its drawing (H, W, 3) uint8.
+    rows, minimum: of audio features a frame takes; samples that the audio encoder needs.
+    path: what happens to frames between decoder and caller.  filtered: by the median.
+
+    Frames are numbers of the session; those below 0 are the rest that it begins with.
+    """
+
+    engine: Callable[[str], Engine]
+    guidance: Guidance
+    sampler: Sampler
+    levels: Sequence[float]
+    reference: Mapping[str, Tensor]
+    noise: Callable[[int], Float32]
+    draw: Callable[[int], UInt8]
+    rows: int
+    minimum: int
+    path: FramePath
+    filtered: bool
+
+    def denoise(
+        self, window: Window, held: Float32, hearing: Hearing, proceed: Callable[[], bool] = lambda: True
+    ) -> Float32 | None:
+        """The latents of a window's frames but the held ones, as `denoise_held` has it. Raises BackendError."""
+        inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, hearing)}
+        engine = self.engine(self.guidance.engine)
+
+        def predict(x: Float32, step: int) -> Float32:
+            timestep = np.array([self.sampler.timesteps[step]], np.float32)
+            outputs = engine.run({**inputs, "latents": x, "timestep": timestep})  # latents go through the host
+            conditional: Float32 = outputs["conditional"]
+            if self.guidance.scale <= 1:
+                return conditional
+            return guide(outputs["unconditional"], conditional, self.guidance.scale)
+
+        noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
+        return denoise_held(predict, self.sampler, self.levels, noise, held, proceed)
+
+    def _conditions(self, window: Window, hearing: Hearing) -> Mapping[str, Tensor]:
+        features = encode_audio(self.engine("audio_encoder"), hearing.samples, self.minimum)
+
+        def rows(start: int, stop: int) -> Float32:
+            begin, end = hearing.begin, hearing.end
+            return frame_rows(features, end - begin, self.rows, start - begin, stop - begin)
+
+        projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
+        return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
+
+    def pictures(self, before: Float32, latents: Float32) -> Iterator[UInt8]:
+        """Frames (H, W, 3) uint8 RGB of a window's new latents (n, c, h, w), each decoded when it is asked for.
+
+        before: (c, h, w), the latent of the frame before them. The median over time takes it for a neighbour; the last
+        frame, whose successor is not known yet, is filtered over rows and columns alone.
+        """
+        frames: Iterator[Tensor] = map(self._decode, latents)
+        if self.filtered:
+            frames = self._filter(self._decode(before), frames)
+        return self.path.arrays(frames)
+
+    def _decode(self, latent: Float32) -> Tensor:
+        return self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
+
+    def _filter(self, previous: Tensor, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        middle = self.path.median_3x3x3
+        current = previous
+        for current, following in pairwise(frames):
+            yield middle(previous, current, following)
+            previous, current = current, following
+        yield middle(current, current, current)
