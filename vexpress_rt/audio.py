@@ -152,7 +152,7 @@ def to_float32(samples: NDArray[Any]) -> Float32:
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused next
         values = samples.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(values).reshape(-1, values.shape[-1]).all(axis=0))
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(values.ndim - 1))))
     if bad.size:
         raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
     return values

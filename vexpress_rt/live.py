@@ -163,6 +163,7 @@ class LiveSession:
             self._latents.clear()
             self._sound.interrupt(0)
             self._drop()
+            self._stages.forget()
             self._changed.notify_all()
 
     def __enter__(self) -> Self:
@@ -242,10 +243,13 @@ class LiveSession:
         return dict(enumerate(latents, start))
 
     def _accept(self, latents: Float32) -> None:
-        before = self._latents[self._given - 1]
         self._latents.update(enumerate(latents, self._given))
         self._denoised = self._given + len(latents)
-        self._coming = self._stages.pictures(before, latents)
+        self._coming = self._pictures()
+
+    def _pictures(self) -> Iterator[UInt8]:
+        latents = [self._latents[frame] for frame in range(self._given, self._denoised)]
+        return self._stages.pictures(self._latents[self._given - 1], latents)
 
     def _show(self, turn: int) -> LiveFrame | None:
         with self._changed:
@@ -256,7 +260,8 @@ class LiveSession:
             image = next(coming)
         except BaseException:
             with self._changed:
-                self._drop()  # the window can be tried again
+                if turn == self._turn:
+                    self._coming = self._pictures()  # can be tried again
             raise
         with self._changed:
             return self._give(image) if turn == self._turn else None

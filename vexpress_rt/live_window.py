@@ -7,9 +7,8 @@ made to go with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class Hearing:
     end: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class LiveStages:
     """What makes the windows of a session: engines, the portrait, and how they are used.
 
@@ -74,6 +73,7 @@ class LiveStages:
     minimum: int
     path: FramePath
     filtered: bool
+    _last: tuple[Float32, Tensor] | None = field(default=None, init=False)
 
     def denoise(
         self, window: Window, held: Float32, hearing: Hearing, proceed: Callable[[], bool] = lambda: True
@@ -103,24 +103,32 @@ class LiveStages:
         projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
         return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
 
-    def pictures(self, before: Float32, latents: Float32) -> Iterator[UInt8]:
-        """Frames (H, W, 3) uint8 RGB of a window's new latents (n, c, h, w), each decoded when it is asked for.
+    def pictures(self, before: Float32, latents: Iterable[Float32]) -> Iterator[UInt8]:
+        """Frames (H, W, 3) uint8 RGB of latents (c, h, w) that follow each other, each decoded when it is asked for.
 
-        before: (c, h, w), the latent of the frame before them. The median over time takes it for a neighbour; the last
-        frame, whose successor is not known yet, is filtered over rows and columns alone.
+        before: the latent of the frame before them. The median over time takes that for a neighbour; the last frame,
+            whose successor is not known yet, is filtered over rows and columns alone.
         """
         frames: Iterator[Tensor] = map(self._decode, latents)
         if self.filtered:
-            frames = self._filter(self._decode(before), frames)
+            frames = self._filter(before, frames)
         return self.path.arrays(frames)
 
-    def _decode(self, latent: Float32) -> Tensor:
-        return self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
-
-    def _filter(self, previous: Tensor, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _filter(self, before: Float32, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         middle = self.path.median_3x3x3
-        current = previous
-        for current, following in pairwise(frames):
+        previous = self._decode(before)
+        current = next(frames)
+        for following in frames:
             yield middle(previous, current, following)
             previous, current = current, following
         yield middle(current, current, current)
+
+    def _decode(self, latent: Float32) -> Tensor:
+        if self._last is None or self._last[0] is not latent:
+            inputs = {"latent": latent[None]}
+            self._last = latent, self.engine("vae_decoder").run(inputs, resident=self.path.resident)["frame"]
+        return self._last[1]
+
+    def forget(self) -> None:
+        """Free the frame that was decoded last, which is kept as a neighbour of the next one."""
+        self._last = None
