@@ -14,7 +14,7 @@ from tests.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
 from vexpress_rt.backends import Engine
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.frames import HostFrames
-from vexpress_rt.live_window import Hearing, LiveStages, denoise_held
+from vexpress_rt.live_window import Heard, LiveStages, denoise_held
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.noise import frame_noise
 from vexpress_rt.schedule import alphas_cumprod, ddim
@@ -105,15 +105,15 @@ def make_stages(**changes: Any) -> LiveStages:
     return LiveStages(**(values | changes))
 
 
-HEARING = Hearing(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
+HEARD = Heard(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
 NOTHING = np.empty((0, 1, 1, 1), np.float32)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_window_without_held_frames_is_one_of_the_exact_mode(scale: float) -> None:
     stages, window = make_stages(guidance=Guidance(scale, 0.9, 2.5)), Window(0, 4, 4 + FRAMES)
-    found = stages.denoise(window, NOTHING, HEARING)
-    conditions = stages._conditions(window, HEARING)
+    found = stages.denoise(window, NOTHING, HEARD)
+    conditions = stages._conditions(window, HEARD)
     exact = Denoiser(
         engine=stages.engine(stages.guidance.engine), static=stages.reference, guidance=stages.guidance,
         sampler=SAMPLER, windows=[Window(0, 0, FRAMES)], length=FRAMES, noise=lambda frame: noise(frame + 4),
@@ -124,7 +124,7 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(scale: float) -> 
 
 def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
     stages = make_stages(draw=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
-    stages.denoise(Window(0, 5, 5 + FRAMES), NOTHING, HEARING)
+    stages.denoise(Window(0, 5, 5 + FRAMES), NOTHING, HEARD)
     (call,) = stages.engine("pose_guider").calls  # type: ignore[attr-defined]
     assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
     np.testing.assert_array_equal(
@@ -132,10 +132,10 @@ def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
         stacked(5, 5 + FRAMES),
     )
     (call,) = stages.engine("audio_encoder").calls  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(call["samples"][0], HEARING.samples)
+    np.testing.assert_array_equal(call["samples"][0], HEARD.samples)
     (rows,) = (call["feature_rows"] for call in stages.engine("audio_projection").calls)  # type: ignore[attr-defined]
     other = make_stages()
-    other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, HEARING)
+    other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, HEARD)
     (earlier,) = (call["feature_rows"] for call in other.engine("audio_projection").calls)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(rows[:-2], earlier[2:])
 

@@ -27,6 +27,7 @@ PUBLIC_NAMES = {
     "BundleNotFoundError",
     "BundleVersionError",
     "ConfigError",
+    "FrameStream",
     "GenerationConfig",
     "Generator",
     "ImageError",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vexpress_rt.generator import Generator
     from vexpress_rt.live import LiveFrame, LiveSession
     from vexpress_rt.records import KeypointTrack, Portrait, Video
+    from vexpress_rt.streaming import FrameStream
 
 __version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
 
@@ -44,6 +45,7 @@ __all__ = [
     "BundleNotFoundError",
     "BundleVersionError",
     "ConfigError",
+    "FrameStream",
     "GenerationConfig",
     "Generator",
     "ImageError",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 _LOADED_ON_FIRST_USE = {
+    "FrameStream": "vexpress_rt.streaming",
     "Generator": "vexpress_rt.generator",
     "LiveFrame": "vexpress_rt.live",
     "LiveSession": "vexpress_rt.live",

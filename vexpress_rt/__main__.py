@@ -126,7 +126,7 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             begin("loading engines")
             video = generator.generate(
                 portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
-                noise=given.noise, output=given.output, progress=tell,
+                noise=given.noise, schedule=given.schedule, output=given.output, progress=tell,
             )  # fmt: skip
     return "" if given.quiet else _report(video, generator.size, prepared)
 

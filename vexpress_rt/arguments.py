@@ -16,6 +16,7 @@ from vexpress_rt.config import (
     REBUILD,
     RECOMMENDABLE,
     RETARGET_MODES,
+    SCHEDULES,
     GenerationConfig,
     Settings,
 )
@@ -113,6 +114,10 @@ def _add_generate(commands: Any) -> None:
     running("--provider", default="auto", metavar="NAME", help=words)
     words = "whether to compile a bundle's plans anew that are of another GPU or TensorRT, or damaged (default: auto)"
     running("--rebuild", choices=REBUILD, default=REBUILD[0], help=words)
+    words = (
+        "order of the windows' steps: by wavefront (default), or each step over the whole video; frames are the same"
+    )
+    running("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help=words)
     running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
     running("--quiet", action="store_true", help="tell nothing but warnings and errors")
 

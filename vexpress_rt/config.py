@@ -19,6 +19,7 @@ RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget"
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
+SCHEDULES = ("wavefront", "breadth")  # of the windows' steps: `windows.walk`
 MAX_THREADS = 1024
 
 # Options that are numbers: the least and the largest value.

@@ -1,75 +1,37 @@
-"""Generator: owns the engines of a bundle and wires the stages; nothing numeric happens here."""
+"""Generator: owns the engines of a bundle and hands inputs to the stages; nothing numeric happens here."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vexpress_rt import faces, image
-from vexpress_rt.audio import check_rate, frame_rows, load_audio, normalize
-from vexpress_rt.backends import Engine, Tensor
+from vexpress_rt.audio import check_rate, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
-from vexpress_rt.config import CROP_MODES, GenerationConfig, Settings, check_choice, check_threads
-from vexpress_rt.denoise import Denoiser, Guidance
-from vexpress_rt.errors import BundleNotFoundError, ConfigError, InputError, OutputError
-from vexpress_rt.frames import make_frames
-from vexpress_rt.keypoints import draw_keypoints, load_portrait_keypoints
+from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_threads
+from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
-from vexpress_rt.live_window import LiveStages
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
-from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.paths import same_file
+from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
+from vexpress_rt.portraits import ImageSource, Portraits
 from vexpress_rt.providers import Engines, choose
-from vexpress_rt.records import Face, Float32, Portrait, UInt8, Video, Waveform
-from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
+from vexpress_rt.records import Float32, Portrait, UInt8, Video
 from vexpress_rt.shipped import shipped_bundle
-from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.streaming import FrameStream
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter, check_output
-from vexpress_rt.windows import plan_windows
 
-ImageSource = str | os.PathLike[str] | bytes | UInt8
 AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
-Progress = Callable[[str, int, int], None]
 
 _log = logging.getLogger("vexpress_rt")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A call of `generate`: what was asked for, and the speech, which says how long the video is."""
-
-    settings: Settings
-    waveform: Waveform
-    mode: str
-    keypoints: KeypointSource | None
-    path: Path | None
-    keep: bool
-    watch: Stopwatch
-    tell: Progress
-
-    @property
-    def length(self) -> int:
-        """Frames of the video."""
-        return self.waveform.frame_count(self.settings.rate)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """A stage that is done in one piece."""
-        with self.watch.stage(name):
-            yield
-        self.tell(name, 1, 1)
 
 
 class Generator:
@@ -98,12 +60,13 @@ class Generator:
         self.threads = check_threads(threads)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
         self._engines = Engines(self.bundle, choose(provider, self.bundle, rebuild, progress), self.threads)
+        self._portraits = Portraits(self.bundle, self._engines)
+        self._pipeline = Pipeline(self.bundle, self._engines)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the videos, pixels."""
-        shape = self.bundle.manifest.shape
-        return shape.height, shape.width
+        return self._portraits.size
 
     def describe(self) -> str:
         """A few lines for people: bundle, size, precision, what runs it and why, device and memory, versions."""
@@ -120,21 +83,14 @@ class Generator:
         keypoints and is cut around its centre; it can then be driven with `no_retarget` only.
         Raises ImageError, KeypointError, ConfigError, BackendError.
         """
-        check_choice("crop", crop, CROP_MODES)
-        picture = image.load_image(source)
-        own = self._own_keypoints(picture, keypoints)
-        cut = image.face_crop(picture.shape[:2], self.size, own, crop)
-        cropped = image.apply_crop(picture, cut)
-        reference = encode_portrait(self._engine("vae_encoder"), self._engine("reference_net"), cropped)
-        points = None if own is None else cut.to_cropped(own)
-        return Portrait(cropped, points, cut, reference, self.bundle.identity, crop)
+        return self._portraits.prepare(source, keypoints, crop)
 
-    def generate(
+    def stream(
         self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None, progress: Progress | None = None,
-    ) -> Video:  # fmt: skip
-        """Generate a video of ceil(duration of the speech x fps) frames.
+        schedule: str = "wavefront", progress: Progress | None = None,
+    ) -> FrameStream:  # fmt: skip
+        """The frames of a video of ceil(duration of the speech x fps) frames, while it is being made.
 
         portrait: of `prepare`, or what `prepare` takes.
         audio: a sound file (or a video, whose sound is taken), or (mono float32 samples (N,), rate in Hz).
@@ -144,48 +100,48 @@ class Generator:
             with keypoints and `fix_face` without.
         noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
             latent itself, (1, c, L, h, w) float32.
-        output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
-        progress: called with stage (portrait, keypoints, audio; then denoise and frames by turns), done and total; an
-            exception that it raises ends the work and comes out here.
+        schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
+            and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
+            code does, so that no frame comes before the last step. Frames are the same.
+        progress: called with stage (portrait, keypoints; then audio, denoise and frames by turns), done and total; an
+            exception that it raises ends the work and comes out of the call or of the stream.
 
-        Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError, OutputError,
-        BundleError, BackendError. Nothing is left behind then, and the generator can be used again.
+        Everything is read and checked in the call; audio features, latents and frames are computed as frames are asked
+        for. Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError,
+        BundleError, BackendError, and the stream BackendError, or AudioError if the recording cannot be read again.
         """
-        config = GenerationConfig() if config is None else config
-        if not isinstance(config, GenerationConfig):
-            raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
-        settings, mode = self.bundle.manifest.settings(config), choose_retarget(retarget, keypoints)
+        task = self._task(config, schedule, progress)
+        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
+        return self._stream(task, scene, notes)
+
+    def generate(
+        self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
+        retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
+        schedule: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
+        progress: Progress | None = None,
+    ) -> Video:  # fmt: skip
+        """Generate a video: the frames of `stream`, kept or written to a file as they come.
+
+        output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
+        The others are those of `stream`.
+
+        Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
+        be used again.
+        """
+        task = self._task(config, schedule, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else keep_frames
-        watch, tell = Stopwatch(), progress or (lambda stage, done, total: None)
-        with watch.stage("load"):
-            self._load(settings)
-        with watch.stage("audio"):
-            waveform = load_audio(audio, self.bundle.manifest.model.sample_rate)
-        return self._run(_Job(settings, waveform, mode, keypoints, path, keep, watch, tell), portrait, noise)
-
-    def _run(self, job: _Job, source: Portrait | ImageSource, noise: str | Float32 | None) -> Video:
-        initial = self._noise(job, noise)
-        with job.stage("portrait"):
-            portrait = self._portrait(source)
-        with job.stage("keypoints"):
-            motion = plan_motion(job.keypoints, job.mode, portrait, job.length, job.settings, self._find_faces)
-        _log.info("%s: %s", job.mode, "; ".join(motion.notes))
-        with job.stage("audio"):
-            features = self._features(job.waveform)
-        latents = job.watch.each("denoise", self._latents(job, portrait, features, motion.points, initial))
-        path, filtered = self._engines.place().frames, job.settings.median_filter
-        frames = make_frames(self._engine("vae_decoder"), latents, path, job.watch, filtered=filtered, rgb=job.keep)
-        with closing(latents), closing(frames):  # a failure leaves no memory taken
-            kept = self._collect(job, frames)
+        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
+        with self._stream(task, scene, notes, rgb=keep) as stream:
+            frames = self._collect(stream, task, scene, path, keep)
         return Video(
-            frames=kept,
-            fps=job.settings.rate,
-            length=job.length,
-            keypoints=motion.points,
-            path=job.path,
-            timings=job.watch.finish(),
-            notes=motion.notes,
+            frames=frames,
+            fps=stream.fps,
+            length=stream.length,
+            keypoints=stream.keypoints,
+            path=path,
+            timings=task.watch.finish(),
+            notes=stream.notes,
         )
 
     def live(
@@ -195,9 +151,9 @@ class Generator:
     ) -> LiveSession:  # fmt: skip
         """A session in which the portrait speaks while its speech comes in: see `LiveSession`.
 
-        portrait, retarget, config: as `generate` takes them; of the configuration `extension` and `quality` say nothing
-            here. Fewer steps and less overlap make it faster.
-        keypoints: as `generate` takes them, None for a head that is held; of a driving video the first minute.
+        portrait, retarget, config: as `stream` takes them; of the configuration, `extension` and `quality` say nothing
+            here. Fewer steps and less overlap make it faster, less overlap also makes windows, and so the wait, longer.
+        keypoints: as `stream` takes them, None for a head that is held; of a driving video the first minute.
         extension: how a track goes on after its end: "mirror" runs back and forth, "loop" starts again, "hold" stays.
         sample_rate: Hz, of the sound that frames carry, and of what is pushed unless another rate is said.
         look_ahead: seconds of sound that are waited for after the last frame of a window, 0 to 5. More of it, and lips
@@ -205,37 +161,49 @@ class Generator:
         context: seconds of sound, 0.5 to 30, that the audio encoder hears before each window.
         max_lag: seconds of speech, 1 to 3600, that may wait to be pulled.
 
-        A window of silence is computed first, from which the motion starts. Raises what `generate` raises for the
-        same arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
+        A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
+        arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
         """
+        settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
+        mode = choose_retarget(retarget, keypoints)
+        plan = plan_live(settings, manifest, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        sound = make_sound(plan, check_rate(sample_rate), manifest, settings)
+        self._pipeline.load(settings)
+        accepted = self._portraits.accept(portrait)
+        place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)
+        return LiveSession(self._pipeline.live(settings, accepted, place), sound, plan)
+
+    def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
         config = GenerationConfig() if config is None else config
         if not isinstance(config, GenerationConfig):
             raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
-        manifest = self.bundle.manifest
-        settings, mode = manifest.settings(config), choose_retarget(retarget, keypoints)
-        plan = plan_live(settings, manifest, look_ahead=look_ahead, context=context, max_lag=max_lag)
-        sound = make_sound(plan, check_rate(sample_rate), manifest, settings)
-        self._load(settings)
-        prepared = self._portrait(portrait)
-        place = endless_motion(keypoints, mode, prepared, settings, extension, self._find_faces)
-        model = manifest.model
-        alphas = alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)
-        shape = (model.latent_channels, self.size[0] // model.vae_factor, self.size[1] // model.vae_factor)
-        sampler = self._sampler(settings)
-        stages = LiveStages(
-            engine=self._engine,
-            guidance=Guidance.of(settings),
-            sampler=sampler,
-            levels=[float(alphas[t]) for t in sampler.timesteps],
-            reference=prepared.reference,
-            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),
-            draw=lambda frame: draw_keypoints(place(max(0, frame)), *self.size),
-            rows=model.audio_rows,
-            minimum=model.audio_minimum_samples,
-            path=self._engines.place().frames,
-            filtered=settings.median_filter,
-        )
-        return LiveSession(stages, sound, plan)
+        check_choice("schedule", schedule, SCHEDULES)
+        settings = self.bundle.manifest.settings(config)
+        return Task(settings, schedule, Stopwatch(), progress or (lambda stage, done, total: None))
+
+    def _scene(
+        self, task: Task, source: Portrait | ImageSource, audio: AudioSource, keypoints: KeypointSource | None,
+        retarget: str | None, noise: str | Float32 | None,
+    ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
+        """The inputs of a video, and what was decided while they were read."""
+        mode = choose_retarget(retarget, keypoints)
+        with task.watch.stage("load"):
+            self._pipeline.load(task.settings)
+        with task.watch.stage("audio"):
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate)
+        length = recording.frame_count(task.settings.rate)
+        with task.watch.stage("denoise"):
+            initial = self._pipeline.noise(noise, task.settings, length)
+        with task.stage("portrait"):
+            portrait = self._portraits.accept(source)
+        with task.stage("keypoints"):
+            motion = plan_motion(keypoints, mode, portrait, length, task.settings, self._portraits.find_faces)
+        _log.info("%s: %s", mode, "; ".join(motion.notes))
+        return Scene(portrait, recording, motion.points, initial), motion.notes
+
+    def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
+        frames = self._pipeline.frames(task, scene, rgb=rgb)
+        return FrameStream(frames, fps=task.settings.rate, keypoints=scene.points, notes=notes, watch=task.watch)
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""
@@ -247,97 +215,20 @@ class Generator:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _engine(self, name: str) -> Engine:
-        return self._engines.get(name)
-
-    def _load(self, settings: Settings) -> None:
-        """Check the choices and load what every video needs, so that what is missing is named before the work."""
-        self._sampler(settings)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(settings).engine, "vae_decoder"):
-            self._engine(name)
-
-    def _sampler(self, settings: Settings) -> Sampler:
-        model = self.bundle.manifest.model
-        return ddim(settings.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
-
-    def _find_faces(self, picture: UInt8) -> list[Face]:
-        if not self.bundle.has(FACE_DETECTOR):
-            raise BundleNotFoundError(
-                f"{self.bundle.folder} has no face detector, so faces cannot be found in pictures: give keypoints, or "
-                "put insightface's det_10g.onnx into the checkpoint directory and build again with "
-                f"--engine {FACE_DETECTOR}"
-            )
-        return faces.detect(self._engine(FACE_DETECTOR).run_positional, picture)
-
-    def _own_keypoints(self, picture: UInt8, given: ArrayLike | None) -> Float32 | None:
-        if given is not None:
-            return load_portrait_keypoints(given)
-        if self.bundle.has(FACE_DETECTOR) and (found := self._find_faces(picture)):
-            return faces.largest_face(found).keypoints[:3]
-        why = "no face was found in the photo" if self.bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
-        _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
-        return None
-
-    def _portrait(self, portrait: Portrait | ImageSource) -> Portrait:
-        if not isinstance(portrait, Portrait):
-            return self.prepare(portrait)
-        if portrait.bundle != self.bundle.identity:
-            raise InputError(
-                f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
-                f"{self.bundle.identity}: prepare it again with this generator"
-            )
-        return portrait
-
-    def _features(self, waveform: Waveform) -> Float32:
-        model = self.bundle.manifest.model
-        samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
-        return encode_audio(self._engine("audio_encoder"), samples, model.audio_minimum_samples)
-
-    def _noise(self, job: _Job, choice: str | Float32 | None) -> Callable[[int], Float32]:
-        model, shape = self.bundle.manifest.model, self.bundle.manifest.shape
-        latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
-        denoised = max(job.length, shape.frames)
-        with job.watch.stage("denoise"):
-            return choose_noise(choice, job.settings.seed, job.length, denoised, latent_shape, model.audio_layers)
-
-    def _latents(
-        self, job: _Job, portrait: Portrait, features: Float32, points: Float32, noise: Callable[[int], Float32]
-    ) -> Iterator[tuple[int, Tensor]]:
-        manifest, length, guidance = self.bundle.manifest, job.length, Guidance.of(job.settings)
-        return Denoiser(
-            engine=self._engine(guidance.engine),
-            static=portrait.reference,
-            guidance=guidance,
-            sampler=self._sampler(job.settings),
-            windows=plan_windows(length, manifest.shape.frames, job.settings.overlap),
-            length=length,
-            noise=noise,
-            conditions=WindowConditions(
-                projection=self._engine("audio_projection"),
-                guider=self._engine("pose_guider"),
-                length=length,
-                rows=lambda start, stop: frame_rows(features, length, manifest.model.audio_rows, start, stop),
-                draw=lambda frame: draw_keypoints(points[frame], *self.size),
-            ),
-            progress=lambda done, total: job.tell("denoise", done, total),
-            latents=self._engines.place().latents,
-        ).run()
-
-    def _collect(self, job: _Job, frames: Iterator[UInt8]) -> UInt8 | None:
+    def _collect(self, stream: FrameStream, task: Task, scene: Scene, path: Path | None, keep: bool) -> UInt8 | None:
         """The frames if they are to be kept; written to the file, too, if one was named."""
-        kept = np.empty((job.length, *self.size, 3), np.uint8) if job.keep else None
+        kept = np.empty((stream.length, *self.size, 3), np.uint8) if keep else None
         with ExitStack() as stack:
             write: Background[UInt8] | None = None
-            if job.path is not None:
-                stack.enter_context(job.watch.stage("encode"))  # waiting for it: stands still while a frame is made
-                writer = VideoWriter(job.path, self.size, job.settings.rate, job.waveform, job.settings.quality)
+            if path is not None:
+                stack.enter_context(task.watch.stage("encode"))  # waiting for it: stands still while a frame is made
+                writer = VideoWriter(path, self.size, stream.fps, scene.recording, task.settings.quality)
                 write = stack.enter_context(Background(stack.enter_context(writer).write))
-            for index, frame in enumerate(frames):
+            for index, frame in enumerate(stream):
                 if kept is not None:
                     kept[index] = frame
                 if write is not None:
                     write(frame)
-                job.tell("frames", index + 1, job.length)
         return kept
 
 

@@ -16,7 +16,7 @@ from vexpress_rt.audio import check_rate, to_float32
 from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.live_plan import LivePlan
 from vexpress_rt.live_sound import LiveSound, normalize_live
-from vexpress_rt.live_window import Hearing, LiveStages
+from vexpress_rt.live_window import Heard, LiveStages
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 
@@ -211,9 +211,9 @@ class LiveSession:
             wanted, first, missing = turn == self._turn, self._given, self._given == self._denoised
             if wanted and missing:
                 count, held = self._new_frames(), self._held(first)
-                heard = self._sound.around(first, first + self._plan.new)
+                sound = self._sound.around(first, first + self._plan.new)
         if wanted and missing:
-            latents = self._denoise(first, held, heard, lambda: turn == self._turn)
+            latents = self._denoise(first, held, sound, lambda: turn == self._turn)
             with self._changed:
                 wanted = turn == self._turn
                 if wanted and latents is not None:
@@ -226,14 +226,14 @@ class LiveSession:
         return np.stack(held) if held else np.empty((0, 1, 1, 1), np.float32)
 
     def _denoise(
-        self, first: int, held: Float32, heard: tuple[Float32, Float32], proceed: Callable[[], bool]
+        self, first: int, held: Float32, sound: tuple[Float32, Float32], proceed: Callable[[], bool]
     ) -> Float32 | None:
         """The latents of the window whose first new frame is `first`."""
-        samples, plan, stop = heard[0], self._plan, first + self._plan.window - len(held)
+        samples, plan, stop = sound[0], self._plan, first + self._plan.window - len(held)
         if plan.normalized:
-            samples = normalize_live(*heard, self._sound.model_rate)
-        hearing = Hearing(samples, stop - plan.before, stop + plan.after)
-        return self._stages.denoise(Window(0, first - len(held), stop), held, hearing, proceed)
+            samples = normalize_live(*sound, self._sound.model_rate)
+        heard = Heard(samples, stop - plan.before, stop + plan.after)
+        return self._stages.denoise(Window(0, first - len(held), stop), held, heard, proceed)
 
     def _rest(self) -> dict[int, Float32]:
         """Latents of the frames before the first, in which nobody speaks. Engines are loaded and warm then."""

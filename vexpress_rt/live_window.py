@@ -42,7 +42,7 @@ def denoise_held(
 
 
 @dataclass(frozen=True)
-class Hearing:
+class Heard:
     """What is heard around a window: normalised samples (n,) float32, of frames begin to end - 1."""
 
     samples: Float32
@@ -76,10 +76,10 @@ class LiveStages:
     _last: tuple[Float32, Tensor] | None = field(default=None, init=False)
 
     def denoise(
-        self, window: Window, held: Float32, hearing: Hearing, proceed: Callable[[], bool] = lambda: True
+        self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
     ) -> Float32 | None:
         """The latents of a window's frames but the held ones, as `denoise_held` has it. Raises BackendError."""
-        inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, hearing)}
+        inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
         engine = self.engine(self.guidance.engine)
 
         def predict(x: Float32, step: int) -> Float32:
@@ -93,11 +93,11 @@ class LiveStages:
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
         return denoise_held(predict, self.sampler, self.levels, noise, held, proceed)
 
-    def _conditions(self, window: Window, hearing: Hearing) -> Mapping[str, Tensor]:
-        features = encode_audio(self.engine("audio_encoder"), hearing.samples, self.minimum)
+    def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
+        features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
 
         def rows(start: int, stop: int) -> Float32:
-            begin, end = hearing.begin, hearing.end
+            begin, end = heard.begin, heard.end
             return frame_rows(features, end - begin, self.rows, start - begin, stop - begin)
 
         projection, guider = self.engine("audio_projection"), self.engine("pose_guider")

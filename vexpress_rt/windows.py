@@ -15,10 +15,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.config import check_choice
+from vexpress_rt.config import SCHEDULES, check_choice
 from vexpress_rt.errors import ConfigError
-
-ORDERS = ("wavefront", "breadth")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def walk(windows: Sequence[Window], steps: int, schedule: str = "wavefront") -> 
 
     Raises ConfigError for an unknown schedule or fewer than 1 step.
     """
-    check_choice("schedule", schedule, ORDERS)
+    check_choice("schedule", schedule, SCHEDULES)
     if steps < 1:
         raise ConfigError(f"steps is {steps}; expected at least 1")
     if schedule == "breadth":

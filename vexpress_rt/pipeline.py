@@ -1,0 +1,168 @@
+"""The stages of a video, wired one to the next: what was asked for -> latents -> frames; nothing numeric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from vexpress_rt.backends import Tensor
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.conditions import WindowConditions
+from vexpress_rt.config import Settings
+from vexpress_rt.denoise import Denoiser, Guidance
+from vexpress_rt.frames import make_frames
+from vexpress_rt.hearing import Hearing
+from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.live_window import LiveStages
+from vexpress_rt.noise import choose_noise, frame_noise
+from vexpress_rt.providers import Engines
+from vexpress_rt.records import Float32, Portrait, Recording, UInt8
+from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
+from vexpress_rt.timings import Stopwatch
+from vexpress_rt.windows import plan_windows
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a video is to be made, from before its inputs are read until its last frame.
+
+    settings: see there.  schedule: of `windows.walk`.
+    watch: is told the seconds of each stage.  tell: how far each stage has come.
+    """
+
+    settings: Settings
+    schedule: str
+    watch: Stopwatch
+    tell: Progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage that is done in one piece."""
+        with self.watch.stage(name):
+            yield
+        self.tell(name, 1, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who says what, and how the face moves meanwhile: the inputs of a video, read and checked.
+
+    points: (L, 3, 2) float32, where the face is in each frame, in pixels of the bundle's picture.
+    noise: the initial latent (c, h, w) float32 of a frame.
+    """
+
+    portrait: Portrait
+    recording: Recording
+    points: Float32
+    noise: Callable[[int], Float32]
+
+    @property
+    def length(self) -> int:
+        """Frames of the video."""
+        return len(self.points)
+
+
+class Pipeline:
+    """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        self._manifest = bundle.manifest
+        self._engines = engines
+
+    def load(self, settings: Settings) -> None:
+        """Check the choices and load what every video needs, so that what is missing is named before the work."""
+        self.sampler(settings)
+        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(settings).engine, "vae_decoder"):
+            self._engines.get(name)
+
+    def sampler(self, settings: Settings) -> Sampler:
+        """What is done in each step."""
+        model = self._manifest.model
+        return ddim(settings.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
+
+    def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
+        """The initial latent of a frame, for a video of `length` frames; choice: see `choose_noise`."""
+        denoised = max(length, self._manifest.shape.frames)
+        shape, layers = self._latent_shape(), self._manifest.model.audio_layers
+        return choose_noise(choice, settings.seed, length, denoised, shape, layers)
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of a frame's latent."""
+        model, shape = self._manifest.model, self._manifest.shape
+        return model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor
+
+    def frames(self, task: Task, scene: Scene, *, rgb: bool = True) -> Generator[UInt8, None, None]:
+        """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
+
+        Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
+        """
+        latents = task.watch.each("denoise", self._latents(task, scene))
+        path, filtered = self._engines.place().frames, task.settings.median_filter
+        frames = make_frames(self._engines.get("vae_decoder"), latents, path, task.watch, filtered=filtered, rgb=rgb)
+        with closing(latents), closing(frames):  # a failure leaves no memory taken
+            for done, frame in enumerate(frames, start=1):
+                task.tell("frames", done, scene.length)
+                yield frame
+
+    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> LiveStages:
+        """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
+        model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
+        sampler = self.sampler(settings)
+        alphas = alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)
+        shape = self._latent_shape()
+        return LiveStages(
+            engine=self._engines.get,
+            guidance=Guidance.of(settings),
+            sampler=sampler,
+            levels=[float(alphas[t]) for t in sampler.timesteps],
+            reference=portrait.reference,
+            noise=lambda frame: frame_noise(
+                settings.seed, frame % 2**64, shape
+            ),  # those of the rest count from the top
+            draw=lambda frame: draw_keypoints(place(max(0, frame)), manifest.shape.height, manifest.shape.width),
+            rows=model.audio_rows,
+            minimum=model.audio_minimum_samples,
+            path=self._engines.place().frames,
+            filtered=settings.median_filter,
+        )
+
+    def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
+        def rows(start: int, stop: int) -> Float32:
+            with task.watch.stage("audio"):
+                return hearing.rows(start, stop)
+
+        with closing(self._hearing(task, scene)) as hearing:
+            yield from self._denoiser(task, scene, rows).run(task.schedule)
+
+    def _hearing(self, task: Task, scene: Scene) -> Hearing:
+        return Hearing(
+            scene.recording,
+            self._manifest.model,
+            self._engines.get("audio_encoder"),
+            scene.length,
+            lambda done, total: task.tell("audio", done, total),
+        )
+
+    def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:
+        manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
+        return Denoiser(
+            engine=self._engines.get(guidance.engine),
+            static=scene.portrait.reference,
+            guidance=guidance,
+            sampler=self.sampler(task.settings),
+            windows=plan_windows(length, manifest.shape.frames, task.settings.overlap),
+            length=length,
+            noise=scene.noise,
+            conditions=WindowConditions(
+                projection=self._engines.get("audio_projection"),
+                guider=self._engines.get("pose_guider"),
+                length=length,
+                rows=rows,
+                draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
+            ),
+            progress=lambda done, total: task.tell("denoise", done, total),
+            latents=self._engines.place().latents,
+        )
