@@ -50,22 +50,23 @@ def check_captured_step(kernels: Kernels, arena: DeviceArena) -> None:
     """Captured into a graph, a step changes nothing; replayed, it gives what its twin gives."""
     step = Step.random(frames=4, values=300)
     step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
-    latents, totals, conditional = (arena.put(a) for a in (step.latents, step.totals, step.conditional))
+    vectors, totals, conditional = (arena.put(a) for a in (step.vectors, step.totals, step.conditional))
     unconditional = None if step.unconditional is None else arena.put(step.unconditional)
     arena.stream.begin_capture()
     kernels.guided_step(
-        latents, totals, unconditional, conditional,
-        values=300, shares=step.shares, scale=step.scale, coefficients=step.coefficients, stream=arena.stream,
+        vectors, totals, unconditional, conditional,
+        values=300, slots=len(step.totals), shares=step.shares, scale=step.scale,
+        coefficients=step.coefficients, stream=arena.stream,
     )  # fmt: skip
     graph = arena.stream.end_capture()
-    assert_same_bits(arena.get(latents, step.latents), step.latents)
+    assert_same_bits(arena.get(vectors, step.vectors), step.vectors)
     graph.launch(arena.stream)
-    assert_same_bits(arena.get(latents, step.latents), step.twin()[0])
+    assert_same_bits(arena.get(vectors, step.vectors), step.twin()[0])
     graph.close()
 
 
-def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool) -> None:
-    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided))
+def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool, vectors: int) -> None:
+    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided, vectors=vectors))
 
 
 def _median(kernels: Kernels, arena: Arena, height: int, width: int, levels: int) -> None:
@@ -83,11 +84,12 @@ EVEN_PICTURES = [(2, 2), (4, 6), (514, 510), (65536, 2)]
 # By name: each raises AssertionError where a kernel and its twin in NumPy differ by a bit.
 CASES: dict[str, Callable[[Kernels, Arena], None]] = {
     **{
-        f"guided_step {frames} x {values}{'' if guided else ', no guidance'}": partial(
-            _guided_step, frames=frames, values=values, guided=guided
+        f"guided_step {frames} x {values}, {vectors} vectors{'' if guided else ', no guidance'}": partial(
+            _guided_step, frames=frames, values=values, guided=guided, vectors=vectors
         )
         for frames, values in STEPS
         for guided in (True, False)
+        for vectors in (1, 2, 3)
     },
     **{
         f"median_3x3x3 {height} x {width}, {levels} levels": partial(_median, height=height, width=width, levels=levels)

@@ -34,19 +34,18 @@ class FakeKernels:
         self.refused = 0
 
     def guided_step(
-        self, latents: int, totals: int, unconditional: int, conditional: int, values: int, shares: np.ndarray,
-        scale: float, a: float, b: float, stream: int,
+        self, vectors: int, totals: int, unconditional: int, conditional: int, values: int, slots: int,
+        shares: np.ndarray, scale: float, table: np.ndarray, stream: int,
     ) -> None:  # fmt: skip
-        table = [Share(*row) for row in shares.tolist()]
-        slots = 4 * values * (1 + max(share.slot for share in table))
-        window = 4 * values * len(table)
-        reads = [(half, window) for half in (unconditional, conditional) if half]
-        writes = [(latents, slots), (totals, slots)]
+        parts, size = [Share(*row) for row in shares.tolist()], 4 * values
+        reads = [(half, size * len(parts)) for half in (unconditional, conditional) if half]
+        writes = [(vectors, size * slots * len(table)), (totals, size * slots)]
+        numbers = tuple(map(tuple, table.tolist()))
 
         def run() -> None:
-            arrays = [self._floats(*span, values) for span in (*writes, *reads)]
-            halves = arrays[2:] if unconditional else [None, arrays[2]]
-            guided_step_numpy(arrays[0], arrays[1], *halves, table, scale, (a, b))  # type: ignore[arg-type]
+            held, sums, *halves = (self._floats(*span, values) for span in (*writes, *reads))
+            both = halves if unconditional else [None, *halves]
+            guided_step_numpy(held.reshape(-1, slots, values), sums, *both, parts, scale, numbers)  # type: ignore[arg-type]
 
         self._launch(stream, "guided_step", [*reads, *writes], writes, run)
 

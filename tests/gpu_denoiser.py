@@ -47,9 +47,9 @@ class Gpu:
         self, length: int, frames: int, overlap: int, steps: int, guidance: Guidance | None = None, **changes: Any
     ) -> Denoiser:
         """As `make_denoiser` makes it, with engine and latents on the GPU."""
-        engine = self.engine((guidance or Guidance(3.5, 1, 1)).engine, frames)
+        names = (guidance or Guidance(3.5, 1, 1)).engines(steps)
         latents = placement.choose(self.executor, None).latents
-        changes = {"engine": engine, "latents": latents} | changes
+        changes = {"engines": {name: self.engine(name, frames) for name in names}, "latents": latents} | changes
         return make_denoiser(length, frames, overlap, steps, guidance, **changes)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from vexpress_rt.native import median_3x3x3_numpy
 from vexpress_rt.native.device_kernels import Kernels, Memory, Stream
 from vexpress_rt.native.guided_step import Share, guided_step_numpy
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+from vexpress_rt.samplers import Coefficients
 
 
 class Arena(Protocol):
@@ -71,19 +72,24 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """Arguments of `guided_step`: latents and totals (slots, values), the others (F, values)."""
+    """Arguments of `guided_step`: vectors (vectors, slots, values), totals (slots, values), the others (F, values)."""
 
-    latents: np.ndarray
+    vectors: np.ndarray
     totals: np.ndarray
     unconditional: np.ndarray | None
     conditional: np.ndarray
     shares: Sequence[Share]
     scale: float = 3.5
-    coefficients: tuple[float, float] = (0.9, -0.3)
+    coefficients: Coefficients = ((0.9, -0.3),)
 
     @classmethod
-    def random(cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True) -> Step:
-        """Values over the magnitudes that float32 has, subnormal ones among them; some are zeros of either sign."""
+    def random(
+        cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True, vectors: int = 1
+    ) -> Step:
+        """Values over the magnitudes that float32 has, subnormal ones among them; some are zeros of either sign.
+
+        What is remembered has a number of 0 in some rows, where the first step of a sampler has it.
+        """
         rng = np.random.default_rng(seed)
 
         def numbers(*shape: int) -> np.ndarray:
@@ -98,34 +104,37 @@ class Step:
             for slot, covering in zip(rng.permutation(slots), coverage, strict=False)
         ]
         halves = numbers(2, frames, values)
+        table = rng.uniform(-1, 1, (vectors, vectors + 1))
+        table[:, 1:-1] *= rng.random((vectors, vectors - 1)) < 0.7
         return cls(
-            numbers(slots, values), numbers(slots, values), halves[0] if guided else None, halves[1], shares,
-            float(rng.uniform(1, 9)), (float(rng.uniform(0, 1)), float(rng.uniform(-1, 0))),
+            numbers(vectors, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1], shares,
+            float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
         )  # fmt: skip
 
     def twin(self) -> tuple[np.ndarray, np.ndarray]:
-        """Latents and totals afterwards, by NumPy."""
-        latents, totals = self.latents.copy(), self.totals.copy()
+        """Vectors and totals afterwards, by NumPy."""
+        vectors, totals = self.vectors.copy(), self.totals.copy()
         guided_step_numpy(
-            latents, totals, self.unconditional, self.conditional, self.shares, self.scale, self.coefficients
+            vectors, totals, self.unconditional, self.conditional, self.shares, self.scale, self.coefficients
         )
-        return latents, totals
+        return vectors, totals
 
     def run(self, kernels: Kernels, arena: Arena) -> tuple[np.ndarray, np.ndarray]:
-        """Latents and totals afterwards, by the kernel."""
-        latents, totals, conditional = (arena.put(a) for a in (self.latents, self.totals, self.conditional))
+        """Vectors and totals afterwards, by the kernel."""
+        vectors, totals, conditional = (arena.put(a) for a in (self.vectors, self.totals, self.conditional))
         kernels.guided_step(
-            latents,
+            vectors,
             totals,
             None if self.unconditional is None else arena.put(self.unconditional),
             conditional,
-            values=self.latents.shape[1],
+            values=self.totals.shape[1],
+            slots=len(self.totals),
             shares=self.shares,
             scale=self.scale,
             coefficients=self.coefficients,
             stream=arena.stream,
         )
-        return arena.get(latents, self.latents), arena.get(totals, self.totals)
+        return arena.get(vectors, self.vectors), arena.get(totals, self.totals)
 
 
 def check_guided_step(kernels: Kernels, arena: Arena, step: Step) -> None:

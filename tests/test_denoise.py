@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import SMALL, FakeEngine, fake_specs, predict
-from vexpress_rt.config import Settings
+from vexpress_rt.config import SAMPLERS, Settings
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BackendError
 from vexpress_rt.latents import Flight, HostLatents, Latents
 from vexpress_rt.noise import frame_noise
-from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
+from vexpress_rt.samplers import Sampler, ddim, make_sampler, take_step
+from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.specs import EngineSpec, VideoShape
-from vexpress_rt.windows import Window, plan_windows
+from vexpress_rt.windows import ORDERS, Window, plan_windows
 
 LATENT = (SMALL.latent_channels, 2, 2)
 Arrays = Mapping[str, np.ndarray]
@@ -60,7 +61,7 @@ def make_denoiser(
 ) -> Denoiser:
     guidance = guidance or Guidance(3.5, 0.95, 3.0)
     values = {
-        "engine": FakeEngine(specs(frames)[guidance.engine], predict),
+        "engines": {name: FakeEngine(specs(frames)[name], predict) for name in guidance.engines(steps)},
         "static": static_inputs(frames),
         "guidance": guidance,
         "sampler": ddim(steps, ALPHAS),
@@ -70,6 +71,12 @@ def make_denoiser(
         "conditions": window_inputs,
     }
     return Denoiser(**(values | changes))
+
+
+def calls(denoiser: Denoiser) -> list[dict[str, np.ndarray]]:
+    """What its only engine was given so far."""
+    (engine,) = denoiser.engines.values()
+    return engine.calls  # type: ignore[attr-defined, no-any-return]
 
 
 def run(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
@@ -86,23 +93,31 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
         "reference_attention_weight": np.array([guidance.reference_weight], np.float32),
         "audio_attention_weight": np.array([guidance.audio_weight], np.float32),
     }
-    x = np.stack([noise(frame) for frame in range(total)])
+    vectors = [np.stack([noise(frame) for frame in range(total)])]
+    vectors += [np.full_like(vectors[0], np.nan)] * (sampler.vectors - 1)
     covered = np.zeros((total, 1, 1, 1), np.float32)
     for window in windows:
         covered[window.start : window.stop] += 1
-    for timestep, (a, b) in zip(sampler.timesteps, sampler.coefficients, strict=True):
+    low, high = guidance.interval
+    guided_steps, held = 0, dict[int, np.ndarray]()
+    for step, (timestep, coefficients) in enumerate(zip(sampler.timesteps, sampler.coefficients, strict=True)):
+        x = vectors[0]
         prediction = np.zeros_like(x)
+        guides = guidance.scale > 1 and low <= (step + 0.5) / len(sampler) <= high
         for window in windows:
             part = slice(window.start, window.stop)
             time = np.array([timestep], np.float32)
             inputs = {**static_inputs(frames), **window_inputs(window), **weights, "latents": x[part], "timestep": time}
             both = predict(specs(frames)["denoiser"], inputs)
             guided = both["conditional"]
-            if guidance.scale > 1:
-                guided = both["unconditional"] + np.float32(guidance.scale) * (guided - both["unconditional"])
+            if guides:
+                if guided_steps % guidance.every == 0:
+                    held[window.index] = both["unconditional"]
+                guided = held[window.index] + np.float32(guidance.scale) * (guided - held[window.index])
             prediction[part] += guided / covered[part]
-        x = np.float32(a) * x + np.float32(b) * prediction
-    return x[:length]
+        guided_steps += guides
+        vectors = take_step(vectors, prediction, coefficients)
+    return vectors[0][:length]
 
 
 @st.composite
@@ -125,9 +140,56 @@ def test_the_wavefront_gives_a_plain_loops_numbers_bit_for_bit(
     assert found.dtype == np.float32
 
 
-@given(plans(), st.integers(1, 6))
-def test_the_order_of_the_work_changes_no_bit(plan: tuple[int, int, int], steps: int) -> None:
-    np.testing.assert_array_equal(run(make_denoiser(*plan, steps)), run(make_denoiser(*plan, steps), "breadth"))
+GUIDANCES = st.builds(
+    Guidance,
+    scale=st.sampled_from([1.0, 3.5]),
+    reference_weight=st.just(0.95),
+    audio_weight=st.just(3.0),
+    interval=st.sampled_from([(0, 1), (0.25, 1), (0, 0.75), (0.2, 0.6), (0.4, 0.41)]),
+    every=st.integers(1, 4),
+)
+
+
+@given(plans(), st.integers(1, 6), st.sampled_from(SAMPLERS), GUIDANCES)
+def test_every_sampler_and_guidance_gives_a_plain_loops_numbers_in_either_order(
+    plan: tuple[int, int, int], steps: int, name: str, guidance: Guidance
+) -> None:
+    sampler = make_sampler(name, steps, ALPHAS)
+    expected = plain_loop(*plan, sampler, guidance)
+    for order in ORDERS:
+        np.testing.assert_array_equal(run(make_denoiser(*plan, steps, guidance, sampler=sampler), order), expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_each_half_runs_where_it_is_planned_and_no_oftener(order: str) -> None:
+    guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), every=2)
+    denoiser = make_denoiser(length=10, frames=4, overlap=1, steps=8, guidance=guidance)
+    run(denoiser, order)
+    told = {
+        name: sorted(int(call["timestep"][0]) for call in engine.calls) for name, engine in denoiser.engines.items()
+    }  # type: ignore[attr-defined]
+    guided = [t for step, t in enumerate(denoiser.sampler.timesteps) if step in (2, 4)]  # of 2, 3, 4, 5
+    assert told["denoiser"] == sorted(guided * 3)
+    assert told["denoiser_cond"] == sorted([t for t in denoiser.sampler.timesteps if t not in guided] * 3)
+
+
+def test_a_prediction_that_is_reused_is_kept_no_longer_than_that() -> None:
+    predictions: list[weakref.ref[np.ndarray]] = []
+
+    def watched(spec: EngineSpec, inputs: Arrays) -> dict[str, np.ndarray]:
+        outputs = predict(spec, inputs)
+        predictions.append(weakref.ref(outputs["unconditional"]))
+        return outputs
+
+    def progress(done: int, total: int) -> None:
+        alive.append(sum(prediction() is not None for prediction in predictions))
+
+    alive: list[int] = []
+    guidance = Guidance(3.5, 0.95, 3.0, interval=(0, 0.75), every=2)  # of 4 steps: computed, reused, computed, without
+    engines = {"denoiser": FakeEngine(specs(4)["denoiser"], watched),
+               "denoiser_cond": FakeEngine(specs(4)["denoiser_cond"], predict)}  # fmt: skip
+    run(make_denoiser(length=4, frames=4, overlap=0, steps=4, guidance=guidance, engines=engines, progress=progress))
+    assert alive == [1, 0, 0, 0]
 
 
 def test_running_again_starts_anew() -> None:
@@ -149,23 +211,28 @@ def test_a_run_that_was_given_up_leaves_nothing_to_the_next() -> None:
 def test_guidance_of_at_most_one_takes_the_conditional_half_alone(scale: float, engine: str) -> None:
     config = Settings(guidance_scale=scale, reference_attention_weight=0.9, audio_attention_weight=2.5)
     assert Guidance.of(config) == Guidance(scale, 0.9, 2.5)
-    assert Guidance.of(config).engine == engine
+    assert Guidance.of(config).engines(25) == (engine,)
+
+
+def test_guidance_is_as_it_is_set() -> None:
+    config = Settings(guidance_scale=2, guidance_interval=(0.25, 0.5), unconditional_every=3)
+    assert Guidance.of(config) == Guidance(2, 0.95, 3.0, (0.25, 0.5), 3)
+    assert Guidance.of(config).engines(4) == ("denoiser_cond", "denoiser")
 
 
 def test_timestep_and_weights_are_inputs_of_every_call() -> None:
     denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=3, guidance=Guidance(2.0, 0.5, 1.25))
     run(denoiser, "breadth")
-    calls = denoiser.engine.calls  # type: ignore[attr-defined]
-    assert [float(call["timestep"][0]) for call in calls] == [999, 999, 666, 666, 332, 332]
-    assert {float(call["reference_attention_weight"][0]) for call in calls} == {0.5}
-    assert {float(call["audio_attention_weight"][0]) for call in calls} == {1.25}
+    given = calls(denoiser)
+    assert [float(call["timestep"][0]) for call in given] == [999, 999, 666, 666, 332, 332]
+    assert {float(call["reference_attention_weight"][0]) for call in given} == {0.5}
+    assert {float(call["audio_attention_weight"][0]) for call in given} == {1.25}
 
 
 def test_every_call_gets_the_portraits_features_and_its_windows_conditions() -> None:
     denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=2)
     run(denoiser, "breadth")
-    calls = denoiser.engine.calls  # type: ignore[attr-defined]
-    for call, window in zip(calls, denoiser.windows * 2, strict=True):  # type: ignore[operator]
+    for call, window in zip(calls(denoiser), denoiser.windows * 2, strict=True):  # type: ignore[operator]
         for name, expected in {**static_inputs(4), **window_inputs(window)}.items():
             np.testing.assert_array_equal(call[name], expected)
 
@@ -223,27 +290,27 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
 def test_only_in_breadth_order_frames_in_flight_grow_with_the_video(schedule: str, most: int) -> None:
     slots = []
 
-    def latents(flight: Flight, shape: tuple[int, ...]) -> Latents:
+    def latents(flight: Flight, shape: tuple[int, ...], vectors: int) -> Latents:
         slots.append(flight.slots)
-        return HostLatents(flight, shape)
+        return HostLatents(flight, shape, vectors)
 
     run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), schedule)
     assert slots[0] <= most
 
 
-@pytest.mark.parametrize(("schedule", "calls"), [("wavefront", 6), ("breadth", 2 * 24 + 1)])
-def test_the_first_frame_comes_as_soon_as_it_is_final(schedule: str, calls: int) -> None:
+@pytest.mark.parametrize(("schedule", "needed"), [("wavefront", 6), ("breadth", 2 * 24 + 1)])
+def test_the_first_frame_comes_as_soon_as_it_is_final(schedule: str, needed: int) -> None:
     denoiser = make_denoiser(length=98, frames=6, overlap=2, steps=3)  # 24 windows
     assert len(denoiser.windows) == 24
     frames = denoiser.run(schedule)
     assert next(frames)[0] == 0
-    assert len(denoiser.engine.calls) == calls  # type: ignore[attr-defined]
+    assert len(calls(denoiser)) == needed
 
 
 def test_nothing_is_computed_before_a_frame_is_asked_for() -> None:
     denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3)
     denoiser.run()
-    assert denoiser.engine.calls == []  # type: ignore[attr-defined]
+    assert calls(denoiser) == []
 
 
 def test_progress_counts_every_call_of_the_engine() -> None:
@@ -251,7 +318,7 @@ def test_progress_counts_every_call_of_the_engine() -> None:
     denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3, progress=lambda *count: told.append(count))
     run(denoiser)
     assert told == [(done, 9) for done in range(1, 10)]
-    assert len(denoiser.engine.calls) == 9  # type: ignore[attr-defined]
+    assert len(calls(denoiser)) == 9
 
 
 def test_an_exception_of_the_progress_callback_ends_the_work() -> None:
@@ -262,7 +329,7 @@ def test_an_exception_of_the_progress_callback_ends_the_work() -> None:
     denoiser = make_denoiser(length=9, frames=4, overlap=1, steps=3, progress=stop)
     with pytest.raises(KeyboardInterrupt):
         list(denoiser.run())
-    assert len(denoiser.engine.calls) == 2  # type: ignore[attr-defined]
+    assert len(calls(denoiser)) == 2
 
 
 def test_an_engine_that_fails_is_heard() -> None:
@@ -271,7 +338,7 @@ def test_an_engine_that_fails_is_heard() -> None:
 
     engine = FakeEngine(specs(4)["denoiser"], fail)
     with pytest.raises(BackendError, match="memory ran out"):
-        list(make_denoiser(length=9, frames=4, overlap=1, steps=3, engine=engine).run())
+        list(make_denoiser(length=9, frames=4, overlap=1, steps=3, engines={"denoiser": engine}).run())
 
 
 def test_a_latent_that_was_handed_out_may_be_written_to() -> None:

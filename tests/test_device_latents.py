@@ -18,16 +18,18 @@ from tests.fakes import FakeEngine, predict
 from tests.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.kernel_cases import assert_same_bits
 from tests.loopback import Loopback
-from tests.test_denoise import make_denoiser, plans, specs
+from tests.test_denoise import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.test_generator_gpu import generate
 from vexpress_rt import device, placement, providers
 from vexpress_rt import generator as generator_module
 from vexpress_rt.backends.executor import DeviceTensor, Executor
 from vexpress_rt.bundle import Bundle
+from vexpress_rt.config import SAMPLERS
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.generator import Generator
 from vexpress_rt.latents import Flight
 from vexpress_rt.providers import Choice, load
+from vexpress_rt.samplers import make_sampler
 from vexpress_rt.windows import Window
 
 
@@ -42,17 +44,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 @given(
     plan=plans(),
     steps=st.integers(1, 4),
-    scale=st.sampled_from([0.0, 1.0, 3.5]),
+    guidance=GUIDANCES,
     schedule=st.sampled_from(["wavefront", "breadth"]),
+    name=st.sampled_from(SAMPLERS),
 )
 def test_latents_on_the_gpu_have_the_hosts_values_bit_for_bit(
-    plan: tuple[int, int, int], steps: int, scale: float, schedule: str
+    plan: tuple[int, int, int], steps: int, guidance: Guidance, schedule: str, name: str
 ) -> None:
-    guidance = Guidance(scale, 0.95, 3.0)
+    sampler = make_sampler(name, steps, ALPHAS)
     with pytest.MonkeyPatch.context() as patch:
         for gpu in gpus(patch):
-            found = values(gpu.denoiser(*plan, steps, guidance), schedule)
-            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance), schedule))
+            found = values(gpu.denoiser(*plan, steps, guidance, sampler=sampler), schedule)
+            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance, sampler=sampler), schedule))
 
 
 def test_videos_by_turns_do_not_disturb_each_other(gpu: Gpu) -> None:
@@ -143,13 +146,13 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
-    latents = placement.choose(gpu.executor, None).latents(Flight((window,), 1), shape)
+    latents = placement.choose(gpu.executor, None).latents(Flight((window,), 1), shape, 1)
     latents.begin(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.spares.take(32, "predictions", other.compute)
         device.fill(buffer, 0, other.compute)
         zeros = DeviceTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
-        latents.step(window, None, zeros, 1, (0.5, 1))
+        latents.step(window, None, zeros, 1, ((0.5, 1),))
         np.testing.assert_array_equal(latents.take(1).host(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
         latents.close()
         zeros.close()
@@ -160,19 +163,23 @@ def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.nvcc
-@pytest.mark.parametrize("scale", [3.5, 1.0])
+@pytest.mark.parametrize("guidance", [Guidance(3.5, 1, 3), Guidance(1, 1, 3), Guidance(3.5, 1, 3, (0.2, 0.9), 2)])
 @pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
 @pytest.mark.parametrize("plan", [(3, 6, 2), (23, 6, 4), (17, 8, 0)])
-def test_a_gpu_gives_the_hosts_values_bit_for_bit(plan: tuple[int, int, int], schedule: str, scale: float) -> None:
-    guidance = Guidance(scale, 0.95, 3.0)
-    expected = values(make_denoiser(*plan, 4, guidance), schedule)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_gpu_gives_the_hosts_values_bit_for_bit(
+    plan: tuple[int, int, int], schedule: str, guidance: Guidance, name: str
+) -> None:
+    sampler = make_sampler(name, 4, ALPHAS)
+    expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), schedule)
     with Executor() as executor:
-        engine = Loopback(FakeEngine(specs(plan[1])[guidance.engine], predict), executor)
+        engines = {e: Loopback(FakeEngine(specs(plan[1])[e], predict), executor) for e in guidance.engines(4)}
         latents = placement.choose(executor, None).latents
         assert isinstance(latents, partial)  # the kernels were found
-        found = values(make_denoiser(*plan, 4, guidance, engine=engine, latents=latents), schedule)
+        denoiser = make_denoiser(*plan, 4, guidance, sampler=sampler, engines=engines, latents=latents)
+        found = values(denoiser, schedule)
     assert_same_bits(found, expected)
-    assert all("latents" in there for there in engine.left_there)
+    assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 
 
 def loopback(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:

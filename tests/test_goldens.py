@@ -20,7 +20,8 @@ from vexpress_rt.config import GenerationConfig
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.generator import Generator
 from vexpress_rt.keypoints import draw_keypoints
-from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.samplers import ddim
+from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.windows import plan_windows
 
 STAGE, LATENT = 5e-5, 1e-4
@@ -135,7 +136,7 @@ def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines
     windows = plan_windows(settings["frames"], settings["context_frames"], settings["context_overlap"])
     pose = golden["kps_feature"][0].swapaxes(0, 1)
     denoiser = Denoiser(
-        engine=engines.loaded["denoiser"],
+        engines=engines.loaded,
         static=static,
         guidance=Guidance.of(config),
         sampler=ddim(settings["steps"], alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)),

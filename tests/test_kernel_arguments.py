@@ -39,11 +39,16 @@ GOOD_STEP = Step.random(frames=3, values=4, spare_slots=0)
         ({"shares": [Share(0, 0, 2**24 + 1)]}, "a coverage of 1 to 16777216"),
         ({"scale": float("nan")}, "scale is nan"),
         ({"scale": 1e39}, "scale is 1e[+]39; expected a number that float32 holds"),
-        ({"coefficients": (float("inf"), 0.0)}, "a is inf"),
+        ({"coefficients": ((float("inf"), 0.0),)}, "coefficients are .*inf.*expected numbers that float32 holds"),
+        ({"coefficients": ((0.9, 0.1, 0.2),)}, "a row for each vector of a frame, 1 to 3, with a number for each"),
+        ({"coefficients": ()}, "a row for each vector"),
+        ({"coefficients": ((0.5,) * 5,) * 4}, "a row for each vector of a frame, 1 to 3"),
+        ({"coefficients": ((0.5,) * 3,) * 2}, "vectors is 48 bytes .* at least 96 bytes"),
         ({"conditional": GOOD_STEP.conditional[:2]}, "conditional is 32 bytes.*at least 48 bytes"),
         ({"unconditional": GOOD_STEP.conditional[:2]}, "unconditional is 32 bytes"),
         ({"totals": GOOD_STEP.totals[:2]}, "a slot of 0 to 1"),
-        ({"latents": np.zeros((3, 0), np.float32)}, "values is 0; expected 1 to 2147483647"),
+        ({"vectors": GOOD_STEP.vectors[:, :2]}, "vectors is 32 bytes .* at least 48 bytes"),
+        ({"totals": np.zeros((3, 0), np.float32)}, "values is 0; expected 1 to 2147483647"),
     ],
 )
 def test_steps_that_do_not_fit_are_refused(kernels: Kernels, changes: dict[str, object], complaint: str) -> None:
@@ -93,10 +98,11 @@ def test_frames_that_do_not_fit_are_refused_by_nv12(
 
 def test_float_memory_at_an_odd_address_is_refused(kernels: Kernels) -> None:
     odd = SimpleNamespace(pointer=FRAME.pointer + 1, bytes=64)
-    with pytest.raises(InputError, match=r"latents is 64 bytes .* a multiple of 4"):
+    with pytest.raises(InputError, match=r"vectors is 64 bytes .* a multiple of 4"):
         kernels.guided_step(
-            odd, OUT, None, FRAME, values=1, shares=[Share(0, 0, 1)], scale=1, coefficients=(1, 0), stream=NoStream()
-        )
+            odd, OUT, None, FRAME,
+            values=1, slots=1, shares=[Share(0, 0, 1)], scale=1, coefficients=((1, 0),), stream=NoStream(),
+        )  # fmt: skip
 
 
 def test_nv12_twin_refuses_odd_sizes_and_other_dtypes() -> None:

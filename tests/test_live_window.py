@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from tests.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
 from vexpress_rt.backends import Engine
+from vexpress_rt.config import SAMPLERS
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.frames import HostFrames
 from vexpress_rt.live_window import Heard, LiveStages, denoise_held
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.noise import frame_noise
-from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.samplers import ddim, make_sampler, take_step
+from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.specs import VideoShape
 from vexpress_rt.windows import Window
 
@@ -26,7 +28,6 @@ SPECS = fake_specs(SMALL, VideoShape(16, 16, FRAMES))
 LATENT = (SMALL.latent_channels, 2, 2)
 ALPHAS = alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)
 SAMPLER = ddim(STEPS, ALPHAS)
-LEVELS = [float(ALPHAS[t]) for t in SAMPLER.timesteps]
 
 
 def noise(frame: int) -> np.ndarray:
@@ -40,8 +41,11 @@ def stacked(start: int, stop: int) -> np.ndarray:
 # Held frames
 
 
-@given(st.integers(0, FRAMES - 1))
-def test_held_frames_are_known_at_every_steps_level_and_the_others_take_the_samplers_steps(count: int) -> None:
+@given(st.integers(0, FRAMES - 1), st.sampled_from(SAMPLERS))
+def test_held_frames_are_known_at_every_steps_level_and_the_others_take_the_samplers_steps(
+    count: int, name: str
+) -> None:
+    sampler = make_sampler(name, STEPS, ALPHAS)
     start, held = stacked(0, FRAMES), stacked(100, 100 + count) if count else np.empty((0, 1, 1, 1), np.float32)
     seen: list[np.ndarray] = []
 
@@ -49,17 +53,18 @@ def test_held_frames_are_known_at_every_steps_level_and_the_others_take_the_samp
         seen.append(x.copy())
         return np.tanh(x) + np.float32(step)
 
-    found = denoise_held(model, SAMPLER, LEVELS, start, held)
+    found = denoise_held(model, sampler, start, held)
     assert found is not None
     assert found.shape == (FRAMES - count, *LATENT)
-    free = start[count:]
-    for step, (x, level) in enumerate(zip(seen, LEVELS, strict=True)):
+    free = [start[count:], *[np.zeros_like(start[count:])] * (sampler.vectors - 1)]
+    for step, x in enumerate(seen):
+        level = sampler.alpha_bars[step]
         known = np.sqrt(level) * held + np.sqrt(1 - level) * start[:count]
         np.testing.assert_allclose(x[:count], known, atol=1e-6)
-        np.testing.assert_array_equal(x[count:], free)
-        a, b = map(np.float32, SAMPLER.coefficients[step])
-        free = a * free + b * (np.tanh(free) + np.float32(step))
-    np.testing.assert_array_equal(found, free)
+        np.testing.assert_array_equal(x[count:], free[0])
+        free = take_step(free, np.tanh(free[0]) + np.float32(step), sampler.coefficients[step])
+    assert len(seen) == STEPS
+    np.testing.assert_array_equal(found, free[0])
 
 
 def test_a_window_is_given_up_between_two_steps() -> None:
@@ -70,7 +75,7 @@ def test_a_window_is_given_up_between_two_steps() -> None:
         return x
 
     held = np.empty((0, 1, 1, 1), np.float32)
-    assert denoise_held(model, SAMPLER, LEVELS, stacked(0, FRAMES), held, lambda: len(steps) < 2) is None
+    assert denoise_held(model, SAMPLER, stacked(0, FRAMES), held, lambda: len(steps) < 2) is None
     assert steps == [0, 1]
 
 
@@ -93,7 +98,6 @@ def make_stages(**changes: Any) -> LiveStages:
         "engine": engine,
         "guidance": Guidance(2.0, 0.9, 2.5),
         "sampler": SAMPLER,
-        "levels": LEVELS,
         "reference": reference(),
         "noise": noise,
         "draw": lambda frame: np.full((16, 16, 3), frame, np.uint8),
@@ -109,15 +113,20 @@ HEARD = Heard(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
 NOTHING = np.empty((0, 1, 1, 1), np.float32)
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_a_window_without_held_frames_is_one_of_the_exact_mode(scale: float) -> None:
-    stages, window = make_stages(guidance=Guidance(scale, 0.9, 2.5)), Window(0, 4, 4 + FRAMES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "guidance",
+    [Guidance(1.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5, interval=(0.3, 1), every=2)],
+)
+def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidance, sampler: str) -> None:
+    stages = make_stages(guidance=guidance, sampler=make_sampler(sampler, STEPS, ALPHAS))
+    window = Window(0, 4, 4 + FRAMES)
     found = stages.denoise(window, NOTHING, HEARD)
     conditions = stages._conditions(window, HEARD)
     exact = Denoiser(
-        engine=stages.engine(stages.guidance.engine), static=stages.reference, guidance=stages.guidance,
-        sampler=SAMPLER, windows=[Window(0, 0, FRAMES)], length=FRAMES, noise=lambda frame: noise(frame + 4),
-        conditions=lambda window: conditions,
+        engines={name: stages.engine(name) for name in guidance.engines(STEPS)}, static=stages.reference,
+        guidance=guidance, sampler=stages.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
+        noise=lambda frame: noise(frame + 4), conditions=lambda window: conditions,
     )  # fmt: skip
     np.testing.assert_array_equal(found, np.concatenate([latent for _, latent in exact.run()]))
 

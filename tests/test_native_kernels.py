@@ -29,7 +29,8 @@ from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.native.guided_step import Share
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
-from vexpress_rt.schedule import Sampler
+from vexpress_rt.samplers import Sampler, make_sampler
+from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.specs import EngineSpec, TensorSpec
 from vexpress_rt.video import VideoWriter
 from vexpress_rt.windows import Window, coverage, plan_windows, walk
@@ -46,11 +47,12 @@ def kernels() -> Kernels:
 # The guided step.
 
 
-@given(frames=st.integers(1, 9), values=st.integers(1, 40), seed=SEEDS, guided=st.booleans())
+@given(frames=st.integers(1, 9), values=st.integers(1, 40), seed=SEEDS, guided=st.booleans(), vectors=st.integers(1, 3))
 def test_guided_step_gives_what_numpy_gives_bit_for_bit(
-    kernels: Kernels, frames: int, values: int, seed: int, guided: bool
+    kernels: Kernels, frames: int, values: int, seed: int, guided: bool, vectors: int
 ) -> None:
-    check_guided_step(kernels, ARENA, Step.random(frames=frames, values=values, seed=seed, guided=guided))
+    step = Step.random(frames=frames, values=values, seed=seed, guided=guided, vectors=vectors)
+    check_guided_step(kernels, ARENA, step)
 
 
 @pytest.mark.parametrize("frames", [63, 64, 65, 129])
@@ -65,11 +67,18 @@ def test_first_prediction_replaces_what_a_total_held(kernels: Kernels) -> None:
 
 
 def test_slots_of_other_frames_stay_as_they_are(kernels: Kernels) -> None:
-    step = Step.random(frames=2, values=8, spare_slots=4)
-    used = {share.slot for share in step.shares}
-    for found, before in zip(step.run(kernels, ARENA), (step.latents, step.totals), strict=True):
-        others = [slot for slot in range(len(before)) if slot not in used]
-        assert_same_bits(found[others], before[others])
+    step = Step.random(frames=2, values=8, spare_slots=4, vectors=3)
+    others = sorted(set(range(6)) - {share.slot for share in step.shares})
+    for found, before in zip(step.run(kernels, ARENA), (step.vectors, step.totals), strict=True):
+        assert_same_bits(found[..., others, :], before[..., others, :])
+
+
+def test_what_is_not_remembered_yet_may_be_anything(kernels: Kernels) -> None:
+    step = Step.random(frames=3, values=4, vectors=3)
+    step.vectors[1:] = np.nan
+    step = replace(step, shares=[Share(slot, 0, 1) for slot in (4, 0, 2)], coefficients=((0.5, 0, 0, 0.25),) * 3)
+    check_guided_step(kernels, ARENA, step)
+    assert np.isfinite(step.run(kernels, ARENA)[0][:, [4, 0, 2]]).all()
 
 
 class MixingEngine:
@@ -83,43 +92,52 @@ class MixingEngine:
         return {"unconditional": np.cos(mixed), "conditional": mixed}
 
 
-SAMPLER = Sampler((999, 666, 333), ((0.1, -0.99), (0.7, -0.5), (0.98, -0.2)))
+ALPHA_BARS = alphas_cumprod(1000, 0.00085, 0.012)
 
 
 def noise(frame: int) -> np.ndarray:
     return np.random.default_rng(frame).standard_normal((4, 2, 3)).astype(np.float32)
 
 
-def walk_with_kernel(kernels: Kernels, windows: tuple[Window, ...], length: int, guidance: Guidance) -> np.ndarray:
+def walk_with_kernel(
+    kernels: Kernels, windows: tuple[Window, ...], length: int, guidance: Guidance, sampler: Sampler
+) -> np.ndarray:
     """What `Denoiser.run` does, with frame k of the video in slot k and the sums left to the kernel."""
     slots = max(length, windows[-1].stop)
-    latents = HostMemory(np.stack([noise(frame) for frame in range(slots)]).reshape(slots, -1))
-    totals = HostMemory(np.full_like(latents.array, np.nan))
+    vectors = HostMemory(np.full((sampler.vectors, slots, 24), np.nan, np.float32))
+    vectors.array[0] = np.stack([noise(frame) for frame in range(slots)]).reshape(slots, -1)
+    totals = HostMemory(np.full((slots, 24), np.nan, np.float32))
     cover, heard, engine = coverage(windows, slots), [0] * slots, MixingEngine()
-    for window, step in walk(windows, len(SAMPLER)):
+    for window, step in walk(windows, len(sampler)):
         frames = range(window.start, window.stop)
-        stacked = latents.array[window.start : window.stop].reshape(-1, 4, 2, 3)
-        outputs = engine.run({"latents": stacked, "timestep": np.array([SAMPLER.timesteps[step]], np.float32)})
+        stacked = vectors.array[0, window.start : window.stop].reshape(-1, 4, 2, 3)
+        outputs = engine.run({"latents": stacked, "timestep": np.array([sampler.timesteps[step]], np.float32)})
         kernels.guided_step(
-            latents, totals,
+            vectors, totals,
             HostMemory(outputs["unconditional"]) if guidance.scale > 1 else None, HostMemory(outputs["conditional"]),
-            values=24, shares=[Share(frame, heard[frame], int(cover[frame])) for frame in frames],
-            scale=guidance.scale, coefficients=SAMPLER.coefficients[step], stream=NoStream(),
+            values=24, slots=slots, shares=[Share(frame, heard[frame], int(cover[frame])) for frame in frames],
+            scale=guidance.scale, coefficients=sampler.coefficients[step], stream=NoStream(),
         )  # fmt: skip
         for frame in frames:
             heard[frame] = (heard[frame] + 1) % int(cover[frame])
-    return latents.array[:length].reshape(length, 4, 2, 3)
+    return vectors.array[0, :length].reshape(length, 4, 2, 3)
 
 
 @pytest.mark.parametrize(("length", "frames", "overlap"), [(5, 8, 2), (21, 8, 3), (19, 6, 4)])
 @pytest.mark.parametrize("scale", [3.5, 1.0])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++2m", "unipc"])
 def test_whole_videos_are_denoised_to_the_same_bits_as_without_the_kernel(
-    kernels: Kernels, length: int, frames: int, overlap: int, scale: float
+    kernels: Kernels, length: int, frames: int, overlap: int, scale: float, sampler: str
 ) -> None:
-    windows, guidance = plan_windows(length, frames, overlap), Guidance(scale, 1.0, 1.0)
-    denoiser = Denoiser(MixingEngine(), {}, guidance, SAMPLER, windows, length, noise, lambda window: {})  # type: ignore[arg-type]
+    windows, guidance, made = (
+        plan_windows(length, frames, overlap),
+        Guidance(scale, 1, 1),
+        make_sampler(sampler, 4, ALPHA_BARS),
+    )
+    engines = dict.fromkeys(guidance.engines(4), MixingEngine())
+    denoiser = Denoiser(engines, {}, guidance, made, windows, length, noise, lambda window: {})  # type: ignore[arg-type]
     expected = np.concatenate([latent for _, latent in denoiser.run()])
-    assert_same_bits(walk_with_kernel(kernels, windows, length, guidance), expected)
+    assert_same_bits(walk_with_kernel(kernels, windows, length, guidance, made), expected)
 
 
 # The median.

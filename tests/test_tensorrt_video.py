@@ -21,7 +21,8 @@ from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.frames import make_frames
 from vexpress_rt.noise import frame_noise
 from vexpress_rt.placement import Place
-from vexpress_rt.schedule import alphas_cumprod, ddim
+from vexpress_rt.samplers import ddim
+from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.specs import ENGINE_NAMES, EngineSpec, TensorSpec, VideoShape
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.windows import plan_windows
@@ -59,7 +60,7 @@ def make_video(engine: Get, place: Place) -> np.ndarray:
     features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)
     guidance = Guidance(3.5, 0.95, 3.0)
     denoiser = Denoiser(
-        engine=engine(guidance.engine),
+        engines={"denoiser": engine("denoiser")},
         static=portrait,
         guidance=guidance,
         sampler=ddim(STEPS, alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)),

@@ -11,8 +11,8 @@ from typing import Any
 
 from vexpress_rt import __version__
 from vexpress_rt.config import (
+    CHOICES,
     CROP_MODES,
-    EXTENSION_MODES,
     REBUILD,
     RECOMMENDABLE,
     RETARGET_MODES,
@@ -156,17 +156,24 @@ def _add_options(add: Callable[..., object]) -> None:
         flag, text = option.name.replace("_", "-"), words.get(option.name, "")
         decided = option.name not in RECOMMENDABLE
         default = option.default if decided else None
-        usual = option.default if option.type != "bool" else "on" if option.default else "off"
-        text += f" (default: {usual}{'' if decided else ', unless the bundle recommends another'})"
+        usual = _usual(option.default)
+        text += f" (default: {usual}{'' if decided else ', unless preset or bundle say otherwise'})"
         if option.type == "bool":
             add(f"--{flag}", action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
-            kind, metavar = {"int": (int, "N"), "float": (float, "X")}.get(str(option.type), (str, flag.upper()))
-            choices = EXTENSION_MODES if option.name == "extension" else None
+            kind, metavar = _KINDS.get(str(option.type), (str, flag.upper()))
+            choices = CHOICES.get(option.name)
             add(
                 f"--{flag}", type=kind, default=default, choices=choices, metavar=None if choices else metavar,
                 help=text,
             )  # fmt: skip
+
+
+def _usual(default: object) -> str:
+    """The value of an option as it is written on the command line."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return ",".join(f"{bound:g}" for bound in default) if isinstance(default, tuple) else str(default).lower()
 
 
 def _add_inspect(commands: Any) -> None:
@@ -190,8 +197,22 @@ def _point(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is no point; expected X,Y in pixels, such as 203.5,260") from None
 
 
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = text.split(",")
+        return float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval; expected LOW,HIGH, such as 0.2,0.8") from None
+
+
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH in pixels, such as 512x512")
     return int(match[2]), int(match[1])  # (height, width)
+
+
+# By the type of an option: what reads it, and the name of its value.
+_KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "int": (int, "N"), "float": (float, "X"), "tuple[float, float]": (_interval, "LOW,HIGH"),
+}  # fmt: skip

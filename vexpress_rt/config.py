@@ -18,14 +18,24 @@ MIN_FPS, MAX_FPS = 1, 240  # of the videos made, and of those whose motion is fo
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
+SAMPLERS = ("ddim", "dpm++2m", "unipc")
 REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
 SCHEDULES = ("wavefront", "breadth")  # of the windows' steps: `windows.walk`
 MAX_THREADS = 1024
 
+# What a preset stands for. "exact" is the published pipeline; the others were chosen by `benchmarks.quality`.
+PRESETS: dict[str, dict[str, Any]] = {
+    "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
+    "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
+    "fast": {"sampler": "unipc", "steps": 8, "guidance_interval": (0.0, 0.7), "unconditional_every": 1},
+}
+
 # Options that are numbers: the least and the largest value.
 _WHOLE: dict[str, tuple[int, float]] = {
-    "steps": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1), "quality": (0, 51),
+    "steps": (1, 1000), "unconditional_every": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
+    "quality": (0, 51),
 }  # fmt: skip
+CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
 _REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
 
 
@@ -87,10 +97,17 @@ def _fraction(value: object) -> Fraction | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How a video is generated. What is None is as the bundle recommends, or else as published: see `Settings`.
+    """How a video is generated. What is None is as the preset has it, or else as the bundle recommends, or else as
+    published: see `Settings`.
 
+    preset: exact (the published pipeline), balanced or fast: sampler, steps and guidance by one name.
     steps: denoising steps, 1 to 1000.
+    sampler: ddim (upstream), or dpm++2m or unipc, which need fewer steps.
     guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
+    guidance_interval: shares of the way from noise to picture, 0 to 1, between which steps are guided; in the others
+        the conditional half runs alone, which is faster.
+    unconditional_every: of the guided steps, every how manieth computes the unconditional half; those between reuse
+        what it gave, which is faster.
     reference_attention_weight: how strongly the photo is followed (useful: 0.9 to 1.0).
     audio_attention_weight: how strongly the voice is followed (useful: 1.0 to 3.0).
     fps: frames a second, 1 to 240; 29.97 and its kin are taken as the exact broadcast fraction.
@@ -104,8 +121,12 @@ class GenerationConfig:
     Raises ConfigError (a ValueError) for a value outside its range, and for an option that is none of these.
     """
 
+    preset: str | None = None
     steps: int | None = None
+    sampler: str | None = None
     guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    unconditional_every: int | None = None
     reference_attention_weight: float | None = None
     audio_attention_weight: float | None = None
     fps: float | Fraction | str | None = None
@@ -139,12 +160,15 @@ class GenerationConfig:
     def settle(self, recommended: Mapping[str, Any], frames: int) -> Settings:
         """What is used with a bundle whose context window has `frames` frames.
 
-        recommended: by the bundle, for what is None here.
+        recommended: by the bundle, for what is None here and not in the preset either.
         Raises ConfigError for what a bundle cannot recommend, and for an overlap that does not fit the window.
         """
         check_recommended(recommended)
-        given = {name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None}
-        settings = Settings(**{"overlap": min(Settings.overlap, frames // 2), **recommended, **given})
+        preset = {} if self.preset is None else PRESETS[self.preset]
+        given = {
+            name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None and name != "preset"
+        }
+        settings = Settings(**{"overlap": min(Settings.overlap, frames // 2), **recommended, **preset, **given})
         if settings.overlap >= frames:
             raise ConfigError(
                 f"overlap is {settings.overlap}; expected less than the bundle's window of {frames} frames: "
@@ -157,16 +181,28 @@ class GenerationConfig:
 class Settings(GenerationConfig):
     """A configuration that leaves nothing open. Its defaults are the published V-Express pipeline (arXiv 2406.02511).
 
-    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `settle`.
+    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `settle`. `preset` is
+    None: what it stands for is in the other options. Raises ConfigError for any other.
     """
 
     steps: int = 25
+    sampler: str = "ddim"
     guidance_scale: float = 3.5
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    unconditional_every: int = 1
     reference_attention_weight: float = 0.95
     audio_attention_weight: float = 3.0
     fps: float | Fraction | str = 30
     overlap: int = 4
     median_filter: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset is not None:
+            raise ConfigError(
+                f"preset is {self.preset!r}; expected None in Settings, whose options are all decided: use "
+                f"GenerationConfig(preset={self.preset!r})"
+            )
 
     @property
     def rate(self) -> Fraction:
@@ -175,16 +211,22 @@ class Settings(GenerationConfig):
 
 
 OPTION_NAMES = tuple(option.name for option in fields(GenerationConfig))
-RECOMMENDABLE = tuple(option.name for option in fields(GenerationConfig) if option.default is None)
+RECOMMENDABLE = tuple(
+    option.name for option in fields(Settings) if option.default != getattr(GenerationConfig, option.name)
+)
+_RECOMMENDED_AS: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_interval": (list, tuple)}
 
 
 def check_recommended(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless `options` are some of RECOMMENDABLE by name, with numbers, true or false in range."""
+    """Raise ConfigError unless `options` are some of RECOMMENDABLE by name, with values in range.
+
+    These are numbers, true or false; for `sampler` a name, for `guidance_interval` two numbers.
+    """
     for name, value in options.items():
-        if name not in RECOMMENDABLE or type(value) not in (int, float, bool):
+        if name not in RECOMMENDABLE or type(value) not in _RECOMMENDED_AS.get(name, (int, float, bool)):
             raise ConfigError(
                 f"{brief(name)} is recommended to be {brief(value)}; expected a number, true or false for some of "
-                f"{', '.join(RECOMMENDABLE)}"
+                f"{', '.join(RECOMMENDABLE)} (sampler: a name; guidance_interval: two numbers)"
             )
     GenerationConfig(**options)
 
@@ -195,12 +237,25 @@ def _valid(name: str, value: Any) -> Any:
         return _checked(name, value, *_WHOLE[name], whole=True)
     if name in _REAL:
         return _checked(name, value, *_REAL[name])
-    if name == "extension":
-        check_choice(name, value, EXTENSION_MODES)
+    if name in CHOICES:
+        check_choice(name, value, CHOICES[name])
         return value
+    if name == "guidance_interval":
+        return _interval(value)
     if name == "fps":
         exact_rate(value)
         return value
     if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, without importing NumPy
         raise ConfigError(f"{name} is {value!r}; expected True or False")
     return bool(value)
+
+
+def _interval(value: Any) -> tuple[float, float]:
+    """The guidance interval as two floats. Raises ConfigError unless 0 <= low < high <= 1."""
+    try:
+        low, high = (float(_checked("a bound", bound, 0, 1)) for bound in value)
+        if low < high:
+            return low, high
+    except (ConfigError, TypeError, ValueError):
+        pass
+    raise ConfigError(f"guidance_interval is {brief(value)}; expected two numbers, 0 <= low < high <= 1, as (0.0, 1.0)")

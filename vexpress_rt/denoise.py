@@ -10,9 +10,12 @@ import numpy as np
 
 from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.config import Settings
+from vexpress_rt.guidance import GuidedPart, plan_guidance
 from vexpress_rt.latents import Flight, HostLatents, Latents, MakeLatents
 from vexpress_rt.records import Float32
-from vexpress_rt.schedule import Sampler
+from vexpress_rt.samplers import Sampler, make_sampler
+from vexpress_rt.schedule import alphas_cumprod
+from vexpress_rt.specs import ModelConfig
 from vexpress_rt.windows import Window, final_frames, walk
 
 
@@ -22,21 +25,34 @@ class Guidance:
 
     scale: of classifier-free guidance; at 1 or less the conditional half runs alone.
     reference_weight, audio_weight: of the two attentions.
+    interval, every: in which steps there is guidance, and for which of them the unconditional half is computed: see
+        `guidance.plan_guidance`.
     """
 
     scale: float
     reference_weight: float
     audio_weight: float
+    interval: tuple[float, float] = (0, 1)
+    every: int = 1
 
     @classmethod
     def of(cls, settings: Settings) -> Guidance:
         """As it is set."""
-        return cls(settings.guidance_scale, settings.reference_attention_weight, settings.audio_attention_weight)
+        return cls(
+            settings.guidance_scale,
+            settings.reference_attention_weight,
+            settings.audio_attention_weight,
+            settings.guidance_interval,
+            settings.unconditional_every,
+        )
 
-    @property
-    def engine(self) -> str:
-        """The engine that computes what is needed."""
-        return "denoiser" if self.scale > 1 else "denoiser_cond"
+    def plan(self, steps: int) -> tuple[GuidedPart, ...]:
+        """What runs in each of so many steps."""
+        return plan_guidance(steps, self.scale, self.interval, self.every)
+
+    def engines(self, steps: int) -> tuple[str, ...]:
+        """The engines that these need."""
+        return tuple(dict.fromkeys(part.engine for part in self.plan(steps)))
 
     def inputs(self) -> dict[str, Tensor]:
         """The engine's inputs."""
@@ -45,26 +61,40 @@ class Guidance:
             "audio_attention_weight": np.array([self.audio_weight], np.float32),
         }
 
-    def halves(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor]:
-        """The engine's predictions (F, c, h, w): unconditional, where that is asked for, and conditional."""
-        return outputs["unconditional"] if self.scale > 1 else None, outputs["conditional"]
+
+def choose_sampler(settings: Settings, model: ModelConfig) -> Sampler:
+    """As it is set, for what the model was trained on. Raises ConfigError for more steps than that has timesteps."""
+    alpha_bars = alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)
+    return make_sampler(settings.sampler, settings.steps, alpha_bars)
+
+
+@dataclass
+class _Active:
+    """A window that has begun and not ended.
+
+    conditions: its inputs.  unconditional: its last unconditional prediction, if the next step reuses that.
+    """
+
+    window: Window
+    conditions: Mapping[str, Tensor]
+    unconditional: Tensor | None = None
 
 
 @dataclass
 class Denoiser:
     """Denoises a video.
 
-    engine: `guidance.engine`, loaded.  static: its inputs that stay the same throughout. They and a window's inputs may
-        be Residents of the engine's own place.
+    engines: those of `guidance.plan`, loaded, by name, all in one place.  static: their inputs that stay the same
+        throughout. They and a window's inputs may be Residents of the engines' place.
     windows: of `windows.plan_windows`.  length: frames of the video.
     noise: the initial latent (c, h, w) float32 of a frame; asked once for each frame, also for surplus ones of a video
         that is shorter than a window.
     conditions: a window's inputs; asked when the window starts, dropped when it ends.
     progress: called with the number of window-steps done (on a GPU: entered) and of all.
-    latents: makes what keeps the latents; where they are on the engine's GPU, noise alone goes there.
+    latents: makes what keeps the latents; where they are on the engines' GPU, noise alone goes there.
     """
 
-    engine: Engine
+    engines: Mapping[str, Engine]
     static: Mapping[str, Tensor]
     guidance: Guidance
     sampler: Sampler
@@ -84,35 +114,40 @@ class Denoiser:
         Raises BackendError, and whatever `noise`, `conditions` and `progress` raise.
         """
         flight = Flight(self.windows, len(self.sampler), schedule)
-        with closing(self.latents(flight, self._latent_shape())) as latents:
+        with closing(self.latents(flight, self._latent_shape(), self.sampler.vectors)) as latents:
             yield from self._walk(latents, schedule)
 
     def _walk(self, latents: Latents, schedule: str) -> Iterator[tuple[int, Tensor]]:
         final = final_frames(self.windows, self.length)
         static = {**self.static, **self.guidance.inputs()}
-        active: dict[int, Mapping[str, Tensor]] = {}
+        plan = self.guidance.plan(len(self.sampler))
+        active: dict[int, _Active] = {}
         total, last, begun = len(self.windows) * len(self.sampler), len(self.sampler) - 1, 0
         for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), schedule), start=1):
             if step == 0:
                 latents.begin(begun, np.stack([self.noise(frame) for frame in range(begun, window.stop)]))
                 begun = window.stop
-                active[window.index] = self.conditions(window)
-            self._step(latents, window, step, {**static, **active[window.index]})
+                active[window.index] = _Active(window, self.conditions(window))
+            self._step(latents, step, plan[step], static, active[window.index])
             self.progress(done, total)
             if step == last:
                 del active[window.index]
                 for frame in final[window.index]:
                     yield frame, latents.take(frame)
 
-    def _step(self, latents: Latents, window: Window, step: int, inputs: Mapping[str, Tensor]) -> None:
-        timestep = np.array([self.sampler.timesteps[step]], np.float32)
-        outputs = self.engine.run(
-            {**inputs, "latents": latents.gather(window), "timestep": timestep}, resident=latents.resident
-        )
-        halves = self.guidance.halves(outputs)
-        latents.step(window, *halves, self.guidance.scale, self.sampler.coefficients[step])
+    def _step(
+        self, latents: Latents, step: int, part: GuidedPart, static: Mapping[str, Tensor], active: _Active
+    ) -> None:
+        window, timestep = active.window, np.array([self.sampler.timesteps[step]], np.float32)
+        inputs = {**static, **active.conditions, "latents": latents.gather(window), "timestep": timestep}
+        outputs = self.engines[part.engine].run(inputs, resident=latents.resident)
+        unconditional = outputs["unconditional"] if part.computes else active.unconditional
+        coefficients = self.sampler.coefficients[step]
+        latents.step(window, unconditional, outputs["conditional"], self.guidance.scale, coefficients)
+        active.unconditional = unconditional if part.keeps else None
 
     def _latent_shape(self) -> tuple[int, ...]:
         """(c, h, w)."""
-        (shape,) = (tensor.shape for tensor in self.engine.spec.inputs if tensor.name == "latents")
+        engine = next(iter(self.engines.values()))
+        (shape,) = (tensor.shape for tensor in engine.spec.inputs if tensor.name == "latents")
         return tuple(size or 0 for size in shape[1:])

@@ -13,6 +13,7 @@ import numpy as np
 from vexpress_rt.backends import Tensor
 from vexpress_rt.native.guided_step import Share, guided_step_numpy
 from vexpress_rt.records import Float32
+from vexpress_rt.samplers import Coefficients
 from vexpress_rt.windows import Window, coverage, walk
 
 
@@ -64,7 +65,8 @@ def _most_in_flight(windows: Sequence[Window], steps: int, schedule: str) -> int
 
 
 class Latents(Protocol):
-    """The latents of the frames in flight, and the sums of their predictions in the step that each is in.
+    """The latents of the frames in flight, what the sampler remembers of each, and the sums of their predictions in the
+    step that each is in.
 
     resident: whether predictions are to stay where the engine computes them.
     """
@@ -86,11 +88,11 @@ class Latents(Protocol):
         unconditional: Tensor | None,
         conditional: Tensor,
         scale: float,
-        coefficients: tuple[float, float],
+        coefficients: Coefficients,
     ) -> None:
         """Add a window's predictions (F, c, h, w); frames that all their windows cover by now take their step.
 
-        unconditional: None for no guidance, else `scale` is that of it.  coefficients: of `schedule.Sampler`.
+        unconditional: None for no guidance, else `scale` is that of it.  coefficients: of `samplers.Sampler`.
         """
         ...
 
@@ -103,17 +105,21 @@ class Latents(Protocol):
         ...
 
 
-MakeLatents = Callable[[Flight, tuple[int, ...]], Latents]  # from the shape of a frame's latent, (c, h, w)
+MakeLatents = Callable[[Flight, tuple[int, ...], int], Latents]  # shape of a frame's latent, (c, h, w); vectors
 
 
 class HostLatents:
-    """`Latents` in NumPy arrays."""
+    """`Latents` in NumPy arrays.
+
+    shape: of a frame's latent, (c, h, w).  vectors: of `samplers.Sampler`; what is remembered lies beside the latents.
+    """
 
     resident = False
 
-    def __init__(self, flight: Flight, shape: tuple[int, ...]) -> None:
+    def __init__(self, flight: Flight, shape: tuple[int, ...], vectors: int = 1) -> None:
         self._flight = flight
-        self._latents = np.empty((flight.slots, *shape), np.float32)
+        self._vectors = np.empty((vectors, flight.slots, *shape), np.float32)
+        self._latents: Float32 = self._vectors[0]
         self._totals = np.empty_like(self._latents)
 
     def begin(self, first: int, noise: Float32) -> None:
@@ -131,13 +137,13 @@ class HostLatents:
         unconditional: Tensor | None,
         conditional: Tensor,
         scale: float,
-        coefficients: tuple[float, float],
+        coefficients: Coefficients,
     ) -> None:
         """As `Latents` has it."""
         assert isinstance(conditional, np.ndarray)
         assert unconditional is None or isinstance(unconditional, np.ndarray)
         shares = self._flight.shares(window)
-        guided_step_numpy(self._latents, self._totals, unconditional, conditional, shares, scale, coefficients)
+        guided_step_numpy(self._vectors, self._totals, unconditional, conditional, shares, scale, coefficients)
 
     def take(self, frame: int) -> Float32:
         """The latent (1, c, h, w) of a frame, copied."""

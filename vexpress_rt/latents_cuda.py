@@ -15,6 +15,7 @@ from vexpress_rt.closable import Closable
 from vexpress_rt.latents import Flight
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.records import Float32
+from vexpress_rt.samplers import Coefficients
 from vexpress_rt.windows import Window
 
 
@@ -22,12 +23,15 @@ class DeviceLatents:
     """`latents.Latents` on a GPU, in the slots of two buffers; all that is done with them enters `executor.compute`.
 
     executor, kernels: of the GPU that the denoiser runs on.  shape: of a frame's latent, (c, h, w).
+    vectors: of `samplers.Sampler`; what is remembered lies behind the latents.
     Raises BackendError when there is no room.
     """
 
     resident = True
 
-    def __init__(self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...], vectors: int = 1
+    ) -> None:
         self._executor = executor
         self._kernels = kernels
         self._flight = flight
@@ -35,7 +39,7 @@ class DeviceLatents:
         self._values = math.prod(shape)
         self._bytes = 4 * self._values
         purpose = f"latents of {flight.slots} frames in flight"
-        self._latents = executor.spares.allocate(flight.slots * self._bytes, purpose)
+        self._latents = executor.spares.allocate(vectors * flight.slots * self._bytes, purpose)
         self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
         self._pinned: device.Pinned | None = None
         self._uploaded: device.Event | None = None
@@ -62,29 +66,31 @@ class DeviceLatents:
         unconditional: Tensor | None,
         conditional: Tensor,
         scale: float,
-        coefficients: tuple[float, float],
+        coefficients: Coefficients,
     ) -> None:
         """As `latents.Latents` has it."""
         assert isinstance(conditional, DeviceTensor)
         assert unconditional is None or isinstance(unconditional, DeviceTensor)
+        halves = [half for half in (unconditional, conditional) if half is not None]
         shares = self._flight.shares(window)
         with self._executor.entering() as compute:
-            compute.wait(conditional.ready)  # of the other half, too: they are outputs of one run
+            for half in halves:
+                compute.wait(half.ready)
             self._kernels.guided_step(
                 self._latents,
                 self._totals,
                 None if unconditional is None else unconditional.buffer,
                 conditional.buffer,
                 values=self._values,
+                slots=self._flight.slots,
                 shares=shares,
                 scale=scale,
                 coefficients=coefficients,
                 stream=compute,
             )
             done = self._used(compute)
-        for half in (unconditional, conditional):
-            if half is not None:
-                half.read_until(done)
+        for half in halves:
+            half.read_until(done)
 
     def take(self, frame: int) -> DeviceTensor:
         """The latent (1, c, h, w) of a frame."""

@@ -7,7 +7,7 @@ made to go with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,14 +17,15 @@ from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.conditions import WindowConditions, encode_audio
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.frames import FramePath
+from vexpress_rt.guidance import guide
 from vexpress_rt.records import Float32, UInt8
-from vexpress_rt.schedule import Sampler, ddim_step, guide
+from vexpress_rt.samplers import Sampler, take_step
 from vexpress_rt.windows import Window
 
 
 def denoise_held(
-    predict: Callable[[Float32, int], Float32], sampler: Sampler, levels: Sequence[float], noise: Float32,
-    held: Float32, proceed: Callable[[], bool] = lambda: True,
+    predict: Callable[[Float32, int], Float32], sampler: Sampler, noise: Float32, held: Float32,
+    proceed: Callable[[], bool] = lambda: True,
 ) -> Float32 | None:  # fmt: skip
     """Noise (F, c, h, w) -> latents (F - n, c, h, w) of a window's new frames, in float32.
 
@@ -32,13 +33,15 @@ def denoise_held(
     held: (n, c, h, w), the latents of the first frames, final and not to be changed; n may be 0, but not F.
     proceed: asked before each step; False gives the window up, and None comes back.
     """
-    x, count = noise.copy(), len(held)
-    for step, alpha_bar in enumerate(levels):
+    vectors, count = [noise.copy(), *(np.zeros_like(noise) for _ in range(sampler.vectors - 1))], len(held)
+    for step, coefficients in enumerate(sampler.coefficients):
         if not proceed():
             return None
-        x[:count] = np.float32(alpha_bar**0.5) * held + np.float32((1 - alpha_bar) ** 0.5) * noise[:count]
-        x = ddim_step(x, predict(x, step), sampler.coefficients[step])
-    return x[count:]
+        signal, share = sampler.alpha_bars[step] ** 0.5, (1 - sampler.alpha_bars[step]) ** 0.5
+        # What a sampler remembers of held frames besides is of no use to others, and not looked at again.
+        vectors[0][:count] = np.float32(signal) * held + np.float32(share) * noise[:count]
+        vectors = take_step(vectors, predict(vectors[0], step), coefficients)
+    return vectors[0][count:]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class LiveStages:
     engine: Callable[[str], Engine]
     guidance: Guidance
     sampler: Sampler
-    levels: Sequence[float]
     reference: Mapping[str, Tensor]
     noise: Callable[[int], Float32]
     draw: Callable[[int], UInt8]
@@ -80,18 +82,24 @@ class LiveStages:
     ) -> Float32 | None:
         """The latents of a window's frames but the held ones, as `denoise_held` has it. Raises BackendError."""
         inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
-        engine = self.engine(self.guidance.engine)
+        noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
+        return denoise_held(self._predictor(inputs), self.sampler, noise, held, proceed)
+
+    def _predictor(self, inputs: Mapping[str, Tensor]) -> Callable[[Float32, int], Float32]:
+        """The guided prediction for a window's latents, which go through the host, in one step after the other."""
+        plan = self.guidance.plan(len(self.sampler))
+        kept: Float32 | None = None
 
         def predict(x: Float32, step: int) -> Float32:
-            timestep = np.array([self.sampler.timesteps[step]], np.float32)
-            outputs = engine.run({**inputs, "latents": x, "timestep": timestep})  # latents go through the host
+            nonlocal kept
+            timestep, part = np.array([self.sampler.timesteps[step]], np.float32), plan[step]
+            outputs = self.engine(part.engine).run({**inputs, "latents": x, "timestep": timestep})
+            unconditional = outputs["unconditional"] if part.computes else kept
+            kept = unconditional if part.keeps else None
             conditional: Float32 = outputs["conditional"]
-            if self.guidance.scale <= 1:
-                return conditional
-            return guide(outputs["unconditional"], conditional, self.guidance.scale)
+            return conditional if unconditional is None else guide(unconditional, conditional, self.guidance.scale)
 
-        noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
-        return denoise_held(predict, self.sampler, self.levels, noise, held, proceed)
+        return predict
 
     def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
         features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)

@@ -10,7 +10,7 @@ from vexpress_rt.backends import Tensor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions
 from vexpress_rt.config import Settings
-from vexpress_rt.denoise import Denoiser, Guidance
+from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
 from vexpress_rt.frames import make_frames
 from vexpress_rt.hearing import Hearing
 from vexpress_rt.keypoints import draw_keypoints
@@ -18,7 +18,6 @@ from vexpress_rt.live_window import LiveStages
 from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.providers import Engines
 from vexpress_rt.records import Float32, Portrait, Recording, UInt8
-from vexpress_rt.schedule import Sampler, alphas_cumprod, ddim
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.windows import plan_windows
 
@@ -74,14 +73,10 @@ class Pipeline:
 
     def load(self, settings: Settings) -> None:
         """Check the choices and load what every video needs, so that what is missing is named before the work."""
-        self.sampler(settings)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", Guidance.of(settings).engine, "vae_decoder"):
+        choose_sampler(settings, self._manifest.model)
+        denoisers = Guidance.of(settings).engines(settings.steps)
+        for name in ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder"):
             self._engines.get(name)
-
-    def sampler(self, settings: Settings) -> Sampler:
-        """What is done in each step."""
-        model = self._manifest.model
-        return ddim(settings.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
         """The initial latent of a frame, for a video of `length` frames; choice: see `choose_noise`."""
@@ -110,19 +105,14 @@ class Pipeline:
     def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> LiveStages:
         """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        sampler = self.sampler(settings)
-        alphas = alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)
         shape = self._latent_shape()
         return LiveStages(
             engine=self._engines.get,
             guidance=Guidance.of(settings),
-            sampler=sampler,
-            levels=[float(alphas[t]) for t in sampler.timesteps],
+            sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(
-                settings.seed, frame % 2**64, shape
-            ),  # those of the rest count from the top
-            draw=lambda frame: draw_keypoints(place(max(0, frame)), manifest.shape.height, manifest.shape.width),
+            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
+            draw=lambda frame: draw_keypoints(place(max(0, frame)), *size),
             rows=model.audio_rows,
             minimum=model.audio_minimum_samples,
             path=self._engines.place().frames,
@@ -149,10 +139,10 @@ class Pipeline:
     def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:
         manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
         return Denoiser(
-            engine=self._engines.get(guidance.engine),
+            engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
             static=scene.portrait.reference,
             guidance=guidance,
-            sampler=self.sampler(task.settings),
+            sampler=choose_sampler(task.settings, manifest.model),
             windows=plan_windows(length, manifest.shape.frames, task.settings.overlap),
             length=length,
             noise=scene.noise,

@@ -14,12 +14,11 @@ from benchmarks.gpu.torch_engines import TorchEngines
 from vexpress_rt.audio import frame_rows, load_audio, normalize
 from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import Settings
-from vexpress_rt.denoise import Guidance
+from vexpress_rt.denoise import Guidance, choose_sampler
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.native import median_filter
 from vexpress_rt.noise import choose_noise
 from vexpress_rt.records import UInt8, Video, Waveform
-from vexpress_rt.schedule import alphas_cumprod, ddim
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter
 from vexpress_rt.windows import Window, coverage, plan_windows
@@ -80,16 +79,17 @@ class TorchVideo:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device
         guidance = Guidance.of(config)
-        engine = self._engines.get(guidance.engine)
+        (name,) = guidance.engines(config.steps)  # the published pipeline's, which guides all steps or none
+        engine = self._engines.get(name)
         windows = plan_windows(length, shape.frames, config.overlap)
         count = max(length, shape.frames)
-        sampler = ddim(config.steps, alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end))
+        sampler = choose_sampler(config, model)
         latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
         noise = choose_noise(None, config.seed, length, count, latent_shape, model.audio_layers)
         latents = torch.from_numpy(np.stack([noise(frame) for frame in range(count)])).to(device)
         covering = torch.from_numpy(coverage(windows, count).astype(np.float32)).to(device)[:, None, None, None]
         fixed = {window: {**reference, **guidance.inputs(), **conditions(window)} for window in windows}
-        for timestep, (a, b) in zip(sampler.timesteps, sampler.coefficients, strict=True):
+        for timestep, ((a, b),) in zip(sampler.timesteps, sampler.coefficients, strict=True):
             total = torch.zeros_like(latents)
             for window in windows:
                 place = _frames(window)

@@ -20,7 +20,7 @@ from export.pocket.model import Batch, Trainee
 from export.pocket.pretraining import HELD_OUT, Place, load_autoencoder, mean_weights
 from export.pocket.runs import Schedule, train
 from export.pocket.stages import STAGES, VOICE, Stage, drawings, heard, stage_loss
-from vexpress_rt.schedule import ddim
+from vexpress_rt.samplers import ddim
 
 FRAMES = 128  # of a part of a batch of `train_projection`
 PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet; SHOWN of a clip's frames are drawn
@@ -125,7 +125,7 @@ def sample_latents(module: Trainee, batch: Batch, *, motion: bool, steps: int = 
     """Denoise `batch.noisy` by DDIM under all conditions; of unit variance, as they were trained."""
     sampler = ddim(steps, ALPHAS.float().numpy())
     latents = batch.noisy
-    for timestep, (a, b) in zip(sampler.timesteps, sampler.coefficients, strict=True):
+    for timestep, ((a, b),) in zip(sampler.timesteps, sampler.coefficients, strict=True):
         told = torch.full_like(batch.timesteps, timestep)
         inputs = Batch(latents, told, batch.reference, batch.drawings, batch.rows, batch.keep)
         latents = a * latents + b * module(inputs, motion=motion)

@@ -15,18 +15,16 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Protocol
 
-import numpy as np
-
 from vexpress_rt.errors import BackendError, BackendMissingError, InputError
-from vexpress_rt.native.guided_step import Share, check_shares
+from vexpress_rt.native.guided_step import FLOAT32_MAX, Share, check_coefficients, check_shares
 from vexpress_rt.native.nv12 import check_even
+from vexpress_rt.samplers import Coefficients
 from vexpress_rt.specs import SIDE_LIMIT
 
 __all__ = ["Kernels", "Memory", "Share", "Stream", "load"]
 
 EXTENSION = "vexpress_rt.native._cuda"
 VALUES_LIMIT = (1 << 31) - 1  # of a frame's latent
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Memory(Protocol):
@@ -65,44 +63,46 @@ class Kernels:
 
     def guided_step(
         self,
-        latents: Memory,
+        vectors: Memory,
         totals: Memory,
         unconditional: Memory | None,
         conditional: Memory,
         *,
         values: int,
+        slots: int,
         shares: Sequence[Share],
         scale: float,
-        coefficients: tuple[float, float],
+        coefficients: Coefficients,
         stream: Stream,
     ) -> None:
         """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
 
-        latents, totals: (slots, values) float32, changed in place; as many slots as fit into the smaller one.
+        vectors: (vectors, slots, values) float32, totals: (slots, values) float32, both changed in place.
         unconditional, conditional: (F, values) float32, the denoiser's outputs; None: no guidance, `scale` is unused.
-        values: of a frame's latent, c h w.  shares: F of them.  coefficients: (a, b) of the step x' = a x + b v.
+        values: of a frame's latent, c h w.  shares: F of them.
+        coefficients: of the step, (vectors, vectors + 1), for `samplers.take_step`.
         """
         _check_range("values", values, 1, VALUES_LIMIT)
-        for name, number in (("scale", scale), ("a", coefficients[0]), ("b", coefficients[1])):
-            if not abs(number) <= _FLOAT32_MAX:
-                raise InputError(f"{name} is {number}; expected a number that float32 holds")
+        if not abs(scale) <= FLOAT32_MAX:
+            raise InputError(f"scale is {scale}; expected a number that float32 holds")
+        numbers, table = check_coefficients(coefficients), check_shares(shares, slots)
         size = 4 * values
-        table = check_shares(shares, min(latents.bytes, totals.bytes) // size)
-        last = size * (int(table[:, 0].max()) + 1)
         inputs = {"conditional": (conditional, size * len(shares))}
         if unconditional is not None:
             inputs["unconditional"] = (unconditional, size * len(shares))
-        _check_memory({"latents": (latents, last), "totals": (totals, last)}, inputs, alignment=4)
+        held = {"vectors": (vectors, size * slots * len(numbers)), "totals": (totals, size * slots)}
+        _check_memory(held, inputs, alignment=4)
         self._launch(
             "guided_step",
-            latents.pointer,
+            vectors.pointer,
             totals.pointer,
             0 if unconditional is None else unconditional.pointer,
             conditional.pointer,
             values,
+            slots,
             table,
             scale,
-            *coefficients,
+            numbers,
             stream.handle,
         )
 

@@ -1,6 +1,6 @@
 """What a window's predictions do to the latents of its frames (spec, stages 7 to 9); the twin of a CUDA kernel.
 
-The frames in flight lie in slots of two arrays, latents and totals; `Share` says where each of a window's frames lies
+The frames in flight lie in slots of two arrays, vectors and totals; `Share` says where each of a window's frames lies
 and how far its total has come. On a GPU a window's step is one launch, with the same values bit for bit.
 """
 
@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import InputError
-from vexpress_rt.schedule import ddim_step, guide
+from vexpress_rt.guidance import guide
+from vexpress_rt.samplers import Coefficients, take_step
 
 Float32 = NDArray[np.float32]
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+VECTORS_LIMIT = 3  # of a frame: what the kernels are compiled for
 COVERAGE_LIMIT = 1 << 24  # up to here a float32 holds every integer
 
 
@@ -54,29 +57,48 @@ def check_shares(shares: Sequence[Share], slots: int) -> NDArray[np.int32]:
     return np.array([(share.slot, share.heard, share.coverage) for share in shares], np.int32)
 
 
+def check_coefficients(coefficients: Coefficients) -> Float32:
+    """The table of a step as (vectors, vectors + 1) float32.
+
+    Raises InputError for another shape, more than VECTORS_LIMIT vectors, or a number that float32 does not hold.
+    """
+    widths = {len(row) for row in coefficients}
+    if not 1 <= len(coefficients) <= VECTORS_LIMIT or widths != {len(coefficients) + 1}:
+        raise InputError(
+            f"coefficients are {coefficients}; expected a row for each vector of a frame, 1 to {VECTORS_LIMIT}, with a "
+            "number for each of them and one for the prediction"
+        )
+    if not all(abs(number) <= FLOAT32_MAX for row in coefficients for number in row):
+        raise InputError(f"coefficients are {coefficients}; expected numbers that float32 holds")
+    return np.array(coefficients, np.float32)
+
+
 def guided_step_numpy(
-    latents: Float32,
+    vectors: Float32,
     totals: Float32,
     unconditional: Float32 | None,
     conditional: Float32,
     shares: Sequence[Share],
     scale: float,
-    coefficients: tuple[float, float],
+    coefficients: Coefficients,
 ) -> None:
     """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
 
-    latents, totals: (slots, ...) float32, changed in place.
+    vectors: (vectors, slots, ...) float32: latents, then what the sampler remembers.  totals: (slots, ...) float32.
+        Both are changed in place.
     unconditional, conditional: (F, ...) float32, the denoiser's outputs; without the first there is no guidance.
-    shares: F of them.  scale: of classifier-free guidance.  coefficients: (a, b) of the step x' = a x + b v.
+    shares: F of them.  scale: of classifier-free guidance.  coefficients: of the step, for `samplers.take_step`.
 
-    Raises InputError for shares that do not fit.
+    Raises InputError for shares or coefficients that do not fit.
     """
-    check_shares(shares, len(latents))
+    check_shares(shares, len(totals))
+    table = check_coefficients(coefficients)
     prediction = conditional if unconditional is None else guide(unconditional, conditional, scale)
     for share, predicted in zip(shares, prediction, strict=True):
         part = predicted / np.float32(share.coverage)
         total = part if share.heard == 0 else totals[share.slot] + part
         if share.heard + 1 == share.coverage:
-            latents[share.slot] = ddim_step(latents[share.slot], total, coefficients)
+            for held, following in zip(vectors, take_step(list(vectors[:, share.slot]), total, table), strict=True):
+                held[share.slot] = following
         else:
             totals[share.slot] = total

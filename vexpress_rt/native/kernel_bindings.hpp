@@ -19,35 +19,54 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+using Shares = nanobind::ndarray<const std::int32_t, nanobind::shape<-1, 3>, nanobind::c_contig, nanobind::device::cpu>;
+using Table = nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
+
+// A window's step of frames that have as many vectors as the table has rows; its shape is (held, held + 1).
+template <std::uint32_t held, typename Run>
+void run_guided_step(GuidedStep<held> step, const Shares& shares, const Table& table, Run run, Address stream) {
+    for (std::uint32_t row = 0; row < held; ++row) {
+        std::copy_n(table.data() + row * (held + 1), held + 1, step.coefficients[row]);
+    }
+    const std::int32_t* share = shares.data();
+    const nanobind::gil_scoped_release others_may_run;
+    for (std::size_t left = shares.shape(0); left > 0;) {
+        const auto frames = static_cast<std::uint32_t>(std::min<std::size_t>(left, step.frames_at_once));
+        for (std::uint32_t row = 0; row < frames; ++row, share += 3) step.shares[row] = {share[0], share[1], share[2]};
+        run(step, step.values, frames, stream);
+        const std::size_t done = static_cast<std::size_t>(frames) * step.values;
+        if (step.unconditional != nullptr) step.unconditional += done;
+        step.conditional += done;
+        left -= frames;
+    }
+}
+
 // Adds the functions to `m`. run(body, columns, rows, stream) calls body(column, row) for each, or has it called.
 // Nothing is checked here: addresses cannot be. `device_kernels.py` checks what can.
 template <typename Run>
 void define_kernels(nanobind::module_& m, Run run) {
     namespace nb = nanobind;
-    using Shares = nb::ndarray<const std::int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 
     m.def(
         "guided_step",
-        [run](Address latents, Address totals, Address unconditional, Address conditional, std::uint32_t values,
-              const Shares& shares, float scale, float a, float b, Address stream) {
-            GuidedStep step{at<float>(latents), at<float>(totals), at<const float>(unconditional),
-                            at<const float>(conditional), values, scale, a, b, {}};
-            const std::int32_t* share = shares.data();
-            const nb::gil_scoped_release others_may_run;
-            for (std::size_t left = shares.shape(0); left > 0;) {
-                const auto frames = static_cast<std::uint32_t>(std::min<std::size_t>(left, GuidedStep::frames_at_once));
-                for (std::uint32_t row = 0; row < frames; ++row, share += 3) {
-                    step.shares[row] = {share[0], share[1], share[2]};
-                }
-                run(step, values, frames, stream);
-                const std::size_t done = static_cast<std::size_t>(frames) * values;
-                if (step.unconditional != nullptr) step.unconditional += done;
-                step.conditional += done;
-                left -= frames;
-            }
+        [run](Address vectors, Address totals, Address unconditional, Address conditional, std::uint32_t values,
+              std::uint32_t slots, const Shares& shares, float scale, const Table& table, Address stream) {
+            const auto start = [&](auto step) {
+                step.vectors = at<float>(vectors);
+                step.totals = at<float>(totals);
+                step.unconditional = at<const float>(unconditional);
+                step.conditional = at<const float>(conditional);
+                step.values = values;
+                step.slots = slots;
+                step.scale = scale;
+                run_guided_step(step, shares, table, run, stream);
+            };
+            if (table.shape(0) == 1) start(GuidedStep<1>{});
+            if (table.shape(0) == 2) start(GuidedStep<2>{});
+            if (table.shape(0) == 3) start(GuidedStep<3>{});
         },
-        nb::arg("latents"), nb::arg("totals"), nb::arg("unconditional"), nb::arg("conditional"), nb::arg("values"),
-        nb::arg("shares"), nb::arg("scale"), nb::arg("a"), nb::arg("b"), nb::arg("stream"),
+        nb::arg("vectors"), nb::arg("totals"), nb::arg("unconditional"), nb::arg("conditional"), nb::arg("values"),
+        nb::arg("slots"), nb::arg("shares"), nb::arg("scale"), nb::arg("table"), nb::arg("stream"),
         "Adds a window's predictions; shares: (F, 3) int32 of slot, heard, coverage; unconditional 0: no guidance.");
 
     m.def(

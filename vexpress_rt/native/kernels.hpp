@@ -20,16 +20,20 @@ struct Share {
 };
 
 // Columns are the `values` of a frame's latent, rows the frames of the window, of which a launch takes some at once.
+// `held`: the vectors of a frame, its latent and what a sampler remembers beside it; see `samplers.py`.
+template <std::uint32_t held>
 struct GuidedStep {
     // The shares travel by value with the launch, so that no memory has to outlive the call.
     static constexpr std::uint32_t frames_at_once = 64;
 
-    float* latents;              // slots x values
+    float* vectors;              // held x slots x values; the latents first
     float* totals;               // slots x values
     const float* unconditional;  // frames x values; null: no guidance
     const float* conditional;    // frames x values
     std::uint32_t values;
-    float scale, a, b;
+    std::uint32_t slots;
+    float scale;
+    float coefficients[held][held + 1];
     Share shares[frames_at_once];
 
     VEXPRESS_EVERYWHERE float guided(std::size_t at) const {
@@ -39,13 +43,27 @@ struct GuidedStep {
         return u + scale * (c - u);
     }
 
+    // Sums go from the left. What is remembered counts only where its number is not 0: it may hold anything.
+    VEXPRESS_EVERYWHERE void take_step(std::size_t at, float prediction) const {
+        const std::size_t stride = static_cast<std::size_t>(slots) * values;
+        float before[held];
+        for (std::uint32_t i = 0; i < held; ++i) before[i] = vectors[i * stride + at];
+        for (std::uint32_t row = 0; row < held; ++row) {
+            float sum = coefficients[row][0] * before[0];
+            for (std::uint32_t i = 1; i < held; ++i) {
+                if (coefficients[row][i] != 0) sum = sum + coefficients[row][i] * before[i];
+            }
+            vectors[row * stride + at] = sum + coefficients[row][held] * prediction;
+        }
+    }
+
     VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
         const Share share = shares[row];
         const std::size_t at = static_cast<std::size_t>(share.slot) * values + column;
         const float part = guided(static_cast<std::size_t>(row) * values + column) / static_cast<float>(share.coverage);
         const float total = share.heard == 0 ? part : totals[at] + part;
         if (share.heard + 1 == share.coverage) {
-            latents[at] = a * latents[at] + b * total;
+            take_step(at, total);
         } else {
             totals[at] = total;
         }

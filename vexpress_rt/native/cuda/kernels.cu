@@ -38,7 +38,15 @@ void launch_over_grid(const Body& body, std::uint32_t columns, std::uint32_t row
 
 }  // namespace
 
-void launch(const GuidedStep& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+void launch(const GuidedStep<1>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
+void launch(const GuidedStep<2>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
+void launch(const GuidedStep<3>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
     launch_over_grid(body, columns, rows, stream);
 }
 
