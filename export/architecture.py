@@ -120,6 +120,7 @@ class Architecture:
             audio_hidden_size=self.audio_hidden_size,
             audio_layers=int(self._audio("num_hidden_layers")),
             audio_minimum_samples=self._receptive_field(),
+            audio_stride=math.prod(self._audio("conv_stride")),
             audio_normalize=self.audio_normalize,
             sample_rate=self.sample_rate,
             max_frames=self.unet.motion_positions,

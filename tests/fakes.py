@@ -202,7 +202,7 @@ def _refer(spec: EngineSpec, inputs: Inputs) -> Outputs:
 
 def _encode_audio(spec: EngineSpec, inputs: Inputs) -> Outputs:
     samples = inputs["samples"][0]
-    pieces = np.array_split(samples, max(1, len(samples) // 320))
+    pieces = np.lib.stride_tricks.sliding_window_view(samples, 400)[::320]  # the convolutions' field and stride
     loudness = np.array([np.abs(piece).mean() for piece in pieces], np.float32)
     return {"features": np.repeat(loudness[None, :, None], spec.outputs[0].shape[2] or 1, axis=2)}
 

@@ -42,6 +42,6 @@ MICRO_SHAPE = VideoShape(16, 24, 3)
 MICRO_MODEL = ModelConfig(
     latent_channels=3, vae_factor=4, block_out_channels=(8, 16), layers_per_block=1, down_attention=(True, False),
     up_attention=(False, True), attention_heads=2, cross_attention_dim=24, audio_tokens=3, audio_rows=6,
-    audio_hidden_size=16, audio_layers=3, audio_minimum_samples=25, audio_normalize=False, sample_rate=8000,
-    max_frames=6, train_timesteps=500, beta_start=0.001, beta_end=0.02,
+    audio_hidden_size=16, audio_layers=3, audio_minimum_samples=25, audio_stride=20, audio_normalize=False,
+    sample_rate=8000, max_frames=6, train_timesteps=500, beta_start=0.001, beta_end=0.02,
 )  # fmt: skip

@@ -48,12 +48,26 @@ def test_defaults_are_those_of_the_configuration() -> None:
         ("--extension mirror", {"extension": "mirror"}),
         ("--upstream-anchor", {"upstream_anchor": True}),
         ("--quality 0", {"quality": 0}),
+        ("--preset fast", {"preset": "fast"}),
+        ("--sampler dpm++2m", {"sampler": "dpm++2m"}),
+        ("--guidance-interval 0.2,0.8", {"guidance_interval": (0.2, 0.8)}),
+        ("--unconditional-every 2", {"unconditional_every": 2}),
     ],
 )
 def test_option_reaches_the_configuration(flags: str, expected: dict[str, Any]) -> None:
     found, wanted = options(*flags.split()), GenerationConfig(**expected)
     assert {**vars(found), "fps": None} == {**vars(wanted), "fps": None}
     assert found.rate == wanted.rate  # which compares what fps means
+
+
+def test_help_tells_defaults_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for default in ("25", "ddim", "0,1", "on"):
+        assert f"(default: {default}, unless preset or bundle say otherwise)" in text
+    for default in ("none", "42", "stretch", "off"):
+        assert f"(default: {default})" in text
 
 
 def test_help_tells_every_option_in_the_words_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +130,9 @@ def test_window_length_is_said_to_belong_to_the_build(capsys: pytest.CaptureFixt
         (["generate", *REQUIRED, "--step", "3"], "unrecognized arguments: --step 3"),
         (["generate", *REQUIRED, "--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["generate", *REQUIRED, "--extension", "wrap"], "invalid choice: 'wrap'"),
+        (["generate", *REQUIRED, "--preset", "best"], "invalid choice: 'best'"),
+        (["generate", *REQUIRED, "--sampler", "euler"], "invalid choice: 'euler'"),
+        (["generate", *REQUIRED, "--guidance-interval", "0.5"], "'0.5' is no interval; expected LOW,HIGH, such as 0.2"),
         (["generate", *REQUIRED, "--image-keypoints", "1,2", "3,4", "5"], "'5' is no point; expected X,Y in pixels"),
         (["generate", *REQUIRED, "--image-keypoints", "1,2", "3,4"], "expected 3 arguments"),
         (["compile"], "required: DIR"),

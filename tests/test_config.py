@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexpress_rt.config import (
+    PRESETS,
     RECOMMENDABLE,
     GenerationConfig,
     Settings,
@@ -29,6 +30,7 @@ def test_defaults_are_those_of_the_published_pipeline() -> None:
     settings = GenerationConfig().settle({}, 24)
     assert (settings.steps, settings.guidance_scale, settings.overlap, settings.seed) == (25, 3.5, 4, 42)
     assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
+    assert (settings.sampler, settings.guidance_interval, settings.unconditional_every) == ("ddim", (0, 1), 1)
     assert settings.median_filter is True
     assert settings.rate == 30
 
@@ -51,9 +53,78 @@ def test_the_published_settings_win_over_a_recommendation_where_they_are_chosen(
 
 
 def test_exactly_the_options_that_a_bundle_can_recommend_are_open() -> None:
-    assert {name for name, value in vars(GenerationConfig()).items() if value is None} == set(RECOMMENDABLE)
+    open_ones = {name for name, value in vars(GenerationConfig()).items() if value is None}
+    assert open_ones == {"preset", *RECOMMENDABLE}
     assert GenerationConfig().rate is None
-    assert None not in vars(Settings()).values()
+    assert [name for name, value in vars(Settings()).items() if value is None] == ["preset"]
+
+
+# Presets
+
+
+def test_the_exact_preset_is_the_published_pipeline_whatever_a_bundle_recommends() -> None:
+    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "unconditional_every": 2}
+    assert GenerationConfig(preset="exact").settle(recommended, 24) == Settings()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: str) -> None:
+    recommended = {"steps": 3, "sampler": "dpm++2m", "guidance_scale": 2, "fps": 25}
+    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).settle(recommended, 24)
+    assert {name: getattr(settings, name) for name in PRESETS[preset]} == {
+        **PRESETS[preset],
+        "guidance_interval": (0.125, 0.5),
+    }
+    assert (settings.guidance_scale, settings.fps, settings.preset) == (2, 25, None)
+
+
+def test_every_preset_says_the_same_options_and_nothing_of_how_strong_guidance_is() -> None:
+    for options in PRESETS.values():
+        assert set(options) == {"steps", "sampler", "guidance_interval", "unconditional_every"}
+        assert GenerationConfig(**options).settle({}, 24) == Settings(**options)
+
+
+def test_presets_make_fewer_calls_one_after_the_other() -> None:
+    steps = [PRESETS[name]["steps"] for name in ("exact", "balanced", "fast")]
+    assert steps == sorted(steps, reverse=True)
+    assert len(set(steps)) == 3
+
+
+def test_settings_take_no_preset_since_they_leave_nothing_to_it() -> None:
+    with pytest.raises(
+        ConfigError, match=r"preset is 'fast'; expected None in Settings.*GenerationConfig\(preset='fast'"
+    ):
+        Settings(preset="fast")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "quick"}, "preset is 'quick'; expected one of exact, balanced, fast"),
+        ({"preset": 1}, "preset is 1; expected one of"),
+        ({"sampler": "euler"}, r"sampler is 'euler'; expected one of ddim, dpm\+\+2m, unipc"),
+        ({"guidance_interval": 0.5}, "guidance_interval is 0.5; expected two numbers, 0 <= low < high <= 1"),
+        ({"guidance_interval": (0.5, 0.5)}, "guidance_interval is "),
+        ({"guidance_interval": (0.8, 0.2)}, "guidance_interval is "),
+        ({"guidance_interval": (-0.1, 0.2)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, 1.2)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, float("nan"))}, "guidance_interval is "),
+        ({"guidance_interval": (False, True)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, 0.2, 0.3)}, "guidance_interval is "),
+        ({"guidance_interval": "01"}, "guidance_interval is '01'"),
+        ({"unconditional_every": 0}, "unconditional_every is 0; expected a whole number of at least 1"),
+        ({"unconditional_every": 1.5}, "unconditional_every is 1.5"),
+    ],
+)
+def test_impossible_samplers_and_guidance_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        GenerationConfig(**options)
+
+
+def test_an_interval_is_kept_as_two_floats() -> None:
+    for given_interval in ([0, 0.5], (0.0, np.float32(0.5)), np.array([0, 0.5])):
+        assert GenerationConfig(guidance_interval=given_interval).guidance_interval == (0.0, 0.5)  # type: ignore[arg-type]
+    assert hash(GenerationConfig(guidance_interval=[0, 0.5]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (2, 1), (5, 2), (7, 3), (8, 4), (24, 4)])
@@ -64,12 +135,19 @@ def test_windows_that_are_small_overlap_by_half(frames: int, overlap: int) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 1}, "'seed' is recommended to be 1; expected a number, true or false for some of steps, guidance_"),
+        ({"seed": 1}, "'seed' is recommended to be 1; expected a number, true or false for some of steps, sampler, "),
         ({"stepz": 1}, "'stepz' is recommended to be 1; expected"),
         ({"steps": None}, "'steps' is recommended to be None"),
         ({"fps": "1/0"}, "'fps' is recommended to be '1/0'"),
         ({"steps": [1] * 10**6}, r"'steps' is recommended to be \[1, 1, 1, 1, 1, 1, ...\]; expected"),
         ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"steps": "8"}, "'steps' is recommended to be '8'; expected a number"),
+        ({"preset": "fast"}, "'preset' is recommended to be 'fast'"),
+        ({"sampler": 2}, r"'sampler' is recommended to be 2; .*\(sampler: a name; guidance_interval: two numbers\)"),
+        ({"sampler": "euler"}, "sampler is 'euler'; expected one of"),
+        ({"guidance_interval": 0.5}, "'guidance_interval' is recommended to be 0.5"),
+        ({"guidance_interval": [0.5] * 10**6}, r"guidance_interval is \[0.5, .*...\]; expected two numbers"),
+        ({"guidance_interval": [0.5, "x"]}, "guidance_interval is "),
         ({"steps": True}, "steps is True; expected a whole number"),
         ({"median_filter": 1}, "median_filter is 1; expected True or False"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
@@ -94,14 +172,16 @@ def test_options_are_given_by_name_only() -> None:
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
-    with pytest.raises(ConfigError, match=r"^'guidance' is no option; expected steps, .*did you mean 'guidance_scale'"):
+    with pytest.raises(
+        ConfigError, match=r"^'guidance' is no option; expected preset, steps, .*did you mean 'guidance_scale'"
+    ):
         GenerationConfig(guidance=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"^'stepz' is no option.*did you mean 'steps'"):
         dataclasses.replace(GenerationConfig(), stepz=3)  # type: ignore[call-arg]
 
 
 def test_an_option_like_none_is_refused_without_a_guess() -> None:
-    with pytest.raises(ConfigError, match=r"^'zzzz' is no option; expected steps, [^?]*$"):
+    with pytest.raises(ConfigError, match=r"^'zzzz' is no option; expected preset, steps, [^?]*$"):
         GenerationConfig(zzzz=2)  # type: ignore[call-arg]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.factories import model_config
 from tests.fakes import SMALL, FakeBackend, red_spots, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech, spot, track
-from vexpress_rt import generator as module
+from vexpress_rt.audio import load_audio
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig
 from vexpress_rt.errors import InputError, NoFaceError
 from vexpress_rt.generator import Generator
@@ -39,7 +39,7 @@ def drawings(backend: FakeBackend) -> np.ndarray:
 
 @given(st.integers(1, 9000), st.sampled_from([8000, 16000, 44100]), st.sampled_from([1, 12.5, 24, 25, 29.97, 30, 60]))
 def test_a_video_has_exactly_as_many_frames_as_its_speech_needs(samples: int, rate: int, fps: float) -> None:
-    waveform = module.load_audio((np.zeros(samples, np.float32), rate), 16000)
+    waveform = load_audio((np.zeros(samples, np.float32), rate), 16000)
     exact = GenerationConfig(fps=fps).rate
     assert waveform.frame_count(exact) == math.ceil(Fraction(samples, rate) * exact)
 

@@ -20,6 +20,13 @@ from vexpress_rt.__main__ import main
 from vexpress_rt.bundle import Bundle
 
 RECOMMENDED = {"steps": 3, "guidance_scale": 1.0, "audio_attention_weight": 0.5, "fps": 12.5, "overlap": 1}
+SAMPLING = {
+    "sampler": "unipc",
+    "guidance_scale": 2,
+    "guidance_interval": [0.3, 1.0],
+    "unconditional_every": 2,
+    "steps": 5,
+}
 
 
 @pytest.fixture
@@ -71,6 +78,20 @@ def test_a_choice_goes_before_a_recommendation(advising: Path, backend: FakeBack
     calls = backend.calls("denoiser_cond")
     assert {float(call["audio_attention_weight"][0]) for call in calls} == {0}
     assert (len(calls), found.length) == (2, 6)
+
+
+def test_a_bundle_can_recommend_how_to_sample(
+    fake_bundle: Path, tmp_path: Path, backend: FakeBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(fake_bundle, tmp_path / "advising"))
+    edit(folder, lambda data: data.update(recommended=SAMPLING))
+    found = frames_of(video(folder, None))
+    assert [len(backend.calls(name)) for name in ("denoiser", "denoiser_cond")] == [2 * 8, 3 * 8]  # of 8 windows
+    expected = frames_of(video(fake_bundle, GenerationConfig(**SAMPLING)))  # type: ignore[arg-type]
+    assert found.tobytes() == expected.tobytes()
+    assert main(["inspect", str(folder)]) == 0
+    line = "recommended: sampler unipc, guidance_scale 2, guidance_interval 0.3 to 1.0, unconditional_every 2, steps 5"
+    assert line in capsys.readouterr().out
 
 
 def test_inspect_tells_what_is_recommended(advising: Path, capsys: pytest.CaptureFixture[str]) -> None:

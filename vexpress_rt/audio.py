@@ -1,23 +1,21 @@
-"""Speech: recordings -> Waveform, and audio features -> the rows that each video frame listens to."""
+"""Speech: recordings -> samples as the model hears them; audio features -> the rows that each frame listens to."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import MAX_SECONDS, sound_blocks
-from vexpress_rt.records import Float32, Waveform
+from vexpress_rt.records import Float32, Recording, Waveform
+from vexpress_rt.resampling import Resampler
 
 MAX_RATE = 768_000
 MAX_CHANNELS = 64
@@ -32,34 +30,90 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
 
     Channels are averaged. The duration is that of the decoded samples (an encoder's delay and padding do not count),
     and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
-    `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels.
+    `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels, the
+    caller's own where they are such.
 
     Raises AudioError when the file is missing, unreadable or has no sound, when there are no samples or no channels,
     when samples are NaN or infinite, when the rate is not a whole number in 1..768000, and beyond `media.MAX_SECONDS`.
     """
-    if isinstance(source, (str, os.PathLike)):
-        kept: Path | tuple[Float32, int] = Path(source)
-    elif isinstance(source, tuple) and len(source) == 2:
-        kept = _check_array(*source)
-    else:
-        raise AudioError(f"audio given as {type(source).__name__}; expected a path, or a tuple (samples, rate in Hz)")
-    count, source_rate, data = 0, rate, bytearray()  # grows in place: half the memory of joining pieces
-    for samples, found_rate, heard in _resampled(kept, rate):
-        count, source_rate = count + heard, found_rate
+    recording = open_recording(source, rate)
+    data = bytearray()  # grows in place: half the memory of joining pieces
+    for samples in sound(recording):
         data += samples.tobytes()
+    return Waveform(np.frombuffer(data, np.float32), rate, recording.duration, recording.source)
+
+
+def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Recording:
+    """A recording as `load_audio` takes it, read through once, so that all that is wrong with it is found; no samples
+    are kept. An array that was given is the caller's, and must not change as long as the recording is in use.
+    """
+    kept, moments = _check_source(source), _Moments()
+    count, source_rate, held = 0, rate, np.empty(0, np.float32)
+    for samples, found_rate, heard in _resampled(kept, rate):
+        moments.add(held)
+        count, source_rate, held = count + heard, found_rate, samples
     duration = Fraction(count, source_rate)
     length = max(1, round(duration * rate))
-    assert len(data) >= 4 * length
-    return Waveform(np.frombuffer(data, np.float32)[:length], rate, duration, kept)
+    moments.add(held[: length - moments.count])  # the last piece runs past the end, and no other
+    assert moments.count == length
+    return Recording(
+        source=kept, rate=rate, count=length, duration=duration, mean=moments.mean, variance=moments.variance
+    )
 
 
-def normalize(samples: Float32) -> Float32:
+def sound(recording: Recording) -> Generator[Float32, None, None]:
+    """The samples of a recording, (n,) float32 pieces of `recording.count` together.
+
+    Raises AudioError when it cannot be read again, or is shorter than it was.
+    """
+    left = recording.count
+    for samples, *_ in _resampled(recording.source, recording.rate):
+        piece = samples[:left]
+        left -= len(piece)
+        if len(piece):
+            yield piece
+    if left:
+        raise AudioError(
+            f"the audio {recording.source} had {recording.count} samples at {recording.rate} Hz and now ends {left} "
+            "before: leave the file as it is until the video is made"
+        )
+
+
+class _Moments:
+    """Mean and variance of samples that come in pieces, in float64.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979,
+    equation 2.1: the sum of squared deviations of two pieces together, from those of each.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self._deviations = 0.0
+
+    @property
+    def variance(self) -> float:
+        return self._deviations / self.count
+
+    def add(self, samples: Float32) -> None:
+        if not len(samples):
+            return
+        wide = samples.astype(np.float64)
+        mean, count = float(wide.mean()), self.count + len(wide)
+        apart = mean - self.mean
+        self._deviations += float(np.square(wide - mean).sum()) + apart**2 * self.count * len(wide) / count
+        self.mean += apart * len(wide) / count
+        self.count = count
+
+
+def normalize(samples: Float32, recording: Recording | None = None) -> Float32:
     """(N,) samples shifted to zero mean and scaled to unit variance over the whole clip: (x - mean) / sqrt(var + 1e-7).
 
+    recording: what the samples are a part of; None if they are all of it.
     spec/model.md, stage 3. Sums are taken in float64. Constant sound gives zeros.
     """
     wide = samples.astype(np.float64)
-    scaled: Float32 = ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
+    mean, variance = (wide.mean(), wide.var()) if recording is None else (recording.mean, recording.variance)
+    scaled: Float32 = ((wide - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
     return scaled
 
 
@@ -68,10 +122,13 @@ def feature_rows(features: Float32, length: int, rows: int) -> Float32:
     return frame_rows(features, length, rows, 0, length)
 
 
-def frame_rows(features: Float32, length: int, rows: int, start: int, stop: int) -> Float32:
+def frame_rows(
+    features: Float32, length: int, rows: int, start: int, stop: int, *, first: int = 0, total: int | None = None
+) -> Float32:
     """The audio features of frames [start, stop) of a video of `length` frames: (stop - start, rows, A) float32.
 
-    features: (T, A) float32, T >= 1 steps of the audio encoder over the whole clip.
+    features: (T, A) float32, T >= 1 steps of the audio encoder over the whole clip; or some of `total`, beginning with
+        `first`, those of `feature_span` among them.
     rows: even; 10 for the released model.
 
     The features are interpolated in time to 2 * length rows (linear, half-pixel centres: torch's align_corners=False),
@@ -81,58 +138,65 @@ def frame_rows(features: Float32, length: int, rows: int, start: int, stop: int)
 
     Raises ConfigError for an odd or non-positive `rows`.
     """
-    if rows < 2 or rows % 2:
-        raise ConfigError(
-            f"{rows} rows of audio features a frame; expected an even number of at least 2: see the bundle"
-        )
     assert features.ndim == 2
     assert len(features) >= 1
-    assert 0 <= start <= stop <= length
+    total = len(features) if total is None else total
+    index, position = _positions(total, length, rows, start, stop)
     if start == stop:
         return np.empty((0, rows, features.shape[1]), np.float32)
-    index = np.arange(2 * start, 2 * stop + rows - 2) - (rows // 2 - 1)
-    position = ((index + 0.5) * (len(features) / (2 * length)) - 0.5).clip(0, len(features) - 1)
     low = position.astype(np.int64)
     weight = (position - low).astype(np.float32)[:, None]
-    high = np.minimum(low + 1, len(features) - 1)
-    table = features[low] * (1 - weight) + features[high] * weight  # (2 * (stop - start) + rows - 2, A)
+    high = np.minimum(low + 1, total - 1)
+    table = features[low - first] * (1 - weight) + features[high - first] * weight  # (2 * (stop - start) + rows - 2, A)
     table[(index < 0) | (index >= 2 * length)] = 0
     windows = np.lib.stride_tricks.sliding_window_view(table, rows, axis=0)[::2]  # (stop - start, A, rows)
     return np.ascontiguousarray(windows.transpose(0, 2, 1))
 
 
-def _resampled(source: Path | tuple[Float32, int], rate: int) -> Iterator[tuple[Float32, int, int]]:
-    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them).
+def feature_span(total: int, length: int, rows: int, start: int, stop: int) -> range:
+    """Which of `total` features frames [start, stop), start < stop, listen to; as `frame_rows` has the rest."""
+    _, position = _positions(total, length, rows, start, stop)
+    return range(int(position[0]), min(int(position[-1]) + 2, total))
 
-    The last piece runs past the end: the last sample is held for twice the length of libswresample's filter (32 taps at
-    the lower of the two rates), so that all that was heard has come out. Flushing would not do: of a recording
-    shorter than the filter it returns nothing.
+
+def _positions(
+    total: int, length: int, rows: int, start: int, stop: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of frames [start, stop), by number in the table of 2 * length, and where each lies among the features.
+
+    Those before and after the table are at the nearest feature.
     """
-    resampler = AudioResampler(format="fltp", layout="mono", rate=rate)
-    done, source_rate, mono = 0, rate, np.empty((1, 0), np.float32)
+    if rows < 2 or rows % 2:
+        raise ConfigError(
+            f"{rows} rows of audio features a frame; expected an even number of at least 2: see the bundle"
+        )
+    assert 0 <= start <= stop <= length
+    index = np.arange(2 * start, 2 * stop + rows - 2) - (rows // 2 - 1)
+    return index, ((index + 0.5) * (total / (2 * length)) - 0.5).clip(0, total - 1)
+
+
+def _resampled(source: Path | tuple[Float32, int], rate: int) -> Iterator[tuple[Float32, int, int]]:
+    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them)."""
+    resampler: Resampler | None = None
     for block, source_rate in sound_blocks(source):
-        mono = block.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-        if source_rate == rate:
-            yield mono[0], rate, mono.shape[1]
-        else:
-            yield _push(resampler, mono, source_rate, done), source_rate, mono.shape[1]
-        done += mono.shape[1]
-    if source_rate != rate:
-        held = np.repeat(mono[:, -1:], 64 * math.ceil(max(1, source_rate / rate)), axis=1)
-        yield _push(resampler, held, source_rate, done), source_rate, 0
+        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if source_rate != rate and resampler is None:
+            resampler = Resampler(source_rate, rate)
+        yield mono if resampler is None else resampler.push(mono), source_rate, len(mono)
+    if resampler is not None:
+        yield resampler.finish(), resampler.source, 0
 
 
-def _push(resampler: AudioResampler, mono: Float32, rate: int, position: int) -> Float32:
-    frame = AudioFrame.from_ndarray(mono, "fltp", "mono")
-    frame.sample_rate, frame.pts = rate, position
-    pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
-    return np.concatenate([np.empty(0, np.float32), *pieces])
+def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> Path | tuple[Float32, int]:
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source)
+    if isinstance(source, tuple) and len(source) == 2:
+        return _check_array(*source)
+    raise AudioError(f"audio given as {type(source).__name__}; expected a path, or a tuple (samples, rate in Hz)")
 
 
 def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
-    number = isinstance(rate, Real) and not isinstance(rate, bool)
-    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
-        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    check_rate(rate)
     if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
         found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise AudioError(f"audio samples of {found}; expected a NumPy array (N,) or (channels, N)")
@@ -147,10 +211,22 @@ def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
         raise AudioError(
             f"{samples.shape[-1]} audio samples at {rate} Hz; expected at most {MAX_SECONDS / 3600:g} hours: cut them"
         )
-    return _to_float32(samples), int(rate)
+    return to_float32(samples), int(rate)
 
 
-def _to_float32(samples: NDArray[Any]) -> Float32:
+def check_rate(rate: Any) -> int:
+    """The rate in Hz. Raises AudioError unless it is a whole number in 1..768000."""
+    number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
+        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    return int(rate)
+
+
+def to_float32(samples: NDArray[Any]) -> Float32:
+    """Samples (..., N), int16 or floating point of full scale 1, as float32 of full scale 1.
+
+    Raises AudioError for another dtype, and for NaN and infinite values.
+    """
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -159,8 +235,8 @@ def _to_float32(samples: NDArray[Any]) -> Float32:
             "divide them by the dtype's full scale"
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused next
-        values = samples.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(values).reshape(-1, values.shape[-1]).all(axis=0))
+        values = samples.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(values.ndim - 1))))
     if bad.size:
         raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
     return values

@@ -22,7 +22,7 @@ def describe(bundle: Bundle) -> str:
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
     if manifest.recommended:
-        advice = ", ".join(f"{name} {value}" for name, value in manifest.recommended.items())
+        advice = ", ".join(f"{name} {_setting(value)}" for name, value in manifest.recommended.items())
         facts["settings"] = f"recommended: {advice}"
     rows = [(f"{name}:", text) for name, text in facts.items()]
     rows += [row for compilation in manifest.compiled for row in _compilation(bundle, compilation)]
@@ -88,6 +88,10 @@ def _columns(rows: Iterable[tuple[str, str]], indent: str = "", width: int | Non
 
 def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _setting(value: object) -> str:
+    return " to ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _range(values: Iterable[int | None]) -> str:

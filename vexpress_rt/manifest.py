@@ -118,7 +118,7 @@ class Manifest:
     model: ModelConfig
     engines: Mapping[str, EngineEntry]
     files: Mapping[str, FileEntry]
-    recommended: Mapping[str, float] = field(default_factory=dict)
+    recommended: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     onnx: bool = True
     compiled: tuple[Compilation, ...] = ()

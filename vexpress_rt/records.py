@@ -24,7 +24,7 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Waveform:
-    """Speech, as the model hears it, and where to take the sound track of the video from.
+    """Speech in memory, as the model hears it, and where to take the sound track of the video from.
 
     samples: (N,) float32, mono, at `rate` Hz, nominally in [-1, 1], N >= 1, finite.
     rate: Hz.
@@ -48,7 +48,33 @@ class Waveform:
 
     def frame_count(self, fps: Fraction) -> int:
         """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
-        return max(1, math.ceil(self.duration * fps))
+        return _frame_count(self.duration, fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Speech that was read through once, and is read again as it is needed, so that its length costs no memory.
+
+    source: as `Waveform` has it.
+    rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
+    duration: exact length of the original recording, seconds; decides how many frames the video has.
+    mean, variance: of the samples.
+    """
+
+    source: Path | tuple[Float32, int]
+    rate: int
+    count: int
+    duration: Fraction
+    mean: float
+    variance: float
+
+    def frame_count(self, fps: Fraction) -> int:
+        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        return _frame_count(self.duration, fps)
+
+
+def _frame_count(duration: Fraction, fps: Fraction) -> int:
+    return max(1, math.ceil(duration * fps))
 
 
 @dataclass(frozen=True)

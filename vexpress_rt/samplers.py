@@ -130,7 +130,7 @@ def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
 
 
 def unipc(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
-    """UniPC of order 2, Zhao et al., arXiv 2302.04867, for predicted pictures, with B(h) = e^h - 1: tables as above.
+    """UniPC of order 2, Zhao et al., arXiv 2302.04867, for predicted pictures, with its B_2: tables as above.
 
     alpha_bars: rising, 0 to 1; 0 only first, 1 only last.
     The predictor (UniP-2, whose a_1 may be 1/2) takes x to x', as DPM-Solver++(2M) does; the model's answer to x' also
@@ -162,15 +162,19 @@ _MULTISTEP: dict[str, Callable[[Sequence[float]], tuple[Coefficients, ...]]] = {
 def _corrector(alpha_bars: Sequence[float], i: int) -> tuple[float, float]:
     """Weights, in the corrector of step i, of m's differences to the step before and to the step after.
 
-    UniC-2: R rho = b (theorem 3.1) for the points r_1 = -h before / h and 1; the first is rho_1 / r_1, since the
-    difference is divided by its distance. Where the step before gives no slope: UniC-1, whose rho may be 1/2.
+    UniC-2: R rho = b (theorem 3.1) for the points r_1 = -h before / h and 1; the first weight is rho_1 / r_1, since the
+    difference is divided by its distance. As r_1 goes to minus infinity rho_1 / r_1 goes to 0 and rho_2 to b_1. Of the
+    first step UniC-1, whose rho may be 1/2; what the last one gets is not used.
     """
-    if _slope(alpha_bars, i) == 0:
+    here, after = alpha_bars[i], alpha_bars[i + 1]
+    if i == 0 or after in (here, 1):
         return 0.0, 0.5
-    h = _lambda(alpha_bars[i + 1]) - _lambda(alpha_bars[i])
-    r = (_lambda(alpha_bars[i - 1]) - _lambda(alpha_bars[i])) / h
+    h = _lambda(after) - _lambda(here)
     scale = math.expm1(-h)
     first = scale / -h - 1
+    if _slope(alpha_bars, i) == 0:
+        return 0.0, first / scale
+    r = (_lambda(alpha_bars[i - 1]) - _lambda(here)) / h
     second = first / -h - 1 / 2
     rho = np.linalg.solve(np.array([[1.0, 1.0], [r, 1.0]]), np.array([first, 2 * second]) / scale)
     return float(rho[0] / r), float(rho[1])

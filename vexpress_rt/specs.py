@@ -10,7 +10,7 @@ head of the attention block that the tensor's name ends in.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from vexpress_rt.errors import ConfigError
@@ -19,6 +19,7 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 # ONNX Runtime has no kernels for bfloat16 convolutions on the CPU, and NumPy no bfloat16: such tensors stay on a GPU.
 ONLY_TENSORRT = "bf16"
+AUDIO_SECONDS = 60  # of speech that one run of the audio encoder takes; its self-attention is quadratic
 SIDE_LIMIT = 1 << 16  # pixels along a side of the picture: what any plausible bundle stays below
 
 
@@ -58,6 +59,7 @@ class ModelConfig:
     train_timesteps: int
     beta_start: float
     beta_end: float
+    audio_stride: int = 320  # samples from one feature to the next; older bundles do not say so
 
     def __post_init__(self) -> None:
         levels, heads = len(self.block_out_channels), self.attention_heads
@@ -99,7 +101,7 @@ class ModelConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_json`. Raises ConfigError naming keys that are missing, unknown or of another type."""
-        expected = {f.name: f.type for f in fields(cls)}
+        expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)}")
         values: dict[str, Any] = {}

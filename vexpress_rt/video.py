@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media import reason, sound_blocks
-from vexpress_rt.records import Float32, UInt8, Waveform
+from vexpress_rt.records import Float32, Recording, UInt8, Waveform
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
@@ -81,7 +81,7 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Waveform | None, quality: int
+        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Waveform | Recording | None, quality: int
     ) -> None:
         self._path = check_output(path)
         if min(size) < 2 or size[0] % 2 or size[1] % 2:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vexpress_rt.compilation import TEXT_LIMIT
 from vexpress_rt.errors import BundleDamagedError, ConfigError
-from vexpress_rt.specs import ModelConfig, TensorSpec
+from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig, TensorSpec
 from vexpress_rt.untrusted import parse, plain_name, record
 
 LEVELS = range(6)  # of optimisation
@@ -20,7 +20,6 @@ WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; beyond any GPU
 # the typical; wav2vec 2.0 gives its first feature for 400 samples.
 AUDIO_MINIMUM_SAMPLES = 400
 AUDIO_TYPICAL_SECONDS = 5
-AUDIO_MAXIMUM_SECONDS = 60
 AUDIO_RATE = 16000
 SIZE_LIMIT = 1 << 28  # of an open dim in a record: what any plausible engine stays below
 
@@ -42,7 +41,7 @@ class Range:
 
 
 def audio_range(
-    model: ModelConfig | None = None, *, typical: float = AUDIO_TYPICAL_SECONDS, maximum: float = AUDIO_MAXIMUM_SECONDS
+    model: ModelConfig | None = None, *, typical: float = AUDIO_TYPICAL_SECONDS, maximum: float = AUDIO_SECONDS
 ) -> Range:
     """Numbers of samples N that one run of a model's audio encoder may be given; times in seconds.
 

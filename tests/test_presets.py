@@ -1,0 +1,76 @@
+"""Presets, samplers and guidance through a whole `Generator`; engines are fakes, everything else is real."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeBackend, write_bundle
+from tests.scenes import FAST, frames_of, photo, speech
+from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig
+from vexpress_rt.denoise import Guidance
+from vexpress_rt.errors import BundleNotFoundError
+from vexpress_rt.generator import Generator
+from vexpress_rt.specs import ENGINE_NAMES
+
+WINDOWS = 2  # of 8 frames with an overlap of 2, for 0.4 s
+
+
+def video(generator: Generator, config: GenerationConfig) -> np.ndarray:
+    return frames_of(generator.generate(photo(), speech(0.4), config=config))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_gives_what_its_options_give_with_the_calls_that_they_plan(
+    generator: Generator, backend: FakeBackend, preset: str
+) -> None:
+    found = video(generator, GenerationConfig(preset=preset, overlap=2))
+    settings = GenerationConfig(preset=preset).settle({}, 8)
+    planned = Counter(part.engine for part in Guidance.of(settings).plan(settings.steps))
+    for name in ("denoiser", "denoiser_cond"):
+        assert len(backend.calls(name)) == WINDOWS * planned[name]
+    np.testing.assert_array_equal(found, video(generator, GenerationConfig(overlap=2, **PRESETS[preset])))
+
+
+def test_the_exact_preset_is_what_is_made_without_any(generator: Generator) -> None:
+    exact = video(generator, GenerationConfig(preset="exact", overlap=2))
+    np.testing.assert_array_equal(exact, video(generator, GenerationConfig(overlap=2)))
+
+
+def test_samplers_go_different_ways(generator: Generator) -> None:
+    videos = [video(generator, GenerationConfig(sampler=name, steps=6, overlap=2)) for name in SAMPLERS]
+    assert all((one != other).any() for one, other in zip(videos, videos[1:] + videos[:1], strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_few_steps_will_do(generator: Generator, steps: int) -> None:
+    for name in SAMPLERS:
+        assert video(generator, GenerationConfig(sampler=name, steps=steps, overlap=2)).std() > 0
+
+
+def test_one_step_is_the_same_for_all_samplers(generator: Generator) -> None:
+    ddim, *others = (video(generator, GenerationConfig(sampler=name, steps=1, overlap=2)) for name in SAMPLERS)
+    for other in others:
+        np.testing.assert_array_equal(other, ddim)
+
+
+def test_a_preset_can_be_changed_in_part(generator: Generator, backend: FakeBackend) -> None:
+    video(generator, GenerationConfig(preset="exact", steps=4, guidance_interval=(0, 0.5), overlap=2))
+    assert [len(backend.calls(name)) for name in ("denoiser", "denoiser_cond")] == [2 * WINDOWS, 2 * WINDOWS]
+
+
+def test_what_runs_only_in_some_steps_is_missed_before_the_work(tmp_path: Path, backend: FakeBackend) -> None:
+    folder = write_bundle(tmp_path / "lacking", [name for name in ENGINE_NAMES if name != "denoiser_cond"])
+    config = GenerationConfig(overlap=2, steps=4, guidance_interval=(0.2, 1))
+    with Generator(folder) as generator, pytest.raises(BundleNotFoundError, match="--engine denoiser_cond"):
+        generator.generate(photo(), speech(0.1), config=config)
+    assert not backend.calls("reference_net")
+
+
+def test_reusing_in_every_step_what_was_just_computed_changes_nothing(generator: Generator) -> None:
+    plain = video(generator, FAST)
+    np.testing.assert_array_equal(plain, video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=1)))
+    assert (plain != video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=2))).any()

@@ -1,0 +1,142 @@
+"""A window of a live session: noise -> latents that go on from those given out before -> frames.
+
+Frames that were given out are held as RePaint holds the known part of a picture (Lugmayr et al., arXiv 2201.09865,
+equation 8a): in every step they are what is known, with noise of that step's level. So the window's other frames are
+made to go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vexpress_rt.audio import frame_rows
+from vexpress_rt.backends import Engine, Tensor
+from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.denoise import Guidance
+from vexpress_rt.frames import FramePath
+from vexpress_rt.guidance import guide
+from vexpress_rt.records import Float32, UInt8
+from vexpress_rt.samplers import Sampler, take_step
+from vexpress_rt.windows import Window
+
+
+def denoise_held(
+    predict: Callable[[Float32, int], Float32], sampler: Sampler, noise: Float32, held: Float32,
+    proceed: Callable[[], bool] = lambda: True,
+) -> Float32 | None:  # fmt: skip
+    """Noise (F, c, h, w) -> latents (F - n, c, h, w) of a window's new frames, in float32.
+
+    predict: the guided prediction (F, c, h, w) for latents of that shape and the number of the step.
+    held: (n, c, h, w), the latents of the first frames, final and not to be changed; n may be 0, but not F.
+    proceed: asked before each step; False gives the window up, and None comes back.
+    """
+    vectors, count = [noise.copy(), *(np.zeros_like(noise) for _ in range(sampler.vectors - 1))], len(held)
+    for step, coefficients in enumerate(sampler.coefficients):
+        if not proceed():
+            return None
+        signal, share = sampler.alpha_bars[step] ** 0.5, (1 - sampler.alpha_bars[step]) ** 0.5
+        # What a sampler remembers of held frames besides is of no use to others, and not looked at again.
+        vectors[0][:count] = np.float32(signal) * held + np.float32(share) * noise[:count]
+        vectors = take_step(vectors, predict(vectors[0], step), coefficients)
+    return vectors[0][count:]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is heard around a window: normalised samples (n,) float32, of frames begin to end - 1."""
+
+    samples: Float32
+    begin: int
+    end: int
+
+
+@dataclass
+class LiveStages:
+    """What makes the windows of a session: engines, the portrait, and how they are used.
+
+    engine: by its name.  reference: the portrait's engine inputs.
+    noise: the initial latent (c, h, w) float32 of a frame.  draw: its drawing (H, W, 3) uint8.
+    rows, minimum: of audio features a frame takes; samples that the audio encoder needs.
+    path: what happens to frames between decoder and caller.  filtered: by the median.
+
+    Frames are numbers of the session; those below 0 are the rest that it begins with.
+    """
+
+    engine: Callable[[str], Engine]
+    guidance: Guidance
+    sampler: Sampler
+    reference: Mapping[str, Tensor]
+    noise: Callable[[int], Float32]
+    draw: Callable[[int], UInt8]
+    rows: int
+    minimum: int
+    path: FramePath
+    filtered: bool
+    _last: tuple[Float32, Tensor] | None = field(default=None, init=False)
+
+    def denoise(
+        self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
+    ) -> Float32 | None:
+        """The latents of a window's frames but the held ones, as `denoise_held` has it. Raises BackendError."""
+        inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
+        noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
+        return denoise_held(self._predictor(inputs), self.sampler, noise, held, proceed)
+
+    def _predictor(self, inputs: Mapping[str, Tensor]) -> Callable[[Float32, int], Float32]:
+        """The guided prediction for a window's latents, which go through the host, in one step after the other."""
+        plan = self.guidance.plan(len(self.sampler))
+        kept: Float32 | None = None
+
+        def predict(x: Float32, step: int) -> Float32:
+            nonlocal kept
+            timestep, part = np.array([self.sampler.timesteps[step]], np.float32), plan[step]
+            outputs = self.engine(part.engine).run({**inputs, "latents": x, "timestep": timestep})
+            unconditional = outputs["unconditional"] if part.computes else kept
+            kept = unconditional if part.keeps else None
+            conditional: Float32 = outputs["conditional"]
+            return conditional if unconditional is None else guide(unconditional, conditional, self.guidance.scale)
+
+        return predict
+
+    def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
+        features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
+
+        def rows(start: int, stop: int) -> Float32:
+            begin, end = heard.begin, heard.end
+            return frame_rows(features, end - begin, self.rows, start - begin, stop - begin)
+
+        projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
+        return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
+
+    def pictures(self, before: Float32, latents: Iterable[Float32]) -> Iterator[UInt8]:
+        """Frames (H, W, 3) uint8 RGB of latents (c, h, w) that follow each other, each decoded when it is asked for.
+
+        before: the latent of the frame before them. The median over time takes that for a neighbour; the last frame,
+            whose successor is not known yet, is filtered over rows and columns alone.
+        """
+        frames: Iterator[Tensor] = map(self._decode, latents)
+        if self.filtered:
+            frames = self._filter(before, frames)
+        return self.path.arrays(frames)
+
+    def _filter(self, before: Float32, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        middle = self.path.median_3x3x3
+        previous = self._decode(before)
+        current = next(frames)
+        for following in frames:
+            yield middle(previous, current, following)
+            previous, current = current, following
+        yield middle(current, current, current)
+
+    def _decode(self, latent: Float32) -> Tensor:
+        if self._last is None or self._last[0] is not latent:
+            inputs = {"latent": latent[None]}
+            self._last = latent, self.engine("vae_decoder").run(inputs, resident=self.path.resident)["frame"]
+        return self._last[1]
+
+    def forget(self) -> None:
+        """Free the frame that was decoded last, which is kept as a neighbour of the next one."""
+        self._last = None
