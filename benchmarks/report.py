@@ -16,10 +16,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from benchmarks.gpu.machine import describe, file_stem
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, Outcome, Part
 from benchmarks.gpu.plan import select
 from benchmarks.gpu.report import Report, counts, line
-from benchmarks.gpu.schedule import run_parts
+from benchmarks.gpu.schedule import interrupt, run_parts
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.render import PAGE, goals, write_page
 
@@ -48,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         _write_page(given.output)
         return 0
-    return _measure(given)
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+        return _measure(given)
 
 
 def _measure(given: argparse.Namespace) -> int:

@@ -107,8 +107,8 @@ def _run(run: Mapping[str, Any]) -> str:
     took = f", {run['seconds'] / 60:.0f} minutes" if "seconds" in run else ", not to its end"
     size = ", quick: small sizes and few rounds" if run["quick"] else ""
     return (
-        f"{run['started']} on {run['cpu']}, commit {run['commit'][:12]}, {run['threads']} threads for each side{size}{took}: "
-        f"{', '.join(run['parts'])}"
+        f"{run['started']} on {run['cpu']}, commit {run['commit'][:12]}, {run['threads']} threads for each "
+        f"side{size}{took}: {', '.join(run['parts'])}"
     )
 
 
