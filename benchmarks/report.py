@@ -62,7 +62,7 @@ def _measure(given: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     given.work.mkdir(parents=True, exist_ok=True)
     parts = plan(QUICK if given.quick else WHOLE, threads=given.threads, work=given.work.resolve(), quick=given.quick)
-    wanted, before = select(parts, given.parts), _before(folder / JSON)
+    wanted, before = select(parts, given.parts), _before(folder / JSON, given.quick)
     run = {
         "started": now.isoformat(timespec="seconds"), "cpu": machine["cpu"], "commit": machine["commit"],
         "parts": given.parts, "quick": given.quick, "threads": given.threads,
@@ -90,12 +90,12 @@ def _measure(given: argparse.Namespace) -> int:
     return 1 if any(report.outcomes[part.name].status == FAILED for part in wanted) else 0
 
 
-def _before(path: Path) -> dict[str, Any]:
-    """What an earlier run left."""
+def _before(path: Path, quick: bool) -> dict[str, Any]:
+    """What earlier runs left; nothing of those that were quick where this one is not, or the other way round."""
     if not path.is_file():
         return {}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return found if all(run["quick"] == quick for run in found["runs"]) else {}
 
 
 def _others(before: dict[str, Any], parts: Sequence[Part], wanted: Sequence[Part]) -> dict[str, Outcome]:

@@ -104,11 +104,11 @@ def test_all_suites_are_collected() -> None:
 def run_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A function that runs the command with parts of tests.gpu_parts; gives the exit code and the JSON."""
 
-    def run(wanted: list[str], *functions: str) -> tuple[int, dict[str, Any]]:
+    def run(wanted: list[str], *functions: str, flags: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
         parts = [Part(name, f"tests.gpu_parts:{name}", {}, alone=True) for name in functions]
         monkeypatch.setattr(report, "plan", lambda *given, **more: parts)
         monkeypatch.setattr(report, "select", lambda parts, kinds: [part for part in parts if part.name in wanted])
-        code = report.main(["--output", str(tmp_path / "page"), "--work", str(tmp_path), "--parts", "live"])
+        code = report.main(["--output", str(tmp_path / "page"), "--work", str(tmp_path), "--parts", "live", *flags])
         return code, json.loads((tmp_path / "page" / report.JSON).read_text())
 
     return run
@@ -131,6 +131,13 @@ def test_parts_that_are_not_asked_for_keep_what_was_measured_before(run_report: 
     assert found["parts"]["lacking"]["reason"] == "the moon is not out"
     assert found["parts"]["later"] == {"status": NOT_AVAILABLE, "reason": report.NOT_ASKED, "seconds": 0.0}
     assert len(found["runs"]) == 2
+
+
+def test_a_quick_run_leaves_nothing_to_a_whole_one(run_report: Any) -> None:
+    run_report(["fine"], "fine", "lacking", flags=("--quick",))
+    _, found = run_report(["lacking"], "fine", "lacking")
+    assert found["parts"]["fine"]["status"] == NOT_AVAILABLE
+    assert [run["quick"] for run in found["runs"]] == [False]
 
 
 def test_without_parts_the_page_is_made_from_the_json_alone(run_report: Any, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """models: of `models.MODELS`.  rounds: of a pair, small calls and big ones.
+    """models: of `models.MODELS`.  rounds, big_rounds, video_rounds: turns of small calls, of big ones, of videos.
 
-    lengths: seconds of the small model's whole videos; the longest, of more than LONG seconds, is made once.
+    lengths: seconds of the small model's whole videos; those of more than LONG seconds are made once.
     first_frame_seconds, first_frame_steps: of the clip whose first frame is waited for.
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
@@ -41,7 +41,7 @@ WHOLE = Effort(
     lengths=(2, 10, 60),
     first_frame_seconds=60,
     half_steps=25,
-    minutes=(0.25, 0.5, 1, 2),
+    minutes=(1, 3, 10),
     people=2,
     seconds=1.5,
     reference_steps=200,

@@ -88,8 +88,7 @@ class Sides:
     def make(self, scene: Scene, settings: Settings) -> Video:
         """The runtime's video, from photo and speech to frames; the photo's part is among the timings."""
         watch = Stopwatch()
-        with watch.stage("all"):
-            video = make_video(self.generator, scene, settings.steps, config=settings)
+        video = make_video(self.generator, scene, settings.steps, config=settings)
         total = watch.finish()["total"]
         portrait = video.timings.get("portrait", 0.0) + total - video.timings["total"]
         return replace(video, timings={**video.timings, "portrait": portrait, "total": total})
