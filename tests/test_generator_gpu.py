@@ -26,6 +26,7 @@ from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BackendError
 from vexpress_rt.generator import Generator, Video
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+from vexpress_rt.streaming import FrameStream
 
 RATE = 8000
 POINTS = np.array([[8, 6], [16, 6], [12, 10]], np.float32)
@@ -165,3 +166,26 @@ def test_memory_that_runs_out_in_mid_run_is_told_and_the_next_video_works(
         generate(gpu.generator, **CASES[FIRST], progress=fill)
     gpu.cuda.capacity = capacity
     np.testing.assert_array_equal(generate(gpu.generator, **CASES[FIRST]), expected[FIRST])
+
+
+def stream(generator: Generator) -> FrameStream:
+    config = GenerationConfig(steps=2, overlap=1)
+    portrait = generator.prepare(photo(), keypoints=POINTS)
+    return generator.stream(portrait, speech(0.3, RATE), keypoints=POINTS[None], config=config)
+
+
+def test_a_stream_that_is_closed_leaves_nothing_on_the_gpu(gpu: Gpu) -> None:
+    generate(gpu.generator)
+    before = gpu.allocations()
+    with stream(gpu.generator) as frames:
+        next(frames)
+        assert gpu.allocations() > before
+    del frames
+    assert gpu.allocations() == before
+
+
+def test_streams_that_take_turns_share_the_gpu(expected: dict[str, np.ndarray], gpu: Gpu) -> None:
+    for pair, frame in zip(
+        zip(stream(gpu.generator), stream(gpu.generator), strict=True), expected[FIRST], strict=True
+    ):
+        np.testing.assert_array_equal(pair, [frame, frame])
