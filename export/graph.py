@@ -29,6 +29,7 @@ ONNX_DTYPES = {
 }
 OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}  # from 23 on attention is one operator
 IR_VERSION = 10
+ORT_DOMAIN = "com.microsoft"  # of ONNX Runtime's own operators
 PAGE = 4096  # bytes: large tensors start on a page, so that runtimes can map the file;
 LARGE = 16 * PAGE  # these are, for smaller ones what a page leaves empty would add up;
 LINE = 64  # they start on a cache line,
@@ -73,9 +74,13 @@ class WeightsFile:
 
 @dataclass
 class Graph:
-    """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time."""
+    """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time.
+
+    fused: whether there may be operators of ONNX Runtime's own, and the forms that its CPU kernels run fastest.
+    """
 
     opset: int = OPSETS["onnxruntime"]
+    fused: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -138,7 +143,10 @@ class Graph:
         broken here, a module of several GB stays in memory until Python looks for such circles.
         """
         graph = helper.make_graph([], path.stem, self.inputs, self.outputs)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION)
+        opsets = [helper.make_opsetid("", self.opset)]
+        if any(node.domain == ORT_DOMAIN for node in self.nodes):
+            opsets.append(helper.make_opsetid(ORT_DOMAIN, 1))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
         for name, make in self.initializers.items():  # straight into the model: each helper above makes a copy
             values = make()

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from export.engines import TORCH_DTYPES, Engine
 from export.graph import OPSETS, Graph, WeightsFile
 from export.lower import lower
 from export.trace import Trace, generalise, trace
+from vexpress_rt.specs import TARGETS
 
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; ONNX files end at 2 GiB
 PROBES = (16000, 24000)  # sizes of a dynamic dim that the trace is taken at
 
 
-def trace_engine(engine: Engine) -> Trace:
-    """The calls of `engine` at the sizes of its specification; dynamic sizes stay dynamic."""
+def trace_engine(engine: Engine, *, composites: bool = False) -> Trace:
+    """The calls of `engine` at the sizes of its specification; dynamic sizes stay dynamic. composites: see `trace`."""
 
     def at(size: int) -> Trace:
         inputs = [
             (t.name, tuple(size if s is None else s for s in t.shape), TORCH_DTYPES[t.dtype])
             for t in engine.spec.inputs
         ]
-        return trace(engine, inputs)
+        return trace(engine, inputs, composites=composites)
 
     if all(size is not None for t in engine.spec.inputs for size in t.shape):
         return at(PROBES[0])
@@ -38,12 +41,13 @@ def to_onnx(
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
     compact: store as float16 what that holds exactly (see `Graph.write`).
     """
-    graph = Graph(OPSETS[target])
+    fused = target == TARGETS[0] and engine.activation == torch.float32
+    graph = Graph(OPSETS[target], fused=fused)
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)
     for tensor in engine.spec.outputs:
         graph.declare(tensor, output=True)
-    lower(trace_engine(engine), graph, [tensor.name for tensor in engine.spec.outputs])
+    lower(trace_engine(engine, composites=fused), graph, [tensor.name for tensor in engine.spec.outputs])
     if weights is None and graph.weight_bytes() > EXTERNAL_ABOVE:
         weights = WeightsFile(path.with_suffix(".weights"))
     graph.write(path, weights, compact=compact)

@@ -69,9 +69,9 @@ class Trace:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, values: dict[int, Value]):
+    def __init__(self, values: dict[int, Value], composites: bool):
         super().__init__()
-        self.values = values
+        self.values, self.composites = values, composites
         self.alive: list[Tensor] = []  # keeps ids unique while recording
         self.calls: list[Call] = []
 
@@ -80,6 +80,9 @@ class _Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
+        if not self.composites and hasattr(func, "composite"):
+            with self:
+                return func.__wrapped__(*args)  # type: ignore[attr-defined]
         given = [(leaf, leaf._version) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor, _ in given:
             self._value(tensor)
@@ -112,8 +115,13 @@ def arguments(call: Call) -> list[Value]:
     return [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Value)]
 
 
-def trace(module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]]) -> Trace:
-    """Trace `module` called with positional inputs of the given names, shapes and dtypes."""
+def trace(
+    module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]], *, composites: bool = False
+) -> Trace:
+    """Trace `module` called with positional inputs of the given names, shapes and dtypes.
+
+    composites: whether functions that the module marks as composite are recorded as one call, or as what they call.
+    """
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}
     values = {
@@ -123,7 +131,7 @@ def trace(module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.
     given = tuple(torch.empty(shape, dtype=dtype, device="meta") for _, shape, dtype in inputs)
     named = [Value(shape, dtype, input=name) for name, shape, dtype in inputs]
     values.update({id(tensor): value for tensor, value in zip(given, named, strict=True)})
-    recorder = _Recorder(values)
+    recorder = _Recorder(values, composites)
     with torch.no_grad(), torch.device("meta"), recorder:
         result = torch.func.functional_call(module, stand_ins, given, tie_weights=False)
     results = [result] if isinstance(result, Tensor) else list(result)

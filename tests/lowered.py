@@ -42,17 +42,19 @@ def tensor_specs(arrays: list[Array], stem: str) -> list[TensorSpec]:
     return [TensorSpec(f"{stem}{i}", tuple(map(str, a.shape)), a.shape, a.dtype.name) for i, a in enumerate(arrays)]
 
 
-def traced(module: nn.Module, *arrays: Array) -> Trace:
+def traced(module: nn.Module, *arrays: Array, composites: bool = False) -> Trace:
     """The trace of `module` at the sizes of `arrays`; inputs are called in0, in1, ..."""
     tensors = tensor_specs([*arrays], "in")
-    return trace(module, [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)])
+    inputs = [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)]
+    return trace(module, inputs, composites=composites)
 
 
 def write(
-    trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path, target: str = "onnxruntime"
-) -> None:
+    trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path, target: str = "onnxruntime", *,
+    fused: bool = False,
+) -> None:  # fmt: skip
     """Lower a trace into an ONNX file with these inputs and outputs, as `target` gets it."""
-    graph = Graph(OPSETS[target])
+    graph = Graph(OPSETS[target], fused=fused)
     for tensors, output in ((inputs, False), (outputs, True)):
         for tensor in tensors:
             graph.declare(tensor, output=output)
@@ -62,26 +64,33 @@ def write(
 
 def run_file(path: Path, *arrays: Array) -> list[Array]:
     """Outputs of a valid ONNX file, from ONNX Runtime."""
-    onnx.checker.check_model(path, full_check=True)
+    graph = onnx.load(path).graph
+    onnx.checker.check_model(path, full_check=not any(node.domain for node in graph.node))  # knows ONNX's operators
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, {t.name: a for t, a in zip(session.get_inputs(), arrays, strict=True)}))
 
 
-def compare(module: nn.Module, *arrays: Array) -> None:
-    """Assert that the module and its ONNX graph give the same shapes, dtypes and, within rounding, values."""
+def compare(module: nn.Module, *arrays: Array, fused: bool = False) -> list[str]:
+    """Assert that the module and its ONNX graph give the same shapes, dtypes and, within rounding, values.
+
+    Gives the operators of the graph. fused: whether it may have forms for ONNX Runtime's CPU kernels alone.
+    """
     with torch.no_grad():
         result = module(*map(torch.from_numpy, arrays))
     expected = [t.numpy() for t in ([result] if isinstance(result, Tensor) else result)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
-        write(traced(module, *arrays), tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path)
+        trace_ = traced(module, *arrays, composites=fused)
+        write(trace_, tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path, fused=fused)
         found = run_file(path, *arrays)
+        operators = [node.op_type for node in onnx.load(path).graph.node]
     for a, b in zip(found, expected, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         scale = max(float(np.abs(b.astype(np.float64)).max(initial=0)), 1.0)
         np.testing.assert_allclose(a, b, rtol=0, atol=scale * TOLERANCE.get(b.dtype, 0))
+    return operators
 
 
 def normal(*shape: int, dtype: str = "float32", seed: int = 1) -> Array:

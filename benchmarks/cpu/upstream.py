@@ -3,8 +3,8 @@
 Both halves of guidance go through everything. The reference features of the photo, and zeros for the unconditional
 half, are repeated for every frame, and each attention to them projects its keys and values anew, in every call; so
 does the attention to the audio tokens. Modules, weights and PyTorch's kernels are those of `export.models`. Upstream
-also carries pictures as (b, c, f, h, w) and rearranges them around every layer; here frames lie in the batch throughout,
-which only makes the baseline faster.
+also carries pictures as (b, c, f, h, w) and rearranges them around every layer; here frames lie in the batch, which
+only makes the baseline faster.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.models.config import UNetConfig
 from export.models.denoising_unet import DenoisingBlock, DenoisingParts, DenoisingUNet
@@ -66,7 +66,7 @@ class UpstreamUNet(DenoisingUNet):
     ) -> Tensor:
         """latents: (2 F, c, h, w), timestep: (1,), pose_feature: (2 F, K, h, w) -> (2 F, c, h, w)."""
         x = UNet.trunk(self, self.conv_in(latents) + pose_feature, timestep, conditions)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
 class UpstreamDenoiser(nn.Module):

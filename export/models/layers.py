@@ -6,11 +6,14 @@ the softmax of attentions and the timestep sinusoid are always computed in float
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -34,6 +37,20 @@ class LayerNorm(nn.LayerNorm):
         return cast(F.layer_norm(cast(x, torch.float32), self.normalized_shape, weight, bias, self.eps), x.dtype)
 
 
+def composite(function: Any) -> Any:
+    """Let `export.trace` record calls of `function` as one, where a target has a form of its own for it."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if has_torch_function(tensors):  # also where a mode is active
+            return handle_torch_function(call, tensors, *args)
+        return function(*args)
+
+    call.composite = True
+    return call
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(N, S, C) -> (N, heads, S, C / heads)."""
     n, s, c = x.shape
@@ -44,6 +61,27 @@ def merge_heads(x: Tensor) -> Tensor:
     """(N, heads, S, E) -> (N, S, heads * E)."""
     n, heads, s, e = x.shape
     return x.transpose(1, 2).reshape(n, s, heads * e)
+
+
+@composite
+def multi_head_attention(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """queries: (N, Q, C); keys and values: (N, S, C) or, with their heads apart, (N, heads, S, E) -> (N, Q, C)."""
+    apart = [x if x.ndim > queries.ndim else split_heads(x, heads) for x in (keys, values)]
+    return merge_heads(F.scaled_dot_product_attention(split_heads(queries, heads), *apart))
+
+
+@composite
+def gated_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GEGLU, (..., C) -> (..., D) with (2 D, C) weights: first the value, then the gate (erf GELU)."""
+    value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
+    return value * F.gelu(gate)
+
+
+@composite
+def doubled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(N, C, h, w) to twice the height and width by nearest neighbour, then a 3x3 convolution: (N, C', 2 h, 2 w)."""
+    height, width = x.shape[2:]
+    return F.conv2d(F.interpolate(x, size=(2 * height, 2 * width), mode="nearest"), weight, bias, padding=1)
 
 
 class Attention(nn.Module):
@@ -62,12 +100,11 @@ class Attention(nn.Module):
         return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x: (N, Q, C); keys and values: (N, heads, S, E) -> (N, Q, C)."""
-        queries = split_heads(self.to_q(x), self.heads)
-        return self.to_out[0](merge_heads(F.scaled_dot_product_attention(queries, keys, values)))
+        """x: (N, Q, C); keys and values: (N, S, C) or (N, heads, S, E) -> (N, Q, C)."""
+        return self.to_out[0](multi_head_attention(self.to_q(x), keys, values, self.heads))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.attend(x, *self.keys_values(context))
+        return self.attend(x, self.to_k(context), self.to_v(context))
 
 
 class _Gate(nn.Module):
@@ -76,8 +113,7 @@ class _Gate(nn.Module):
         self.proj = nn.Linear(channels, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return gated_linear(x, self.proj.weight, self.proj.bias)
 
 
 class FeedForward(nn.Module):
@@ -159,6 +195,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if size == (2 * x.shape[2], 2 * x.shape[3]):
+            return doubled_conv(x, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 

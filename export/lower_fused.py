@@ -1,0 +1,129 @@
+"""Lowerings for ONNX Runtime's CPU kernels alone, of calls that `export.models.layers` marks as composite.
+
+Weights keep the form that they have in other graphs: what a form below needs is computed of them by nodes that ONNX
+Runtime folds once, as it loads the graph. So a file holds each weight once, under its own name.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from export.graph import ORT_DOMAIN
+from export.lowering import Lowering, handles
+from export.trace import Value
+
+KERNEL = 3  # that the forms of convolutions below are for
+# Minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
+# OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile, each matrix along both axes.
+INPUT = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+KERNELS = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+OUTPUT = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
+TILE, PATCH = 2, 4
+# A picture of twice the size by nearest neighbour repeats rows: of a kernel's three, two meet the same one. So even
+# outputs take two rows from the one before on, odd ones two from their own on.
+DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+# Where products beat ONNX Runtime's direct convolution, which reads all kernels anew for every picture: maps of at
+# most so many positions, and at least so many channels on both sides. On 16 pictures, one
+# thread, F(2x2, 3x3) took 1/2.8 of the time with 1280 -> 640 channels at 4x4, 1/1.4 with 640 -> 320 at 8x8, and as long
+# or longer with 160 channels, or at 16x16.
+SMALL_MAP, WIDE = 64, 256
+
+
+@handles("multi_head_attention")
+def _multi_head_attention(lo: Lowering, queries: Value, keys: Value, values: Value, heads: int) -> str:
+    names = [lo.name(x) for x in (queries, keys, values)]
+    return lo.graph.add("MultiHeadAttention", names, domain=ORT_DOMAIN, num_heads=heads)
+
+
+@handles("gated_linear")
+def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
+    """Two products, so that no result has to be split."""
+    add, inner = lo.graph.add, weight.shape[0]
+    assert inner is not None
+    sizes = lo.graph.ints(inner // 2, inner // 2)
+    weights = lo.graph.add_many("Split", [lo.name(weight, ".T", lambda t: t.T), sizes], 2, axis=1)
+    biases = lo.graph.add_many("Split", [lo.name(bias), sizes], 2, axis=0)
+    value, gate = (add("Add", [add("MatMul", [lo.name(x), w]), b]) for w, b in zip(weights, biases, strict=True))
+    return add("Mul", [value, add("Gelu", [gate])])
+
+
+@handles("doubled_conv")
+def _doubled_conv(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
+    """Four convolutions of 2x2 on the small picture, one for each corner of the pixels that a pixel becomes."""
+    add, count = lo.graph.add, weight.shape[0]
+    corners = list(itertools.product(range(2), repeat=2))
+    matrix = torch.cat([torch.kron(DOUBLED[a], DOUBLED[b]) for a, b in corners])  # (corners * 4, 9)
+    flat = add("MatMul", [_flat(lo, weight), lo.graph.small(matrix.T.contiguous())])
+    kernels = add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], 4, 2, 2)])
+    pictures = []
+    for index, (a, b) in enumerate(corners):
+        kernel = add("Gather", [kernels, lo.graph.small(torch.tensor(index))], axis=2)
+        pads = [1 - a, 1 - b, a, b]
+        pictures.append(add("Conv", [lo.name(x), kernel, lo.name(bias)], kernel_shape=[2, 2], pads=pads))
+    assert count is not None
+    return add("DepthToSpace", [add("Concat", pictures, axis=1)], blocksize=2, mode="DCR")
+
+
+def small_convolution(
+    lo: Lowering, x: Value, weight: Value, bias: Value | None, strides: list[int], pads: list[int]
+) -> str | None:
+    """A 3x3 convolution of a small map as products of matrices; None where ONNX Runtime's own is faster.
+
+    bias: of the convolution.  strides, pads: as ONNX has them.
+    """
+    n, channels, height, width = (size or 0 for size in x.shape)
+    outputs = weight.shape[0] or 0
+    fits = list(weight.shape[2:]) == [KERNEL] * 2 and weight.shape[1] == channels and pads == [1] * 4
+    even = strides == [1, 1] and height % TILE == width % TILE == 0
+    if not (fits and even and n and bias is not None):
+        return None
+    if height * width > SMALL_MAP or min(channels, outputs) < WIDE:
+        return None
+    return _winograd(lo, x, weight, bias)
+
+
+def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
+    add, ints = lo.graph.add, lo.graph.ints
+    n, channels, height, width = x.shape
+    outputs = weight.shape[0]
+    assert n and channels and height and width and outputs
+    rows, columns, places = height // TILE, width // TILE, PATCH * PATCH
+    # Positions first, so that a row holds all pictures and channels; one row of zeros for what lies outside.
+    maps = add("Reshape", [lo.name(x), ints(n, channels, height * width)])
+    maps = add("Pad", [add("Transpose", [maps], perm=[2, 0, 1]), ints(0, 0, 0, 1, 0, 0)])
+    patches = add("Gather", [maps, lo.graph.small(_patches(height, width))], axis=0)  # (places, rows * columns, n, C)
+    flat = add("Reshape", [patches, ints(places, rows * columns * n * channels)])
+    flat = add("MatMul", [lo.graph.small(torch.kron(INPUT, INPUT)), flat])
+    tiles = add("Reshape", [flat, ints(places, rows * columns * n, channels)])
+    parts = lo.graph.add_many("Split", [tiles, ints(*[1] * places)], places, axis=0)
+    products = [add("MatMul", [part, kernel]) for part, kernel in zip(parts, _kernels(lo, weight), strict=True)]
+    flat = add("Reshape", [add("Concat", products, axis=0), ints(places, rows * columns * n * outputs)])
+    flat = add("MatMul", [lo.graph.small(torch.kron(OUTPUT, OUTPUT)), flat])
+    result = add("Reshape", [flat, ints(TILE, TILE, rows, columns, n, outputs)])
+    result = add("Transpose", [add("Add", [result, lo.name(bias)])], perm=[4, 5, 2, 0, 3, 1])
+    return add("Reshape", [result, ints(n, outputs, height, width)])
+
+
+def _patches(height: int, width: int) -> torch.Tensor:
+    """(16, tiles) int64: the position at each place of each tile's patch; height * width is outside."""
+    places = torch.full((height + 2, width + 2), height * width)
+    places[1:-1, 1:-1] = torch.arange(height * width).reshape(height, width)
+    patches = places.unfold(0, PATCH, TILE).unfold(1, PATCH, TILE)  # (rows, columns, 4, 4)
+    return patches.permute(2, 3, 0, 1).reshape(PATCH * PATCH, -1).contiguous()
+
+
+def _kernels(lo: Lowering, weight: Value) -> list[str]:
+    """The 16 transformed kernels, each (C, C')."""
+    matrix = torch.kron(KERNELS, KERNELS).T.contiguous()
+    flat = lo.graph.add("MatMul", [_flat(lo, weight), lo.graph.small(matrix)])
+    kernels = lo.graph.add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], PATCH * PATCH)])
+    kernels = lo.graph.add("Transpose", [kernels], perm=[2, 1, 0])
+    places = [lo.graph.small(torch.tensor(place)) for place in range(PATCH * PATCH)]
+    return [lo.graph.add("Gather", [kernels, place], axis=0) for place in places]
+
+
+def _flat(lo: Lowering, weight: Value) -> str:
+    """(C', C, 3, 3) kernels as (C' * C, 9)."""
+    return lo.graph.add("Reshape", [lo.name(weight), lo.graph.ints(-1, KERNEL * KERNEL)])

@@ -1,0 +1,101 @@
+"""Forms for ONNX Runtime's CPU kernels alone give what torch gives, and what the forms for everybody give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from export import lower_fused
+from export.engines import TORCH_DTYPES, make_engine
+from export.graph import ORT_DOMAIN
+from export.models.layers import to_precision
+from export.networks import NETWORKS
+from export.to_onnx import to_onnx
+from tests.fused import COMPOSITES
+from tests.lowered import Module, compare, normal
+from tests.micro import MICRO, MICRO_SHAPE
+from vexpress_rt.specs import PRECISIONS, engine_specs
+
+CASES = [(name, *case) for name, cases in COMPOSITES.items() for case in cases]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("name", "function", "inputs", "parameters"), CASES)
+def test_a_composite_gives_what_torch_gives(
+    name: str, function: Callable[..., Any], inputs: list[tuple[int, ...]], parameters: list[tuple[int, ...]],
+    fused: bool,
+) -> None:  # fmt: skip
+    compare(Module(function, *parameters), *(normal(*shape) for shape in inputs), fused=fused)
+
+
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return functional.conv2d(x, weight, bias, padding=1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
+def test_a_small_map_is_convolved_by_products(
+    rows: int, columns: int, inputs: int, outputs: int, pictures: int
+) -> None:
+    module = Module(lambda x, w, b: convolve(x, w / 3 / inputs**0.5, b), (outputs, inputs, 3, 3), (outputs,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower_fused, "WIDE", 1)
+        operators = compare(module, normal(pictures, inputs, 2 * rows, 2 * columns), fused=True)
+    assert "Conv" not in operators
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (convolve, (1, 256, 7, 8)),
+        (convolve, (1, 256, 16, 8)),
+        (lambda x, w, b: functional.conv2d(x, w, b, padding=1, stride=2), (1, 256, 8, 8)),
+        (lambda x, w, b: functional.conv2d(x, w, b), (1, 256, 8, 8)),
+    ],
+)
+def test_other_convolutions_stay_as_they_are(function: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    module = Module(lambda x, w, b: function(x, w / 48, b), (256, 256, 3, 3), (256,))
+    assert compare(module, normal(*shape), fused=True).count("Conv") == 1
+
+
+def test_narrow_layers_keep_their_convolutions() -> None:
+    module = Module(convolve, (lower_fused.WIDE - 1, 3, 3, 3), (lower_fused.WIDE - 1,))
+    assert compare(module, normal(1, 3, 4, 4), fused=True) == ["Conv"]
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "expected"),
+    [("onnxruntime", "fp32", True), ("onnxruntime", "fp16", False), ("tensorrt", "fp32", False)],
+)
+def test_only_float32_graphs_for_onnxruntime_have_its_own_operators(
+    target: str, precision: str, expected: bool, tmp_path: Path
+) -> None:
+    spec = engine_specs(MICRO.model_config(), MICRO_SHAPE, precision)["denoiser"]
+    activation = TORCH_DTYPES[PRECISIONS[precision]]
+    networks = {"denoising_unet": to_precision(NETWORKS["denoising_unet"](MICRO), activation)}
+    to_onnx(make_engine(spec, networks, activation), tmp_path / "graph.onnx", target=target)
+    model = onnx.load(tmp_path / "graph.onnx")
+    assert any(node.domain == ORT_DOMAIN for node in model.graph.node) == expected
+    assert (ORT_DOMAIN in {opset.domain for opset in model.opset_import}) == expected
+
+
+def test_weights_are_stored_as_other_graphs_store_them(tmp_path: Path) -> None:
+    spec = engine_specs(MICRO.model_config(), MICRO_SHAPE)["denoiser"]
+    engine = make_engine(spec, {"denoising_unet": NETWORKS["denoising_unet"](MICRO)}, torch.float32)
+    stored = []
+    for target in ("onnxruntime", "tensorrt"):
+        to_onnx(engine, tmp_path / f"{target}.onnx", target=target)
+        graph = onnx.load(tmp_path / f"{target}.onnx").graph
+        tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+        stored.append({name: values for name, values in tensors.items() if name.startswith("denoising_unet.")})
+    assert stored[0].keys() == stored[1].keys()
+    assert all(np.array_equal(values, stored[1][name]) for name, values in stored[0].items())

@@ -1,0 +1,39 @@
+"""A bundle's graphs give back the weights that they were made of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.engines import ENGINE_NETWORKS, make_engine
+from export.graph import WeightsFile
+from export.networks import NETWORKS
+from export.pocket.recover import bundle_weights
+from export.to_onnx import to_onnx
+from tests.micro import MICRO, MICRO_SHAPE
+from vexpress_rt.specs import engine_specs
+
+ELSEWHERE = r"attn1_5\.to_[kv]\.weight$|\.latents$"  # in ReferenceNet's graph; in no graph as they are
+ENGINES = ("audio_projection", "pose_guider", "denoiser", "vae_decoder")
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_weights_come_back_under_their_names(compact: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    specs = engine_specs(MICRO.model_config(), MICRO_SHAPE)
+    expected: dict[str, torch.Tensor] = {}
+    shared = WeightsFile(tmp_path / "shared.weights")
+    for name in ENGINES:
+        (network,) = ENGINE_NETWORKS[name]
+        module = NETWORKS[network](MICRO).half().float()  # as compact bundles have them
+        engine = make_engine(specs[name], {network: module}, torch.float32)
+        to_onnx(engine, tmp_path / f"{name}.onnx", shared, compact=compact)
+        expected |= {key: value for key, value in engine.state_dict().items() if not key.endswith(".pe")}
+    found = bundle_weights(tmp_path)
+    lacking = {key for key in expected if key not in found}
+    assert all(re.search(ELSEWHERE, key) for key in lacking), lacking
+    for key in expected.keys() - lacking:
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0, msg=key)
