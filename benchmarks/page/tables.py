@@ -77,8 +77,12 @@ def native_table(parts: Parts) -> Lines:
 
 def first_frame_table(parts: Parts) -> Lines:
     """The clip in a row."""
-    rows = [[row["what"], *pair(row)[:3]] for row in rows_of(parts, "first-frame")]
-    return markdown(["clip", "`wavefront`", "`breadth`", "times as fast"], rows)
+    rows = [
+        [row["what"], *pair(row)[:3], *row["window_steps"].values(), *map(seconds, row["processor"].values())]
+        for row in rows_of(parts, "first-frame")
+    ]
+    head = ["clip", "`wavefront`", "`breadth`", "times as fast"]
+    return markdown([*head, "window-steps until then", "of `breadth`", "processor's time", "of `breadth`"], rows)
 
 
 def lengths_table(parts: Parts) -> Lines:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from benchmarks.cpu.effort import Effort
-from benchmarks.gpu.scene import RATE, Scene, draw_frames
-from vexpress_rt.config import GenerationConfig
+from benchmarks.first_frame import Wait, first_frame, speech_of, warmed_up
+from vexpress_rt.config import SCHEDULES, GenerationConfig
 from vexpress_rt.generator import Generator
-from vexpress_rt.records import Portrait
 
 
 @pytest.fixture(scope="module")
@@ -22,33 +21,23 @@ def generator(threads: int) -> Iterator[Generator]:
 
 def test_first_frame(beside: Callable[..., None], generator: Generator, effort: Effort) -> None:
     """From a photo that is prepared and speech until the first frame is there; PyTorch has no part in this."""
-    settings = generator.bundle.manifest.settings(GenerationConfig(steps=effort.first_frame_steps))
-    frames = round(effort.first_frame_seconds * settings.rate)
-    scene = draw_frames(*generator.size, generator.bundle.manifest.shape.frames, frames, fps=int(settings.rate))
-    portrait = generator.prepare(scene.photo, keypoints=scene.keypoints[0], crop="none")
-    first_frame(generator, portrait, _start(scene), settings, "wavefront")  # the warm-up
+    config = GenerationConfig(steps=effort.first_frame_steps)
+    portrait, speech = warmed_up(generator), speech_of(generator, effort.first_frame_seconds)
+    waits: dict[str, Wait] = {}
+
+    def wait(schedule: str) -> Callable[[], None]:
+        def until_there() -> None:
+            waits[schedule] = first_frame(generator, portrait, speech, config, schedule)
+
+        return until_there
+
+    early, late = SCHEDULES
     beside(
-        lambda: first_frame(generator, portrait, scene, settings, "wavefront"),
-        lambda: first_frame(generator, portrait, scene, settings, "breadth"),
+        wait(early),
+        wait(late),
         rounds=1,
         warmup=0,
-        what=f"{effort.first_frame_seconds:g} s, {settings.steps} steps",
-        steps=settings.steps,
-        seconds=effort.first_frame_seconds,
+        what=f"{effort.first_frame_seconds:g} s, {effort.first_frame_steps} steps",
+        window_steps=lambda: {"ours": waits[early].calls, "theirs": waits[late].calls},
+        processor=lambda: {"ours": waits[early].processor, "theirs": waits[late].processor},
     )
-
-
-def first_frame(
-    generator: Generator, portrait: Portrait, scene: Scene, config: GenerationConfig, schedule: str
-) -> None:
-    """Wait for the first frame, and take no more."""
-    stream = generator.stream(
-        portrait, (scene.speech, RATE), keypoints=scene.keypoints, config=config, schedule=schedule
-    )
-    with stream as frames:
-        next(frames)
-
-
-def _start(scene: Scene) -> Scene:
-    """The first second of it."""
-    return draw_frames(*scene.photo.shape[:2], scene.window, scene.fps, fps=scene.fps)
