@@ -19,8 +19,10 @@ from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.schedule import run_parts
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.quality import Seen
+from tests.conftest import CACHE
 from vexpress_rt.config import PRESETS
 from vexpress_rt.generator import Generator
+from vexpress_rt.specs import ENGINE_NAMES
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,22 +69,43 @@ def test_every_part_can_be_asked_for_and_leads_to_a_function_and_a_suite_that_ex
     assert names >= {f"videos/{length:g}s" for length in effort.lengths}
 
 
-def test_the_suites_run_in_a_process_and_tell_their_figures(tmp_path: Path) -> None:
-    broken = tmp_path / "test_broken.py"
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Of the suites on a model of half a megabyte, and of one that fails."""
+    folder = tmp_path_factory.mktemp("suites")
+    broken = folder / "test_broken.py"
     broken.write_text("def test_it():\n    assert 1 + 1 == 3, 'two and two'\n")
-    suites = {"native": "benchmarks/suites/test_native.py", "broken": str(broken)}
-    outcomes: dict[str, Outcome] = {}
+    small = ["benchmarks/suites", "--quick", "--lengths", "0.2", "--threads", "1", "-k", "pocket or 128"]
     parts = [
-        Part(name, "benchmarks.page.parts:suite", {"arguments": [path, *flags]}, alone=True)
-        for (name, path), flags in zip(suites.items(), (["--quick", "-k", "128"], []), strict=True)
+        Part("small", "tests.suite_parts:micro_suites", {"arguments": [*small, "--work", str(CACHE / "suites")]}),
+        Part("broken", "benchmarks.page.parts:suite", {"arguments": [str(broken)]}),
     ]
-    run_parts(parts, lambda part, out: outcomes.update({part.name: out}), work=tmp_path, budget=100, jobs=1)
-    assert outcomes["native"].status == OK, outcomes["native"]
-    (row,) = outcomes["native"].figures["rows"]
-    assert row["what"] == "median_3x3x3, 128 x 128"
-    assert row["ours"]["count"] == row["theirs"]["count"] == row["ratio"]["count"] == QUICK.rounds
-    assert row["ours"]["median"] > 0
+    found: dict[str, Outcome] = {}
+    run_parts(parts, lambda part, out: found.update({part.name: out}), work=folder, budget=600, jobs=1)
+    return found
+
+
+def test_every_suite_measures_ours_and_theirs_by_turns(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["small"].status == OK, outcomes["small"]
+    rows = {row["test"]: row for row in outcomes["small"].figures["rows"]}
+    assert rows.keys() > {"test_median[128]", "test_window_step[pocket]", "test_video_of_the_small_model[0.2s-pocket]"}
+    assert rows.keys() > {f"test_engine[{name}-pocket]" for name in ENGINE_NAMES}
+    for name, row in rows.items():
+        rounds = QUICK.video_rounds if "video" in name else QUICK.rounds
+        assert row["ours"]["count"] == row["theirs"]["count"] == row["ratio"]["count"] == rounds
+        assert row["ours"]["least"] > 0
+        assert row["theirs"]["least"] > 0
+
+
+def test_the_videos_of_both_agree_and_tell_their_stages(outcomes: dict[str, Outcome]) -> None:
+    (row,) = (row for row in outcomes["small"].figures["rows"] if "video" in row["test"])
+    assert row["agreement"]["psnr"] > 50
+    assert row["stages"]["ours"].keys() & row["stages"]["theirs"].keys() >= {"portrait", "denoise", "decode", "median"}
+
+
+def test_a_suite_that_fails_says_which_test_and_why(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["broken"].status == FAILED
+    assert "test_it" in outcomes["broken"].reason
     assert "two and two" in outcomes["broken"].reason
 
 

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
 from benchmarks.cpu.pairs import pair_figures
-from benchmarks.cpu.sides import Sides
 from benchmarks.page.parts import TELLER
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,21 +68,22 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 
 @pytest.fixture(scope="session")
 def threads(request: pytest.FixtureRequest) -> int:
-    """Of the CPU, for each side; PyTorch has them from here on."""
-    import torch
-
+    """Of the CPU, for each side."""
     count: int = request.config.getoption("--threads")
-    torch.set_num_threads(count)
     return count
 
 
 @pytest.fixture(scope="session")
 def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iterator[Sides]:
-    """A model's engines, and its modules in PyTorch."""
+    """A model's engines, and its modules in PyTorch, which has that many threads from here on."""
+    import torch
+
     from benchmarks.cpu.models import MODELS, WORK
+    from benchmarks.cpu.sides import Sides
 
     work = request.config.getoption("--work") or WORK
     model = MODELS[model_name]
+    torch.set_num_threads(threads)
     model.prepare(work)
     with Sides(model.weights(work), model.bundle(work), threads) as made:
         yield made

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cpu.effort import Effort
-from benchmarks.cpu.sides import Sides
 from vexpress_rt.specs import ENGINE_NAMES
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
 
 
 @pytest.mark.parametrize("model_name", ["pocket"], scope="session")  # the others' engines differ in size alone

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from benchmarks.cpu.effort import LONG, Effort
-from benchmarks.cpu.sides import Sides
 from benchmarks.gpu.compare import PSNR_LEAST, psnr
 from benchmarks.gpu.scene import Scene, draw_frames
 from benchmarks.gpu.timings import median_stages
 from vexpress_rt.config import Settings
 from vexpress_rt.records import Video
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
 
 Measure = Callable[..., None]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cpu.effort import Effort
-from benchmarks.cpu.sides import Sides
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
 
 
 @pytest.mark.parametrize("model_name", ["pocket", "half", "full"], scope="session")
