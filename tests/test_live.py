@@ -135,12 +135,20 @@ def test_what_was_pushed_may_be_overwritten_afterwards(generator: Generator, por
 # When frames come
 
 
-def test_a_window_comes_when_its_sound_and_the_look_ahead_are_there(session: LiveSession) -> None:
-    needed = (NEW + 2) * 640
-    session.push(voice(1)[: needed - 1])
-    assert session.pull() is None
-    session.push(voice(1)[needed - 1 : needed])
-    assert [frame.index for frame in session.frames()] == list(range(NEW))
+@pytest.mark.parametrize(("filtered", "frames"), [(False, NEW), (True, NEW - 1)])
+def test_a_window_comes_when_its_sound_and_the_look_ahead_are_there(
+    generator: Generator, portrait: Portrait, filtered: bool, frames: int
+) -> None:
+    """But its last frame waits, if filtered, for the next window, in which its neighbour is."""
+    config = GenerationConfig(steps=2, overlap=2, fps=25, guidance_scale=1, median_filter=filtered)
+    with open_session(generator, portrait, config=config) as session:
+        needed = (NEW + 2) * 640
+        session.push(voice(1)[: needed - 1])
+        assert session.pull() is None
+        session.push(voice(1)[needed - 1 : needed])
+        assert [frame.index for frame in session.frames()] == list(range(frames))
+        session.push(voice(1)[needed : needed + NEW * 640])
+        assert [frame.index for frame in session.frames()] == list(range(frames, frames + NEW))
 
 
 def test_a_flush_gives_the_rest_and_later_speech_begins_with_the_frame_after(session: LiveSession) -> None:
@@ -177,7 +185,11 @@ def test_idle_frames_come_whenever_there_is_no_speech(session: LiveSession) -> N
 
 
 def test_idle_frames_are_those_of_silence(generator: Generator, portrait: Portrait) -> None:
-    with open_session(generator, portrait) as idle, open_session(generator, portrait) as pushed:
+    unfiltered = {"config": GenerationConfig(steps=2, overlap=2, fps=25, median_filter=False)}
+    with (
+        open_session(generator, portrait, **unfiltered) as idle,
+        open_session(generator, portrait, **unfiltered) as pushed,
+    ):
         frames = [frame for frame in (idle.pull(idle=True) for _ in range(2 * NEW)) if frame]
         np.testing.assert_array_equal(images(frames), images(said_by(pushed, [np.zeros(640 * 2 * NEW, np.float32)])))
 
@@ -372,7 +384,7 @@ def test_speech_that_nobody_pulls_is_refused_before_it_fills_the_memory(
             session.push(voice(1))
         assert session.lag == 1.5
         list(session.frames())
-        assert session.lag == pytest.approx(1.5 - 5 * NEW / 25)
+        assert session.lag == pytest.approx(1.5 - (5 * NEW - 1) / 25)
         session.push(voice(1))
 
 

@@ -154,33 +154,28 @@ def picture(latent: np.ndarray) -> np.ndarray:
     return engine.run({"latent": latent[None]})["frame"]
 
 
-def test_pictures_are_filtered_as_those_of_a_whole_clip_but_the_last() -> None:
-    latents = stacked(0, 5) * 8
+def test_pictures_are_those_of_a_whole_clip_and_the_last_is_its_own_neighbour() -> None:
+    latents, stages = list(stacked(0, 5) * 8), make_stages()
     frames = np.stack([picture(latent) for latent in latents])
-    found = list(make_stages().pictures(latents[0], latents[1:]))
-    np.testing.assert_array_equal(np.stack(found[:-1]), median_filter(frames)[1:-1])
-    np.testing.assert_array_equal(found[-1], median_3x3x3(frames[-1], frames[-1], frames[-1]))
+    found = [stages.picture(*latents[i : i + 3]) for i in range(3)]
+    np.testing.assert_array_equal(np.stack(found), median_filter(frames)[1:-1])
+    last = stages.picture(*latents[3:], None)
+    np.testing.assert_array_equal(last, median_3x3x3(frames[3], frames[4], frames[4]))
 
 
 def test_pictures_may_stay_unfiltered() -> None:
     latents = stacked(0, 3) * 8
-    found = list(make_stages(filtered=False).pictures(latents[0], latents[1:]))
-    np.testing.assert_array_equal(np.stack(found), np.stack([picture(latent) for latent in latents[1:]]))
+    found = make_stages(filtered=False).picture(*latents)
+    np.testing.assert_array_equal(found, picture(latents[1]))
 
 
-def test_pictures_are_decoded_when_they_are_asked_for() -> None:
-    stages = make_stages()
-    pictures = stages.pictures(noise(0), stacked(1, 7))
-    next(pictures)
+@pytest.mark.parametrize(("filtered", "decoded"), [(True, 6), (False, 4)])
+def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
+    stages, latents = make_stages(filtered=filtered), list(stacked(0, 6))
+    for i in range(4):
+        stages.picture(*latents[i : i + 3])
     calls = stages.engine("vae_decoder").calls  # type: ignore[attr-defined]
-    assert len(calls) == 3
-
-
-def test_the_frame_before_is_not_decoded_again() -> None:
-    stages, latents = make_stages(), list(stacked(0, 5))
-    list(stages.pictures(latents[0], latents[1:3]))
-    list(stages.pictures(latents[2], latents[3:]))
-    assert len(stages.engine("vae_decoder").calls) == 5  # type: ignore[attr-defined]
+    assert len(calls) == decoded
     stages.forget()
-    list(stages.pictures(latents[4], latents[:1]))
-    assert len(stages.engine("vae_decoder").calls) == 7  # type: ignore[attr-defined]
+    stages.picture(*latents[3:])
+    assert len(calls) == decoded + (3 if filtered else 1)

@@ -7,7 +7,7 @@ made to go with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,7 +75,7 @@ class LiveStages:
     minimum: int
     path: FramePath
     filtered: bool
-    _last: tuple[Float32, Tensor] | None = field(default=None, init=False)
+    _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
 
     def denoise(
         self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
@@ -111,32 +111,30 @@ class LiveStages:
         projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
         return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
 
-    def pictures(self, before: Float32, latents: Iterable[Float32]) -> Iterator[UInt8]:
-        """Frames (H, W, 3) uint8 RGB of latents (c, h, w) that follow each other, each decoded when it is asked for.
+    def picture(self, before: Float32, latent: Float32, following: Float32 | None) -> UInt8:
+        """The frame (H, W, 3) uint8 RGB of a latent (c, h, w) between its neighbours, filtered as it is asked for.
 
-        before: the latent of the frame before them. The median over time takes that for a neighbour; the last frame,
-            whose successor is not known yet, is filtered over rows and columns alone.
+        following: None for the last one before an end: it stands in for it itself, which is nearer to what the filter
+            gives elsewhere than the reflection at the end of a clip.
         """
-        frames: Iterator[Tensor] = map(self._decode, latents)
         if self.filtered:
-            frames = self._filter(before, frames)
-        return self.path.arrays(frames)
-
-    def _filter(self, before: Float32, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        middle = self.path.median_3x3x3
-        previous = self._decode(before)
-        current = next(frames)
-        for following in frames:
-            yield middle(previous, current, following)
-            previous, current = current, following
-        yield middle(current, current, current)
+            previous, current = self._decode(before), self._decode(latent)
+            after = current if following is None else self._decode(following)
+            frame = self.path.median_3x3x3(previous, current, after)
+        else:
+            frame = self._decode(latent)
+        (image,) = self.path.arrays([frame])
+        return image
 
     def _decode(self, latent: Float32) -> Tensor:
-        if self._last is None or self._last[0] is not latent:
-            inputs = {"latent": latent[None]}
-            self._last = latent, self.engine("vae_decoder").run(inputs, resident=self.path.resident)["frame"]
-        return self._last[1]
+        """A latent's picture, made once for as long as it may be a neighbour: the last three are kept."""
+        for known, picture in self._decoded:
+            if known is latent:
+                return picture
+        picture = self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
+        self._decoded = [*self._decoded[-2:], (latent, picture)]
+        return picture
 
     def forget(self) -> None:
-        """Free the frame that was decoded last, which is kept as a neighbour of the next one."""
-        self._last = None
+        """Free the pictures of neighbours."""
+        self._decoded = []
