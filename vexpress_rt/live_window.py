@@ -3,6 +3,11 @@
 Frames that were given out are held as RePaint holds the known part of a picture (Lugmayr et al., arXiv 2201.09865,
 equation 8a): in every step they are what is known, with noise of that step's level. So the window's other frames are
 made to go with them.
+
+That alone leaves a jump: at the first levels there is nothing but noise to see of the held frames, and what is decided
+then, of a window's frames alike, is decided anew. But of held frames the right prediction is known, and so the error of
+the model's. That of the last one is taken off the frames after it, less and less of it towards the window's end. It
+costs nothing, and the step from one window to the next becomes one as between other frames (`benchmarks.live`).
 """
 
 from __future__ import annotations
@@ -37,11 +42,20 @@ def denoise_held(
     for step, coefficients in enumerate(sampler.coefficients):
         if not proceed():
             return None
-        signal, share = sampler.alpha_bars[step] ** 0.5, (1 - sampler.alpha_bars[step]) ** 0.5
+        signal, share = (np.float32(part**0.5) for part in (sampler.alpha_bars[step], 1 - sampler.alpha_bars[step]))
         # What a sampler remembers of held frames besides is of no use to others, and not looked at again.
-        vectors[0][:count] = np.float32(signal) * held + np.float32(share) * noise[:count]
-        vectors = take_step(vectors, predict(vectors[0], step), coefficients)
+        vectors[0][:count] = signal * held + share * noise[:count]
+        v = predict(vectors[0], step)
+        if count:
+            v = v - _fading(count, len(v)) * (v[count - 1] - (signal * noise[count - 1] - share * held[-1]))
+        vectors = take_step(vectors, v, coefficients)
     return vectors[0][count:]
+
+
+def _fading(held: int, frames: int) -> Float32:
+    """How much each of a window's frames has of the last held one's error, (F, 1, 1, 1): from 1 to 0 on its far end."""
+    distance = np.maximum(np.arange(frames) - (held - 1), 0)
+    return (1 - distance / (frames - held + 1)).astype(np.float32)[:, None, None, None]
 
 
 @dataclass(frozen=True)
