@@ -1,20 +1,91 @@
-"""Presets, samplers and guidance through a whole `Generator`; engines are fakes, everything else is real."""
+"""Presets, samplers and guidance: as options, and through a whole `Generator` whose engines are fakes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.fakes import FakeBackend, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech
-from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig
+from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig, Settings
 from vexpress_rt.denoise import Guidance
-from vexpress_rt.errors import BundleNotFoundError
+from vexpress_rt.errors import BundleNotFoundError, ConfigError
 from vexpress_rt.generator import Generator
 from vexpress_rt.specs import ENGINE_NAMES
+
+# As options
+
+
+def test_the_exact_preset_is_the_published_pipeline_whatever_a_bundle_recommends() -> None:
+    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "unconditional_every": 2}
+    assert GenerationConfig(preset="exact").settle(recommended, 24) == Settings()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: str) -> None:
+    recommended = {"steps": 3, "sampler": "dpm++2m", "guidance_scale": 2, "fps": 25}
+    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).settle(recommended, 24)
+    assert {name: getattr(settings, name) for name in PRESETS[preset]} == {
+        **PRESETS[preset],
+        "guidance_interval": (0.125, 0.5),
+    }
+    assert (settings.guidance_scale, settings.fps, settings.preset) == (2, 25, None)
+
+
+def test_every_preset_says_the_same_options_and_nothing_of_how_strong_guidance_is() -> None:
+    for options in PRESETS.values():
+        assert set(options) == {"steps", "sampler", "guidance_interval", "unconditional_every"}
+        assert GenerationConfig(**options).settle({}, 24) == Settings(**options)
+
+
+def test_presets_make_fewer_calls_one_after_the_other() -> None:
+    steps = [PRESETS[name]["steps"] for name in ("exact", "balanced", "fast")]
+    assert steps == sorted(steps, reverse=True)
+    assert len(set(steps)) == 3
+
+
+def test_settings_take_no_preset_since_they_leave_nothing_to_it() -> None:
+    with pytest.raises(
+        ConfigError, match=r"preset is 'fast'; expected None in Settings.*GenerationConfig\(preset='fast'"
+    ):
+        Settings(preset="fast")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "quick"}, "preset is 'quick'; expected one of exact, balanced, fast"),
+        ({"preset": 1}, "preset is 1; expected one of"),
+        ({"sampler": "euler"}, r"sampler is 'euler'; expected one of ddim, dpm\+\+2m, unipc"),
+        ({"guidance_interval": 0.5}, "guidance_interval is 0.5; expected two numbers, 0 <= low < high <= 1"),
+        ({"guidance_interval": (0.5, 0.5)}, "guidance_interval is "),
+        ({"guidance_interval": (0.8, 0.2)}, "guidance_interval is "),
+        ({"guidance_interval": (-0.1, 0.2)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, 1.2)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, float("nan"))}, "guidance_interval is "),
+        ({"guidance_interval": (False, True)}, "guidance_interval is "),
+        ({"guidance_interval": (0.1, 0.2, 0.3)}, "guidance_interval is "),
+        ({"guidance_interval": "01"}, "guidance_interval is '01'"),
+        ({"unconditional_every": 0}, "unconditional_every is 0; expected a whole number of at least 1"),
+        ({"unconditional_every": 1.5}, "unconditional_every is 1.5"),
+    ],
+)
+def test_impossible_samplers_and_guidance_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        GenerationConfig(**options)
+
+
+def test_an_interval_is_kept_as_two_floats() -> None:
+    for given_interval in ([0, 0.5], (0.0, np.float32(0.5)), np.array([0, 0.5])):
+        assert GenerationConfig(guidance_interval=given_interval).guidance_interval == (0.0, 0.5)  # type: ignore[arg-type]
+    assert hash(GenerationConfig(guidance_interval=[0, 0.5]))  # type: ignore[arg-type]
+
+
+# Through a generator
 
 WINDOWS = 2  # of 8 frames with an overlap of 2, for 0.4 s
 

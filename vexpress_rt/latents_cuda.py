@@ -39,12 +39,12 @@ class DeviceLatents:
         self._values = math.prod(shape)
         self._bytes = 4 * self._values
         purpose = f"latents of {flight.slots} frames in flight"
-        self._latents = executor.spares.allocate(vectors * flight.slots * self._bytes, purpose)
+        self._vectors = executor.spares.allocate(vectors * flight.slots * self._bytes, purpose)
         self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
         self._pinned: device.Pinned | None = None
         self._uploaded: device.Event | None = None
         self._uses: list[device.Event] = []  # the last one, which passes when nothing uses the memory any more
-        self._memory: list[Closable] = [self._latents, self._totals]
+        self._memory: list[Closable] = [self._vectors, self._totals]
         self._free = when_dropped(self, free, self._memory, self._uses)
 
     def begin(self, first: int, noise: Float32) -> None:
@@ -53,7 +53,7 @@ class DeviceLatents:
         staging[...] = noise
         with self._executor.entering() as compute:
             for frames, slots in self._flight.pieces(first, first + len(noise)):
-                device.copy_in(self._latents, staging[frames], compute, at=slots.start * self._bytes)
+                device.copy_in(self._vectors, staging[frames], compute, at=slots.start * self._bytes)
             self._uploaded = self._used(compute)
 
     def gather(self, window: Window) -> DeviceTensor:
@@ -77,7 +77,7 @@ class DeviceLatents:
             for half in halves:
                 compute.wait(half.ready)
             self._kernels.guided_step(
-                self._latents,
+                self._vectors,
                 self._totals,
                 None if unconditional is None else unconditional.buffer,
                 conditional.buffer,
@@ -106,7 +106,7 @@ class DeviceLatents:
             buffer = executor.spares.take((stop - start) * size, purpose, compute)
             for frames, slots in self._flight.pieces(start, stop):
                 length, place = (frames.stop - frames.start) * size, frames.start * size
-                device.copy_across(buffer, self._latents, length, compute, to_byte=place, from_byte=slots.start * size)
+                device.copy_across(buffer, self._vectors, length, compute, to_byte=place, from_byte=slots.start * size)
             done = self._used(compute)
         return DeviceTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
 

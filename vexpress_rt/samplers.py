@@ -54,23 +54,23 @@ class Sampler:
         return len(self.coefficients[0])
 
 
-def take_step(vectors: Sequence[Float32], v: Float32, coefficients: Coefficients | Float32) -> list[Float32]:
+def take_step(vectors: Sequence[Float32], v: Float32, coefficients: Coefficients) -> list[Float32]:
     """A frame's vectors after a step: each a sum of them all and v, times the numbers of its row, from the left.
 
     vectors: the latent, then what is remembered; like v of one shape, any, float32.
     coefficients: (vectors, vectors + 1). What is remembered is not looked at where its number is 0: before the second
         step it may hold anything.
     """
-    table = np.asarray(coefficients, np.float32)
-    return [_weighted([*vectors, v], row) for row in table]
+    terms = [*vectors, v]
+    return [_weighted(terms, row) for row in coefficients]
 
 
-def _weighted(terms: Sequence[Float32], row: Float32) -> Float32:
-    total = row[0] * terms[0]
+def _weighted(terms: Sequence[Float32], row: Sequence[float]) -> Float32:
+    total = np.float32(row[0]) * terms[0]
     for number, term in zip(row[1:-1], terms[1:-1], strict=True):
-        if number != 0:
-            total = total + number * term
-    return np.asarray(total + row[-1] * terms[-1], np.float32)
+        if (factor := np.float32(number)) != 0:
+            total = total + factor * term
+    return np.asarray(total + np.float32(row[-1]) * terms[-1], np.float32)
 
 
 def make_sampler(name: str, steps: int, alphas_cumprod: Float32) -> Sampler:

@@ -62,19 +62,9 @@ class Kernels:
         self._module = module
 
     def guided_step(
-        self,
-        vectors: Memory,
-        totals: Memory,
-        unconditional: Memory | None,
-        conditional: Memory,
-        *,
-        values: int,
-        slots: int,
-        shares: Sequence[Share],
-        scale: float,
-        coefficients: Coefficients,
-        stream: Stream,
-    ) -> None:
+        self, vectors: Memory, totals: Memory, unconditional: Memory | None, conditional: Memory, *,
+        values: int, slots: int, shares: Sequence[Share], scale: float, coefficients: Coefficients, stream: Stream,
+    ) -> None:  # fmt: skip
         """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
 
         vectors: (vectors, slots, values) float32, totals: (slots, values) float32, both changed in place.

@@ -92,13 +92,14 @@ def guided_step_numpy(
     Raises InputError for shares or coefficients that do not fit.
     """
     check_shares(shares, len(totals))
-    table = check_coefficients(coefficients)
+    check_coefficients(coefficients)
     prediction = conditional if unconditional is None else guide(unconditional, conditional, scale)
     for share, predicted in zip(shares, prediction, strict=True):
         part = predicted / np.float32(share.coverage)
         total = part if share.heard == 0 else totals[share.slot] + part
         if share.heard + 1 == share.coverage:
-            for held, following in zip(vectors, take_step(list(vectors[:, share.slot]), total, table), strict=True):
-                held[share.slot] = following
+            held = list(vectors[:, share.slot])  # views
+            for vector, following in zip(held, take_step(held, total, coefficients), strict=True):
+                vector[...] = following
         else:
             totals[share.slot] = total
