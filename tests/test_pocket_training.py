@@ -120,6 +120,13 @@ def test_strong_signals_are_dropped_more_and_more_often() -> None:
     assert late[2] == pytest.approx(early[2], abs=0.02)
 
 
+def test_kept_strong_signals_are_dropped_with_all_others_only() -> None:
+    rng = np.random.default_rng(0)
+    kept = np.concatenate([ALL.keeping_strong().keep(rng, 1.0).numpy() for _ in range(2000)])
+    assert np.array_equal(kept[:, 0], kept[:, 1])
+    assert abs((kept[:, 0] == 0).mean() - NONE) < 0.02
+
+
 def test_the_loss_counts_most_at_the_mouth() -> None:
     weights = mouth_weights(POINTS[None], SIDE, 3.0)
     assert weights.mean().item() == pytest.approx(1)

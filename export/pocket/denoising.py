@@ -45,7 +45,7 @@ def train_projection(place: Place, schedule: Schedule) -> nn.Module:
 
 def train_stage(place: Place, schedule: Schedule, name: str) -> nn.Module:
     """Train stage `name`, from where the one before it ended."""
-    stage, order = STAGES[name], list(STAGES)
+    stage, order = STAGES[name].keeping_strong() if place.keep_strong else STAGES[name], list(STAGES)
     torch.manual_seed(0)
     module = Trainee()
     if before := order[: order.index(name)]:

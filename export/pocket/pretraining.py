@@ -30,6 +30,7 @@ class Place:
     """Where a run reads and writes, and what it may use.
 
     data: of `dataset`.  run: states, sample sheets.  deadline: of time.time().
+    keep_strong: photo and keypoints are never dropped alone, for comparison.
     """
 
     data: Path
@@ -37,6 +38,7 @@ class Place:
     report: Report
     deadline: float = math.inf
     threads: int = 1
+    keep_strong: bool = False
 
     def shards(self) -> list[Path]:
         """Files of pictures; the last HELD_OUT are not for training."""

@@ -6,7 +6,7 @@ the voice is learned, each alone and all together, the last for guidance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -50,6 +50,10 @@ class Stage:
         shares = [start + (end - start) * progress for start, end in (self.drop_photo, self.drop_pose, (0.05, 0.05))]
         kept = (rng.random((self.people, 3)) >= shares) & (rng.random((self.people, 1)) >= NONE)
         return torch.from_numpy(kept.astype(np.float32))
+
+    def keeping_strong(self) -> Stage:
+        """The same without the dropout that balances the signals; all together are dropped as before, for guidance."""
+        return replace(self, drop_photo=(0.0, 0.0), drop_pose=(0.0, 0.0))
 
     def prepare(self, module: nn.Module) -> None:
         """Let gradients reach what is trained, and nothing else."""

@@ -6,6 +6,9 @@ autoencoder, hearing, detector: what surrounds the model.  encode: the data as t
 projection: of the audio, to tell the mouth.  single: photo and keypoints, single frames, nothing heard, no motion.
 voice: audio projection, audio attention and motion modules, the rest frozen.  all: everything together.
 decoder: goes on alone. Losses go to train.log, pictures to look at beside it.
+
+For comparisons: --share makes every stage shorter, and --keep-strong leaves out what the method is about, the dropout
+of photo and keypoints while the voice is learned.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import math
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +37,7 @@ STAGES = {
     "projection": (train_projection, Schedule(steps=1500, rate=2e-3, report_every=250, save_every=500)),
     "single": (partial(train_stage, name="single"), Schedule(steps=1000)),
     "voice": (partial(train_stage, name="voice"), Schedule(steps=300, rate=3e-3, warm=50)),
-    "all": (partial(train_stage, name="all"), Schedule(steps=2400, rate=7e-4, warm=30)),
+    "all": (partial(train_stage, name="all"), Schedule(steps=4000, rate=7e-4, warm=30)),
     "decoder": (train_decoder, Schedule(steps=1500, rate=1e-3, average=0.995)),
 }
 
@@ -46,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the next run goes on")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--share", type=float, default=1.0, help="of each stage's steps that are taken")
+    parser.add_argument("--keep-strong", action="store_true", help="never drop photo or keypoints alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
@@ -55,10 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
             for file in (log, None):
                 print(line, file=file, flush=True)
 
-        place = Place(given.data, given.output, report, time.time() + 60 * given.minutes, given.threads)
+        deadline = time.time() + 60 * given.minutes
+        place = Place(given.data, given.output, report, deadline, given.threads, given.keep_strong)
         for name in given.stages:
             function, schedule = STAGES[name]
-            function(place, schedule)
+            function(place, replace(schedule, steps=round(given.share * schedule.steps)))
             if time.time() >= place.deadline:
                 break
     return 0
