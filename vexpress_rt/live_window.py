@@ -19,7 +19,7 @@ import numpy as np
 
 from vexpress_rt.audio import frame_rows
 from vexpress_rt.backends import Engine, Tensor
-from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.conditions import encode_audio
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.frames import FramePath
 from vexpress_rt.guidance import guide
@@ -90,6 +90,7 @@ class LiveStages:
     path: FramePath
     filtered: bool
     _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
+    _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
 
     def denoise(
         self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
@@ -116,14 +117,18 @@ class LiveStages:
         return predict
 
     def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
+        """The denoiser's `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
         features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
+        start, stop = window.start - heard.begin, window.stop - heard.begin
+        rows = frame_rows(features, heard.end - heard.begin, self.rows, start, stop)
+        return {**self.engine("audio_projection").run({"feature_rows": rows}, resident=True), **self._pose(window)}
 
-        def rows(start: int, stop: int) -> Float32:
-            begin, end = heard.begin, heard.end
-            return frame_rows(features, end - begin, self.rows, start - begin, stop - begin)
-
-        projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
-        return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
+    def _pose(self, window: Window) -> Mapping[str, Tensor]:
+        """The guider's answer to a window's drawings, which for a head that is held is always the same."""
+        drawings = np.stack([self.draw(frame) for frame in range(window.start, window.stop)])
+        if self._posed is None or not np.array_equal(self._posed[0], drawings):
+            self._posed = drawings, self.engine("pose_guider").run({"drawings": drawings}, resident=True)
+        return self._posed[1]
 
     def picture(self, before: Float32, latent: Float32, following: Float32 | None) -> UInt8:
         """The frame (H, W, 3) uint8 RGB of a latent (c, h, w) between its neighbours, filtered as it is asked for.
@@ -150,5 +155,5 @@ class LiveStages:
         return picture
 
     def forget(self) -> None:
-        """Free the pictures of neighbours."""
-        self._decoded = []
+        """Free what is kept for the next window."""
+        self._decoded, self._posed = [], None

@@ -33,7 +33,7 @@ from vexpress_rt.audio import load_audio
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 HEADROOM = 0.9  # of what is sustained
 PIECE = 20.0  # seconds of which the lips are compared at the beginning and in the end
-OPTIONS = {"steps": int, "guidance-scale": float, "overlap": int, "fps": float}
+OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float, "overlap": int, "fps": float}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
