@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.live.__main__ import main
 from benchmarks.live.clock import Recording, Watched, run, sustained
 from benchmarks.live.quality import best_shift, decibels, seams
 from tests.fakes import FakeBackend
@@ -104,3 +107,23 @@ def test_seams_are_told_from_the_rest() -> None:
 def test_lips_that_come_late_are_found_so(late: int) -> None:
     asked = np.random.default_rng(0).random(60)
     assert best_shift(np.roll(asked, late), asked) == late
+
+
+def test_the_command_measures_speed_memory_drift_and_cost(fake_bundle: Path, backend: FakeBackend, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    output = tmp_path / "live.json"
+    asked = ["--minutes", "0.1", "--steps", "1", "--overlap", "2", "--fps", "25", "--context", "0.5"]
+    assert main(["--bundle", str(fake_bundle), "--provider", "cpu", *asked, "--json", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    clock = found["clock"]
+    assert clock["frames_with_wrong_sound_or_time"] == clock["sound_to_time_s_at_most"] == 0
+    assert 6 <= clock["seconds"] < 7
+    assert clock["latency_s"]["p50"] <= clock["latency_s"]["p95"] <= clock["latency_s"]["max"]
+    assert clock["memory_mib"]["after_a_fifth"] > 0
+    assert set(clock["lips"]) == {"first", "last"}
+    assert found["sustained_fps"] > 0
+    (cost,) = found["cost"].values()
+    assert cost["frames"] == 81
+    assert cost["exact"]["elsewhere_db"] > 10
+    assert cost["live_to_exact_db"] > 10
