@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.fakes import SMALL, FakeBackend
 from tests.scenes import FAST, photo, speech, track
-from vexpress_rt import GenerationConfig, Generator, LiveFrame, LiveSession, Portrait
+from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveFrame, LiveSession, Portrait
 from vexpress_rt.errors import AudioError, BackendError, ConfigError, InputError, KeypointError, NoFaceError
-from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.keypoints import draw_keypoints, resample
 from vexpress_rt.live_sound import boundary
 from vexpress_rt.schedule import alphas_cumprod
 
@@ -324,6 +324,22 @@ def test_a_pull_waits_for_sound_from_another_thread(session: LiveSession) -> Non
     assert session.pull(timeout=0.0) is not None
 
 
+def test_frames_are_the_same_if_one_thread_speaks_while_another_pulls(generator: Generator, portrait: Portrait) -> None:
+    with open_session(generator, portrait) as alone, open_session(generator, portrait) as session:
+        expected = said_by(alone, [voice(1.2)])
+        frames: list[LiveFrame] = []
+        reader = threading.Thread(target=lambda: frames.extend(session.frames(timeout=10)))
+        reader.start()
+        for piece in np.array_split(voice(1.2), 60):
+            session.push(piece)
+        session.flush()
+        while len(frames) < len(expected):
+            threading.Event().wait(0.01)
+        session.close()
+        reader.join(10)
+    np.testing.assert_array_equal(images(frames), images(expected))
+
+
 def test_a_pull_gives_up_when_its_time_is_over(session: LiveSession) -> None:
     assert session.pull(timeout=0.01) is None
 
@@ -451,6 +467,15 @@ def test_a_track_goes_on_after_its_end(
     np.testing.assert_array_equal(rest, np.stack([drawn[0]] * 8))
     np.testing.assert_array_equal(windows[0][2:], np.stack([drawn[frame] for frame in expected[:6]]))
     np.testing.assert_array_equal(windows[1][2:5], np.stack([drawn[frame] for frame in expected[6:]]))
+
+
+def test_a_track_of_another_rate_keeps_its_pace(generator: Generator, portrait: Portrait, backend: FakeBackend) -> None:
+    given = KeypointTrack(track(8), Fraction(50))
+    with open_session(generator, portrait, keypoints=given, extension="hold") as session:
+        said_by(session, [voice(5 / 25)])
+    points = resample(given, Fraction(25)).points
+    expected = np.stack([draw_keypoints(points[min(frame, 3)], 64, 64) for frame in range(6)])
+    np.testing.assert_array_equal(backend.calls("pose_guider")[1]["drawings"][2:], expected)
 
 
 def test_without_a_track_the_photos_face_is_held(
