@@ -191,3 +191,13 @@ def test_half_precision_goes_through_the_same_pipeline(
         difference = np.abs(make(half) - make(real))
     assert 0 < difference.max() < 16
     assert difference.mean() < 1
+
+
+def test_a_stream_that_has_begun_ends_with_its_generator(micro_bundle: Path) -> None:
+    config, points = GenerationConfig(steps=2, overlap=1), np.array([[[8, 6], [16, 6], [12, 10]]], np.float32)
+    generator = Generator(micro_bundle, provider="cpu")
+    stream = generator.stream(photo(), speech(0.5, 8000), keypoints=points, retarget="no_retarget", config=config)
+    next(stream)
+    generator.close()
+    with pytest.raises(BackendError, match="closed"):
+        list(stream)

@@ -26,6 +26,7 @@ from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BackendError
 from vexpress_rt.generator import Generator, Video
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+from vexpress_rt.streaming import FrameStream
 
 RATE = 8000
 POINTS = np.array([[8, 6], [16, 6], [12, 10]], np.float32)
@@ -189,3 +190,26 @@ def test_a_live_session_gives_the_cpus_frames_and_all_memory_back(expected: dict
     np.testing.assert_array_equal(live(gpu.generator), expected["live"])
     assert gpu.allocations() == before
     assert len(expected["live"]) > 10
+
+
+def stream(generator: Generator) -> FrameStream:
+    config = GenerationConfig(steps=2, overlap=1)
+    portrait = generator.prepare(photo(), keypoints=POINTS)
+    return generator.stream(portrait, speech(0.3, RATE), keypoints=POINTS[None], config=config)
+
+
+def test_a_stream_that_is_closed_leaves_nothing_on_the_gpu(gpu: Gpu) -> None:
+    generate(gpu.generator)
+    before = gpu.allocations()
+    with stream(gpu.generator) as frames:
+        next(frames)
+        assert gpu.allocations() > before
+    del frames
+    assert gpu.allocations() == before
+
+
+def test_streams_that_take_turns_share_the_gpu(expected: dict[str, np.ndarray], gpu: Gpu) -> None:
+    for pair, frame in zip(
+        zip(stream(gpu.generator), stream(gpu.generator), strict=True), expected[FIRST], strict=True
+    ):
+        np.testing.assert_array_equal(pair, [frame, frame])

@@ -22,7 +22,7 @@ from vexpress_rt.records import Float32, Recording
 from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig
 from vexpress_rt.windows import plan_windows
 
-CONTEXT_SECONDS = 10  # that a feature hears to each side at least, but at the clip's ends
+CONTEXT_SECONDS = 5  # that a feature hears to each side at least, but at the clip's ends; seams are gone from 1 on
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""How long a caller waits for the first frame, by the order in which windows take their steps.
+
+python -m benchmarks.first_frame --seconds 60 --steps 8       # the small model
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.memory import FACE
+from benchmarks.seams import SPEECH, long_speech
+from vexpress_rt import GenerationConfig, Generator, Portrait
+from vexpress_rt.config import SCHEDULES
+from vexpress_rt.shipped import shipped_bundle
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Of one stream, from the call to its first frame.
+
+    seconds: by the clock.  processor: seconds of all cores that this process had, which other programs disturb less.
+    calls: window-steps until then.  total: those of the whole video.
+    """
+
+    seconds: float
+    processor: float
+    calls: int
+    total: int
+
+
+def first_frame(
+    generator: Generator, portrait: Portrait, seconds: float, config: GenerationConfig, schedule: str
+) -> Wait:
+    """Ask for the first frame of a video of so many seconds of speech, and end it. The engines are loaded already."""
+    rate = generator.bundle.manifest.model.sample_rate
+    speech, told = (long_speech(SPEECH, rate, seconds), rate), [(0, 0)]
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "denoise":
+            told.append((done, total))
+
+    clock, processor = time.perf_counter(), time.process_time()
+    with generator.stream(portrait, speech, config=config, schedule=schedule, progress=tell) as stream:
+        next(stream)
+        return Wait(time.perf_counter() - clock, time.process_time() - processor, *told[-1])
+
+
+def warmed_up(generator: Generator) -> Portrait:
+    """A portrait to measure with; engines are loaded and have run."""
+    height, width = generator.size
+    portrait = generator.prepare(np.full((height, width, 3), 128, np.uint8), keypoints=np.array(FACE) * (width, height))
+    for scale in (1.0, 2.0):
+        first_frame(generator, portrait, 0.5, GenerationConfig(steps=1, guidance_scale=scale), SCHEDULES[0])
+    return portrait
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
+    parser.add_argument("--seconds", type=float, default=60, metavar="X", help="of speech (default: 60)")
+    parser.add_argument("--steps", type=int, default=8, metavar="N")
+    parser.add_argument("--fps", type=float, metavar="X")
+    parser.add_argument("--guidance-scale", type=float, metavar="X")
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
+    parser.add_argument("--threads", type=int, metavar="N")
+    given = parser.parse_args()
+    config = GenerationConfig(steps=given.steps, fps=given.fps, guidance_scale=given.guidance_scale)
+    print(f"{'order':>10} {'seconds':>8} {'processor':>10} {'steps':>7} {'of all':>7}")
+    with Generator(given.engines, provider="cpu", threads=given.threads) as generator:
+        portrait = warmed_up(generator)
+        for schedule in given.schedules:
+            wait = first_frame(generator, portrait, given.seconds, config, schedule)
+            print(
+                f"{schedule:>10} {wait.seconds:8.2f} {wait.processor:10.2f} {wait.calls:7} {wait.total:7}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The most memory that a video takes, by the length of its speech; each in a process of its own. Linux only.
+
+python -m benchmarks.memory --minutes 1 10                    # the small model, frames dropped as they come
+python -m benchmarks.memory --engines engines/tiny --fps 5 --steps 2 --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.seams import SPEECH, long_speech
+from vexpress_rt import GenerationConfig, Generator
+from vexpress_rt.shipped import shipped_bundle
+
+RATE = 16000
+FACE = ((0.4, 0.4), (0.6, 0.4), (0.5, 0.55))  # left eye, right eye, nose as shares of width and height
+
+
+def write_speech(path: Path, seconds: float) -> Path:
+    """A WAV file of 16-bit speech of any length."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((long_speech(SPEECH, RATE, seconds).clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def peak() -> int:
+    """Most bytes of memory that this program has had; unlike `ru_maxrss` not those of the one that started it."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | None) -> dict[str, float]:
+    """Make a video and tell its frames, seconds and peak memory in bytes, the engines' included."""
+    config, start = GenerationConfig(fps=fps, steps=steps), time.perf_counter()
+    with Generator(engines, provider="cpu") as generator:
+        height, width = generator.size
+        photo = np.full((height, width, 3), 128, np.uint8)
+        portrait = generator.prepare(photo, keypoints=np.array(FACE) * (width, height))
+        if output is not None:
+            count = generator.generate(portrait, speech, config=config, output=output).length
+        else:
+            with generator.stream(portrait, speech, config=config) as stream:
+                count = sum(1 for _ in stream)
+    return {"frames": count, "seconds": time.perf_counter() - start, "peak": peak()}
+
+
+def measure(engines: Path, minutes: float, fps: float, steps: int, *, write: bool) -> dict[str, float]:
+    """`make` in a new process, of speech of so many minutes."""
+    with tempfile.TemporaryDirectory() as folder:
+        speech = write_speech(Path(folder) / "speech.wav", 60 * minutes)
+        output = [str(Path(folder) / "out.mp4")] if write else []
+        command = [sys.executable, "-m", "benchmarks.memory", "--make", str(engines), str(speech), str(fps), str(steps)]
+        finished = subprocess.run([*command, *output], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(finished.stdout)  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--make"]:
+        engines, speech, fps, steps, *output = sys.argv[2:]
+        made = make(Path(engines), Path(speech), float(fps), int(steps), Path(output[0]) if output else None)
+        print(json.dumps(made))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10], metavar="X")
+    parser.add_argument("--fps", type=float, default=5, metavar="X")
+    parser.add_argument("--steps", type=int, default=2, metavar="N")
+    parser.add_argument("--write", action="store_true", help="write a video file, instead of dropping the frames")
+    given = parser.parse_args()
+    print(f"{'minutes':>8} {'frames':>7} {'seconds':>8} {'peak MB':>8} {'ratio':>7}")
+    first = 0.0
+    for minutes in given.minutes:
+        made = measure(given.engines, minutes, given.fps, given.steps, write=given.write)
+        first = first or made["peak"]
+        print(f"{minutes:8g} {made['frames']:7.0f} {made['seconds']:8.1f} {made['peak'] / 1e6:8.1f} "
+              f"{made['peak'] / first:7.3f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

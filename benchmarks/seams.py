@@ -1,0 +1,105 @@
+"""How far the features of long speech, heard in chunks, are from those of one pass.
+
+python -m benchmarks.seams                                    # the small model
+python -m benchmarks.seams --engines engines/tiny --seconds 150 --contexts 2 10
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt.audio import load_audio, open_recording
+from vexpress_rt.backends import Engine
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.hearing import Hearing
+from vexpress_rt.providers import Engines, choose
+from vexpress_rt.records import Float32
+from vexpress_rt.shipped import shipped_bundle
+from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig
+
+SPEECH = Path(__file__).parents[1] / "demo" / "speech.flac"
+NEAR = 0.5  # seconds around a seam that count as near
+
+
+def long_speech(path: Path, rate: int, seconds: float) -> Float32:
+    """Speech of any length (N,): a recording over and over, each time with a level, a pause and noise of its own."""
+    rng, said = np.random.default_rng(0), load_audio(path, rate).samples
+    parts, count, needed = [], 0, round(seconds * rate)
+    while count < needed:
+        part = np.concatenate([said * rng.uniform(0.2, 1), np.zeros(round(rng.uniform(0, 1.5) * rate))])
+        parts.append(part + rng.normal(0, 10 ** rng.uniform(-4, -2), len(part)))
+        count += len(part)
+    return np.concatenate(parts)[:needed].astype(np.float32)
+
+
+def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) -> tuple[Float32, list[int]]:
+    """All features (T, A) of a clip, and where chunks meet. how: `seconds` and `context`, as `Hearing` takes them."""
+    recording = open_recording((sound, model.sample_rate), model.sample_rate)
+    kept: list[Float32] = []
+
+    class Kept:
+        """The encoder, whose features are kept as they come."""
+
+        spec = encoder.spec
+
+        def run(self, inputs: Any, *, resident: bool = False) -> Any:
+            outputs = encoder.run(inputs, resident=resident)
+            kept.append(outputs["features"][0])
+            return outputs
+
+    hearing = Hearing(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
+    hearing.rows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
+    pairs = zip(hearing.chunks, kept, strict=True)
+    parts = [given[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start] for chunk, given in pairs]
+    return np.concatenate(parts), [chunk.kept.start for chunk in hearing.chunks[1:]]
+
+
+def hearing_length(duration: Any) -> int:
+    """Frames of a clip, at 25 a second."""
+    return max(1, int(duration * 25))
+
+
+def relative(found: Float32, expected: Float32, where: NDArray[np.bool_]) -> float:
+    """Root of the mean squared error of some features over that of all of them."""
+    error = np.sqrt(np.mean(np.square(found - expected, dtype=np.float64)[where]))
+    return float(error / np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
+
+
+def measure(folder: Path, seconds: float, contexts: list[float], chunk: float) -> None:
+    """Print a table: context, chunks, relative error near the seams, elsewhere, and of the worst feature."""
+    bundle = Bundle.open(folder)
+    model, engines = bundle.manifest.model, Engines(bundle, choose("cpu", bundle), None)
+    encoder, sound = engines.get("audio_encoder"), long_speech(SPEECH, model.sample_rate, seconds)
+    whole, _ = features(model, encoder, sound, seconds=seconds)
+    scale = np.sqrt(np.mean(np.square(whole, dtype=np.float64)))
+    print(f"{folder}: {seconds:g} s of speech, {len(whole)} features, chunks of {chunk:g} s")
+    print(f"{'context':>8} {'chunks':>7} {'at seams':>10} {'elsewhere':>10} {'worst':>10}")
+    for context in contexts:
+        found, seams = features(model, encoder, sound, seconds=chunk, context=context)
+        index = np.arange(len(found))
+        near = np.zeros(len(found), bool)
+        for seam in seams:
+            near |= np.abs(index - seam) <= NEAR * model.sample_rate / model.audio_stride
+        worst = np.sqrt(np.mean(np.square(found - whole, dtype=np.float64), axis=1)).max() / scale
+        row = (relative(found, whole, near), relative(found, whole, ~near), worst)
+        print(f"{context:6g} s {len(seams) + 1:7} " + " ".join(f"{value:10.2e}" for value in row), flush=True)
+    engines.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
+    parser.add_argument("--seconds", type=float, default=120, metavar="X", help="of the clip (default: 120)")
+    parser.add_argument("--chunk", type=float, default=AUDIO_SECONDS, metavar="X", help="seconds of a chunk")
+    parser.add_argument("--contexts", type=float, nargs="+", default=[0, 1, 2, 5, 10, 20], metavar="X")
+    given = parser.parse_args()
+    measure(given.engines, given.seconds, given.contexts, given.chunk)
+
+
+if __name__ == "__main__":
+    main()
