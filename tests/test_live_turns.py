@@ -68,6 +68,8 @@ def test_only_what_was_pulled_and_is_kept_can_be_taken_back(session: LiveSession
         session.interrupt(shown=26)
     with pytest.raises(InputError, match=r"11 frames were shown; expected 12 to 25: .* more context"):
         session.interrupt(shown=11)
+    with pytest.raises(InputError, match=r"12\.5 frames were shown"):
+        session.interrupt(shown=12.5)  # type: ignore[arg-type]
     session.interrupt(shown=12)
     with pytest.raises(InputError, match="expected 12 to 12"):
         session.interrupt(shown=11)

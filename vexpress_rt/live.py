@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -146,13 +147,13 @@ class LiveSession:
         with self._changed:
             self._check_open()
             shown = self._given if shown is None else shown
-            if not self._oldest <= shown <= self._given:
+            if not isinstance(shown, Integral) or not self._oldest <= shown <= self._given:
                 raise InputError(
                     f"{shown} frames were shown; expected {self._oldest} to {self._given}: no more than were pulled, "
                     "and no fewer than can be taken back: make the session with more context"
                 )
-            self._sound.interrupt(shown)
-            self._given = shown
+            self._given = int(shown)
+            self._sound.interrupt(self._given)
             self._drop()
             self._changed.notify_all()
 
