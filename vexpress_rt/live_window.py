@@ -7,8 +7,8 @@ made to go with them.
 That alone leaves a jump: at the first levels there is nothing but noise to see of the held frames, and what is decided
 then, of a window's frames alike, is decided anew. But of held frames the right prediction is known, and so the error of
 the model's. That of the last one is taken off the frames after it, less and less of it for `FADE` frames. It costs
-nothing, and the step from one window to the next becomes one as between other frames. Over a whole window the lips
-would follow the voice a little less, and without an end a mistake would go on from window to window.
+nothing, and the step from one window to the next becomes what it is in exact mode. Over a whole window the lips would
+follow the voice a little less, and without an end a mistake would go on from window to window.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.samplers import Sampler, take_step
 from vexpress_rt.windows import Window
 
-FADE = 4  # frames; of 0, 2, 4 and 8 the best for both, seams and lips (`benchmarks.live`)
+FADE = 2  # frames: makes seams what they are in exact mode; 4 and 8 hide them, and cost lip sync (`benchmarks.live`)
 
 
 def denoise_held(
