@@ -147,7 +147,7 @@ class Generator:
     def live(
         self, portrait: Portrait | ImageSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
         extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
-        look_ahead: float = 0.2, context: float = 3.0, max_lag: float = 60.0,
+        look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
     ) -> LiveSession:  # fmt: skip
         """A session in which the portrait speaks while its speech comes in: see `LiveSession`.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -48,9 +49,10 @@ class LiveSession:
     these samples. Whoever wants a face that rests while nobody speaks pushes silence, or asks for idle frames.
 
     Work is done in `pull` and `frames` and nowhere else: a window of frames is denoised to its end when all the sound
-    that it needs is there, and its frames are decoded as they are asked for. `push`, `flush` and `interrupt` return at
-    once, also while another thread pulls. All may be called from any thread; of two that pull one waits. What is given
-    out depends on the sound and on the calls' order in it alone, not on how it was cut to pieces.
+    that it needs is there, and its frames are decoded as they are asked for. With the median filter the last frame of a
+    window waits for the next window, in which its neighbour is. `push`, `flush` and `interrupt` return at once, also
+    while another thread pulls. All may be called from any thread; of two that pull one waits. What is given out depends
+    on the sound and on where in it the calls come, not on how it was cut to pieces.
 
     fps: frames a second, exact.  sample_rate: Hz, of the sound that frames carry.
     """
@@ -64,7 +66,6 @@ class LiveSession:
         self._turn = 0  # what was begun in an earlier one is not wanted any more
         self._given = self._denoised = 0  # frames
         self._oldest = 0  # frames that were given and cannot be taken back
-        self._coming: Iterator[UInt8] = iter(())  # of frames given to denoised - 1
         self._closed = False
         self._latents = self._rest()
 
@@ -146,13 +147,13 @@ class LiveSession:
         with self._changed:
             self._check_open()
             shown = self._given if shown is None else shown
-            if not self._oldest <= shown <= self._given:
+            if not isinstance(shown, Integral) or not self._oldest <= shown <= self._given:
                 raise InputError(
                     f"{shown} frames were shown; expected {self._oldest} to {self._given}: no more than were pulled, "
                     "and no fewer than can be taken back: make the session with more context"
                 )
-            self._sound.interrupt(shown)
-            self._given = shown
+            self._given = int(shown)
+            self._sound.interrupt(self._given)
             self._drop()
             self._changed.notify_all()
 
@@ -180,7 +181,6 @@ class LiveSession:
         """Want nothing any more that was not given."""
         self._turn += 1
         self._denoised = self._given
-        self._coming = iter(())
 
     def _pull(self, timeout: float | None, idle: bool) -> LiveFrame | None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -194,31 +194,40 @@ class LiveSession:
         """The turn in which the next frame can be made; None if it cannot in time, or the session was closed."""
         with self._changed:
             if idle and not self._possible():
-                self._sound.finish(self._given + self._plan.new)
+                self._sound.finish(self._denoised + self._plan.new)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             self._changed.wait_for(lambda: self._closed or self._possible(), left)
             return self._turn if not self._closed and self._possible() else None
 
     def _possible(self) -> bool:
-        return self._given < self._denoised or self._new_frames() > 0
+        return self._finished() or self._new_frames() > 0
+
+    def _finished(self) -> bool:
+        """Whether the next frame is denoised, and what the median takes of the one after it."""
+        following = self._given + 1
+        alone = not self._stages.filtered or self._sound.ends_with(following)
+        return following < self._denoised or (alone and following == self._denoised)
 
     def _new_frames(self) -> int:
-        return self._sound.frames_of(self._given, self._given + self._plan.new)
+        return self._sound.frames_of(self._denoised, self._denoised + self._plan.new)
 
     def _make(self, turn: int) -> LiveFrame | None:
-        """The next frame, or None if in the meantime nothing of this turn is wanted any more."""
+        """The next frame; None if that needs another window, or nothing of this turn is wanted any more."""
         with self._changed:
-            wanted, first, missing = turn == self._turn, self._given, self._given == self._denoised
-            if wanted and missing:
+            if turn != self._turn:
+                return None
+            finished, first = self._finished(), self._denoised
+            if not finished:
                 count, held = self._new_frames(), self._held(first)
                 sound = self._sound.around(first, first + self._plan.new)
-        if wanted and missing:
-            latents = self._denoise(first, held, sound, lambda: turn == self._turn)
-            with self._changed:
-                wanted = turn == self._turn
-                if wanted and latents is not None:
-                    self._accept(latents[:count])
-        return self._show(turn) if wanted else None
+        if finished:
+            return self._show(turn)
+        latents = self._denoise(first, held, sound, lambda: turn == self._turn)
+        with self._changed:
+            if turn == self._turn and latents is not None:
+                self._latents.update(enumerate(latents[:count], first))
+                self._denoised += count
+        return None
 
     def _held(self, first: int) -> Float32:
         """Latents (overlap, c, h, w) of the frames before `first`."""
@@ -242,27 +251,13 @@ class LiveSession:
         assert latents is not None
         return dict(enumerate(latents, start))
 
-    def _accept(self, latents: Float32) -> None:
-        self._latents.update(enumerate(latents, self._given))
-        self._denoised = self._given + len(latents)
-        self._coming = self._pictures()
-
-    def _pictures(self) -> Iterator[UInt8]:
-        latents = [self._latents[frame] for frame in range(self._given, self._denoised)]
-        return self._stages.pictures(self._latents[self._given - 1], latents)
-
     def _show(self, turn: int) -> LiveFrame | None:
         with self._changed:
-            wanted, coming = turn == self._turn, self._coming
-        if not wanted:
-            return None
-        try:
-            image = next(coming)
-        except BaseException:
-            with self._changed:
-                if turn == self._turn:
-                    self._coming = self._pictures()  # can be tried again
-            raise
+            if turn != self._turn:
+                return None
+            before, latent = self._latents[self._given - 1], self._latents[self._given]
+            following = self._latents[self._given + 1] if self._given + 1 < self._denoised else None
+        image = self._stages.picture(before, latent, following)
         with self._changed:
             return self._give(image) if turn == self._turn else None
 

@@ -161,6 +161,10 @@ class LiveSound:
         heard = self._heard.end >= boundary(stop + self._ahead, self.model_rate, self.fps)
         return stop - first if said and heard else 0
 
+    def ends_with(self, frame: int) -> bool:
+        """Whether speech was said to end where `frame` begins."""
+        return frame in self._ends
+
     def _end_after(self, frame: int) -> int | None:
         return next((end for end in self._ends if end > frame), None)
 

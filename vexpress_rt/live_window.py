@@ -3,24 +3,32 @@
 Frames that were given out are held as RePaint holds the known part of a picture (Lugmayr et al., arXiv 2201.09865,
 equation 8a): in every step they are what is known, with noise of that step's level. So the window's other frames are
 made to go with them.
+
+That alone leaves a jump: at the first levels there is nothing but noise to see of the held frames, and what is decided
+then, of a window's frames alike, is decided anew. But of held frames the right prediction is known, and so the error of
+the model's. That of the last one is taken off the frames after it, less and less of it for `FADE` frames. It costs
+nothing, and the step from one window to the next becomes what it is in exact mode. Over a whole window the lips would
+follow the voice a little less, and without an end a mistake would go on from window to window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vexpress_rt.audio import frame_rows
 from vexpress_rt.backends import Engine, Tensor
-from vexpress_rt.conditions import WindowConditions, encode_audio
+from vexpress_rt.conditions import encode_audio
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.frames import FramePath
 from vexpress_rt.guidance import guide
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.samplers import Sampler, take_step
 from vexpress_rt.windows import Window
+
+FADE = 2  # frames: makes seams what they are in exact mode; 4 and 8 hide them, and cost lip sync (`benchmarks.live`)
 
 
 def denoise_held(
@@ -37,11 +45,20 @@ def denoise_held(
     for step, coefficients in enumerate(sampler.coefficients):
         if not proceed():
             return None
-        signal, share = sampler.alpha_bars[step] ** 0.5, (1 - sampler.alpha_bars[step]) ** 0.5
+        signal, share = (np.float32(part**0.5) for part in (sampler.alpha_bars[step], 1 - sampler.alpha_bars[step]))
         # What a sampler remembers of held frames besides is of no use to others, and not looked at again.
-        vectors[0][:count] = np.float32(signal) * held + np.float32(share) * noise[:count]
-        vectors = take_step(vectors, predict(vectors[0], step), coefficients)
+        vectors[0][:count] = signal * held + share * noise[:count]
+        v = predict(vectors[0], step)
+        if count:
+            v = v - _fading(count, len(v)) * (v[count - 1] - (signal * noise[count - 1] - share * held[-1]))
+        vectors = take_step(vectors, v, coefficients)
     return vectors[0][count:]
+
+
+def _fading(held: int, frames: int) -> Float32:
+    """How much of the last held frame's error is taken off each of a window's frames, (F, 1, 1, 1): 1 and then less."""
+    distance = np.maximum(np.arange(frames) - (held - 1), 0)
+    return np.maximum(1 - distance / (FADE + 1), 0).astype(np.float32)[:, None, None, None]
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,8 @@ class LiveStages:
     minimum: int
     path: FramePath
     filtered: bool
-    _last: tuple[Float32, Tensor] | None = field(default=None, init=False)
+    _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
+    _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
 
     def denoise(
         self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
@@ -102,41 +120,43 @@ class LiveStages:
         return predict
 
     def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
+        """The denoiser's `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
         features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
+        start, stop = window.start - heard.begin, window.stop - heard.begin
+        rows = frame_rows(features, heard.end - heard.begin, self.rows, start, stop)
+        return {**self.engine("audio_projection").run({"feature_rows": rows}, resident=True), **self._pose(window)}
 
-        def rows(start: int, stop: int) -> Float32:
-            begin, end = heard.begin, heard.end
-            return frame_rows(features, end - begin, self.rows, start - begin, stop - begin)
+    def _pose(self, window: Window) -> Mapping[str, Tensor]:
+        """The guider's answer to a window's drawings, which for a head that is held is always the same."""
+        drawings = np.stack([self.draw(frame) for frame in range(window.start, window.stop)])
+        if self._posed is None or not np.array_equal(self._posed[0], drawings):
+            self._posed = drawings, self.engine("pose_guider").run({"drawings": drawings}, resident=True)
+        return self._posed[1]
 
-        projection, guider = self.engine("audio_projection"), self.engine("pose_guider")
-        return WindowConditions(projection, guider, window.stop, rows, self.draw)(window)
+    def picture(self, before: Float32, latent: Float32, following: Float32 | None) -> UInt8:
+        """The frame (H, W, 3) uint8 RGB of a latent (c, h, w) between its neighbours, filtered as it is asked for.
 
-    def pictures(self, before: Float32, latents: Iterable[Float32]) -> Iterator[UInt8]:
-        """Frames (H, W, 3) uint8 RGB of latents (c, h, w) that follow each other, each decoded when it is asked for.
-
-        before: the latent of the frame before them. The median over time takes that for a neighbour; the last frame,
-            whose successor is not known yet, is filtered over rows and columns alone.
+        following: None for the last one before an end: it stands in for it itself, which is nearer to what the filter
+            gives elsewhere than the reflection at the end of a clip.
         """
-        frames: Iterator[Tensor] = map(self._decode, latents)
         if self.filtered:
-            frames = self._filter(before, frames)
-        return self.path.arrays(frames)
-
-    def _filter(self, before: Float32, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        middle = self.path.median_3x3x3
-        previous = self._decode(before)
-        current = next(frames)
-        for following in frames:
-            yield middle(previous, current, following)
-            previous, current = current, following
-        yield middle(current, current, current)
+            previous, current = self._decode(before), self._decode(latent)
+            after = current if following is None else self._decode(following)
+            frame = self.path.median_3x3x3(previous, current, after)
+        else:
+            frame = self._decode(latent)
+        (image,) = self.path.arrays([frame])
+        return image
 
     def _decode(self, latent: Float32) -> Tensor:
-        if self._last is None or self._last[0] is not latent:
-            inputs = {"latent": latent[None]}
-            self._last = latent, self.engine("vae_decoder").run(inputs, resident=self.path.resident)["frame"]
-        return self._last[1]
+        """A latent's picture, made once for as long as it may be a neighbour: the last three are kept."""
+        for known, picture in self._decoded:
+            if known is latent:
+                return picture
+        picture = self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
+        self._decoded = [*self._decoded[-2:], (latent, picture)]
+        return picture
 
     def forget(self) -> None:
-        """Free the frame that was decoded last, which is kept as a neighbour of the next one."""
-        self._last = None
+        """Free what is kept for the next window."""
+        self._decoded, self._posed = [], None

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.live.clock import Recording, Watched, run, sustained
-from benchmarks.live.quality import Speaker, best_shift, compare
+from benchmarks.live.quality import RATE, Speaker, asked_lips, best_shift, compare, seen_lips
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
@@ -33,7 +33,7 @@ from vexpress_rt.audio import load_audio
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 HEADROOM = 0.9  # of what is sustained
 PIECE = 20.0  # seconds of which the lips are compared at the beginning and in the end
-OPTIONS = {"steps": int, "guidance-scale": float, "overlap": int, "fps": float}
+OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float, "overlap": int, "fps": float}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Generator(given.bundle, provider=given.provider, threads=given.threads) as generator:
         photo = make_subject(FIRST).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
-        recording = Recording(load_audio(given.audio, 16000).samples, 16000)
+        recording = Recording(load_audio(given.audio, RATE).samples, RATE)
         report = {"machine": _machine(), "generator": generator.describe().splitlines(), "asked": _asked(given)}
         if given.minutes > 0:
             report |= _speed(generator, portrait, recording, config, options, given)
@@ -79,9 +79,10 @@ def _on_the_clock(
 ) -> dict[str, Any]:  # fmt: skip
     memory: list[tuple[float, float]] = []
     with generator.live(portrait, config=config, max_lag=3600.0, **options) as session:
-        speaker = Speaker(portrait, recording.samples, np.empty(0))
-        openings: list[float] = []
-        watched = Watched(session, recording, lambda frame: openings.extend(speaker.openings(frame.image[None])))
+        lips: list[float] = []
+        watched = Watched(
+            session, recording, lambda frame: lips.extend(seen_lips(frame.image[None], portrait.keypoints))
+        )
         result = run(watched, given.chunk / 1000, 60 * given.minutes, lambda now: memory.append((now, _resident())))
         fps = float(session.fps)
     return {
@@ -94,32 +95,29 @@ def _on_the_clock(
         "frames_with_wrong_sound_or_time": watched.wrong,
         "sound_to_time_s_at_most": watched.off,
         "memory_mib": _memory(memory),
-        "lips": _lips(np.array(openings), recording, fps),
+        "lips": _lips(np.array(lips), recording, fps),
     }
 
 
 def _cost(
     generator: Generator, recording: Recording, config: GenerationConfig, options: dict[str, float], people: int
 ) -> dict[str, Any]:
-    fps = float(generator.bundle.manifest.settings(config).rate)
     found = {}
     for seed in range(FIRST, FIRST + people):
         photo = make_subject(seed).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
-        found[str(seed)] = compare(generator, Speaker.of(portrait, recording.samples, fps), config, **options)
+        found[str(seed)] = compare(generator, Speaker(portrait, recording.samples), config, **options)
     return found
 
 
-def _lips(openings: np.ndarray, recording: Recording, fps: float) -> dict[str, Any]:
+def _lips(seen: np.ndarray, recording: Recording, fps: float) -> dict[str, Any]:
     """How lips follow the sound in the first and in the last PIECE: correlation, and frames by which they come late."""
-    length = min(round(PIECE * fps), len(openings) // 2)
+    length = min(round(PIECE * fps), len(seen) // 2)
     found = {}
-    for name, start in (("first", 0), ("last", len(openings) - length)):
-        # Openness is measured in a piece of the sound, so that the recording's own loudness is what counts.
+    for name, start in (("first", 0), ("last", len(seen) - length)):
         first, last = (round(frame * recording.rate / fps) for frame in (start, start + length))
-        asked = Speaker.of(None, recording.piece(first, last), fps).lips[:length]  # type: ignore[arg-type]
-        seen = openings[start : start + length]
-        found[name] = {"correlation": correlation(seen, asked), "late_frames": best_shift(seen, asked)}
+        asked, piece = asked_lips(recording.piece(first, last), fps)[:length], seen[start : start + length]
+        found[name] = {"correlation": correlation(piece, asked), "late_frames": best_shift(piece, asked)}
     return found
 
 
@@ -165,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunk", type=float, default=40.0, help="milliseconds (40)")
     add("--provider", default="auto")
     add("--threads", type=int, help="of the CPU (one a core)")
-    add("--look-ahead", type=float, default=0.2, help="seconds (0.2)")
+    add("--look-ahead", type=float, default=0.1, help="seconds (0.1)")
     add("--context", type=float, default=3.0, help="seconds (3)")
     for flag, kind in OPTIONS.items():
         add(f"--{flag}", type=kind, help="as the bundle has it, if left out")

@@ -15,32 +15,33 @@ from export.pocket.lips import mouth_track
 from vexpress_rt import GenerationConfig, Generator, Portrait
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
-CHUNK = 640  # samples
+RATE, CHUNK = 16000, 640  # Hz, samples
 SHIFTS = range(-6, 7)  # frames
+
+
+def asked_lips(samples: NDArray[np.float32], fps: float) -> NDArray[np.float64]:
+    """(L,): how open a mouth should be that says (n,) samples, mono at 16 kHz."""
+    length = int(np.ceil(len(samples) * fps / RATE))
+    return mouth_track(samples).at(length, fps)[:, 0].astype(float)
+
+
+def seen_lips(frames: Frames, points: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """(L,): how open it is, of a head that is held with its keypoints at `points`, (3, 2)."""
+    assert points is not None
+    return np.array([mouth_opening(frame, points) for frame in frames])
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """portrait: prepared.  samples: (n,) float32, mono at 16 kHz.  lips: (L,) how open the mouth should be."""
+    """Who says what.  portrait: prepared.  samples: (n,) float32, mono at 16 kHz."""
 
     portrait: Portrait
     samples: NDArray[np.float32]
-    lips: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, portrait: Portrait, samples: NDArray[np.float32], fps: float) -> Speaker:
-        """Who says that at `fps` frames a second."""
-        length = int(np.ceil(len(samples) * fps / 16000))
-        return cls(portrait, samples, mouth_track(samples).at(length, fps)[:, 0].astype(float))
-
-    def openings(self, frames: Frames) -> NDArray[np.float64]:
-        """(L,): how open the mouth is."""
-        return np.array([mouth_opening(frame, self.portrait.keypoints) for frame in frames])
 
 
 def exact(generator: Generator, speaker: Speaker, config: GenerationConfig) -> Frames:
     """By `generate`."""
-    frames = generator.generate(speaker.portrait, (speaker.samples, 16000), config=config).frames
+    frames = generator.generate(speaker.portrait, (speaker.samples, RATE), config=config).frames
     assert frames is not None
     return frames
 
@@ -87,9 +88,10 @@ def compare(generator: Generator, speaker: Speaker, config: GenerationConfig, **
     settings = generator.bundle.manifest.settings(config)
     new = generator.bundle.manifest.shape.frames - settings.overlap
     videos = {"exact": exact(generator, speaker, config), "live": live(generator, speaker, config, **options)}
-    figures: dict[str, Any] = {"frames": len(speaker.lips)}
+    asked = asked_lips(speaker.samples, float(settings.rate))
+    figures: dict[str, Any] = {"frames": len(asked)}
     for name, frames in videos.items():
-        lips = correlation(speaker.openings(frames), speaker.lips)
+        lips = correlation(seen_lips(frames, speaker.portrait.keypoints), asked)
         figures[name] = {"lips": lips, **seams(frames, new)}
     difference = np.square(videos["exact"].astype(float) - videos["live"]).mean(axis=(1, 2, 3))
     return {**figures, "live_to_exact_db": decibels(difference)}
