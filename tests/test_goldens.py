@@ -34,10 +34,13 @@ class Engines:
         self.bundle = Bundle.open(golden.bundle)
         self.loaded: dict[str, backend.OnnxEngine] = {}
 
-    def run(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def get(self, name: str) -> backend.OnnxEngine:
         if name not in self.loaded:
             self.loaded[name] = backend.load(self.bundle.engine_path(name), self.bundle.specs[name])
-        return self.loaded[name].run(inputs)
+        return self.loaded[name]
+
+    def run(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return self.get(name).run(inputs)
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +134,12 @@ def test_the_conditional_half_alone_is_the_same_as_in_both(golden: GoldenSet, en
 @pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
 def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, schedule: str) -> None:
     settings, model = golden.settings, engines.bundle.manifest.model
-    config = GenerationConfig(**golden.options())
+    config = GenerationConfig(**golden.options()).settle({}, settings["context_frames"])
     static = {k: v for k, v in conditions(golden, engines).items() if k.startswith("reference_key") or "value/" in k}
     windows = plan_windows(settings["frames"], settings["context_frames"], settings["context_overlap"])
     pose = golden["kps_feature"][0].swapaxes(0, 1)
     denoiser = Denoiser(
-        engines=engines.loaded,
+        engines={"denoiser": engines.get("denoiser")},
         static=static,
         guidance=Guidance.of(config),
         sampler=ddim(settings["steps"], alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)),
