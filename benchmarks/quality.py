@@ -25,6 +25,7 @@ from benchmarks.cpu.effort import QUICK, WHOLE, Effort
 from benchmarks.gpu.compare import psnr, worst_frame
 from benchmarks.gpu.measure import summary
 from benchmarks.gpu.parts import Figures, Tell, plain
+from benchmarks.page.tables import presets_table
 from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
 from export.pocket.evaluate.makers import Generated
@@ -148,31 +149,6 @@ def _row(
     }
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """Markdown."""
-    lines = [
-        "| | sampler, steps | guided | speed-up | of denoising | PSNR | worst frame | lips | nose | 95 % |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in figures["rows"]:
-        low, high = row["guidance_interval"]
-        guided = f"{low:g} to {high:g}" + (
-            f", every {row['unconditional_every']}" if row["unconditional_every"] > 1 else ""
-        )
-        cells = (
-            row["name"], f"{row['sampler']}, {row['steps']}", guided, f"{row['speedup']['median']:.2f} x",
-            f"{row['denoising_speedup']['median']:.2f} x", _decibels(row["psnr"]),
-            _decibels(row["psnr_of_the_worst_frame"]), f"{row['lips']:.3f}", f"{row['nose']:.2%}",
-            f"{row['nose_95']:.2%}",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _decibels(value: float | str) -> str:
-    return "the same" if not np.isfinite(float(value)) else f"{float(value):.1f} dB"
-
-
 def part(options: Mapping[str, Any], tell: Tell) -> Figures:
     """As a part of `benchmarks.report`. Options: {bundle, or none for the one that ships; threads; people; seconds;
     reference_steps}."""
@@ -197,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("people", "seconds", "reference_steps")
     }
     figures = part({"bundle": given.bundle, "threads": given.threads, **options}, lambda so_far: None)
-    print(table(figures))
+    print("\n".join(presets_table(figures)))
     if given.json is not None:
         given.json.write_text(json.dumps(plain(figures), indent=1) + "\n", encoding="utf-8")
     return 0
