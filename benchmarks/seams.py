@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vexpress_rt.audio import load_audio, open_recording
 from vexpress_rt.backends import Engine
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.hearing import Hearing
+from vexpress_rt.hearing import CHUNK_SECONDS, Hearing
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Float32
 from vexpress_rt.shipped import shipped_bundle
-from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig
+from vexpress_rt.specs import ModelConfig
 
 SPEECH = Path(__file__).parents[1] / "demo" / "speech.flac"
 NEAR = 0.5  # seconds around a seam that count as near
@@ -38,7 +38,7 @@ def long_speech(path: Path, rate: int, seconds: float) -> Float32:
 
 
 def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) -> tuple[Float32, list[int]]:
-    """All features (T, A) of a clip, and where chunks meet. how: `seconds` and `context`, as `Hearing` takes them."""
+    """All features (T, A) of a clip, and where chunks meet. how: as `Hearing` takes it."""
     recording = open_recording((sound, model.sample_rate), model.sample_rate)
     kept: list[Float32] = []
 
@@ -75,12 +75,12 @@ def measure(folder: Path, seconds: float, contexts: list[float], chunk: float) -
     bundle = Bundle.open(folder)
     model, engines = bundle.manifest.model, Engines(bundle, choose("cpu", bundle), None)
     encoder, sound = engines.get("audio_encoder"), long_speech(SPEECH, model.sample_rate, seconds)
-    whole, _ = features(model, encoder, sound, seconds=seconds)
+    whole, _ = features(model, encoder, sound, one_pass=seconds)
     scale = np.sqrt(np.mean(np.square(whole, dtype=np.float64)))
     print(f"{folder}: {seconds:g} s of speech, {len(whole)} features, chunks of {chunk:g} s")
     print(f"{'context':>8} {'chunks':>7} {'at seams':>10} {'elsewhere':>10} {'worst':>10}")
     for context in contexts:
-        found, seams = features(model, encoder, sound, seconds=chunk, context=context)
+        found, seams = features(model, encoder, sound, one_pass=0, chunk=chunk, context=context)
         index = np.arange(len(found))
         near = np.zeros(len(found), bool)
         for seam in seams:
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
     parser.add_argument("--seconds", type=float, default=120, metavar="X", help="of the clip (default: 120)")
-    parser.add_argument("--chunk", type=float, default=AUDIO_SECONDS, metavar="X", help="seconds of a chunk")
+    parser.add_argument("--chunk", type=float, default=CHUNK_SECONDS, metavar="X", help="seconds of a chunk")
     parser.add_argument("--contexts", type=float, nargs="+", default=[0, 1, 2, 5, 10, 20], metavar="X")
     given = parser.parse_args()
     measure(given.engines, given.seconds, given.contexts, given.chunk)

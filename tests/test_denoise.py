@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import SMALL, FakeEngine, fake_specs, predict
-from vexpress_rt.config import SAMPLERS
+from vexpress_rt.config import SAMPLERS, SCHEDULES
 from vexpress_rt.denoise import Denoiser, Guidance
 from vexpress_rt.errors import BackendError
 from vexpress_rt.latents import Flight, HostLatents, Latents
@@ -22,7 +22,7 @@ from vexpress_rt.noise import frame_noise
 from vexpress_rt.samplers import Sampler, ddim, make_sampler, take_step
 from vexpress_rt.schedule import alphas_cumprod
 from vexpress_rt.specs import EngineSpec, VideoShape
-from vexpress_rt.windows import ORDERS, Window, plan_windows
+from vexpress_rt.windows import Window, plan_windows
 
 LATENT = (SMALL.latent_channels, 2, 2)
 Arrays = Mapping[str, np.ndarray]
@@ -146,7 +146,7 @@ def test_every_sampler_and_guidance_gives_a_plain_loops_numbers_bit_for_bit_in_e
 ) -> None:
     sampler = make_sampler(name, steps, ALPHAS)
     expected = plain_loop(*plan, sampler, guidance)
-    for order in ORDERS:
+    for order in SCHEDULES:
         found = run(make_denoiser(*plan, steps, guidance, sampler=sampler), order)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)

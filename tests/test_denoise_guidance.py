@@ -9,10 +9,9 @@ import pytest
 
 from tests.fakes import FakeEngine, predict
 from tests.test_denoise import Arrays, make_denoiser, run, specs
-from vexpress_rt.config import Settings
+from vexpress_rt.config import SCHEDULES, Settings
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.specs import EngineSpec
-from vexpress_rt.windows import ORDERS
 
 
 @pytest.mark.parametrize(("scale", "engine"), [(3.5, "denoiser"), (1.01, "denoiser"), (1, "denoiser_cond"),
@@ -29,7 +28,7 @@ def test_guidance_is_as_it_is_set() -> None:
     assert Guidance.of(config).engines(4) == ("denoiser_cond", "denoiser")
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", SCHEDULES)
 def test_each_half_runs_where_it_is_planned_and_no_oftener(order: str) -> None:
     guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), every=2)
     denoiser = make_denoiser(length=10, frames=4, overlap=1, steps=8, guidance=guidance)

@@ -131,7 +131,7 @@ def test_the_conditional_half_alone_is_the_same_as_in_both(golden: GoldenSet, en
 @pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
 def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, schedule: str) -> None:
     settings, model = golden.settings, engines.bundle.manifest.model
-    config = GenerationConfig(**golden.options())
+    config = GenerationConfig(**golden.options()).settle({}, settings["context_frames"])
     static = {k: v for k, v in conditions(golden, engines).items() if k.startswith("reference_key") or "value/" in k}
     windows = plan_windows(settings["frames"], settings["context_frames"], settings["context_overlap"])
     pose = golden["kps_feature"][0].swapaxes(0, 1)

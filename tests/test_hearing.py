@@ -18,7 +18,7 @@ from vexpress_rt.audio import frame_rows, normalize, open_recording
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import encode_audio
 from vexpress_rt.errors import AudioError, BackendError
-from vexpress_rt.hearing import CONTEXT_SECONDS, Hearing, plan_chunks
+from vexpress_rt.hearing import CHUNK_SECONDS, CONTEXT_SECONDS, Hearing, plan_chunks
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Recording
 from vexpress_rt.shipped import shipped_bundle
@@ -83,7 +83,7 @@ def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
 ) -> None:
     """No attention here, so that every feature has to be exactly what and where it would be in one pass."""
     recording, encoder = record(count), make_encoder()
-    hearing = Hearing(recording, MODEL, encoder, length, seconds=seconds, context=context)
+    hearing = Hearing(recording, MODEL, encoder, length, one_pass=seconds, chunk=seconds, context=context)
     expected = frame_rows(in_one_pass(recording), length, MODEL.audio_rows, 0, length)
     for start in range(0, length, 3):  # windows that overlap
         stop = min(start + 5, length)
@@ -104,7 +104,7 @@ def test_a_second_more_is_heard_in_two_chunks_of_equal_length() -> None:
     told: list[tuple[int, int]] = []
     Hearing(recording, MODEL, encoder, 61, lambda *what: told.append(what)).rows(0, 61)
     first, second = (call["samples"].size for call in encoder.calls)
-    assert first == second <= AUDIO_SECONDS * RATE
+    assert first == second <= CHUNK_SECONDS * RATE < AUDIO_SECONDS * RATE
     assert told == [(1, 2), (2, 2)]
 
 
@@ -116,8 +116,8 @@ def test_chunks_are_heard_as_frames_need_them() -> None:
         hearing.rows(start, start + 1)
         calls.append(len(encoder.calls))
     assert calls[0] == 1
-    assert calls[300] == 6
-    assert calls[-1] == len(hearing.chunks) == 12
+    assert calls[300] == pytest.approx(len(hearing.chunks) / 2, abs=1)
+    assert calls[-1] == len(hearing.chunks) == 17
 
 
 def test_no_more_is_held_than_a_chunk_and_what_windows_need() -> None:
@@ -137,7 +137,7 @@ def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) 
     recording = open_recording((samples, RATE), RATE)
     model = model_config(sample_rate=RATE, audio_minimum_samples=25, audio_stride=20)
     encoder = make_encoder()
-    hearing = Hearing(recording, model, encoder, 100, seconds=2, context=0.5)
+    hearing = Hearing(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
     hearing.rows(0, 100)
     whole = normalize(samples)
     for chunk, call in zip(hearing.chunks, encoder.calls, strict=True):
@@ -168,8 +168,8 @@ def test_no_seam_is_heard_between_chunks_of_speech() -> None:
     engines, model = Engines(bundle, choose("cpu", bundle), None), bundle.manifest.model
     sound = seams.long_speech(seams.SPEECH, model.sample_rate, 24)
     encoder = engines.get("audio_encoder")
-    whole, _ = seams.features(model, encoder, sound, seconds=24)
-    found, places = seams.features(model, encoder, sound, seconds=12, context=2)
+    whole, _ = seams.features(model, encoder, sound, one_pass=24)
+    found, places = seams.features(model, encoder, sound, one_pass=12, chunk=12, context=2)
     engines.close()
     near = np.zeros(len(whole), bool)
     for place in places:

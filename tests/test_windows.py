@@ -167,6 +167,17 @@ def test_a_long_video_of_the_released_setting_keeps_one_window_a_step_in_flight(
     assert max(alive(windows, 25)) == 25
 
 
+def test_the_first_frame_of_a_minute_takes_a_fifteenth_of_the_steps_of_breadth() -> None:
+    """As released, 30 frames a second and 8 steps; the median of the first takes the second, of the same window."""
+    windows = plan_windows(1800, 24, 4)
+    wavefront, breadth = (
+        next(done for done, entry in enumerate(walk(windows, 8, order), 1) if entry == (windows[0], 7))
+        for order in ("wavefront", "breadth")
+    )
+    assert wavefront == 36
+    assert breadth == 7 * len(windows) + 1 > 15 * wavefront
+
+
 def test_the_wavefront_follows_each_new_window_back_through_the_steps() -> None:
     order = [(window.index, step) for window, step in walk(plan_windows(24 + 4 * 20, 24, 4), 3)]
     assert order[:9] == [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2)]

@@ -23,11 +23,13 @@ REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the ma
 SCHEDULES = ("wavefront", "breadth")  # of the windows' steps: `windows.walk`
 MAX_THREADS = 1024
 
-# What a preset stands for. "exact" is the published pipeline; the others were chosen by `benchmarks.quality`.
+# What a preset stands for. "exact" is the published pipeline. On the small model 12 steps of UniPC come as near to the
+# converged picture as 25 of DDIM do, and 6 as near as 8. All steps are guided: at the same cost, fewer steps that are
+# guided stay nearer to it than more of which some are not, or reuse.
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
     "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
-    "fast": {"sampler": "unipc", "steps": 8, "guidance_interval": (0.0, 0.7), "unconditional_every": 1},
+    "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
 }
 
 # Options that are numbers: the least and the largest value.

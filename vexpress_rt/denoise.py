@@ -84,7 +84,7 @@ class _Active:
 class Denoiser:
     """Denoises a video.
 
-    engines: those of `guidance.plan`, loaded, by name, all in one place.  static: their inputs that stay the same
+    engines: those of `guidance.engines` at least, loaded, all in one place.  static: their inputs that stay the same
         throughout. They and a window's inputs may be Residents of the engines' place.
     windows: of `windows.plan_windows`.  length: frames of the video.
     noise: the initial latent (c, h, w) float32 of a frame; asked once for each frame, also for surplus ones of a video
@@ -148,6 +148,6 @@ class Denoiser:
 
     def _latent_shape(self) -> tuple[int, ...]:
         """(c, h, w)."""
-        engine = next(iter(self.engines.values()))
+        engine = self.engines[self.guidance.engines(len(self.sampler))[0]]
         (shape,) = (tensor.shape for tensor in engine.spec.inputs if tensor.name == "latents")
         return tuple(size or 0 for size in shape[1:])

@@ -22,6 +22,7 @@ from vexpress_rt.records import Float32, Recording
 from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig
 from vexpress_rt.windows import plan_windows
 
+CHUNK_SECONDS = 45  # less than one pass, so that many of them take no more memory than that, whatever an arena loses
 CONTEXT_SECONDS = 5  # that a feature hears to each side at least, but at the clip's ends; seams are gone from 1 on
 
 
@@ -55,7 +56,8 @@ class Hearing:
 
     recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.
     heard: called when a chunk is done, with their number so far and that of all.
-    seconds, context: of a chunk, and of what a feature hears to each side.
+    one_pass, chunk, context: seconds that are heard in one pass at most; beyond, of a chunk, and of what a feature
+        hears to each side.
     """
 
     def __init__(
@@ -66,14 +68,15 @@ class Hearing:
         length: int,
         heard: Callable[[int, int], None] = lambda done, total: None,
         *,
-        seconds: float = AUDIO_SECONDS,
+        one_pass: float = AUDIO_SECONDS,
+        chunk: float = CHUNK_SECONDS,
         context: float = CONTEXT_SECONDS,
     ) -> None:
         self._recording, self._model, self._encoder = recording, model, encoder
         self._length, self._heard = length, heard
-        self._limit = max(round(seconds * model.sample_rate), model.audio_minimum_samples)
         self.total = self._features_of(recording.count)
-        size = self._features_of(self._limit)
+        whole = recording.count <= one_pass * model.sample_rate
+        size = self.total if whole else self._features_of(round(chunk * model.sample_rate))
         aside = round(context * model.sample_rate / model.audio_stride)
         self.chunks = plan_chunks(self.total, size, min(aside, (size - 1) // 2))
         self._done = 0
@@ -112,7 +115,7 @@ class Hearing:
         """The features kept of the next chunk."""
         chunk, model = self.chunks[self._done], self._model
         start = chunk.start * model.audio_stride
-        stop = min(start + self._limit, self._recording.count)
+        stop = self._recording.count
         if len(self.chunks) > 1:  # what follows the last feature's samples would be heard by nothing
             stop = (chunk.stop - 1) * model.audio_stride + model.audio_minimum_samples
         samples = self._reader.take(start, stop)
