@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.live.__main__ import main
-from benchmarks.live.clock import Recording, Watched, run, sustained
+from benchmarks.live.clock import Recording, Timer, Watched, run, sustained
 from benchmarks.live.quality import best_shift, decibels, seams
 from tests.fakes import FakeBackend
 from tests.scenes import photo, speech
@@ -28,29 +28,29 @@ def session(generator: Generator) -> LiveSession:
 
 
 @pytest.fixture
-def work(backend: FakeBackend, session: LiveSession, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets a window take so many seconds, and everything else none."""
+def work(backend: FakeBackend, session: LiveSession) -> Callable[[float], Timer]:
+    """Lets a window take so many seconds, and everything else none, by the timer that it gives."""
     engine, now = backend.engines["denoiser_cond"], [0.0]
     compute = engine._compute
-    monkeypatch.setattr("benchmarks.live.clock.time.perf_counter", lambda: now[0])
 
-    def take(seconds: float) -> None:
+    def take(seconds: float) -> Timer:
         def slow(spec: Any, inputs: Any) -> Any:
             now[0] += seconds
             return compute(spec, inputs)
 
         engine._compute = slow
+        return lambda: now[0]
 
     return take
 
 
 def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recording(
-    session: LiveSession, work: Callable[[float], None]
+    session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
-    work(0.03)
+    timer = work(0.03)
     watched = Watched(session, RECORDING)
     ticks: list[float] = []
-    result = run(watched, 0.04, 4.0, ticks.append)
+    result = run(watched, 0.04, 4.0, ticks.append, timer)
     assert (watched.wrong, watched.off) == (0, 0)
     assert watched.given == len(ticks) == len(result.latencies) == 96  # of 16 windows
     assert ticks == sorted(ticks)
@@ -60,28 +60,25 @@ def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recordin
 
 
 def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
-    session: LiveSession, work: Callable[[float], None]
+    session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
-    work(0.03)
-    result = run(Watched(session, RECORDING), 0.04, 1.9)
+    result = run(Watched(session, RECORDING), 0.04, 1.9, timer=work(0.03))
     # Of the six frames of a window the first has waited for five more chunks, the last for none.
     expected = np.array([0.2, 0.16, 0.12, 0.08, 0.04, 0.0] * 7) + 0.03
     np.testing.assert_allclose(result.latencies, expected)
 
 
 def test_a_machine_that_is_too_slow_falls_behind_and_ends_in_time(
-    session: LiveSession, work: Callable[[float], None]
+    session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
-    work(0.3)  # for 0.24 seconds of video
-    result = run(Watched(session, RECORDING), 0.04, 12.0)
+    result = run(Watched(session, RECORDING), 0.04, 12.0, timer=work(0.3))  # for 0.24 seconds of video
     assert result.worked / result.seconds > 0.95
     assert result.lag == pytest.approx(12 * (1 - 0.24 / 0.3), abs=0.3)
     assert result.seconds < 12.3
 
 
-def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[[float], None]) -> None:
-    work(0.3)
-    assert sustained(Watched(session, RECORDING), 3.0) == pytest.approx(6 / 0.3)
+def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[[float], Timer]) -> None:
+    assert sustained(Watched(session, RECORDING), 3.0, work(0.3)) == pytest.approx(6 / 0.3)
 
 
 def test_sound_of_another_place_is_noticed(session: LiveSession) -> None:

@@ -15,6 +15,7 @@ from vexpress_rt import LiveFrame, LiveSession
 from vexpress_rt.live_sound import boundary
 
 Samples = NDArray[np.float32]
+Timer = Callable[[], float]  # seconds
 
 
 @dataclass
@@ -58,8 +59,11 @@ class Watched:
         self.each(frame)
 
 
-def sustained(watched: Watched, seconds: float) -> float:
-    """Frames a second where the sound that is needed is always there, over `seconds` or at least four windows."""
+def sustained(watched: Watched, seconds: float, timer: Timer = time.perf_counter) -> float:
+    """Frames a second where the sound that is needed is always there, over `seconds` or at least four of sound.
+
+    timer: what work is measured with.
+    """
     session, recording, pushed = watched.session, watched.recording, 0
     counts: list[tuple[float, int]] = [(0.0, 0)]
     spent = 0.0
@@ -67,9 +71,9 @@ def sustained(watched: Watched, seconds: float) -> float:
         session.push(recording.piece(pushed, pushed + recording.rate))
         pushed += recording.rate
         while True:
-            began = time.perf_counter()
+            began = timer()
             frame = session.pull()
-            spent += time.perf_counter() - began
+            spent += timer() - began
             if frame is None:
                 break
             watched.see(frame)
@@ -92,10 +96,13 @@ class Run:
     latencies: list[float] = field(default_factory=list)
 
 
-def run(watched: Watched, chunk: float, seconds: float, tick: Callable[[float], object] = lambda now: None) -> Run:
+def run(
+    watched: Watched, chunk: float, seconds: float, tick: Callable[[float], object] = lambda now: None,
+    timer: Timer = time.perf_counter,
+) -> Run:  # fmt: skip
     """Push a chunk of `chunk` seconds whenever one was spoken, and pull whenever there is nothing else to do.
 
-    tick: called with the time on the clock, after every frame.
+    tick: called with the time on the clock, after every frame.  timer: what work is measured with.
     """
     session, recording, result = watched.session, watched.recording, Run()
     size = max(1, round(chunk * recording.rate))
@@ -104,9 +111,9 @@ def run(watched: Watched, chunk: float, seconds: float, tick: Callable[[float], 
         while (arrived + 1) * size / recording.rate <= now:
             session.push(recording.piece(arrived * size, (arrived + 1) * size))
             arrived += 1
-        began = time.perf_counter()
+        began = timer()
         frame = session.pull()
-        took = time.perf_counter() - began
+        took = timer() - began
         now, result.worked = now + took, result.worked + took
         if frame is None:
             now = max(now, (arrived + 1) * size / recording.rate)
