@@ -13,7 +13,7 @@ class Effort:
     first_frame_seconds, first_frame_steps: of the clip whose first frame is waited for.
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
-    live_minutes: of speech that arrives as it is spoken.
+    live_minutes, live_people: of speech that arrives as it is spoken; people whose live video is held against the other.
     people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
     """
 
@@ -29,6 +29,7 @@ class Effort:
     seconds: float
     reference_steps: int
     live_minutes: float
+    live_people: int
     first_frame_steps: int = 8
 
 
@@ -46,6 +47,7 @@ WHOLE = Effort(
     seconds=1.5,
     reference_steps=200,
     live_minutes=1,
+    live_people=1,
 )
 QUICK = Effort(
     models=("pocket",),
@@ -59,5 +61,6 @@ QUICK = Effort(
     people=1,
     seconds=1.0,
     reference_steps=50,
-    live_minutes=0.1,
+    live_minutes=0.3,
+    live_people=0,
 )

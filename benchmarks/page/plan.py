@@ -40,7 +40,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
             "threads": threads, "people": effort.people, "seconds": effort.seconds,
             "reference_steps": effort.reference_steps,
         }),
-        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", "1"),
+        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people)),
     ]  # fmt: skip
 
 
