@@ -13,7 +13,7 @@ class Effort:
     first_frame_seconds, first_frame_steps: of the clip whose first frame is waited for.
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
-    live_minutes, live_people: of speech that arrives as it is spoken; people whose live video is held against the other.
+    live_minutes: of speech that arrives as it is spoken.  live_people: who are held against the exact mode as well.
     people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
     """
 
