@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12      the Python that .venv is made with
 #   PIP_TORCH_ARGS=...     arguments for pip when it installs PyTorch, for a source with CPU builds for instance
-#   PYTEST_ARGS=...        arguments for pytest
+#   PYTEST_ARGS=...        arguments for pytest; those of `make bench` are in benchmarks/suites/conftest.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,13 +13,16 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test bench lint format setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -57,8 +60,8 @@ $(VENV)/.export: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
 	@touch $(VENV)/.runtime $@
 
 $(VENV)/.installed: $(VENV)/.export
-	@echo "Installing what the tests and the linters need, TensorRT for RTX among it"
-	@$(PIP) --editable '.[export,test,dev]'
+	@echo "Installing what the tests, the benchmarks and the linters need, TensorRT for RTX among it"
+	@$(PIP) --editable '.[export,test,bench,dev]'
 	@touch $@
 
 clean:

@@ -16,6 +16,7 @@ from benchmarks.memory import FACE
 from benchmarks.seams import SPEECH, long_speech
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.config import SCHEDULES
+from vexpress_rt.records import Float32
 from vexpress_rt.shipped import shipped_bundle
 
 
@@ -33,12 +34,20 @@ class Wait:
     total: int
 
 
-def first_frame(
-    generator: Generator, portrait: Portrait, seconds: float, config: GenerationConfig, schedule: str
-) -> Wait:
-    """Ask for the first frame of a video of so many seconds of speech, and end it. The engines are loaded already."""
+Speech = tuple[Float32, int]  # mono samples, and their rate in Hz
+
+
+def speech_of(generator: Generator, seconds: float) -> Speech:
+    """So many seconds of speech, as the generator's model hears it."""
     rate = generator.bundle.manifest.model.sample_rate
-    speech, told = (long_speech(SPEECH, rate, seconds), rate), [(0, 0)]
+    return long_speech(SPEECH, rate, seconds), rate
+
+
+def first_frame(
+    generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, schedule: str
+) -> Wait:
+    """Ask for the first frame of a video of that speech, and end it. The engines are loaded already."""
+    told = [(0, 0)]
 
     def tell(stage: str, done: int, total: int) -> None:
         if stage == "denoise":
@@ -55,7 +64,13 @@ def warmed_up(generator: Generator) -> Portrait:
     height, width = generator.size
     portrait = generator.prepare(np.full((height, width, 3), 128, np.uint8), keypoints=np.array(FACE) * (width, height))
     for scale in (1.0, 2.0):
-        first_frame(generator, portrait, 0.5, GenerationConfig(steps=1, guidance_scale=scale), SCHEDULES[0])
+        first_frame(
+            generator,
+            portrait,
+            speech_of(generator, 0.5),
+            GenerationConfig(steps=1, guidance_scale=scale),
+            SCHEDULES[0],
+        )
     return portrait
 
 
@@ -72,9 +87,9 @@ def main() -> None:
     config = GenerationConfig(steps=given.steps, fps=given.fps, guidance_scale=given.guidance_scale)
     print(f"{'order':>10} {'seconds':>8} {'processor':>10} {'steps':>7} {'of all':>7}")
     with Generator(given.engines, provider="cpu", threads=given.threads) as generator:
-        portrait = warmed_up(generator)
+        portrait, speech = warmed_up(generator), speech_of(generator, given.seconds)
         for schedule in given.schedules:
-            wait = first_frame(generator, portrait, given.seconds, config, schedule)
+            wait = first_frame(generator, portrait, speech, config, schedule)
             print(
                 f"{schedule:>10} {wait.seconds:8.2f} {wait.processor:10.2f} {wait.calls:7} {wait.total:7}", flush=True
             )

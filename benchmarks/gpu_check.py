@@ -24,13 +24,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.gpu.machine import file_stem
 from benchmarks.gpu.parts import NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.plan import KINDS, SIZES, plan, runtimes, select
 from benchmarks.gpu.report import Report, comparison, counts, line, table
-from benchmarks.gpu.schedule import run_parts
+from benchmarks.gpu.schedule import interrupt, run_parts
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = 570.0  # seconds: just under ten minutes
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     given = _parse(arguments)
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
         if given.work is None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-check-")))
         else:
@@ -133,10 +132,6 @@ def _folder(text: str) -> Path:
 def _jobs() -> int:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)) // 4, memory // MEMORY_OF_A_BUILD))
-
-
-def _interrupt(*signal_and_frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

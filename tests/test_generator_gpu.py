@@ -61,7 +61,7 @@ class Gpu:
 def expected(micro_bundle: Path) -> dict[str, np.ndarray]:
     """What the CPU makes of each case."""
     with Generator(micro_bundle, provider="cpu") as generator:
-        return {case: generate(generator, **options) for case, options in CASES.items()}
+        return {"live": live(generator), **{case: generate(generator, **options) for case, options in CASES.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,30 @@ def test_memory_that_runs_out_in_mid_run_is_told_and_the_next_video_works(
         generate(gpu.generator, **CASES[FIRST], progress=fill)
     gpu.cuda.capacity = capacity
     np.testing.assert_array_equal(generate(gpu.generator, **CASES[FIRST]), expected[FIRST])
+
+
+def live(generator: Generator) -> np.ndarray:
+    """Frames of a live session that was interrupted once."""
+    config, said = GenerationConfig(steps=2, overlap=1, fps=25), speech(0.4, RATE)[0]
+    portrait = generator.prepare(photo(), keypoints=POINTS)
+    frames = []
+    with generator.live(portrait, config=config, sample_rate=RATE, context=0.5) as session:
+        for piece in np.split(said, 4):
+            session.push(piece)
+            frames += [frame.image for frame in session.frames()]
+        session.interrupt()
+        session.push(said)
+        session.flush()
+        frames += [frame.image for frame in session.frames()]
+    return np.stack(frames)
+
+
+def test_a_live_session_gives_the_cpus_frames_and_all_memory_back(expected: dict[str, np.ndarray], gpu: Gpu) -> None:
+    live(gpu.generator)
+    before = gpu.allocations()
+    np.testing.assert_array_equal(live(gpu.generator), expected["live"])
+    assert gpu.allocations() == before
+    assert len(expected["live"]) > 10
 
 
 def stream(generator: Generator) -> FrameStream:

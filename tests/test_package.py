@@ -34,6 +34,8 @@ PUBLIC_NAMES = {
     "InputError",
     "KeypointError",
     "KeypointTrack",
+    "LiveFrame",
+    "LiveSession",
     "NoFaceError",
     "OutputError",
     "PlansMissingError",

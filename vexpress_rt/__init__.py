@@ -30,6 +30,7 @@ from vexpress_rt.errors import (
 
 if TYPE_CHECKING:
     from vexpress_rt.generator import Generator
+    from vexpress_rt.live import LiveFrame, LiveSession
     from vexpress_rt.records import KeypointTrack, Portrait, Video
     from vexpress_rt.streaming import FrameStream
 
@@ -51,6 +52,8 @@ __all__ = [
     "InputError",
     "KeypointError",
     "KeypointTrack",
+    "LiveFrame",
+    "LiveSession",
     "NoFaceError",
     "OutputError",
     "PlansMissingError",
@@ -64,6 +67,8 @@ __all__ = [
 _LOADED_ON_FIRST_USE = {
     "FrameStream": "vexpress_rt.streaming",
     "Generator": "vexpress_rt.generator",
+    "LiveFrame": "vexpress_rt.live",
+    "LiveSession": "vexpress_rt.live",
     "KeypointTrack": "vexpress_rt.records",
     "Portrait": "vexpress_rt.records",
     "Video": "vexpress_rt.records",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Generator, Iterator
 from fractions import Fraction
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import MAX_SECONDS, sound_blocks
 from vexpress_rt.records import Float32, Recording, Waveform
+from vexpress_rt.resampling import Resampler
 
 MAX_RATE = 768_000
 MAX_CHANNELS = 64
@@ -178,31 +176,15 @@ def _positions(
 
 
 def _resampled(source: Path | tuple[Float32, int], rate: int) -> Iterator[tuple[Float32, int, int]]:
-    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them).
-
-    The last piece runs past the end: the last sample is held for twice the length of libswresample's filter (32 taps at
-    the lower of the two rates), so that all that was heard has come out. Flushing would not do: of a recording
-    shorter than the filter it returns nothing.
-    """
-    resampler = AudioResampler(format="fltp", layout="mono", rate=rate)
-    done, source_rate, mono = 0, rate, np.empty((1, 0), np.float32)
+    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them)."""
+    resampler: Resampler | None = None
     for block, source_rate in sound_blocks(source):
-        mono = block.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-        if source_rate == rate:
-            yield mono[0], rate, mono.shape[1]
-        else:
-            yield _push(resampler, mono, source_rate, done), source_rate, mono.shape[1]
-        done += mono.shape[1]
-    if source_rate != rate:
-        held = np.repeat(mono[:, -1:], 64 * math.ceil(max(1, source_rate / rate)), axis=1)
-        yield _push(resampler, held, source_rate, done), source_rate, 0
-
-
-def _push(resampler: AudioResampler, mono: Float32, rate: int, position: int) -> Float32:
-    frame = AudioFrame.from_ndarray(mono, "fltp", "mono")
-    frame.sample_rate, frame.pts = rate, position
-    pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
-    return np.concatenate([np.empty(0, np.float32), *pieces])
+        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if source_rate != rate and resampler is None:
+            resampler = Resampler(source_rate, rate)
+        yield mono if resampler is None else resampler.push(mono), source_rate, len(mono)
+    if resampler is not None:
+        yield resampler.finish(), resampler.source, 0
 
 
 def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> Path | tuple[Float32, int]:
@@ -214,9 +196,7 @@ def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> 
 
 
 def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
-    number = isinstance(rate, Real) and not isinstance(rate, bool)
-    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
-        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    check_rate(rate)
     if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
         found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise AudioError(f"audio samples of {found}; expected a NumPy array (N,) or (channels, N)")
@@ -231,10 +211,22 @@ def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
         raise AudioError(
             f"{samples.shape[-1]} audio samples at {rate} Hz; expected at most {MAX_SECONDS / 3600:g} hours: cut them"
         )
-    return _to_float32(samples), int(rate)
+    return to_float32(samples), int(rate)
 
 
-def _to_float32(samples: NDArray[Any]) -> Float32:
+def check_rate(rate: Any) -> int:
+    """The rate in Hz. Raises AudioError unless it is a whole number in 1..768000."""
+    number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
+        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    return int(rate)
+
+
+def to_float32(samples: NDArray[Any]) -> Float32:
+    """Samples (..., N), int16 or floating point of full scale 1, as float32 of full scale 1.
+
+    Raises AudioError for another dtype, and for NaN and infinite values.
+    """
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -244,7 +236,7 @@ def _to_float32(samples: NDArray[Any]) -> Float32:
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused next
         values = samples.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(values).reshape(-1, values.shape[-1]).all(axis=0))
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(values.ndim - 1))))
     if bad.size:
         raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
     return values

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vexpress_rt.audio import open_recording
+from vexpress_rt.audio import check_rate, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_threads
 from vexpress_rt.errors import ConfigError, OutputError
-from vexpress_rt.motion import KeypointSource, choose_retarget, plan_motion
+from vexpress_rt.live import LiveSession
+from vexpress_rt.live_plan import make_sound, plan_live
+from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
 from vexpress_rt.paths import same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
 from vexpress_rt.portraits import ImageSource, Portraits
@@ -141,6 +143,35 @@ class Generator:
             timings=task.watch.finish(),
             notes=stream.notes,
         )
+
+    def live(
+        self, portrait: Portrait | ImageSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
+        extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
+        look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
+    ) -> LiveSession:  # fmt: skip
+        """A session in which the portrait speaks while its speech comes in: see `LiveSession`.
+
+        portrait, retarget, config: as `stream` takes them; of the configuration, `extension` and `quality` say nothing
+            here. Fewer steps and less overlap make it faster, less overlap also makes windows, and so the wait, longer.
+        keypoints: as `stream` takes them, None for a head that is held; of a driving video the first minute.
+        extension: how a track goes on after its end: "mirror" runs back and forth, "loop" starts again, "hold" stays.
+        sample_rate: Hz, of the sound that frames carry, and of what is pushed unless another rate is said.
+        look_ahead: seconds of sound that are waited for after the last frame of a window, 0 to 5. More of it, and lips
+            know better what comes; all of it is latency.
+        context: seconds of sound, 0.5 to 30, that the audio encoder hears before each window.
+        max_lag: seconds of speech, 1 to 3600, that may wait to be pulled.
+
+        A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
+        arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
+        """
+        settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
+        mode = choose_retarget(retarget, keypoints)
+        plan = plan_live(settings, manifest, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        sound = make_sound(plan, check_rate(sample_rate), manifest, settings)
+        self._pipeline.load(settings)
+        accepted = self._portraits.accept(portrait)
+        place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)
+        return LiveSession(self._pipeline.live(settings, accepted, place), sound, plan)
 
     def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
         config = GenerationConfig() if config is None else config

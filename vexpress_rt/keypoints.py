@@ -122,14 +122,19 @@ def fit_length(points: Float32, length: int, extension: str) -> tuple[Float32, s
         return points[:length], "as is" if count == length else "cut"
     if extension == "stretch":
         return interpolate(points, length), extension
-    frames = np.arange(length)
+    return points[repeated_frames(np.arange(length), count, extension)], extension
+
+
+def repeated_frames(frames: NDArray[np.int64], count: int, extension: str) -> NDArray[np.int64]:
+    """Which of a track's `count` frames are those of the numbers `frames`, from 0 on, where it goes on without end.
+
+    extension: as `fit_length` has it, but "stretch", which needs an end.
+    """
     if extension == "hold" or count == 1:
-        frames = np.minimum(frames, count - 1)
-    elif extension == "loop":
-        frames %= count
-    else:
-        frames = count - 1 - np.abs(frames % (2 * count - 2) - (count - 1))
-    return points[frames], extension
+        return np.minimum(frames, count - 1)
+    if extension == "loop":
+        return frames % count
+    return count - 1 - np.abs(frames % (2 * count - 2) - (count - 1))
 
 
 def interpolate(points: Float32, length: int) -> Float32:

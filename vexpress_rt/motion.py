@@ -13,16 +13,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vexpress_rt.config import RETARGET_MODES, Settings, check_choice
+from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
 from vexpress_rt.driving import read_frames
 from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
 from vexpress_rt.faces import LONGEST_GAP, track_faces
 from vexpress_rt.image import face_crop
-from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, check_inside, fit_length, load_keypoints, resample, retarget
+from vexpress_rt.keypoints import (
+    KEYPOINT_SUFFIXES,
+    check_inside,
+    fit_length,
+    load_keypoints,
+    repeated_frames,
+    resample,
+    retarget,
+)
 from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
 FaceFinder = Callable[[UInt8], list[Face]]
+
+ENDLESS_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
+LONGEST_TURN = Fraction(60)  # seconds of a driving video that are followed where no end is known
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,30 @@ def plan_motion(
     points = retarget(points, own, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
     return Motion(points, (_note(len(track.points), length, how),))
+
+
+def endless_motion(
+    source: KeypointSource | None, mode: str, portrait: Portrait, settings: Settings, extension: str,
+    find_faces: FaceFinder,
+) -> Callable[[int], Float32]:  # fmt: skip
+    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end.
+
+    extension: "loop", "mirror" or "hold", for frames beyond the track; a driving video is followed for LONGEST_TURN.
+    The others, and what is raised, are those of `plan_motion`; the anchor of retargeting is sought in all of the track.
+    """
+    check_choice("extension", extension, ENDLESS_MODES)
+    length = 1
+    if mode != "fix_face":
+        assert source is not None
+        track = load_track(source, find_faces, LONGEST_TURN)
+        source, length = track, len(resample(track, settings.rate).points)
+    points = plan_motion(source, mode, portrait, length, settings, find_faces).points
+
+    def place(frame: int) -> Float32:
+        point: Float32 = points[repeated_frames(np.array(frame), len(points), extension)]
+        return point
+
+    return place
 
 
 def _note(count: int, length: int, how: str) -> str:

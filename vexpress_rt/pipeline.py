@@ -14,7 +14,8 @@ from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
 from vexpress_rt.frames import make_frames
 from vexpress_rt.hearing import Hearing
 from vexpress_rt.keypoints import draw_keypoints
-from vexpress_rt.noise import choose_noise
+from vexpress_rt.live_window import LiveStages
+from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.providers import Engines
 from vexpress_rt.records import Float32, Portrait, Recording, UInt8
 from vexpress_rt.timings import Stopwatch
@@ -79,10 +80,14 @@ class Pipeline:
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
         """The initial latent of a frame, for a video of `length` frames; choice: see `choose_noise`."""
+        denoised = max(length, self._manifest.shape.frames)
+        shape, layers = self._latent_shape(), self._manifest.model.audio_layers
+        return choose_noise(choice, settings.seed, length, denoised, shape, layers)
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of a frame's latent."""
         model, shape = self._manifest.model, self._manifest.shape
-        latent_shape = (model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor)
-        denoised = max(length, shape.frames)
-        return choose_noise(choice, settings.seed, length, denoised, latent_shape, model.audio_layers)
+        return model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor
 
     def frames(self, task: Task, scene: Scene, *, rgb: bool = True) -> Generator[UInt8, None, None]:
         """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
@@ -96,6 +101,23 @@ class Pipeline:
             for done, frame in enumerate(frames, start=1):
                 task.tell("frames", done, scene.length)
                 yield frame
+
+    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> LiveStages:
+        """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
+        model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
+        shape = self._latent_shape()
+        return LiveStages(
+            engine=self._engines.get,
+            guidance=Guidance.of(settings),
+            sampler=choose_sampler(settings, model),
+            reference=portrait.reference,
+            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
+            draw=lambda frame: draw_keypoints(place(max(0, frame)), *size),
+            rows=model.audio_rows,
+            minimum=model.audio_minimum_samples,
+            path=self._engines.place().frames,
+            filtered=settings.median_filter,
+        )
 
     def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
         def rows(start: int, stop: int) -> Float32:

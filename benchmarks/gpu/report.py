@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,21 @@ from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part, write
 
 SCHEMA = 1  # of the file
 NOT_REACHED = "the run ended before"
+Derive = Callable[[Mapping[str, Outcome]], dict[str, Any]]
 
 
 class Report:
     """Collects outcomes and writes them to `path` each time. head: what stands before them in the file.
 
+    derive: what else stands in the file, made of the outcomes.
     outcomes: of all parts, by name; those that have none yet are not available, which is so when the run is killed.
     """
 
-    def __init__(self, path: Path, head: Mapping[str, Any], parts: Sequence[Part]) -> None:
+    def __init__(
+        self, path: Path, head: Mapping[str, Any], parts: Sequence[Part], derive: Derive | None = None
+    ) -> None:
         self.path, self._head = path, {"schema": SCHEMA, **head}
+        self._derive = derive or (lambda outcomes: {"comparison": comparison(outcomes)})
         self.outcomes = {part.name: Outcome(NOT_AVAILABLE, NOT_REACHED) for part in parts}
 
     def add(self, part: Part, outcome: Outcome) -> None:
@@ -32,7 +37,7 @@ class Report:
         """Write the file. further: facts to stand in the head from now on."""
         self._head.update(further)
         parts = {name: outcome.to_json() for name, outcome in self.outcomes.items()}
-        write_json(self.path, {**self._head, "comparison": comparison(self.outcomes), "parts": parts})
+        write_json(self.path, {**self._head, **self._derive(self.outcomes), "parts": parts})
 
     @property
     def failed(self) -> list[str]:

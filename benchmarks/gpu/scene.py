@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.config import Settings
+from vexpress_rt.config import GenerationConfig, Settings
 from vexpress_rt.generator import Generator
 from vexpress_rt.records import Float32, UInt8, Video
 
@@ -24,13 +24,14 @@ class Scene:
 
     photo: (H, W, 3) uint8 RGB, of the bundle's size.  speech: (N,) float32 at RATE.
     keypoints: (frames, 3, 2) float32, pixels of the photo: left eye, right eye, nose.
-    window: frames of a window.
+    window: frames of a window.  fps: of the video.
     """
 
     photo: UInt8
     speech: Float32
     keypoints: Float32
     window: int
+    fps: int = FPS
 
     @property
     def frames(self) -> int:
@@ -39,38 +40,47 @@ class Scene:
 
     def config(self, steps: int) -> Settings:
         """The published settings, but for the number of steps."""
-        return Settings(steps=steps, fps=FPS, overlap=min(OVERLAP, self.window // 4))
+        return Settings(steps=steps, fps=self.fps, overlap=min(OVERLAP, self.window // 4))
 
 
 def draw_scene(height: int, width: int, window: int, windows: int, seed: int = 0) -> Scene:
     """A scene as long as `windows` windows that overlap."""
     overlap = min(OVERLAP, window // 4)
-    frames = windows * window - (windows - 1) * overlap
+    return draw_frames(height, width, window, windows * window - (windows - 1) * overlap, seed=seed)
+
+
+def draw_frames(height: int, width: int, window: int, frames: int, *, fps: int = FPS, seed: int = 0) -> Scene:
+    """A scene of so many frames."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     face = np.exp(-(((rows - 0.5) / 0.25) ** 2 + ((columns - 0.5) / 0.18) ** 2))[..., None]
     colours = np.array([60, 80, 120]) * (1 - face) + np.array([225, 175, 145]) * face
     photo = np.clip(colours + rng.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
-    time = np.arange(frames * RATE // FPS) / RATE
+    time = np.arange(frames * RATE // fps) / RATE
     tones = sum(np.sin(2 * np.pi * f * time) for f in (140, 420, 1260)) / 6 + rng.normal(0, 0.05, time.shape)
     speech = (tones * (0.5 + 0.5 * np.sin(2 * np.pi * 4 * time))).astype(np.float32)
     still = np.array([[0.4, 0.43], [0.6, 0.43], [0.5, 0.55]]) * [width, height]
     sway = np.stack([np.sin(np.arange(frames) / 7), np.cos(np.arange(frames) / 5)], axis=1)[:, None]
     keypoints = (still + sway * [0.03 * width, 0.02 * height]).astype(np.float32)
-    return Scene(photo, speech, keypoints, window)
+    return Scene(photo, speech, keypoints, window, fps)
 
 
-def make_video(generator: Generator, scene: Scene, steps: int, output: Path | None = None) -> Video:
-    """The scene's video as a user makes one: written to `output`, or, without that, its frames kept."""
+def make_video(
+    generator: Generator, scene: Scene, steps: int, output: Path | None = None, config: GenerationConfig | None = None
+) -> Video:
+    """The scene's video as a user makes one: written to `output`, or, without that, its frames kept.
+
+    config: instead of the published settings with `steps` steps.
+    """
     portrait = generator.prepare(scene.photo, keypoints=scene.keypoints[0], crop="none")
     return generator.generate(
         portrait, (scene.speech, RATE), keypoints=scene.keypoints, retarget="no_retarget",
-        config=scene.config(steps), output=output,
+        config=config or scene.config(steps), output=output,
     )  # fmt: skip
 
 
 def facts(scene: Scene, steps: int) -> dict[str, Any]:
     """Of a video, for the record."""
     height, width = scene.photo.shape[:2]
-    seconds = float(Fraction(scene.frames, FPS))
+    seconds = float(Fraction(scene.frames, scene.fps))
     return {"height": height, "width": width, "frames": scene.frames, "steps": steps, "seconds_of_video": seconds}

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from export.checkpoint import Checkpoint
 from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
-from vexpress_rt.specs import ENGINE_NAMES, PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
+from vexpress_rt.specs import PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
 
 Tensors = dict[str, torch.Tensor]
 
@@ -54,22 +55,28 @@ class TorchEngines:
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape, precision: str, device: str) -> None:
         self.model: ModelConfig = checkpoint.architecture.model_config()
         self.shape, self.device = shape, device
-        activation = TORCH_DTYPES[PRECISIONS[precision]]
-        names = {network for networks in ENGINE_NETWORKS.values() for network in networks}
-        networks = {name: checkpoint.network(name, activation).to(device) for name in sorted(names)}
-        self._engines = {
-            name: TorchEngine(spec, make_engine(spec, networks, activation), device)
-            for name, spec in engine_specs(self.model, shape, precision).items()
-        }
-        assert set(self._engines) == set(ENGINE_NAMES)
+        self._checkpoint, self._activation = checkpoint, TORCH_DTYPES[PRECISIONS[precision]]
+        self._specs = engine_specs(self.model, shape, precision)
+        self._networks: dict[str, nn.Module] = {}
+        self._engines: dict[str, TorchEngine] = {}
 
     def get(self, name: str) -> TorchEngine:
-        """The engine `name`."""
+        """The engine `name`, loaded when first asked for."""
+        if name not in self._engines:
+            networks = {network: self.network(network) for network in ENGINE_NETWORKS[name]}
+            spec = self._specs[name]
+            self._engines[name] = TorchEngine(spec, make_engine(spec, networks, self._activation), self.device)
         return self._engines[name]
+
+    def network(self, name: str) -> nn.Module:
+        """The network `name` of the checkpoint, on the device; engines share it."""
+        if name not in self._networks:
+            self._networks[name] = self._checkpoint.network(name, self._activation).to(self.device)
+        return self._networks[name]
 
     def compile(self, name: str) -> None:
         """Replace an engine's module by what `torch.compile` makes of it, which happens when it first runs."""
-        engine = self._engines[name]
+        engine = self.get(name)
         engine.module = torch.compile(engine.module, dynamic=False)
 
 

@@ -18,10 +18,12 @@ from vexpress_rt.denoise import Guidance, choose_sampler
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.native import median_filter
 from vexpress_rt.noise import choose_noise
-from vexpress_rt.records import UInt8, Video, Waveform
+from vexpress_rt.records import Float32, UInt8, Video, Waveform
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter
 from vexpress_rt.windows import Window, coverage, plan_windows
+
+ConditionsOf = Callable[[Window], Mapping[str, Any]]
 
 
 class TorchVideo:
@@ -30,24 +32,26 @@ class TorchVideo:
     def __init__(self, engines: TorchEngines, synchronize: Callable[[], None]) -> None:
         self._engines, self._synchronize = engines, synchronize
 
-    def make(self, scene: Scene, steps: int, output: Path | None = None) -> Video:
-        """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept."""
-        watch, config, get = Stopwatch(), scene.config(steps), self._engines.get
+    def make(self, scene: Scene, steps: int, output: Path | None = None, config: Settings | None = None) -> Video:
+        """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept.
+
+        config: instead of the published settings with `steps` steps.
+        """
+        watch, config = Stopwatch(), config or scene.config(steps)
         waveform = load_audio((scene.speech, RATE), self._engines.model.sample_rate)
         length = waveform.frame_count(config.rate)
         with watch.stage("portrait"):
-            reference = encode_portrait(get("vae_encoder"), get("reference_net"), scene.photo)
+            reference = self._portrait(scene)
             self._synchronize()
         with watch.stage("audio"):
             conditions = self._conditions(scene, waveform, length)
         with watch.stage("denoise"):
-            latents = self._denoise(config, reference, conditions, length)
+            latents = self.denoise(config, reference, conditions, length)
             self._synchronize()
         with watch.stage("decode"):
-            decoder = get("vae_decoder")
-            frames = np.stack([decoder.run({"latent": latent[None]})["frame"] for latent in latents])
+            decoded = self._decode(latents)
         with watch.stage("median"):
-            frames = median_filter(frames)
+            frames = self._filter(decoded, config)
         if output is not None:
             with watch.stage("encode"):
                 _write(output, frames, waveform, config)
@@ -60,11 +64,17 @@ class TorchVideo:
             timings=watch.finish(),
         )
 
-    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> WindowConditions:
-        model, shape = self._engines.model, self._engines.shape
+    def _portrait(self, scene: Scene) -> Mapping[str, Any]:
+        return encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), scene.photo)
+
+    def _hear(self, waveform: Waveform) -> Float32:
+        model = self._engines.model
         samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
-        encoder = self._engines.get("audio_encoder")
-        features = encode_audio(encoder, samples, model.audio_minimum_samples)
+        return encode_audio(self._engines.get("audio_encoder"), samples, model.audio_minimum_samples)
+
+    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> ConditionsOf:
+        """What the denoiser is conditioned on, by window."""
+        model, shape, features = self._engines.model, self._engines.shape, self._hear(waveform)
         return WindowConditions(
             projection=self._engines.get("audio_projection"),
             guider=self._engines.get("pose_guider"),
@@ -73,8 +83,16 @@ class TorchVideo:
             draw=lambda frame: draw_keypoints(scene.keypoints[frame], shape.height, shape.width),
         )
 
-    def _denoise(
-        self, config: Settings, reference: Mapping[str, Any], conditions: WindowConditions, length: int
+    def _decode(self, latents: torch.Tensor) -> UInt8:
+        """(L, c, h, w) -> frames (L, H, W, 3), as `_filter` takes them."""
+        decoder = self._engines.get("vae_decoder")
+        return np.stack([decoder.run({"latent": latent[None]})["frame"] for latent in latents])
+
+    def _filter(self, frames: UInt8, config: Settings) -> UInt8:
+        return median_filter(frames) if config.median_filter else frames
+
+    def denoise(
+        self, config: Settings, reference: Mapping[str, Any], conditions: ConditionsOf, length: int
     ) -> torch.Tensor:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device

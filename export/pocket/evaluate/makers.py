@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export.pocket.evaluate.cases import Case
 from export.pocket.lips import RATE
-from vexpress_rt import GenerationConfig, Portrait
+from vexpress_rt import GenerationConfig, Portrait, Video
 from vexpress_rt.generator import Generator
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
@@ -34,10 +34,14 @@ class Generated:
 
     def __call__(self, case: Case) -> Frames:
         """Raises what `Generator.generate` does."""
-        keypoints, config = None if case.held else case.points, replace(self._config, seed=case.noise)
-        video = self._generator.generate(self._of(case), (case.samples, RATE), keypoints=keypoints, config=config)
-        assert video.frames is not None
-        return video.frames
+        frames = self.video(case, self._config).frames
+        assert frames is not None
+        return frames
+
+    def video(self, case: Case, config: GenerationConfig) -> Video:
+        """With other options. Raises what `Generator.generate` does."""
+        keypoints, config = None if case.held else case.points, replace(config, seed=case.noise)
+        return self._generator.generate(self._of(case), (case.samples, RATE), keypoints=keypoints, config=config)
 
     def _of(self, case: Case) -> Portrait:
         if self._portrait is None or self._portrait[0] != case.subject.seed:

@@ -1,0 +1,52 @@
+"""The models that are measured: synthetic weights and their bundles, made once in a folder of work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from export.architecture import Architecture
+from export.build import build
+from export.options import BuildOptions
+from export.pocket.architecture import POCKET, SIZE, WINDOW
+from export.pocket.release import RECOMMENDED
+from export.presets import FULL, HALF, write_checkpoint
+from vexpress_rt.specs import VideoShape
+
+SEED = 0
+WORK = Path(__file__).parents[2] / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Model:
+    """architecture: of the weights.  shape: that the bundle is built for.  engines: of the bundle; none for all."""
+
+    name: str
+    architecture: Architecture
+    shape: VideoShape
+    engines: tuple[str, ...] = ()
+
+    def weights(self, work: Path) -> Path:
+        """The checkpoint directory; its name changes with the architecture."""
+        digest = hashlib.sha256(repr(self.architecture).encode()).hexdigest()
+        return work / f"{self.name}-{digest[:8]}-weights"
+
+    def bundle(self, work: Path) -> Path:
+        """The bundle's folder."""
+        return self.weights(work).with_name(self.weights(work).name.replace("weights", "bundle"))
+
+    def prepare(self, work: Path, tell: Callable[[str], object] = lambda _: None) -> None:
+        """Write weights, if they are not there, and build the bundle, as far as it is not up to date."""
+        work.mkdir(parents=True, exist_ok=True)
+        if not self.weights(work).exists():
+            write_checkpoint(self.weights(work), self.architecture, SEED, tell)
+        build(self.weights(work), self.bundle(work), BuildOptions(self.shape, engines=self.engines), tell)
+
+
+# The small one has random weights as well: its training's are only in its engines, and times do not depend on them.
+POCKET_MODEL = Model("pocket", replace(POCKET, recommended=RECOMMENDED), VideoShape(SIZE, SIZE, WINDOW))
+HALF_MODEL = Model("half", HALF, VideoShape(128, 128, 8))
+FULL_MODEL = Model("full", FULL, VideoShape(64, 64, 8), ("denoiser",))
+MODELS = {model.name: model for model in (POCKET_MODEL, HALF_MODEL, FULL_MODEL)}

@@ -1,0 +1,144 @@
+"""The plain PyTorch pipeline: the exporter's modules, eager, in upstream's order, from photo and speech to frames.
+
+Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; the drawings of all frames
+-> guider; then step by step over all windows with both halves of guidance (see `benchmarks.cpu.upstream`), all frames
+decoded one by one, the 3x3x3 median in PyTorch, bytes. Windows, noise and sampler are the runtime's, so that the frames
+are its frames, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.cpu.upstream import UpstreamConditions, UpstreamDenoiser
+from benchmarks.gpu.scene import Scene
+from benchmarks.gpu.torch_engines import TorchEngines
+from benchmarks.gpu.torch_video import ConditionsOf, TorchVideo
+from export.checkpoint import Checkpoint
+from export.models.denoising_unet import DenoisingUNet
+from vexpress_rt.audio import feature_rows
+from vexpress_rt.config import Settings
+from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.records import UInt8, Waveform
+from vexpress_rt.specs import VideoShape
+from vexpress_rt.windows import Window
+
+FEATURE = "feature/"  # what ReferenceNet gives, by attention site
+TAPS = 3  # of the median, along time, rows and columns
+
+
+class UpstreamReferenceNet:
+    """latent (1, c, h, w) -> features (1, S, C) of every attention site, not projected."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+        """Features stay tensors in any case."""
+        del resident
+        features = self._network(torch.as_tensor(inputs["latent"]), torch.zeros(1))
+        return {FEATURE + name: feature for name, feature in features.items()}
+
+
+class UpstreamDenoisers:
+    """A window's predictions by upstream's way of computing them. both: halves, or the conditional one alone."""
+
+    def __init__(self, denoiser: UpstreamDenoiser, *, both: bool) -> None:
+        self._denoiser, self._both = denoiser, both
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+        """As the engine's, with features for keys and values; predictions stay tensors in any case."""
+        del resident
+        given = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        features = {name.removeprefix(FEATURE): t for name, t in given.items() if name.startswith(FEATURE)}
+        weights = given["reference_attention_weight"], given["audio_attention_weight"]
+        latents, timestep = given["latents"], given["timestep"]
+        pose, tokens = given["pose_feature"], given["audio_tokens"]
+        if self._both:
+            halves = self._denoiser(latents, timestep, *weights, pose, tokens, features)
+            return dict(zip(("unconditional", "conditional"), halves, strict=True))
+        conditions = UpstreamConditions(len(latents), features, tokens, *weights)
+        return {"conditional": self._denoiser.unet(latents, timestep, pose, conditions)}
+
+
+class UpstreamEngines(TorchEngines):
+    """All engines in float32 on the CPU, those of the U-Nets as upstream has them."""
+
+    def __init__(self, checkpoint: Checkpoint, shape: VideoShape) -> None:
+        super().__init__(checkpoint, shape, "fp32", "cpu")
+        self._own: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        """The engine `name`, loaded when first asked for."""
+        if name not in ("reference_net", "denoiser", "denoiser_cond"):
+            return super().get(name)
+        if name not in self._own:
+            self._own[name] = self._make(name)
+        return self._own[name]
+
+    def _make(self, name: str) -> UpstreamReferenceNet | UpstreamDenoisers:
+        if name == "reference_net":
+            return UpstreamReferenceNet(self.network(name))
+        network = self.network("denoising_unet")
+        assert isinstance(network, DenoisingUNet)
+        return UpstreamDenoisers(UpstreamDenoiser(network), both=name == "denoiser")
+
+
+class UpstreamVideo(TorchVideo):
+    """Makes videos with the plain pipeline."""
+
+    def __init__(self, engines: UpstreamEngines) -> None:
+        super().__init__(engines, lambda: None)
+
+    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> ConditionsOf:
+        """Tokens and keypoint features of all frames at once; a window takes its own."""
+        model, shape, get = self._engines.model, self._engines.shape, self._engines.get
+        surplus = max(0, shape.frames - length)
+        rows = _extended(feature_rows(self._hear(waveform), length, model.audio_rows), surplus)
+        drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in scene.keypoints])
+        tokens = get("audio_projection").run({"feature_rows": rows}, resident=True)
+        features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, resident=True)
+        whole = {**tokens, **features}
+
+        def of(window: Window) -> dict[str, torch.Tensor]:
+            return {name: tensor[window.start : window.stop] for name, tensor in whole.items()}
+
+        return of
+
+    @torch.inference_mode()
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """(L, c, h, w) -> (L, 3, H, W) float32 in [0, 1]: bytes come after the median."""
+        decoder = self._engines.get("vae_decoder").module.vae_decoder
+        return torch.cat([(decoder(latent[None]) / 2 + 0.5).clamp(0, 1) for latent in latents])
+
+    @torch.inference_mode()
+    def _filter(self, frames: torch.Tensor, config: Settings) -> UInt8:  # type: ignore[override]
+        filtered = torch_median(frames) if config.median_filter else frames
+        return (filtered * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def torch_median(frames: torch.Tensor) -> torch.Tensor:
+    """(L, 3, H, W) -> the same: the median of the 27 values around each, borders and ends mirrored, frame by frame.
+
+    L, H and W at least 2, which PyTorch needs to mirror.
+    """
+    clip = nn.functional.pad(frames.transpose(0, 1), (1,) * 6, mode="reflect")  # (3, L + 2, H + 2, W + 2)
+    return torch.stack([_middle(clip[:, i : i + TAPS]) for i in range(len(frames))])
+
+
+def _middle(frames: torch.Tensor) -> torch.Tensor:
+    """(3, TAPS, H + 2, W + 2) -> (3, H, W)."""
+    around = frames.unfold(2, TAPS, 1).unfold(3, TAPS, 1)  # (3, time, H, W, rows, columns)
+    return around.permute(0, 2, 3, 1, 4, 5).flatten(3).median(dim=-1).values
+
+
+def _extended(frames: np.ndarray, surplus: int) -> np.ndarray:
+    """The last of `frames` repeated for those of a video that is shorter than a window."""
+    return np.concatenate([frames, np.repeat(frames[-1:], surplus, axis=0)]) if surplus else frames

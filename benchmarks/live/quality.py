@@ -1,0 +1,97 @@
+"""What live mode costs: the same person says the same by `generate` and in a live session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.pocket.evaluate.measuring import correlation
+from export.pocket.faces import mouth_opening
+from export.pocket.lips import mouth_track
+from vexpress_rt import GenerationConfig, Generator, Portrait
+
+Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
+RATE, CHUNK = 16000, 640  # Hz, samples
+SHIFTS = range(-6, 7)  # frames
+
+
+def asked_lips(samples: NDArray[np.float32], fps: float) -> NDArray[np.float64]:
+    """(L,): how open a mouth should be that says (n,) samples, mono at 16 kHz."""
+    length = int(np.ceil(len(samples) * fps / RATE))
+    return mouth_track(samples).at(length, fps)[:, 0].astype(float)
+
+
+def seen_lips(frames: Frames, points: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """(L,): how open it is, of a head that is held with its keypoints at `points`, (3, 2)."""
+    assert points is not None
+    return np.array([mouth_opening(frame, points) for frame in frames])
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who says what.  portrait: prepared.  samples: (n,) float32, mono at 16 kHz."""
+
+    portrait: Portrait
+    samples: NDArray[np.float32]
+
+
+def exact(generator: Generator, speaker: Speaker, config: GenerationConfig) -> Frames:
+    """By `generate`."""
+    frames = generator.generate(speaker.portrait, (speaker.samples, RATE), config=config).frames
+    assert frames is not None
+    return frames
+
+
+def live(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> Frames:
+    """In a session, from chunks; options: of `Generator.live`."""
+    with generator.live(speaker.portrait, config=config, **options) as session:
+        frames = []
+        for start in range(0, len(speaker.samples), CHUNK):
+            session.push(speaker.samples[start : start + CHUNK])
+            frames += [frame.image for frame in session.frames()]
+        session.flush()
+        frames += [frame.image for frame in session.frames()]
+    return np.stack(frames)
+
+
+def changes(frames: Frames) -> NDArray[np.float64]:
+    """(L - 1,): mean square of the change from each frame to the next."""
+    return np.array([np.square(b.astype(float) - a).mean() for a, b in pairwise(frames)])
+
+
+def decibels(squares: NDArray[np.float64]) -> float:
+    """PSNR of the mean of some mean squares; 99 where there is no difference."""
+    mean = float(np.mean(squares))
+    return 10 * np.log10(255**2 / mean) if mean > 0 else 99.0
+
+
+def seams(frames: Frames, new: int) -> dict[str, float]:
+    """PSNR from a frame to the next, where a window of `new` frames ends and elsewhere."""
+    squares = changes(frames)
+    at = np.arange(1, len(frames)) % new == 0
+    return {"seams_db": decibels(squares[at]), "elsewhere_db": decibels(squares[~at])}
+
+
+def best_shift(seen: NDArray[np.float64], asked: NDArray[np.float64]) -> int:
+    """By how many frames lips come late, that correlation is highest."""
+    reach, count = max(SHIFTS), len(seen)
+    middle = asked[reach : count - reach]
+    return max(SHIFTS, key=lambda shift: correlation(seen[reach + shift : count - reach + shift], middle))
+
+
+def compare(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> dict[str, Any]:
+    """Figures of both, and how far apart they are."""
+    settings = generator.bundle.manifest.settings(config)
+    new = generator.bundle.manifest.shape.frames - settings.overlap
+    videos = {"exact": exact(generator, speaker, config), "live": live(generator, speaker, config, **options)}
+    asked = asked_lips(speaker.samples, float(settings.rate))
+    figures: dict[str, Any] = {"frames": len(asked)}
+    for name, frames in videos.items():
+        lips = correlation(seen_lips(frames, speaker.portrait.keypoints), asked)
+        figures[name] = {"lips": lips, **seams(frames, new)}
+    difference = np.square(videos["exact"].astype(float) - videos["live"]).mean(axis=(1, 2, 3))
+    return {**figures, "live_to_exact_db": decibels(difference)}

@@ -1,0 +1,103 @@
+"""What a part of the report does, in its own process; see `benchmarks.gpu.parts` for how it tells what came of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+
+MEMORY_FPS, MEMORY_STEPS = 5, 2  # few, since memory is what counts
+TELLER = "figures-teller"  # of the plugin that suites tell their figures
+
+
+class Teller:
+    """A plugin of pytest: keeps what the tests of a suite tell, and what went wrong."""
+
+    __name__ = TELLER
+
+    def __init__(self, tell: Tell) -> None:
+        self.rows: list[Figures] = []
+        self.failures: list[str] = []
+        self._tell = tell
+
+    def tell(self, name: str, figures: Figures) -> None:
+        """One test's figures."""
+        self.rows.append({"test": name, **figures})
+        self._tell({"rows": self.rows})
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A failure's last line."""
+        if report.failed:
+            said = getattr(report.longrepr, "reprcrash", None)
+            self.failures.append(f"{report.nodeid}: {said.message if said else report.longrepr}")
+
+
+def suite(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Run a suite. Options: {arguments: for pytest}.
+
+    Raises CheckFailedError naming the tests that failed.
+    """
+    import pytest
+    import pytest_benchmark  # noqa: F401  # named where it is missing
+
+    teller = Teller(tell)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *options["arguments"]], plugins=[teller])
+    if code != pytest.ExitCode.OK:
+        raise CheckFailedError("; ".join(teller.failures)[:2000] or f"pytest ended with {code!r}")
+    return {"rows": teller.rows}
+
+
+def prepare(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Weights and bundle of a model. Options: {model: its name; work: folder}."""
+    del tell
+    from benchmarks.cpu.models import MODELS
+
+    model, work = MODELS[options["model"]], Path(options["work"])
+    model.prepare(work, print)
+    folders = {"weights": model.weights(work), "bundle": model.bundle(work)}
+    return {name: sum(path.stat().st_size for path in f.rglob("*") if path.is_file()) for name, f in folders.items()}
+
+
+def quality(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """The table of presets. Options: {threads; people; seconds; reference_steps}."""
+    from benchmarks import quality as module
+
+    return module.part({"bundle": None, **options}, tell)
+
+
+def memory(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """Peak memory of a video by the length of its speech. Options: {minutes: of speech, each in turn}."""
+    from benchmarks.memory import measure
+    from vexpress_rt.shipped import shipped_bundle
+
+    rows: list[Figures] = []
+    for minutes in options["minutes"]:
+        made = measure(shipped_bundle(), minutes, MEMORY_FPS, MEMORY_STEPS, write=False)
+        rows.append({"minutes": minutes, **made})
+        tell({"rows": rows})
+    return {"rows": rows, "fps": MEMORY_FPS, "steps": MEMORY_STEPS}
+
+
+def command(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """A benchmark that is a command of its own and writes its figures with --json. Options: {module; flags}.
+
+    Raises CheckFailedError with the last line of what it says where it fails.
+    """
+    del tell
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = Path(folder) / "figures.json"
+        line = [sys.executable, "-m", options["module"], *options["flags"], "--json", str(path)]
+        answer = subprocess.run(line, stderr=subprocess.PIPE, text=True)
+        print(answer.stderr, file=sys.stderr)
+        if answer.returncode:
+            said = answer.stderr.strip().splitlines() or ["it does not say why"]
+            raise CheckFailedError(f"`{shlex.join(line[1:-2])}` ended with exit code {answer.returncode}: {said[-1]}")
+        figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    return figures

@@ -1,0 +1,54 @@
+"""The parts of the report, in their order; each is measured in a process of its own, and nothing runs beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cpu.effort import Effort
+from benchmarks.gpu.parts import Part
+
+# Of the names of parts, what stands before the slash: what can be asked for.
+KINDS = ("engines", "window-step", "native", "first-frame", "videos", "memory", "quality", "live")
+
+
+def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]:
+    """Every part. work: folder of weights and bundles."""
+
+    def suite(name: str, file: str, *flags: str, needs: Iterable[str] = ()) -> Part:
+        arguments = [f"benchmarks/suites/test_{file}.py", "--threads", str(threads), "--work", str(work), *flags]
+        return _part(name, "suite", {"arguments": arguments + (["--quick"] if quick else [])}, needs)
+
+    def of(model: str) -> dict[str, Any]:
+        return {"needs": (f"prepare/{model}",)}
+
+    def command(name: str, module: str, *flags: str) -> Part:
+        return _part(name, "command", {"module": f"benchmarks.{module}", "flags": [*flags, "--threads", str(threads)]})
+
+    half = ["half"] if "half" in effort.models else []
+    return [
+        *(_part(f"prepare/{model}", "prepare", {"model": model, "work": str(work)}) for model in effort.models),
+        suite("native", "native"),
+        suite("engines", "engines", "--models", "pocket", **of("pocket")),
+        *(suite(f"window-step/{m}", "window_step", "--models", m, **of(m)) for m in effort.models),
+        *(suite(f"videos/{m}", "videos", "--models", m, **of(m)) for m in half),
+        *(_lengths(suite, length, of("pocket")) for length in effort.lengths),
+        suite("first-frame", "first_frame"),
+        _part("memory", "memory", {"minutes": list(effort.minutes)}),
+        _part("quality", "quality", {
+            "threads": threads, "people": effort.people, "seconds": effort.seconds,
+            "reference_steps": effort.reference_steps,
+        }),
+        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people)),
+    ]  # fmt: skip
+
+
+def _lengths(suite: Any, length: float, needs: dict[str, Any]) -> Part:
+    """A whole video of one length: those of other lengths are kept when one is interrupted."""
+    part: Part = suite(f"videos/{length:g}s", "videos", "--models", "pocket", "--lengths", f"{length:g}", **needs)
+    return part
+
+
+def _part(name: str, function: str, options: dict[str, Any], needs: Iterable[str] = ()) -> Part:
+    return Part(name, f"benchmarks.page.parts:{function}", options, alone=True, needs=tuple(needs))

@@ -1,0 +1,105 @@
+"""The plots of the page, as PNG files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib.axes import Axes  # after the choice of what draws
+from matplotlib.figure import Figure
+
+from benchmarks.page.tables import Parts, figures, rows_of
+
+OURS, THEIRS = "#2563a8", "#c8642b"
+ORDER = ("load", "portrait", "keypoints", "audio", "denoise", "decode", "median", "encode")  # of stages
+LEAST = 0.002  # share of a video's time that can be seen
+STAGES = ("#2563a8", "#7fb0dc", "#3f9b6c", "#a8d5a2", "#c8642b", "#e8b48a", "#7a5aa6", "#bfa8d8", "#8a8a8a")
+SIZE = (7.0, 3.6)  # inches
+DPI = 130
+
+
+def draw(parts: Parts, folder: Path) -> tuple[str, ...]:
+    """Draw what there are figures for; gives the names of the files."""
+    makers: dict[str, Callable[[Parts, Axes], bool]] = {
+        "length.png": _length, "stages.png": _stages, "memory.png": _memory, "quality.png": _quality,
+    }  # fmt: skip
+    drawn = []
+    for name, maker in makers.items():
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        if maker(parts, axes):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+            axes.spines[["top", "right"]].set_visible(False)
+            figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
+            drawn.append(name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return tuple(drawn)
+
+
+def _length(parts: Parts, axes: Axes) -> bool:
+    rows = sorted((r for r in rows_of(parts, "videos") if "length" in r), key=lambda row: float(row["length"]))
+    lengths = [row["length"] for row in rows]
+    for side, label, colour in (("ours", "ours", OURS), ("theirs", "PyTorch, upstream's order", THEIRS)):
+        axes.plot(lengths, [row[side]["median"] for row in rows], "o-", label=label, color=colour)
+    axes.set(xlabel="seconds of video", ylabel="seconds to make it", title="Small model: cost over length")
+    _from_zero(axes, lengths, [row[side]["median"] for row in rows for side in ("ours", "theirs")])
+    return bool(rows)
+
+
+def _memory(parts: Parts, axes: Axes) -> bool:
+    rows = rows_of(parts, "memory")
+    minutes, peaks = [row["minutes"] for row in rows], [row["peak"] / 2**20 for row in rows]
+    axes.plot(minutes, peaks, "o-", color=OURS)
+    axes.set(xlabel="minutes of speech", ylabel="MiB at most", title="Small model: memory over length")
+    _from_zero(axes, minutes, peaks)
+    return bool(rows)
+
+
+def _from_zero(axes: Axes, across: Sequence[float], up: Sequence[float]) -> None:
+    axes.set_xlim(0, 1.1 * max(across, default=1))
+    axes.set_ylim(0, 1.1 * max(up, default=1))
+
+
+def _stages(parts: Parts, axes: Axes) -> bool:
+    """Two bars a video: shares of PyTorch's time, so that videos of any length fit."""
+    bars: list[tuple[str, Mapping[str, float], float]] = []
+    for row in rows_of(parts, "videos"):
+        whole = row["stages"]["theirs"]["total"]
+        name = f"{row['model']}, {row['what'].partition(',')[0]}"
+        bars += [
+            (f"{name}: {who}", row["stages"][side], whole) for side, who in (("theirs", "PyTorch"), ("ours", "ours"))
+        ]
+    shares = {(stage, found[stage] / whole) for _, found, whole in bars for stage in found}
+    seen = [stage for stage in ORDER if any(name == stage and share >= LEAST for name, share in shares)]
+    left = [0.0] * len(bars)
+    for number, stage in enumerate(seen):
+        widths = [found.get(stage, 0.0) / whole for _, found, whole in bars]
+        places = range(len(bars))
+        axes.barh(places, widths, left=left, label=stage, color=STAGES[number % len(STAGES)])
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of PyTorch's time", title="Latency by stage")
+    return bool(bars)
+
+
+def _quality(parts: Parts, axes: Axes) -> bool:
+    rows: list[Mapping[str, Any]] = [
+        row for _, found in figures(parts, "quality") for row in found["rows"] if row["psnr"] != "inf"
+    ]
+    for row in rows:
+        place = (row["speedup"]["median"], row["psnr"])
+        axes.plot(*place, "o", color=OURS)
+        words = f"{row['name']} ({row['sampler']}, {row['steps']})"
+        axes.annotate(words, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="speed-up over `exact`", ylabel="PSNR to the reference, dB", title="Quality over speed")
+    axes.margins(x=0.35, y=0.2)
+    axes.set_xlim(left=0)
+    return bool(rows)

@@ -1,0 +1,188 @@
+"""Tables of the page, from the figures of parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Parts = Mapping[str, Mapping[str, Any]]
+Lines = list[str]
+Row = Mapping[str, Any]
+
+PAIR = ("ours", "PyTorch", "times as fast", "quartiles", "turns")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Lines:
+    """A table; nothing without rows."""
+    if not rows:
+        return []
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(map(str, cells))} |" for cells in lines]
+
+
+def figures(parts: Parts, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and figures of every part of a kind that has some, also of one that failed later."""
+    for name, part in parts.items():
+        if name.partition("/")[0] == kind and "figures" in part:
+            yield name, part["figures"]
+
+
+def rows_of(parts: Parts, kind: str) -> list[Row]:
+    """What the suites of a kind measured."""
+    return [row for _, found in figures(parts, kind) for row in found.get("rows", [])]
+
+
+def seconds(value: float) -> str:
+    """Three digits, in a unit that suits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            scaled = value / size
+            return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def pair(row: Row) -> list[str]:
+    """The cells of PAIR."""
+    ratio = row["ratio"]
+    return [
+        seconds(row["ours"]["median"]),
+        seconds(row["theirs"]["median"]),
+        f"**{ratio['median']:.2f}**",
+        f"{ratio['low_quartile']:.2f} to {ratio['high_quartile']:.2f}" if ratio["count"] > 1 else "one turn",
+        str(ratio["count"]),
+    ]
+
+
+def engines_table(parts: Parts) -> Lines:
+    """An engine a row."""
+    return markdown(["engine", *PAIR], [[row["what"], *pair(row)] for row in rows_of(parts, "engines")])
+
+
+def window_step_table(parts: Parts) -> Lines:
+    """A model a row."""
+    rows = [
+        [row["model"], ", ".join(map(str, row["channels"])), row["what"], *pair(row)]
+        for row in rows_of(parts, "window-step")
+    ]
+    return markdown(["model", "channels", "size", *PAIR], rows)
+
+
+def native_table(parts: Parts) -> Lines:
+    """A kernel a row."""
+    head = ["kernel", "C++", "NumPy", *PAIR[2:]]
+    return markdown(head, [[row["what"], *pair(row)] for row in rows_of(parts, "native")])
+
+
+def first_frame_table(parts: Parts) -> Lines:
+    """The clip in a row."""
+    rows = [
+        [row["what"], *pair(row)[:3], *row["window_steps"].values(), *map(seconds, row["processor"].values())]
+        for row in rows_of(parts, "first-frame")
+    ]
+    head = ["clip", "`wavefront`", "`breadth`", "times as fast"]
+    return markdown([*head, "window-steps until then", "of `breadth`", "processor's time", "of `breadth`"], rows)
+
+
+def lengths_table(parts: Parts) -> Lines:
+    """A video a row."""
+    rows = [
+        [row["model"], row["what"], row["steps"], *pair(row), f"{row['agreement']['equal']:.2%}",
+         row["agreement"]["largest"]]
+        for row in rows_of(parts, "videos")
+    ]  # fmt: skip
+    return markdown(["model", "video", "steps", *PAIR, "equal bytes", "apart"], rows)
+
+
+def stages_table(parts: Parts) -> Lines:
+    """A video and a side a row, a stage a column."""
+    rows = rows_of(parts, "videos")
+    stages = list(dict.fromkeys(name for row in rows for side in row["stages"].values() for name in side))
+    cells = [
+        [row["model"], row["what"], {"ours": "ours", "theirs": "PyTorch"}[side], *(_stage(found, s) for s in stages)]
+        for row in rows
+        for side, found in row["stages"].items()
+    ]
+    return markdown(["model", "video", "", *stages], cells)
+
+
+def _stage(found: Mapping[str, float], name: str) -> str:
+    return seconds(found[name]) if name in found else ""
+
+
+def memory_table(parts: Parts) -> Lines:
+    """A length a row."""
+    rows = rows_of(parts, "memory")
+    first = rows[0]["peak"] if rows else 1
+    cells = [
+        [f"{row['minutes']:g}", row["frames"], f"{row['peak'] / 2**20:.0f} MiB", f"{row['peak'] / first:.3f}"]
+        for row in rows
+    ]
+    return markdown(["minutes of speech", "frames", "at most", "of the first"], cells)
+
+
+def quality_table(parts: Parts) -> Lines:
+    """A preset a row, and for whom."""
+    lines: Lines = []
+    for _, found in figures(parts, "quality"):
+        who = f"{len(found['people'])} people, {found['seconds_of_video']:g} s of each"
+        lines += [f"{who}; reference: DDIM, {found['reference_steps']} steps.", "", *presets_table(found)]
+    return lines
+
+
+def presets_table(found: Mapping[str, Any]) -> Lines:
+    """A preset a row, of the figures of `benchmarks.quality`."""
+    head = ["", "sampler, steps", "guided", "speed-up", "of denoising", "PSNR", "worst frame", "lips", "nose", "95 %"]
+    return markdown(head, [_preset(row) for row in found["rows"]])
+
+
+def _preset(row: Row) -> list[str]:
+    low, high = row["guidance_interval"]
+    guided = f"{low:g} to {high:g}"
+    if row["unconditional_every"] > 1:
+        guided += f", every {row['unconditional_every']}"
+    return [
+        row["name"],
+        f"{row['sampler']}, {row['steps']}",
+        guided,
+        f"{row['speedup']['median']:.2f} x",
+        f"{row['denoising_speedup']['median']:.2f} x",
+        _decibels(row["psnr"]),
+        _decibels(row["psnr_of_the_worst_frame"]),
+        f"{row['lips']:.3f}",
+        f"{row['nose']:.2%}",
+        f"{row['nose_95']:.2%}",
+    ]
+
+
+def _decibels(value: float | str) -> str:
+    """JSON has what is infinite as text."""
+    return f"{value:.1f} dB" if not isinstance(value, str) and math.isfinite(value) else "the same"
+
+
+def live_table(parts: Parts) -> Lines:
+    """Rate, latency and memory on the clock; then what it costs against exact mode."""
+    lines: Lines = []
+    for _, found in figures(parts, "live"):
+        rows = [[name, _told(value)] for name, value in _flat(found) if name.partition(" ")[0] not in LEFT_OUT]
+        lines += markdown(["", ""], rows)
+    return lines
+
+
+LEFT_OUT = ("machine", "generator", "asked")  # of live mode's figures: the page has them already
+
+
+def _flat(found: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+    """Figures within figures -> names within names."""
+    for name, value in found.items():
+        label = f"{head}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{label}, ")
+        else:
+            yield label, value
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,183 @@
+"""What the presets cost, and how far they are from a long reference: the small model on people it never saw.
+
+    python -m benchmarks.quality --people 2 --seconds 1.5
+
+Each person says something and moves their head. The same clip, with the same noise, is made by DDIM in 200 steps, which
+is the reference, and with each preset in turn, and as the bundle recommends. The table has, of each: time against that
+of `exact`, PSNR to the reference, the correlation of the mouth's opening with the speech, and how far the nose is from
+where the keypoints have it. Guidance and weights are those that the bundle recommends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cpu.effort import QUICK, WHOLE, Effort
+from benchmarks.gpu.compare import psnr, worst_frame
+from benchmarks.gpu.measure import summary
+from benchmarks.gpu.parts import Figures, Tell, plain
+from benchmarks.page.tables import presets_table
+from demo.inputs import SPEECH
+from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
+from export.pocket.evaluate.makers import Generated
+from export.pocket.evaluate.measuring import measure
+from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
+from export.pocket.lips import RATE
+from export.pocket.speech import Samples
+from vexpress_rt.audio import load_audio
+from vexpress_rt.config import PRESETS, GenerationConfig
+from vexpress_rt.generator import Generator
+from vexpress_rt.records import UInt8, Video
+
+BASE = "exact"  # the preset that the others' times are counted against
+RECOMMENDED = "as the bundle recommends"
+SCENE = "photo"  # of `cases_of`: speech and motion in one clip
+OTHERS = 3  # people whom each is told from, at least
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a video shows. seconds, denoising: that it took.  psnr, worst: dB, to the reference.
+
+    lips: correlation of the mouth's opening with the speech.  noses: distances, as shares of the width.
+    """
+
+    seconds: float
+    denoising: float
+    psnr: float
+    worst: float
+    lips: float
+    noses: Sequence[float]
+
+
+def configurations() -> dict[str, GenerationConfig]:
+    """What is compared, by name: all presets, and what a user has who asks for nothing."""
+    presets = {name: GenerationConfig(preset=name) for name in PRESETS}
+    return {BASE: presets[BASE], **presets, RECOMMENDED: GenerationConfig()}
+
+
+def measure_presets(
+    generator: Generator, people: int, seconds: float, reference_steps: int, tell: Callable[[Figures], object]
+) -> Figures:
+    """The table. tell: is given what is known after each person.
+
+    Raises ConfigError and whatever `Generator.generate` raises.
+    """
+    subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
+    reference = GenerationConfig(sampler="ddim", steps=reference_steps, preset=BASE)
+    maker, seen = Generated(generator, reference), dict[str, list[Seen]]()
+    own: list[Seen] = []
+    figures: Figures = {}
+    for number, subject in enumerate(subjects[:people]):
+        patches, case = gallery(subjects, number), clip(subject, seconds)
+        best = maker.video(case, reference)
+        assert best.frames is not None
+        own.append(look(case, best, best.frames, patches))
+        for name, config in configurations().items():
+            seen.setdefault(name, []).append(look(case, maker.video(case, config), best.frames, patches))
+        figures = {
+            "people": [subject.seed for subject in subjects[: number + 1]],
+            "seconds_of_video": seconds,
+            "reference_steps": reference_steps,
+            "rows": _rows(generator, {f"DDIM, {reference_steps} steps": (reference, own)}, seen),
+        }
+        tell(figures)
+    return figures
+
+
+def clip(subject: Subject, seconds: float) -> Case:
+    """Somebody says something of their own and moves; without espeak-ng the demo's recording is said."""
+    voice: Voice = (lambda seed, length: speech(subject.seed, length)) if shutil.which("espeak-ng") else _recorded
+    return next(case for case in cases_of(subject, seconds, voice) if case.scene == SCENE)
+
+
+def _recorded(seed: int, seconds: float) -> Samples:
+    del seed
+    return load_audio(SPEECH, RATE).samples[: round(seconds * RATE)]
+
+
+def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Seen:
+    """A video beside the reference's frames."""
+    assert video.frames is not None
+    found = measure(case, video.frames, patches)
+    return Seen(
+        seconds=video.timings["total"],
+        denoising=video.timings["denoise"],
+        psnr=psnr(video.frames, reference),
+        worst=worst_frame(video.frames, reference),
+        lips=found.correlation,
+        noses=found.errors.tolist(),
+    )
+
+
+def _rows(
+    generator: Generator, first: Mapping[str, tuple[GenerationConfig, list[Seen]]], seen: Mapping[str, list[Seen]]
+) -> list[dict[str, Any]]:
+    configs = configurations()
+    everything = {**first, **{name: (configs[name], videos) for name, videos in seen.items()}}
+    return [_row(generator, name, config, videos, seen[BASE]) for name, (config, videos) in everything.items()]
+
+
+def _row(
+    generator: Generator, name: str, config: GenerationConfig, videos: list[Seen], base: list[Seen]
+) -> dict[str, Any]:
+    """Of one configuration: medians over people, and what it was."""
+    settings = generator.bundle.manifest.settings(config)
+    return {
+        "name": name,
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "guidance_interval": list(settings.guidance_interval),
+        "unconditional_every": settings.unconditional_every,
+        "seconds": summary([video.seconds for video in videos]),
+        "speedup": summary([b.seconds / v.seconds for b, v in zip(base, videos, strict=True)]),
+        "denoising_speedup": summary([b.denoising / v.denoising for b, v in zip(base, videos, strict=True)]),
+        "psnr": float(np.median([video.psnr for video in videos])),
+        "psnr_of_the_worst_frame": min(video.worst for video in videos),
+        "lips": float(np.median([video.lips for video in videos])),
+        "nose": float(np.median(np.concatenate([video.noses for video in videos]))),
+        "nose_95": float(np.percentile(np.concatenate([video.noses for video in videos]), 95)),
+    }
+
+
+def part(options: Mapping[str, Any], tell: Tell) -> Figures:
+    """As a part of `benchmarks.report`. Options: {bundle, or none for the one that ships; threads; people; seconds;
+    reference_steps}."""
+    with Generator(options["bundle"], provider="cpu", threads=options["threads"]) as generator:
+        return measure_presets(generator, options["people"], options["seconds"], options["reference_steps"], tell)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--bundle", type=Path, help="folder of the engines (the ones that ship)")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--quick", action="store_true", help="one person, and a short reference")
+    parser.add_argument("--people", type=int, help="drawn people, never trained on")
+    parser.add_argument("--seconds", type=float, help="of each one's clip")
+    parser.add_argument("--reference-steps", type=int, help="of DDIM, for the reference (200)")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    given = parser.parse_args(arguments)
+    effort: Effort = QUICK if given.quick else WHOLE
+    options = {
+        name: getattr(effort, name) if getattr(given, name) is None else getattr(given, name)
+        for name in ("people", "seconds", "reference_steps")
+    }
+    figures = part({"bundle": given.bundle, "threads": given.threads, **options}, lambda so_far: None)
+    print("\n".join(presets_table(figures)))
+    if given.json is not None:
+        given.json.write_text(json.dumps(plain(figures), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Every engine of the small model beside the module of PyTorch that stands in its place in the plain pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.cpu.effort import Effort
+from vexpress_rt.specs import ENGINE_NAMES
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
+
+
+@pytest.mark.parametrize("model_name", ["pocket"], scope="session")  # the others' engines differ in size alone
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+def test_engine(beside: Callable[..., None], sides: Sides, effort: Effort, model_name: str, name: str) -> None:
+    """A call; of the audio encoder with five seconds of sound."""
+    beside(*sides.engine_calls(name), rounds=effort.rounds, warmup=2, model=model_name, what=name)

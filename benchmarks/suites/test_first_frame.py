@@ -1,0 +1,43 @@
+"""How long the first frame of a long clip takes to come, in the order that gives it early and in upstream's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks.cpu.effort import Effort
+from benchmarks.first_frame import Wait, first_frame, speech_of, warmed_up
+from vexpress_rt.config import SCHEDULES, GenerationConfig
+from vexpress_rt.generator import Generator
+
+
+@pytest.fixture(scope="module")
+def generator(threads: int) -> Iterator[Generator]:
+    """Of the model that ships."""
+    with Generator(provider="cpu", threads=threads) as made:
+        yield made
+
+
+def test_first_frame(beside: Callable[..., None], generator: Generator, effort: Effort) -> None:
+    """From a photo that is prepared and speech until the first frame is there; PyTorch has no part in this."""
+    config = GenerationConfig(steps=effort.first_frame_steps)
+    portrait, speech = warmed_up(generator), speech_of(generator, effort.first_frame_seconds)
+    waits: dict[str, Wait] = {}
+
+    def wait(schedule: str) -> Callable[[], None]:
+        def until_there() -> None:
+            waits[schedule] = first_frame(generator, portrait, speech, config, schedule)
+
+        return until_there
+
+    early, late = SCHEDULES
+    beside(
+        wait(early),
+        wait(late),
+        rounds=1,
+        warmup=0,
+        what=f"{effort.first_frame_seconds:g} s, {effort.first_frame_steps} steps",
+        window_steps=lambda: {"ours": waits[early].calls, "theirs": waits[late].calls},
+        processor=lambda: {"ours": waits[early].processor, "theirs": waits[late].processor},
+    )

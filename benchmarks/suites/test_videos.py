@@ -1,0 +1,82 @@
+"""Whole videos, from photo and speech to frames, beside the plain pipeline in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from benchmarks.cpu.effort import LONG, Effort
+from benchmarks.gpu.compare import PSNR_LEAST, psnr
+from benchmarks.gpu.scene import Scene, draw_frames
+from benchmarks.gpu.timings import median_stages
+from vexpress_rt.config import Settings
+from vexpress_rt.records import Video
+
+if TYPE_CHECKING:
+    from benchmarks.cpu.sides import Sides
+
+Measure = Callable[..., None]
+
+
+@pytest.mark.parametrize("model_name", ["pocket"], scope="session")
+def test_video_of_the_small_model(
+    beside: Measure, sides: Sides, effort: Effort, model_name: str, length: float
+) -> None:
+    """With the settings that its bundle recommends."""
+    settings = sides.settings()
+    scene = _scene(sides, round(length * settings.rate), settings)
+    rounds = 1 if length > LONG else effort.video_rounds
+    short = _scene(sides, sides.shape.frames, settings)
+    _measure(beside, sides, scene, settings, rounds, warm=short, what=f"{length:g} s", model=model_name, length=length)
+
+
+@pytest.mark.parametrize("model_name", ["half"], scope="session")
+def test_video_of_one_window(beside: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
+    """Of the half-width model, with the published settings: upstream's 25 steps of DDIM."""
+    settings = sides.settings(steps=effort.half_steps, fps=25)
+    scene = _scene(sides, sides.shape.frames, settings)
+    what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, {settings.steps} steps"
+    _measure(beside, sides, scene, settings, effort.video_rounds, warm=scene, what=what, model=model_name)
+
+
+def _measure(
+    beside: Measure, sides: Sides, scene: Scene, settings: Settings, rounds: int, *, warm: Scene, **facts: object
+) -> None:
+    """Both by turns, after a video of `warm` in few steps; raises AssertionError where their frames differ."""
+    ours, theirs = list[Video](), list[Video]()
+    few = sides.settings(steps=2, fps=settings.fps)
+    sides.make(warm, few)
+    sides.make_in_torch(warm, few)
+    beside(
+        lambda: ours.append(sides.make(scene, settings)),
+        lambda: theirs.append(sides.make_in_torch(scene, settings)),
+        rounds=rounds,
+        warmup=0,
+        steps=settings.steps,
+        frames=scene.frames,
+        stages=lambda: {
+            "ours": median_stages([v.timings for v in ours]), "theirs": median_stages([v.timings for v in theirs]),
+        },
+        agreement=lambda: agreement(ours[-1], theirs[-1]),
+        **facts,
+    )  # fmt: skip
+    assert agreement(ours[-1], theirs[-1])["psnr"] >= PSNR_LEAST
+
+
+def agreement(one: Video, other: Video) -> dict[str, float]:
+    """equal: the share of bytes that are.  largest: difference.  psnr: dB."""
+    assert one.frames is not None
+    assert other.frames is not None
+    apart = np.abs(one.frames.astype(np.int16) - other.frames)
+    return {
+        "equal": float((apart == 0).mean()), "largest": int(apart.max()), "psnr": psnr(one.frames, other.frames),
+    }  # fmt: skip
+
+
+def _scene(sides: Sides, frames: int, settings: Settings) -> Scene:
+    shape = sides.shape
+    assert settings.rate.denominator == 1
+    return draw_frames(shape.height, shape.width, shape.frames, frames, fps=int(settings.rate))

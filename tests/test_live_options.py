@@ -1,0 +1,140 @@
+"""What a live session refuses, how much it keeps, and where its head is."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeBackend
+from tests.live_sessions import NEW, open_session, said_by, voice
+from tests.scenes import FAST, photo, track
+from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait
+from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
+from vexpress_rt.keypoints import draw_keypoints, resample
+
+
+@pytest.fixture
+def portrait(generator: Generator) -> Portrait:
+    return generator.prepare(photo())
+
+
+@pytest.fixture
+def session(generator: Generator, portrait: Portrait) -> LiveSession:
+    return open_session(generator, portrait)
+
+
+# Bounds
+
+
+def test_memory_does_not_grow(generator: Generator, portrait: Portrait) -> None:
+    config = GenerationConfig(steps=1, overlap=2, fps=25, guidance_scale=1, median_filter=False)
+    with open_session(generator, portrait, config=config) as session:
+        sizes = []
+        for second in range(40):
+            session.push(voice(1))
+            if second % 5 == 4:
+                session.flush()
+            list(session.frames())
+            sizes.append((len(session._latents), session._sound.kept))
+    assert len(set(sizes[20::5])) == 1
+    assert max(size[0] for size in sizes) <= 13 + 2 + NEW
+
+
+def test_speech_that_nobody_pulls_is_refused_before_it_fills_the_memory(
+    generator: Generator, portrait: Portrait
+) -> None:
+    with open_session(generator, portrait, max_lag=2) as session:
+        session.push(voice(1.5))
+        assert session.lag == 1.5
+        with pytest.raises(AudioError, match=r"2\.5 seconds .* expected at most max_lag, 2: pull frames first"):
+            session.push(voice(1))
+        assert session.lag == 1.5
+        list(session.frames())
+        assert session.lag == pytest.approx(1.5 - (5 * NEW - 1) / 25)
+        session.push(voice(1))
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 8), np.float32), r"shape \(2, 8\); expected a NumPy array \(n,\)"),
+        ([0.0, 1.0], "audio samples of list"),
+        (np.array([0, np.nan, 1], np.float32), "1 audio samples are NaN or infinite, the first at 1"),
+        (np.zeros(3, np.int32), "dtype int32"),
+    ],
+)
+def test_sound_that_is_none_is_refused_and_nothing_of_it_taken(
+    session: LiveSession, samples: Any, message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        session.push(samples)
+    assert session.lag == 0
+    with pytest.raises(AudioError, match="a sample rate of 0"):
+        session.push(voice(0.1), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"look_ahead": -1}, ConfigError, "look_ahead is -1; expected 0 to 5 seconds"),
+        ({"look_ahead": "0.1"}, ConfigError, "look_ahead is '0.1'"),
+        ({"context": 0.1}, ConfigError, r"context is 0\.1; expected 0\.5 to 30 seconds"),
+        ({"max_lag": float("nan")}, ConfigError, "max_lag is nan"),
+        ({"sample_rate": 0}, AudioError, "a sample rate of 0"),
+        ({"config": {"steps": 3}}, ConfigError, "expected a GenerationConfig"),
+        ({"config": GenerationConfig(overlap=8)}, ConfigError, "overlap is 8"),
+        ({"extension": "stretch"}, ConfigError, "extension is 'stretch'; expected .*hold"),
+        ({"keypoints": track(4) - 500}, KeypointError, "wholly outside the picture"),
+        ({"retarget": "naive_retarget"}, ConfigError, "there are no keypoints"),
+    ],
+)
+def test_impossible_options_are_named(
+    generator: Generator, portrait: Portrait, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_session(generator, portrait, **options)
+
+
+def test_a_photo_without_a_face_cannot_be_held(generator: Generator) -> None:
+    with pytest.raises(NoFaceError, match="fix_face needs"):
+        generator.live(np.zeros((64, 64, 3), np.uint8), config=FAST)
+
+
+# Keypoints
+
+
+@pytest.mark.parametrize(
+    ("extension", "expected"),
+    [("mirror", [0, 1, 2, 3, 2, 1, 0, 1, 2]), ("loop", [0, 1, 2, 3, 0, 1, 2, 3, 0]), ("hold", [0, 1, 2] + [3] * 6)],
+)
+def test_a_track_goes_on_after_its_end(
+    generator: Generator, portrait: Portrait, backend: FakeBackend, extension: str, expected: list[int]
+) -> None:
+    with open_session(generator, portrait, keypoints=track(4), extension=extension) as session:
+        said_by(session, [voice(9 / 25)])
+    rest, *windows = (call["drawings"] for call in backend.calls("pose_guider"))
+    drawn = [draw_keypoints(points, 64, 64) for points in track(4)]
+    np.testing.assert_array_equal(rest, np.stack([drawn[0]] * 8))
+    np.testing.assert_array_equal(windows[0][2:], np.stack([drawn[frame] for frame in expected[:6]]))
+    np.testing.assert_array_equal(windows[1][2:5], np.stack([drawn[frame] for frame in expected[6:]]))
+
+
+def test_a_track_of_another_rate_keeps_its_pace(generator: Generator, portrait: Portrait, backend: FakeBackend) -> None:
+    given = KeypointTrack(track(8), Fraction(50))
+    with open_session(generator, portrait, keypoints=given, extension="hold") as session:
+        said_by(session, [voice(5 / 25)])
+    points = resample(given, Fraction(25)).points
+    expected = np.stack([draw_keypoints(points[min(frame, 3)], 64, 64) for frame in range(6)])
+    np.testing.assert_array_equal(backend.calls("pose_guider")[1]["drawings"][2:], expected)
+
+
+def test_without_a_track_the_photos_face_is_held(
+    session: LiveSession, portrait: Portrait, backend: FakeBackend
+) -> None:
+    said_by(session, [voice(0.3)])
+    assert portrait.keypoints is not None
+    (call,) = backend.calls("pose_guider")  # for all windows
+    np.testing.assert_array_equal(call["drawings"], np.stack([draw_keypoints(portrait.keypoints, 64, 64)] * 8))
