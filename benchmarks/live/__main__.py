@@ -91,6 +91,8 @@ def _on_the_clock(
             TIMERS[given.timer],
         )  # fmt: skip
         fps = float(session.fps)
+    if watched.given < 2:
+        raise SystemExit(f"{watched.given} frames came in {given.minutes} minutes: give more --minutes")
     return {
         "fps": fps,
         "seconds": result.seconds,
