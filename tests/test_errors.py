@@ -164,7 +164,7 @@ case(
 case("an overlap of a whole window", ConfigError, lambda r: r.generate(config=GenerationConfig(overlap=8)),
      "overlap is 8", "expected less than the bundle's window of 8 frames", "choose 0 to 7")  # fmt: skip
 case("an option that does not exist", ConfigError, lambda r: GenerationConfig(stepz=3),  # type: ignore[call-arg]
-     "'stepz' is no option", "expected steps, guidance_scale", "did you mean 'steps'")  # fmt: skip
+     "'stepz' is no option", "expected preset, steps, sampler", "did you mean 'steps'")  # fmt: skip
 case("a rate that does not exist", ConfigError, lambda r: GenerationConfig(fps="fast"),
      "fps is 'fast'", "expected frames a second between 1 and 240")  # fmt: skip
 case("an extension that does not exist", ConfigError, lambda r: GenerationConfig(extension="repeat"),
