@@ -14,7 +14,7 @@ from demo.sheet import COLUMNS, Row, Sound, contact_sheet
 from vexpress_rt import GenerationConfig, Generator, VExpressError
 
 # Fewer than the bundle recommends: all six videos are to take less than a minute on two cores.
-CONFIG = GenerationConfig(steps=3, overlap=2)
+CONFIG = GenerationConfig(steps=4, overlap=2)
 
 
 def say(line: str) -> None:

@@ -185,7 +185,7 @@ def test_over_trailing_timesteps_from_zero_signal_they_come_nearer_than_ddim(nam
 
 @pytest.mark.parametrize("tables", MULTISTEP)
 @pytest.mark.parametrize("levels", [[0.2, 0.2, 0.5], [0.2, 0.5, 0.5, 0.8], [0.0, 0.5, 0.5, 0.5, 1.0]])
-def test_levels_that_are_equal_are_passed_without_moving(tables: Tables, levels: list[float]) -> None:
+def test_levels_that_are_equal_do_no_harm(tables: Tables, levels: list[float]) -> None:
     seen = follow(tables(levels), levels, gaussian, 1.2)
     assert np.isfinite(seen).all()
     for (level, following), (x, then) in zip(pairwise(levels), pairwise(seen), strict=True):

@@ -14,7 +14,7 @@ from export.models.config import GuiderConfig, UNetConfig
 from export.pocket.architecture import POCKET, SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, LEAST, MIN_SNR, noised
 from export.pocket.model import Batch, Trainee
-from export.pocket.runs import Schedule, train
+from export.pocket.runs import Schedule, mean_state, train
 from export.pocket.stages import ALL, NONE, SINGLE, STAGES, VOICE, Material, drawings, mouth_weights, stage_loss
 
 SMALL = replace(  # of few channels and levels, so that a step takes no time
@@ -189,3 +189,10 @@ def test_a_run_finds_what_it_looks_for_and_an_interrupted_one_ends_the_same(tmp_
 def test_a_finished_run_is_not_begun_again(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole.pt", steps=1000)
     assert run(tmp_path / "whole.pt", steps=0) == whole
+
+
+def test_recovered_weights_count_as_a_finished_run(tmp_path: Path) -> None:
+    module = Line()
+    torch.nn.init.constant_(module.a, 1.25)
+    torch.save(mean_state(module), tmp_path / "recovered.pt")
+    assert run(tmp_path / "recovered.pt", steps=0) == 1.25

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeBackend, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech, track
 from vexpress_rt import FrameStream, GenerationConfig, Generator
-from vexpress_rt.config import PRESETS
+from vexpress_rt.config import PRESETS, SAMPLERS
 from vexpress_rt.errors import (
     AudioError,
     ConfigError,
@@ -55,14 +55,18 @@ def collect(stream: FrameStream) -> np.ndarray:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @settings(max_examples=20)
-@given(st.data(), st.integers(0, FRAMES - 1), st.integers(1, 4), st.booleans(), st.integers(0, 3))
+@given(st.data(), st.integers(0, FRAMES - 1), st.integers(0, 4), st.booleans(), st.integers(0, 3))
 def test_a_stream_gives_the_frames_of_the_step_by_step_order(
     five: tuple[Generator, FakeBackend], preset: str, data: st.DataObject, overlap: int, steps: int, filtered: bool,
     seed: int,
 ) -> None:  # fmt: skip
     generator, fake = five
     length = data.draw(st.integers(1, FRAMES + 4 * (FRAMES - overlap)), "length")  # one frame to five windows
-    options = {"overlap": overlap, "steps": steps, "median_filter": filtered, "seed": seed, "preset": preset}
+    options = {"overlap": overlap, "median_filter": filtered, "seed": seed, "preset": preset}
+    if steps:
+        every = data.draw(st.integers(1, 3), "unconditional_every")
+        sampler = data.draw(st.sampled_from(SAMPLERS), "sampler")
+        options |= {"steps": steps, "sampler": sampler, "unconditional_every": every, "guidance_interval": (0.2, 0.8)}
     config, portrait = GenerationConfig(**options), generator.prepare(photo())
     whole = generator.generate(portrait, sound(length), keypoints=track(3), config=config, schedule="breadth")
     streamed = collect(generator.stream(portrait, sound(length), keypoints=track(3), config=config))

@@ -46,7 +46,7 @@ WHOLE = Effort(
     people=2,
     seconds=1.5,
     reference_steps=200,
-    live_minutes=1,
+    live_minutes=5,
     live_people=1,
 )
 QUICK = Effort(

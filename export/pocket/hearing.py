@@ -14,8 +14,6 @@ from export.models.audio_projection import AudioProjection
 from export.pocket.architecture import POCKET
 from vexpress_rt.audio import normalize
 
-SPEECH_RATE = 50  # features a second
-
 
 class Listener(nn.Module):
     """The encoder, and a projection to the mouth's three numbers that only training needs."""

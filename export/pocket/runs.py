@@ -68,7 +68,7 @@ def train(
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     mean = AveragedModel(module, multi_avg_fn=schedule.blend, use_buffers=True)
-    step, lately, since = _resume(path, module, mean, optimizer), 0.0, time.time()
+    step, lately, since = _resume(path, schedule, module, mean, optimizer), 0.0, time.time()
     module.train()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     while step < schedule.steps and time.time() < deadline:
@@ -108,10 +108,16 @@ def mean_state(module: nn.Module) -> dict[str, Any]:
     return {"mean": {f"module.{name}": value for name, value in module.state_dict().items()}}
 
 
-def _resume(path: Path, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    path: Path, schedule: Schedule, module: nn.Module, mean: AveragedModel, optimizer: torch.optim.Optimizer
+) -> int:
+    """Take up the state in `path`, if there is one; gives how many steps are done."""
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)
+    if "module" not in state:  # of `mean_state`
+        mean.load_state_dict(state["mean"], strict=False)  # lacks the count, which only training wants
+        return schedule.steps
     module.load_state_dict(state["module"])
     mean.load_state_dict(state["mean"])
     optimizer.load_state_dict(state["optimizer"])

@@ -37,7 +37,7 @@ STAGES = {
     "projection": (train_projection, Schedule(steps=1500, rate=2e-3, report_every=250, save_every=500)),
     "single": (partial(train_stage, name="single"), Schedule(steps=1000)),
     "voice": (partial(train_stage, name="voice"), Schedule(steps=300, rate=3e-3, warm=50)),
-    "all": (partial(train_stage, name="all"), Schedule(steps=3000, rate=7e-4, warm=30)),
+    "all": (partial(train_stage, name="all"), Schedule(steps=3850, rate=7e-4, warm=30)),
     "decoder": (train_decoder, Schedule(steps=3000, rate=1e-3, average=0.995)),
 }
 
