@@ -115,6 +115,18 @@ def test_a_pull_waits_for_sound_from_another_thread(session: LiveSession) -> Non
     assert session.pull(timeout=0.0) is not None
 
 
+def test_who_waits_for_sound_keeps_nobody_else_from_pulling(session: LiveSession) -> None:
+    waiting = threading.Thread(target=session.pull, args=(None,))
+    waiting.start()
+    try:
+        assert session.pull() is None
+        assert session.pull(idle=True) is not None
+    finally:
+        session.close()
+        waiting.join(10)
+    assert not waiting.is_alive()
+
+
 def test_frames_are_the_same_if_one_thread_speaks_while_another_pulls(generator: Generator, portrait: Portrait) -> None:
     with open_session(generator, portrait) as alone, open_session(generator, portrait) as session:
         expected = said_by(alone, [voice(1.2)])

@@ -51,8 +51,8 @@ class LiveSession:
     Work is done in `pull` and `frames` and nowhere else: a window of frames is denoised to its end when all the sound
     that it needs is there, and its frames are decoded as they are asked for. With the median filter the last frame of a
     window waits for the next window, in which its neighbour is. `push`, `flush` and `interrupt` return at once, also
-    while another thread pulls. All may be called from any thread; of two that pull one waits. What is given out depends
-    on the sound and on where in it the calls come, not on how it was cut to pieces.
+    while another thread pulls. All may be called from any thread; of two that pull one waits while the other works.
+    What is given out depends on the sound and on where in it the calls come, not on how it was cut to pieces.
 
     fps: frames a second, exact.  sample_rate: Hz, of the sound that frames carry.
     """
@@ -184,9 +184,10 @@ class LiveSession:
 
     def _pull(self, timeout: float | None, idle: bool) -> LiveFrame | None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._making:
-            while (turn := self._wait(deadline, idle)) is not None:
-                if (frame := self._make(turn)) is not None:
+        while self._wait(deadline, idle) is not None:
+            with self._making:  # not while waiting: another that does not wait could not pull then
+                turn = self._wait(time.monotonic(), idle)  # it may have taken the frame
+                if turn is not None and (frame := self._make(turn)) is not None:
                     return frame
         return None
 
