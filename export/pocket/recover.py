@@ -33,8 +33,8 @@ STAGES: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 _FORM = re.compile(r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?")  # as `export.lower` and `export.graph` name them
 # What a bundle does not have, and begins anew: ReferenceNet's time embedding, of which its graph has what it projects
-# to, and what follows its last feature; its attention to a text that is always zero; tables that are a formula; the first
-# queries of the audio projection, a constant in its graph (training finds others soon); what only training needs.
+# to, and what follows its last feature; its attention to a text that is always zero; tables that are a formula; the
+# first queries of the audio projection, a constant in its graph (training finds others soon); what only training needs.
 _LOST = re.compile(
     r"^reference_net\.(time_embedding\.|conv_out\.|.*\.attn2\.to_[qkv]\.|.*\.attn2\.to_out\.0\.weight$"
     r"|up_blocks\.3\.attentions\.1\.(proj_out|transformer_blocks\.0\.(attn2|norm3|ff))\.)|\.pe$|^mouth\."
