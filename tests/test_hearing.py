@@ -25,13 +25,13 @@ from vexpress_rt.records import Recording
 from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.specs import AUDIO_SECONDS, EngineSpec, VideoShape
 
-MODEL = model_config(sample_rate=400, audio_minimum_samples=25, audio_stride=20, audio_normalize=False)  # 20 features/s
-RATE = MODEL.sample_rate
+RATE, WIDTH, STRIDE = 1000, 60, 50  # 20 features a second, of 60 samples each
+MODEL = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=STRIDE, audio_normalize=False)
 
 
 def convolve(spec: EngineSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Features as wav2vec2's convolutions give them: each of 25 samples, one every 20."""
-    heard = np.lib.stride_tricks.sliding_window_view(inputs["samples"][0], 25)[::20]
+    """Features as wav2vec2's convolutions give them: each of WIDTH samples, one every STRIDE."""
+    heard = np.lib.stride_tricks.sliding_window_view(inputs["samples"][0], WIDTH)[::STRIDE]
     return {"features": np.repeat(heard.mean(axis=1)[None, :, None], spec.outputs[0].shape[2] or 1, axis=2)}
 
 
@@ -78,7 +78,7 @@ def test_what_fits_is_heard_in_one_pass() -> None:
 # Features
 
 
-@given(st.integers(1, 6000), st.integers(1, 90), st.floats(1, 4), st.floats(0, 3))
+@given(st.integers(1, 15_000), st.integers(1, 90), st.floats(1, 4), st.floats(0, 3))
 def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
     count: int, length: int, seconds: float, context: float
 ) -> None:
@@ -90,7 +90,7 @@ def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
         stop = min(start + 5, length)
         np.testing.assert_array_equal(hearing.rows(start, stop), expected[start:stop])
     assert len(encoder.calls) == len(hearing.chunks)
-    assert max(call["samples"].size for call in encoder.calls) <= max(math.ceil(seconds * RATE) + 1, 25)
+    assert max(call["samples"].size for call in encoder.calls) <= max(math.ceil(seconds * RATE) + 1, WIDTH)
 
 
 def test_the_longest_recording_of_one_pass_is_given_to_the_encoder_whole() -> None:
@@ -134,29 +134,29 @@ def test_no_more_is_held_than_a_chunk_and_what_windows_need() -> None:
 @given(st.integers(1, 300), st.integers(0, 300))
 def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) -> None:
     rng = np.random.default_rng(seed)
-    samples = (rng.normal(shift / 100, 0.1 + seed % 7, 3000) * np.linspace(0, 1, 3000)).astype(np.float32)
+    samples = (rng.normal(shift / 100, 0.1 + seed % 7, 7500) * np.linspace(0, 1, 7500)).astype(np.float32)
     recording = open_recording((samples, RATE), RATE)
-    model = model_config(sample_rate=RATE, audio_minimum_samples=25, audio_stride=20)
+    model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=STRIDE)
     encoder = make_encoder()
     hearing = Hearing(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
     hearing.rows(0, 100)
     whole = normalize(samples)
     for chunk, call in zip(hearing.chunks, encoder.calls, strict=True):
-        part = whole[20 * chunk.start :][: call["samples"].size]
+        part = whole[STRIDE * chunk.start :][: call["samples"].size]
         np.testing.assert_allclose(call["samples"][0], part, rtol=1e-6, atol=1e-6)
 
 
 def test_an_encoder_of_another_stride_is_refused() -> None:
-    model = model_config(sample_rate=RATE, audio_minimum_samples=25, audio_stride=25, audio_normalize=False)
-    with pytest.raises(BackendError, match=r"gave 4\d features for 1000 samples; expected 40, one every 25: build"):
-        Hearing(record(1000), model, make_encoder(), 10).rows(0, 10)
+    model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=60, audio_normalize=False)
+    with pytest.raises(BackendError, match=r"gave 4\d features for 2400 samples; expected 40, one every 60: build"):
+        Hearing(record(2400), model, make_encoder(), 10).rows(0, 10)
 
 
 def test_a_file_that_ends_before_it_did_is_told(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "speech.wav", np.full((1, 3000), 0.25), RATE)
     recording = open_recording(path, RATE)
     write_wav(path, np.full((1, 2000), 0.25), RATE)
-    with pytest.raises(AudioError, match=r"had 3000 samples at 400 Hz and now ends 1000 before: leave the file"):
+    with pytest.raises(AudioError, match=r"had 3000 samples at 1000 Hz and now ends 1000 before: leave the file"):
         Hearing(recording, MODEL, make_encoder(), 10).rows(0, 10)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from tests.fakes import FakeBackend
 from tests.live_sessions import NEW, open_session, said_by, voice
 from tests.scenes import FAST, photo, track
-from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait
+from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait, live
 from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
 from vexpress_rt.keypoints import draw_keypoints, resample
 
@@ -57,12 +59,59 @@ def test_speech_that_nobody_pulls_is_refused_before_it_fills_the_memory(
         session.push(voice(1))
 
 
+@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize(("rate", "fps"), [(16000, 6), (1000, 7), (768_000, 6)])
+def test_with_the_least_max_lag_that_is_taken_every_window_comes(
+    generator: Generator, portrait: Portrait, rate: int, fps: int, filtered: bool
+) -> None:
+    config = GenerationConfig(steps=1, overlap=2, fps=fps, guidance_scale=1, median_filter=filtered)
+    with pytest.raises(ConfigError, match="no frame can come of less than") as refused:
+        open_session(generator, portrait, config=config, sample_rate=rate, look_ahead=1, max_lag=1)
+    least = math.ceil(float(str(refused.value).split("less than ")[1].split()[0]) * 100) / 100
+    with open_session(
+        generator, portrait, config=config, sample_rate=rate, look_ahead=1, max_lag=least + 0.01
+    ) as session:
+        count = 0
+        for _ in range(500):
+            session.push(np.zeros(rate // 100, np.float32))
+            count += len(list(session.frames()))
+    assert count >= 2 * NEW
+
+
+def test_too_much_is_refused_before_it_is_looked_at(session: LiveSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "to_float32", lambda samples: pytest.fail("converted"))
+    with pytest.raises(AudioError, match="would wait to be pulled"):
+        session.push(np.zeros(61 * 16000, np.int16))
+
+
+@pytest.mark.parametrize("timeout", ["x", [], -0.1, float("nan"), np.float32("nan"), True, 1j])
+def test_a_timeout_that_is_none_is_named(session: LiveSession, timeout: Any) -> None:
+    for use in (session.pull, session.frames):
+        with pytest.raises(ConfigError, match=r"timeout is .*; expected seconds of at least 0, or None to wait"):
+            use(timeout)
+
+
+@pytest.mark.parametrize(
+    "timeout", [0, np.float32(0.01), Fraction(1, 100), float("inf"), 1e10, 10**400, threading.TIMEOUT_MAX]
+)
+def test_any_other_is_taken_however_long(session: LiveSession, timeout: Any) -> None:
+    session.push(voice(0.1))
+    timer = threading.Timer(0.03, session.flush)
+    timer.start()
+    frame = session.pull(timeout)
+    timer.join()
+    assert (frame is not None) == (timeout > 1)
+    assert len(list(session.frames(np.float32(0)))) == (2 if frame else 3)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
         (np.zeros((2, 8), np.float32), r"shape \(2, 8\); expected a NumPy array \(n,\)"),
         ([0.0, 1.0], "audio samples of list"),
         (np.array([0, np.nan, 1], np.float32), "1 audio samples are NaN or infinite, the first at 1"),
+        (np.ma.masked_invalid(np.array([0, np.nan, 1], np.float32)), "NaN or infinite, the first at 1"),
+        (np.array([0, 3e38], np.float32), "expected full scale 1"),
         (np.zeros(3, np.int32), "dtype int32"),
     ],
 )
@@ -84,6 +133,17 @@ def test_sound_that_is_none_is_refused_and_nothing_of_it_taken(
         ({"context": 0.1}, ConfigError, r"context is 0\.1; expected 0\.5 to 30 seconds"),
         ({"max_lag": float("nan")}, ConfigError, "max_lag is nan"),
         ({"sample_rate": 0}, AudioError, "a sample rate of 0"),
+        ({"sample_rate": 1}, AudioError, "a sample rate of 1; expected whole Hz between 1000 and 768000"),
+        (
+            {"look_ahead": 5, "max_lag": 1},
+            ConfigError,
+            r"max_lag is 1 seconds, .* less than 5\.28 seconds .*125 of look",
+        ),
+        (
+            {"config": GenerationConfig(fps=1, overlap=2), "max_lag": 5},
+            ConfigError,
+            r"less than 8\.00 .*larger max_lag",
+        ),
         ({"config": {"steps": 3}}, ConfigError, "expected a GenerationConfig"),
         ({"config": GenerationConfig(overlap=8)}, ConfigError, "overlap is 8"),
         ({"extension": "stretch"}, ConfigError, "extension is 'stretch'; expected .*hold"),

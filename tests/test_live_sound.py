@@ -165,6 +165,32 @@ def test_a_reel_keeps_what_was_not_forgotten(steps: list[tuple[str, int]]) -> No
     np.testing.assert_array_equal(reel.read(first, len(everything) + 50), expected[first:])
 
 
+def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    reel, moved = Reel(), 0
+    move = Reel._move
+
+    def counted(self: Reel, more: int = 0) -> None:
+        nonlocal moved
+        moved += self.kept
+        move(self, more)
+
+    monkeypatch.setattr(Reel, "_move", counted)
+    for _ in range(20_000):
+        reel.append(np.ones(16, np.float32))
+    for position in range(0, 320_001, 16):
+        reel.forget(position)
+    assert reel.kept == 0
+    assert moved <= 3 * 320_000
+
+
+@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 6000)), max_size=20))
+def test_what_was_forgotten_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
+    reel = Reel()
+    for name, number in steps:
+        getattr(reel, name)(np.ones(number, np.float32) if name == "append" else number)
+        assert len(reel._buffer) <= 4 * reel.kept
+
+
 # How loud it counts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,40 @@ def test_a_closed_session_says_so(session: LiveSession) -> None:
     for use in uses:
         with pytest.raises(InputError, match="was closed: make a new one"):
             use()
+
+
+@pytest.mark.parametrize("name", ["pose_guider", "denoiser_cond", "vae_decoder"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_stays_behind_if_it_is_closed_while_another_thread_pulls(
+    session: LiveSession, backend: FakeBackend, name: str, fails: bool
+) -> None:
+    engine = backend.engines[name]
+    compute, begun, go_on = engine._compute, threading.Event(), threading.Event()
+
+    def slow(spec: Any, inputs: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return _fail(spec, inputs) if fails else compute(spec, inputs)
+
+    def pull() -> None:
+        with suppress(BackendError):
+            got.append(session.pull())
+
+    got: list[LiveFrame | None] = []
+    session.push(voice(1))
+    session._stages.forget()  # so that the pose is computed again
+    engine._compute = slow
+    puller = threading.Thread(target=pull)
+    puller.start()
+    assert begun.wait(10)
+    session.close()
+    go_on.set()
+    puller.join(10)
+    assert got == ([] if fails else [None])
+    assert session._stages._posed is None
+    assert session._stages._decoded == []
+    assert not session._latents
+    assert session._sound.kept == 0
 
 
 def test_a_generator_that_was_closed_is_named(session: LiveSession, generator: Generator) -> None:

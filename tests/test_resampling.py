@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vexpress_rt.errors import AudioError
 from vexpress_rt.resampling import Resampler
 
 RATES = [(8000, 16000), (44100, 16000), (48000, 16000), (24000, 8000), (16000, 44100), (22050, 24000)]
@@ -42,3 +43,13 @@ def test_it_lags_behind_by_about_a_millisecond() -> None:
     ready = len(resampler.push(np.zeros(48000, np.float32)))
     assert 16000 - 32 <= ready < 16000
     assert (resampler.received, resampler.given) == (48000, ready)
+
+
+@pytest.mark.parametrize(("source", "rate"), [(1000, 768_000), (768_000, 1000)])
+def test_the_rates_that_are_furthest_apart_can_be_resampled(source: int, rate: int) -> None:
+    assert len(resampled(np.zeros(source, np.float32), source, rate)) == rate
+
+
+def test_what_libswresample_refuses_is_told_with_both_rates() -> None:
+    with pytest.raises(AudioError, match=r"sound of 768000 Hz cannot be resampled to 1 Hz \(.*\); expected rates"):
+        Resampler(768_000, 1).push(np.zeros(768, np.float32))

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import AudioError, ConfigError
-from vexpress_rt.media import MAX_SECONDS, sound_blocks
+from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
 from vexpress_rt.records import Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 
-MAX_RATE = 768_000
 MAX_CHANNELS = 64
 
 
@@ -34,7 +33,8 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
     caller's own where they are such.
 
     Raises AudioError when the file is missing, unreadable or has no sound, when there are no samples or no channels,
-    when samples are NaN or infinite, when the rate is not a whole number in 1..768000, and beyond `media.MAX_SECONDS`.
+    when samples are NaN, infinite or beyond `media.LOUDEST`, when the rate is not a whole number in 1000..768000, and
+    beyond `media.MAX_SECONDS`.
     """
     recording = open_recording(source, rate)
     data = bytearray()  # grows in place: half the memory of joining pieces
@@ -215,18 +215,22 @@ def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
 
 
 def check_rate(rate: Any) -> int:
-    """The rate in Hz. Raises AudioError unless it is a whole number in 1..768000."""
+    """The rate in Hz. Raises AudioError unless it is a whole number in 1000..768000."""
     number = isinstance(rate, Real) and not isinstance(rate, bool)
-    if not number or not 1 <= rate <= MAX_RATE or rate != int(rate):
-        raise AudioError(f"a sample rate of {rate!r}; expected whole Hz between 1 and {MAX_RATE}, such as 16000")
+    if not number or not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+        raise AudioError(
+            f"a sample rate of {rate!r}; expected whole Hz between {MIN_RATE} and {MAX_RATE}, such as 16000"
+        )
     return int(rate)
 
 
 def to_float32(samples: NDArray[Any]) -> Float32:
     """Samples (..., N), int16 or floating point of full scale 1, as float32 of full scale 1.
 
-    Raises AudioError for another dtype, and for NaN and infinite values.
+    Raises AudioError for another dtype, and for values that are NaN, infinite, or beyond `media.LOUDEST`. Of a masked
+    array all values count, so that none which is masked for being NaN gets in.
     """
+    samples = np.asarray(samples)
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -239,4 +243,7 @@ def to_float32(samples: NDArray[Any]) -> Float32:
     bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(values.ndim - 1))))
     if bad.size:
         raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
+    peak = np.abs(values).max(initial=0)
+    if peak > LOUDEST:
+        raise AudioError(f"audio samples of up to {peak:g}; expected full scale 1: divide them by their full scale")
     return values

@@ -159,15 +159,16 @@ class Generator:
         look_ahead: seconds of sound that are waited for after the last frame of a window, 0 to 5. More of it, and lips
             know better what comes; all of it is latency.
         context: seconds of sound, 0.5 to 30, that the audio encoder hears before each window.
-        max_lag: seconds of speech, 1 to 3600, that may wait to be pulled.
+        max_lag: seconds of speech, 1 to 3600, that may wait to be pulled; no less than a window's and the look-ahead.
 
         A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
         arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
         """
         settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
-        plan = plan_live(settings, manifest, look_ahead=look_ahead, context=context, max_lag=max_lag)
-        sound = make_sound(plan, check_rate(sample_rate), manifest, settings)
+        rate = check_rate(sample_rate)
+        plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        sound = make_sound(plan, rate, manifest, settings)
         self._pipeline.load(settings)
         accepted = self._portraits.accept(portrait)
         place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.audio import check_rate, to_float32
 from vexpress_rt.errors import AudioError, InputError
-from vexpress_rt.live_plan import LivePlan
+from vexpress_rt.live_plan import LivePlan, check_timeout
 from vexpress_rt.live_sound import LiveSound, normalize_live
 from vexpress_rt.live_window import Heard, LiveStages
 from vexpress_rt.records import Float32, UInt8
@@ -73,57 +73,65 @@ class LiveSession:
     def lag(self) -> float:
         """Seconds of speech that were pushed and whose frames were not pulled yet."""
         with self._changed:
-            return self._lag
+            return float(self._lag)
 
     @property
-    def _lag(self) -> float:
-        return max(0.0, float(self._sound.seconds - self._given / self.fps))
+    def _lag(self) -> Fraction:
+        return max(Fraction(0), self._sound.seconds - self._given / self.fps)
 
     def push(self, samples: NDArray[Any], rate: int | None = None) -> None:
         """Go on speaking.
 
-        samples: (n,), mono, any n: float32 (or another floating dtype) of full scale 1, or int16.
+        samples: (n,), mono, any n: float32 (or another floating dtype) of full scale 1, or int16; copied.
         rate: Hz, whole; None is the session's. Another one is resampled, without a seam between calls; who changes it
             within a word hears that.
 
-        Raises AudioError for anything else, for NaN and infinite samples, and if more than `max_lag` seconds would wait
-        for being pulled; nothing of the samples is taken then. Raises InputError after `close`.
+        Raises AudioError for anything else, for samples that are NaN, infinite or beyond `media.LOUDEST`, and if more
+        than `max_lag` seconds would wait for being pulled; nothing of the samples is taken then. Raises InputError
+        after `close`.
         """
         if not isinstance(samples, np.ndarray) or samples.ndim != 1:
             found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
             raise AudioError(f"audio samples of {found}; expected a NumPy array (n,) of mono sound: average channels")
-        taken = to_float32(samples).copy()
         rate = self.sample_rate if rate is None else check_rate(rate)
         with self._changed:
-            self._check_open()
-            waiting = self._lag + len(taken) / rate
-            if len(taken) and waiting > self._plan.max_lag:
-                raise AudioError(
-                    f"{waiting:.1f} seconds of speech would wait to be pulled; expected at most max_lag, "
-                    f"{self._plan.max_lag:g}: pull frames first, push less at once, or make the session with more"
-                )
+            self._check_room(len(samples), rate)  # before hours of it are converted
+        taken = to_float32(samples)
+        with self._changed:
+            self._check_room(len(taken), rate)  # another thread may have pushed
             self._sound.push(taken, rate)
             self._changed.notify_all()
+
+    def _check_room(self, count: int, rate: int) -> None:
+        self._check_open()
+        waiting = float(self._lag + Fraction(count, rate))
+        if count and waiting > self._plan.max_lag:
+            raise AudioError(
+                f"{waiting:.1f} seconds of speech would wait to be pulled; expected at most max_lag, "
+                f"{self._plan.max_lag:g}: pull frames first, push less at once, or make the session with more"
+            )
 
     def pull(self, timeout: float | None = 0.0, *, idle: bool = False) -> LiveFrame | None:
         """The next frame, or None if more sound is needed for it.
 
-        timeout: seconds to wait for that sound; None waits until it comes, or the session is closed. The time that the
-            work itself takes does not count.
+        timeout: seconds to wait for that sound, at least 0; None waits until it comes, or the session is closed. The
+            time that the work itself takes does not count.
         idle: instead of waiting, continue the speech with as much silence as a window needs. There is always a frame
             then; speech that is pushed later comes after it.
 
-        Raises BackendError if an engine fails or the generator was closed, and InputError after `close`.
+        Raises BackendError if an engine fails or the generator was closed, ConfigError for another timeout, and
+        InputError after `close`.
         """
         with self._changed:
             self._check_open()
-        return self._pull(timeout, idle)
+        return self._pull(check_timeout(timeout), idle)
 
     def frames(self, timeout: float | None = 0.0) -> Iterator[LiveFrame]:
         """Frames as `pull` gives them, until one would have to wait for longer than `timeout`, or `close`."""
         with self._changed:
             self._check_open()
-        return iter(lambda: self._pull(timeout, False), None)
+        seconds = check_timeout(timeout)
+        return iter(lambda: self._pull(seconds, False), None)
 
     def flush(self) -> None:
         """The speech has ended: all its frames can be pulled now, ceil(duration x fps) of them; the last is completed
@@ -187,9 +195,18 @@ class LiveSession:
         while self._wait(deadline, idle) is not None:
             with self._making:  # not while waiting: another that does not wait could not pull then
                 turn = self._wait(time.monotonic(), idle)  # it may have taken the frame
-                if turn is not None and (frame := self._make(turn)) is not None:
+                if turn is not None and (frame := self._work(turn)) is not None:
                     return frame
         return None
+
+    def _work(self, turn: int) -> LiveFrame | None:
+        """As `_make`; of a session that is closed meanwhile nothing stays behind."""
+        try:
+            return self._make(turn)
+        finally:
+            with self._changed:
+                if self._closed:
+                    self._stages.forget()
 
     def _wait(self, deadline: float | None, idle: bool) -> int | None:
         """The turn in which the next frame can be made; None if it cannot in time, or the session was closed."""

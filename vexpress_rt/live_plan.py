@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
@@ -11,6 +13,7 @@ from vexpress_rt.config import Settings
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.live_sound import LiveSound
 from vexpress_rt.manifest import Manifest
+from vexpress_rt.resampling import FILTER
 
 LONGEST_LOOK_AHEAD = 5.0  # seconds
 CONTEXTS = (0.5, 30.0)
@@ -42,14 +45,20 @@ class LivePlan:
         return self.window - self.overlap
 
 
-def plan_live(settings: Settings, manifest: Manifest, *, look_ahead: Any, context: Any, max_lag: Any) -> LivePlan:
-    """Seconds as `Generator.live` takes them -> frames, rounded up. Raises ConfigError for seconds out of range."""
+def plan_live(
+    settings: Settings, manifest: Manifest, rate: int, *, look_ahead: Any, context: Any, max_lag: Any
+) -> LivePlan:
+    """Seconds as `Generator.live` takes them -> frames, rounded up.
+
+    rate: Hz of the session's sound.
+    Raises ConfigError for seconds out of range, and for a `max_lag` in which no window's sound can gather.
+    """
     ahead = math.ceil(_seconds("look_ahead", look_ahead, 0.0, LONGEST_LOOK_AHEAD) * settings.rate)
     heard = math.ceil(_seconds("context", context, *CONTEXTS) * settings.rate)
     model, window = manifest.model, manifest.shape.frames
     # A frame's rows of features reach into its neighbours: where the look-ahead ends before, they are of silence.
     reach = math.ceil((model.audio_rows // 2 - 1) / 2)
-    return LivePlan(
+    plan = LivePlan(
         window=window,
         overlap=settings.overlap,
         look_ahead=ahead,
@@ -59,6 +68,21 @@ def plan_live(settings: Settings, manifest: Manifest, *, look_ahead: Any, contex
         max_lag=_seconds("max_lag", max_lag, *LAGS),
         normalized=model.audio_normalize,
     )
+    _check_room(plan, settings, rate, model.sample_rate)
+    return plan
+
+
+def _check_room(plan: LivePlan, settings: Settings, rate: int, model_rate: int) -> None:
+    """Raise ConfigError if more speech has to wait for a frame than may wait."""
+    frames = plan.new + plan.look_ahead + 1  # the median's: the last one of a window waits for the next
+    filtering = 0 if rate == model_rate else Fraction(FILTER, min(rate, model_rate))
+    need = float(frames / settings.rate + filtering)
+    if plan.max_lag < need:
+        raise ConfigError(
+            f"max_lag is {plan.max_lag:g} seconds, and no frame can come of less than {need:.2f} seconds of speech "
+            f"({plan.new} new frames a window, {plan.look_ahead} of look_ahead and one for the median, at "
+            f"{float(settings.rate):g} a second); expected at least as much: give a larger max_lag, or less look_ahead"
+        )
 
 
 def make_sound(plan: LivePlan, rate: int, manifest: Manifest, settings: Settings) -> LiveSound:
@@ -66,6 +90,17 @@ def make_sound(plan: LivePlan, rate: int, manifest: Manifest, settings: Settings
     return LiveSound(
         rate, manifest.model.sample_rate, settings.rate, before=plan.before, ahead=plan.look_ahead, after=plan.after
     )
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """Seconds to wait, or None for no end. Raises ConfigError for what is neither, and for NaN and less than 0."""
+    if timeout is None:
+        return None
+    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not number or not timeout >= 0:
+        raise ConfigError(f"timeout is {timeout!r}; expected seconds of at least 0, or None to wait without end")
+    # The longest that threads can wait (292 years on Linux) less a second, beyond which no rounding goes.
+    return float(min(timeout, threading.TIMEOUT_MAX - 1))
 
 
 def _seconds(name: str, value: Any, least: float, most: float) -> float:

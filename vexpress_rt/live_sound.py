@@ -47,12 +47,16 @@ def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
 class Reel:
     """Samples from some moment on, of which the oldest are forgotten. Outside of what is kept it is silent.
 
+    They lie in a buffer of at most four times their size, and are moved to another only after as many came or went: so
+    a sample costs the same however many are kept.
+
     end: samples since the beginning of time.
     """
 
     def __init__(self) -> None:
         self._start = 0
-        self._samples = np.empty(0, np.float32)
+        self._samples = self._buffer = np.empty(0, np.float32)  # the first is a part of the second
+        self._free = 0  # where in the buffer the samples end
 
     @property
     def end(self) -> int:
@@ -60,12 +64,23 @@ class Reel:
 
     @property
     def kept(self) -> int:
-        """How many samples are in memory."""
+        """How many samples can be read."""
         return len(self._samples)
 
     def append(self, samples: Float32) -> None:
-        """(n,) float32."""
-        self._samples = np.concatenate([self._samples, samples])
+        """(n,) float32, copied."""
+        if self._free + len(samples) > len(self._buffer):
+            self._move(len(samples))
+        begin, self._free = self._free - self.kept, self._free + len(samples)
+        self._buffer[self._free - len(samples) : self._free] = samples
+        self._samples = self._buffer[begin : self._free]
+
+    def _move(self, more: int = 0) -> None:
+        """To a buffer of twice what is kept and `more` that come."""
+        kept, self._buffer = self._samples, np.empty(2 * (self.kept + more), np.float32)
+        self._free = len(kept)
+        self._samples = self._buffer[: self._free]
+        self._samples[:] = kept
 
     def read(self, start: int, stop: int) -> Float32:
         """Samples start to stop - 1, copied."""
@@ -78,16 +93,24 @@ class Reel:
     def end_at(self, position: int) -> None:
         """Forget what comes after `position`, or go on in silence until there."""
         if position <= self.end:
-            self._samples = self._samples[: max(0, position - self._start)].copy()
+            kept = max(0, position - self._start)
+            self._free -= self.kept - kept
+            self._samples = self._samples[:kept]
             self._start = min(self._start, position)
+            self._shrink()
         else:
             self.append(np.zeros(position - self.end, np.float32))
 
     def forget(self, position: int) -> None:
         """Keep nothing from before `position`."""
         dropped = min(max(0, position - self._start), len(self._samples))
-        self._samples = self._samples[dropped:]  # a view, which the next `append` replaces
+        self._samples = self._samples[dropped:]
         self._start += dropped
+        self._shrink()
+
+    def _shrink(self) -> None:
+        if len(self._buffer) > 4 * self.kept:
+            self._move()
 
 
 class LiveSound:
@@ -117,7 +140,7 @@ class LiveSound:
 
     @property
     def kept(self) -> int:
-        """Samples in memory."""
+        """Samples that are kept."""
         return self._said.kept + self._heard.kept
 
     def push(self, samples: Float32, rate: int) -> None:

@@ -29,6 +29,8 @@ READERS = (
 )
 MAX_PIXELS = 8192 * 4320
 MAX_SECONDS = 4 * 3600
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond them resampling takes memory out of all proportion
+LOUDEST = 1e4  # full scales: what is far from 1 is of another scale, and 3e38 is infinite after a sum or a filter
 BLOCK = 65536
 LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
 # Full scale of the integer sample formats; 8-bit samples are unsigned around 128.
@@ -73,8 +75,9 @@ def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32,
     are passed over at the start and the end (tags, cut files), but not in between. What an encoder added to fill its
     last packet does not count, where the file tells how long the sound really is.
 
-    Raises AudioError when a file cannot be read, holds no sound, is damaged in the middle, changes its rate,
-    lasts more than `MAX_SECONDS`, or has samples that are NaN or infinite.
+    Raises AudioError when a file cannot be read, holds no sound, is damaged in the middle, changes its rate, has one
+    that is not in `MIN_RATE` to `MAX_RATE`, lasts more than `MAX_SECONDS`, or has samples that are NaN, infinite, or
+    beyond `LOUDEST`.
     """
     if isinstance(source, Path):
         yield from _without_padding(_decode_file(source))
@@ -111,16 +114,29 @@ def _decode_file(path: Path) -> Iterator[tuple[Float32, int, Fraction | None]]:
     for frame, seconds in _decode_frames(path):
         rate = rate or frame.sample_rate
         at = f"the audio {path}, {done / rate:.2f} seconds in," if rate else f"the audio {path}"
-        if frame.sample_rate != rate or rate < 1:
+        if frame.sample_rate != rate:
             raise AudioError(f"{at} turns from {rate} to {frame.sample_rate} Hz; expected one rate: convert it to WAV")
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise AudioError(
+                f"the audio {path} has {rate} Hz; expected {MIN_RATE} to {MAX_RATE}: resample it, to 16000 for example"
+            )
         block = _samples(frame, at)
-        if not np.isfinite(block).all():
-            raise AudioError(f"{at} holds NaN or infinite samples: repair it, or convert it to 16-bit WAV")
+        _check_samples(block, at)
         done += block.shape[1]
         if done > MAX_SECONDS * rate:
             raise AudioError(f"the audio {path} lasts more than {MAX_SECONDS / 3600:g} hours: cut it into parts")
         if block.shape[1]:
             yield block, rate, seconds
+
+
+def _check_samples(block: Float32, at: str) -> None:
+    peak = float(np.abs(block).max(initial=0))  # NaN if there is one
+    if not np.isfinite(peak):
+        raise AudioError(f"{at} holds NaN or infinite samples: repair it, or convert it to 16-bit WAV")
+    if peak > LOUDEST:
+        raise AudioError(
+            f"{at} holds samples of up to {peak:g}; expected full scale 1: divide them, or convert it to 16-bit WAV"
+        )
 
 
 def _decode_frames(path: Path) -> Iterator[tuple[AudioFrame, Fraction | None]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
+from vexpress_rt.errors import AudioError
 from vexpress_rt.records import Float32
 
 FILTER = 64  # samples, of the lower rate: twice the length of libswresample's filter
@@ -19,6 +21,8 @@ class Resampler:
     pieces in which it goes in; it lags about a millisecond behind, until `finish`.
 
     received, given: samples so far, of the one rate and of the other.
+
+    `push` and `finish` raise AudioError where libswresample fails.
     """
 
     def __init__(self, source: int, rate: int) -> None:
@@ -35,7 +39,13 @@ class Resampler:
         self._last = samples[-1:].copy()
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
         frame.sample_rate, frame.pts = self.source, self.received
-        pieces = [out.to_ndarray()[0] for out in self._filter.resample(frame)]
+        try:
+            pieces = [out.to_ndarray()[0] for out in self._filter.resample(frame)]
+        except av.FFmpegError as error:
+            raise AudioError(
+                f"sound of {self.source} Hz cannot be resampled to {self.rate} Hz ({error.strerror}); expected rates "
+                "that are nearer: resample it before"
+            ) from error
         made: Float32 = np.concatenate([np.empty(0, np.float32), *pieces])
         self.received += samples.size
         self.given += made.size
