@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from export.engines import ENGINE_NETWORKS, make_engine
+from export.errors import CheckpointError
 from export.graph import WeightsFile
 from export.networks import NETWORKS
-from export.pocket.recover import bundle_weights
+from export.pocket.pretraining import mean_weights
+from export.pocket.recover import STAGES, bundle_weights, recover
 from export.to_onnx import to_onnx
 from tests.micro import MICRO, MICRO_SHAPE
 from vexpress_rt.specs import engine_specs
 
 # In ReferenceNet's graph; or of latents that are the same for all inputs, so that graphs hold what comes of them.
 ELSEWHERE = r"attn1_5\.to_[kv]\.weight$|^audio_projection\.(latents|layers\.0\.0\.(to_q|norm2)\..*)$"
+SHIPPED = Path(__file__).parents[1] / "engines" / "pocket"
 ENGINES = ("audio_projection", "pose_guider", "denoiser", "vae_decoder")
 
 
@@ -38,3 +42,22 @@ def test_weights_come_back_under_their_names(compact: bool, tmp_path: Path) -> N
     assert all(re.search(ELSEWHERE, key) for key in lacking), lacking
     for key in expected.keys() - lacking:
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0, msg=key)
+
+
+def test_the_bundle_that_ships_becomes_states_that_count_as_finished(tmp_path: Path) -> None:
+    recover(SHIPPED, tmp_path / "run")
+    for name, network in STAGES.items():
+        network().load_state_dict(mean_weights(tmp_path / "run" / f"{name}.pt"))
+    with pytest.raises(CheckpointError, match="exists: recover into another folder"):
+        recover(SHIPPED, tmp_path / "run")
+
+
+def test_a_damaged_bundle_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "bundle")
+    (tmp_path / "bundle" / "vae_decoder.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"no whole bundle .* tensors are missing"):
+        recover(tmp_path / "bundle", tmp_path / "run")
+    (tmp_path / "bundle" / "pose_guider.onnx").write_bytes(b"\x08")
+    with pytest.raises(CheckpointError, match=r"pose_guider.onnx cannot be read"):
+        recover(tmp_path / "bundle", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,7 @@
 
     python -m export.pocket.recover --bundle engines/pocket --run build/pocket/run
 
-Weights come back as the bundle has them, rounded to float16; those that no output depends on, and the state of the
+Weights come back as the bundle has them, rounded to float16; the few that it does not have, and the state of the
 optimiser, begin anew.
 """
 
@@ -32,6 +32,14 @@ STAGES: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder, "hearing": Listener, "detector": FaceDetector, "voice": Trainee,
 }  # fmt: skip
 _FORM = re.compile(r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?")  # as `export.lower` and `export.graph` name them
+# What a bundle does not have, and begins anew: ReferenceNet's time embedding, of which its graph has what it projects
+# to, and what follows its last feature; its attention to a text that is always zero; tables that are a formula; the
+# first queries of the audio projection, a constant in its graph (training finds others soon); what only training needs.
+_LOST = re.compile(
+    r"^reference_net\.(time_embedding\.|conv_out\.|.*\.attn2\.to_[qkv]\.|.*\.attn2\.to_out\.0\.weight$"
+    r"|up_blocks\.3\.attentions\.1\.(proj_out|transformer_blocks\.0\.(attn2|norm3|ff))\.)|\.pe$|^mouth\."
+    r"|^audio_projection\.(latents|layers\.0\.0\.(norm2|to_q)\.)"
+)
 _POSITIONS = "audio_encoder.encoder.pos_conv_embed.conv."
 _SHORTEST = 1e-12
 
@@ -39,23 +47,37 @@ _SHORTEST = 1e-12
 def recover(bundle: Path, states: Path) -> None:
     """Write a state for each of STAGES into the folder `states`.
 
-    Raises CheckpointError for a bundle that is not of this model, or a state that is there already.
+    Raises CheckpointError for a bundle that is damaged or not of this model, or a state that is there already; nothing
+    is written then.
     """
-    weights = bundle_weights(bundle)
-    states.mkdir(parents=True, exist_ok=True)
-    for name, network in STAGES.items():
-        path = states / f"{name}.pt"
-        if path.exists():
+    for name in STAGES:
+        if (path := states / f"{name}.pt").exists():
             raise CheckpointError(f"{path} exists: recover into another folder, or delete it")
-        torch.manual_seed(0)
-        module = network()
-        own = module.state_dict()
-        found = {key: weights[key] for key in own if key in weights}
-        if wrong := [key for key, value in found.items() if value.shape != own[key].shape] or (not found and [name]):
-            raise CheckpointError(f"{bundle} is no bundle of the pocket model: {', '.join(wrong[:5])} differ")
-        module.load_state_dict(own | found)
-        torch.save(mean_state(module), path)
-        tell(f"{path}: {len(found)} of {len(own)} tensors")
+    weights = bundle_weights(bundle)
+    modules = {name: _filled(network, weights, bundle) for name, network in STAGES.items()}
+    states.mkdir(parents=True, exist_ok=True)
+    for name, module in modules.items():
+        part = states / f".{name}.pt.part"
+        torch.save(mean_state(module), part)
+        part.replace(states / f"{name}.pt")
+
+
+def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) -> nn.Module:
+    """A module with a bundle's weights. Raises CheckpointError if some are missing or misshapen."""
+    torch.manual_seed(0)
+    module = network()
+    own = module.state_dict()
+    found = {key: weights[key] for key in own if key in weights}
+    wrong = [key for key, value in found.items() if value.shape != own[key].shape]
+    wrong += [key for key in own if key not in found and not _LOST.search(key)]
+    if wrong:
+        raise CheckpointError(
+            f"{bundle} is no whole bundle of the pocket model: {len(wrong)} tensors are missing or of another shape, "
+            f"{wrong[0]} among them: build it again with `python -m export.pocket`"
+        )
+    module.load_state_dict(own | found)
+    tell(f"{network.__name__}: {len(found)} of {len(own)} tensors")
+    return module
 
 
 def bundle_weights(bundle: Path) -> dict[str, Tensor]:
@@ -65,14 +87,21 @@ def bundle_weights(bundle: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{bundle} holds no ONNX files; expected a bundle that was built for onnxruntime")
     weights: dict[str, Tensor] = {}
     for path in paths:
-        graph = onnx.load(path).graph
-        held = {tensor.name: tensor for tensor in graph.initializer}
-        for name, tensor in held.items():
-            form = _FORM.fullmatch(name)
-            assert form is not None
-            weights[form["name"]] = _formed(tensor, form["form"])
-        weights |= _time_vectors(graph, held)
+        try:
+            weights |= _graph_weights(onnx.load(path).graph)
+        except Exception as error:  # protobuf's DecodeError is no public name
+            raise CheckpointError(f"{path} cannot be read ({error}): fetch or build the bundle again") from error
     return weights | _weight_norm(weights.get(f"{_POSITIONS}weight"))
+
+
+def _graph_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {}
+    for name, tensor in held.items():
+        form = _FORM.fullmatch(name)
+        assert form is not None
+        weights[form["name"]] = _formed(tensor, form["form"])
+    return weights | _time_vectors(graph, held)
 
 
 def _formed(tensor: onnx.TensorProto, form: str | None) -> Tensor:
