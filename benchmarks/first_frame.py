@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import positive
 from benchmarks.memory import FACE
 from benchmarks.seams import SPEECH, long_speech
+from export.command import run
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.config import SCHEDULES
 from vexpress_rt.records import Float32
@@ -74,16 +77,21 @@ def warmed_up(generator: Generator) -> Portrait:
     return portrait
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--seconds", type=float, default=60, metavar="X", help="of speech (default: 60)")
+    parser.add_argument("--seconds", type=positive, default=60, metavar="X", help="of speech (default: 60)")
     parser.add_argument("--steps", type=int, default=8, metavar="N")
     parser.add_argument("--fps", type=float, metavar="X")
     parser.add_argument("--guidance-scale", type=float, metavar="X")
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
     parser.add_argument("--threads", type=int, metavar="N")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    return run(lambda: _measure(given))
+
+
+def _measure(given: argparse.Namespace) -> None:
     config = GenerationConfig(steps=given.steps, fps=given.fps, guidance_scale=given.guidance_scale)
     print(f"{'order':>10} {'seconds':>8} {'processor':>10} {'steps':>7} {'of all':>7}")
     with Generator(given.engines, provider="cpu", threads=given.threads) as generator:
@@ -96,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -14,11 +14,14 @@ import sys
 import tempfile
 import time
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import positive
 from benchmarks.seams import SPEECH, long_speech
+from export.command import run
 from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.shipped import shipped_bundle
 
@@ -58,28 +61,38 @@ def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | Non
 
 
 def measure(engines: Path, minutes: float, fps: float, steps: int, *, write: bool) -> dict[str, float]:
-    """`make` in a new process, of speech of so many minutes."""
+    """`make` in a new process, of speech of so many minutes. Raises SystemExit if that fails, which it has told."""
     with tempfile.TemporaryDirectory() as folder:
         speech = write_speech(Path(folder) / "speech.wav", 60 * minutes)
         output = [str(Path(folder) / "out.mp4")] if write else []
         command = [sys.executable, "-m", "benchmarks.memory", "--make", str(engines), str(speech), str(fps), str(steps)]
-        finished = subprocess.run([*command, *output], stdout=subprocess.PIPE, text=True, check=True)
+        finished = subprocess.run([*command, *output], stdout=subprocess.PIPE, text=True, check=False)
+    if finished.returncode != 0:
+        raise SystemExit(1)
     return json.loads(finished.stdout)  # type: ignore[no-any-return]
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--make"]:
-        engines, speech, fps, steps, *output = sys.argv[2:]
-        made = make(Path(engines), Path(speech), float(fps), int(steps), Path(output[0]) if output else None)
-        print(json.dumps(made))
-        return
+def _make(engines: str, speech: str, fps: str, steps: str, output: str | None = None) -> None:
+    made = make(Path(engines), Path(speech), float(fps), int(steps), None if output is None else Path(output))
+    print(json.dumps(made))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--make"]:
+        return run(lambda: _make(*arguments[1:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10], metavar="X")
-    parser.add_argument("--fps", type=float, default=5, metavar="X")
+    parser.add_argument("--minutes", type=positive, nargs="+", default=[1, 10], metavar="X")
+    parser.add_argument("--fps", type=positive, default=5, metavar="X")
     parser.add_argument("--steps", type=int, default=2, metavar="N")
     parser.add_argument("--write", action="store_true", help="write a video file, instead of dropping the frames")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    return run(lambda: _measure_all(given))
+
+
+def _measure_all(given: argparse.Namespace) -> None:
     print(f"{'minutes':>8} {'frames':>7} {'seconds':>8} {'peak MB':>8} {'ratio':>7}")
     first = 0.0
     for minutes in given.minutes:
@@ -90,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -7,12 +7,15 @@ python -m benchmarks.seams --engines engines/tiny --seconds 150 --contexts 2 10
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import not_negative, positive
+from export.command import run
 from vexpress_rt.audio import load_audio, open_recording
 from vexpress_rt.backends import Engine
 from vexpress_rt.bundle import Bundle
@@ -91,15 +94,16 @@ def measure(folder: Path, seconds: float, contexts: list[float], chunk: float) -
     engines.close()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--seconds", type=float, default=120, metavar="X", help="of the clip (default: 120)")
-    parser.add_argument("--chunk", type=float, default=CHUNK_SECONDS, metavar="X", help="seconds of a chunk")
-    parser.add_argument("--contexts", type=float, nargs="+", default=[0, 1, 2, 5, 10, 20], metavar="X")
-    given = parser.parse_args()
-    measure(given.engines, given.seconds, given.contexts, given.chunk)
+    parser.add_argument("--seconds", type=positive, default=120, metavar="X", help="of the clip (default: 120)")
+    parser.add_argument("--chunk", type=positive, default=CHUNK_SECONDS, metavar="X", help="seconds of a chunk")
+    parser.add_argument("--contexts", type=not_negative, nargs="+", default=[0, 1, 2, 5, 10, 20], metavar="X")
+    given = parser.parse_args(arguments)
+    return run(lambda: measure(given.engines, given.seconds, given.contexts, given.chunk))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -16,9 +16,7 @@ from tests.scenes import FAST, frames_of, photo, speech
 from tests.test_audio import write_wav
 from tests.test_streaming import RATE, collect
 from vexpress_rt import FrameStream, GenerationConfig, Generator, pipeline, placement
-from vexpress_rt.errors import (
-    BackendError,
-)
+from vexpress_rt.errors import BackendError, ConfigError, InputError
 from vexpress_rt.hearing import Hearing
 from vexpress_rt.latents import HostLatents
 
@@ -99,6 +97,69 @@ def test_what_progress_raises_comes_out_of_the_stream_and_ends_it(
         list(stream)
     assert (held["latents"], held["recordings"]) == (0, 0)
     assert list(stream) == []
+
+
+def test_stop_iteration_from_progress_is_no_end_of_the_frames(generator: Generator, held: Counter[str]) -> None:
+    """Nor is half a video given by `generate`."""
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("frames", 3):
+            raise StopIteration
+
+    stream = generator.stream(photo(), speech(0.6), config=FAST, progress=stop)
+    for end in (lambda: list(stream), lambda: generator.generate(photo(), speech(0.6), config=FAST, progress=stop)):
+        with pytest.raises(RuntimeError, match="progress raised StopIteration at frames 3 of 18"):
+            end()
+    assert (stream.done, held["latents"], held["recordings"]) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(("stage", "done", "given"), [("audio", 1, 0), ("denoise", 2, 0), ("frames", 3, 2)])
+def test_progress_may_close_its_stream_which_ends_after_the_step(
+    generator: Generator, held: Counter[str], stage: str, done: int, given: int
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def close(*what: Any) -> None:
+        told.append(what[:2])
+        if what[:2] == (stage, done):
+            stream.close()
+            stream.close()
+
+    stream = generator.stream(photo(), speech(0.6), config=FAST, progress=close)
+    assert len(list(stream)) == stream.done == given
+    assert told[-1] == (stage, done)
+    assert (held["latents"], held["recordings"]) == (0, 0)
+    assert stream.timings == stream.timings
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("stage", ["denoise", "frames"])
+def test_progress_cannot_ask_for_the_next_frame(generator: Generator, stage: str) -> None:
+    expected = collect(generator.stream(photo(), speech(), config=FAST))
+    refused = 0
+
+    def ask(*what: Any) -> None:
+        nonlocal refused
+        if what[0] == stage:
+            with pytest.raises(InputError, match="expected one at a time: ask for it after `progress` has returned"):
+                next(stream)
+            refused += 1
+
+    stream = generator.stream(photo(), speech(), config=FAST, progress=ask)
+    np.testing.assert_array_equal(list(stream), expected)
+    assert refused > 0
+
+
+@pytest.mark.parametrize("progress", [5, 0, False, "tell"])
+def test_progress_that_cannot_be_called_is_refused_at_once(
+    generator: Generator, fake_bundle: Path, backend: FakeBackend, progress: Any
+) -> None:
+    for call in (generator.stream, generator.generate):
+        with pytest.raises(ConfigError, match=f"^progress is {progress!r}; expected a function of stage, done"):
+            call(photo(), speech(), progress=progress)
+    with pytest.raises(ConfigError, match=f"^progress is {progress!r}"):
+        Generator(fake_bundle, progress=progress)
+    assert backend.calls("denoiser") == []
 
 
 def test_an_engine_that_fails_ends_the_stream_and_no_other(

@@ -211,9 +211,9 @@ def test_a_long_recording_is_read_only_as_far_as_the_picture_has_come(
 ) -> None:
     read = 0
 
-    def blocks(source: Path | tuple[np.ndarray, int]) -> Iterator[tuple[np.ndarray, int]]:
+    def blocks(source: Path | tuple[np.ndarray, int], stamp: None) -> Iterator[tuple[np.ndarray, int]]:
         nonlocal read
-        for block, rate in sound_blocks(source):
+        for block, rate in sound_blocks(source, stamp):
             for start in range(0, block.shape[1], 1000):
                 read += 1000
                 yield block[:, start : start + 1000], rate

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import AudioError, ConfigError
-from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
-from vexpress_rt.records import Float32, Recording, Waveform
+from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, file_stamp, sound_blocks
+from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 
 MAX_CHANNELS = 64
@@ -40,16 +40,18 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
     data = bytearray()  # grows in place: half the memory of joining pieces
     for samples in sound(recording):
         data += samples.tobytes()
-    return Waveform(np.frombuffer(data, np.float32), rate, recording.duration, recording.source)
+    return Waveform(np.frombuffer(data, np.float32), rate, recording.duration, recording.source, recording.stamp)
 
 
 def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Recording:
     """A recording as `load_audio` takes it, read through once, so that all that is wrong with it is found; no samples
-    are kept. An array that was given is the caller's, and must not change as long as the recording is in use.
+    are kept. An array that was given is the caller's, and must not change as long as the recording is in use. A file
+    that changes from here on is noticed by whoever reads it again.
     """
     kept, moments = _check_source(source), _Moments()
+    stamp = file_stamp(kept) if isinstance(kept, Path) else None
     count, source_rate, held = 0, rate, np.empty(0, np.float32)
-    for samples, found_rate, heard in _resampled(kept, rate):
+    for samples, found_rate, heard in _resampled(kept, rate, stamp):
         moments.add(held)
         count, source_rate, held = count + heard, found_rate, samples
     duration = Fraction(count, source_rate)
@@ -57,17 +59,23 @@ def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], ra
     moments.add(held[: length - moments.count])  # the last piece runs past the end, and no other
     assert moments.count == length
     return Recording(
-        source=kept, rate=rate, count=length, duration=duration, mean=moments.mean, variance=moments.variance
+        source=kept,
+        rate=rate,
+        count=length,
+        duration=duration,
+        mean=moments.mean,
+        variance=moments.variance,
+        stamp=stamp,
     )
 
 
 def sound(recording: Recording) -> Generator[Float32, None, None]:
     """The samples of a recording, (n,) float32 pieces of `recording.count` together.
 
-    Raises AudioError when it cannot be read again, or is shorter than it was.
+    Raises AudioError when it cannot be read again, was changed, or is shorter than it was.
     """
     left = recording.count
-    for samples, *_ in _resampled(recording.source, recording.rate):
+    for samples, *_ in _resampled(recording.source, recording.rate, recording.stamp):
         piece = samples[:left]
         left -= len(piece)
         if len(piece):
@@ -175,10 +183,12 @@ def _positions(
     return index, ((index + 0.5) * (total / (2 * length)) - 0.5).clip(0, total - 1)
 
 
-def _resampled(source: Path | tuple[Float32, int], rate: int) -> Iterator[tuple[Float32, int, int]]:
+def _resampled(
+    source: Path | tuple[Float32, int], rate: int, stamp: FileStamp | None
+) -> Iterator[tuple[Float32, int, int]]:
     """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them)."""
     resampler: Resampler | None = None
-    for block, source_rate in sound_blocks(source):
+    for block, source_rate in sound_blocks(source, stamp):
         mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
         if source_rate != rate and resampler is None:
             resampler = Resampler(source_rate, rate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fractions import Fraction
@@ -55,6 +55,15 @@ def check_threads(threads: object) -> int | None:
         return int(_checked("threads", threads, 1, MAX_THREADS, whole=True))
     except ConfigError as error:
         raise ConfigError(f"{error}, or None for one a core") from None
+
+
+def check_progress(progress: object) -> Callable[[str, int, int], None]:
+    """What is told how far the work has come; of None nobody is. Raises ConfigError for what cannot be called."""
+    if progress is None:
+        return lambda stage, done, total: None
+    if not callable(progress):
+        raise ConfigError(f"progress is {brief(progress)}; expected a function of stage, done and total, or None")
+    return progress
 
 
 def _checked(name: str, value: object, low: float, high: float, *, whole: bool = False) -> int | float:
@@ -253,11 +262,15 @@ def _valid(name: str, value: Any) -> Any:
 
 
 def _interval(value: Any) -> tuple[float, float]:
-    """The guidance interval as two floats. Raises ConfigError unless 0 <= low < high <= 1."""
+    """The guidance interval as two floats. Raises ConfigError unless it is a list, tuple or (2,) array of such with
+    0 <= low < high <= 1.
+    """
+    array = type(value).__name__ == "ndarray" and value.ndim == 1  # without importing NumPy
     try:
-        low, high = (float(_checked("a bound", bound, 0, 1)) for bound in value)
-        if low < high:
-            return low, high
+        if len(value) == 2 and (array or isinstance(value, (list, tuple))):
+            low, high = (float(_checked("a bound", bound, 0, 1)) for bound in value)
+            if low < high:
+                return low, high
     except (ConfigError, TypeError, ValueError):
         pass
     raise ConfigError(f"guidance_interval is {brief(value)}; expected two numbers, 0 <= low < high <= 1, as (0.0, 1.0)")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt.audio import check_rate, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_threads
+from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_progress, check_threads
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
@@ -25,7 +25,7 @@ from vexpress_rt.portraits import ImageSource, Portraits
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Float32, Portrait, UInt8, Video
 from vexpress_rt.shipped import shipped_bundle
-from vexpress_rt.streaming import FrameStream
+from vexpress_rt.streaming import FrameStream, Telling
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.video import VideoWriter, check_output
 
@@ -58,6 +58,7 @@ class Generator:
         rebuild: str = "auto", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.threads = check_threads(threads)
+        check_progress(progress)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
         self._engines = Engines(self.bundle, choose(provider, self.bundle, rebuild, progress), self.threads)
         self._portraits = Portraits(self.bundle, self._engines)
@@ -104,11 +105,13 @@ class Generator:
             and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
         progress: called with stage (portrait, keypoints; then audio, denoise and frames by turns), done and total; an
-            exception that it raises ends the work and comes out of the call or of the stream.
+            exception that it raises ends the work and comes out of the call or of the stream; StopIteration, which
+            would look like the end of the frames, as the cause of a RuntimeError. It may close the stream.
 
         Everything is read and checked in the call; audio features, latents and frames are computed as frames are asked
         for. Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError,
-        BundleError, BackendError, and the stream BackendError, or AudioError if the recording cannot be read again.
+        BundleError, BackendError, and the stream BackendError, or AudioError if the recording cannot be read again or
+        its file was changed meanwhile.
         """
         task = self._task(config, schedule, progress)
         scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
@@ -180,7 +183,7 @@ class Generator:
             raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
         check_choice("schedule", schedule, SCHEDULES)
         settings = self.bundle.manifest.settings(config)
-        return Task(settings, schedule, Stopwatch(), progress or (lambda stage, done, total: None))
+        return Task(settings, schedule, Stopwatch(), Telling(check_progress(progress)))
 
     def _scene(
         self, task: Task, source: Portrait | ImageSource, audio: AudioSource, keypoints: KeypointSource | None,
@@ -204,7 +207,8 @@ class Generator:
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)
-        return FrameStream(frames, fps=task.settings.rate, keypoints=scene.points, notes=notes, watch=task.watch)
+        fps, points = task.settings.rate, scene.points
+        return FrameStream(frames, fps=fps, keypoints=points, notes=notes, watch=task.watch, telling=task.tell)
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""

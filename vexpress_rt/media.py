@@ -7,6 +7,7 @@ the sizes that a file may declare are bounded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -21,7 +22,7 @@ from av.packet import Packet
 
 from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.paths import input_file
-from vexpress_rt.records import Float32
+from vexpress_rt.records import FileStamp, Float32
 
 READERS = (
     *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dv", "eac3", "flac", "flv", "matroska", "mov"),
@@ -67,7 +68,18 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32, int], None, None]:
+def file_stamp(path: Path) -> FileStamp | None:
+    """The stamp of a file as it is now; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
+        return None
+    return FileStamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def sound_blocks(
+    source: Path | tuple[Float32, int], stamp: FileStamp | None = None
+) -> Generator[tuple[Float32, int], None, None]:
     """The sound of a recording, as (samples (channels, n) float32, rate in Hz) pieces from its start, n >= 1.
 
     A file is decoded as it is consumed, so memory does not grow with its length. The sound starts with its first
@@ -75,17 +87,52 @@ def sound_blocks(source: Path | tuple[Float32, int]) -> Generator[tuple[Float32,
     are passed over at the start and the end (tags, cut files), but not in between. What an encoder added to fill its
     last packet does not count, where the file tells how long the sound really is.
 
+    stamp: of the file when it was read before; None lets it be another now.
+
     Raises AudioError when a file cannot be read, holds no sound, is damaged in the middle, changes its rate, has one
-    that is not in `MIN_RATE` to `MAX_RATE`, lasts more than `MAX_SECONDS`, or has samples that are NaN, infinite, or
-    beyond `LOUDEST`.
+    that is not in `MIN_RATE` to `MAX_RATE`, lasts more than `MAX_SECONDS`, has samples that are NaN, infinite, or
+    beyond `LOUDEST`, or has not the stamp, at the start or later.
     """
     if isinstance(source, Path):
-        yield from _without_padding(_decode_file(source))
+        yield from _unchanged(_without_padding(_decode_file(source)), source, stamp)
         return
     samples, rate = source
     channels = samples.reshape(-1, samples.shape[-1])
     for start in range(0, channels.shape[1], BLOCK):
         yield channels[:, start : start + BLOCK], rate
+
+
+def _unchanged(
+    blocks: Iterator[tuple[Float32, int]], path: Path, stamp: FileStamp | None
+) -> Iterator[tuple[Float32, int]]:
+    """Blocks of a file, each looked at again after it was read: it takes a microsecond, and nothing wrong is given."""
+    _check_stamp(path, stamp)
+    try:
+        for block in blocks:
+            _check_stamp(path, stamp)
+            yield block
+    except AudioError:
+        _check_stamp(path, stamp)  # then that is why
+        raise
+    _check_stamp(path, stamp)
+
+
+def _check_stamp(path: Path, stamp: FileStamp | None) -> None:
+    found = file_stamp(path)
+    if stamp is None or found == stamp:
+        return
+    if found is None:
+        change = "was removed"
+    elif found.inode != stamp.inode:
+        change = f"was replaced by another file, of {found.size} bytes"
+    elif found.size != stamp.size:
+        change = f"was written to, and has {found.size} bytes instead of {stamp.size}"
+    else:
+        change = "was written to"
+    raise AudioError(
+        f"the audio {path} {change} since it was first read; expected it to stay as it was: leave the file alone while "
+        "the video is made"
+    )
 
 
 def _without_padding(blocks: Iterator[tuple[Float32, int, Fraction | None]]) -> Iterator[tuple[Float32, int]]:

@@ -18,6 +18,7 @@ from vexpress_rt.live_window import LiveStages
 from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.providers import Engines
 from vexpress_rt.records import Float32, Portrait, Recording, UInt8
+from vexpress_rt.streaming import Telling
 from vexpress_rt.timings import Stopwatch
 from vexpress_rt.windows import plan_windows
 
@@ -35,7 +36,7 @@ class Task:
     settings: Settings
     schedule: str
     watch: Stopwatch
-    tell: Progress
+    tell: Telling
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

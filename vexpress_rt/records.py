@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,17 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 
+class FileStamp(NamedTuple):
+    """What tells that a file was replaced or written to.
+
+    inode: its number in the file system.  size: bytes.  written: when last, in nanoseconds since 1970.
+    """
+
+    inode: int
+    size: int
+    written: int
+
+
 @dataclass(frozen=True)
 class Waveform:
     """Speech in memory, as the model hears it, and where to take the sound track of the video from.
@@ -30,12 +41,14 @@ class Waveform:
     rate: Hz.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     source: the recording to put into the video: a file, or (samples, rate) with samples float32 (N,) or (channels, N).
+    stamp: of the file when it was read; None for samples, and for a file that may change.
     """
 
     samples: Float32
     rate: int
     duration: Fraction
     source: Path | tuple[Float32, int]
+    stamp: FileStamp | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32 or self.samples.size == 0:
@@ -55,7 +68,7 @@ class Waveform:
 class Recording:
     """Speech that was read through once, and is read again as it is needed, so that its length costs no memory.
 
-    source: as `Waveform` has it.
+    source, stamp: as `Waveform` has them.
     rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
@@ -67,6 +80,7 @@ class Recording:
     duration: Fraction
     mean: float
     variance: float
+    stamp: FileStamp | None = None
 
     def frame_count(self, fps: Fraction) -> int:
         """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""

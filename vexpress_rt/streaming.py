@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from fractions import Fraction
 from typing import Self
 
+from vexpress_rt.errors import InputError
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.timings import Stopwatch
+
+
+class _EndedError(BaseException):
+    """Ends the work on a frame that nobody wants any more; never seen by a caller."""
+
+
+class Telling:
+    """Tells how far each stage of a video has come, and ends the work after a step if it was asked to meanwhile.
+
+    progress: the caller's: stage, done, total.
+    ended: whether no further step is wanted.
+    """
+
+    def __init__(self, progress: Callable[[str, int, int], None]) -> None:
+        self._progress = progress
+        self.ended = False
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        try:
+            self._progress(stage, done, total)
+        except StopIteration as error:  # from `next`, it would say that all frames were given
+            raise RuntimeError(f"progress raised StopIteration at {stage} {done} of {total}") from error
+        if self.ended:
+            raise _EndedError
 
 
 class FrameStream:
@@ -27,9 +52,9 @@ class FrameStream:
     done: frames given so far.
 
     Several streams of one generator may be open at once, and be asked by turns; a stream may be asked and closed from
-    any thread, which waits while another is at it. Close a stream before its generator: afterwards it raises
-    BackendError. What goes wrong while a frame is made, and what `progress` raises, comes out of `next`; the stream is
-    closed then.
+    any thread, which waits while another is at it. `progress` may close it, too: it ends after the step that was told.
+    Close a stream before its generator: afterwards it raises BackendError. What goes wrong while a frame is made, and
+    what `progress` raises, comes out of `next`; the stream is closed then.
     """
 
     def __init__(
@@ -40,6 +65,7 @@ class FrameStream:
         keypoints: Float32,
         notes: tuple[str, ...],
         watch: Stopwatch,
+        telling: Telling,
     ) -> None:
         self.fps = fps
         self.length = len(keypoints)
@@ -48,6 +74,8 @@ class FrameStream:
         self.done = 0
         self._frames = frames
         self._watch = watch
+        self._telling = telling
+        self._working = False
         self._final: Mapping[str, float] | None = None
         self._lock = threading.RLock()
 
@@ -65,27 +93,51 @@ class FrameStream:
         return self
 
     def __next__(self) -> UInt8:
-        """The next frame. Raises StopIteration after the last, and when the stream is closed; else as `stream` says."""
+        """The next frame. Raises StopIteration after the last, and when the stream is closed; InputError if `progress`
+        asks for it while one is made; else as `stream` says.
+        """
         with self._lock:
-            try:
-                frame = next(self._frames)
-            except BaseException:
-                self._finish()
-                raise
+            if self._working:
+                raise InputError(
+                    f"frame {self.done + 1} of the stream was asked for while frame {self.done} is made; expected one "
+                    "at a time: ask for it after `progress` has returned"
+                )
+            frame = self._work()
+            if self._telling.ended or frame is None:
+                self.close()
+                raise StopIteration
             self.done += 1
             return frame
 
     def close(self) -> None:
-        """Free what the stream holds, at once; there are no more frames then. Closing twice is allowed."""
+        """Free what the stream holds; there are no more frames then. Closing twice is allowed.
+
+        It is freed at once, but by `progress`, within whose step it is still needed, after that step.
+        """
         with self._lock:
-            self._frames.close()
-            self._finish()
+            self._telling.ended = True
+            if not self._working:
+                self._frames.close()
+                self._finish()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _work(self) -> UInt8 | None:
+        """The next frame; None if there is none, or it is not wanted any more."""
+        self._working = True
+        try:
+            return next(self._frames, None)
+        except _EndedError:
+            return None
+        except BaseException:
+            self._finish()
+            raise
+        finally:
+            self._working = False
 
     def _finish(self) -> None:
         if self._final is None:

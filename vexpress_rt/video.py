@@ -77,7 +77,7 @@ class VideoWriter:
 
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
     the same name. Raises OutputError when the file cannot be written (see `check_output`; disk full), InputError for a
-    frame or size that does not fit, AudioError when the recording cannot be read again.
+    frame or size that does not fit, AudioError when the recording cannot be read again or is another by now.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._sound = _SoundTrack(self._audio.source) if self._audio is not None else None
+            self._sound = _SoundTrack(self._audio) if self._audio is not None else None
             if self._sound is not None:
                 stack.callback(self._sound.close)
             self._partial = self._reserve()
@@ -189,8 +189,8 @@ class _SoundTrack:
     rate: Hz of the track.
     """
 
-    def __init__(self, source: Path | tuple[Float32, int]) -> None:
-        self._blocks = sound_blocks(source)
+    def __init__(self, audio: Waveform | Recording) -> None:
+        self._blocks = sound_blocks(audio.source, audio.stamp)
         block, source_rate = next(self._blocks)
         self._pending: Float32 | None = block
         self._source_rate = source_rate

@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import not_negative, positive
 from benchmarks.live.clock import Recording, Watched, run, sustained
 from benchmarks.live.quality import RATE, Speaker, asked_lips, best_shift, compare, seen_lips
+from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
@@ -40,8 +42,12 @@ OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """The command line; gives its exit code."""
     given = _parser().parse_args(arguments)
+    return command.run(lambda: _measure(given))
+
+
+def _measure(given: argparse.Namespace) -> None:
     config = GenerationConfig(**{name: getattr(given, name) for name in _names(OPTIONS)})
     options = {"look_ahead": given.look_ahead, "context": given.context}
     with Generator(given.bundle, provider=given.provider, threads=given.threads) as generator:
@@ -57,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if given.json is not None:
         given.json.write_text(text + "\n")
-    return 0
 
 
 def _speed(
@@ -164,11 +169,11 @@ def _names(options: dict[str, type]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--minutes", type=float, default=5.0, help="on the clock; 0 leaves speed out (5)")
+    add("--minutes", type=not_negative, default=5.0, help="on the clock; 0 leaves speed out (5)")
     add("--people", type=int, default=1, help="who are compared with exact mode; 0 leaves that out (1)")
     add("--bundle", type=Path, help="engines (those that ship)")
     add("--audio", type=Path, default=SPEECH, help="what is said (demo/speech.flac)")
-    add("--chunk", type=float, default=40.0, help="milliseconds (40)")
+    add("--chunk", type=positive, default=40.0, help="milliseconds (40)")
     add("--provider", default="auto")
     add("--threads", type=int, help="of the CPU (one a core)")
     add("--timer", choices=TIMERS, default="wall", help="how work is timed (wall)")
