@@ -61,14 +61,12 @@ def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | Non
 
 
 def measure(engines: Path, minutes: float, fps: float, steps: int, *, write: bool) -> dict[str, float]:
-    """`make` in a new process, of speech of so many minutes. Raises SystemExit if that fails, which it has told."""
+    """`make` in a new process, of speech of so many minutes. CalledProcessError if it fails, which it has told."""
     with tempfile.TemporaryDirectory() as folder:
         speech = write_speech(Path(folder) / "speech.wav", 60 * minutes)
         output = [str(Path(folder) / "out.mp4")] if write else []
         command = [sys.executable, "-m", "benchmarks.memory", "--make", str(engines), str(speech), str(fps), str(steps)]
-        finished = subprocess.run([*command, *output], stdout=subprocess.PIPE, text=True, check=False)
-    if finished.returncode != 0:
-        raise SystemExit(1)
+        finished = subprocess.run([*command, *output], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout)  # type: ignore[no-any-return]
 
 
@@ -89,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=2, metavar="N")
     parser.add_argument("--write", action="store_true", help="write a video file, instead of dropping the frames")
     given = parser.parse_args(arguments)
-    return run(lambda: _measure_all(given))
+    try:
+        return run(lambda: _measure_all(given))
+    except subprocess.CalledProcessError:
+        return 1
 
 
 def _measure_all(given: argparse.Namespace) -> None:
