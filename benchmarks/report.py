@@ -114,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     words = "folder of the page, its plots and its JSON (benchmarks/results/MACHINE-DATE)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=words)
     names = [part.name for effort in (WHOLE, QUICK) for part in plan(effort, threads=1, work=WORK, quick=False)]
-    words = f"these alone, of {', '.join(KINDS)}, or one of them such as {names[-3]}; none: the page"
+    words = f"these alone, of {', '.join(KINDS)}, or a single one such as videos/half; none: the page"
     parser.add_argument("--parts", nargs="*", choices=[*KINDS, *names], default=[*KINDS], metavar="PART", help=words)
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU, for each side (2)")
