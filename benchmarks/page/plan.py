@@ -13,6 +13,9 @@ from benchmarks.gpu.parts import Part
 KINDS = ("engines", "window-step", "native", "first-frame", "videos", "memory", "quality", "live")
 
 
+LIVE = ("--steps", "4", "--guidance-scale", "1")  # as README's example has it: meant to keep up on two cores
+
+
 def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]:
     """Every part. work: folder of weights and bundles."""
 
@@ -40,7 +43,9 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
             "threads": threads, "people": effort.people, "seconds": effort.seconds,
             "reference_steps": effort.reference_steps,
         }),
-        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people)),
+        command(
+            "live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people), *LIVE,
+        ),
     ]  # fmt: skip
 
 
