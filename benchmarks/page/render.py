@@ -47,7 +47,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "The presets on drawn people that training never saw, against a long reference with the same noise. *lips*: "
      "correlation of the mouth's opening with the speech; *nose*: from where the keypoints have it, median and 95 % of "
      "frames, as a share of the width."),
-    ("Live", ("live",), live_table, "", "Sound that arrives in chunks on a clock; see `benchmarks/live`."),
+    ("Live", ("live",), live_table, "",
+     "Sound that arrives in chunks on a clock, in 4 steps without guidance; see `benchmarks/live`."),
 )  # fmt: skip
 
 # What is asked for: in words, the figure, the least it may be.
