@@ -164,7 +164,8 @@ def live_table(parts: Parts) -> Lines:
     """Rate, latency and memory on the clock; then what it costs against exact mode."""
     lines: Lines = []
     for _, found in figures(parts, "live"):
-        rows = [[name, _told(value)] for name, value in _flat(found) if name.partition(" ")[0] not in LEFT_OUT]
+        kept = {name: value for name, value in found.items() if name not in LEFT_OUT}
+        rows = [[name, _told(value)] for name, value in _flat(kept)]
         lines += markdown(["", ""], rows)
     return lines
 
