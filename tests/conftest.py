@@ -27,6 +27,7 @@ settings.load_profile("house")
 
 if TYPE_CHECKING:
     from tests.fakes import FakeBackend
+    from vexpress_rt import LiveSession, Portrait
     from vexpress_rt.generator import Generator
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -218,3 +219,30 @@ def generator(fake_bundle: Path, backend: FakeBackend) -> Iterator[Generator]:
 
     with Generator(fake_bundle) as made:
         yield made
+
+
+@pytest.fixture
+def portrait(generator: Generator) -> Portrait:
+    """Of `tests.scenes.photo`."""
+    from tests.scenes import photo
+
+    return generator.prepare(photo())
+
+
+@pytest.fixture
+def session(generator: Generator, portrait: Portrait) -> LiveSession:
+    """Live, as `tests.live_sessions` has it."""
+    from tests.live_sessions import open_session
+
+    return open_session(generator, portrait)
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """The models are too small for more, and ONNX Runtime's threads want the others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -18,14 +18,7 @@ from tests.conftest import GoldenSet
 from vexpress_rt.native import median_filter
 from vexpress_rt.records import Video
 
-
-@pytest.fixture(autouse=True, scope="module")
-def threads() -> Iterator[None]:
-    """One of torch's: the models are too small for more, and ONNX Runtime's threads want the others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")

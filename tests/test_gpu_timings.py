@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from vexpress_rt.backends import Array, onnxruntime
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.generator import Generator
 from vexpress_rt.specs import ENGINE_NAMES, EngineSpec, engine_specs
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 
 SIZE = (MICRO_SHAPE.height, MICRO_SHAPE.width, MICRO_SHAPE.frames)
 
@@ -248,14 +251,3 @@ def test_an_engine_in_torch_takes_arrays_and_what_another_left(micro_torch: Torc
     again = reference_net.run({"latent": encoder.run_positional(image["image"])[0]})
     assert {t.name: t.shape for t in reference_net.spec.outputs} == {name: a.shape for name, a in kept.items()}
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def threads() -> Iterator[None]:
-    """One of torch's: the models are too small for more, and ONNX Runtime's threads want the others."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

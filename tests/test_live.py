@@ -11,21 +11,9 @@ from hypothesis import strategies as st
 
 from tests.fakes import FakeBackend
 from tests.live_sessions import ALPHAS, NEW, images, open_session, said_by, voice
-from tests.scenes import photo
 from vexpress_rt import GenerationConfig, Generator, LiveSession, Portrait
 from vexpress_rt.errors import AudioError
 from vexpress_rt.live_sound import boundary
-
-
-@pytest.fixture
-def portrait(generator: Generator) -> Portrait:
-    return generator.prepare(photo())
-
-
-@pytest.fixture
-def session(generator: Generator, portrait: Portrait) -> LiveSession:
-    return open_session(generator, portrait)
-
 
 # What goes in and what comes out
 

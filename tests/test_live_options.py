@@ -12,21 +12,10 @@ import pytest
 
 from tests.fakes import FakeBackend
 from tests.live_sessions import NEW, open_session, said_by, voice
-from tests.scenes import FAST, photo, track
+from tests.scenes import FAST, track
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait, live
 from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
 from vexpress_rt.keypoints import draw_keypoints, resample
-
-
-@pytest.fixture
-def portrait(generator: Generator) -> Portrait:
-    return generator.prepare(photo())
-
-
-@pytest.fixture
-def session(generator: Generator, portrait: Portrait) -> LiveSession:
-    return open_session(generator, portrait)
-
 
 # Bounds
 

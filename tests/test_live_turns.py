@@ -15,17 +15,6 @@ from tests.scenes import photo
 from vexpress_rt import Generator, LiveFrame, LiveSession, Portrait
 from vexpress_rt.errors import BackendError, InputError
 
-
-@pytest.fixture
-def portrait(generator: Generator) -> Portrait:
-    return generator.prepare(photo())
-
-
-@pytest.fixture
-def session(generator: Generator, portrait: Portrait) -> LiveSession:
-    return open_session(generator, portrait)
-
-
 # Interruptions
 
 
