@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,11 +76,11 @@ class WeightsFile:
 class Graph:
     """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time.
 
-    fused: whether there may be operators of ONNX Runtime's own, and the forms that its CPU kernels run fastest.
+    forms: of `lower_fused.FORMS`, which its target may have.
     """
 
     opset: int = OPSETS["onnxruntime"]
-    fused: bool = False
+    forms: Collection[str] = ()
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)

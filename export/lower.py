@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from export.graph import ONNX_DTYPES, Graph
-from export.lower_fused import small_convolution
+from export.lower_fused import SMALL_CONVOLUTION, small_convolution
 from export.lowering import Lowering, handles
 from export.trace import Trace, Value
 
@@ -52,8 +52,10 @@ def _conv(
     pads = _pair(padding, spatial) * 2
     strides, dilations = _pair(stride, spatial), _pair(dilation, spatial)
     plain = spatial == 2 and groups == 1 and dilations == [1, 1] and weight.constant
-    if lo.graph.fused and plain and (result := small_convolution(lo, x, weight, bias, strides, pads)) is not None:
-        return result
+    if plain and SMALL_CONVOLUTION in lo.graph.forms:
+        products = small_convolution(lo, x, weight, bias, strides, pads)
+        if products is not None:
+            return products
     kernel = list(weight.shape[2:])
     return lo.graph.add(
         "Conv", inputs, kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups

@@ -1,12 +1,13 @@
 """Lowerings for ONNX Runtime's CPU kernels alone, of calls that `export.models.layers` marks as composite.
 
-Weights keep the form that they have in other graphs: what a form below needs is computed of them by nodes that ONNX
-Runtime folds once, as it loads the graph. So a file holds each weight once, under its own name.
+Weights are stored as a form needs them. Nothing is then computed as a graph is loaded (half of the full width: 1.5 s in
+the place of 8), and graphs that share a file can share the memory that it is mapped to.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 
@@ -14,6 +15,10 @@ from export.graph import ORT_DOMAIN
 from export.lowering import Lowering, handles
 from export.trace import Value
 
+SMALL_CONVOLUTION = "small_convolution"
+# What there are: names of composite functions, and small 3x3 convolutions as products; `benchmarks.cpu.changes`
+# measures what each is worth.
+FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
 KERNEL = 3  # that the forms of convolutions below are for
 # Minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
 # OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile, each matrix along both axes.
@@ -24,11 +29,12 @@ TILE, PATCH = 2, 4
 # A picture of twice the size by nearest neighbour repeats rows: of a kernel's three, two meet the same one. So even
 # outputs take two rows from the one before on, odd ones two from their own on.
 DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-# Where products beat ONNX Runtime's direct convolution, which reads all kernels anew for every picture: maps of at
-# most so many positions, and at least so many channels on both sides. On 16 pictures, one
-# thread, F(2x2, 3x3) took 1/2.8 of the time with 1280 -> 640 channels at 4x4, 1/1.4 with 640 -> 320 at 8x8, and as long
-# or longer with 160 channels, or at 16x16.
-SMALL_MAP, WIDE = 64, 256
+# Where products beat ONNX Runtime's direct convolution: at least so many channels on both sides, and at most so many
+# positions of all pictures (beyond, the transformed inputs, four times the inputs, do not fit into caches). Direct
+# took, of the time of products, two threads: 16 pictures of 4x4 with 1280 -> 640 channels 2.5, with 640 -> 640 1.6; of
+# 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256 1.08; but with 160
+# channels at 16x16 1.0, and with 128 at 128x128 0.65.
+POSITIONS, WIDE = 4096, 256
 
 
 @handles("multi_head_attention")
@@ -39,14 +45,14 @@ def _multi_head_attention(lo: Lowering, queries: Value, keys: Value, values: Val
 
 @handles("gated_linear")
 def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
-    """Two products, so that no result has to be split."""
+    """Two products, so that no result has to be split; the gate's bias and GELU in one pass."""
     add, inner = lo.graph.add, weight.shape[0]
     assert inner is not None
-    sizes = lo.graph.ints(inner // 2, inner // 2)
-    weights = lo.graph.add_many("Split", [lo.name(weight, ".T", lambda t: t.T), sizes], 2, axis=1)
-    biases = lo.graph.add_many("Split", [lo.name(bias), sizes], 2, axis=0)
-    value, gate = (add("Add", [add("MatMul", [lo.name(x), w]), b]) for w, b in zip(weights, biases, strict=True))
-    return add("Mul", [value, add("Gelu", [gate])])
+    half = inner // 2
+    weights = lo.name(weight, ".value.T", lambda t: t[:half].T), lo.name(weight, ".gate.T", lambda t: t[half:].T)
+    biases = lo.name(bias, ".value", lambda t: t[:half]), lo.name(bias, ".gate", lambda t: t[half:])
+    value, gate = (add("MatMul", [lo.name(x), w]) for w in weights)
+    return add("Mul", [add("Add", [value, biases[0]]), add("BiasGelu", [gate, biases[1]], domain=ORT_DOMAIN)])
 
 
 @handles("doubled_conv")
@@ -54,6 +60,7 @@ def _doubled_conv(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     """Four convolutions of 2x2 on the small picture, one for each corner of the pixels that a pixel becomes."""
     add, count = lo.graph.add, weight.shape[0]
     corners = list(itertools.product(range(2), repeat=2))
+    # Folded as the graph is loaded: these are few, and sums of weights do not fit float16 where single ones do.
     matrix = torch.cat([torch.kron(DOUBLED[a], DOUBLED[b]) for a, b in corners])  # (corners * 4, 9)
     flat = add("MatMul", [_flat(lo, weight), lo.graph.small(matrix.T.contiguous())])
     kernels = add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], 4, 2, 2)])
@@ -79,7 +86,7 @@ def small_convolution(
     even = strides == [1, 1] and height % TILE == width % TILE == 0
     if not (fits and even and n and bias is not None):
         return None
-    if height * width > SMALL_MAP or min(channels, outputs) < WIDE:
+    if n * height * width > POSITIONS or min(channels, outputs) < WIDE:
         return None
     return _winograd(lo, x, weight, bias)
 
@@ -90,10 +97,11 @@ def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     outputs = weight.shape[0]
     assert n and channels and height and width and outputs
     rows, columns, places = height // TILE, width // TILE, PATCH * PATCH
-    # Positions first, so that a row holds all pictures and channels; one row of zeros for what lies outside.
-    maps = add("Reshape", [lo.name(x), ints(n, channels, height * width)])
-    maps = add("Pad", [add("Transpose", [maps], perm=[2, 0, 1]), ints(0, 0, 0, 1, 0, 0)])
-    patches = add("Gather", [maps, lo.graph.small(_patches(height, width))], axis=0)  # (places, rows * columns, n, C)
+    # Positions first, so that a row holds all pictures and channels; one row of zeros for what lies outside. Orders
+    # change by whole rows, or as a matrix is transposed: those have fast kernels.
+    maps = add("Transpose", [add("Reshape", [lo.name(x), ints(n * channels, height * width)])], perm=[1, 0])
+    maps = add("Pad", [maps, ints(0, 0, 1, 0)])
+    patches = add("Gather", [maps, lo.graph.small(_patches(height, width))], axis=0)  # (places, tiles, n * C)
     flat = add("Reshape", [patches, ints(places, rows * columns * n * channels)])
     flat = add("MatMul", [lo.graph.small(torch.kron(INPUT, INPUT)), flat])
     tiles = add("Reshape", [flat, ints(places, rows * columns * n, channels)])
@@ -101,8 +109,10 @@ def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     products = [add("MatMul", [part, kernel]) for part, kernel in zip(parts, _kernels(lo, weight), strict=True)]
     flat = add("Reshape", [add("Concat", products, axis=0), ints(places, rows * columns * n * outputs)])
     flat = add("MatMul", [lo.graph.small(torch.kron(OUTPUT, OUTPUT)), flat])
-    result = add("Reshape", [flat, ints(TILE, TILE, rows, columns, n, outputs)])
-    result = add("Transpose", [add("Add", [result, lo.name(bias)])], perm=[4, 5, 2, 0, 3, 1])
+    result = add("Reshape", [flat, ints(height * width, n * outputs)])
+    result = add("Gather", [result, lo.graph.small(_tile_places(rows, columns))], axis=0)  # (h * w, n * C')
+    result = add("Add", [add("Reshape", [result, ints(height * width, n, outputs)]), lo.name(bias)])
+    result = add("Transpose", [add("Reshape", [result, ints(height * width, n * outputs)])], perm=[1, 0])
     return add("Reshape", [result, ints(n, outputs, height, width)])
 
 
@@ -114,14 +124,20 @@ def _patches(height: int, width: int) -> torch.Tensor:
     return patches.permute(2, 3, 0, 1).reshape(PATCH * PATCH, -1).contiguous()
 
 
+def _tile_places(rows: int, columns: int) -> torch.Tensor:
+    """(height * width,) int64: where each position is among the tiles' outputs, ordered by place in the tile first."""
+    outputs = torch.arange(TILE * TILE * rows * columns).reshape(TILE, TILE, rows, columns)
+    return outputs.permute(2, 0, 3, 1).flatten()
+
+
 def _kernels(lo: Lowering, weight: Value) -> list[str]:
     """The 16 transformed kernels, each (C, C')."""
-    matrix = torch.kron(KERNELS, KERNELS).T.contiguous()
-    flat = lo.graph.add("MatMul", [_flat(lo, weight), lo.graph.small(matrix)])
-    kernels = lo.graph.add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], PATCH * PATCH)])
-    kernels = lo.graph.add("Transpose", [kernels], perm=[2, 1, 0])
-    places = [lo.graph.small(torch.tensor(place)) for place in range(PATCH * PATCH)]
-    return [lo.graph.add("Gather", [kernels, place], axis=0) for place in places]
+
+    def at(place: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        row, column = divmod(place, PATCH)
+        return lambda kernels: torch.einsum("oihw,h,w->io", kernels, KERNELS[row], KERNELS[column])
+
+    return [lo.name(weight, f".{place}", at(place)) for place in range(PATCH * PATCH)]
 
 
 def _flat(lo: Lowering, weight: Value) -> str:

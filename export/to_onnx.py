@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from export.engines import TORCH_DTYPES, Engine
 from export.graph import OPSETS, Graph, WeightsFile
 from export.lower import lower
+from export.lower_fused import FORMS
 from export.trace import Trace, generalise, trace
 from vexpress_rt.specs import TARGETS
 
@@ -16,7 +18,7 @@ EXTERNAL_ABOVE = 1 << 30  # bytes of weights; ONNX files end at 2 GiB
 PROBES = (16000, 24000)  # sizes of a dynamic dim that the trace is taken at
 
 
-def trace_engine(engine: Engine, *, composites: bool = False) -> Trace:
+def trace_engine(engine: Engine, *, composites: Collection[str] = ()) -> Trace:
     """The calls of `engine` at the sizes of its specification; dynamic sizes stay dynamic. composites: see `trace`."""
 
     def at(size: int) -> Trace:
@@ -33,21 +35,22 @@ def trace_engine(engine: Engine, *, composites: bool = False) -> Trace:
 
 def to_onnx(
     engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime", *,
-    compact: bool = False,
+    compact: bool = False, forms: Collection[str] = FORMS,
 ) -> WeightsFile | None:  # fmt: skip
     """Write `engine` to `path`; the file that its weights went to, None if they are inside.
 
     target: of `specs.TARGETS`; decides the version of ONNX.
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
     compact: store as float16 what that holds exactly (see `Graph.write`).
+    forms: for ONNX Runtime's CPU kernels, which float32 graphs for it get.
     """
-    fused = target == TARGETS[0] and engine.activation == torch.float32
-    graph = Graph(OPSETS[target], fused=fused)
+    for_cpu = target == TARGETS[0] and engine.activation == torch.float32
+    graph = Graph(OPSETS[target], forms if for_cpu else ())
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)
     for tensor in engine.spec.outputs:
         graph.declare(tensor, output=True)
-    lower(trace_engine(engine, composites=fused), graph, [tensor.name for tensor in engine.spec.outputs])
+    lower(trace_engine(engine, composites=graph.forms), graph, [tensor.name for tensor in engine.spec.outputs])
     if weights is None and graph.weight_bytes() > EXTERNAL_ABOVE:
         weights = WeightsFile(path.with_suffix(".weights"))
     graph.write(path, weights, compact=compact)

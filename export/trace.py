@@ -7,7 +7,7 @@ arguments are all weights or constants are no work for the engine: `constant` ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,7 @@ class Trace:
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, values: dict[int, Value], composites: bool):
+    def __init__(self, values: dict[int, Value], composites: Collection[str]):
         super().__init__()
         self.values, self.composites = values, composites
         self.alive: list[Tensor] = []  # keeps ids unique while recording
@@ -80,7 +80,7 @@ class _Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
-        if not self.composites and hasattr(func, "composite"):
+        if hasattr(func, "composite") and func.__name__ not in self.composites:
             with self:
                 return func.__wrapped__(*args)  # type: ignore[attr-defined]
         given = [(leaf, leaf._version) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -116,11 +116,12 @@ def arguments(call: Call) -> list[Value]:
 
 
 def trace(
-    module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]], *, composites: bool = False
+    module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]], *, composites: Collection[str] = ()
 ) -> Trace:
     """Trace `module` called with positional inputs of the given names, shapes and dtypes.
 
-    composites: whether functions that the module marks as composite are recorded as one call, or as what they call.
+    composites: names of functions, of those that the module marks as composite, that are recorded as one call; others
+        are recorded as what they call.
     """
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}

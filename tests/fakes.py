@@ -120,8 +120,8 @@ def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
 class FakeBackend:
     """Stands in for `vexpress_rt.backends.onnxruntime`: `load` gives fake engines.
 
-    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
-    broken: what to raise when an engine is loaded, by name.  away: whether engines compute on a device.
+    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads, share_weights: of the last
+    load.  broken: what to raise when an engine is loaded, by name.  away: whether engines compute on a device.
     """
 
     def __init__(self) -> None:
@@ -129,13 +129,17 @@ class FakeBackend:
         self.engines: dict[str, FakeEngine] = {}
         self.loads: list[str] = []
         self.threads: int | None = None
+        self.share_weights = False
         self.broken: dict[str, Exception] = {}
 
-    def load(self, path: Path, spec: EngineSpec | None, *, threads: int | None = None) -> FakeEngine:
+    def load(
+        self, path: Path, spec: EngineSpec | None, *, threads: int | None = None, share_weights: bool = False
+    ) -> FakeEngine:
         assert path.is_file()
         spec = spec or DETECTOR_SPEC
         self.loads.append(spec.name)
         self.threads = threads
+        self.share_weights = share_weights
         if spec.name in self.broken:
             raise self.broken[spec.name]
         self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +42,7 @@ def tensor_specs(arrays: list[Array], stem: str) -> list[TensorSpec]:
     return [TensorSpec(f"{stem}{i}", tuple(map(str, a.shape)), a.shape, a.dtype.name) for i, a in enumerate(arrays)]
 
 
-def traced(module: nn.Module, *arrays: Array, composites: bool = False) -> Trace:
+def traced(module: nn.Module, *arrays: Array, composites: Collection[str] = ()) -> Trace:
     """The trace of `module` at the sizes of `arrays`; inputs are called in0, in1, ..."""
     tensors = tensor_specs([*arrays], "in")
     inputs = [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)]
@@ -51,10 +51,10 @@ def traced(module: nn.Module, *arrays: Array, composites: bool = False) -> Trace
 
 def write(
     trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path, target: str = "onnxruntime", *,
-    fused: bool = False,
+    forms: Collection[str] = (),
 ) -> None:  # fmt: skip
     """Lower a trace into an ONNX file with these inputs and outputs, as `target` gets it."""
-    graph = Graph(OPSETS[target], fused=fused)
+    graph = Graph(OPSETS[target], forms)
     for tensors, output in ((inputs, False), (outputs, True)):
         for tensor in tensors:
             graph.declare(tensor, output=output)
@@ -72,18 +72,18 @@ def run_file(path: Path, *arrays: Array) -> list[Array]:
     return list(session.run(None, {t.name: a for t, a in zip(session.get_inputs(), arrays, strict=True)}))
 
 
-def compare(module: nn.Module, *arrays: Array, fused: bool = False) -> list[str]:
+def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = ()) -> list[str]:
     """Assert that the module and its ONNX graph give the same shapes, dtypes and, within rounding, values.
 
-    Gives the operators of the graph. fused: whether it may have forms for ONNX Runtime's CPU kernels alone.
+    Gives the operators of the graph. forms: for ONNX Runtime's CPU kernels alone, that it may have.
     """
     with torch.no_grad():
         result = module(*map(torch.from_numpy, arrays))
     expected = [t.numpy() for t in ([result] if isinstance(result, Tensor) else result)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
-        trace_ = traced(module, *arrays, composites=fused)
-        write(trace_, tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path, fused=fused)
+        trace_ = traced(module, *arrays, composites=forms)
+        write(trace_, tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path, forms=forms)
         found = run_file(path, *arrays)
         operators = [node.op_type for node in onnx.load(path).graph.node]
     for a, b in zip(found, expected, strict=True):

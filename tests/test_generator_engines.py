@@ -77,6 +77,13 @@ def test_the_number_of_threads_reaches_engines_and_median(
     assert set(asked) == {threads}
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_whether_engines_share_weights_is_said_once(fake_bundle: Path, backend: FakeBackend, share: bool) -> None:
+    with Generator(fake_bundle, share_weights=share) as generator:
+        generator.prepare(photo())
+    assert backend.share_weights is share
+
+
 # Bundles that lack something
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from export import lower_fused
 from export.engines import TORCH_DTYPES, make_engine
-from export.graph import ORT_DOMAIN
+from export.graph import ORT_DOMAIN, WeightsFile
 from export.models.layers import to_precision
 from export.networks import NETWORKS
 from export.to_onnx import to_onnx
@@ -28,13 +28,13 @@ from vexpress_rt.specs import PRECISIONS, engine_specs
 CASES = [(name, *case) for name, cases in COMPOSITES.items() for case in cases]
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("forms", [lower_fused.FORMS, ()])
 @pytest.mark.parametrize(("name", "function", "inputs", "parameters"), CASES)
 def test_a_composite_gives_what_torch_gives(
     name: str, function: Callable[..., Any], inputs: list[tuple[int, ...]], parameters: list[tuple[int, ...]],
-    fused: bool,
+    forms: tuple[str, ...],
 ) -> None:  # fmt: skip
-    compare(Module(function, *parameters), *(normal(*shape) for shape in inputs), fused=fused)
+    compare(Module(function, *parameters), *(normal(*shape) for shape in inputs), forms=forms)
 
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_a_small_map_is_convolved_by_products(
     module = Module(lambda x, w, b: convolve(x, w / 3 / inputs**0.5, b), (outputs, inputs, 3, 3), (outputs,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lower_fused, "WIDE", 1)
-        operators = compare(module, normal(pictures, inputs, 2 * rows, 2 * columns), fused=True)
+        operators = compare(module, normal(pictures, inputs, 2 * rows, 2 * columns), forms=lower_fused.FORMS)
     assert "Conv" not in operators
 
 
@@ -57,19 +57,19 @@ def test_a_small_map_is_convolved_by_products(
     ("function", "shape"),
     [
         (convolve, (1, 256, 7, 8)),
-        (convolve, (1, 256, 16, 8)),
+        (convolve, (33, 256, 16, 8)),
         (lambda x, w, b: functional.conv2d(x, w, b, padding=1, stride=2), (1, 256, 8, 8)),
         (lambda x, w, b: functional.conv2d(x, w, b), (1, 256, 8, 8)),
     ],
 )
 def test_other_convolutions_stay_as_they_are(function: Callable[..., Any], shape: tuple[int, ...]) -> None:
     module = Module(lambda x, w, b: function(x, w / 48, b), (256, 256, 3, 3), (256,))
-    assert compare(module, normal(*shape), fused=True).count("Conv") == 1
+    assert compare(module, normal(*shape), forms=lower_fused.FORMS).count("Conv") == 1
 
 
 def test_narrow_layers_keep_their_convolutions() -> None:
     module = Module(convolve, (lower_fused.WIDE - 1, 3, 3, 3), (lower_fused.WIDE - 1,))
-    assert compare(module, normal(1, 3, 4, 4), fused=True) == ["Conv"]
+    assert compare(module, normal(1, 3, 4, 4), forms=lower_fused.FORMS) == ["Conv"]
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,34 @@ def test_only_float32_graphs_for_onnxruntime_have_its_own_operators(
     assert (ORT_DOMAIN in {opset.domain for opset in model.opset_import}) == expected
 
 
-def test_weights_are_stored_as_other_graphs_store_them(tmp_path: Path) -> None:
+def test_a_weight_is_stored_once_in_the_form_that_is_run(tmp_path: Path) -> None:
     spec = engine_specs(MICRO.model_config(), MICRO_SHAPE)["denoiser"]
-    engine = make_engine(spec, {"denoising_unet": NETWORKS["denoising_unet"](MICRO)}, torch.float32)
-    stored = []
-    for target in ("onnxruntime", "tensorrt"):
-        to_onnx(engine, tmp_path / f"{target}.onnx", target=target)
-        graph = onnx.load(tmp_path / f"{target}.onnx").graph
-        tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
-        stored.append({name: values for name, values in tensors.items() if name.startswith("denoising_unet.")})
-    assert stored[0].keys() == stored[1].keys()
-    assert all(np.array_equal(values, stored[1][name]) for name, values in stored[0].items())
+    network = NETWORKS["denoising_unet"](MICRO)
+    engine = make_engine(spec, {"denoising_unet": network}, torch.float32)
+    to_onnx(engine, tmp_path / "graph.onnx")
+    graph = onnx.load(tmp_path / "graph.onnx").graph
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    weight = "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj.weight"
+    halves = [stored[f"denoising_unet.{weight}.{half}.T"] for half in ("value", "gate")]
+    assert np.array_equal(np.concatenate(halves, axis=1).T, network.get_parameter(weight).detach().numpy())
+    assert not {f"denoising_unet.{weight}", f"denoising_unet.{weight}.T"} & stored.keys()
+
+
+def test_two_graphs_share_the_weights_of_their_forms(tmp_path: Path) -> None:
+    specs, networks = (
+        engine_specs(MICRO.model_config(), MICRO_SHAPE),
+        {"denoising_unet": NETWORKS["denoising_unet"](MICRO)},
+    )
+    weights, sizes = WeightsFile(tmp_path / "denoiser.weights"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower_fused, "WIDE", 1)
+        for name in ("denoiser", "denoiser_cond"):
+            engine = make_engine(specs[name], networks, torch.float32)
+            to_onnx(engine, tmp_path / f"{name}.onnx", weights)
+            sizes.append((tmp_path / "denoiser.weights").stat().st_size)
+    assert any(
+        ".weight.15" in node.input[1]
+        for node in onnx.load(tmp_path / "denoiser.onnx").graph.node
+        if len(node.input) > 1
+    )
+    assert sizes[1] - sizes[0] < 0.01 * sizes[0]

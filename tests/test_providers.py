@@ -48,7 +48,7 @@ class Machine(FakeBackend):
             raise BackendMissingError("the ONNX Runtime that is installed runs on the CPU alone")
 
     def load(self, path: Path, spec: Any, *, threads: int | None = None, provider: str = "cpu", executor: Any = None,
-             target: str | None = None) -> FakeEngine:  # fmt: skip
+             target: str | None = None, share_weights: bool = False) -> FakeEngine:  # fmt: skip
         library = target or provider
         assert path.suffix == (".plan" if target else ".onnx")
         engine = super().load(path, spec, threads=threads)

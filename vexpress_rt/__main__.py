@@ -116,8 +116,9 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             progress(stage, done, total)
 
         with Generator(
-            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell
-        ) as generator:
+            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
+            share_weights=given.share_weights,
+        ) as generator:  # fmt: skip
             _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")

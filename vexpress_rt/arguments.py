@@ -119,6 +119,8 @@ def _add_generate(commands: Any) -> None:
     )
     running("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help=words)
     running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
+    words = "on the CPU, use weights where the bundle's files are mapped to: less memory, and slower"
+    running("--share-weights", action="store_true", help=words)
     running("--quiet", action="store_true", help="tell nothing but warnings and errors")
 
 

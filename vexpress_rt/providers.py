@@ -67,13 +67,17 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
     raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_told(lacks))}")
 
 
-def load(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor | None = None) -> Engine:
+def load(
+    choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor | None = None, *,
+    share_weights: bool = False,
+) -> Engine:  # fmt: skip
     """The engine `name` of a bundle, as was chosen.
 
     The face detector may lack a plan: its pictures come from the host and its faces go there, once a portrait, so
     that ONNX Runtime runs it on the CPU then.
 
     threads: of the CPU.  executor: on a GPU, what runs the bundle's engines one at a time; None makes one of its own.
+    share_weights: as `onnxruntime.load` has it.
     Raises BundleError and BackendError as the bundle and the backends do.
     """
     spec, plans = bundle.specs.get(name), choice.plans
@@ -81,7 +85,7 @@ def load(choice: Choice, bundle: Bundle, name: str, threads: int | None, executo
         return tensorrt.load(plans.path(name), spec, target=bundle.manifest.target, executor=executor)
     if choice.name == "cuda":
         return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
-    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads)
+    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=share_weights)
 
 
 class Engines:
@@ -90,10 +94,11 @@ class Engines:
     Several threads may use it. Close it when nothing runs any more.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, choice: Choice, threads: int | None, *, share_weights: bool = False) -> None:
         self.bundle = bundle
         self.choice = choice
         self.threads = threads
+        self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}
         self._executor: Executor | None = None
         self._place: Place | None = None
@@ -105,7 +110,9 @@ class Engines:
         with self._lock:
             self._check_open()
             if name not in self._loaded:
-                self._loaded[name] = load(self.choice, self.bundle, name, self.threads, self._shared())
+                self._loaded[name] = load(
+                    self.choice, self.bundle, name, self.threads, self._shared(), share_weights=self._share_weights
+                )
             return self._loaded[name]
 
     def place(self) -> Place:

@@ -14,6 +14,7 @@ class Effort:
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
     live_minutes: of speech that arrives as it is spoken.  live_people: who are held against the exact mode as well.
+    changes_of, loads: the model that each way of making the CPU faster is left out of, and how often it is loaded.
     people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
     """
 
@@ -30,6 +31,8 @@ class Effort:
     reference_steps: int
     live_minutes: float
     live_people: int
+    changes_of: str
+    loads: int
     first_frame_steps: int = 8
 
 
@@ -43,11 +46,13 @@ WHOLE = Effort(
     first_frame_seconds=60,
     half_steps=25,
     minutes=(1, 3, 10),
-    people=2,
+    people=3,
     seconds=1.5,
     reference_steps=200,
     live_minutes=5,
     live_people=1,
+    changes_of="half",
+    loads=3,
 )
 QUICK = Effort(
     models=("pocket",),
@@ -63,4 +68,6 @@ QUICK = Effort(
     reference_steps=50,
     live_minutes=0.3,
     live_people=0,
+    changes_of="pocket",
+    loads=1,
 )

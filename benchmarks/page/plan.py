@@ -10,7 +10,7 @@ from benchmarks.cpu.effort import Effort
 from benchmarks.gpu.parts import Part
 
 # Of the names of parts, what stands before the slash: what can be asked for.
-KINDS = ("engines", "window-step", "native", "first-frame", "videos", "memory", "quality", "live")
+KINDS = ("engines", "window-step", "changes", "native", "first-frame", "videos", "memory", "quality", "live")
 
 
 LIVE = ("--steps", "4", "--guidance-scale", "1")  # as README's example has it: meant to keep up on two cores
@@ -35,6 +35,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         suite("native", "native"),
         suite("engines", "engines", "--models", "pocket", **of("pocket")),
         *(suite(f"window-step/{m}", "window_step", "--models", m, **of(m)) for m in effort.models),
+        command("changes", "cpu.changes", "--preset", effort.changes_of, "--loads", str(effort.loads)),
         *(suite(f"videos/{m}", "videos", "--models", m, **of(m)) for m in half),
         *(_lengths(suite, length, of("pocket")) for length in effort.lengths),
         suite("first-frame", "first_frame"),

@@ -10,6 +10,7 @@ from benchmarks.gpu.parts import OK, Outcome
 from benchmarks.page import plots
 from benchmarks.page.tables import (
     Lines,
+    changes_table,
     engines_table,
     first_frame_table,
     lengths_table,
@@ -32,6 +33,9 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
     ("A window-step", ("window-step",), window_step_table, "",
      "One step of one window: both halves of guidance, and the sampler's step. PyTorch projects the photo's keys and "
      "values anew in each, as upstream does."),
+    ("What each change is worth", ("changes",), changes_table, "",
+     "An engine with one of the ways of making the CPU faster, beside the same engine without it, each loaded several "
+     "times; all give the same values but for rounding. What brought nothing was not kept."),
     ("Native kernels", ("native",), native_table, "", "C++ beside its twin in NumPy."),
     ("Time to first frame", ("first-frame",), first_frame_table, "",
      "Of the small model, from a prepared photo and speech; `breadth` is upstream's order of windows and steps."),

@@ -68,6 +68,21 @@ def window_step_table(parts: Parts) -> Lines:
     return markdown(["model", "channels", "size", *PAIR], rows)
 
 
+def changes_table(parts: Parts) -> Lines:
+    """A change a row, those that were not kept last; then where the time goes."""
+    lines: Lines = []
+    for _, found in figures(parts, "changes"):
+        rows = [
+            [row["what"], row["words"], *pair({**row, "ours": row["theirs"], "theirs": row["ours"]}),
+             "yes" if row["kept"] else "no"]
+            for row in found["rows"]
+        ]  # fmt: skip
+        head = ["change", "", "without", "with", *PAIR[2:], "kept"]
+        shares = ", ".join(f"{kind} {share:.1%}" for kind, share in found["profile"].items())
+        lines += [*markdown(head, rows), "", f"Where the denoiser's time goes (model {found['model']}): {shares}."]
+    return lines
+
+
 def native_table(parts: Parts) -> Lines:
     """A kernel a row."""
     head = ["kernel", "C++", "NumPy", *PAIR[2:]]

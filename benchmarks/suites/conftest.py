@@ -75,15 +75,17 @@ def threads(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iterator[Sides]:
-    """A model's engines, and its modules in PyTorch, which has that many threads from here on."""
+    """A model's engines, and its modules in PyTorch, which has that many threads and keeps its memory from here on."""
     import torch
 
+    from benchmarks.cpu.allocator import keep_memory
     from benchmarks.cpu.models import MODELS, WORK
     from benchmarks.cpu.sides import Sides
 
     work = request.config.getoption("--work") or WORK
     model = MODELS[model_name]
     torch.set_num_threads(threads)
+    keep_memory()
     model.prepare(work)
     with Sides(model.weights(work), model.bundle(work), threads) as made:
         yield made

@@ -91,7 +91,7 @@ def bundle_weights(bundle: Path) -> dict[str, Tensor]:
             weights |= _graph_weights(onnx.load(path).graph)
         except Exception as error:  # protobuf's DecodeError is no public name
             raise CheckpointError(f"{path} cannot be read ({error}): fetch or build the bundle again") from error
-    return weights | _weight_norm(weights.get(f"{_POSITIONS}weight"))
+    return weights | _joined(weights) | _weight_norm(weights.get(f"{_POSITIONS}weight"))
 
 
 def _graph_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
@@ -109,6 +109,12 @@ def _formed(tensor: onnx.TensorProto, form: str | None) -> Tensor:
     if form == ".T":
         return values.T.contiguous()
     return values.flatten() if form == ".wide" else values
+
+
+def _joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """GEGLU's projections, which graphs may hold as two halves."""
+    whole = [name.removesuffix(".value") for name in weights if name.endswith(".value")]
+    return {name: torch.cat([weights[f"{name}.value"], weights[f"{name}.gate"]]) for name in whole}
 
 
 def _time_vectors(graph: onnx.GraphProto, held: dict[str, onnx.TensorProto]) -> dict[str, Tensor]:

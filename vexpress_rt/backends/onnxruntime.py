@@ -33,6 +33,7 @@ def load(
     spec: EngineSpec | None,
     *,
     threads: int | None = None,
+    share_weights: bool = False,
     provider: str = "cpu",
     executor: Executor | None = None,
 ) -> OnnxEngine | onnxruntime_cuda.OnnxCudaEngine:
@@ -40,6 +41,8 @@ def load(
 
     spec: what its inputs and outputs must be; None takes them as they are in the file (the face detector).
     threads: CPU threads of one operator; None leaves it to ONNX Runtime (one a physical core).
+    share_weights: on the CPU, use weights where the file is mapped to, which all graphs of that file have in common, in
+        the place of a copy of its own that is packed for the kernels.
     provider: `cpu` or `cuda`.  executor: on CUDA, what runs it with others, one at a time; None makes one of its own.
 
     Raises BackendMissingError without ONNX Runtime (for CUDA one that has it, and cuda-python), BackendError if the
@@ -51,13 +54,14 @@ def load(
     library = _library(provider)
     name = spec.name if spec is not None else Path(path).stem
     if provider == "cpu":
-        session = _session(library, path, name, threads, ["CPUExecutionProvider"])
+        options = session_options(library, threads, share_weights=share_weights)
+        session = _session(library, path, name, options, ["CPUExecutionProvider"])
         found = _interface(session, path, name, spec)
         return OnnxEngine(session, spec or found, checked=spec is not None)
     onnxruntime_cuda.check_library(library)
     with contextlib.ExitStack() as undo:  # of what was made when something fails
         made = executor or undo.enter_context(contextlib.closing(Executor()))
-        session = _session(library, path, name, threads, onnxruntime_cuda.providers(made))
+        session = _session(library, path, name, session_options(library, threads), onnxruntime_cuda.providers(made))
         onnxruntime_cuda.check_session(session, name)
         found = _interface(session, path, name, spec)
         engine = onnxruntime_cuda.OnnxCudaEngine(
@@ -141,11 +145,9 @@ def _library(provider: str) -> Any:
     return onnxruntime
 
 
-def _session(library: Any, path: str | Path, name: str, threads: int | None, providers: list[Any]) -> Any:
+def _session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
     try:
-        return library.InferenceSession(
-            str(path), _options(library, threads), providers=providers, enable_fallback=False
-        )
+        return library.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise _wrapped(f"engine {name} cannot be loaded from {path}", error) from error
 
@@ -158,7 +160,7 @@ def _interface(session: Any, path: str | Path, name: str, spec: EngineSpec | Non
     return found
 
 
-def _options(library: Any, threads: int | None) -> Any:
+def session_options(library: Any, threads: int | None, *, share_weights: bool = False) -> Any:
     """Options of a session; those not named here keep ONNX Runtime's defaults (arena on, all graph optimisations).
 
     `session.set_denormal_as_zero` stays off: it changes the floating-point mode of the calling thread for good, the
@@ -168,10 +170,17 @@ def _options(library: Any, threads: int | None) -> Any:
     Memory patterns are off: once a size of input has come twice, all that a run needs is allocated anew in one piece,
     while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio encoder). They
     brought no speed on the CPU either.
+
+    Each engine has threads of its own. Left to themselves they go on spinning after a run, on the cores that the next
+    engine needs: stopped, a video of the small model takes 0.88 of the time, and its guider, which runs between two
+    denoisers, a third. While a run lasts they spin.
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if share_weights:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -1,0 +1,202 @@
+"""What each way of making the CPU faster is worth: an engine with it beside the same engine without, by turns.
+
+    python -m benchmarks.cpu.changes --preset half --threads 2 --loads 5 --json changes.json
+
+Engines of 128 x 128 pixels and windows of 8 frames with random weights. Where in memory an engine comes to lie when it
+is loaded makes it up to 5 % faster or slower for as long as it lives; so both are loaded several times, and ratios are
+of the turns of all loads. Then where the denoiser's time goes, by ONNX Runtime's profiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnxruntime
+
+from benchmarks.cpu.graphs import Call, Graphs, Pair
+from benchmarks.cpu.pairs import pair_figures
+from export.architecture import Architecture
+from export.models.config import UNetConfig
+from export.parity import relative_error
+from export.pocket.architecture import POCKET
+from export.presets import PRESETS
+from vexpress_rt.specs import VideoShape
+
+MODELS: dict[str, Architecture] = {**PRESETS, "pocket": POCKET}
+SHAPE = VideoShape(128, 128, 8)
+TURNS = 3  # of each load, after one that does not count
+EQUAL = 2e-5  # of the largest value: as far apart as rounding brings two orders of the same sums
+PROFILED = 5  # runs
+QUIET = 0.02  # seconds between two calls, in which what the last one left running ends
+
+
+@dataclass(frozen=True)
+class Change:
+    """name: of what is measured.  words: with it, and in place of what.  kept: whether engines ship with it."""
+
+    name: str
+    words: str
+    make: Callable[[Graphs], Pair]
+    kept: bool = True
+
+
+def _without(engine: str, form: str) -> Callable[[Graphs], Pair]:
+    return lambda graphs: Pair(graphs.call(engine, leave_out=[form]), graphs.call(engine))
+
+
+def _with_session(entries: Mapping[str, str], **attributes: Any) -> Callable[[Graphs], Pair]:
+    """What ships in the place of `without`: of options that were not kept."""
+    return lambda graphs: Pair(graphs.call("denoiser"), graphs.session_call("denoiser", entries, **attributes))
+
+
+def _without_session(entries: Mapping[str, str], **attributes: Any) -> Callable[[Graphs], Pair]:
+    return lambda graphs: Pair(graphs.session_call("denoiser", entries, **attributes), graphs.call("denoiser"))
+
+
+def _in_turn(graphs: Graphs) -> Pair:
+    """Engines one after another, as in a video."""
+    engines = ("pose_guider", "denoiser", "vae_decoder")
+    spinning = [graphs.session_call(name, {"session.force_spinning_stop": "0"}) for name in engines]
+    stopping = [graphs.call(name) for name in engines]
+    return Pair(lambda: _run_all(spinning), lambda: _run_all(stopping))
+
+
+def _run_all(calls: Sequence[Call]) -> list[Any]:
+    return [output for call in calls for output in call()]
+
+
+_BASIC = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+CHANGES = (
+    Change("algebra", "denoiser: the photo's keys and values from outside, no attention to photo and voice in the "
+           "unconditional half; in place of upstream's order, in the same forms",
+           lambda graphs: Pair(graphs.upstream_call(), graphs.call("denoiser"), equal=False)),
+    Change("folded frames", "denoiser: frames fold into the queries of the photo's attention, in place of a copy of "
+           "keys and values for each", lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser"))),
+    Change("attention", "denoiser: MultiHeadAttention in place of MatMul, Softmax, MatMul",
+           _without("denoiser", "multi_head_attention")),
+    Change("GEGLU", "denoiser: two products, and BiasGelu, in place of one product, Split, Gelu",
+           _without("denoiser", "gated_linear")),
+    Change("Winograd, denoiser", "3x3 convolutions of wide maps as products, in place of Conv",
+           _without("denoiser", "small_convolution")),
+    Change("Winograd, decoder", "the same in the VAE's decoder", _without("vae_decoder", "small_convolution")),
+    Change("doubled, denoiser", "four 2x2 convolutions and DepthToSpace in place of Resize and a 3x3 one",
+           _without("denoiser", "doubled_conv")),
+    Change("doubled, decoder", "the same in the VAE's decoder", _without("vae_decoder", "doubled_conv")),
+    Change("layout", "denoiser: convolutions in blocks of channels (ONNX Runtime's last level of optimisation)",
+           _without_session({}, graph_optimization_level=_BASIC)),
+    Change("arena", "denoiser: memory is kept from run to run", _without_session({}, enable_cpu_mem_arena=False)),
+    Change("packed weights", "denoiser: a copy of the weights that is packed for the kernels, in place of weights that "
+           "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
+    Change("threads stop", "guider, denoiser, decoder in turn: threads stop spinning after each run", _in_turn),
+    Change("no spinning", "denoiser: threads do not spin during a run either",
+           _with_session({"session.intra_op.allow_spinning": "0"}), kept=False),
+    Change("memory patterns", "denoiser: memory planned in one piece", _with_session({}, enable_mem_pattern=True),
+           kept=False),
+    Change("I/O binding", "denoiser: inputs and outputs stay in place", _with_session({}, bound=True), kept=False),
+)  # fmt: skip
+
+
+def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
+    """Figures of one change. Raises ArithmeticError where the results differ by more than rounding."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    error = None
+    for _ in range(loads):
+        pair = change.make(graphs)
+        outputs = {}
+        for turn in range(1 + TURNS):
+            for ours, call in ((False, pair.without), (True, pair.with_it)):
+                time.sleep(QUIET)
+                started = time.perf_counter()
+                outputs[ours] = call()
+                if turn > 0:
+                    times[ours].append(time.perf_counter() - started)
+        if pair.equal:
+            error = max(map(relative_error, outputs[True], outputs[False]))
+            if not error <= EQUAL:
+                raise ArithmeticError(
+                    f"{change.name} changes results by {error:.1e} of the largest; at most {EQUAL:.0e}"
+                )
+    figures = pair_figures(times[True], times[False])
+    return {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
+
+
+def shares(events: Sequence[Mapping[str, Any]], unet: UNetConfig, frames: int) -> dict[str, float]:
+    """What share of the nodes' time goes where, the most first."""
+    spent: dict[str, float] = defaultdict(float)
+    for event in events:
+        spent[_kind(event["args"], unet, frames)] += event["dur"]
+    total = sum(spent.values())
+    return {kind: time / total for kind, time in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+PRODUCTS = ("Gemm", "MatMul", "FusedMatMul", "FusedGemm")
+OTHERS = {
+    "Conv": "convolutions", "MultiHeadAttention": "attention", "Transpose": "transposes", "ReorderInput": "transposes",
+    "ReorderOutput": "transposes", "InstanceNormalization": "normalisations", "LayerNormalization": "normalisations",
+    "QuickGelu": "activations", "BiasGelu": "activations", "Gelu": "activations", "Add": "sums and factors",
+    "Mul": "sums and factors",
+}  # fmt: skip
+
+
+def _kind(args: Mapping[str, Any], unet: UNetConfig, frames: int) -> str:
+    shape = [size for kind in args.get("input_type_shape", [])[:1] for size in next(iter(kind.values()))]
+    if args["op_name"] in PRODUCTS:
+        if shape[:1] == [1] and len(shape) == 2:
+            return "time embeddings"
+        if shape[:1] == [frames] and shape[-1] == unet.cross_attention_dim:
+            return "the voice's keys and values"
+        return "products"
+    return OTHERS.get(args["op_name"], "the rest")
+
+
+def measure_all(
+    model: str, threads: int, loads: int, folder: Path, only: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Figures of each change, then "profile"."""
+    architecture = MODELS[model]
+    graphs = Graphs(architecture, SHAPE, folder, threads)
+    for change in CHANGES:
+        if only and change.name not in only:
+            continue
+        yield change.name, measure(change, graphs, loads)
+    yield "profile", shares(graphs.profile("denoiser", PROFILED), architecture.unet, SHAPE.frames)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="What each way of making the CPU faster is worth.")
+    parser.add_argument("--preset", choices=sorted(MODELS), default="half")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--loads", type=int, default=5, help="of both engines, for each change (5)")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="of these changes alone")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    options = parser.parse_args(arguments)
+    rows, profile = [], {}
+    with TemporaryDirectory() as folder:
+        for name, figures in measure_all(options.preset, options.threads, options.loads, Path(folder), options.only):
+            if name == "profile":
+                profile = figures
+                print(", ".join(f"{kind} {share:.1%}" for kind, share in profile.items()))
+                continue
+            rows.append(figures)
+            ratio = figures["ratio"]
+            print(
+                f"{name:20} {figures['theirs']['median'] * 1e3:8.1f} -> {figures['ours']['median'] * 1e3:8.1f} ms, "
+                f"x {ratio['median']:.3f} ({ratio['low_quartile']:.3f} to {ratio['high_quartile']:.3f})",
+                flush=True,
+            )
+    if options.json:
+        told = {"model": options.preset, "rows": rows, "profile": profile}
+        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

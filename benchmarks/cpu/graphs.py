@@ -1,0 +1,198 @@
+"""Engines of one model in several forms, and the calls that are measured: with a change, and without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cpu.upstream import UpstreamDenoiser
+from export.architecture import Architecture
+from export.engines import ENGINE_NETWORKS, Engine, make_engine
+from export.graph import WeightsFile
+from export.lower_fused import FORMS
+from export.lowering import Lowering, handles
+from export.models.denoising_unet import DenoisingBlock, DenoisingUNet
+from export.networks import NETWORKS
+from export.parity import random_inputs
+from export.to_onnx import to_onnx
+from export.trace import Value
+from vexpress_rt.backends import Array
+from vexpress_rt.backends.onnxruntime import load, session_options
+from vexpress_rt.specs import EngineSpec, TensorSpec, VideoShape, engine_specs
+
+
+# Upstream's order calls what no engine calls.
+@handles("zeros_like")
+def _zeros(lo: Lowering, x: Value) -> str:
+    return lo.graph.small(torch.zeros([size or 0 for size in x.shape]))
+
+
+@handles("repeat")
+def _repeat(lo: Lowering, x: Value, *times: int) -> str:
+    return lo.graph.add("Tile", [lo.name(x), lo.graph.ints(*times)])
+
+
+Call = Callable[[], Sequence[Array]]
+Entries = Mapping[str, str]
+
+
+class Graphs:
+    """Engines of an architecture with random weights. folder: for their files.  threads: of the CPU."""
+
+    def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
+        torch.manual_seed(0)
+        self._architecture, self._folder, self._threads = architecture, folder, threads
+        self._specs = engine_specs(architecture.model_config(), shape)
+        self._networks: dict[str, nn.Module] = {}
+        self._weights: dict[tuple[str, ...], WeightsFile] = {}
+        self._paths: dict[tuple[str, ...], Path] = {}
+
+    def call(self, engine: str, *, leave_out: Collection[str] = ()) -> Call:
+        """A run of an engine as it ships, or without some of FORMS."""
+        spec = self._specs[engine]
+        return self._run(self._path(engine, leave_out), spec)
+
+    def session_call(self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any) -> Call:
+        """A run of an engine as it ships, in a session with other options.
+
+        entries: of its configuration.  attributes: of its SessionOptions.  bound: inputs and outputs stay in place.
+        """
+        options = session_options(onnxruntime, self._threads)
+        for name, value in entries.items():
+            options.add_session_config_entry(name, value)
+        for name, value in attributes.items():
+            setattr(options, name, value)
+        path, spec = self._path(engine), self._specs[engine]
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        feed = _feed(spec)
+        if not bound:
+            return lambda: session.run(None, feed)
+        binding = session.io_binding()
+        for name, array in feed.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        outputs = [onnxruntime.OrtValue.ortvalue_from_shape_and_type(t.shape, np.float32) for t in spec.outputs]
+        for tensor, value in zip(spec.outputs, outputs, strict=True):
+            binding.bind_ortvalue_output(tensor.name, value)
+        session.run_with_iobinding(binding)
+
+        def run() -> Sequence[Array]:
+            session.run_with_iobinding(binding)
+            return [value.numpy() for value in outputs]
+
+        return run
+
+    def upstream_call(self) -> Call:
+        """The denoiser in upstream's order (`benchmarks.cpu.upstream`), with all forms, by ONNX Runtime."""
+        engine = _UpstreamEngine(self._specs["denoiser"], self._network("denoising_unet"))
+        return self._run(self._export(("upstream",), engine, FORMS), engine.spec)
+
+    def repeating_call(self) -> Call:
+        """The denoiser with the photo's keys and values repeated for every frame."""
+        with _repeated_references():
+            path = self._export(("repeated",), self._engine("denoiser"), FORMS)
+        return self._run(path, self._specs["denoiser"])
+
+    def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
+        """What ONNX Runtime's profiler tells of so many runs of an engine, after a first one: events of nodes."""
+        options = session_options(onnxruntime, self._threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(self._folder / "profile")
+        session = onnxruntime.InferenceSession(str(self._path(engine)), options, providers=["CPUExecutionProvider"])
+        feed = _feed(self._specs[engine])
+        for _ in range(runs + 1):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+        return nodes[len(nodes) // (runs + 1) :]
+
+    def _path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
+        key = (engine, *sorted(leave_out))
+        if key not in self._paths:
+            forms = [form for form in FORMS if form not in leave_out]
+            self._paths[key] = self._export(key, self._engine(engine), forms)
+        return self._paths[key]
+
+    def _export(self, key: tuple[str, ...], engine: Engine, forms: Collection[str]) -> Path:
+        path = self._folder / f"{'-'.join(key)}.onnx"
+        networks = ENGINE_NETWORKS[engine.spec.name]
+        if networks not in self._weights:
+            self._weights[networks] = WeightsFile(self._folder / f"{'-'.join(networks)}.weights")
+        to_onnx(engine, path, self._weights[networks], forms=forms)
+        return path
+
+    def _run(self, path: Path, spec: EngineSpec) -> Call:
+        engine, feed = load(path, spec, threads=self._threads), _feed(spec)
+        return lambda: list(engine.run(feed).values())
+
+    def _engine(self, name: str) -> Engine:
+        networks = {network: self._network(network) for network in ENGINE_NETWORKS[name]}
+        return make_engine(self._specs[name], networks, torch.float32)
+
+    def _network(self, name: str) -> nn.Module:
+        if name not in self._networks:
+            self._networks[name] = NETWORKS[name](self._architecture).eval()
+        return self._networks[name]
+
+
+class _UpstreamEngine(Engine):
+    """`UpstreamDenoiser` with features in the place of keys and values."""
+
+    def __init__(self, spec: EngineSpec, unet: nn.Module) -> None:
+        assert isinstance(unet, DenoisingUNet)
+        keys = [t for t in spec.inputs if t.name.startswith("reference_key/")]
+        others = tuple(t for t in spec.inputs if not t.name.startswith(("reference_key/", "reference_value/")))
+        super().__init__(replace(spec, inputs=(*others, *map(_feature, keys))), {"denoising_unet": unet}, torch.float32)
+        self.upstream = UpstreamDenoiser(unet)
+        self._sites = [key.name.partition("/")[2] for key in keys]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """In the specification's order."""
+        features = dict(zip(self._sites, inputs[-len(self._sites) :], strict=True))
+        result: tuple[Tensor, ...] = self.upstream(*inputs[: -len(self._sites)], features)
+        return result
+
+
+def _feature(key: TensorSpec) -> TensorSpec:
+    """What ReferenceNet gives at the site of these keys, (heads, S, E): (1, S, heads * E)."""
+    heads, tokens, size = (n or 0 for n in key.shape)
+    return replace(
+        key, name=key.name.replace("reference_key", "feature"), dims=("1", "S", "C"), shape=(1, tokens, heads * size)
+    )
+
+
+@contextmanager
+def _repeated_references() -> Iterator[None]:
+    """Attention to the photo with a copy of its keys and values for every frame."""
+    folded = DenoisingBlock.reference_attention
+
+    def repeated(self: DenoisingBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        copies = (t[None].repeat(len(x), 1, 1, 1) for t in (keys, values))
+        return self.attn1_5.attend(x, *copies)
+
+    DenoisingBlock.reference_attention = repeated  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        DenoisingBlock.reference_attention = folded  # type: ignore[method-assign]
+
+
+def _feed(spec: EngineSpec) -> dict[str, Array]:
+    return dict(zip((t.name for t in spec.inputs), random_inputs(spec), strict=True))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two calls that are to give the same. equal: whether their results can be compared (not where inputs differ)."""
+
+    without: Call
+    with_it: Call
+    equal: bool = True
