@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +134,12 @@ class OnnxEngine:
 
 
 def _library(provider: str) -> Any:
+    """ONNX Runtime, which tells nobody of its use.
+
+    From 1.29 on its official builds do that on Linux and macOS too, through an identifier and a queue that it keeps in
+    the user's cache. When it can be asked not to, it has begun; the variable is read before, at the first import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
@@ -141,7 +148,7 @@ def _library(provider: str) -> Any:
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "
             f"install it with `pip install {package}`"
         ) from error
-    onnxruntime.disable_telemetry_events()  # collected by official builds for Windows only
+    onnxruntime.disable_telemetry_events()  # on Windows, where the variable says nothing
     return onnxruntime
 
 
