@@ -139,8 +139,9 @@ def test_a_file_and_its_samples_resample_alike(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_audio(path, 16000).samples, load_audio((stored, 44100), 16000).samples, atol=1e-6)
 
 
-def test_sixteen_bit_samples_are_scaled() -> None:
-    loaded = load_audio((np.array([-32768, 0, 16384], np.int16), 16000), 16000)
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_samples_are_scaled(order: str) -> None:
+    loaded = load_audio((np.array([-32768, 0, 16384], order + "i2"), 16000), 16000)
     assert loaded.samples.tolist() == [-1, 0, 0.5]
 
 

@@ -241,7 +241,7 @@ def to_float32(samples: NDArray[Any]) -> Float32:
     array all values count, so that none which is masked for being NaN gets in.
     """
     samples = np.asarray(samples)
-    if samples.dtype == np.int16:
+    if samples.dtype.newbyteorder("=") == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(
