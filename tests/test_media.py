@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.test_audio import write_media
 from vexpress_rt.errors import AudioError, VideoError
 from vexpress_rt.media import READERS, _without_padding, open_media, sound_blocks
 
@@ -114,3 +115,26 @@ def test_sound_ends_where_the_file_declares_unless_more_than_padding_follows(
     heard = [block[0] for block, _ in _without_padding(blocks(sizes, seconds))]
     assert all(len(block) for block in heard)
     np.testing.assert_array_equal(np.concatenate(heard), np.arange(count))
+
+
+def test_flac_of_which_a_part_is_gone_is_refused_and_the_place_named(tmp_path: Path) -> None:
+    """FFmpeg passes over what is no FLAC to the next frame, without a word."""
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4 * 16000)).astype(np.float32)
+    path = write_media(tmp_path / "speech.flac", "flac", sound, 16000, "fltp")
+    content = path.read_bytes()
+    assert sum(block.shape[1] for block, _ in sound_blocks(path)) == sound.shape[1]
+    before, after = content[: len(content) // 2], content[len(content) // 2 + 30_000 :]
+    message = r"damaged [23]\.\d\d seconds in \((0|1)\.\d\d seconds are missing\): transfer it anew"
+    for damaged in (before + bytes(30_000) + after, before + after):
+        path.write_bytes(damaged)
+        with pytest.raises(AudioError, match=message):
+            list(sound_blocks(path))
+
+
+def test_flac_that_goes_on_with_another_or_is_cut_at_its_end_is_whole(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 10_000)).astype(np.float32)
+    content = write_media(tmp_path / "speech.flac", "flac", sound, 16000, "fltp").read_bytes()
+    (tmp_path / "two.flac").write_bytes(content + content)
+    assert sum(block.shape[1] for block, _ in sound_blocks(tmp_path / "two.flac")) == 20_000
+    (tmp_path / "cut.flac").write_bytes(content[:-1000])
+    assert 8_000 < sum(block.shape[1] for block, _ in sound_blocks(tmp_path / "cut.flac")) < 10_000

@@ -34,6 +34,10 @@ MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond them resampling takes memory ou
 LOUDEST = 1e4  # full scales: what is far from 1 is of another scale, and 3e38 is infinite after a sum or a filter
 BLOCK = 65536
 LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
+# Readers that pass over what they cannot read, and say so only by the time of what follows: there each frame has the
+# number of its first sample, so that nothing else leaves a gap.
+_GAPLESS = ("flac",)
+_ROUNDING = 1e-3  # seconds
 # Full scale of the integer sample formats; 8-bit samples are unsigned around 128.
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 
@@ -83,8 +87,9 @@ def sound_blocks(
     """The sound of a recording, as (samples (channels, n) float32, rate in Hz) pieces from its start, n >= 1.
 
     A file is decoded as it is consumed, so memory does not grow with its length. The sound starts with its first
-    sample, wherever the file places it against a picture; gaps between time stamps are not filled. Undecodable packets
-    are passed over at the start and the end (tags, cut files), but not in between. What an encoder added to fill its
+    sample, wherever the file places it against a picture; gaps between time stamps are not filled, and in FLAC, where
+    only damage makes them, are refused. Undecodable packets are passed over at the start and the end (tags, cut files),
+    but not in between. What an encoder added to fill its
     last packet does not count, where the file tells how long the sound really is.
 
     stamp: of the file when it was read before; None lets it be another now.
@@ -193,7 +198,8 @@ def _decode_frames(path: Path) -> Iterator[tuple[AudioFrame, Fraction | None]]:
         if not isinstance(stream, AudioStream) or stream.codec_context is None:
             found = ", ".join(s.type for s in container.streams) or "nothing"
             raise AudioError(f"{path} holds {found} but no sound that can be decoded; expected speech: check the file")
-        decoded, failed = False, None
+        decoded, failed, end = False, None, 0.0
+        gapless = container.format.name in _GAPLESS
         declared = stream.duration if "mp4" in container.format.name.split(",") else None
         seconds = declared * stream.time_base if declared and stream.time_base else None
         for packet in _packets(container, stream, path):
@@ -204,12 +210,15 @@ def _decode_frames(path: Path) -> Iterator[tuple[AudioFrame, Fraction | None]]:
                 continue
             if not frames:
                 continue
-            if failed is not None and decoded:
+            begin = end if frames[0].time is None else frames[0].time  # not every packet has one
+            if decoded and (failed is not None or (gapless and begin > end + _ROUNDING)):
+                why = reason(failed) if failed else f"{begin - end:.2f} seconds are missing"
                 raise AudioError(
-                    f"the audio {path} is damaged {float(frames[0].time or 0):.2f} seconds in ({reason(failed)}): "
-                    "transfer it anew, or repair it by converting it to WAV"
+                    f"the audio {path} is damaged {begin:.2f} seconds in ({why}): transfer it anew, or repair it by "
+                    "converting it to WAV"
                 ) from failed
             decoded, failed = True, None
+            end = begin + sum(frame.samples / frame.sample_rate for frame in frames)
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
                 yield frame, seconds
