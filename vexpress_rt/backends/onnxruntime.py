@@ -58,6 +58,12 @@ def load(
         session = _session(library, path, name, options, ["CPUExecutionProvider"])
         found = _interface(session, path, name, spec)
         return OnnxEngine(session, spec or found, checked=spec is not None)
+    return _load_cuda(library, path, name, spec, threads, executor)
+
+
+def _load_cuda(
+    library: Any, path: str | Path, name: str, spec: EngineSpec | None, threads: int | None, executor: Executor | None
+) -> onnxruntime_cuda.OnnxCudaEngine:
     onnxruntime_cuda.check_library(library)
     with contextlib.ExitStack() as undo:  # of what was made when something fails
         made = executor or undo.enter_context(contextlib.closing(Executor()))
