@@ -1,4 +1,4 @@
-"""Engines that use one copy of the weights that they have in common."""
+"""Engines on the CPU that share memory: weights that they have in common, and what they compute in."""
 
 from __future__ import annotations
 
@@ -56,3 +56,35 @@ def test_shared_weights_give_the_same_results(tmp_path: Path) -> None:
     path, x = _product(tmp_path, "product.onnx"), np.random.default_rng(1).standard_normal((3, SIDE), np.float32)
     packed, shared = (load(path, None, share_weights=share).run({"x": x})["y"] for share in (False, True))
     np.testing.assert_allclose(shared, packed, rtol=0, atol=1e-4 * np.abs(packed).max())
+
+
+_TWO_RUN = """
+import sys, numpy as np
+from vexpress_rt.backends.onnxruntime import load
+def resident():
+    text = open("/proc/self/status").read()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) * 1024
+x = np.ones((2048, 2048), np.float32)  # 16 MiB, as is each result
+engines = [load(path, None) for path in sys.argv[1:]]
+sizes = []
+for engine in engines:
+    engine.run({"x": x})
+    sizes.append(resident())
+print(sizes[1] - sizes[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory is in use")
+def test_engines_compute_in_the_same_memory(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one.onnx", "other.onnx"):
+        chain = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Softmax", ["a"], ["b"])]
+        chain += [helper.make_node("MatMul", ["b", "b"], ["c"]), helper.make_node("ReduceMax", ["c"], ["y"])]
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2048, 2048])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])
+        graph = helper.make_graph(chain, "chain", [x], [y])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save(model, tmp_path / name)
+        paths.append(str(tmp_path / name))
+    answer = subprocess.run([sys.executable, "-c", _TWO_RUN, *paths], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < 8 << 20  # of the 32 MiB that the second would take on its own
