@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,10 @@ def _measure(given: argparse.Namespace) -> int:
     report = Report(folder / JSON, head, parts, goals)
     report.outcomes |= _others(before, parts, wanted)
 
+    measured = {name: run[name] for name in ("started", "commit", "cpu")}
+
     def done(part: Part, outcome: Outcome) -> None:
-        report.add(part, outcome)
+        report.add(part, replace(outcome, measured=measured))
         _write_page(folder)
         print(line(part, outcome), flush=True)
 

@@ -76,26 +76,30 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         torch.save(tensors, path)
 
 
-def _write_configs(folder: Path, a: Architecture) -> None:
+def _unet_config(a: Architecture) -> dict[str, Any]:
     down = {attends: name for name, attends in arch.DOWN_TYPES.items()}
     up = {attends: name for name, attends in arch.UP_TYPES.items()}
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": a.unet.in_channels,
+        "out_channels": a.unet.in_channels,
+        "block_out_channels": a.unet.block_out_channels,
+        "layers_per_block": a.unet.layers_per_block,
+        "down_block_types": [down[x] for x in a.unet.down_attention],
+        "up_block_types": [up[x] for x in a.unet.up_attention],
+        "attention_head_dim": a.unet.heads,
+        "cross_attention_dim": a.unet.cross_attention_dim,
+        "norm_num_groups": a.unet.groups,
+        "norm_eps": a.unet.eps,
+        **arch.UNET_FIXED,
+    }
+
+
+def _write_configs(folder: Path, a: Architecture) -> None:
     audio = {k: v for k, v in asdict(a.audio_projection).items() if k in arch.HARD_CODED["audio_projection"]}
     motion = dict(zip(arch.HARD_CODED["motion_module"], (a.unet.motion_heads, a.unet.motion_positions), strict=True))
     configs: dict[str, dict[str, Any]] = {
-        arch.UNET_CONFIG: {
-            "_class_name": "UNet2DConditionModel",
-            "in_channels": a.unet.in_channels,
-            "out_channels": a.unet.in_channels,
-            "block_out_channels": a.unet.block_out_channels,
-            "layers_per_block": a.unet.layers_per_block,
-            "down_block_types": [down[x] for x in a.unet.down_attention],
-            "up_block_types": [up[x] for x in a.unet.up_attention],
-            "attention_head_dim": a.unet.heads,
-            "cross_attention_dim": a.unet.cross_attention_dim,
-            "norm_num_groups": a.unet.groups,
-            "norm_eps": a.unet.eps,
-            **arch.UNET_FIXED,
-        },
+        arch.UNET_CONFIG: _unet_config(a),
         arch.VAE_CONFIG: {
             "_class_name": "AutoencoderKL",
             "in_channels": 3,

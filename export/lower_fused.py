@@ -19,6 +19,7 @@ SMALL_CONVOLUTION = "small_convolution"
 # What there are: names of composite functions, and small 3x3 convolutions as products; `benchmarks.cpu.changes`
 # measures what each is worth.
 FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
+ONCE_A_PHOTO = ("vae_encoder", "reference_net")  # engines for which products would save less time than they take room
 KERNEL = 3  # that the forms of convolutions below are for
 # Minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
 # OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile, each matrix along both axes.
@@ -35,6 +36,11 @@ DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 # 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256 1.08; but with 160
 # channels at 16x16 1.0, and with 128 at 128x128 0.65.
 POSITIONS, WIDE = 4096, 256
+
+
+def forms_of(engine: str) -> tuple[str, ...]:
+    """The forms that an engine ships with. A kernel's products take 16/9 of its room, on disk and in memory."""
+    return tuple(form for form in FORMS if form != SMALL_CONVOLUTION or engine not in ONCE_A_PHOTO)
 
 
 @handles("multi_head_attention")

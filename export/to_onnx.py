@@ -10,7 +10,7 @@ import torch
 from export.engines import TORCH_DTYPES, Engine
 from export.graph import OPSETS, Graph, WeightsFile
 from export.lower import lower
-from export.lower_fused import FORMS
+from export.lower_fused import forms_of
 from export.trace import Trace, generalise, trace
 from vexpress_rt.specs import TARGETS
 
@@ -35,15 +35,16 @@ def trace_engine(engine: Engine, *, composites: Collection[str] = ()) -> Trace:
 
 def to_onnx(
     engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime", *,
-    compact: bool = False, forms: Collection[str] = FORMS,
+    compact: bool = False, forms: Collection[str] | None = None,
 ) -> WeightsFile | None:  # fmt: skip
     """Write `engine` to `path`; the file that its weights went to, None if they are inside.
 
     target: of `specs.TARGETS`; decides the version of ONNX.
     weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
     compact: store as float16 what that holds exactly (see `Graph.write`).
-    forms: for ONNX Runtime's CPU kernels, which float32 graphs for it get.
+    forms: for ONNX Runtime's CPU kernels, which float32 graphs for it get; None: those that the engine ships with.
     """
+    forms = forms_of(engine.spec.name) if forms is None else forms
     for_cpu = target == TARGETS[0] and engine.activation == torch.float32
     graph = Graph(OPSETS[target], forms if for_cpu else ())
     for tensor in engine.spec.inputs:

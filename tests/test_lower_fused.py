@@ -72,6 +72,11 @@ def test_narrow_layers_keep_their_convolutions() -> None:
     assert compare(module, normal(1, 3, 4, 4), forms=lower_fused.FORMS) == ["Conv"]
 
 
+def test_what_runs_once_a_photo_keeps_its_convolutions_and_their_size() -> None:
+    assert lower_fused.SMALL_CONVOLUTION in lower_fused.forms_of("denoiser")
+    assert set(lower_fused.FORMS) - set(lower_fused.forms_of("reference_net")) == {lower_fused.SMALL_CONVOLUTION}
+
+
 @pytest.mark.parametrize(
     ("target", "precision", "expected"),
     [("onnxruntime", "fp32", True), ("onnxruntime", "fp16", False), ("tensorrt", "fp32", False)],

@@ -92,7 +92,10 @@ CHANGES = (
     Change("doubled, decoder", "the same in the VAE's decoder", _without("vae_decoder", "doubled_conv")),
     Change("layout", "denoiser: convolutions in blocks of channels (ONNX Runtime's last level of optimisation)",
            _without_session({}, graph_optimization_level=_BASIC)),
-    Change("arena", "denoiser: memory is kept from run to run", _without_session({}, enable_cpu_mem_arena=False)),
+    Change("arena", "denoiser: memory is kept from run to run",
+           _without_session({"session.use_env_allocators": "0"}, enable_cpu_mem_arena=False)),
+    Change("one arena", "denoiser: memory that engines have in common, in place of an arena for each, which takes more",
+           _without_session({"session.use_env_allocators": "0"})),
     Change("packed weights", "denoiser: a copy of the weights that is packed for the kernels, in place of weights that "
            "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
     Change("threads stop", "guider, denoiser, decoder in turn: threads stop spinning after each run", _in_turn),

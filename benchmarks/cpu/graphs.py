@@ -26,7 +26,7 @@ from export.parity import random_inputs
 from export.to_onnx import to_onnx
 from export.trace import Value
 from vexpress_rt.backends import Array
-from vexpress_rt.backends.onnxruntime import load, session_options
+from vexpress_rt.backends.onnxruntime import cpu_options, load
 from vexpress_rt.specs import EngineSpec, TensorSpec, VideoShape, engine_specs
 
 
@@ -50,6 +50,7 @@ class Graphs:
 
     def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
         torch.manual_seed(0)
+        onnxruntime.set_default_logger_severity(3)  # warns of options that are set anew
         self._architecture, self._folder, self._threads = architecture, folder, threads
         self._specs = engine_specs(architecture.model_config(), shape)
         self._networks: dict[str, nn.Module] = {}
@@ -66,7 +67,7 @@ class Graphs:
 
         entries: of its configuration.  attributes: of its SessionOptions.  bound: inputs and outputs stay in place.
         """
-        options = session_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self._threads)
         for name, value in entries.items():
             options.add_session_config_entry(name, value)
         for name, value in attributes.items():
@@ -103,7 +104,7 @@ class Graphs:
 
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
         """What ONNX Runtime's profiler tells of so many runs of an engine, after a first one: events of nodes."""
-        options = session_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self._threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
         session = onnxruntime.InferenceSession(str(self._path(engine)), options, providers=["CPUExecutionProvider"])

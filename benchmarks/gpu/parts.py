@@ -57,6 +57,7 @@ class Outcome:
 
     status: OK, FAILED or NOT_AVAILABLE.  reason: why, unless it is OK.  seconds: that it took.
     log: the end of what its process printed, where that may explain a failure.
+    measured: when and of what, in a report that keeps parts of several runs.
     """
 
     status: str
@@ -64,6 +65,7 @@ class Outcome:
     figures: Figures = field(default_factory=dict)
     seconds: float = 0.0
     log: str = ""
+    measured: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What is not empty."""

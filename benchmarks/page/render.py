@@ -55,6 +55,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "Sound that arrives in chunks on a clock, in 4 steps without guidance; see `benchmarks/live`."),
 )  # fmt: skip
 
+MEASURED = ("started", "commit", "cpu")  # what is told of the run that a part was measured in
 # What is asked for: in words, the figure, the least it may be.
 GOALS: tuple[tuple[str, str, Callable[[Parts], float | None], float], ...] = (
     ("cpu_ratio", "plain PyTorch's time for a video of the half-width model, 128 x 128, over ours",
@@ -65,6 +66,10 @@ GOALS: tuple[tuple[str, str, Callable[[Parts], float | None], float], ...] = (
      lambda parts: _ratio(parts, "videos/half", "fast"), 4.0),
     ("memory", "the most memory for the shortest speech over that for the longest",
      lambda parts: _memory(parts), 1 / 1.05),
+    ("live_memory", "live: memory after a fifth of the time over that in the end",
+     lambda parts: _live_memory(parts), 1 / 1.05),
+    ("live_sound", "live: share of frames that carry the sound of their time",
+     lambda parts: _live_sound(parts), 1.0),
 )  # fmt: skip
 
 
@@ -141,14 +146,18 @@ def _missing(parts: Parts, kinds: tuple[str, ...]) -> Lines:
 
 
 def _how(data: Mapping[str, Any]) -> Lines:
-    took = [[name, f"{part.get('seconds', 0):.0f} s"] for name, part in data["parts"].items() if part["status"] == OK]
+    took = [
+        [name, f"{part.get('seconds', 0):.0f} s", *(part.get("measured", {}).get(fact, "")[:19] for fact in MEASURED)]
+        for name, part in data["parts"].items()
+        if part["status"] == OK
+    ]
     return [
         "## How",
         "",
         "Ours and PyTorch's by turns, in one process, after warm-ups; medians. *times as fast* is the median of the "
         "turns' ratios, with their quartiles. `benchmarks/README.md` says more.",
         "",
-        *markdown(["part", "took"], took),
+        *markdown(["part", "took", *MEASURED], took),
     ]
 
 
@@ -162,3 +171,19 @@ def _ratio(parts: Parts, name: str, test: str = "") -> float | None:
 def _memory(parts: Parts) -> float | None:
     peaks = [row["peak"] for row in parts.get("memory", {}).get("figures", {}).get("rows", [])]
     return peaks[0] / peaks[-1] if peaks else None
+
+
+def _live_memory(parts: Parts) -> float | None:
+    clock = _clock(parts)
+    return clock["memory_mib"]["after_a_fifth"] / clock["memory_mib"]["in_the_end"] if clock else None
+
+
+def _live_sound(parts: Parts) -> float | None:
+    clock = _clock(parts)
+    return 1 - clock["frames_with_wrong_sound_or_time"] / clock["frames"] if clock else None
+
+
+def _clock(parts: Parts) -> Mapping[str, Any]:
+    """What live mode's run on a clock told; nothing if there was none."""
+    found: Mapping[str, Any] = parts.get("live", {}).get("figures", {}).get("clock", {})
+    return found

@@ -76,10 +76,7 @@ def train(
             group["lr"] = schedule.rate * schedule.factor(step)
         numbers = range(step * schedule.parts, (step + 1) * schedule.parts)
         found = list(pool.map(partial(_gradients, module, parameters, loss), numbers))
-        for i, parameter in enumerate(parameters):
-            parameter.grad = torch.stack([gradients[i] for _, gradients in found]).mean(dim=0)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        _descend(optimizer, parameters, [gradients for _, gradients in found])
         mean.update_parameters(module)
         step, lately = step + 1, lately + sum(value for value, _ in found) / schedule.parts
         if step % schedule.report_every == 0:
@@ -92,6 +89,16 @@ def train(
             since = time.time()
     pool.shutdown()
     return mean.module.eval()
+
+
+def _descend(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], parts: Sequence[tuple[Tensor, ...]]
+) -> None:
+    """A step along the mean of the gradients of a batch's parts, at most 1 long."""
+    for i, parameter in enumerate(parameters):
+        parameter.grad = torch.stack([gradients[i] for gradients in parts]).mean(dim=0)
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
 
 
 def _gradients(

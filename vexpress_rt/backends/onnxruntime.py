@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -55,14 +56,20 @@ def load(
     library = _library(provider)
     name = spec.name if spec is not None else Path(path).stem
     if provider == "cpu":
-        options = session_options(library, threads, share_weights=share_weights)
+        options = cpu_options(library, threads, share_weights=share_weights)
         session = _session(library, path, name, options, ["CPUExecutionProvider"])
         found = _interface(session, path, name, spec)
         return OnnxEngine(session, spec or found, checked=spec is not None)
+    return _load_cuda(library, path, name, spec, threads, executor)
+
+
+def _load_cuda(
+    library: Any, path: str | Path, name: str, spec: EngineSpec | None, threads: int | None, executor: Executor | None
+) -> onnxruntime_cuda.OnnxCudaEngine:
     onnxruntime_cuda.check_library(library)
     with contextlib.ExitStack() as undo:  # of what was made when something fails
         made = executor or undo.enter_context(contextlib.closing(Executor()))
-        session = _session(library, path, name, session_options(library, threads), onnxruntime_cuda.providers(made))
+        session = _session(library, path, name, _options(library, threads), onnxruntime_cuda.providers(made))
         onnxruntime_cuda.check_session(session, name)
         found = _interface(session, path, name, spec)
         engine = onnxruntime_cuda.OnnxCudaEngine(
@@ -167,8 +174,32 @@ def _interface(session: Any, path: str | Path, name: str, spec: EngineSpec | Non
     return found
 
 
-def session_options(library: Any, threads: int | None, *, share_weights: bool = False) -> Any:
-    """Options of a session; those not named here keep ONNX Runtime's defaults (arena on, all graph optimisations).
+def cpu_options(library: Any, threads: int | None, *, share_weights: bool = False) -> Any:
+    """Options of a session on the CPU.
+
+    All of them compute in one arena of memory, since engines run one after another: the small model takes 406 MB for 50
+    s of speech in the place of 559, as fast. The arena is the process's: it keeps its memory for the next engines when
+    these are closed. Sessions that others make in this process do not use it, unless they ask for it, too.
+
+    share_weights: as `load` has it.
+    """
+    _make_arena(library)
+    options = _options(library, threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    if share_weights:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+@functools.cache
+def _make_arena(library: Any) -> None:
+    """Once a process."""
+    kind, use = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
+    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), None)
+
+
+def _options(library: Any, threads: int | None) -> Any:
+    """Options of any session; those not named here keep ONNX Runtime's defaults (arena on, all graph optimisations).
 
     `session.set_denormal_as_zero` stays off: it changes the floating-point mode of the calling thread for good, the
     process's first session decides for all (set by a later one, only some of the worker threads flush, so that
@@ -186,8 +217,6 @@ def session_options(library: Any, threads: int | None, *, share_weights: bool = 
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if share_weights:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

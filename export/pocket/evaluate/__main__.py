@@ -29,6 +29,8 @@ from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.generator import Generator
 
 OPTIONS = {  # of GenerationConfig, and their types, by flag
+    "preset": ("preset", str),
+    "sampler": ("sampler", str),
     "steps": ("steps", int),
     "guidance": ("guidance_scale", float),
     "reference-weight": ("reference_attention_weight", float),
