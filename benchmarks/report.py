@@ -1,6 +1,6 @@
 """All that is measured on a CPU, as one page with tables and plots and a JSON beside it.
 
-    python -m benchmarks.report --output docs/benchmarks            # all of it, half an hour on two idle cores
+    python -m benchmarks.report --output docs/benchmarks            # all of it, an hour on two idle cores
     python -m benchmarks.report --quick --output /tmp/quick         # small sizes: whether all of it runs
     python -m benchmarks.report --output docs/benchmarks --parts live memory      # these anew, the others as they are
     python -m benchmarks.report --output docs/benchmarks --parts    # nothing anew: the page from its JSON

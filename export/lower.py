@@ -48,7 +48,6 @@ def _conv(
     dilation: Any = 1, groups: int = 1,
 ) -> str:  # fmt: skip
     spatial = len(weight.shape) - 2
-    inputs = [lo.name(x), lo.name(weight)] + ([] if bias is None else [lo.name(bias)])
     pads = _pair(padding, spatial) * 2
     strides, dilations = _pair(stride, spatial), _pair(dilation, spatial)
     plain = spatial == 2 and groups == 1 and dilations == [1, 1] and weight.constant
@@ -56,6 +55,7 @@ def _conv(
         products = small_convolution(lo, x, weight, bias, strides, pads)
         if products is not None:
             return products
+    inputs = [lo.name(x), lo.name(weight)] + ([] if bias is None else [lo.name(bias)])
     kernel = list(weight.shape[2:])
     return lo.graph.add(
         "Conv", inputs, kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations, group=groups

@@ -1,7 +1,7 @@
 """Lowerings for ONNX Runtime's CPU kernels alone, of calls that `export.models.layers` marks as composite.
 
-Weights are stored as a form needs them. Nothing is then computed as a graph is loaded (half of the full width: 1.5 s in
-the place of 8), and graphs that share a file can share the memory that it is mapped to.
+Weights are stored as a form needs them. Little is then computed as a graph is loaded, and graphs that share a file can
+share the memory that it is mapped to.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ TILE, PATCH = 2, 4
 # outputs take two rows from the one before on, odd ones two from their own on.
 DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 # Where products beat ONNX Runtime's direct convolution: at least so many channels on both sides, and at most so many
-# positions of all pictures (beyond, the transformed inputs, four times the inputs, do not fit into caches). Direct
-# took, of the time of products, two threads: 16 pictures of 4x4 with 1280 -> 640 channels 2.5, with 640 -> 640 1.6; of
-# 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256 1.08; but with 160
-# channels at 16x16 1.0, and with 128 at 128x128 0.65.
-POSITIONS, WIDE = 4096, 256
+# positions of one picture alone, or of each of several (beyond, the transformed inputs, four times the inputs, do not
+# fit into caches). Direct took, of the time of products, two threads: 16 pictures of 4x4 with 1280 -> 640 channels 2.5,
+# with 640 -> 640 1.6; of 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256
+# 1.08; but with 160 channels at 16x16 1.0, and with 128 at 128x128 0.65. How many pictures there are must not matter,
+# or the denoisers, with two halves and with one, would not share their weights.
+WIDE, POSITIONS, POSITIONS_OF_SEVERAL = 256, 4096, 64
 
 
 def forms_of(engine: str) -> tuple[str, ...]:
@@ -92,7 +93,8 @@ def small_convolution(
     even = strides == [1, 1] and height % TILE == width % TILE == 0
     if not (fits and even and n and bias is not None):
         return None
-    if n * height * width > POSITIONS or min(channels, outputs) < WIDE:
+    limit = POSITIONS if n == 1 else POSITIONS_OF_SEVERAL
+    if height * width > limit or min(channels, outputs) < WIDE:
         return None
     return _winograd(lo, x, weight, bias)
 
@@ -141,7 +143,7 @@ def _kernels(lo: Lowering, weight: Value) -> list[str]:
 
     def at(place: int) -> Callable[[torch.Tensor], torch.Tensor]:
         row, column = divmod(place, PATCH)
-        return lambda kernels: torch.einsum("oihw,h,w->io", kernels, KERNELS[row], KERNELS[column])
+        return lambda kernels: (kernels.flatten(2) @ torch.outer(KERNELS[row], KERNELS[column]).flatten()).T
 
     return [lo.name(weight, f".{place}", at(place)) for place in range(PATCH * PATCH)]
 

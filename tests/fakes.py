@@ -120,8 +120,9 @@ def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
 class FakeBackend:
     """Stands in for `vexpress_rt.backends.onnxruntime`: `load` gives fake engines.
 
-    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads, share_weights: of the last
-    load.  broken: what to raise when an engine is loaded, by name.  away: whether engines compute on a device.
+    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
+    sharing: names of those that share weights.  broken: what to raise when an engine is loaded, by name.
+    away: whether engines compute on a device.
     """
 
     def __init__(self) -> None:
@@ -129,7 +130,7 @@ class FakeBackend:
         self.engines: dict[str, FakeEngine] = {}
         self.loads: list[str] = []
         self.threads: int | None = None
-        self.share_weights = False
+        self.sharing: set[str] = set()
         self.broken: dict[str, Exception] = {}
 
     def load(
@@ -139,7 +140,7 @@ class FakeBackend:
         spec = spec or DETECTOR_SPEC
         self.loads.append(spec.name)
         self.threads = threads
-        self.share_weights = share_weights
+        self.sharing |= {spec.name} if share_weights else set()
         if spec.name in self.broken:
             raise self.broken[spec.name]
         self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)

@@ -14,9 +14,11 @@ from tests.fakes import FakeBackend, write_bundle
 from tests.scenes import FAST, frames_of, photo, read_back, speech, track
 from tests.test_detector import portrait as drawn_portrait
 from vexpress_rt import frames
+from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig
 from vexpress_rt.errors import BackendError, BundleNotFoundError, NoFaceError
 from vexpress_rt.generator import Generator
+from vexpress_rt.providers import Engines, choose
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR
 
 ALL = (*ENGINE_NAMES, FACE_DETECTOR)
@@ -77,11 +79,15 @@ def test_the_number_of_threads_reaches_engines_and_median(
     assert set(asked) == {threads}
 
 
-@pytest.mark.parametrize("share", [False, True])
-def test_whether_engines_share_weights_is_said_once(fake_bundle: Path, backend: FakeBackend, share: bool) -> None:
-    with Generator(fake_bundle, share_weights=share) as generator:
-        generator.prepare(photo())
-    assert backend.share_weights is share
+@pytest.mark.parametrize(("share", "sharing"), [(False, set()), (True, {"denoiser", "denoiser_cond"})])
+def test_engines_share_weights_that_lie_in_one_file(
+    micro_bundle: Path, backend: FakeBackend, share: bool, sharing: set[str]
+) -> None:
+    bundle = Bundle.open(micro_bundle)
+    engines = Engines(bundle, choose("cpu", bundle), None, share_weights=share)
+    for name in ENGINE_NAMES:
+        engines.get(name)
+    assert backend.sharing == sharing
 
 
 # Bundles that lack something

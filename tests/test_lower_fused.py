@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from export import lower_fused
-from export.engines import TORCH_DTYPES, make_engine
+from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
 from export.graph import ORT_DOMAIN, WeightsFile
 from export.models.layers import to_precision
 from export.networks import NETWORKS
@@ -57,7 +57,8 @@ def test_a_small_map_is_convolved_by_products(
     ("function", "shape"),
     [
         (convolve, (1, 256, 7, 8)),
-        (convolve, (33, 256, 16, 8)),
+        (convolve, (2, 256, 16, 8)),
+        (convolve, (1, 256, 66, 64)),
         (lambda x, w, b: functional.conv2d(x, w, b, padding=1, stride=2), (1, 256, 8, 8)),
         (lambda x, w, b: functional.conv2d(x, w, b), (1, 256, 8, 8)),
     ],
@@ -104,6 +105,16 @@ def test_a_weight_is_stored_once_in_the_form_that_is_run(tmp_path: Path) -> None
     halves = [stored[f"denoising_unet.{weight}.{half}.T"] for half in ("value", "gate")]
     assert np.array_equal(np.concatenate(halves, axis=1).T, network.get_parameter(weight).detach().numpy())
     assert not {f"denoising_unet.{weight}", f"denoising_unet.{weight}.T"} & stored.keys()
+
+
+@pytest.mark.parametrize("name", ["denoiser", "reference_net", "vae_decoder", "audio_projection"])
+def test_every_weight_that_is_stored_is_used(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lower_fused, "WIDE", 1)
+    networks = {network: NETWORKS[network](MICRO) for network in ENGINE_NETWORKS[name]}
+    engine = make_engine(engine_specs(MICRO.model_config(), MICRO_SHAPE)[name], networks, torch.float32)
+    to_onnx(engine, tmp_path / "graph.onnx")
+    graph = onnx.load(tmp_path / "graph.onnx").graph
+    assert {t.name for t in graph.initializer} <= {name for node in graph.node for name in node.input}
 
 
 def test_two_graphs_share_the_weights_of_their_forms(tmp_path: Path) -> None:

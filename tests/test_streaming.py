@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeBackend, write_bundle
 from tests.scenes import FAST, frames_of, photo, speech, track
 from vexpress_rt import FrameStream, GenerationConfig, Generator
-from vexpress_rt.config import PRESETS, SAMPLERS
+from vexpress_rt.config import PRESETS, SAMPLERS, SCHEDULES
 from vexpress_rt.errors import (
     AudioError,
     ConfigError,
@@ -51,6 +52,19 @@ def collect(stream: FrameStream) -> np.ndarray:
 
 
 # The same frames
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_real_engines_give_the_same_bits_in_both_orders(micro_bundle: Path, overlap: int, share_weights: bool) -> None:
+    config = GenerationConfig(steps=3, overlap=overlap, guidance_interval=(0, 0.7), fps=30)
+    with Generator(micro_bundle, provider="cpu", threads=2, share_weights=share_weights) as generator:
+        early, late = (
+            collect(generator.stream(photo(), sound(11), keypoints=track(11) / 8, config=config, schedule=schedule))
+            for schedule in SCHEDULES
+        )
+    assert len(np.unique(early)) > 50
+    assert np.array_equal(early, late)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -119,7 +119,7 @@ def _add_generate(commands: Any) -> None:
     )
     running("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help=words)
     running("--threads", type=int, metavar="N", help="of the CPU (default: one a core)")
-    words = "on the CPU, use weights where the bundle's files are mapped to: less memory, and slower"
+    words = "on the CPU, one copy of the weights for both denoisers: less memory where both are needed, and slower"
     running("--share-weights", action="store_true", help=words)
     running("--quiet", action="store_true", help="tell nothing but warnings and errors")
 

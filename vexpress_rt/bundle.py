@@ -94,6 +94,12 @@ class Bundle:
         """Whether the bundle holds the engine `name`."""
         return name in self.manifest.engines
 
+    def shares_weights(self, name: str) -> bool:
+        """Whether a file has weights of the engine `name`, which there is, and of another."""
+        engines = self.manifest.engines
+        others = {file for other, entry in engines.items() if other != name for file in entry.data}
+        return bool(others & set(engines[name].data))
+
     def engine_path(self, name: str) -> Path:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 

@@ -44,9 +44,11 @@ class Generator:
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
         which takes minutes, and tells `progress` (stage, done, total; from any thread) as it goes; "never" makes that
         an error that names the command, whatever else could run the bundle, unless another provider is asked for.
-    share_weights: on the CPU, let the engines use their weights where the bundle's files are mapped to, in place of a
-        copy for each that is packed for the kernels. The two denoisers of half the full width take 2.6 GB then, not
-        4.1, and their calls 9 and 20 % longer. TensorRT and CUDA keep their copies.
+    share_weights: on the CPU, let the two denoisers use their weights where the file is mapped to, in place of a copy
+        for each that is packed for the kernels. Of half the full width they take 2.6 GB then, not 4.1, and calls take
+        9 and 20 % longer (`benchmarks.cpu.loading`). Results are equal up to rounding. Only for settings that need both
+        (`guidance_interval`), and not for a bundle built with --compact, whose weights are widened as they are loaded.
+        TensorRT and CUDA keep their copies.
 
     Engines are loaded when first needed and freed by `close` or at the end of a `with` block. Calls from several
     threads are allowed; each computes on its own.

@@ -77,7 +77,7 @@ def load(
     that ONNX Runtime runs it on the CPU then.
 
     threads: of the CPU.  executor: on a GPU, what runs the bundle's engines one at a time; None makes one of its own.
-    share_weights: as `onnxruntime.load` has it.
+    share_weights: on the CPU, of engines that have a file of weights in common, as `onnxruntime.load` has it.
     Raises BundleError and BackendError as the bundle and the backends do.
     """
     spec, plans = bundle.specs.get(name), choice.plans
@@ -85,7 +85,8 @@ def load(
         return tensorrt.load(plans.path(name), spec, target=bundle.manifest.target, executor=executor)
     if choice.name == "cuda":
         return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
-    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=share_weights)
+    shared = share_weights and bundle.shares_weights(name)
+    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=shared)
 
 
 class Engines:

@@ -24,6 +24,7 @@ import onnxruntime
 from benchmarks.cpu.graphs import Call, Graphs, Pair
 from benchmarks.cpu.pairs import pair_figures
 from export.architecture import Architecture
+from export.lower_fused import SMALL_CONVOLUTION
 from export.models.config import UNetConfig
 from export.parity import relative_error
 from export.pocket.architecture import POCKET
@@ -40,16 +41,23 @@ QUIET = 0.02  # seconds between two calls, in which what the last one left runni
 
 @dataclass(frozen=True)
 class Change:
-    """name: of what is measured.  words: with it, and in place of what.  kept: whether engines ship with it."""
+    """name: of what is measured.  words: with it, and in place of what.  kept: whether engines ship with it.
+
+    form: engine and form of `FORMS` that it is about; models that lack it are not asked.
+    """
 
     name: str
     words: str
     make: Callable[[Graphs], Pair]
     kept: bool = True
+    form: tuple[str, str] | None = None
 
 
-def _without(engine: str, form: str) -> Callable[[Graphs], Pair]:
-    return lambda graphs: Pair(graphs.call(engine, leave_out=[form]), graphs.call(engine))
+def _of_form(name: str, words: str, engine: str, form: str) -> Change:
+    def make(graphs: Graphs) -> Pair:
+        return Pair(graphs.call(engine, leave_out=[form]), graphs.call(engine))
+
+    return Change(name, words, make, form=(engine, form))
 
 
 def _with_session(entries: Mapping[str, str], **attributes: Any) -> Callable[[Graphs], Pair]:
@@ -73,25 +81,27 @@ def _run_all(calls: Sequence[Call]) -> list[Any]:
     return [output for call in calls for output in call()]
 
 
-_BASIC = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 CHANGES = (
     Change("algebra", "denoiser: the photo's keys and values from outside, no attention to photo and voice in the "
            "unconditional half; in place of upstream's order, in the same forms",
            lambda graphs: Pair(graphs.upstream_call(), graphs.call("denoiser"), equal=False)),
     Change("folded frames", "denoiser: frames fold into the queries of the photo's attention, in place of a copy of "
            "keys and values for each", lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser"))),
-    Change("attention", "denoiser: MultiHeadAttention in place of MatMul, Softmax, MatMul",
-           _without("denoiser", "multi_head_attention")),
-    Change("GEGLU", "denoiser: two products, and BiasGelu, in place of one product, Split, Gelu",
-           _without("denoiser", "gated_linear")),
-    Change("Winograd, denoiser", "3x3 convolutions of wide maps as products, in place of Conv",
-           _without("denoiser", "small_convolution")),
-    Change("Winograd, decoder", "the same in the VAE's decoder", _without("vae_decoder", "small_convolution")),
-    Change("doubled, denoiser", "four 2x2 convolutions and DepthToSpace in place of Resize and a 3x3 one",
-           _without("denoiser", "doubled_conv")),
-    Change("doubled, decoder", "the same in the VAE's decoder", _without("vae_decoder", "doubled_conv")),
+    _of_form("attention", "denoiser: MultiHeadAttention in place of MatMul, Softmax, MatMul",
+             "denoiser", "multi_head_attention"),
+    _of_form("GEGLU", "denoiser: two products, and BiasGelu, in place of one product, Split, Gelu",
+             "denoiser", "gated_linear"),
+    _of_form("Winograd, denoiser", "3x3 convolutions of wide maps as products, in place of Conv",
+             "denoiser", SMALL_CONVOLUTION),
+    _of_form("Winograd, decoder", "the same in the VAE's decoder", "vae_decoder", SMALL_CONVOLUTION),
+    _of_form("doubled, denoiser", "four 2x2 convolutions and DepthToSpace in place of Resize and a 3x3 one",
+             "denoiser", "doubled_conv"),
+    _of_form("doubled, decoder", "the same in the VAE's decoder", "vae_decoder", "doubled_conv"),
+    Change("SiLU", "denoiser: one kernel (QuickGelu, by ONNX Runtime's optimiser) in place of Sigmoid and Mul",
+           _without_session({}, disabled=["QuickGeluFusion"])),
     Change("layout", "denoiser: convolutions in blocks of channels (ONNX Runtime's last level of optimisation)",
-           _without_session({}, graph_optimization_level=_BASIC)),
+           _without_session({}, graph_optimization_level=EXTENDED)),
     Change("arena", "denoiser: memory is kept from run to run",
            _without_session({"session.use_env_allocators": "0"}, enable_cpu_mem_arena=False)),
     Change("one arena", "denoiser: memory that engines have in common, in place of an arena for each, which takes more",
@@ -122,7 +132,7 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
                 if turn > 0:
                     times[ours].append(time.perf_counter() - started)
         if pair.equal:
-            error = max(map(relative_error, outputs[True], outputs[False]))
+            error = max(error or 0.0, *map(relative_error, outputs[True], outputs[False]))
             if not error <= EQUAL:
                 raise ArithmeticError(
                     f"{change.name} changes results by {error:.1e} of the largest; at most {EQUAL:.0e}"
@@ -167,7 +177,7 @@ def measure_all(
     architecture = MODELS[model]
     graphs = Graphs(architecture, SHAPE, folder, threads)
     for change in CHANGES:
-        if only and change.name not in only:
+        if (only and change.name not in only) or (change.form and not graphs.has(*change.form)):
             continue
         yield change.name, measure(change, graphs, loads)
     yield "profile", shares(graphs.profile("denoiser", PROFILED), architecture.unet, SHAPE.frames)
@@ -179,7 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=sorted(MODELS), default="half")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--loads", type=int, default=5, help="of both engines, for each change (5)")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="of these changes alone")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        choices=[change.name for change in CHANGES],
+        metavar="NAME",
+        help="of these changes alone",
+    )
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args(arguments)
     rows, profile = [], {}

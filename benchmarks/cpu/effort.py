@@ -14,7 +14,8 @@ class Effort:
     half_steps: of the half-width model's video.
     minutes: of speech that memory is measured with.
     live_minutes: of speech that arrives as it is spoken.  live_people: who are held against the exact mode as well.
-    changes_of, loads: the model that each way of making the CPU faster is left out of, and how often it is loaded.
+    changes_of, loads: the model that each way of making the CPU faster is left out of, and how often it is loaded;
+        also that whose loading is measured.
     people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
     """
 

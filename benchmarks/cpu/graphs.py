@@ -10,36 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from benchmarks.cpu.upstream import UpstreamDenoiser
+from export import trace as traced
 from export.architecture import Architecture
 from export.engines import ENGINE_NETWORKS, Engine, make_engine
 from export.graph import WeightsFile
 from export.lower_fused import FORMS
-from export.lowering import Lowering, handles
+from export.lowering import HANDLERS, Lowering
 from export.models.denoising_unet import DenoisingBlock, DenoisingUNet
 from export.networks import NETWORKS
 from export.parity import random_inputs
 from export.to_onnx import to_onnx
-from export.trace import Value
 from vexpress_rt.backends import Array
 from vexpress_rt.backends.onnxruntime import cpu_options, load
 from vexpress_rt.specs import EngineSpec, TensorSpec, VideoShape, engine_specs
-
-
-# Upstream's order calls what no engine calls.
-@handles("zeros_like")
-def _zeros(lo: Lowering, x: Value) -> str:
-    return lo.graph.small(torch.zeros([size or 0 for size in x.shape]))
-
-
-@handles("repeat")
-def _repeat(lo: Lowering, x: Value, *times: int) -> str:
-    return lo.graph.add("Tile", [lo.name(x), lo.graph.ints(*times)])
-
 
 Call = Callable[[], Sequence[Array]]
 Entries = Mapping[str, str]
@@ -62,10 +51,21 @@ class Graphs:
         spec = self._specs[engine]
         return self._run(self._path(engine, leave_out), spec)
 
-    def session_call(self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any) -> Call:
+    def has(self, engine: str, form: str) -> bool:
+        """Whether an engine as it ships has a form of FORMS."""
+        graphs = (
+            onnx.load(path, load_external_data=False).graph for path in (self._path(engine), self._path(engine, [form]))
+        )
+        whole, without = ([node.op_type for node in graph.node] for graph in graphs)
+        return whole != without
+
+    def session_call(
+        self, engine: str, entries: Entries, *, bound: bool = False, disabled: Sequence[str] = (), **attributes: Any
+    ) -> Call:
         """A run of an engine as it ships, in a session with other options.
 
         entries: of its configuration.  attributes: of its SessionOptions.  bound: inputs and outputs stay in place.
+        disabled: optimisers of ONNX Runtime.
         """
         options = cpu_options(onnxruntime, self._threads)
         for name, value in entries.items():
@@ -73,7 +73,9 @@ class Graphs:
         for name, value in attributes.items():
             setattr(options, name, value)
         path, spec = self._path(engine), self._specs[engine]
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+        )
         feed = _feed(spec)
         if not bound:
             return lambda: session.run(None, feed)
@@ -94,11 +96,13 @@ class Graphs:
     def upstream_call(self) -> Call:
         """The denoiser in upstream's order (`benchmarks.cpu.upstream`), with all forms, by ONNX Runtime."""
         engine = _UpstreamEngine(self._specs["denoiser"], self._network("denoising_unet"))
-        return self._run(self._export(("upstream",), engine, FORMS), engine.spec)
+        with _upstream_handlers():
+            path = self._export(("upstream",), engine, FORMS)
+        return self._run(path, engine.spec)
 
     def repeating_call(self) -> Call:
         """The denoiser with the photo's keys and values repeated for every frame."""
-        with _repeated_references():
+        with _repeated_references(), _upstream_handlers():
             path = self._export(("repeated",), self._engine("denoiser"), FORMS)
         return self._run(path, self._specs["denoiser"])
 
@@ -168,6 +172,26 @@ def _feature(key: TensorSpec) -> TensorSpec:
     return replace(
         key, name=key.name.replace("reference_key", "feature"), dims=("1", "S", "C"), shape=(1, tokens, heads * size)
     )
+
+
+@contextmanager
+def _upstream_handlers() -> Iterator[None]:
+    """Lowerings of what upstream's order calls and no engine does."""
+
+    def zeros(lo: Lowering, call: traced.Call) -> list[str]:
+        return [lo.graph.small(torch.zeros([size or 0 for size in call.args[0].shape]))]
+
+    def repeat(lo: Lowering, call: traced.Call) -> list[str]:
+        x, *times = call.args
+        return [lo.graph.add("Tile", [lo.name(x), lo.graph.ints(*times)])]
+
+    own = {"zeros_like": zeros, "repeat": repeat}
+    HANDLERS.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del HANDLERS[name]
 
 
 @contextmanager

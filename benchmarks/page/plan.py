@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu.effort import Effort
+from benchmarks.cpu.models import MODELS
 from benchmarks.gpu.parts import Part
 
 # Of the names of parts, what stands before the slash: what can be asked for.
-KINDS = ("engines", "window-step", "changes", "native", "first-frame", "videos", "memory", "quality", "live")
+KINDS = ("engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "quality", "live")
 
 
 LIVE = ("--steps", "4", "--guidance-scale", "1")  # as README's example has it: meant to keep up on two cores
@@ -26,16 +27,19 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
     def of(model: str) -> dict[str, Any]:
         return {"needs": (f"prepare/{model}",)}
 
-    def command(name: str, module: str, *flags: str) -> Part:
-        return _part(name, "command", {"module": f"benchmarks.{module}", "flags": [*flags, "--threads", str(threads)]})
+    def command(name: str, module: str, *flags: str, needs: Iterable[str] = ()) -> Part:
+        options = {"module": f"benchmarks.{module}", "flags": [*flags, "--threads", str(threads)]}
+        return _part(name, "command", options, needs)
 
+    changed = effort.changes_of
     half = ["half"] if "half" in effort.models else []
     return [
         *(_part(f"prepare/{model}", "prepare", {"model": model, "work": str(work)}) for model in effort.models),
         suite("native", "native"),
         suite("engines", "engines", "--models", "pocket", **of("pocket")),
         *(suite(f"window-step/{m}", "window_step", "--models", m, **of(m)) for m in effort.models),
-        command("changes", "cpu.changes", "--preset", effort.changes_of, "--loads", str(effort.loads)),
+        command("changes", "cpu.changes", "--preset", changed, "--loads", str(effort.loads)),
+        command("loading", "cpu.loading", "--bundle", str(MODELS[changed].bundle(work)), **of(changed)),
         *(suite(f"videos/{m}", "videos", "--models", m, **of(m)) for m in half),
         *(_lengths(suite, length, of("pocket")) for length in effort.lengths),
         suite("first-frame", "first_frame"),

@@ -15,6 +15,7 @@ from benchmarks.page.tables import (
     first_frame_table,
     lengths_table,
     live_table,
+    loading_table,
     markdown,
     memory_table,
     native_table,
@@ -35,10 +36,15 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "values anew in each, as upstream does."),
     ("What each change is worth", ("changes",), changes_table, "",
      "An engine with one of the ways of making the CPU faster, beside the same engine without it, each loaded several "
-     "times; all give the same values but for rounding. What brought nothing was not kept."),
+     "times. All give the same values but for rounding, which each run checks, except for `algebra`, whose two engines "
+     "have different inputs (`tests/test_cpu_pipeline.py` does). What brought nothing was not kept."),
+    ("Weights in memory", ("loading",), loading_table, "",
+     "Both denoisers of the half-width model in one process (with --quick of the small one), each with a copy of the "
+     "weights that is packed for the kernels, and sharing one (`share_weights`)."),
     ("Native kernels", ("native",), native_table, "", "C++ beside its twin in NumPy."),
     ("Time to first frame", ("first-frame",), first_frame_table, "",
-     "Of the small model, from a prepared photo and speech; `breadth` is upstream's order of windows and steps."),
+     "Of the small model, from a prepared photo and speech; `breadth` is upstream's order of windows and steps. "
+     "PyTorch's first frame comes when its whole video is there: see the minute under *Cost over length*."),
     ("Cost over length", ("videos",), lengths_table, "length.png",
      "Whole videos from photo and speech to frames, beside the plain pipeline on the same weights and noise. *Equal "
      "bytes* is the share of the frames' bytes that are the same in both; the others are at most so far apart."),

@@ -83,6 +83,15 @@ def changes_table(parts: Parts) -> Lines:
     return lines
 
 
+def loading_table(parts: Parts) -> Lines:
+    """An engine and a way of having its weights a row."""
+    rows = [
+        [row["what"], row["weights"], seconds(row["loading"]), seconds(row["call"]), f"{row['mebibytes']:.0f} MiB"]
+        for row in rows_of(parts, "loading")
+    ]
+    return markdown(["engine", "weights", "loaded in", "a call", "memory, with those before"], rows)
+
+
 def native_table(parts: Parts) -> Lines:
     """A kernel a row."""
     head = ["kernel", "C++", "NumPy", *PAIR[2:]]

@@ -210,8 +210,8 @@ def _options(library: Any, threads: int | None) -> Any:
     brought no speed on the CPU either.
 
     Each engine has threads of its own. Left to themselves they go on spinning after a run, on the cores that the next
-    engine needs: stopped, a video of the small model takes 0.88 of the time, and its guider, which runs between two
-    denoisers, a third. While a run lasts they spin.
+    engine needs: guider, denoiser and decoder in turn take 1.05 (half of the full width) to 1.35 times as long then
+    (the small model; `benchmarks.cpu.changes`). While a run lasts they spin.
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT

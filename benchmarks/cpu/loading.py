@@ -1,0 +1,92 @@
+"""How long the two denoisers take to load, what memory they take, and how long a call of each takes.
+
+    python -m benchmarks.cpu.loading --bundle build/bench/half-*-bundle
+
+Each with packed weights, as is usual, and sharing them (`Generator(share_weights=True)`), in a process of its own.
+Linux only: memory is the process's share of what is mapped (Pss).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.timings import timed_inputs
+from benchmarks.page.tables import loading_table
+from vexpress_rt.bundle import Bundle
+from vexpress_rt.providers import Engines, choose
+
+DENOISERS = ("denoiser", "denoiser_cond")
+CALLS = 7  # of each engine, after the first
+WAYS = {"packed": False, "shared": True}
+SMAPS = Path("/proc/self/smaps_rollup")
+
+
+def measure(folder: Path, threads: int) -> dict[str, Any]:
+    """Rows, an engine and a way each. Raises CalledProcessError where an engine cannot be loaded."""
+    rows = []
+    for way in WAYS:
+        line = [sys.executable, "-m", "benchmarks.cpu.loading", "--bundle", folder, "--threads", threads, "--way", way]
+        answer = subprocess.run([str(word) for word in line], stdout=subprocess.PIPE, text=True, check=True)
+        rows += json.loads(answer.stdout)
+    return {"rows": rows}
+
+
+def load_both(folder: Path, threads: int, way: str) -> list[dict[str, Any]]:
+    """In this process, one after the other; memory is that of all so far."""
+    bundle = Bundle.open(folder)
+    engines = Engines(bundle, choose("cpu", bundle), threads, share_weights=WAYS[way])
+    before, rows = _mebibytes(), []
+    for name in DENOISERS:
+        started = time.perf_counter()
+        engine = engines.get(name)
+        loading = time.perf_counter() - started
+        inputs = timed_inputs(engine)
+        engine.run(inputs)
+        seconds = []
+        for _ in range(CALLS):
+            started = time.perf_counter()
+            engine.run(inputs)
+            seconds.append(time.perf_counter() - started)
+        rows.append({
+            "what": name, "weights": way, "loading": loading, "call": statistics.median(seconds),
+            "mebibytes": _mebibytes() - before,
+        })  # fmt: skip
+    return rows
+
+
+def _mebibytes() -> float:
+    (line,) = (line for line in SMAPS.read_text(encoding="ascii").splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) / 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time and memory of loading the denoisers.")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the engines")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if not SMAPS.exists():
+        print(f"there is no {SMAPS} here, which tells what memory is in use: Linux has it", file=sys.stderr)
+        return 2
+    if given.way:
+        print(json.dumps(load_both(given.bundle, given.threads, given.way)))
+        return 0
+    figures = measure(given.bundle, given.threads)
+    print("\n".join(loading_table({"loading": {"figures": figures}})))
+    if given.json is not None:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
