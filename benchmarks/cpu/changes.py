@@ -22,7 +22,7 @@ from typing import Any
 import onnxruntime
 
 from benchmarks.cpu.graphs import Call, Graphs, Pair
-from benchmarks.cpu.pairs import pair_figures
+from benchmarks.cpu.pairs import QUIET, pair_figures
 from export.architecture import Architecture
 from export.lower_fused import SMALL_CONVOLUTION
 from export.models.config import UNetConfig
@@ -36,7 +36,6 @@ SHAPE = VideoShape(128, 128, 8)
 TURNS = 3  # of each load, after one that does not count
 EQUAL = 2e-5  # of the largest value: as far apart as rounding brings two orders of the same sums
 PROFILED = 5  # runs
-QUIET = 0.02  # seconds between two calls, in which what the last one left running ends
 
 
 @dataclass(frozen=True)

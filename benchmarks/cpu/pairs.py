@@ -7,6 +7,10 @@ from typing import Any
 
 from benchmarks.gpu.measure import summary
 
+# Seconds between two calls. Threads of the one (PyTorch's, of libgomp) go on spinning for milliseconds on the cores
+# that the other needs: the small model's guider took 13 ms after a call of PyTorch's, and 6 ms after a pause.
+QUIET = 0.02
+
 
 def pair_figures(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Seconds of both, turn by turn -> `measure.summary` of ours, of theirs, and of theirs / ours turn by turn.

@@ -12,7 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
-from benchmarks.cpu.pairs import pair_figures
+from benchmarks.cpu.pairs import QUIET, pair_figures
 from benchmarks.page.parts import TELLER
 
 if TYPE_CHECKING:
@@ -102,9 +102,11 @@ def beside(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Calla
         samples: list[float] = []
 
         def other() -> None:
+            time.sleep(QUIET)
             started = time.perf_counter()
             theirs()
             samples.append(time.perf_counter() - started)
+            time.sleep(QUIET)
 
         benchmark.pedantic(ours, setup=other, rounds=rounds, warmup_rounds=warmup)
         own = [float(seconds) for seconds in benchmark.stats.stats.data]
