@@ -87,7 +87,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
     def faults(how: str) -> int:
         line = [sys.executable, "-c", _FAULTS, how]
@@ -108,7 +107,6 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     assert changes_table({"changes": {"status": "ok", "figures": told}})[0].startswith("| change |")
 
 
-@pytest.mark.skipif(not loading.SMAPS.exists(), reason="only Linux tells what memory is in use")
 def test_loading_is_measured_both_ways(micro_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "loading.json"
     assert loading.main(["--bundle", str(micro_bundle), "--threads", "1", "--json", str(path)]) == 0

@@ -42,7 +42,6 @@ def _product(folder: Path, name: str) -> Path:
     return folder / name
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="only Linux tells what memory is private")
 @pytest.mark.parametrize(("how", "copies"), [("shared", 0), ("packed", 2)])
 def test_graphs_that_share_weights_have_no_copies_of_them(tmp_path: Path, how: str, copies: int) -> None:
     paths = [str(_product(tmp_path, name)) for name in ("one.onnx", "other.onnx")]
@@ -74,7 +73,6 @@ print(sizes[1] - sizes[0])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory is in use")
 def test_engines_compute_in_the_same_memory(tmp_path: Path) -> None:
     paths = []
     for name in ("one.onnx", "other.onnx"):

@@ -45,13 +45,14 @@ class Generator:
         which takes minutes, and tells `progress` (stage, done, total; from any thread) as it goes; "never" makes that
         an error that names the command, whatever else could run the bundle, unless another provider is asked for.
     share_weights: on the CPU, let the two denoisers use their weights where the file is mapped to, in place of a copy
-        for each that is packed for the kernels. Of half the full width they take 2.6 GB then, not 4.1, and calls take
-        9 and 20 % longer (`benchmarks.cpu.loading`). Results are equal up to rounding. Only for settings that need both
+        for each that is packed for the kernels. Of half the full width they take 2.5 GB then, not 4.0, and calls take
+        10 to 20 % longer (`benchmarks.cpu.loading`). Results are equal up to rounding. Only for settings that need both
         (`guidance_interval`), and not for a bundle built with --compact, whose weights are widened as they are loaded.
         TensorRT and CUDA keep their copies.
 
-    Engines are loaded when first needed and freed by `close` or at the end of a `with` block. Calls from several
-    threads are allowed; each computes on its own.
+    Engines are loaded when first needed and freed by `close` or at the end of a `with` block; on the CPU the process
+    keeps the memory that they computed in, for the next ones. Calls from several threads are allowed; each computes on
+    its own.
 
     Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
     that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be

@@ -37,7 +37,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
     ("What each change is worth", ("changes",), changes_table, "",
      "An engine with one of the ways of making the CPU faster, beside the same engine without it, each loaded several "
      "times. All give the same values but for rounding, which each run checks, except for `algebra`, whose two engines "
-     "have different inputs (`tests/test_cpu_pipeline.py` does). What brought nothing was not kept."),
+     "have different inputs (`tests/test_cpu_pipeline.py` does). What brought neither speed nor memory was not kept."),
     ("Weights in memory", ("loading",), loading_table, "",
      "Both denoisers of the half-width model in one process (with --quick of the small one), each with a copy of the "
      "weights that is packed for the kernels, and sharing one (`share_weights`)."),
