@@ -96,17 +96,25 @@ def beside(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Calla
     """Two calls by turns, in one process; the benchmark's figures are of ours, `extra_info` has theirs and the ratio.
 
     facts: go into `extra_info`; functions are called when all is measured.  warmup: rounds before, which do not count.
+    before: calls of the same right before each that counts, so that short ones do not wait for threads that sleep.
     """
 
-    def measure(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, warmup: int = 1, **facts: Any) -> None:
+    def measure(
+        ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, warmup: int = 1, before: int = 0, **facts: Any
+    ) -> None:
         samples: list[float] = []
 
-        def other() -> None:
+        def settle(call: Callable[[], Any]) -> None:
             time.sleep(QUIET)
+            for _ in range(before):
+                call()
+
+        def other() -> None:
+            settle(theirs)
             started = time.perf_counter()
             theirs()
             samples.append(time.perf_counter() - started)
-            time.sleep(QUIET)
+            settle(ours)
 
         benchmark.pedantic(ours, setup=other, rounds=rounds, warmup_rounds=warmup)
         own = [float(seconds) for seconds in benchmark.stats.stats.data]

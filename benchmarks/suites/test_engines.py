@@ -18,4 +18,4 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("name", ENGINE_NAMES)
 def test_engine(beside: Callable[..., None], sides: Sides, effort: Effort, model_name: str, name: str) -> None:
     """A call; of the audio encoder with five seconds of sound."""
-    beside(*sides.engine_calls(name), rounds=effort.rounds, warmup=2, model=model_name, what=name)
+    beside(*sides.engine_calls(name), rounds=effort.rounds, before=2, warmup=2, model=model_name, what=name)
