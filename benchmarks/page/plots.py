@@ -72,7 +72,7 @@ def _stages(parts: Parts, axes: Axes) -> bool:
     bars: list[tuple[str, Mapping[str, float], float]] = []
     for row in rows_of(parts, "videos"):
         whole = row["stages"]["theirs"]["total"]
-        name = f"{row['model']}, {row['what'].partition(',')[0]}"
+        name = f"{row['model']}, {row['what'].rpartition(', ')[2].strip('`')}"
         bars += [
             (f"{name}: {who}", row["stages"][side], whole) for side, who in (("theirs", "PyTorch"), ("ours", "ours"))
         ]
