@@ -26,6 +26,8 @@ settings.register_profile("house", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("house")
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fakes import FakeBackend
     from vexpress_rt import LiveSession, Portrait
     from vexpress_rt.generator import Generator
@@ -246,3 +248,17 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def read_bytes(tmp_path: Path) -> Callable[[bytes], Any]:
+    """Reads bytes as an array file."""
+
+    from vexpress_rt.array_files import read_arrays
+
+    def read_data(data: bytes) -> Any:
+        path = tmp_path / "keypoints.pth"
+        path.write_bytes(data)
+        return read_arrays(path)
+
+    return read_data

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from vexpress_rt.backends import Engine
-from vexpress_rt.backends.onnxruntime import OnnxEngine, cpu_options, load
+from vexpress_rt.backends.onnxruntime import OnnxEngine, load
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, ConfigError
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
@@ -112,18 +111,6 @@ def test_one_thread_or_two_give_the_same(adder: Path) -> None:
     single, double = (load(adder, SUM_SPEC, threads=count) for count in (1, 2))
     inputs = {"a": MATRIX, "b": MATRIX}
     assert np.array_equal(single.run(inputs)["sum"], double.run(inputs)["sum"])
-
-
-@pytest.mark.parametrize("share", [False, True])
-def test_threads_stop_after_a_run_and_weights_are_packed_unless_they_are_shared(share: bool) -> None:
-    told = cpu_options(onnxruntime, 2, share_weights=share).get_session_config_entry
-    assert told("session.force_spinning_stop") == "1"
-    assert told("session.use_env_allocators") == "1"
-    if share:
-        assert told("session.disable_prepacking") == "1"
-    else:
-        with pytest.raises(RuntimeError, match="disable_prepacking"):
-            told("session.disable_prepacking")
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from vexpress_rt.backends.onnxruntime import load
+from vexpress_rt.backends.onnxruntime import cpu_options, load
 
 _TWO_LOADED = """
 import sys
@@ -86,3 +87,15 @@ def test_engines_compute_in_the_same_memory(tmp_path: Path) -> None:
         paths.append(str(tmp_path / name))
     answer = subprocess.run([sys.executable, "-c", _TWO_RUN, *paths], capture_output=True, text=True, check=True)
     assert int(answer.stdout) < 8 << 20  # of the 32 MiB that the second would take on its own
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_threads_stop_after_a_run_and_weights_are_packed_unless_they_are_shared(share: bool) -> None:
+    told = cpu_options(onnxruntime, 2, share_weights=share).get_session_config_entry
+    assert told("session.force_spinning_stop") == "1"
+    assert told("session.use_env_allocators") == "1"
+    if share:
+        assert told("session.disable_prepacking") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="disable_prepacking"):
+            told("session.disable_prepacking")

@@ -1,0 +1,142 @@
+"""Array files that declare more than they have are not believed, and fill no memory."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.array_bytes import ENCODE, LATIN1, POINTS, as_torch, npy, zipped
+from vexpress_rt.array_files import MAX_FILE_BYTES, read_arrays
+from vexpress_rt.errors import KeypointError
+
+
+def tensor_program(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """A pickled tensor in a storage of six floats, with freely chosen geometry."""
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
+
+    text = [b"X" + struct.pack("<I", len(word)) + word for word in (b"storage", b"0", b"cpu")]
+    storage = b"(" + text[0] + b"ctorch\nFloatStorage\n" + text[1] + text[2] + b"K\x06tQ"
+    place = b"J" + struct.pack("<i", offset) + numbers(size) + numbers(stride)
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + place + b"\x89ccollections\nOrderedDict\n)RtR."
+
+
+def test_a_tensor_within_its_storage_is_read(read_bytes: Callable[[bytes], Any]) -> None:
+    flat = np.arange(6, dtype="<f4")
+    result = read_bytes(as_torch(tensor_program(0, (1, 3, 2), (6, 2, 1)), **{"data/0": flat.tobytes()}))
+    np.testing.assert_array_equal(result, flat.reshape(1, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [
+        (0, (2, 3, 2), (6, 2, 1)),
+        (1, (1, 3, 2), (6, 2, 1)),
+        (-1, (1, 3, 2), (6, 2, 1)),
+        (5, (1, 3, 2), (-6, -2, -1)),
+        (0, (1, 3, 2), (6, 2)),
+        (0, (0, 3, 2), (6, 2, 1)),
+        (0, (20_000_000, 3, 2), (0, 0, 0)),
+        (0, (2**31 - 1, 2**31 - 1, 2), (0, 0, 0)),
+    ],
+)
+def test_a_tensor_that_leaves_its_storage_or_repeats_it_without_end_is_refused(
+    read_bytes: Callable[[bytes], Any], offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+) -> None:
+    with pytest.raises(KeypointError):
+        read_bytes(as_torch(tensor_program(offset, size, stride), **{"data/0": bytes(24)}))
+
+
+def test_a_tensor_without_its_storage_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    with pytest.raises(KeypointError, match="damaged"):
+        read_bytes(as_torch(tensor_program(0, (1, 3, 2), (6, 2, 1))))
+
+
+def test_a_tensor_of_a_big_endian_machine_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    with pytest.raises(KeypointError, match="big-endian"):
+        read_bytes(as_torch(tensor_program(0, (1, 3, 2), (6, 2, 1)), byteorder=b"big", **{"data/0": bytes(24)}))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",  # BYTEARRAY8
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",  # BINBYTES8
+        b"\x80\x02B" + struct.pack("<I", 2**32 - 1) + b".",  # BINBYTES
+        b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b".",  # LONG4
+        b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.",  # FRAME
+        b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".",  # LONG_BINPUT: a memo of that length
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+        + b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86C\x01b\x87R.",  # an array of that shape
+    ],
+)
+def test_a_pickle_that_declares_a_huge_size_is_refused_before_it_is_allocated(
+    read_bytes: Callable[[bytes], Any], program: bytes
+) -> None:
+    with pytest.raises(KeypointError):
+        read_bytes(as_torch(program))
+
+
+def test_a_pickle_that_copies_a_long_string_over_and_over_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20
+    program = b"\x80\x02](" + ENCODE + b"q\x00" + text + b"q\x01" + LATIN1 + b"\x86R"
+    program += (b"h\x00h\x01" + LATIN1 + b"\x86R") * 100 + b"e."
+    with pytest.raises(KeypointError, match=f"unpacked, has more than {MAX_FILE_BYTES}"):
+        read_bytes(as_torch(program))
+
+
+def test_an_array_whose_pickled_shape_is_larger_than_its_bytes_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    honest = pickle.dumps(np.zeros((2, 3, 2), np.float32), 2)
+    with pytest.raises(KeypointError, match=r"shape \(200, 3, 2\) but holds 48 bytes"):
+        read_bytes(as_torch(honest.replace(b"K\x02K\x03K\x02\x87", b"K\xc8K\x03K\x02\x87")))
+
+
+@pytest.mark.parametrize("shape", [b"(10**9, 3, 2)", b"(2999999, 3, 2)", b"(-7, -3, 2)", b"(7, 3, 2.0)", b"((((((((("])
+def test_an_npy_header_that_lies_is_refused(read_bytes: Callable[[bytes], Any], shape: bytes) -> None:
+    data = npy(POINTS)
+    start = data.index(b"(7, 3, 2)")
+    with pytest.raises(KeypointError):
+        read_bytes(data[:start] + shape + data[start + 9 : 128 - (len(shape) - 9)] + data[128:])
+
+
+@pytest.mark.parametrize("version", [b"\x03\x00", b"\x09\x00"])
+def test_an_npy_of_another_version_is_refused(read_bytes: Callable[[bytes], Any], version: bytes) -> None:
+    with pytest.raises(KeypointError):
+        read_bytes(b"\x93NUMPY" + version + npy(POINTS)[8:])
+
+
+@pytest.mark.parametrize("name", ["kps/data.pkl", "track.npy"])
+def test_a_zip_that_unpacks_to_more_than_the_limit_is_refused(read_bytes: Callable[[bytes], Any], name: str) -> None:
+    data = zipped({name: bytes(MAX_FILE_BYTES + 1)}, zipfile.ZIP_DEFLATED)
+    assert len(data) < 2**20
+    with pytest.raises(KeypointError, match=f"more than {MAX_FILE_BYTES} bytes"):
+        read_bytes(data)
+
+
+def test_a_zip_that_lies_about_what_it_unpacks_to_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    data = bytearray(zipped({"track.npy": bytes(MAX_FILE_BYTES + 1)}, zipfile.ZIP_DEFLATED))
+    entry = data.find(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = struct.pack("<I", 128)
+    with pytest.raises(KeypointError):
+        read_bytes(bytes(data))
+
+
+def test_a_zip_packed_by_a_method_without_bounds_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+    with pytest.raises(KeypointError, match="compressed by method 14"):
+        read_bytes(zipped({"track.npy": npy(POINTS)}, zipfile.ZIP_LZMA))
+
+
+def test_a_file_larger_than_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.npy"
+    with open(path, "wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(KeypointError, match=f"more than {MAX_FILE_BYTES} bytes"):
+        read_arrays(path)
