@@ -32,36 +32,37 @@ def without(enumeration: Any, start: str) -> SimpleNamespace:
     return SimpleNamespace(**members, __members__=members)
 
 
+class Config:
+    """A real configuration beneath, for what is the same."""
+
+    def __init__(self, config: Any) -> None:
+        self.__dict__.update(config=config, cache=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.config, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "hardware_compatibility_level":
+            RECORD["hardware"] = value.name
+        else:
+            setattr(self.config, name, value)
+
+    def create_timing_cache(self, content: bytes) -> TimingCache | None:
+        return None if content.startswith(b"damaged") else TimingCache(content)
+
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
+        RECORD["caches"].append(cache.content.decode())
+        self.__dict__["cache"] = cache
+        return ignore_mismatch or not cache.content.startswith(b"foreign")
+
+    def get_timing_cache(self) -> TimingCache:
+        cache: TimingCache = self.cache
+        return cache
+
+
 def install(*, with_gpu: bool = True) -> None:
     """Put the stand-in where `import tensorrt` finds it."""
     import tensorrt_rtx as real
-
-    class Config:
-        """A real configuration beneath, for what is the same."""
-
-        def __init__(self, config: Any) -> None:
-            self.__dict__.update(config=config, cache=None)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.config, name)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if name == "hardware_compatibility_level":
-                RECORD["hardware"] = value.name
-            else:
-                setattr(self.config, name, value)
-
-        def create_timing_cache(self, content: bytes) -> TimingCache | None:
-            return None if content.startswith(b"damaged") else TimingCache(content)
-
-        def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
-            RECORD["caches"].append(cache.content.decode())
-            self.__dict__["cache"] = cache
-            return ignore_mismatch or not cache.content.startswith(b"foreign")
-
-        def get_timing_cache(self) -> TimingCache:
-            cache: TimingCache = self.cache
-            return cache
 
     class Builder:
         def __init__(self, logger: Any) -> None:
