@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.test_detector import portrait as drawn_portrait
 from vexpress_rt import frames
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig
-from vexpress_rt.errors import BackendError, BundleNotFoundError, NoFaceError
+from vexpress_rt.errors import BackendError, BundleDamagedError, BundleNotFoundError, NoFaceError
 from vexpress_rt.generator import Generator
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR
@@ -88,6 +90,25 @@ def test_engines_share_weights_that_lie_in_one_file(
     for name in ENGINE_NAMES:
         engines.get(name)
     assert backend.sharing == sharing
+
+
+def test_weights_that_are_written_to_while_they_are_in_use_are_refused(micro_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(micro_bundle, tmp_path / "bundle"))
+    bundle, weights = Bundle.open(folder), folder / "denoiser.weights"
+    engines = Engines(bundle, choose("cpu", bundle), None)
+    engine = engines.get("denoiser")
+    shutil.copyfile(weights, tmp_path / "aside")
+    os.replace(tmp_path / "aside", weights)
+    assert engines.get("denoiser") is engine  # replaced: whoever has the old one mapped keeps it
+    engines.close()
+    engines = Engines(bundle, choose("cpu", bundle), None)
+    engines.get("denoiser")
+    with weights.open("r+b") as file:
+        file.write(bytes(16))
+    os.utime(weights, ns=(1, 1))
+    with pytest.raises(BundleDamagedError, match=r"denoiser\.weights was written to while it was in use"):
+        engines.get("denoiser")
+    engines.close()
 
 
 # Bundles that lack something

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import AudioError, ConfigError
-from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, file_stamp, sound_blocks
+from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 
@@ -49,7 +49,7 @@ def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], ra
     that changes from here on is noticed by whoever reads it again.
     """
     kept, moments = _check_source(source), _Moments()
-    stamp = file_stamp(kept) if isinstance(kept, Path) else None
+    stamp = FileStamp.of(kept) if isinstance(kept, Path) else None
     count, source_rate, held = 0, rate, np.empty(0, np.float32)
     for samples, found_rate, heard in _resampled(kept, rate, stamp):
         moments.add(held)

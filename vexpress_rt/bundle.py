@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,7 @@ from vexpress_rt.manifest import (
     read_manifest,
     write_manifest,
 )
+from vexpress_rt.records import FileStamp
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
 
 __all__ = [
@@ -114,6 +115,21 @@ class Bundle:
             )
         self.verify(*entry.files)
         return self.folder / entry.file
+
+    def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
+        """Stamps of the files beside the graph of the engine `name`, which ONNX Runtime maps, as they are now."""
+        return {file: FileStamp.of(self.folder / file) for file in self._entry(name).data}
+
+    def check_unwritten(self, name: str, stamps: Mapping[str, FileStamp | None]) -> None:
+        """Raise BundleDamagedError if a file of weights was written to since its stamp was taken.
+
+        What is mapped changes then, under an engine that runs. A file that was replaced or removed stays as it is for
+        whoever has it mapped.
+        """
+        for file, now in self.weight_stamps(name).items():
+            before = stamps[file]
+            if now is not None and before is not None and now != before and now.inode == before.inode:
+                self._damaged(f"{file} was written to while it was in use; make a new Generator after mending it")
 
     def plan_path(self, name: str, compilation: Compilation | None = None) -> Path:
         """The file that TensorRT compiled for the engine `name`, checked as `engine_path` checks; ONNX is not needed.

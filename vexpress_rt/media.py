@@ -7,7 +7,6 @@ the sizes that a file may declare are bounded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -72,15 +71,6 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def file_stamp(path: Path) -> FileStamp | None:
-    """The stamp of a file as it is now; None if there is none."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
-        return None
-    return FileStamp(found.st_ino, found.st_size, found.st_mtime_ns)
-
-
 def sound_blocks(
     source: Path | tuple[Float32, int], stamp: FileStamp | None = None
 ) -> Generator[tuple[Float32, int], None, None]:
@@ -123,7 +113,7 @@ def _unchanged(
 
 
 def _check_stamp(path: Path, stamp: FileStamp | None) -> None:
-    found = file_stamp(path)
+    found = FileStamp.of(path)
     if stamp is None or found == stamp:
         return
     if found is None:

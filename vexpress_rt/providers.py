@@ -16,6 +16,7 @@ from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMiss
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
 from vexpress_rt.rebuild import Progress, Told
+from vexpress_rt.records import FileStamp
 from vexpress_rt.specs import FACE_DETECTOR, ONLY_TENSORRT, TARGETS
 
 PROVIDERS = ("auto", "tensorrt", "cuda", "cpu")  # the best first
@@ -101,19 +102,27 @@ class Engines:
         self.threads = threads
         self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}
+        self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of weights, when their engines were loaded
         self._executor: Executor | None = None
         self._place: Place | None = None
         self._lock = threading.Lock()
         self._closed = False
 
     def get(self, name: str) -> Engine:
-        """The engine `name`. Raises as `load` does, and BackendError after `close`."""
+        """The engine `name`.
+
+        Raises as `load` does, BackendError after `close`, and BundleDamagedError if its weights were written to since
+        it was loaded.
+        """
         with self._lock:
             self._check_open()
             if name not in self._loaded:
                 self._loaded[name] = load(
                     self.choice, self.bundle, name, self.threads, self._shared(), share_weights=self._share_weights
                 )
+                self._stamps[name] = self.bundle.weight_stamps(name) if self.choice.name == "cpu" else {}
+            elif self.choice.name == "cpu":
+                self.bundle.check_unwritten(name, self._stamps[name])
             return self._loaded[name]
 
     def place(self) -> Place:

@@ -7,6 +7,7 @@ not copied; callers that keep a reference must not write to them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,6 +32,15 @@ class FileStamp(NamedTuple):
     inode: int
     size: int
     written: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp | None:
+        """Of a file as it is now; None if there is none."""
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 @dataclass(frozen=True)
