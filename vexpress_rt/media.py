@@ -79,8 +79,8 @@ def sound_blocks(
     A file is decoded as it is consumed, so memory does not grow with its length. The sound starts with its first
     sample, wherever the file places it against a picture; gaps between time stamps are not filled, and in FLAC, where
     only damage makes them, are refused. Undecodable packets are passed over at the start and the end (tags, cut files),
-    but not in between. What an encoder added to fill its
-    last packet does not count, where the file tells how long the sound really is.
+    but not in between. What an encoder added to fill its last packet does not count, where the file tells how long the
+    sound really is.
 
     stamp: of the file when it was read before; None lets it be another now.
 
