@@ -34,8 +34,8 @@ DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 # positions of one picture alone, or of each of several (beyond, the transformed inputs, four times the inputs, do not
 # fit into caches). Direct took, of the time of products, two threads: 16 pictures of 4x4 with 1280 -> 640 channels 2.5,
 # with 640 -> 640 1.6; of 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256
-# 1.08; but with 160 channels at 16x16 1.0, and with 128 at 128x128 0.65. How many pictures there are must not matter,
-# or the denoisers, with two halves and with one, would not share their weights.
+# 1.08; but with 160 channels at 16x16 1.0, and with 128 at 128x128 0.65. How many several are must not matter, or the
+# denoisers, with two halves and with one, would not share their weights.
 WIDE, POSITIONS, POSITIONS_OF_SEVERAL = 256, 4096, 64
 
 

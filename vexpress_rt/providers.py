@@ -117,11 +117,11 @@ class Engines:
         with self._lock:
             self._check_open()
             if name not in self._loaded:
+                self._stamps[name] = self.bundle.weight_stamps(name)  # before, so that nothing slips in between
                 self._loaded[name] = load(
                     self.choice, self.bundle, name, self.threads, self._shared(), share_weights=self._share_weights
                 )
-                self._stamps[name] = self.bundle.weight_stamps(name) if self.choice.name == "cpu" else {}
-            elif self.choice.name == "cpu":
+            elif self.choice.name == "cpu":  # others have copies
                 self.bundle.check_unwritten(name, self._stamps[name])
             return self._loaded[name]
 

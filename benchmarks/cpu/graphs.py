@@ -72,10 +72,7 @@ class Graphs:
             options.add_session_config_entry(name, value)
         for name, value in attributes.items():
             setattr(options, name, value)
-        path, spec = self._path(engine), self._specs[engine]
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-        )
+        session, spec = self._session(engine, options, disabled), self._specs[engine]
         feed = _feed(spec)
         if not bound:
             return lambda: session.run(None, feed)
@@ -111,13 +108,17 @@ class Graphs:
         options = cpu_options(onnxruntime, self._threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
-        session = onnxruntime.InferenceSession(str(self._path(engine)), options, providers=["CPUExecutionProvider"])
-        feed = _feed(self._specs[engine])
+        session, feed = self._session(engine, options), _feed(self._specs[engine])
         for _ in range(runs + 1):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
         return nodes[len(nodes) // (runs + 1) :]
+
+    def _session(self, engine: str, options: Any, disabled: Sequence[str] = ()) -> Any:
+        return onnxruntime.InferenceSession(
+            str(self._path(engine)), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+        )
 
     def _path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
         key = (engine, *sorted(leave_out))
