@@ -209,8 +209,9 @@ class Generator:
             portrait = self._portraits.accept(source)
         with task.stage("keypoints"):
             motion = plan_motion(keypoints, mode, portrait, length, task.settings, self._portraits.find_faces)
-        _log.info("%s: %s", mode, "; ".join(motion.notes))
-        return Scene(portrait, recording, motion.points, initial), motion.notes
+        notes = (*portrait.notes, *recording.notes, *motion.notes)
+        _log.info("%s: %s", mode, "; ".join(notes))
+        return Scene(portrait, recording, motion.points, initial), notes
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def resample(track: KeypointTrack, fps: Fraction) -> KeypointTrack:
         return track
     ratio = track.fps / fps
     middles = (np.arange(math.ceil(len(track.points) / ratio)) + 0.5) * float(ratio) - 0.5
-    return KeypointTrack(_sample(track.points, middles), fps, track.size)
+    return replace(track, points=_sample(track.points, middles), fps=fps)
 
 
 def _sample(points: Float32, positions: NDArray[np.floating[Any]]) -> Float32:

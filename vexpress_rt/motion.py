@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -85,7 +85,7 @@ def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
     crop = portrait.crop
     if track.size != crop.source:
         crop = face_crop(track.size, crop.size, track.points[0], portrait.crop_mode)
-    return KeypointTrack(crop.to_cropped(track.points), track.fps)
+    return replace(track, points=crop.to_cropped(track.points), size=None)
 
 
 def plan_motion(
@@ -113,7 +113,7 @@ def plan_motion(
     points, how = fit_length(track.points, length, settings.extension)
     points = retarget(points, own, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
-    return Motion(points, (_note(len(track.points), length, how),))
+    return Motion(points, (*track.notes, _note(len(track.points), length, how)))
 
 
 def endless_motion(

@@ -82,6 +82,7 @@ class Recording:
     rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
+    notes: what was repaired or left out while it was read.
     """
 
     source: Path | tuple[Float32, int]
@@ -91,6 +92,7 @@ class Recording:
     mean: float
     variance: float
     stamp: FileStamp | None = None
+    notes: tuple[str, ...] = ()
 
     def frame_count(self, fps: Fraction) -> int:
         """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
@@ -151,11 +153,13 @@ class KeypointTrack:
         is taken to have the rate of the video.
     size: (height, width) in pixels of the picture in which the points were found, or None when they are already
         in pixels of the bundle's picture.
+    notes: what was repaired or left out while the track was read.
     """
 
     points: Float32
     fps: Fraction | None = None
     size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.points.ndim != 3 or self.points.shape[1:] != (3, 2) or len(self.points) == 0:
@@ -195,6 +199,7 @@ class Portrait:
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
     crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
+    notes: what was repaired or left out while the photo was read.
     """
 
     image: UInt8
@@ -203,6 +208,7 @@ class Portrait:
     reference: Mapping[str, Any] = field(repr=False)
     bundle: str = ""
     crop_mode: str = "face"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
