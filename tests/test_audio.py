@@ -13,7 +13,7 @@ from av.audio.frame import AudioFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vexpress_rt import audio, media
+from vexpress_rt import audio, audio_reader
 from vexpress_rt.audio import load_audio, normalize
 from vexpress_rt.errors import AudioError
 
@@ -258,7 +258,7 @@ def test_a_file_of_a_rate_out_of_range_is_refused(tmp_path: Path, rate: int) -> 
 
 
 def test_a_recording_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "MAX_SECONDS", 36)
+    monkeypatch.setattr(audio_reader, "MAX_SECONDS", 36)
     monkeypatch.setattr(audio, "MAX_SECONDS", 36)
     samples = np.zeros(36_001, np.float32)
     path = write_wav(tmp_path / "long.wav", samples[None], 1000)

@@ -14,8 +14,8 @@ from tests.scenes import FAST, frames_of, photo, speech
 from tests.test_audio import write_wav
 from vexpress_rt import Generator
 from vexpress_rt.audio import load_audio, open_recording, sound
+from vexpress_rt.audio_reader import sound_blocks
 from vexpress_rt.errors import AudioError
-from vexpress_rt.media import sound_blocks
 from vexpress_rt.records import FileStamp
 
 RATE = 16000
@@ -103,8 +103,8 @@ def test_a_change_between_two_pieces_is_noticed_before_the_next(
 def test_a_change_while_a_recording_is_read_first_is_noticed(
     path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], message: str
 ) -> None:
-    def slow(source: Path, stamp: FileStamp) -> Any:
-        for index, block in enumerate(sound_blocks(source, stamp)):
+    def slow(source: Path, *rest: Any) -> Any:
+        for index, block in enumerate(sound_blocks(source, *rest)):
             if index == 2:
                 change(source)
             yield block

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.test_audio import write_media
+from vexpress_rt.audio_reader import _without_padding, sound_blocks
 from vexpress_rt.errors import AudioError, VideoError
-from vexpress_rt.media import READERS, _without_padding, open_media, sound_blocks
+from vexpress_rt.media import READERS, open_media
 
 
 def write_wav(path: Path, count: int = 8000) -> Path:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tests.clips import SIZE, frames, sound, write
+from tests.sound_files import tone, write_sound
 from vexpress_rt import video
 from vexpress_rt.audio import load_audio
-from vexpress_rt.media import sound_blocks
+from vexpress_rt.audio_reader import sound_blocks
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.video import VideoWriter
 
@@ -211,9 +212,9 @@ def test_a_long_recording_is_read_only_as_far_as_the_picture_has_come(
 ) -> None:
     read = 0
 
-    def blocks(source: Path | tuple[np.ndarray, int], stamp: None) -> Iterator[tuple[np.ndarray, int]]:
+    def blocks(source: Path | tuple[np.ndarray, int], *rest: Any) -> Iterator[tuple[np.ndarray, int]]:
         nonlocal read
-        for block, rate in sound_blocks(source, stamp):
+        for block, rate in sound_blocks(source, *rest):
             for start in range(0, block.shape[1], 1000):
                 read += 1000
                 yield block[:, start : start + 1000], rate
@@ -240,3 +241,16 @@ def test_sound_and_picture_are_interleaved_as_they_come(tmp_path: Path) -> None:
 def test_the_index_is_at_the_front(tmp_path: Path, name: str) -> None:
     content = write(tmp_path / name, frames(5), Fraction(30), sound(4000, 16000)).read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
+
+
+def test_the_sound_track_of_surround_is_stereo_with_the_centre_in_both(tmp_path: Path) -> None:
+    centre = np.zeros((6, 48000), np.float32)
+    centre[2] = tone(1, 48000)
+    source = write_sound(tmp_path / "surround.flac", "flac", centre, 48000)
+    path = write(tmp_path / "a.mp4", frames(10), Fraction(10), load_audio(source, 16000))
+    with av.open(str(path)) as container:
+        track = container.streams.audio[0]
+        samples = np.concatenate([frame.to_ndarray() for frame in container.decode(track)], axis=1)
+    assert track.layout.name == "stereo"
+    expected = 0.3 / np.sqrt(2) * np.sqrt(0.5)  # -3 dB in each of the two
+    np.testing.assert_allclose(samples[:, 4000:40_000].std(axis=1), expected, rtol=0.02)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vexpress_rt.audio_reader import SoundInfo, sound_blocks
+from vexpress_rt.channel_mix import mono_weights
 from vexpress_rt.errors import AudioError, ConfigError
-from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
+from vexpress_rt.media import LOUDEST, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 
-MAX_CHANNELS = 64
+CANCELLED = 0.1  # share of the power of unrelated channels below which a mix is of channels that cancel each other
+TELL_SECONDS = 0.1  # between two calls of `progress`
 
 
 def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Waveform:
@@ -27,7 +32,8 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
         with samples (N,) or (channels, N), floating point of full scale 1, or int16, which is divided by 32768.
     rate: Hz of the model, 16000 for the released one.
 
-    Channels are averaged. The duration is that of the decoded samples (an encoder's delay and padding do not count),
+    One and two channels are averaged, more are mixed by the speakers that they belong to; where they cancel each other
+    the loudest is taken. The duration is that of the decoded samples (an encoder's delay and padding do not count),
     and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
     `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels, the
     caller's own where they are such.
@@ -43,30 +49,103 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
     return Waveform(np.frombuffer(data, np.float32), rate, recording.duration, recording.source, recording.stamp)
 
 
-def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Recording:
+def open_recording(
+    source: str | os.PathLike[str] | tuple[NDArray[Any], int],
+    rate: int,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Recording:
     """A recording as `load_audio` takes it, read through once, so that all that is wrong with it is found; no samples
     are kept. An array that was given is the caller's, and must not change as long as the recording is in use. A file
     that changes from here on is noticed by whoever reads it again.
+
+    progress: called several times a second with the seconds that were read and, about, those that there are; what it
+        raises ends the reading.
     """
-    kept, moments = _check_source(source), _Moments()
+    kept = _check_source(source)
     stamp = FileStamp.of(kept) if isinstance(kept, Path) else None
-    count, source_rate, held = 0, rate, np.empty(0, np.float32)
-    for samples, found_rate, heard in _resampled(kept, rate, stamp):
-        moments.add(held)
-        count, source_rate, held = count + heard, found_rate, samples
-    duration = Fraction(count, source_rate)
-    length = max(1, round(duration * rate))
-    moments.add(held[: length - moments.count])  # the last piece runs past the end, and no other
-    assert moments.count == length
-    return Recording(
-        source=kept,
-        rate=rate,
-        count=length,
-        duration=duration,
-        mean=moments.mean,
-        variance=moments.variance,
-        stamp=stamp,
-    )
+    reading = _Reading(kept, rate, stamp, progress)
+    reading.run(None)
+    if (loudest := reading.loudest_alone()) is not None:
+        note = f"audio: the channels cancel each other; the mouth follows channel {loudest + 1} of {reading.channels}"
+        reading = _Reading(kept, rate, stamp, progress)
+        reading.run(loudest)
+        reading.info.notes.append(note)
+    return reading.recording()
+
+
+class _Reading:
+    """One pass over a recording, which finds out all that a Recording says of it."""
+
+    def __init__(
+        self,
+        source: Path | tuple[Float32, int],
+        rate: int,
+        stamp: FileStamp | None,
+        progress: Callable[[int, int], object],
+    ) -> None:
+        self._source, self._rate, self._stamp, self._progress = source, rate, stamp, progress
+        self.info = SoundInfo()
+        self.channels = 0
+        self._weights = np.empty(0)
+        self._powers = self._mixed = np.zeros(0)
+
+    def run(self, channel: int | None) -> None:
+        """Read all of it; channel: the one to take alone, or None to mix them."""
+        self._moments, self._count, self._source_rate, self._channel = _Moments(), 0, self._rate, channel
+        self._held = np.empty(0, np.float32)
+        for samples in _resampled(self._mono(), self._rate):
+            self._moments.add(self._held)
+            self._held = samples
+
+    def _mono(self) -> Iterator[tuple[Float32, int]]:
+        told = time.monotonic()
+        for block, rate in sound_blocks(self._source, self._stamp, self.info):
+            if not self.channels:
+                self._begin(len(block))
+            mono = mix(block, self._weights)
+            if self.channels > 1:
+                self._powers += np.square(block, dtype=np.float64).sum(axis=1)
+                self._mixed += np.square(mono, dtype=np.float64).sum()
+            self._count, self._source_rate = self._count + len(mono), rate
+            if time.monotonic() - told > TELL_SECONDS:
+                told, done = time.monotonic(), self._count // rate
+                self._progress(done, max(done + 1, math.ceil(self.info.seconds or self._length(rate))))
+            yield mono, rate
+
+    def _length(self, rate: int) -> Fraction:
+        """Seconds of samples in memory; 0 of a file."""
+        return Fraction(0 if isinstance(self._source, Path) else self._source[0].shape[-1], rate)
+
+    def _begin(self, channels: int) -> None:
+        self.channels, self._powers, self._mixed = channels, np.zeros(channels), np.zeros(1)  # sums of squares
+        self._weights = mono_weights(self.info.layout, channels)
+        if self._channel is not None:
+            self._weights = np.eye(channels)[self._channel]
+
+    def loudest_alone(self) -> int | None:
+        """The channel to take by itself, where the mix is much weaker than that; None where it is not."""
+        apart = float(np.square(self._weights) @ self._powers)  # what channels add up to that have nothing in common
+        if self._mixed[0] > CANCELLED * apart or not self._powers.any():
+            return None
+        return int(np.argmax(self._powers))
+
+    def recording(self) -> Recording:
+        """What was found."""
+        duration = Fraction(self._count, self._source_rate)
+        length = max(1, round(duration * self._rate))
+        self._moments.add(self._held[: length - self._moments.count])  # the last piece runs past the end, and no other
+        assert self._moments.count == length
+        return Recording(
+            source=self._source,
+            rate=self._rate,
+            count=length,
+            duration=duration,
+            mean=self._moments.mean,
+            variance=self._moments.variance,
+            stamp=self._stamp,
+            weights=tuple(self._weights.tolist()),
+            notes=tuple(self.info.notes),
+        )
 
 
 def sound(recording: Recording) -> Generator[Float32, None, None]:
@@ -75,7 +154,9 @@ def sound(recording: Recording) -> Generator[Float32, None, None]:
     Raises AudioError when it cannot be read again, was changed, or is shorter than it was.
     """
     left = recording.count
-    for samples, *_ in _resampled(recording.source, recording.rate, recording.stamp):
+    weights = np.array(recording.weights)
+    blocks = sound_blocks(recording.source, recording.stamp)
+    for samples in _resampled(((mix(block, weights), rate) for block, rate in blocks), recording.rate):
         piece = samples[:left]
         left -= len(piece)
         if len(piece):
@@ -183,18 +264,21 @@ def _positions(
     return index, ((index + 0.5) * (total / (2 * length)) - 0.5).clip(0, total - 1)
 
 
-def _resampled(
-    source: Path | tuple[Float32, int], rate: int, stamp: FileStamp | None
-) -> Iterator[tuple[Float32, int, int]]:
-    """Pieces of (mono samples at `rate`, the source's rate, how many source samples were read for them)."""
+def mix(block: Float32, weights: NDArray[np.float64]) -> Float32:
+    """Samples (channels, n) of which each channel has its share (channels,) -> (n,) float32; sums are in float64."""
+    wide: NDArray[np.float64] = weights @ block.astype(np.float64)
+    return wide.astype(np.float32)
+
+
+def _resampled(blocks: Iterator[tuple[Float32, int]], rate: int) -> Iterator[Float32]:
+    """Mono samples at `rate` Hz of blocks (mono samples (n,), their rate in Hz)."""
     resampler: Resampler | None = None
-    for block, source_rate in sound_blocks(source, stamp):
-        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+    for mono, source_rate in blocks:
         if source_rate != rate and resampler is None:
             resampler = Resampler(source_rate, rate)
-        yield mono if resampler is None else resampler.push(mono), source_rate, len(mono)
+        yield mono if resampler is None else resampler.push(mono)
     if resampler is not None:
-        yield resampler.finish(), resampler.source, 0
+        yield resampler.finish()
 
 
 def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> Path | tuple[Float32, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,10 @@ class Generator:
         schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
             and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
-        progress: called with stage (portrait, keypoints; then audio, denoise and frames by turns), done and total; an
-            exception that it raises ends the work and comes out of the call or of the stream; StopIteration, which
-            would look like the end of the frames, as the cause of a RuntimeError. It may close the stream.
+        progress: called with stage (recording, counted in seconds, portrait, keypoints; then audio, denoise and frames by
+            turns), done and total; an exception that it raises ends the work and comes out of the call or of the
+            stream; StopIteration, which would look like the end of the frames, as the cause of a RuntimeError. It may
+            close the stream.
 
         Everything is read and checked in the call; audio features, latents and frames are computed as frames are asked
         for. Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError,
@@ -201,7 +203,8 @@ class Generator:
         with task.watch.stage("load"):
             self._pipeline.load(task.settings)
         with task.watch.stage("audio"):
-            recording = open_recording(audio, self.bundle.manifest.model.sample_rate)
+            read = partial(task.tell, "recording")
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
         length = recording.frame_count(task.settings.rate)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)

@@ -82,6 +82,7 @@ class Recording:
     rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
+    weights: the share that each channel of the source has in what the model hears.
     notes: what was repaired or left out while it was read.
     """
 
@@ -91,6 +92,7 @@ class Recording:
     duration: Fraction
     mean: float
     variance: float
+    weights: tuple[float, ...]
     stamp: FileStamp | None = None
     notes: tuple[str, ...] = ()
 

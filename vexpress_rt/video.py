@@ -22,10 +22,13 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
+from vexpress_rt.audio_reader import SoundInfo, sound_blocks
+from vexpress_rt.channel_mix import mono_weights, stereo_weights
 from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
-from vexpress_rt.media import reason, sound_blocks
+from vexpress_rt.media import reason
 from vexpress_rt.records import Float32, Recording, UInt8, Waveform
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -69,11 +72,12 @@ class VideoWriter:
     audio: its `source` becomes the sound track, or None.  quality: constant rate factor of libx264, 0 (lossless) to 51.
 
     Video is H.264 in yuv420p: the BT.709 matrix, limited range, chroma sited left, and flagged so. Frame k has the time
-    stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC, mono or stereo (recordings of more channels are
-    averaged to mono) at its own rate where AAC has it, else at the next higher one; values beyond [-1, 1] are
-    clipped. It starts with the first frame and keeps its exact length, whatever the number of frames (a decoder that
-    ignores the header's length adds the silence that fills the last AAC packet, below 1024 samples). Sound and picture
-    are interleaved as frames arrive, so memory does not grow.
+    stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC at the recording's own rate where AAC has it,
+    else at the next higher one; values beyond [-1, 1] are clipped. One and two channels stay as they are; more become
+    stereo by the speakers that they belong to, or mono, their mean, where that is not known. The sound starts with the
+    first frame and keeps its exact length, whatever the number of frames (a decoder that ignores the header's length
+    adds the silence that fills the last AAC packet, below 1024 samples). Sound and picture are interleaved as frames
+    arrive, so memory does not grow.
 
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
     the same name. Raises OutputError when the file cannot be written (see `check_output`; disk full), InputError for a
@@ -190,11 +194,13 @@ class _SoundTrack:
     """
 
     def __init__(self, audio: Waveform | Recording) -> None:
-        self._blocks = sound_blocks(audio.source, audio.stamp)
+        info = SoundInfo()
+        self._blocks = sound_blocks(audio.source, audio.stamp, info)
         block, source_rate = next(self._blocks)
         self._pending: Float32 | None = block
         self._source_rate = source_rate
-        self._channels = len(block) if len(block) in AAC_BIT_RATES else 1
+        self._weights = _track_weights(info.layout, len(block))
+        self._channels = len(block) if self._weights is None else len(self._weights)
         self._layout = "stereo" if self._channels == 2 else "mono"
         self._sent = 0
         rates = Codec("aac", "w").audio_rates or [48000]
@@ -209,7 +215,8 @@ class _SoundTrack:
     def advance(self, until: Fraction | None) -> None:
         """Encode the recording up to `until` seconds or slightly more; None: to its end."""
         while self._pending is not None and (until is None or self._sent < until * self._source_rate):
-            block = np.ascontiguousarray(_mix(self._pending, self._channels).clip(-1, 1), np.float32)
+            mixed = self._pending if self._weights is None else self._weights @ self._pending.astype(np.float64)
+            block = np.ascontiguousarray(mixed.clip(-1, 1), np.float32)
             frame = AudioFrame.from_ndarray(block, "fltp", self._layout)
             frame.sample_rate = self._source_rate
             # Without time stamps the encoder's own delay, 1024 samples, would be part of the sound.
@@ -226,11 +233,12 @@ class _SoundTrack:
         self._blocks.close()
 
 
-def _mix(block: Float32, channels: int) -> Float32:
-    """(c, n) samples as (channels, n): unchanged if they fit, else averaged and, for two channels, repeated."""
-    if len(block) == channels:
-        return block
-    return np.repeat(block.mean(axis=0, keepdims=True), channels, axis=0)
+def _track_weights(layout: str | None, channels: int) -> NDArray[np.float64] | None:
+    """The shares (1 or 2, channels) of a recording's channels in the track's; None where they stay as they are."""
+    if channels in AAC_BIT_RATES:
+        return None
+    weights = stereo_weights(layout, channels)
+    return mono_weights(None, channels)[None] if weights is None else weights
 
 
 def _from_nv12(frame: UInt8) -> VideoFrame:

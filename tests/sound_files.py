@@ -1,0 +1,76 @@
+"""Sound files for tests, encoded by FFmpeg, and taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.packet import Packet
+
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+
+def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
+    """(n,) float32 of amplitude 0.3."""
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write_sound(
+    path: Path,
+    codec: str,
+    samples: np.ndarray,
+    rate: int,
+    *,
+    layout: str | None = None,
+    container: str | None = None,
+    change: Callable[[list[Packet]], list[Packet]] = lambda packets: packets,
+) -> Path:
+    """(channels, n) float32 samples encoded and muxed.
+
+    layout: of speakers; None takes the usual one.  container: by FFmpeg's name, where the suffix does not tell.
+    change: of the packets before they are muxed.
+    """
+    layout = layout or LAYOUTS.get(len(samples), f"{len(samples)} channels")
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout)
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples.T).reshape(1, -1), "flt", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        packets = [packet for part in (frame, None) for packet in stream.encode(part)]
+        for packet in change([packet for packet in packets if packet.size]):
+            output.mux(packet)
+    return path
+
+
+def write_talking_picture(path: Path, samples: np.ndarray, rate: int, late: float, *, codec: str = "aac") -> Path:
+    """A video of 2 s at 10 fps of black pictures, with (1, n) float32 samples that begin `late` seconds after it."""
+    with av.open(str(path), "w") as output:
+        video, sound = output.add_stream("libx264", rate=10), output.add_stream(codec, rate=rate, layout="mono")
+        video.width = video.height = 32
+        for index in range(20):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, 10)
+            output.mux(video.encode(picture))
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, round(late * rate), Fraction(1, rate)
+        output.mux([*sound.encode(frame), *video.encode(None), *sound.encode(None)])
+    return path
+
+
+def id3v2(size: int) -> bytes:
+    """A tag of `size` bytes and its header, as speech services put before each piece."""
+    return b"ID3\x04\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+def ape_tag() -> bytes:
+    """An APE tag of one item."""
+    item = (200).to_bytes(4, "little") + bytes(4) + b"Title\0" + b"x" * 200
+
+    def edge(flags: int) -> bytes:
+        numbers = (2000, len(item) + 32, 1, flags)
+        return b"APETAGEX" + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(8)
+
+    return edge(0xA0000000) + item + edge(0x80000000)

@@ -1,0 +1,427 @@
+"""What plays is heard: all channels, joined files, gaps and damage, each in its time and with a note."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.packet import Packet
+
+from tests.sound_files import ape_tag, id3v2, tone, write_sound, write_talking_picture
+from vexpress_rt import audio_reader
+from vexpress_rt.audio import load_audio, open_recording
+from vexpress_rt.audio_reader import sound_blocks
+from vexpress_rt.errors import AudioError, VExpressError
+from vexpress_rt.media import packets
+
+CORPUS = Path(__file__).parent / "corpus"
+RATE = 16000
+
+
+def heard(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What the model hears of a file, (n,) at RATE, and the notes of reading it."""
+    return load_audio(path, RATE).samples, open_recording(path, RATE).notes
+
+
+def level(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def assert_note(notes: tuple[str, ...], pattern: str) -> None:
+    """Assert that there is one note, which matches."""
+    assert len(notes) == 1, notes
+    assert re.search(pattern, notes[0]), notes
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "channels"),
+    [
+        ("a.m4a", "aac", 8),
+        ("a.mkv", "libopus", 8),
+        ("a.flac", "flac", 8),
+        ("a.wv", "wavpack", 9),
+        ("a.wav", "pcm_s16le", 8),
+        ("a.mov", "pcm_f32le", 16),
+        ("a.caf", "pcm_s32le", 64),
+    ],
+)
+def test_any_number_of_channels_is_heard(tmp_path: Path, name: str, codec: str, channels: int) -> None:
+    """PyAV's planes of a frame read beyond their end from eight channels on."""
+    sound = np.zeros((channels, 24_000), np.float32)
+    sound[2] = tone(0.5, 48000)
+    layout = "hexadecagonal" if channels == 16 else None
+    samples, notes = heard(write_sound(tmp_path / name, codec, sound, 48000, layout=layout))
+    assert notes == ()
+    assert len(samples) == 8000
+    expected = 1 if channels in (8, 16) else 1 / channels  # the centre of known speakers, or the mean
+    assert level(samples[1000:7000]) == pytest.approx(expected * 0.3 / np.sqrt(2), rel=0.03)
+
+
+def test_channels_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mov", "pcm_f32le", np.zeros((65, 800), np.float32), 8000)
+    with pytest.raises(AudioError, match="has 65 channels; expected 1 to 64"):
+        heard(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "note"),
+    [
+        ("channels_change_in_a_frame.m4a", 0.25, "turns to 16000 Hz, 25 channels; all of it is converted to .* mono"),
+        ("fourteen_channels_at_first.aac", 0.128, "turns to 16000 Hz, mono; all of it is converted to .* 14 channels"),
+        ("stream_that_comes_later.flv", 0.2351, "of its 2 sound tracks number 2 is used"),
+    ],
+)
+def test_damaged_files_are_heard_as_far_as_they_decode(name: str, seconds: float, note: str) -> None:
+    samples, notes = heard(CORPUS / name)
+    assert len(samples) / RATE == pytest.approx(seconds, abs=1e-4)
+    assert 0.04 < level(samples) < 0.2
+    assert re.search(note, notes[0])
+
+
+def test_the_centre_of_surround_keeps_its_level(tmp_path: Path) -> None:
+    """FFmpeg's weights: the front at -3 dB, the sides at -6 dB, and no LFE."""
+    for channel, weight in enumerate((0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5)):
+        sound = np.zeros((6, 8000), np.float32)
+        sound[channel] = tone(0.5, RATE)
+        path = write_sound(tmp_path / "a.flac", "flac", sound, RATE)
+        if weight:
+            np.testing.assert_allclose(heard(path)[0], weight * tone(0.5, RATE), atol=1e-3)
+        else:  # the LFE alone: then it is what there is
+            assert_note(heard(path)[1], "the mouth follows channel 4 of 6")
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.wav", "a.m4a", ""])
+def test_one_side_is_heard_where_left_and_right_are_inverted(tmp_path: Path, name: str) -> None:
+    sound = np.stack([0.8 * tone(0.5, RATE), -tone(0.5, RATE)])
+    source: Any = (sound, RATE)
+    if name:
+        source = write_sound(
+            tmp_path / name, "aac" if name == "a.m4a" else name[2:].replace("wav", "pcm_s16le"), sound, RATE
+        )
+    samples = load_audio(source, RATE).samples
+    assert level(samples[1000:7000] + tone(0.5, RATE)[1000:7000]) < 0.01
+    assert_note(open_recording(source, RATE).notes, "channels cancel each other; the mouth follows channel 2 of 2")
+
+
+@pytest.mark.parametrize("left", [0.0, 1.0, -0.2])
+def test_channels_that_do_not_cancel_are_averaged(left: float) -> None:
+    sound = np.stack([left * tone(0.5, RATE), tone(0.5, RATE)])
+    recording = open_recording((sound, RATE), RATE)
+    assert recording.weights == (0.5, 0.5)
+    assert recording.notes == ()
+    assert open_recording((np.zeros((2, 900), np.float32), RATE), RATE).weights == (0.5, 0.5)
+
+
+JUNK = np.random.default_rng(0).bytes(3000)
+
+
+@pytest.mark.parametrize("codec", ["mp3", "aac"])
+@pytest.mark.parametrize("between", [id3v2(5000), ape_tag(), bytes(1000), bytes(100_000), JUNK], ids=len)
+def test_joined_pieces_are_heard_to_the_end(tmp_path: Path, codec: str, between: bytes) -> None:
+    encoder = "libmp3lame" if codec == "mp3" else "aac"
+    container = "adts" if codec == "aac" else None
+    piece = write_sound(tmp_path / f"a.{codec}", encoder, tone(1.5, 44100)[None], 44100, container=container)
+    path = tmp_path / f"joined.{codec}"
+    path.write_bytes(id3v2(50) + between.join([piece.read_bytes()] * 3))
+    samples, notes = heard(path)
+    assert 4.5 <= len(samples) / RATE < 4.7
+    for second in range(4):
+        assert level(samples[second * RATE + 2000 : second * RATE + 14000]) == pytest.approx(0.21, abs=0.02)
+    assert_note(notes, "passed over")
+
+
+@pytest.mark.parametrize("codec", ["mp3", "aac"])
+@pytest.mark.parametrize(("rate", "channels"), [(22050, 1), (44100, 2), (48000, 2)])
+def test_a_change_of_rate_or_channels_is_converted(tmp_path: Path, codec: str, rate: int, channels: int) -> None:
+    encoder, container = ("libmp3lame", None) if codec == "mp3" else ("aac", "adts")
+    pieces = [
+        write_sound(
+            tmp_path / f"{i}.{codec}", encoder, np.repeat(tone(1.5, r)[None], c, axis=0), r, container=container
+        )
+        for i, (r, c) in enumerate([(44100, 1), (rate, channels)])
+    ]
+    for order in (pieces, pieces[::-1]):
+        path = tmp_path / f"joined.{codec}"
+        path.write_bytes(b"".join(piece.read_bytes() for piece in order))
+        samples, notes = heard(path)
+        assert len(samples) / RATE == pytest.approx(3.06, abs=0.07)
+        assert level(samples[2000:20000]) == pytest.approx(0.21, abs=0.02)
+        assert level(samples[28000:46000]) == pytest.approx(0.21, abs=0.02)
+        assert re.search(
+            r"1\.5\d seconds in, the sound turns to \d+ Hz, \w+(, and changes .* more)?; all of it is", notes[0]
+        )
+
+
+def drop(first: int, last: int) -> Callable[[list[Packet]], list[Packet]]:
+    return lambda packets: [packet for index, packet in enumerate(packets) if not first <= index < last]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "packet"),
+    [
+        ("a.webm", "libopus", 0.02),
+        ("a.mkv", "aac", 1024 / 48000),
+        ("a.mp4", "aac", 1024 / 48000),
+        ("a.flv", "aac", 1024 / 48000),
+        ("a.ts", "aac", 1024 / 48000),
+    ],
+)
+def test_a_gap_in_the_time_stamps_is_silent_and_keeps_time(
+    tmp_path: Path, name: str, codec: str, packet: float
+) -> None:
+    path = write_sound(tmp_path / name, codec, tone(3, 48000)[None], 48000, change=drop(40, 80))
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(3, abs=0.04)
+    begin, end = round(41 * packet * RATE) + 400, round(79 * packet * RATE) - 400
+    assert level(samples[begin:end]) < 1e-3
+    assert level(samples[2000 : begin - 1200]) == pytest.approx(0.21, abs=0.02)
+    assert level(samples[end + 2000 : -2000]) == pytest.approx(0.21, abs=0.02)
+    assert_note(notes, rf"{40 * packet:.2f} seconds are missing in 1 place, the first 0\.[78]\d seconds in; silence")
+
+
+def test_single_packets_that_are_lost_do_not_add_up(tmp_path: Path) -> None:
+    """Each is shorter than what goes unnoticed; together they would put the lips a second off."""
+
+    def lose(packets: list[Packet]) -> list[Packet]:
+        return [packet for index, packet in enumerate(packets) if index % 3 or index == 0]
+
+    path = write_sound(tmp_path / "a.webm", "libopus", tone(3, 48000)[None], 48000, change=lose)
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(3, abs=0.05)
+    assert_note(notes, r"0\.9\d seconds are missing in \d\d places")
+
+
+def test_time_stamps_that_jump_back_or_by_hours_are_a_new_count(tmp_path: Path) -> None:
+    def jump(by: int) -> Callable[[list[Packet]], list[Packet]]:
+        def change(packets: list[Packet]) -> list[Packet]:
+            for packet in packets[70:]:
+                packet.pts += by * 48000
+                packet.dts += by * 48000
+            return packets
+
+        return change
+
+    for by in (20_000, 700):
+        path = write_sound(tmp_path / "a.mkv", "libopus", tone(3, 48000)[None], 48000, change=jump(by))
+        samples, _ = heard(path)
+        assert len(samples) / RATE == pytest.approx(3, abs=0.02)
+    one = write_sound(tmp_path / "one.webm", "libopus", tone(1, 48000)[None], 48000).read_bytes()
+    (tmp_path / "two.webm").write_bytes(one + one)
+    assert len(heard(tmp_path / "two.webm")[0]) / RATE == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("late", [0.0, 0.6])
+def test_sound_that_begins_after_the_picture_keeps_time(tmp_path: Path, name: str, late: float) -> None:
+    path = write_talking_picture(tmp_path / name, tone(1, RATE)[None], RATE, late)
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(1 + late, abs=0.09)  # AAC's padding
+    onset = int(np.argmax(np.abs(samples) > 0.1)) / RATE
+    assert onset == pytest.approx(late, abs=0.08)
+    if late:
+        assert_note(notes, r"sound begins 0\.[56]\d seconds after the picture; silence stands before it")
+    else:
+        assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "pcm_s16le"),
+        ("a.aiff", "pcm_s16be"),
+        ("a.w64", "pcm_s16le"),
+        ("a.caf", "pcm_s16le"),
+        ("a.flac", "flac"),
+        ("a.mp3", "libmp3lame"),
+        ("a.webm", "libopus"),
+        ("a.flv", "aac"),
+        ("a.avi", "mp3"),
+        ("a.wv", "wavpack"),
+    ],
+)
+def test_a_recording_cut_short_says_so(tmp_path: Path, name: str, codec: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4 * 44100)).astype(np.float32)
+    rate = 48000 if codec == "libopus" else 44100
+    path = write_sound(tmp_path / name, codec, noise, rate)
+    assert heard(path)[1] == ()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    samples, notes = heard(path)
+    assert 1.5 < len(samples) / RATE < 3
+    assert re.search(r"declares .* and has .*: it is cut short", notes[-1])
+
+
+def test_a_header_that_leaves_its_length_open_is_no_cut(tmp_path: Path) -> None:
+    """As programs write it that record into a pipe."""
+    content = bytearray(write_sound(tmp_path / "a.wav", "pcm_s16le", tone(1, RATE)[None], RATE).read_bytes())
+    data = content.find(b"data")
+    for size in (0, 0xFFFFFFFF, 0x7FFFFFFF):
+        content[4:8] = content[data + 4 : data + 8] = struct.pack("<I", size)
+        (tmp_path / "piped.wav").write_bytes(content)
+        samples, notes = heard(tmp_path / "piped.wav")
+        assert len(samples) == RATE
+        assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "pcm_s16le"),
+        ("a.aiff", "pcm_s16be"),
+        ("a.w64", "pcm_s16le"),
+        ("a.caf", "pcm_s16le"),
+        ("a.m4a", "aac"),
+        ("a.flv", "aac"),
+    ],
+)
+def test_a_second_file_that_is_appended_is_noted_where_it_is_not_read(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_sound(tmp_path / name, codec, tone(1, 44100)[None], 44100)
+    content = path.read_bytes()
+    path.write_bytes(content + content)
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(1, abs=0.05)
+    assert_note(notes, rf"another recording follows at byte {len(content)} and is left out, {len(content)} bytes: join")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.ogg", "libopus"), ("a.webm", "libopus")])
+def test_a_second_file_that_is_appended_is_heard_where_it_can_be(tmp_path: Path, name: str, codec: str) -> None:
+    content = write_sound(tmp_path / name, codec, tone(1, 48000)[None], 48000).read_bytes()
+    (tmp_path / name).write_bytes(content + content)
+    assert len(heard(tmp_path / name)[0]) / RATE == pytest.approx(2, abs=0.02)
+
+
+def test_a_packet_that_does_not_decode_is_silent(tmp_path: Path) -> None:
+    def spoil(packets: list[Packet]) -> list[Packet]:
+        for index in range(60, 65):
+            packets[index] = replaced(packets[index], b"\xff" * 9)
+        return packets
+
+    def replaced(packet: Packet, content: bytes) -> Packet:
+        other = Packet(content)
+        other.stream, other.time_base = packet.stream, packet.time_base
+        other.pts, other.dts, other.duration = packet.pts, packet.dts, packet.duration
+        return other
+
+    path = write_sound(tmp_path / "a.mkv", "aac", tone(3, 48000)[None], 48000, change=spoil)
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(3, abs=0.04)
+    assert level(samples[21000:21800]) < 1e-3
+    assert re.search(r"cannot be decoded in 1 place, the first 1\.\d\d seconds in; silence", notes[0])
+
+
+def test_a_declared_size_is_not_reserved_before_it_is_there(tmp_path: Path) -> None:
+    """A tag that declares 2 GB, in a file of a hundred bytes."""
+    whole = write_sound(tmp_path / "a.wav", "pcm_s16le", tone(0.01, 8000)[None], 8000).read_bytes()
+    tag = b"LIST" + struct.pack("<I", 0x7FFFFF00) + b"INFOINAM" + struct.pack("<I", 0x7FFFFE00) + b"x"
+    (tmp_path / "tag.wav").write_bytes(whole[:12] + tag)
+    code = (
+        "import sys, resource\nfrom pathlib import Path\nimport vexpress_rt.audio as audio\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    audio.open_recording(sys.argv[1], 16000)\nexcept audio.AudioError as error:\n    print(error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "tag.wav")], capture_output=True, text=True)
+    told, grown = result.stdout.splitlines()
+    assert "cannot be read" in told
+    assert int(grown) < 400
+
+
+def test_sound_that_takes_too_long_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_reader, "FREE_SECONDS", 0.0)
+    monkeypatch.setattr(audio_reader, "SLOWEST", 10**9)
+    path = write_sound(tmp_path / "a.flac", "flac", tone(1, RATE)[None], RATE)
+    with pytest.raises(AudioError, match=r"seconds of processor time .* \(1 channels, 16000 Hz\).* convert it to mono"):
+        open_recording(path, RATE)
+
+
+def test_time_spent_between_two_blocks_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_reader, "FREE_SECONDS", 0.2)
+    monkeypatch.setattr(audio_reader, "SLOWEST", 10**9)
+    path = write_sound(tmp_path / "a.flac", "flac", tone(0.5, RATE)[None], RATE)
+    for _ in sound_blocks(path):
+        np.linalg.svd(np.ones((150, 150)))
+
+
+def test_progress_hears_of_reading_and_can_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vexpress_rt.audio.TELL_SECONDS", 0)
+    path = write_sound(tmp_path / "a.flac", "flac", tone(4, RATE)[None], RATE)
+    told: list[tuple[int, int]] = []
+    open_recording(path, RATE, lambda done, total: told.append((done, total)))
+    assert {total for done, total in told if done < 4} == {4}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_recording(path, RATE, stop)
+
+
+class _Container:
+    """Gives packets, or raises, in turn."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+
+    def demux(self, stream: object) -> Iterator[object]:
+        while self.items:
+            item = self.items.pop(0)
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+def test_packets_go_on_after_a_stream_that_pyav_does_not_know() -> None:
+    broken: list[BaseException] = []
+    source: Any = _Container([1, IndexError("list index out of range"), 2, RuntimeError("of PyAV"), 3])
+    given = list(packets(source, None, Path("a.flv"), "the audio", AudioError, broken.append))  # type: ignore[type-var]
+    assert given == [1, 2]
+    assert [str(error) for error in broken] == ["of PyAV"]
+
+
+def test_a_disk_that_fails_is_no_damage() -> None:
+    source: Any = _Container([1, av.error.OSError(5, "Input/output error")])
+    with pytest.raises(AudioError, match="cannot be read to its end"):
+        list(packets(source, None, Path("a.flv"), "the audio", AudioError, print))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, IndexError, SystemError, av.error.PermissionError])
+def test_whatever_pyav_raises_on_opening_is_in_the_error_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error(1, "odd")
+
+    monkeypatch.setattr(av, "open", fail)
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(AudioError, match="cannot be read"):
+        open_recording(path, RATE)
+
+
+def test_memory_that_runs_out_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    path = write_sound(tmp_path / "a.wav", "pcm_s16le", tone(0.1, RATE)[None], RATE)
+    monkeypatch.setattr("vexpress_rt.audio_reader._Converter.convert", fail)
+    with pytest.raises(AudioError, match="needs more memory than there is"):
+        open_recording(path, RATE)
+
+
+def test_a_file_with_moving_pictures_counts_from_the_earlier_of_both(tmp_path: Path) -> None:
+    covers = SimpleNamespace(disposition=av.stream.Disposition.attached_pic)
+    assert not audio_reader.moving_pictures(SimpleNamespace(streams=SimpleNamespace(video=[covers])))  # type: ignore[arg-type]
+    path = write_talking_picture(tmp_path / "a.mkv", tone(1, RATE)[None], RATE, 0.5)
+    assert open_recording(path, RATE).duration >= Fraction(3, 2)
+    assert issubclass(AudioError, VExpressError)

@@ -1,0 +1,185 @@
+"""How many bytes a sound file declares, beside how many it has: recordings that were cut short, or joined by appending.
+
+FFmpeg reads as far as a file's first sound goes and no further, and says nothing where it ends early.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+SLACK = 4096  # bytes of padding and tags at the end that are not worth a word
+_TAIL = 1 << 20  # bytes after the declared end in which another file's beginning is looked for
+_MOST_BOXES, _MOST_TAGS = 4096, 100_000  # beyond which it is not worth the time
+# What a file of a kind begins with.
+_BEGINNINGS = re.compile(
+    rb"RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|....ftyp|caff\x00\x01|FLV\x01|riff\x2e\x91\xcf\x11", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class FileExtent:
+    """declared: bytes that belong to the file by its own header.  found: that it has.
+
+    follows: where another file begins after the declared end; None if none does.
+    """
+
+    declared: int
+    found: int
+    follows: int | None = None
+
+    def notes(self, kind: str) -> list[str]:
+        """A sentence if the file is cut short, or if something follows that is not read; kind: "audio", "video"."""
+        if self.found < self.declared - max(SLACK, self.declared // 100):
+            return [f"{kind}: the file declares {self.declared} bytes and has {self.found}: it is cut short"]
+        if self.follows is not None:
+            rest = self.found - self.follows
+            return [
+                f"{kind}: another recording follows at byte {self.follows} and is left out, {rest} bytes: join "
+                "recordings by decoding them, not by appending their files"
+            ]
+        return []
+
+
+def file_extent(path: Path) -> FileExtent | None:
+    """The extent of a WAV, AVI, AIFF, W64, CAF, MP4, FLV or MP3 file.
+
+    None for others, and where a header leaves it open. Raises nothing: whoever decodes an unreadable file refuses it.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.seek(0, 2)
+            declared = _declared(file, found)
+            if declared is None:
+                return None
+            # FFmpeg reads on in MP3, and in AVI, of which a large one has several RIFF.
+            return FileExtent(declared, found, _following(file, declared, found) if _ends(file) else None)
+    except (OSError, struct.error):
+        return None
+
+
+def _declared(file: BinaryIO, found: int) -> int | None:
+    """Bytes that the header declares, its own included; None if it does not say."""
+    file.seek(0)
+    head = file.read(48)
+    kind = head[:4]
+    if kind in (b"RIFF", b"RF64", b"BW64", b"FORM") and len(head) >= 48:
+        (size,) = struct.unpack(">I" if kind == b"FORM" else "<I", head[4:8])
+        if size == 0xFFFFFFFF and head[12:16] == b"ds64":
+            (size,) = struct.unpack("<Q", head[20:28])
+        # Programs that write into a pipe cannot come back to fill in the size.
+        return None if size in (0, 0xFFFFFFFF) or 0x7FFFF000 <= size <= 0x7FFFFFFF else size + 8
+    if kind == b"riff" and len(head) >= 24:
+        return _believed(struct.unpack("<Q", head[16:24])[0])
+    if kind == b"caff":
+        return _end_of_caf(file, found)
+    if head[4:8] == b"ftyp":
+        return _end_of_boxes(file, found)
+    if head[:4] == b"FLV\1":
+        return _end_of_tags(file)
+    return _end_of_mp3(file)
+
+
+def leading_tag(path: Path) -> int:
+    """Bytes of the ID3v2 tag that a file begins with; 0 if it has none, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _id3_size(file.read(10))
+    except OSError:
+        return 0
+
+
+def _id3_size(head: bytes) -> int:
+    """Bytes of the ID3v2 tag (id3.org, "ID3 tag version 2.4.0", section 3.1) whose header begins `head`."""
+    if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
+        return 0
+    size = sum(part << shift for part, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 16 else 0)
+
+
+def _ends(file: BinaryIO) -> bool:
+    """Whether FFmpeg reads no further than the end that the header declares."""
+    file.seek(0)
+    head = file.read(12)
+    return head[8:12] != b"AVI " and head[:3] != b"ID3" and head[:1] != b"\xff"
+
+
+def _end_of_mp3(file: BinaryIO) -> int | None:
+    """The end by the header that encoders put into the first frame: "Xing", or "Info" for a fixed bit rate."""
+    file.seek(0)
+    start = _id3_size(file.read(10))
+    file.seek(start)
+    frame = file.read(64)
+    for mark in (b"Xing", b"Info"):
+        at = frame.find(mark)
+        if frame[:1] == b"\xff" and 0 < at <= 48:
+            flags, size = struct.unpack(">I", frame[at + 4 : at + 8])[0], frame[at + 8 : at + 16]
+            size = size[4:8] if flags & 1 else size[:4]  # frames come before bytes
+            return start + struct.unpack(">I", size)[0] if flags & 2 else None
+    return None
+
+
+def _believed(size: int) -> int | None:
+    return size if 0 < size < 1 << 62 else None
+
+
+def _end_of_caf(file: BinaryIO, found: int) -> int | None:
+    """The end of the data chunk, and of whole chunks after it."""
+    position, end = 8, None
+    for _ in range(_MOST_BOXES):
+        file.seek(position)
+        header = file.read(12)
+        if len(header) < 12 or _BEGINNINGS.match(header):
+            break
+        kind, size = header[:4], struct.unpack(">q", header[4:])[0]
+        if size < 0 or (end is not None and position + 12 + size > found):
+            break
+        position += 12 + size
+        if kind == b"data" or end is not None:
+            end = position
+    return end
+
+
+def _end_of_boxes(file: BinaryIO, found: int) -> int | None:
+    """Where the boxes of an MP4 end: at a second `ftyp`, or with the last box."""
+    position = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            return position
+        (size,) = struct.unpack(">I", header[:4])
+        if size == 1 and len(header) == 16:
+            (size,) = struct.unpack(">Q", header[8:])
+        if position and header[4:8] == b"ftyp":
+            return position
+        if size < 8:  # 0: to the end of the file
+            return found if size == 0 else None
+        position += size
+    return None
+
+
+def _end_of_tags(file: BinaryIO) -> int | None:
+    """Where the sound, video and script tags of an FLV end."""
+    position = 13
+    for _ in range(_MOST_TAGS):
+        file.seek(position)
+        header = file.read(11)
+        if len(header) < 11 or header[0] & 0x1F not in (8, 9, 18):
+            return position
+        position += 11 + int.from_bytes(header[1:4]) + 4
+    return None
+
+
+def _following(file: BinaryIO, declared: int, found: int) -> int | None:
+    if found <= declared:
+        return None
+    start = max(0, declared - 8)  # sizes that leave out a header, or a byte of padding, are common
+    file.seek(start)
+    match = _BEGINNINGS.search(file.read(_TAIL))
+    if match is not None:
+        return start + match.start()
+    return declared if found - declared > SLACK else None
