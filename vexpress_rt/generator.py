@@ -112,8 +112,8 @@ class Generator:
         schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
             and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
-        progress: called with stage (recording, counted in seconds, portrait, keypoints; then audio, denoise and frames by
-            turns), done and total; an exception that it raises ends the work and comes out of the call or of the
+        progress: called with stage (recording, counted in seconds, portrait, keypoints; then audio, denoise and frames
+            by turns), done and total; an exception that it raises ends the work and comes out of the call or of the
             stream; StopIteration, which would look like the end of the frames, as the cause of a RuntimeError. It may
             close the stream.
 
