@@ -189,6 +189,16 @@ def test_a_gap_in_the_time_stamps_is_silent_and_keeps_time(
     assert_note(notes, rf"{40 * packet:.2f} seconds are missing in 1 place, the first 0\.[78]\d seconds in; silence")
 
 
+@pytest.mark.parametrize(("first", "last"), [(10, 40), (60, 100), (110, 140)])
+def test_a_gap_within_a_page_of_ogg_keeps_the_time_of_all_that_follows(tmp_path: Path, first: int, last: int) -> None:
+    """A page has a stamp for its last packet alone, so that the silence stands at the page's edge."""
+    path = write_sound(tmp_path / "a.ogg", "libopus", tone(3, 48000)[None], 48000, change=drop(first, last))
+    samples, notes = heard(path)
+    assert len(samples) / RATE == pytest.approx(3, abs=0.03)
+    assert level(samples) == pytest.approx(0.212 * np.sqrt(1 - (last - first) * 0.02 / 3), abs=0.01)
+    assert re.search("silence stands", notes[0])
+
+
 def test_single_packets_that_are_lost_do_not_add_up(tmp_path: Path) -> None:
     """Each is shorter than what goes unnoticed; together they would put the lips a second off."""
 
@@ -229,7 +239,7 @@ def test_sound_that_begins_after_the_picture_keeps_time(tmp_path: Path, name: st
     onset = int(np.argmax(np.abs(samples) > 0.1)) / RATE
     assert onset == pytest.approx(late, abs=0.08)
     if late:
-        assert_note(notes, r"sound begins 0\.[56]\d seconds after the picture; silence stands before it")
+        assert_note(notes, r"sound begins 0\.[56]\d seconds late; silence stands before it")
     else:
         assert notes == ()
 

@@ -46,6 +46,7 @@ _DISCONTINUOUS = frozenset(("mpeg", "mpegts", "ogg"))  # whose stamps may start 
 _ELEMENTARY = frozenset(("aac", "ac3", "amr", "eac3", "mp3"))  # frames one after another, tags and junk between them
 TOLERANCE = Fraction(1, 25)  # seconds that stamps may be off: lips and voice that far apart go unnoticed
 # Longer jumps are a new count of time (FFmpeg's `dts_delta_threshold`) or an error, and no pause.
+OGG_PAGE = 1  # seconds of sound that programs put into a page
 LONGEST_GAP, LONGEST_GAP_OF_DISCONTINUOUS = 600, 10  # seconds
 MAX_DAMAGE = 0.1  # share of a recording that may be silence in place of packets that do not decode
 CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares without being called cut short
@@ -186,7 +187,7 @@ def _decode_file(path: Path, info: SoundInfo) -> Iterator[tuple[Float32, int, Fr
         if timeline is None or converter is None:
             why = f" ({reason(decoder.failure)})" if decoder.failure else ""
             raise AudioError(f"the audio {path} holds no samples{why}; expected speech: check that it plays")
-        yield from timeline.place(converter.finish(), None)
+        yield from timeline.place(converter.finish(), timeline.end)
         decoder.check(timeline)
         info.notes += [*converter.notes, *decoder.notes, *timeline.notes]
 
@@ -420,6 +421,10 @@ class _Timeline:
         self._longest = LONGEST_GAP_OF_DISCONTINUOUS if self._format in _DISCONTINUOUS else LONGEST_GAP
         start = container.start_time if moving_pictures(container) else None
         self._origin = begin if start is None else Fraction(start, av.time_base)
+        # An Ogg page has a stamp for its last packet alone: what is missing within a page shows at its edge.
+        self._last = _seconds(stream.duration, stream.time_base) if self._format == "ogg" else None
+        if self._last is not None and start is None and begin is not None and 0 < begin <= OGG_PAGE:
+            self._origin = Fraction(0)
         self._done = 0
         self._gaps: list[tuple[Fraction, Fraction]] = []
         self._end, self._declared = self._declare(container, stream, begin)
@@ -433,13 +438,20 @@ class _Timeline:
         if self._format == "mov" and seconds:
             late = (begin or Fraction(0)) - (self._origin or Fraction(0))
             return seconds + (late if late > TOLERANCE else 0), seconds
-        if self._format in ("flv", "matroska", "wv") and len(container.streams) == 1:
-            return None, self._info.seconds
+        if self._format in ("flv", "matroska", "wv") and len(container.streams) == 1 and self._info.seconds:
+            late = begin or Fraction(0)  # the declared length counts from 0
+            return None, self._info.seconds - (late if 0 < late < self._info.seconds else 0)
         return None, seconds if self._format == "flac" else None
 
     @property
     def seconds(self) -> Fraction:
         return Fraction(self._done, self.rate)
+
+    @property
+    def end(self) -> Fraction | None:
+        """The time stamp with which the sound ends, where the file tells more than its last frame does."""
+        beyond = self._last is not None and self._origin is not None and self._last - self._origin > self.seconds
+        return self._last if beyond else None
 
     def place(self, blocks: list[Float32], begin: Fraction | None) -> Iterator[tuple[Float32, int, Fraction | None]]:
         """Silence up to `begin` where that is later than what was given ends, then the blocks."""
@@ -482,7 +494,7 @@ class _Timeline:
         gaps = list(self._gaps)
         if gaps and gaps[0][0] == 0:
             late = float(gaps.pop(0)[1])
-            notes.append(f"audio: the sound begins {late:.2f} seconds after the picture; silence stands before it")
+            notes.append(f"audio: the sound begins {late:.2f} seconds late; silence stands before it")
         if gaps and self._format != "flac":
             total = float(sum(length for _, length in gaps))
             notes.append(
