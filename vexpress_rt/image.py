@@ -32,7 +32,7 @@ MAX_MEMORY = 565_000_000
 
 _ORIENTATION = 0x0112
 _STRIP = 2**20  # pixels that are converted at once
-_GREY = 128  # what a JPEG's decoder makes of rows that are not there
+_GREY = {"CMYK": 64}  # what a JPEG's decoder makes of rows that are not there; of other modes 128
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
             _convert(image, stored)
     notes = parts.notes
     if parts.cut:
-        shown = _shown_rows(stored) * size[1] // len(stored)
+        shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)
     return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
 
@@ -352,9 +352,9 @@ def _to_rgb(image: Image.Image) -> UInt8:
     return np.asarray(image.convert("RGB"))
 
 
-def _shown_rows(stored: UInt8) -> int:
+def _shown_rows(stored: UInt8, grey: int) -> int:
     """How many rows there are above those whose right end is grey, for their data are missing."""
     row = len(stored)
-    while row and (stored[row - 1, -8:] == _GREY).all():
+    while row and (stored[row - 1, -8:] == grey).all():
         row -= 1
     return row

@@ -16,9 +16,9 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
 _MAX_BOXES = 20_000
 _MAX_ITEMS = 2_000
 _SEQUENCE_HEADER = 1
-# Bytes a pixel: planes of up to 16 bits with alpha, and the picture as bytes, at times twice.
-_AVIF_DECODING = 20
-_HEIF_DECODING = 7
+# Bytes a pixel of planes, converted samples and the picture as bytes: (of 4:2:0 without alpha, of all others).
+_AVIF_DECODING = (10, 20)
+_HEIF_DECODING = (7, 16)
 
 
 @dataclass
@@ -29,6 +29,7 @@ class _Meta:
     primary: int = 0
     places: list[tuple[int, int, int, int]] = field(default_factory=list)  # item, method, offset, length of extents
     items: int = 0  # where the items' own data begin
+    plain: bool = True  # all pictures are 4:2:0 or grey, none is alpha
 
 
 def is_bmff(data: bytes) -> bool:
@@ -55,7 +56,7 @@ def read(data: bytes) -> Parts:
         width=width,
         height=height,
         data=_without_exif(data, meta) if avif else data,
-        memory=width * height * (_AVIF_DECODING if avif else _HEIF_DECODING),
+        memory=width * height * (_AVIF_DECODING if avif else _HEIF_DECODING)[not meta.plain],
         orientation=0 if avif else 1,  # AVIF: its decoder reads it; HEIF: its decoder applies it
     )
 
@@ -92,9 +93,21 @@ def _read_meta(data: bytes, start: int, end: int) -> _Meta:
         elif name == b"iprp":
             for inner, low, high in _boxes(data, first, last):
                 if inner == b"ipco":
-                    sizes = [at for what, at, _ in _boxes(data, low, high) if what == b"ispe"]
-                    meta.sizes += [struct.unpack_from(">II", data, at + 4) for at in sizes if at + 12 <= len(data)]
+                    for kind, at, _ in _boxes(data, low, high):
+                        _read_property(kind, data[at : at + 64], meta)
     return meta
+
+
+def _read_property(kind: bytes, body: bytes, meta: _Meta) -> None:
+    if kind == b"ispe" and len(body) >= 12:
+        meta.sizes.append(struct.unpack_from(">II", body, 4))
+    elif kind == b"av1C" and len(body) >= 4:
+        # Bits: tier, deep, 12 bits, grey, subsampled in x and y, position of the samples (2).
+        meta.plain &= body[2] & 0x60 == 0 and (body[2] & 0x10 != 0 or body[2] & 0x0C == 0x0C)
+    elif kind == b"hvcC" and len(body) >= 18:
+        meta.plain &= body[16] & 3 <= 1
+    elif kind == b"auxC":
+        meta.plain = False
 
 
 def _read_items(data: bytes, start: int, end: int, meta: _Meta) -> None:
@@ -141,14 +154,30 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
 
 
 def _coded_sizes(data: bytes, meta: _Meta) -> list[tuple[int, int]]:
-    """The sizes of the AV1 pictures themselves: their decoder takes memory by these, whatever the container says."""
-    sizes = []
-    for item, method, offset, length in meta.places:
+    """The sizes that AV1 pictures and grids have themselves, by which a decoder takes memory."""
+    sizes: list[tuple[int, int]] = []
+    for item, content in _contents(data, meta).items():
         if meta.kinds.get(item) == b"av01":
-            start = offset + (meta.items if method == 1 else 0)
-            coded = data[start : start + length if length else len(data)]
-            sizes += [_sequence_size(body) for kind, body in _units(coded) if kind == _SEQUENCE_HEADER]
+            sizes += [_sequence_size(body) for kind, body in _units(content) if kind == _SEQUENCE_HEADER]
+        elif meta.kinds.get(item) == b"grid" and len(content) >= 8:
+            wide = len(content) >= 12 and content[1] & 1
+            sizes.append(struct.unpack_from(">II" if wide else ">HH", content, 4))
     return sizes
+
+
+def _contents(data: bytes, meta: _Meta) -> dict[int, bytes]:
+    """The bytes of the items that are pictures, by their number."""
+    contents: dict[int, bytes] = {}
+    left = 2 * len(data)
+    for item, method, offset, length in meta.places:
+        if meta.kinds.get(item) in (b"av01", b"grid"):
+            start = offset + (meta.items if method == 1 else 0)
+            extent = data[start : start + length if length else len(data)]
+            left -= len(extent)
+            if left < 0:
+                raise RefusedError("has pictures that share their bytes; expected one picture: save it as PNG or JPEG")
+            contents[item] = contents.get(item, b"") + extent
+    return contents
 
 
 def _units(coded: bytes) -> Iterator[tuple[int, bytes]]:

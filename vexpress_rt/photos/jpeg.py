@@ -36,17 +36,46 @@ class _Head:
     progressive: bool = False
 
 
+@dataclass
+class _Scans:
+    """count: of them.  end: where the last one ends.  whole: whether the end of the picture follows there.
+
+    components: those seen.  detail: the number of the first scan with frequencies of the first component, from 1.
+    """
+
+    count: int = 0
+    end: int = 0
+    whole: bool = False
+    components: set[int] = field(default_factory=set)
+    detail: int = _MAX_SEGMENTS
+    first: int = -1
+
+    def add(self, header: bytes) -> None:
+        """header: the number of components, a number and a table for each, first and last frequency, two half bytes."""
+        self.count += 1
+        named = set(header[1 : 1 + 2 * header[0] : 2]) if header else set()
+        self.components |= named
+        if self.count == 1 and header:
+            self.first = header[1] if len(header) > 1 else -1
+        if self.first in named and len(header) >= 3 and header[-2] >= 1:
+            self.detail = min(self.detail, self.count)
+
+
 def read(data: bytes) -> Parts:
     """The first picture in `data`; of a multi-picture JPEG the photo itself."""
     head, start = _read_head(data)
-    scans, end, whole = _follow_scans(data, start)
+    scans = _follow_scans(data, start)
     height, width = int.from_bytes(head.frame[1:3], "big"), int.from_bytes(head.frame[3:5], "big")
-    check_scans(scans, width * height)
+    check_scans(scans.count, width * height)
+    several = head.progressive or scans.count > 1
+    notes: tuple[str, ...] = ()
+    if not scans.whole and several:
+        notes = (_check_cut(scans, head),)
     samples = _samples(head.frame)
     bands = 1 if head.frame[5] == 1 else 4
-    # More than one scan: the decoder keeps every coefficient, 2 bytes a sample, until the last.
-    coefficients = 2 * samples if head.progressive or scans > 1 else 0
-    kept = b"".join([*head.kept, memoryview(data)[start:end], bytes([0xFF, _EOI])])
+    # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
+    coefficients = 2 * samples if several else 0
+    kept = b"".join([*head.kept, memoryview(data)[start : scans.end], bytes([0xFF, _EOI])])
     return Parts(
         kind="JPEG",
         width=width,
@@ -55,7 +84,8 @@ def read(data: bytes) -> Parts:
         memory=int(width * height * coefficients),
         bands=bands,
         orientation=find_orientation(bytes(head.exif), head.xmp),
-        cut=not whole,
+        notes=notes,
+        cut=not (scans.whole or several),
     )
 
 
@@ -106,22 +136,36 @@ def _check_frame(frame: bytes) -> None:
         raise DamagedError("its frame header is missing or too short")
 
 
-def _follow_scans(data: bytes, start: int) -> tuple[int, int, bool]:
-    """The number of scans, where the last one ends, and whether the end of the picture follows there."""
-    scans, at = 0, start
+def _follow_scans(data: bytes, start: int) -> _Scans:
+    scans, at = _Scans(), start
     for _ in range(_MAX_SEGMENTS):
         found = _AFTER_SCAN.search(data, at)
+        scans.end = found.start() if found else len(data)
         if found is None:
-            return scans, len(data), False
+            return scans
         marker, at = found[1][0], found.end()
         if marker == _EOI:
-            return scans, found.start(), True
+            scans.whole = True
+            return scans
         length = int.from_bytes(data[at : at + 2], "big")
         if length < 2 or at + length > len(data):
-            return scans, found.start(), False
-        scans += marker == _SOS
+            return scans
+        if marker == _SOS:
+            scans.add(data[at + 2 : at + length])
         at += length
     raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
+
+
+def _check_cut(scans: _Scans, head: _Head) -> str:
+    """The note for a picture of several scans whose last ones are missing. Raises DamagedError if it is too coarse.
+
+    There must be a whole scan of the first component's lowest frequencies, or, where every scan has all frequencies,
+    one of each component.
+    """
+    enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
+    if not enough:
+        raise DamagedError("only the coarsest of it can be decoded")
+    return "photo: its last bytes are missing; it has less detail than the whole file"
 
 
 def _samples(frame: bytes) -> float:

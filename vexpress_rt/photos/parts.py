@@ -32,7 +32,7 @@ class Parts:
     notes: what was repaired.
     fill: writes the pixels of `data` into (height, width, 3) uint8 RGB in place of Pillow, and returns notes.
     repair: gives the parts to try where decoding fails; raises DamagedError.
-    cut: whether the end of the file is missing, so that rows at the bottom may be without pixels.
+    cut: whether the end of a JPEG is missing, so that rows at the bottom may be grey.
     """
 
     kind: str
@@ -63,7 +63,7 @@ def missing_rows(shown: int, height: int, fill: str) -> str:
         raise DamagedError(f"only {shown} of its {height} rows can be decoded")
     if shown == height:
         return "photo: its last bytes are missing; all of its rows are there"
-    return f"photo: its last bytes are missing; {height - shown} of its {height} rows are {fill}"
+    return f"photo: its last bytes are missing; {height - shown} of its {height} rows stay {fill}"
 
 
 def check_scans(scans: int, pixels: int) -> None:

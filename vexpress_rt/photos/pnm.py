@@ -112,7 +112,8 @@ def _plain_bits(block: bytes) -> UInt8:
     digits = np.frombuffer(b"".join(block.split()), np.uint8)
     if np.any(digits >> 1 != ord("0") >> 1):
         raise DamagedError("it has a value that is neither 0 nor 1")
-    return np.bitwise_xor(digits & np.uint8(1), np.uint8(1))
+    bits: UInt8 = np.bitwise_xor(digits & np.uint8(1), np.uint8(1))
+    return bits
 
 
 def _plain_numbers(block: bytes, most: int) -> NDArray[np.int64]:
