@@ -47,13 +47,12 @@ def read(data: bytes) -> Parts:
     if colour not in _SAMPLES:
         raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
     bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
-    content = b"".join(found.pixels)
     notes = tuple(f"photo: the checksum of its chunk {name} is wrong; the chunk is left out" for name in found.bad[:3])
     parts = Parts(
         kind="PNG",
         width=width,
         height=height,
-        data=_written(found, content),
+        data=_written(found),
         memory=0,
         bands=bands,
         orientation=find_orientation(found.exif or found.raw_exif, found.xmp),
@@ -155,15 +154,18 @@ def _keep_text(found: _Found, name: bytes, body: memoryview) -> None:
         return
 
 
-def _chunk(name: bytes, body: bytes) -> list[bytes]:
-    return [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))]
+def _chunk(name: bytes, *pieces: bytes | memoryview) -> list[bytes | memoryview]:
+    checksum = zlib.crc32(name)
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return [struct.pack(">I", sum(map(len, pieces))), name, *pieces, struct.pack(">I", checksum)]
 
 
-def _written(found: _Found, content: bytes) -> bytes:
-    pieces = [MAGIC, *_chunk(b"IHDR", found.header)]
+def _written(found: _Found) -> bytes:
+    parts = [MAGIC, *_chunk(b"IHDR", found.header)]
     for name, body in found.kept.items():
-        pieces += _chunk(name, body)
-    return b"".join([*pieces, *_chunk(b"IDAT", content), *_chunk(b"IEND", b"")])
+        parts += _chunk(name, body)
+    return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
 
 
 def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool, data: bytes) -> Parts:
@@ -176,16 +178,17 @@ def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool
     note = missing_rows(rows, parts.height, "black")
     if ended:
         note = note.replace("its last bytes are missing", "its pixels are damaged")
-    content = _written(_Found(header=header, kept=kept), packed)
+    content = _written(_Found(header=header, kept=kept, pixels=[memoryview(packed)]))
     return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
 
 
 def _whole_rows(packed: memoryview, row: int, height: int) -> tuple[int, bytes]:
     """How many rows of `row` bytes `packed` holds whole, and those packed anew, followed by zeros for the others."""
-    unpacker, packer = zlib.decompressobj(), zlib.compressobj(1)
+    # Without zlib's head, so that its checksum at the end, which may be what is wrong, is not looked at.
+    unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)
     pieces: list[bytes] = []
     rows, rest = 0, b""
-    for piece in _inflated(unpacker, packed, row):
+    for piece in _inflated(unpacker, packed[2:], row):
         rest += piece
         whole = min(len(rest) // row, height - rows)
         pieces.append(packer.compress(rest[: whole * row]))
