@@ -13,7 +13,8 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+import PIL
+from PIL import Image, JpegImagePlugin
 
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import ImageError, KeypointError
@@ -286,20 +287,36 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
 def _loaded(parts: Parts, reduction: int) -> tuple[Image.Image, Parts]:
     data = parts.take()
     try:
-        with io.BytesIO(data) as stream:
-            if parts.kind == "HEIF":
-                return _load_heif(stream), parts
-            image = Image.open(stream, formats=(parts.kind,))
-            if getattr(image, "is_animated", False):
-                raise RefusedError(f"is a {parts.kind} of several frames or pages; expected one picture: save a frame")
-            if reduction > 1:
-                image.draft(image.mode, (image.width // reduction, image.height // reduction))
-            image.load()
-            return image, parts
+        return _load(data, parts.kind, reduction), parts
     except (OSError, SyntaxError, ValueError):
         if parts.repair is None:
             raise
-        return _loaded(parts.repair(data), reduction)
+    # Not within the handler, whose error would keep what was decoded so far.
+    parts.data = data
+    del data
+    return _loaded(parts.repair(parts), reduction)
+
+
+def _load(data: bytes, kind: str, reduction: int) -> Image.Image:
+    with io.BytesIO(data) as stream:
+        if kind == "HEIF":
+            return _load_heif(stream)
+        image = _opened(stream, kind, reduction)
+        if getattr(image, "is_animated", False):
+            raise RefusedError(f"is a {kind} of several frames or pages; expected one picture: save a frame")
+        if reduction > 1:
+            image.draft(image.mode, (image.width // reduction, image.height // reduction))
+        image.load()
+        return image
+
+
+def _opened(stream: io.BytesIO, kind: str, reduction: int) -> Image.Image:
+    if reduction > 1:  # Image.open has a limit of its own for the full size
+        return JpegImagePlugin.JpegImageFile(stream)
+    Image.init()
+    if kind not in Image.OPEN:
+        raise RefusedError(f"is of the format {kind}, which Pillow {PIL.__version__} does not read: update Pillow")
+    return Image.open(stream, formats=(kind,))
 
 
 def _load_heif(stream: io.BytesIO) -> Image.Image:

@@ -12,7 +12,8 @@ from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError
 MAGIC = (b"GIF87a", b"GIF89a")
 
 _EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
-_MAX_BLOCKS = 10_000
+_MAX_BLOCKS = 1_000
+_MAX_PIECES = 2_000_000  # of 255 bytes but for the last, as encoders write them
 
 
 def read(data: bytes) -> Parts:
@@ -58,6 +59,8 @@ def _table(flags: int) -> int:
 
 def _after_blocks(data: bytes, at: int) -> int:
     """Where the chain of data blocks at `at` ends, its closing empty block included."""
-    while at < len(data) and data[at]:
+    for _ in range(_MAX_PIECES):
+        if at >= len(data) or not data[at]:
+            return min(at + 1, len(data))
         at += 1 + data[at]
-    return min(at + 1, len(data))
+    raise RefusedError(f"is a GIF of more than {_MAX_PIECES} data blocks in a row; expected fewer: save it anew")

@@ -31,7 +31,7 @@ class Parts:
     orientation: as EXIF counts it, 1 to 8; 0 where the decoder reads it.
     notes: what was repaired.
     fill: writes the pixels of `data` into (height, width, 3) uint8 RGB in place of Pillow, and returns notes.
-    repair: gives the parts to try where decoding fails; raises DamagedError.
+    repair: gives the parts to try where these do not decode, whose `data` it takes; raises DamagedError.
     cut: whether the end of a JPEG is missing, so that rows at the bottom may be grey.
     """
 
@@ -44,7 +44,7 @@ class Parts:
     orientation: int = 1
     notes: tuple[str, ...] = ()
     fill: Callable[[bytes, UInt8], tuple[str, ...]] | None = None
-    repair: Callable[[bytes], Parts] | None = None
+    repair: Callable[[Parts], Parts] | None = None
     cut: bool = False
 
     @property

@@ -20,6 +20,7 @@ _KEPT = (b"PLTE", b"tRNS")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
 _MAX_CHUNKS = 200_000
+_MAX_TEXTS = 8  # that may hold the orientation
 _PIECE = 4096  # bytes that are inflated at once, so that little is lost at an error
 
 
@@ -33,6 +34,7 @@ class _Found:
     xmp: bytes = b""
     animated: int = 0  # frames of the animation
     frame_first: bool = False  # a frame's control comes before the pixels, so that they belong to the animation
+    texts: int = 0
     bad: list[str] = field(default_factory=list)  # chunks whose checksum is wrong
     ended: bool = False
 
@@ -132,9 +134,10 @@ def _keep(found: _Found, name: bytes, body: memoryview, right: bool) -> None:
 
 def _keep_text(found: _Found, name: bytes, body: memoryview) -> None:
     """The orientation is all that is wanted of texts: ImageMagick's hexadecimal EXIF, and XMP."""
-    key, _, rest = bytes(body[: MAX_METADATA + 1024]).partition(b"\0")
-    if key not in (b"Raw profile type exif", b"XML:com.adobe.xmp"):
+    key, _, rest = bytes(body[:MAX_METADATA]).partition(b"\0")
+    if key not in (b"Raw profile type exif", b"XML:com.adobe.xmp") or found.texts == _MAX_TEXTS:
         return
+    found.texts += 1
     packed = name == b"zTXt"
     if name == b"iTXt":
         packed, rest = rest[:1] == b"\1", (*rest[2:].split(b"\0", 2), b"", b"")[2]
@@ -168,27 +171,27 @@ def _written(found: _Found) -> bytes:
     return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
 
 
-def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool, data: bytes) -> Parts:
-    """The same picture with black rows for those that `data`, the file that did not decode, lacks."""
-    start = data.index(b"IDAT") + 4
-    length = int.from_bytes(data[start - 8 : start - 4], "big")
-    bits = header[8] * _SAMPLES[header[9]]
-    row = 1 + (parts.width * bits + 7) // 8
-    rows, packed = _whole_rows(memoryview(data)[start : start + length], row, parts.height)
+def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool, failed: Parts) -> Parts:
+    """The same picture with black rows for those that are missing in `failed`, which did not decode."""
+    row = 1 + (parts.width * header[8] * _SAMPLES[header[9]] + 7) // 8
+    rows, pieces = _whole_rows(failed.take(), row, parts.height)
     note = missing_rows(rows, parts.height, "black")
     if ended:
         note = note.replace("its last bytes are missing", "its pixels are damaged")
-    content = _written(_Found(header=header, kept=kept, pixels=[memoryview(packed)]))
+    content = _written(_Found(header=header, kept=kept, pixels=pieces))
     return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
 
 
-def _whole_rows(packed: memoryview, row: int, height: int) -> tuple[int, bytes]:
-    """How many rows of `row` bytes `packed` holds whole, and those packed anew, followed by zeros for the others."""
+def _whole_rows(data: bytes, row: int, height: int) -> tuple[int, list[memoryview]]:
+    """How many rows of `row` bytes a PNG holds whole, and those packed anew, followed by zeros for the others."""
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
     # Without zlib's head, so that its checksum at the end, which may be what is wrong, is not looked at.
+    packed = memoryview(data)[start + 2 : start + length]
     unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)
     pieces: list[bytes] = []
     rows, rest = 0, b""
-    for piece in _inflated(unpacker, packed[2:], row):
+    for piece in _inflated(unpacker, packed, row):
         rest += piece
         whole = min(len(rest) // row, height - rows)
         pieces.append(packer.compress(rest[: whole * row]))
@@ -197,7 +200,7 @@ def _whole_rows(packed: memoryview, row: int, height: int) -> tuple[int, bytes]:
             break
     left = (height - rows) * row
     pieces += [packer.compress(bytes(min(2**20, left - at))) for at in range(0, left, 2**20)]
-    return rows, b"".join([*pieces, packer.flush()])
+    return rows, [memoryview(piece) for piece in [*pieces, packer.flush()] if piece]
 
 
 def _inflated(unpacker: zlib._Decompress, packed: memoryview, most: int) -> Iterator[bytes]:
