@@ -101,7 +101,7 @@ def test_grey_palette_and_bilevel_pictures_become_rgb() -> None:
     assert set(np.unique(load_image(encoded(bilevel, "PNG")))) == {0, 255}
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
     deep = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
     loaded = load_image(encoded(Image.fromarray(deep), kind))
@@ -139,8 +139,10 @@ def test_what_is_no_raster_picture_is_refused(tmp_path: Path, content: bytes) ->
         load_image(path)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-@pytest.mark.parametrize("kept", [0.5, 0.9])
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [(kind, 0.5) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")] + [("WEBP", 0.9), ("TIFF", 0.9)],
+)
 def test_a_truncated_file_is_refused(kind: str, kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
@@ -198,6 +200,32 @@ def test_a_tiny_picture_is_refused(shape: tuple[int, ...]) -> None:
 def test_arrays_that_are_not_rgb_bytes_are_refused(array: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"expected \(H, W, 3\) uint8 RGB"):
         load_image(array)
+
+
+def test_arrays_of_odd_strides_and_subclasses_are_taken_as_they_are() -> None:
+    wide = np.zeros((40, 112, 3), np.uint8)
+    wide[:, ::2] = gradient()
+    flipped = np.ascontiguousarray(gradient()[::-1])[::-1]
+    subclass = np.ma.MaskedArray(gradient())
+    for array in (wide[:, ::2], flipped, np.asfortranarray(gradient()), subclass):
+        loaded = load_image(array)
+        assert type(loaded) is np.ndarray
+        assert loaded.flags.c_contiguous
+        np.testing.assert_array_equal(loaded, gradient())
+
+
+def test_an_array_with_masked_pixels_is_refused() -> None:
+    masked = np.ma.MaskedArray(gradient(), mask=gradient() > 200)
+    with pytest.raises(ImageError, match=r"masked pixels.*filled"):
+        load_image(masked)
+
+
+def test_an_empty_array_and_one_beyond_the_limit_are_refused() -> None:
+    with pytest.raises(ImageError, match="expected at least 16"):
+        load_image(np.zeros((0, 40, 3), np.uint8))
+    huge = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (20_000, 20_000, 3))
+    with pytest.raises(ImageError, match="at most 100 million"):
+        load_image(huge)
 
 
 def test_other_types_are_refused() -> None:

@@ -1,7 +1,8 @@
 """Photos: any common raster file -> (H, W, 3) uint8 RGB, and the part of it that fills the bundle's picture.
 
 Only decoders that turn bytes into pixels are enabled: formats that are programs (PostScript, PDF) or that reach for
-other files are refused as "not a picture".
+other files are refused as "not a picture". What a file may cost is known before it is decoded: `photos` reads its
+container and leaves out what decides no pixel.
 """
 
 from __future__ import annotations
@@ -9,48 +10,86 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import PIL
+from PIL import Image, JpegImagePlugin
 
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import ImageError, KeypointError
 from vexpress_rt.paths import input_file
+from vexpress_rt.photos import containers
+from vexpress_rt.photos.containers import FORMATS
+from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError, missing_rows
 from vexpress_rt.records import Crop, Float32, UInt8, check_finite_points
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MIN_SIDE = 16
-# 100 megapixels hold the largest common phone photos but one; decoded they take 300 MB, 400 MB with alpha.
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 512 * 2**20
+MAX_JPEG_PIXELS = 220_000_000  # a JPEG can be decoded at half its size
+MAX_BYTES = 256 * 2**20
+# Bytes while a photo is decoded, its file included: 80 megapixels of RGB, 4 bytes each in Pillow and 3 in the result.
+MAX_MEMORY = 565_000_000
+
+_ORIENTATION = 0x0112
+_STRIP = 2**20  # pixels that are converted at once
+_GREY = {"CMYK": 64}  # what a JPEG's decoder makes of rows that are not there; of other modes 128
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
+
+    pixels: (h, w, 3) uint8 RGB, upright.  notes: what was repaired or left out while it was read.
+    size: (H, W) of the full picture, pixels.
+    reduction: 1, or 2 for a JPEG decoded at half size; then h = ceil(H / 2) and w = ceil(W / 2).
+    """
+
+    pixels: UInt8 = field(repr=False)
+    size: tuple[int, int]
+    reduction: int = 1
+    notes: tuple[str, ...] = ()
 
 
 def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
-    """A photo as (H, W, 3) uint8 RGB, upright.
+    """The pixels of `load_photo(source)`, (H, W, 3) uint8 RGB, upright."""
+    return load_photo(source).pixels
+
+
+def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
+    """A photo as (H, W, 3) uint8 RGB, upright, with notes on what was repaired.
 
     source: a file, the bytes of one, or an (H, W, 3) uint8 RGB array (taken as it is; grey and RGBA arrays are refused
-        because their meaning would be a guess). Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000
-        or PNM, of any colour mode: grey, palette and CMYK are converted, 16 bits a channel are reduced
-        to 8, transparency is laid on white, the EXIF orientation is applied. Colour profiles are ignored, as upstream
-        does.
+        because their meaning would be a guess). Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000,
+        PNM or, where pillow-heif is installed, HEIC, of any colour mode: grey, palette and CMYK are converted, 16 bits
+        a channel are reduced to 8, transparency is laid on white, the EXIF orientation is applied. Colour profiles are
+        ignored, as upstream does. A JPEG, PNG, BMP or PNM whose end is missing is taken if at least half of its rows
+        are there.
 
-    Raises ImageError for a file that is missing, not a picture, truncated, animated or of several pages, larger than
-    `MAX_PIXELS` pixels or `MAX_BYTES` bytes, or with a side below `MIN_SIDE` pixels.
+    Raises ImageError for a file that is missing, not a picture, damaged, animated or of several pages, larger than
+    `MAX_PIXELS` pixels or `MAX_BYTES` bytes, with a side below `MIN_SIDE` pixels, or whose decoding would take more
+    than `MAX_MEMORY` bytes, or minutes.
     """
     if isinstance(source, np.ndarray):
-        return _check_array(source)
+        pixels = _check_array(source)
+        return Photo(pixels, pixels.shape[:2])
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f"the image ({len(source)} bytes)")
+        size = memoryview(source).nbytes
+        name = f"the image ({size} bytes)"
+        _check_bytes(size, name)
+        return _decode(_Content(bytes(source)), name)
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(f"an image given as {type(source).__name__}; expected a path, bytes or (H, W, 3) uint8 array")
     path = input_file(source, "the image", "a picture file", ImageError)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f"{path} has {path.stat().st_size} bytes; expected at most {MAX_BYTES}: scale it down")
         with path.open("rb") as file:
-            return _decode(io.BytesIO(file.read()), str(path))
+            _check_bytes(os.fstat(file.fileno()).st_size, str(path))
+            content = _Content(file.read(MAX_BYTES))
     except OSError as error:
         raise ImageError(f"the image {path} cannot be read ({error}): check its permissions") from error
+    except MemoryError as error:
+        raise _out_of_memory(str(path), path.stat().st_size) from error
+    return _decode(content, str(path))
 
 
 def face_crop(source: tuple[int, int], size: tuple[int, int], keypoints: Float32 | None, mode: str) -> Crop:
@@ -81,14 +120,15 @@ def face_crop(source: tuple[int, int], size: tuple[int, int], keypoints: Float32
     return Crop(left, top, crop_width, crop_height, size, source)
 
 
-def apply_crop(image: UInt8, crop: Crop) -> UInt8:
+def apply_crop(image: UInt8, crop: Crop, reduction: int = 1) -> UInt8:
     """Cut `crop` out of `image` (H, W, 3) uint8 RGB and scale it to `crop.size` with Pillow's bicubic filter.
 
+    reduction: that of a `Photo`; the crop is in pixels of the full picture.
     A crop of the whole picture is Pillow's plain bicubic resize (spec/model.md, stage 1); of equal size, the identity.
     Raises ImageError when the picture is not of the size that the crop was made for.
     """
     image = _check_array(image)
-    if image.shape[:2] != crop.source:
+    if image.shape[:2] != tuple(-(-side // reduction) for side in crop.source):
         raise ImageError(
             f"a picture of {image.shape[0]} x {image.shape[1]} pixels (height x width) with a crop made for "
             f"{crop.source[0]} x {crop.source[1]}: make the crop with face_crop for this picture"
@@ -96,6 +136,8 @@ def apply_crop(image: UInt8, crop: Crop) -> UInt8:
     height, width = crop.source
     # left + width may exceed the picture by a rounding error, which Pillow refuses.
     box = (crop.left, crop.top, min(crop.left + crop.width, width), min(crop.top + crop.height, height))
+    if reduction != 1:
+        box = (box[0] / reduction, box[1] / reduction, box[2] / reduction, box[3] / reduction)
     scaled = Image.fromarray(image).resize((crop.size[1], crop.size[0]), Image.Resampling.BICUBIC, box=box)
     return np.array(scaled)
 
@@ -124,65 +166,212 @@ def _check_array(image: UInt8) -> UInt8:
             "stack a grey picture three times, drop or blend an alpha channel, scale other dtypes to 0..255"
         )
     _check_size(image.shape[1], image.shape[0], "the image array")
-    return np.ascontiguousarray(image)
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise ImageError("an image array with masked pixels; expected all of them: fill them, as by image.filled(255)")
+    try:
+        return np.ascontiguousarray(image)
+    except MemoryError as error:
+        raise _out_of_memory("the image array", image.size) from error
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def _check_size(width: int, height: int, name: str, most: int = MAX_PIXELS) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name} has {width} x {height} pixels; expected at least {MIN_SIDE} a side: use a larger one")
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise ImageError(
             f"{name} has {width} x {height} pixels, {width * height / 1e6:.0f} million; "
-            f"expected at most {MAX_PIXELS / 1e6:.0f} million: scale the photo down"
+            f"expected at most {most / 1e6:.0f} million: scale the photo down"
         )
 
 
-def _decode(stream: io.BytesIO, name: str) -> UInt8:
+def _check_bytes(size: int, name: str) -> None:
+    if size > MAX_BYTES:
+        raise ImageError(f"{name} has {size} bytes; expected at most {MAX_BYTES}: scale it down")
+
+
+class _Content:
+    """The bytes of a file, handed over so that nobody else keeps them while they are decoded."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def take(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+def _decode(content: _Content, name: str) -> Photo:
+    need = 0
     try:
-        # Pillow warns of large pictures, whose size is checked below, and of odd metadata, which is not used.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(stream, formats=FORMATS) as image:
-                _check_size(*image.size, name)
-                _check_single(image, name)
-                image.load()
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        parts = containers.read(content.take())
+        if parts is None:
+            raise ImageError(
+                f"{name} is not a picture that can be read; expected one of {', '.join(FORMATS)}: "
+                "convert it to PNG or JPEG"
+            )
+        _check_size(parts.width, parts.height, name, MAX_JPEG_PIXELS if parts.kind == "JPEG" else MAX_PIXELS)
+        need, reduction = _need(parts, 1), 1
+        if need > MAX_MEMORY and parts.kind == "JPEG":
+            need, reduction = _need(parts, 2), 2
+        _check_need(parts, need, name)
+        return _decoded(parts, reduction, name)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}; at most {MAX_PIXELS / 1e6:.0f} million pixels: scale it down") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name} is not a picture that can be read; expected one of {', '.join(FORMATS)}: convert it to PNG or JPEG"
-        ) from error
+    except RefusedError as error:
+        raise ImageError(f"{name} {error}") from error
     except Exception as error:  # on malformed files Pillow's decoders raise errors of any kind
+        if isinstance(error, MemoryError) or _memory_is_short(need):
+            raise _out_of_memory(name, need) from error
         raise ImageError(
             f"{name} is damaged, truncated or of an unusual kind ({error}); expected a whole picture: "
             "transfer it anew, or save it as PNG or JPEG"
         ) from error
 
 
-def _check_single(image: Image.Image, name: str) -> None:
-    # An MPO is a JPEG whose further pictures are previews, depth or the other eye; the first is the photo.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise ImageError(f"{name} is a {image.format} of several frames or pages; expected one picture: save a frame")
+def _need(parts: Parts, reduction: int) -> int:
+    """Bytes while `parts` are decoded, or while the picture is cut and scaled, when Pillow has 4 a pixel of it."""
+    area = reduction**2
+    return max(len(parts.data) + parts.memory + parts.bands * parts.pixels // area, 7 * parts.pixels // area)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(image)
+def _check_need(parts: Parts, need: int, name: str) -> None:
+    if need > MAX_MEMORY:
+        raise ImageError(
+            f"{name} has {parts.width} x {parts.height} pixels, which as {parts.kind} of this colour mode take up to "
+            f"{need / 1e6:.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}: scale the photo down"
+        )
+    if _memory_is_short(need):
+        raise _out_of_memory(name, need)
+
+
+def _memory_is_short(need: int) -> bool:
+    """Whether `need` bytes cannot be had, which decoders call damage."""
+    try:
+        np.empty(need, np.uint8)
+    except MemoryError:
+        return True
+    return False
+
+
+def _out_of_memory(name: str, need: int) -> ImageError:
+    return ImageError(
+        f"memory ran out while {name} was decoded, which takes up to {need / 1e6:.0f} MB: free memory, or scale the "
+        "photo down"
+    )
+
+
+def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
+    if parts.fill is not None:
+        pixels = np.empty((parts.height, parts.width, 3), np.uint8)
+        notes = parts.fill(parts.take(), pixels)
+        return Photo(pixels, pixels.shape[:2], notes=parts.notes + notes)
+    # Pillow warns of large pictures, whose size is known to be right, and of odd metadata, which is not used.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image, parts = _loaded(parts, reduction)
+        with image:
+            size = (parts.width, parts.height) if reduction > 1 else image.size
+            if image.width * image.height > parts.pixels:
+                raise DamagedError(f"it decodes to {image.width} x {image.height} pixels, more than it announces")
+            _check_size(*image.size, name)
+            orientation = parts.orientation or image.getexif().get(_ORIENTATION, 1)
+            pixels, stored = _canvas(image.size, orientation)
+            _convert(image, stored)
+    notes = parts.notes
+    if parts.cut:
+        shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
+        notes += (missing_rows(shown, size[1], "grey"),)
+    return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
+
+
+def _loaded(parts: Parts, reduction: int) -> tuple[Image.Image, Parts]:
+    data = parts.take()
+    try:
+        return _load(data, parts.kind, reduction), parts
+    except (OSError, SyntaxError, ValueError):
+        if parts.repair is None:
+            raise
+    # Not within the handler, whose error would keep what was decoded so far.
+    parts.data = data
+    del data
+    return _loaded(parts.repair(parts), reduction)
+
+
+def _load(data: bytes, kind: str, reduction: int) -> Image.Image:
+    with io.BytesIO(data) as stream:
+        if kind == "HEIF":
+            return _load_heif(stream)
+        image = _opened(stream, kind, reduction)
+        if getattr(image, "is_animated", False):
+            raise RefusedError(f"is a {kind} of several frames or pages; expected one picture: save a frame")
+        if reduction > 1:
+            image.draft(image.mode, (image.width // reduction, image.height // reduction))
+        image.load()
+        return image
+
+
+def _opened(stream: io.BytesIO, kind: str, reduction: int) -> Image.Image:
+    if reduction > 1:  # Image.open has a limit of its own for the full size
+        return JpegImagePlugin.JpegImageFile(stream)
+    Image.init()
+    if kind not in Image.OPEN:
+        raise RefusedError(f"is of the format {kind}, which Pillow {PIL.__version__} does not read: update Pillow")
+    return Image.open(stream, formats=(kind,))
+
+
+def _load_heif(stream: io.BytesIO) -> Image.Image:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise RefusedError(
+            "is a HEIC or HEIF photo, which needs pillow-heif: pip install pillow-heif, or save the photo as JPEG"
+        ) from error
+    file = pillow_heif.open_heif(stream, convert_hdr_to_8bit=True)
+    picture: Image.Image = file[file.primary_index].to_pillow()
+    return picture
+
+
+def _canvas(size: tuple[int, int], orientation: int) -> tuple[UInt8, UInt8]:
+    """An upright picture (H, W, 3), and the view of it into which one of `size` (width, height) goes as stored."""
+    width, height = size
+    pixels = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+    stored = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
+    rows = slice(None, None, -1 if orientation in (3, 4, 6, 7) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 7, 8) else 1)
+    return pixels, stored[rows, columns]
+
+
+def _convert(image: Image.Image, out: UInt8) -> None:
+    """Write `image` into `out` (H, W, 3) as RGB, in strips, so that no second picture of its size is needed."""
+    if image.mode == "F":
+        raise RefusedError("holds floating-point values (mode F); expected 8 or 16 bits: save the photo as PNG or JPEG")
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if low < 0 or high > 65535:  # type: ignore[operator]
+            raise RefusedError(
+                f"holds grey values of {low} to {high} in mode {image.mode}; expected 8 or 16 bits: save the photo as "
+                "PNG or JPEG"
+            )
+    step = max(1, _STRIP // image.width)
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        out[top : top + step] = _to_rgb(strip)
+
+
+def _to_rgb(image: Image.Image) -> UInt8:
+    """(H, W, 3), or (H, W, 1) for grey of more than 8 bits."""
+    if image.mode.startswith("I"):
+        # Pillow's own conversion would clip at 255 instead of scaling.
+        return np.round(np.asarray(image) / np.float64(257)).astype(np.uint8)[..., None]
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert("RGB"))
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits, which Pillow's own conversion would clip at 255 instead of scaling."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if image.mode == "F" or low < 0 or high > 65535:
-        raise ImageError(
-            f"grey values of {low} to {high} in mode {image.mode}; expected 8 or 16 bits: save the photo as PNG or JPEG"
-        )
-    return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+def _shown_rows(stored: UInt8, grey: int) -> int:
+    """How many rows there are above those whose right end is grey, for their data are missing."""
+    row = len(stored)
+    while row and (stored[row - 1, -8:] == grey).all():
+        row -= 1
+    return row

@@ -38,13 +38,13 @@ class Portraits:
     def prepare(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> Portrait:
         """As `Generator.prepare` has it."""
         check_choice("crop", crop, CROP_MODES)
-        picture = image.load_image(source)
-        own = self._own_keypoints(picture, keypoints)
-        cut = image.face_crop(picture.shape[:2], self.size, own, crop)
-        cropped = image.apply_crop(picture, cut)
+        photo = image.load_photo(source)
+        own = self._own_keypoints(photo, keypoints)
+        cut = image.face_crop(photo.size, self.size, own, crop)
+        cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
         reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), cropped)
         points = None if own is None else cut.to_cropped(own)
-        return Portrait(cropped, points, cut, reference, self._bundle.identity, crop)
+        return Portrait(cropped, points, cut, reference, self._bundle.identity, crop, photo.notes)
 
     def accept(self, portrait: Portrait | ImageSource) -> Portrait:
         """A portrait, prepared now if it is not yet. Raises InputError for one of another bundle."""
@@ -70,11 +70,11 @@ class Portraits:
             )
         return faces.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
-    def _own_keypoints(self, picture: UInt8, given: ArrayLike | None) -> Float32 | None:
+    def _own_keypoints(self, photo: image.Photo, given: ArrayLike | None) -> Float32 | None:
         if given is not None:
             return load_portrait_keypoints(given)
-        if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(picture)):
-            return faces.largest_face(found).keypoints[:3]
+        if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
+            return faces.largest_face(found).keypoints[:3] * photo.reduction
         why = "no face was found in the photo" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
         _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
         return None

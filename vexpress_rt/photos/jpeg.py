@@ -1,0 +1,177 @@
+"""JPEG: the segments that decide pixels, the number of scans, and an end where it is missing.
+
+Format: ITU-T T.81, annex B.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from vexpress_rt.photos.orientation import find_orientation
+from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, check_scans
+
+MAGIC = b"\xff\xd8\xff"
+
+_SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# Tables, frame, scan, restart interval; APP0 and APP14 decide how the colours are stored.
+_WANTED = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}
+_ANY = re.compile(rb"\xff([^\x00\xff])")
+# What ends the coded data of a scan; other values are damage within it, which the decoder passes over.
+_AFTER_SCAN = re.compile(rb"\xff([\xc4\xcc\xd9-\xdd\xe0-\xef\xfe])")
+_MAX_SEGMENTS = 20_000
+
+
+@dataclass
+class _Head:
+    """What stands before the first scan."""
+
+    kept: list[bytes] = field(default_factory=lambda: [_SOI])
+    exif: bytearray = field(default_factory=bytearray)
+    xmp: bytes = b""
+    frame: bytes = b""
+    progressive: bool = False
+
+
+@dataclass
+class _Scans:
+    """count: of them.  end: where the last one ends.  whole: whether the end of the picture follows there.
+
+    components: those seen.  detail: the number of the first scan with frequencies of the first component, from 1.
+    """
+
+    count: int = 0
+    end: int = 0
+    whole: bool = False
+    components: set[int] = field(default_factory=set)
+    detail: int = _MAX_SEGMENTS
+    first: int = -1
+
+    def add(self, header: bytes) -> None:
+        """header: the number of components, a number and a table for each, first and last frequency, two half bytes."""
+        self.count += 1
+        named = set(header[1 : 1 + 2 * header[0] : 2]) if header else set()
+        self.components |= named
+        if self.count == 1 and header:
+            self.first = header[1] if len(header) > 1 else -1
+        if self.first in named and len(header) >= 3 and header[-2] >= 1:
+            self.detail = min(self.detail, self.count)
+
+
+def read(data: bytes) -> Parts:
+    """The first picture in `data`; of a multi-picture JPEG the photo itself."""
+    head, start = _read_head(data)
+    scans = _follow_scans(data, start)
+    height, width = int.from_bytes(head.frame[1:3], "big"), int.from_bytes(head.frame[3:5], "big")
+    check_scans(scans.count, width * height)
+    several = head.progressive or scans.count > 1
+    notes: tuple[str, ...] = ()
+    if not scans.whole and several:
+        notes = (_check_cut(scans, head),)
+    samples = _samples(head.frame)
+    bands = 1 if head.frame[5] == 1 else 4
+    # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
+    coefficients = 2 * samples if several else 0
+    kept = b"".join([*head.kept, memoryview(data)[start : scans.end], bytes([0xFF, _EOI])])
+    return Parts(
+        kind="JPEG",
+        width=width,
+        height=height,
+        data=kept,
+        memory=int(width * height * coefficients),
+        bands=bands,
+        orientation=find_orientation(bytes(head.exif), head.xmp),
+        notes=notes,
+        cut=not (scans.whole or several),
+    )
+
+
+def count_scans(data: bytes) -> int:
+    """How often a scan can begin in `data`, at most."""
+    return data.count(bytes([0xFF, _SOS]))
+
+
+def _read_head(data: bytes) -> tuple[_Head, int]:
+    """What stands before the first scan, and where that begins."""
+    head, at = _Head(), 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _ANY.search(data, at)
+        if found is None:
+            break
+        marker, start, at = found[1][0], found.start(), found.end()
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length follows
+            continue
+        if marker == _SOS:
+            _check_frame(head.frame)
+            return head, start
+        length = int.from_bytes(data[at : at + 2], "big")
+        if marker == _EOI or length < 2 or at + length > len(data):
+            break
+        body = data[at + 2 : at + length]
+        at += length
+        _keep(head, marker, body, data[start:at])
+    else:
+        raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
+    raise DamagedError("it is truncated: it ends before its pixels")
+
+
+def _keep(head: _Head, marker: int, body: bytes, segment: bytes) -> None:
+    if marker in _FRAMES:
+        if head.frame:
+            raise DamagedError("it has two frame headers")
+        head.frame, head.progressive = body, marker in _PROGRESSIVE
+    if marker in _WANTED:
+        head.kept.append(segment)
+    elif marker == 0xE1 and body.startswith(_EXIF) and len(head.exif) < MAX_METADATA:
+        head.exif += body[len(_EXIF) :]
+    elif marker == 0xE1 and body.startswith(_XMP):
+        head.xmp = body[len(_XMP) :]
+
+
+def _check_frame(frame: bytes) -> None:
+    if len(frame) < 9 or len(frame) < 6 + 3 * frame[5]:
+        raise DamagedError("its frame header is missing or too short")
+
+
+def _follow_scans(data: bytes, start: int) -> _Scans:
+    scans, at = _Scans(), start
+    for _ in range(_MAX_SEGMENTS):
+        found = _AFTER_SCAN.search(data, at)
+        scans.end = found.start() if found else len(data)
+        if found is None:
+            return scans
+        marker, at = found[1][0], found.end()
+        if marker == _EOI:
+            scans.whole = True
+            return scans
+        length = int.from_bytes(data[at : at + 2], "big")
+        if length < 2 or at + length > len(data):
+            return scans
+        if marker == _SOS:
+            scans.add(data[at + 2 : at + length])
+        at += length
+    raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
+
+
+def _check_cut(scans: _Scans, head: _Head) -> str:
+    """The note for a picture of several scans whose last ones are missing. Raises DamagedError if it is too coarse.
+
+    There must be a whole scan of the first component's lowest frequencies, or, where every scan has all frequencies,
+    one of each component.
+    """
+    enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
+    if not enough:
+        raise DamagedError("only the coarsest of it can be decoded")
+    return "photo: its last bytes are missing; it has less detail than the whole file"
+
+
+def _samples(frame: bytes) -> float:
+    """Samples a pixel, all components together."""
+    factors = [(each >> 4, each & 15) for each in frame[7 : 6 + 3 * frame[5] : 3]]
+    most = max((wide for wide, _ in factors), default=0) * max((tall for _, tall in factors), default=0)
+    if not most:
+        raise DamagedError("its sampling factors are zero")
+    return sum(wide * tall for wide, tall in factors) / most

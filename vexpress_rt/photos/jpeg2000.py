@@ -1,0 +1,123 @@
+"""JPEG 2000: the size, and the parts of a picture for which its decoder keeps records.
+
+Format: ITU-T T.800, annex A (codestream) and I (boxes).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError
+
+MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
+
+_SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0x51, 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
+_MAX_PIXELS = 16_000_000
+_MAX_TILES = 2_000
+_MAX_PACKETS = 1_000_000
+_MIN_BLOCK = 8  # log2 of the least number of pixels a code-block
+_MAX_BYTES = 48 * 2**20
+_MAX_MARKERS = 200_000
+
+
+@dataclass
+class _Coding:
+    """The worst of all that the headers ask for."""
+
+    layers: int = 1
+    levels: int = 0
+    block: int = 30  # log2 of its pixels
+    precinct: int = 30  # log2 of its pixels
+
+
+def read(data: bytes) -> Parts:
+    stream = data if data.startswith(MAGIC[0]) else _codestream(data)
+    if len(stream) < 42 or stream[3] != _SIZ:
+        raise DamagedError("it is truncated: it ends before its size")
+    right, bottom, left, top, wide, tall, tile_left, tile_top, components = struct.unpack_from(">IIIIIIIIH", stream, 8)
+    width, height = right - left, bottom - top
+    if not (wide and tall) or min(width, height) < 1:
+        raise DamagedError("its size is zero")
+    tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // tall)
+    coding = _read_coding(stream)
+    _check(width * height, tiles, components, coding, len(data))
+    return Parts(
+        kind="JPEG2000",
+        width=width,
+        height=height,
+        data=data,
+        # Coefficients as int32, the tile as bytes or 16 bits, and records of the code-blocks.
+        memory=width * height * (4 + 2 + 1) * components,
+    )
+
+
+def _codestream(data: bytes) -> bytes:
+    at = 0
+    for _ in range(1000):
+        if at + 8 > len(data):
+            break
+        length, name = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if length == 1 and at + 16 <= len(data):
+            (length,), head = struct.unpack_from(">Q", data, at + 8), 16
+        if name == b"jp2c":
+            return data[at + head :]
+        if length < head:
+            break
+        at += length
+    raise DamagedError("it is truncated: it ends before its pixels")
+
+
+def _read_coding(stream: bytes) -> _Coding:
+    """Follow the markers of the main header and of every tile-part's."""
+    coding, at, part_end = _Coding(), 2, 0
+    wide = int.from_bytes(stream[40:42], "big") > 256
+    for _ in range(_MAX_MARKERS):
+        if at + 4 > len(stream) or stream[at] != 0xFF or stream[at + 1] == _EOC:
+            return coding
+        marker = stream[at + 1]
+        if marker == _SOD:
+            at = part_end
+            continue
+        length = int.from_bytes(stream[at + 2 : at + 4], "big")
+        body = stream[at + 4 : at + 2 + length]
+        if marker == _SOT and len(body) >= 6:
+            size = int.from_bytes(body[2:6], "big")
+            part_end = at + size if size >= 14 else len(stream)
+        elif marker == _COD and len(body) >= 10:
+            coding.layers = max(coding.layers, int.from_bytes(body[2:4], "big"))
+            _add(coding, body[5:], bool(body[0] & 1))
+        elif marker == _COC and len(body) >= 7 + wide:
+            _add(coding, body[2 + wide :], bool(body[1 + wide] & 1))
+        at += 2 + max(length, 2)
+    raise RefusedError(f"is a JPEG 2000 of more than {_MAX_MARKERS} markers; expected fewer: save it as PNG or JPEG")
+
+
+def _add(coding: _Coding, style: bytes, own_precincts: bool) -> None:
+    """style: levels, the exponents of a code-block's sides less 2, two more, then a byte a precinct."""
+    coding.levels = max(coding.levels, style[0])
+    block = (style[1] & 15) + (style[2] & 15) + 4
+    if own_precincts:
+        sides = style[5 : 6 + style[0]]
+        precinct = min(((each & 15) + (each >> 4) for each in sides), default=30)
+        coding.precinct, block = min(coding.precinct, precinct), min(block, precinct)
+    coding.block = min(coding.block, block)
+
+
+def _check(pixels: int, tiles: int, components: int, coding: _Coding, count: int) -> None:
+    cells = components * (coding.levels + 1) * (tiles + (pixels >> coding.precinct))
+    packets = cells * coding.layers
+    for what, found, most in (
+        ("pixels", pixels, _MAX_PIXELS),
+        ("bytes", count, _MAX_BYTES),
+        ("tiles", tiles, _MAX_TILES),
+        ("packets", packets, _MAX_PACKETS),
+    ):
+        if found > most:
+            raise RefusedError(f"is a JPEG 2000 of {found} {what}; expected at most {most}: save it as PNG or JPEG")
+    if coding.block < _MIN_BLOCK:
+        raise RefusedError(
+            f"is a JPEG 2000 with code-blocks of {2**coding.block} pixels; expected at least {2**_MIN_BLOCK}: "
+            "save it as PNG or JPEG"
+        )

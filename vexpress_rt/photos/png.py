@@ -1,0 +1,223 @@
+"""PNG: the chunks that decide pixels, and the rows that are there where the file is cut off.
+
+Format: W3C, Portable Network Graphics (third edition).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from vexpress_rt.photos.orientation import find_orientation
+from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, missing_rows
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+_KEPT = (b"PLTE", b"tRNS")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
+_MAX_CHUNKS = 200_000
+_MAX_TEXTS = 8  # that may hold the orientation
+_PIECE = 4096  # bytes that are inflated at once, so that little is lost at an error
+
+
+@dataclass
+class _Found:
+    header: bytes = b""
+    kept: dict[bytes, bytes] = field(default_factory=dict)
+    pixels: list[memoryview] = field(default_factory=list)
+    exif: bytes = b""
+    raw_exif: bytes = b""
+    xmp: bytes = b""
+    animated: int = 0  # frames of the animation
+    frame_first: bool = False  # a frame's control comes before the pixels, so that they belong to the animation
+    texts: int = 0
+    bad: list[str] = field(default_factory=list)  # chunks whose checksum is wrong
+    ended: bool = False
+
+
+def read(data: bytes) -> Parts:
+    found = _read_chunks(data)
+    if not found.pixels:
+        raise DamagedError("it is truncated: it ends before its pixels")
+    if found.animated + (not found.frame_first) > 1:
+        raise RefusedError("is a PNG of several frames or pages; expected one picture: save a frame")
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", found.header)
+    if colour not in _SAMPLES:
+        raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
+    bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
+    notes = tuple(f"photo: the checksum of its chunk {name} is wrong; the chunk is left out" for name in found.bad[:3])
+    parts = Parts(
+        kind="PNG",
+        width=width,
+        height=height,
+        data=_written(found),
+        memory=0,
+        bands=bands,
+        orientation=find_orientation(found.exif or found.raw_exif, found.xmp),
+        notes=notes,
+    )
+    if not interlaced:
+        parts.repair = partial(_repaired, replace(parts, data=b""), found.header, dict(found.kept), found.ended)
+    return parts if found.ended else _note_end(parts)
+
+
+def _note_end(parts: Parts) -> Parts:
+    """The file ends early. If its rows are whole it decodes; if not, `repair` has its own note."""
+    return replace(parts, notes=(*parts.notes, missing_rows(parts.height, parts.height, "black")))
+
+
+def _read_chunks(data: bytes) -> _Found:
+    found, closed = _Found(), False
+    for name, body, right in _chunks(data, found):
+        if name == b"IHDR" and not found.header:
+            if not right or len(body) != 13:
+                raise DamagedError("its header's checksum is wrong")
+            found.header = bytes(body)
+        elif not found.header:
+            raise DamagedError("it does not begin with its header")
+        elif name == b"IDAT" and not closed:
+            found.pixels.append(body)
+        elif name == b"IEND":
+            found.ended = True
+            break
+        else:
+            closed = bool(found.pixels)
+            _keep(found, name, body, right)
+    if not found.header:
+        raise DamagedError("it is truncated: it ends before its header")
+    return found
+
+
+def _chunks(data: bytes, found: _Found) -> Iterator[tuple[bytes, memoryview, bool]]:
+    """(name, body, whether the checksum is right) of each; of the last, if it holds pixels, what there is of it."""
+    view, at = memoryview(data), len(MAGIC)
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > len(data):
+            return
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if not name.isalpha():
+            return
+        if end > len(data):
+            if name == b"IDAT":
+                yield name, view[at + 8 :], True
+            return
+        checked = name != b"IDAT" and end + 4 <= len(data)
+        right = not checked or zlib.crc32(view[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        yield name, view[at + 8 : end], right
+        at = end + 4
+    raise RefusedError(f"is a PNG of more than {_MAX_CHUNKS} chunks; expected fewer: save it anew")
+
+
+def _keep(found: _Found, name: bytes, body: memoryview, right: bool) -> None:
+    if not right:
+        if name == b"PLTE":
+            raise DamagedError("its palette's checksum is wrong")
+        found.bad.append(name.decode("ascii"))
+    elif name in _KEPT and name not in found.kept and not found.pixels:
+        if len(body) > 768:
+            raise DamagedError(f"its {name.decode('ascii')} chunk has {len(body)} bytes; expected at most 768")
+        found.kept[name] = bytes(body)
+    elif name == b"eXIf" and len(body) <= MAX_METADATA:
+        found.exif = bytes(body)
+    elif name in _TEXTS:
+        _keep_text(found, name, body)
+    elif name == b"acTL" and len(body) >= 8 and not found.pixels and int.from_bytes(body[:4], "big") <= 2**31:
+        found.animated = int.from_bytes(body[:4], "big")
+    elif name == b"fcTL" and not found.pixels:
+        found.frame_first = True
+
+
+def _keep_text(found: _Found, name: bytes, body: memoryview) -> None:
+    """The orientation is all that is wanted of texts: ImageMagick's hexadecimal EXIF, and XMP."""
+    key, _, rest = bytes(body[:MAX_METADATA]).partition(b"\0")
+    if key not in (b"Raw profile type exif", b"XML:com.adobe.xmp") or found.texts == _MAX_TEXTS:
+        return
+    found.texts += 1
+    packed = name == b"zTXt"
+    if name == b"iTXt":
+        packed, rest = rest[:1] == b"\1", (*rest[2:].split(b"\0", 2), b"", b"")[2]
+    elif packed:
+        rest = rest[1:]
+    if packed:
+        try:
+            rest = zlib.decompressobj().decompress(rest, MAX_METADATA)
+        except zlib.error:
+            return
+    if key == b"XML:com.adobe.xmp":
+        found.xmp = rest
+        return
+    try:
+        found.raw_exif = bytes.fromhex("".join(rest.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return
+
+
+def _chunk(name: bytes, *pieces: bytes | memoryview) -> list[bytes | memoryview]:
+    checksum = zlib.crc32(name)
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return [struct.pack(">I", sum(map(len, pieces))), name, *pieces, struct.pack(">I", checksum)]
+
+
+def _written(found: _Found) -> bytes:
+    parts = [MAGIC, *_chunk(b"IHDR", found.header)]
+    for name, body in found.kept.items():
+        parts += _chunk(name, body)
+    return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
+
+
+def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool, failed: Parts) -> Parts:
+    """The same picture with black rows for those that are missing in `failed`, which did not decode."""
+    row = 1 + (parts.width * header[8] * _SAMPLES[header[9]] + 7) // 8
+    rows, pieces = _whole_rows(failed.take(), row, parts.height)
+    note = missing_rows(rows, parts.height, "black")
+    if ended:
+        note = note.replace("its last bytes are missing", "its pixels are damaged")
+    content = _written(_Found(header=header, kept=kept, pixels=pieces))
+    return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
+
+
+def _whole_rows(data: bytes, row: int, height: int) -> tuple[int, list[memoryview]]:
+    """How many rows of `row` bytes a PNG holds whole, and those packed anew, followed by zeros for the others."""
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    # Without zlib's head, so that its checksum at the end, which may be what is wrong, is not looked at.
+    packed = memoryview(data)[start + 2 : start + length]
+    unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)
+    pieces: list[bytes] = []
+    rows, rest = 0, b""
+    for piece in _inflated(unpacker, packed, row):
+        rest += piece
+        whole = min(len(rest) // row, height - rows)
+        pieces.append(packer.compress(rest[: whole * row]))
+        rows, rest = rows + whole, rest[whole * row :]
+        if rows == height:
+            break
+    left = (height - rows) * row
+    pieces += [packer.compress(bytes(min(2**20, left - at))) for at in range(0, left, 2**20)]
+    return rows, [memoryview(piece) for piece in [*pieces, packer.flush()] if piece]
+
+
+def _inflated(unpacker: zlib._Decompress, packed: memoryview, most: int) -> Iterator[bytes]:
+    """What `packed` inflates to, up to its end or an error, at most `most` bytes at once."""
+    for at in range(0, len(packed), _PIECE):
+        piece: bytes | memoryview = packed[at : at + _PIECE]
+        while True:
+            try:
+                out = unpacker.decompress(piece, most)
+            except zlib.error:
+                return
+            if out:
+                yield out
+            piece = unpacker.unconsumed_tail
+            if unpacker.eof or not (out or piece):
+                break
+            if not piece and len(out) < most:
+                break
+        if unpacker.eof:
+            return
