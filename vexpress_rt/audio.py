@@ -16,6 +16,7 @@ from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
+from vexpress_rt.voice import VoiceDetector
 
 MAX_CHANNELS = 64
 
@@ -48,15 +49,18 @@ def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], ra
     are kept. An array that was given is the caller's, and must not change as long as the recording is in use. A file
     that changes from here on is noticed by whoever reads it again.
     """
-    kept, moments = _check_source(source), _Moments()
+    kept, moments, voice = _check_source(source), _Moments(), VoiceDetector(rate)
     stamp = FileStamp.of(kept) if isinstance(kept, Path) else None
     count, source_rate, held = 0, rate, np.empty(0, np.float32)
     for samples, found_rate, heard in _resampled(kept, rate, stamp):
         moments.add(held)
+        voice.add(held)
         count, source_rate, held = count + heard, found_rate, samples
     duration = Fraction(count, source_rate)
     length = max(1, round(duration * rate))
-    moments.add(held[: length - moments.count])  # the last piece runs past the end, and no other
+    last = held[: length - moments.count]  # runs past the end, and no other does
+    moments.add(last)
+    voice.add(last)
     assert moments.count == length
     return Recording(
         source=kept,
@@ -65,6 +69,7 @@ def open_recording(source: str | os.PathLike[str] | tuple[NDArray[Any], int], ra
         duration=duration,
         mean=moments.mean,
         variance=moments.variance,
+        voice=voice.finish(),
         stamp=stamp,
     )
 

@@ -21,6 +21,7 @@ from vexpress_rt.errors import AudioError, ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
+Stretches = tuple[tuple[int, int], ...]  # [start, stop) each
 
 
 class FileStamp(NamedTuple):
@@ -82,6 +83,7 @@ class Recording:
     rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
+    voice: stretches in which somebody speaks, in samples at `rate`; see `voice.VoiceDetector`.
     notes: what was repaired or left out while it was read.
     """
 
@@ -91,6 +93,7 @@ class Recording:
     duration: Fraction
     mean: float
     variance: float
+    voice: Stretches
     stamp: FileStamp | None = None
     notes: tuple[str, ...] = ()
 
