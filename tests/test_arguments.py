@@ -45,6 +45,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
         ("--seed 18446744073709551615", {"seed": 2**64 - 1}),
         ("--no-median-filter", {"median_filter": False}),
         ("--median-filter", {"median_filter": True}),
+        ("--no-noise-gate", {"noise_gate": False}),
         ("--extension mirror", {"extension": "mirror"}),
         ("--upstream-anchor", {"upstream_anchor": True}),
         ("--quality 0", {"quality": 0}),

@@ -31,6 +31,7 @@ def test_defaults_are_those_of_the_published_pipeline() -> None:
     assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
     assert (settings.sampler, settings.guidance_interval, settings.unconditional_every) == ("ddim", (0, 1), 1)
     assert settings.median_filter is True
+    assert settings.noise_gate is True
     assert settings.rate == 30
 
 
@@ -156,6 +157,7 @@ def test_an_impossible_number_of_threads_is_refused(threads: Any) -> None:
         ("quality", -1),
         ("quality", 52),
         ("median_filter", 1),
+        ("noise_gate", "voice"),
         ("upstream_anchor", "yes"),
         ("extension", "repeat"),
         ("extension", None),

@@ -20,6 +20,7 @@ from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import LOUDEST, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
+from vexpress_rt.voice import VoiceDetector
 
 CANCELLED = 0.1  # share of the power of unrelated channels below which a mix is of channels that cancel each other
 TELL_SECONDS = 0.1  # between two calls of `progress`
@@ -91,11 +92,16 @@ class _Reading:
 
     def run(self, channel: int | None) -> None:
         """Read all of it; channel: the one to take alone, or None to mix them."""
-        self._moments, self._count, self._source_rate, self._channel = _Moments(), 0, self._rate, channel
+        self._count, self._source_rate, self._channel = 0, self._rate, channel
+        self._moments, self._voice = _Moments(), VoiceDetector(self._rate)
         self._held = np.empty(0, np.float32)
         for samples in _resampled(self._mono(), self._rate):
-            self._moments.add(self._held)
+            self._hear(self._held)
             self._held = samples
+
+    def _hear(self, samples: Float32) -> None:
+        self._moments.add(samples)
+        self._voice.add(samples)
 
     def _mono(self) -> Iterator[tuple[Float32, int]]:
         told = time.monotonic()
@@ -133,7 +139,7 @@ class _Reading:
         """What was found."""
         duration = Fraction(self._count, self._source_rate)
         length = max(1, round(duration * self._rate))
-        self._moments.add(self._held[: length - self._moments.count])  # the last piece runs past the end, and no other
+        self._hear(self._held[: length - self._moments.count])  # the last piece runs past the end, and no other
         assert self._moments.count == length
         return Recording(
             source=self._source,
@@ -142,6 +148,7 @@ class _Reading:
             duration=duration,
             mean=self._moments.mean,
             variance=self._moments.variance,
+            voice=self._voice.finish(),
             stamp=self._stamp,
             weights=tuple(self._weights.tolist()),
             notes=tuple(self.info.notes),

@@ -125,6 +125,8 @@ class GenerationConfig:
     overlap: frames that neighbouring context windows share; at least 0, less than the bundle's frames.
     seed: of the noise, 0 to 2**64 - 1.
     median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
+    noise_gate: hear what is not voice (hum, fans, room noise) as silence, so that it does not open the mouth (see
+        `voice`); without it all sound is raised to the level of speech, as upstream does.
     extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
@@ -144,6 +146,7 @@ class GenerationConfig:
     overlap: int | None = None
     seed: int = 42
     median_filter: bool | None = None
+    noise_gate: bool | None = None
     extension: str = "stretch"
     upstream_anchor: bool = False
     quality: int = 18
@@ -206,6 +209,7 @@ class Settings(GenerationConfig):
     fps: float | Fraction | str = 30
     overlap: int = 4
     median_filter: bool = True
+    noise_gate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

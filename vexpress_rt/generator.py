@@ -17,6 +17,7 @@ from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_progress, check_threads
 from vexpress_rt.errors import ConfigError, OutputError
+from vexpress_rt.hearing import gate_notes
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
@@ -212,7 +213,8 @@ class Generator:
             portrait = self._portraits.accept(source)
         with task.stage("keypoints"):
             motion = plan_motion(keypoints, mode, portrait, length, task.settings, self._portraits.find_faces)
-        notes = (*portrait.notes, *recording.notes, *motion.notes)
+        gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
+        notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
         return Scene(portrait, recording, motion.points, initial), notes
 

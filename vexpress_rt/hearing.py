@@ -20,6 +20,7 @@ from vexpress_rt.conditions import encode_audio
 from vexpress_rt.errors import BackendError
 from vexpress_rt.records import Float32, Recording
 from vexpress_rt.specs import AUDIO_SECONDS, ModelConfig
+from vexpress_rt.voice import voice_gain
 from vexpress_rt.windows import plan_windows
 
 CHUNK_SECONDS = 45  # less than one pass, so that many of them take no more memory than that, whatever an arena loses
@@ -51,11 +52,20 @@ def plan_chunks(total: int, size: int, context: int) -> tuple[Chunk, ...]:
     )
 
 
+def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[str, ...]:
+    """A note if all of a recording that is not silent is heard as silence; gated: the option `noise_gate`."""
+    if recording.voice or not gated or not model.audio_normalize or recording.variance == 0:
+        return ()
+    return ("audio: no voice was found, only noise; the mouth stays closed, and noise_gate=False lets noise move it",)
+
+
 class Hearing:
     """The rows of audio features of a video's frames, in order.
 
     recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.
     heard: called when a chunk is done, with their number so far and that of all.
+    gated: whether what is not voice is heard as silence, see `GenerationConfig.noise_gate`; only of models that want
+        speech of unit variance.
     one_pass, chunk, context: seconds that are heard in one pass at most; beyond, of a chunk, and of what a feature
         hears to each side.
     """
@@ -68,12 +78,14 @@ class Hearing:
         length: int,
         heard: Callable[[int, int], None] = lambda done, total: None,
         *,
+        gated: bool = False,
         one_pass: float = AUDIO_SECONDS,
         chunk: float = CHUNK_SECONDS,
         context: float = CONTEXT_SECONDS,
     ) -> None:
         self._recording, self._model, self._encoder = recording, model, encoder
         self._length, self._heard = length, heard
+        self._gated = gated and model.audio_normalize
         self.total = self._features_of(recording.count)
         whole = recording.count <= one_pass * model.sample_rate
         size = self.total if whole else self._features_of(round(chunk * model.sample_rate))
@@ -121,6 +133,8 @@ class Hearing:
         samples = self._reader.take(start, stop)
         if model.audio_normalize:
             samples = normalize(samples, self._recording)
+        if self._gated:
+            samples *= voice_gain(self._recording.voice, self._recording.rate, start, start + len(samples))
         features = encode_audio(self._encoder, samples, model.audio_minimum_samples)
         if len(features) != chunk.stop - chunk.start:
             raise BackendError(

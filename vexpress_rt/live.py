@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vexpress_rt.audio import check_rate, to_float32
 from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.live_plan import LivePlan, check_timeout
-from vexpress_rt.live_sound import LiveSound, normalize_live
+from vexpress_rt.live_sound import LiveSound, normalize_live, voice_gains
 from vexpress_rt.live_window import Heard, LiveStages
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
@@ -237,7 +237,7 @@ class LiveSession:
             finished, first = self._finished(), self._denoised
             if not finished:
                 count, held = self._new_frames(), self._held(first)
-                sound = self._sound.around(first, first + self._plan.new)
+                sound = self._listen(first, first + self._plan.new)
         if finished:
             return self._show(turn)
         latents = self._denoise(first, held, sound, lambda: turn == self._turn)
@@ -252,20 +252,34 @@ class LiveSession:
         held = [self._latents[frame] for frame in range(first - self._plan.overlap, first)]
         return np.stack(held) if held else np.empty((0, 1, 1, 1), np.float32)
 
+    def _listen(self, first: int, stop: int) -> Callable[[], Float32]:
+        """What the model hears for frames [first, stop): read now, and normalised when it is called."""
+        plan, rate = self._plan, self._sound.model_rate
+        samples, level = self._sound.around(first, stop)
+        if not plan.normalized:
+            return lambda: samples
+        if not plan.gated:
+            return lambda: normalize_live(samples, level, rate)
+        recent = self._sound.recent(first, stop)
+
+        def gated() -> Float32:
+            gain, counted = voice_gains(recent, rate)
+            return normalize_live(samples, level * counted, rate) * gain
+
+        return gated
+
     def _denoise(
-        self, first: int, held: Float32, sound: tuple[Float32, Float32], proceed: Callable[[], bool]
+        self, first: int, held: Float32, sound: Callable[[], Float32], proceed: Callable[[], bool]
     ) -> Float32 | None:
         """The latents of the window whose first new frame is `first`."""
-        samples, plan, stop = sound[0], self._plan, first + self._plan.window - len(held)
-        if plan.normalized:
-            samples = normalize_live(*sound, self._sound.model_rate)
+        samples, plan, stop = sound(), self._plan, first + self._plan.window - len(held)
         heard = Heard(samples, stop - plan.before, stop + plan.after)
         return self._stages.denoise(Window(0, first - len(held), stop), held, heard, proceed)
 
     def _rest(self) -> dict[int, Float32]:
         """Latents of the frames before the first, in which nobody speaks. Engines are loaded and warm then."""
         start, nothing = -self._plan.window, np.empty((0, 1, 1, 1), np.float32)
-        latents = self._denoise(start, nothing, self._sound.around(start, 0), lambda: True)
+        latents = self._denoise(start, nothing, self._listen(start, 0), lambda: True)
         assert latents is not None
         return dict(enumerate(latents, start))
 

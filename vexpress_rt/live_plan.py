@@ -28,6 +28,7 @@ class LivePlan:
     look_ahead: waited for after a window.  before, after: heard until the end of a window, and after it.
     keep: how many that were given can be taken back.
     max_lag: seconds of speech that may wait.  normalized: whether the audio encoder wants speech of unit variance.
+    gated: whether what is not voice is heard as silence.
     """
 
     window: int
@@ -38,6 +39,7 @@ class LivePlan:
     keep: int
     max_lag: float
     normalized: bool
+    gated: bool
 
     @property
     def new(self) -> int:
@@ -67,6 +69,7 @@ def plan_live(
         keep=heard,
         max_lag=_seconds("max_lag", max_lag, *LAGS),
         normalized=model.audio_normalize,
+        gated=settings.noise_gate and model.audio_normalize,
     )
     _check_room(plan, settings, rate, model.sample_rate)
     return plan

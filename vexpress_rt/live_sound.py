@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from vexpress_rt.records import Float32
 from vexpress_rt.resampling import Resampler
+from vexpress_rt.voice import find_voice, voice_gain
 
 LEVEL_SECONDS = 10  # over which loudness is measured
 BLOCKS = 50  # a second: pieces that are sound or pause
@@ -42,6 +44,29 @@ def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
     variance = (np.square(voiced - mean).mean(axis=1).sum() + lacking * USUAL**2) / count
     scaled: Float32 = ((samples - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
     return scaled
+
+
+class Recent(NamedTuple):
+    """What was heard lately, to tell voice in it from noise. Samples are counted from the session's beginning.
+
+    samples: (r,) float32, from `begin` on, to the end of what is known.
+    first, last: of what the model hears around a window.
+    """
+
+    samples: Float32
+    begin: int
+    first: int
+    last: int
+
+
+def voice_gains(recent: Recent, rate: int) -> tuple[Float32, Float32]:
+    """`voice.voice_gain` for the two parts that `LiveSound.around` gives of the same window.
+
+    The rule is that of recordings; of what is not known yet nothing counts.
+    """
+    voice, known = find_voice(recent.samples, rate, recent.begin), recent.begin + len(recent.samples)
+    heard = voice_gain(voice, rate, recent.first, recent.last)
+    return heard, voice_gain(voice, rate, known - LEVEL_SECONDS * rate, known)
 
 
 class Reel:
@@ -201,15 +226,25 @@ class LiveSound:
         first: the first frame that is new.  stop: the end of the window, in frames.
         The first part is of frames stop - `before` to stop + `after`, the same number of samples in every call.
         """
+        begin, last, known = self._reach(first, stop)
+        samples = self._heard.read(begin, last)
+        samples[max(0, known - begin) :] = 0
+        return samples, self._heard.read(known - LEVEL_SECONDS * self.model_rate, known)
+
+    def recent(self, first: int, stop: int) -> Recent:
+        """What `voice_gains` takes, for the window of which `around` gives the sound."""
+        begin, last, known = self._reach(first, stop)
+        earliest = max(0, min(begin, known - LEVEL_SECONDS * self.model_rate))
+        return Recent(self._heard.read(earliest, max(earliest, known)), earliest, begin, last)
+
+    def _reach(self, first: int, stop: int) -> tuple[int, int, int]:
+        """For `around`: the first sample that is heard, the first after them, and the first that is not known."""
         end = stop + self._ahead
         if (mark := self._end_after(first)) is not None:
             end = min(end, mark)
-        known = boundary(end, self.model_rate, self.fps)
         last = boundary(stop + self._after, self.model_rate, self.fps)
         length = boundary(self._before + self._after, self.model_rate, self.fps)
-        samples = self._heard.read(last - length, last)
-        samples[max(0, length - (last - known)) :] = 0
-        return samples, self._heard.read(known - LEVEL_SECONDS * self.model_rate, known)
+        return last - length, last, boundary(end, self.model_rate, self.fps)
 
     def forget(self, frame: int) -> None:
         """Keep nothing that windows from `frame` on do not need."""

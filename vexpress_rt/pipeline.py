@@ -135,6 +135,7 @@ class Pipeline:
             self._engines.get("audio_encoder"),
             scene.length,
             lambda done, total: task.tell("audio", done, total),
+            gated=task.settings.noise_gate,
         )
 
     def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:

@@ -21,6 +21,7 @@ from vexpress_rt.errors import AudioError, ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
+Stretches = tuple[tuple[int, int], ...]  # [start, stop) each
 
 
 class FileStamp(NamedTuple):
@@ -83,6 +84,7 @@ class Recording:
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
     weights: the share that each channel of the source has in what the model hears.
+    voice: stretches in which somebody speaks, in samples at `rate`; see `voice.VoiceDetector`.
     notes: what was repaired or left out while it was read.
     """
 
@@ -93,6 +95,7 @@ class Recording:
     mean: float
     variance: float
     weights: tuple[float, ...]
+    voice: Stretches
     stamp: FileStamp | None = None
     notes: tuple[str, ...] = ()
 
