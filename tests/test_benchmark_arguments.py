@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import first_frame, memory, seams
+from benchmarks import first_frame, memory, noise, seams
 from benchmarks.arguments import not_negative, positive
 from benchmarks.live.__main__ import main as live
 
@@ -34,6 +34,7 @@ def test_nothing_is_a_length_only_where_that_is_said() -> None:
         (seams.main, ["--chunk", "0"]),
         (seams.main, ["--contexts", "1", "-1"]),
         (memory.main, ["--minutes", "0"]),
+        (noise.main, ["--fps", "0"]),
         (memory.main, ["--fps", "inf"]),
         (first_frame.main, ["--seconds", "0"]),
         (live, ["--minutes", "nan"]),
@@ -55,6 +56,7 @@ def test_wrong_numbers_end_in_usage(
         (seams.main, ["--engines", "nowhere"], "nowhere"),
         (first_frame.main, ["--steps", "0"], "steps is 0; expected a whole number of at least 1"),
         (first_frame.main, ["--engines", "nowhere"], "nowhere"),
+        (noise.main, ["--bundle", "nowhere"], "nowhere"),
         (live, ["--preset", "nope"], "preset is 'nope'; expected one of exact, balanced, fast"),
         (live, ["--audio", "nowhere.wav"], "nowhere.wav does not exist"),
     ],
