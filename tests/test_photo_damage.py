@@ -157,7 +157,7 @@ def test_a_png_whose_pixels_are_damaged_keeps_the_rows_before() -> None:
 
 
 def cut_into(pixels: bytes, size: int, spoilt: int) -> bytes:
-    """A PNG with its pixels in pieces of `size` bytes, the piece number `spoilt` with bytes that its checksum denies."""
+    """A PNG with its pixels in pieces of `size` bytes, of which number `spoilt` has other bytes than its checksum."""
     pieces = [png_chunk(b"IDAT", pixels[at : at + size]) for at in range(0, len(pixels), size)]
     spoilt_piece = bytearray(pieces[spoilt])
     spoilt_piece[8:-4] = bytes(255 - each for each in spoilt_piece[8:-4])
