@@ -166,6 +166,16 @@ def test_what_was_decided_is_told(generator: Generator) -> None:
     assert video.notes == ("keypoints: 4 frames for 9 of the video, extended by loop",)
 
 
+def test_what_was_repaired_in_the_photo_is_told(generator: Generator) -> None:
+    stream = BytesIO()
+    Image.fromarray(photo()).save(stream, "JPEG", quality=95)
+    portrait = generator.prepare(stream.getvalue()[:-2])
+    expected = "photo: its last bytes are missing; all of its rows are there"
+    assert portrait.notes == (expected,)
+    video = generator.generate(portrait, speech(0.1), config=GenerationConfig(steps=1, overlap=2))
+    assert expected in video.notes
+
+
 def test_a_talking_video_of_the_photos_size_drives_the_photo(
     generator: Generator, backend: FakeBackend, tmp_path: Path
 ) -> None:

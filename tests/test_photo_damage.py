@@ -156,6 +156,35 @@ def test_a_png_whose_pixels_are_damaged_keeps_the_rows_before() -> None:
     assert photo.notes == ("photo: its pixels are damaged; all of its rows are there",)
 
 
+def cut_into(pixels: bytes, size: int, spoilt: int) -> bytes:
+    """A PNG with its pixels in pieces of `size` bytes, of which number `spoilt` has other bytes than its checksum."""
+    pieces = [png_chunk(b"IDAT", pixels[at : at + size]) for at in range(0, len(pixels), size)]
+    spoilt_piece = bytearray(pieces[spoilt])
+    spoilt_piece[8:-4] = bytes(255 - each for each in spoilt_piece[8:-4])
+    pieces[spoilt] = bytes(spoilt_piece)
+    return png_of([png_chunk(*chunks(encoded("PNG"))[0]), *pieces, png_chunk(b"IEND", b"")])
+
+
+def test_of_a_png_with_a_spoilt_piece_the_rows_before_it_are_taken() -> None:
+    pixels = b"".join(body for name, body in chunks(encoded("PNG")) if name == b"IDAT")
+    size = len(pixels) // 10
+    photo = load_photo(cut_into(pixels, size, 7))
+    there = (photo.pixels == picture()).all(axis=(1, 2))
+    black = (photo.pixels == 0).all(axis=(1, 2))
+    assert (there ^ black).all()
+    assert 100 < there.sum() < 115
+    assert photo.notes == (f"photo: its pixels are damaged; {black.sum()} of its 160 rows stay black",)
+    with pytest.raises(ImageError, match=r"only \d+ of its 160 rows"):
+        load_photo(cut_into(pixels, size, 2))
+
+
+def test_pixels_whose_checksum_alone_is_wrong_are_taken_with_a_note() -> None:
+    parts = [png_chunk(*part) for part in chunks(encoded("PNG"))]
+    photo = load_photo(png_of([with_wrong_checksum(part) if part[4:8] == b"IDAT" else part for part in parts]))
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.notes == ("photo: the checksum of its pixels is wrong; they are taken as they are",)
+
+
 def test_many_small_pieces_of_pixels_are_one_picture() -> None:
     parts = chunks(encoded("PNG"))
     pixels = b"".join(body for name, body in parts if name == b"IDAT")

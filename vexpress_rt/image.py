@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import PIL
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import ImageError, KeypointError
@@ -219,13 +219,19 @@ def _decode(content: _Content, name: str) -> Photo:
         raise
     except RefusedError as error:
         raise ImageError(f"{name} {error}") from error
+    except UnidentifiedImageError as error:  # names an object in memory
+        raise _damaged(name, "its header is malformed") from error
     except Exception as error:  # on malformed files Pillow's decoders raise errors of any kind
         if isinstance(error, MemoryError) or _memory_is_short(need):
             raise _out_of_memory(name, need) from error
-        raise ImageError(
-            f"{name} is damaged, truncated or of an unusual kind ({error}); expected a whole picture: "
-            "transfer it anew, or save it as PNG or JPEG"
-        ) from error
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, why: object) -> ImageError:
+    return ImageError(
+        f"{name} is damaged, truncated or of an unusual kind ({why}); expected a whole picture: "
+        "transfer it anew, or save it as PNG or JPEG"
+    )
 
 
 def _need(parts: Parts, reduction: int) -> int:
@@ -278,6 +284,8 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
     notes = parts.notes
+    if reduction > 1:
+        notes += (f"photo: {size[0]} x {size[1]} pixels are more than are decoded whole; it is read at half its size",)
     if parts.cut:
         shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)

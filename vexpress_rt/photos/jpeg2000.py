@@ -17,7 +17,7 @@ _MAX_PIXELS = 16_000_000
 _MAX_TILES = 2_000
 _MAX_PACKETS = 1_000_000
 _MIN_BLOCK = 8  # log2 of the least number of pixels a code-block
-_MAX_BYTES = 48 * 2**20
+_MAX_BYTES = 32 * 2**20  # 6 s of arithmetic decoding
 _MAX_MARKERS = 200_000
 
 

@@ -36,6 +36,7 @@ class _Found:
     frame_first: bool = False  # a frame's control comes before the pixels, so that they belong to the animation
     texts: int = 0
     bad: list[str] = field(default_factory=list)  # chunks whose checksum is wrong
+    sound: int | None = None  # bytes of pixels before the first piece whose checksum is wrong
     ended: bool = False
 
 
@@ -49,7 +50,7 @@ def read(data: bytes) -> Parts:
     if colour not in _SAMPLES:
         raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
     bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
-    notes = tuple(f"photo: the checksum of its chunk {name} is wrong; the chunk is left out" for name in found.bad[:3])
+    notes = [f"photo: the checksum of its chunk {name} is wrong; the chunk is left out" for name in found.bad[:3]]
     parts = Parts(
         kind="PNG",
         width=width,
@@ -58,16 +59,16 @@ def read(data: bytes) -> Parts:
         memory=0,
         bands=bands,
         orientation=find_orientation(found.exif or found.raw_exif, found.xmp),
-        notes=notes,
+        notes=tuple(notes),
     )
     if not interlaced:
-        parts.repair = partial(_repaired, replace(parts, data=b""), found.header, dict(found.kept), found.ended)
-    return parts if found.ended else _note_end(parts)
-
-
-def _note_end(parts: Parts) -> Parts:
-    """The file ends early. If its rows are whole it decodes; if not, `repair` has its own note."""
-    return replace(parts, notes=(*parts.notes, missing_rows(parts.height, parts.height, "black")))
+        bare = replace(found, pixels=[])
+        parts.repair = partial(_repaired, replace(parts, data=b""), bare)  # has notes of its own
+    if found.sound is not None:
+        parts.notes += ("photo: the checksum of its pixels is wrong; they are taken as they are",)
+    if not found.ended:
+        parts.notes += (missing_rows(height, height, "black"),)
+    return parts
 
 
 def _read_chunks(data: bytes) -> _Found:
@@ -80,6 +81,8 @@ def _read_chunks(data: bytes) -> _Found:
         elif not found.header:
             raise DamagedError("it does not begin with its header")
         elif name == b"IDAT" and not closed:
+            if not right and found.sound is None:
+                found.sound = sum(map(len, found.pixels))
             found.pixels.append(body)
         elif name == b"IEND":
             found.ended = True
@@ -106,8 +109,7 @@ def _chunks(data: bytes, found: _Found) -> Iterator[tuple[bytes, memoryview, boo
             if name == b"IDAT":
                 yield name, view[at + 8 :], True
             return
-        checked = name != b"IDAT" and end + 4 <= len(data)
-        right = not checked or zlib.crc32(view[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        right = end + 4 > len(data) or zlib.crc32(view[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
         yield name, view[at + 8 : end], right
         at = end + 4
     raise RefusedError(f"is a PNG of more than {_MAX_CHUNKS} chunks; expected fewer: save it anew")
@@ -171,21 +173,21 @@ def _written(found: _Found) -> bytes:
     return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
 
 
-def _repaired(parts: Parts, header: bytes, kept: dict[bytes, bytes], ended: bool, failed: Parts) -> Parts:
+def _repaired(parts: Parts, found: _Found, failed: Parts) -> Parts:
     """The same picture with black rows for those that are missing in `failed`, which did not decode."""
-    row = 1 + (parts.width * header[8] * _SAMPLES[header[9]] + 7) // 8
-    rows, pieces = _whole_rows(failed.take(), row, parts.height)
+    row = 1 + (parts.width * found.header[8] * _SAMPLES[found.header[9]] + 7) // 8
+    rows, pieces = _whole_rows(failed.take(), found.sound, row, parts.height)
     note = missing_rows(rows, parts.height, "black")
-    if ended:
+    if found.ended:
         note = note.replace("its last bytes are missing", "its pixels are damaged")
-    content = _written(_Found(header=header, kept=kept, pixels=pieces))
+    content = _written(replace(found, pixels=pieces))
     return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
 
 
-def _whole_rows(data: bytes, row: int, height: int) -> tuple[int, list[memoryview]]:
+def _whole_rows(data: bytes, sound: int | None, row: int, height: int) -> tuple[int, list[memoryview]]:
     """How many rows of `row` bytes a PNG holds whole, and those packed anew, followed by zeros for the others."""
     start = data.index(b"IDAT") + 4
-    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    length = int.from_bytes(data[start - 8 : start - 4], "big") if sound is None else sound
     # Without zlib's head, so that its checksum at the end, which may be what is wrong, is not looked at.
     packed = memoryview(data)[start + 2 : start + length]
     unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)

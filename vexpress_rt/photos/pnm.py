@@ -89,7 +89,8 @@ def _fill_plain(data: bytes, out: UInt8, *, at: int, bands: int, most: int, bits
     flat = out.reshape(-1, 1) if bands == 3 else out.reshape(-1, 3)
     done = 0
     for block in _blocks(data, at):
-        values = (_plain_bits(block) if bits else _plain_numbers(block, most))[: len(flat) - done]
+        left = len(flat) - done
+        values = _plain_bits(block, left) if bits else _plain_numbers(block, left, most)
         flat[done : done + len(values)] = table[values][:, None]
         done += len(values)
         if done == len(flat):
@@ -108,18 +109,21 @@ def _blocks(data: bytes, at: int) -> Iterator[bytes]:
         yield data[at : (at := end.end() if end else len(data))]
 
 
-def _plain_bits(block: bytes) -> UInt8:
-    digits = np.frombuffer(b"".join(block.split()), np.uint8)
+def _plain_bits(block: bytes, most: int) -> UInt8:
+    """The first `most` bits of a block, white as 1."""
+    digits = np.frombuffer(b"".join(block.split())[:most], np.uint8)
     if np.any(digits >> 1 != ord("0") >> 1):
         raise DamagedError("it has a value that is neither 0 nor 1")
     bits: UInt8 = np.bitwise_xor(digits & np.uint8(1), np.uint8(1))
     return bits
 
 
-def _plain_numbers(block: bytes, most: int) -> NDArray[np.int64]:
+def _plain_numbers(block: bytes, count: int, most: int) -> NDArray[np.int64]:
+    """The first `count` numbers of a block, none of which may be above `most`."""
     if odd := block.translate(None, b"0123456789 \t\n\v\f\r"):
         raise DamagedError(f"it has {odd[:10]!r} among its values")
     values: NDArray[np.int64] = np.fromstring(block, np.int64, sep=" ") if block.strip() else np.zeros(0, np.int64)
+    values = values[:count]
     if values.size and (values.max() > most or values.min() < 0):
         raise DamagedError(f"it has a value above the largest that it announces, {most}")
     return values
