@@ -9,16 +9,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
+from onnx import TensorProto, helper
+
 from tests.factories import model_config
 from vexpress_rt.bundle import Compilation, EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.manifest import MANIFEST
 from vexpress_rt.specs import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
 
+WEIGHTS = b"weights of the denoiser" * 100
+
+
+def external(name: str, location: str, **place: object) -> onnx.TensorProto:
+    """Bytes that lie in another file.  place: offset and length, and whatever else is to be said of it."""
+    tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[len(WEIGHTS)], data_location=1)
+    for key, value in {"location": location, "offset": 0, "length": len(WEIGHTS), **place}.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def one_node_model(*weights: onnx.TensorProto, name: str = "graph") -> onnx.ModelProto:
+    """A graph that gives its input, and holds `weights`."""
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
 CONTENTS = {
-    "vae_encoder.onnx": b"the encoder",
-    "denoiser.onnx": b"the denoiser",
-    "denoiser.weights": b"weights of the denoiser" * 100,
-    "det_10g.onnx": b"the detector",
+    "vae_encoder.onnx": one_node_model(name="the encoder").SerializeToString(),
+    "denoiser.onnx": one_node_model(external("weights", "denoiser.weights"), name="denoiser").SerializeToString(),
+    "denoiser.weights": WEIGHTS,
+    "det_10g.onnx": one_node_model(name="the detector").SerializeToString(),
 }
 _FACTS = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
 _COMPILED = Compilation(gpu="NVIDIA H100", capability="9.0", **_FACTS)
