@@ -68,8 +68,10 @@ def _cause(inputs: Mapping[str, Tensor], noise: Callable[[int], Float32], begun:
         if not is_within(start := noise(frame), LARGEST):
             return f"the noise of frame {frame} holds {_worst(start)}; give standard normal noise, or None"
     for name, tensor in inputs.items():
+        if str(tensor.dtype) not in ("float16", "float32"):  # NumPy has no bfloat16
+            continue
         array = tensor if isinstance(tensor, np.ndarray) else tensor.host()
-        if array.dtype.kind == "f" and not is_within(array):
+        if not is_within(array):
             return f"engine {_MAKERS.get(name, 'reference_net')} gave {name} with {_worst(array)}; {REMEDY}"
     return f"the denoiser was given finite numbers and made these of them; {REMEDY}"
 

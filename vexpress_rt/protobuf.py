@@ -36,7 +36,8 @@ class Field:
 
     kind: `int` a signed integer of 64 bits; `ints` a list of them; `text` printable UTF-8; `span` where its bytes lie;
         `float`, `floats`, `varints`, `fixed32`, `fixed64` where its numbers lie, of which the caller knows the type.
-    limit: for `text` bytes, for lists entries.  repeated: the field may come more than once; always so for lists.
+    limit: for `text` bytes, for lists and what repeats entries.  repeated: the field may come more than once; lists of
+        numbers always may.
     """
 
     name: str
