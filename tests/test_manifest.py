@@ -224,3 +224,18 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match=r"manifest.json cannot be written"):
         write_manifest(tmp_path, make_manifest())
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202eabc", "\x00", "\x7f"])
+def test_text_that_a_terminal_would_not_just_print_is_refused(folder: Path, text: str) -> None:
+    for change in (
+        lambda data: data.update(package=text),
+        lambda data: data["versions"].update(torch=text),
+        lambda data: data["parity"].update({text: 0.5}),
+        lambda data: data["engines"]["denoiser"]["inputs"][0].update(dims=[text, "c", "h", "w"]),
+    ):
+        kept = (folder / MANIFEST).read_bytes()
+        edit(folder, change)
+        with pytest.raises(BundleDamagedError, match="expected printable characters"):
+            read_manifest(folder)
+        (folder / MANIFEST).write_bytes(kept)

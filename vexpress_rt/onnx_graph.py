@@ -38,6 +38,7 @@ _MODEL: Schema = {
     3: Field("producer_version", "text", NAME_LIMIT), 4: Field("domain", "text", NAME_LIMIT),
     5: Field("model_version", "int"), 6: _DOC, 7: Field("graph", "span"),
     8: Field("opset_import", "span", 16, repeated=True), 14: _PROPS,
+    20: Field("training_info", "refused"), 25: Field("functions", "refused"), 26: Field("configuration", "refused"),
 }  # fmt: skip
 _OPSET: Schema = {1: Field("domain", "text", NAME_LIMIT), 2: Field("version", "int")}
 _GRAPH: Schema = {
@@ -45,6 +46,7 @@ _GRAPH: Schema = {
     5: Field("initializer", "span", TENSORS_LIMIT, repeated=True), 10: _DOC,
     11: Field("input", "span", TENSORS_LIMIT, repeated=True), 12: Field("output", "span", 1024, repeated=True),
     13: Field("value_info", "span", 4 * NODES_LIMIT, repeated=True), 16: _PROPS,
+    14: Field("quantization_annotation", "refused"), 15: Field("sparse_initializer", "refused"),
 }  # fmt: skip
 _NODE: Schema = {
     1: Field("input", "text", NAME_LIMIT, repeated=True), 2: Field("output", "text", NAME_LIMIT, repeated=True),
@@ -56,6 +58,9 @@ _ATTRIBUTE: Schema = {
     1: Field("name", "text", NAME_LIMIT), 2: Field("f", "float"), 3: Field("i", "int"),
     4: Field("s", "text", NAME_LIMIT), 5: Field("t", "span"), 7: Field("floats", "floats", 4096),
     8: Field("ints", "ints", 4096), 13: _DOC, 20: Field("type", "int"),
+    6: Field("a graph", "refused"), 11: Field("graphs", "refused"), 10: Field("a list of tensors", "refused"),
+    9: Field("a list of texts", "refused"), 22: Field("a sparse tensor", "refused"),
+    21: Field("a reference to a function's attribute", "refused"),
 }  # fmt: skip
 _FORMS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}  # where a value lies, by the attribute's type
 _TENSOR: Schema = {

@@ -18,13 +18,13 @@ from vexpress_rt.errors import BundleDamagedError
 
 Data = bytes | mmap.mmap
 Span = tuple[int, int]  # first byte, and the one after the last
-Kind = Literal["int", "ints", "float", "floats", "text", "span", "varints", "fixed32", "fixed64"]
+Kind = Literal["int", "ints", "float", "floats", "text", "span", "varints", "fixed32", "fixed64", "refused"]
 
 _VARINT, _FIXED64, _SPAN, _FIXED32 = 0, 1, 2, 5
 _WIRE: dict[Kind, tuple[int, ...]] = {
     "int": (_VARINT,), "ints": (_VARINT, _SPAN), "varints": (_VARINT, _SPAN),
     "float": (_FIXED32,), "floats": (_FIXED32, _SPAN), "fixed32": (_FIXED32, _SPAN), "fixed64": (_FIXED64, _SPAN),
-    "text": (_SPAN,), "span": (_SPAN,),
+    "text": (_SPAN,), "span": (_SPAN,), "refused": (),
 }  # fmt: skip
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 _NAMES = {_VARINT: "a varint", _FIXED64: "8 bytes", _SPAN: "a length and as many bytes", _FIXED32: "4 bytes"}
@@ -35,7 +35,8 @@ class Field:
     """A field that a message may have.
 
     kind: `int` a signed integer of 64 bits; `ints` a list of them; `text` printable UTF-8; `span` where its bytes lie;
-        `float`, `floats`, `varints`, `fixed32`, `fixed64` where its numbers lie, of which the caller knows the type.
+        `float`, `floats`, `varints`, `fixed32`, `fixed64` where its numbers lie, of which the caller knows the type;
+        `refused` has a name for the message that says so.
     limit: for `text` bytes, for lists and what repeats entries.  repeated: the field may come more than once; lists of
         numbers always may.
     """
@@ -71,8 +72,9 @@ class Reader:
         found: dict[str, Any] = {}
         for number, wire, value in self._fields(data, span, where):
             field = schema.get(number)
-            if field is None:
-                refuse(f"{where} has the field {number}, which no engine of this package has")
+            if field is None or field.kind == "refused":
+                name = f"the field {number}" if field is None else field.name
+                refuse(f"{where} has {name}, which no engine of this package has")
             if wire not in _WIRE[field.kind]:
                 refuse(f"{where} has {field.name} as {_NAMES[wire]}; expected {_NAMES[_WIRE[field.kind][-1]]}")
             content = self._content(data, field, wire, value, where)
