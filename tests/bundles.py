@@ -9,32 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
-from onnx import TensorProto, helper
-
 from tests.factories import model_config
+from tests.onnx_graphs import WEIGHTS, external, one_node_model
 from vexpress_rt.bundle import Compilation, EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.manifest import MANIFEST
 from vexpress_rt.specs import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
-
-WEIGHTS = b"weights of the denoiser" * 100
-
-
-def external(name: str, location: str, **place: object) -> onnx.TensorProto:
-    """Bytes that lie in another file.  place: offset and length, and whatever else is to be said of it."""
-    tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[len(WEIGHTS)], data_location=1)
-    for key, value in {"location": location, "offset": 0, "length": len(WEIGHTS), **place}.items():
-        if value is not None:
-            tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def one_node_model(*weights: onnx.TensorProto, name: str = "graph") -> onnx.ModelProto:
-    """A graph that gives its input, and holds `weights`."""
-    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, ends[:1], ends[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
 
 CONTENTS = {
     "vae_encoder.onnx": one_node_model(name="the encoder").SerializeToString(),

@@ -22,7 +22,7 @@ FIELDS_LIMIT = 2_000_000  # of all messages; the largest graph of the released m
 NODES_LIMIT = TENSORS_LIMIT = 20_000  # a graph; that one has 3,400 and 1,500
 NAME_LIMIT = 1024  # bytes
 RANK_LIMIT = 16
-COUNT_LIMIT = 1 << 40  # elements of a tensor
+COUNT_LIMIT = 1 << 34  # elements of a tensor
 _VALUES = 64  # integers of a tensor that are read: shapes, axes
 
 FLOAT, INT64 = 1, 7
