@@ -6,6 +6,8 @@
 
 VENV := .venv
 LOWEST := .venv-lowest
+# Tests of the runtime: those that import no other package of this project, and one that does for a constant.
+RUNTIME_TESTS = tests/test_hearing.py $(shell grep -LE '^(from|import) (export|benchmarks|demo)\b' tests/test_*.py)
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -22,12 +24,12 @@ demo: $(VENV)/.runtime
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The same tests with the lowest versions of what the runtime needs, in an environment and a cache of their own.
+# The runtime's tests with the lowest versions of what it needs, in an environment and a cache of their own.
 test-lowest:
 	@test $(LOWEST)/.installed -nt constraints-lowest.txt || rm -rf $(LOWEST)
 	PIP_CONSTRAINT="$(CURDIR)/constraints-lowest.txt" $(MAKE) setup VENV=$(LOWEST)
 	@$(LOWEST)/bin/python scripts/check_versions.py constraints-lowest.txt
-	TEST_CACHE=build/test-lowest $(LOWEST)/bin/python -m pytest $(PYTEST_ARGS)
+	TEST_CACHE=build/test-lowest $(LOWEST)/bin/python -m pytest $(RUNTIME_TESTS) $(PYTEST_ARGS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)
