@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from reprlib import repr as brief
 from typing import NamedTuple, NoReturn
 
 from vexpress_rt.compilation import Compilation, with_newest
@@ -144,12 +145,13 @@ class Bundle:
         self.verify(*entry.data)
         return self.folder / entry.file
 
-    def check_unchanged(self, name: str) -> None:
-        """Raise BundleDamagedError if a file of the engine `name` is not the one that `engine_path` checked.
+    def check_unchanged(self, name: str, plan: str | None = None) -> None:
+        """Raise BundleDamagedError if a file of the engine `name` is not the one that was checked.
 
         To be called when a library has loaded the engine, which opens its files by their names.
+        plan: the file, if `plan_path` gave it and not `engine_path`.
         """
-        for file in self._entry(name).files:
+        for file in (plan,) if plan is not None else self._entry(name).files:
             if self._check_size(file) != self._verified.get(file):
                 self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
@@ -216,7 +218,7 @@ class Bundle:
         if name == FACE_DETECTOR:
             return
         if name not in self.specs:
-            yield f"engine {name} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
+            yield f"engine {brief(name)} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
             return
         entry = self.manifest.engines[name]
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])

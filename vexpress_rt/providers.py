@@ -82,17 +82,19 @@ def load(
     Raises BundleError and BackendError as the bundle and the backends do.
     """
     spec, plans = bundle.specs.get(name), choice.plans
+    engine: Engine
+    plan: str | None = None
     if plans is not None and (name != FACE_DETECTOR or name in plans.compilation.plans):
-        return tensorrt.load(plans.path(name), spec, target=bundle.manifest.target, executor=executor)
-    if choice.name == "cuda":
-        engine: Engine = onnxruntime.load(
-            bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor
-        )
+        path = plans.path(name)
+        bundle, plan = plans.bundle, path.name
+        engine = tensorrt.load(path, spec, target=bundle.manifest.target, executor=executor)
+    elif choice.name == "cuda":
+        engine = onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
     else:
         shared = share_weights and bundle.shares_weights(name)
         engine = onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=shared)
     try:
-        bundle.check_unchanged(name)
+        bundle.check_unchanged(name, plan)
     except BundleDamagedError:
         engine.close()
         raise
