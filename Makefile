@@ -5,6 +5,9 @@
 #   PYTEST_ARGS=...        arguments for pytest; those of `make bench` are in benchmarks/suites/conftest.py
 
 VENV := .venv
+LOWEST := .venv-lowest
+# Tests of the runtime: those that import no other package of this project, and one that does for a constant.
+RUNTIME_TESTS = tests/test_hearing.py $(shell grep -LE '^(from|import) (export|benchmarks|demo)\b' tests/test_*.py)
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
@@ -13,13 +16,20 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test bench lint format setup clean
+.PHONY: demo test test-lowest bench lint format setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The runtime's tests with the lowest versions of what it needs, in an environment and a cache of their own.
+test-lowest:
+	@test $(LOWEST)/.installed -nt constraints-lowest.txt || rm -rf $(LOWEST)
+	PIP_CONSTRAINT="$(CURDIR)/constraints-lowest.txt" $(MAKE) setup VENV=$(LOWEST)
+	@$(LOWEST)/bin/python scripts/check_versions.py constraints-lowest.txt
+	TEST_CACHE=build/test-lowest $(LOWEST)/bin/python -m pytest $(RUNTIME_TESTS) $(PYTEST_ARGS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)
@@ -65,5 +75,5 @@ $(VENV)/.installed: $(VENV)/.export
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

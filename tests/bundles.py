@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.factories import model_config
+from tests.onnx_graphs import WEIGHTS, external, one_node_model
 from vexpress_rt.bundle import Compilation, EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.manifest import MANIFEST
 from vexpress_rt.specs import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
 
 CONTENTS = {
-    "vae_encoder.onnx": b"the encoder",
-    "denoiser.onnx": b"the denoiser",
-    "denoiser.weights": b"weights of the denoiser" * 100,
-    "det_10g.onnx": b"the detector",
+    "vae_encoder.onnx": one_node_model(name="the encoder").SerializeToString(),
+    "denoiser.onnx": one_node_model(external("weights", "denoiser.weights"), name="denoiser").SerializeToString(),
+    "denoiser.weights": WEIGHTS,
+    "det_10g.onnx": one_node_model(name="the detector").SerializeToString(),
 }
 _FACTS = {"library": "tensorrt", "version": "11.4.0", "options": "{}"}
 _COMPILED = Compilation(gpu="NVIDIA H100", capability="9.0", **_FACTS)

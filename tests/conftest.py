@@ -1,7 +1,7 @@
 """Settings and fixtures that all tests share.
 
-Bundles are built from synthetic weights once and kept under build/test: the builder's own fingerprints decide whether
-a later run must build them again.
+Bundles are built from synthetic weights once and kept under build/test, or the folder that TEST_CACHE names: the
+builder's own fingerprints decide whether a later run must build them again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vexpress_rt.generator import Generator
 
 GOLDEN = Path(__file__).parent / "golden"
-CACHE = Path(__file__).parent.parent / "build" / "test"
+CACHE = Path(__file__).parent.parent / os.environ.get("TEST_CACHE", "build/test")
 
 
 @dataclass(frozen=True)

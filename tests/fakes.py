@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.factories import model_config
+from tests.onnx_graphs import one_node_model
 from vexpress_rt.backends import Array, Tensor
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.errors import BackendMissingError
@@ -163,12 +164,12 @@ def write_bundle(
     model: ModelConfig = SMALL,
     shape: VideoShape = SHAPE,
 ) -> Path:
-    """A bundle whose manifest and hashes are right and whose engine files hold nothing but their name."""
+    """A bundle whose manifest and hashes are right and whose engine files hold a graph that does nothing."""
     folder.mkdir()
     specs = fake_specs(model, shape)
     entries, files = {}, {}
     for name in engines:
-        content = f"{name} {shape}".encode()
+        content = one_node_model(name=f"{name} {shape}").SerializeToString()
         (folder / f"{name}.onnx").write_bytes(content)
         files[f"{name}.onnx"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
         spec = specs[name]

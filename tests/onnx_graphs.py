@@ -84,3 +84,22 @@ def save_open(graph: Path, letter: str) -> EngineSpec:
     """Any number of samples, less their softmax."""
     nodes = [node("Softmax", "samples", "p"), node("Sub", "samples p", "y")]
     return save(graph, nodes, [("samples", FLOAT, [1, letter])], [("y", FLOAT, [1, letter])])
+
+
+WEIGHTS = b"weights of the denoiser" * 100
+
+
+def external(name: str, location: str, **place: object) -> onnx.TensorProto:
+    """Bytes that lie in another file.  place: offset and length, and whatever else is to be said of it."""
+    tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[len(WEIGHTS)], data_location=1)
+    for key, value in {"location": location, "offset": 0, "length": len(WEIGHTS), **place}.items():
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def one_node_model(*weights: onnx.TensorProto, name: str = "graph") -> onnx.ModelProto:
+    """A graph that gives its input, and holds `weights`."""
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from tests.engines import CAPACITY
-from tests.gpu_denoiser import EXPECTED, FRAMES, VIDEO, WINDOWS, Gpu, gpus, values
+from tests.gpu_denoiser import EXPECTED, FRAMES, LENGTH, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.kernel_cases import assert_same_bits
 from tests.test_denoise import window_inputs
 from vexpress_rt import device
 from vexpress_rt.errors import BackendError
 from vexpress_rt.windows import Window
+
+
+def noise_with(frame: int, value: float) -> Callable[[int], np.ndarray]:
+    """Zeros, and in one frame something else."""
+    return lambda asked: np.full((4, 2, 2), value if asked == frame else 0, np.float32)
 
 
 @pytest.fixture
@@ -86,3 +92,18 @@ def test_failing_conditions_leave_nothing_behind(gpu: Gpu, window: int) -> None:
         values(gpu.denoiser(*VIDEO, conditions=conditions))
     gpu.executor.spares.clear()
     assert len(gpu.cuda.machine.memory) == used
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN"), (np.inf, "inf"), (1e38, "1e+38")])
+@pytest.mark.parametrize("frame", [0, LENGTH - 1])
+def test_latents_that_are_none_are_told_before_the_window_is_given(
+    gpu: Gpu, frame: int, value: float, told: str
+) -> None:
+    given: list[int] = []
+    video = gpu.denoiser(*VIDEO, noise=noise_with(frame, value)).run()
+    with pytest.raises(
+        BackendError, match=rf"the latents of frame \d .* the noise of frame {frame} .*{re.escape(told)}"
+    ):
+        given.extend(number for number, _ in video)
+    assert len(given) <= frame + 1  # at most the first frame of its window, whose decoder has then begun
+    check_next_run(gpu)

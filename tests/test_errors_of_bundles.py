@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.error_tree import check
 from tests.fakes import FakeBackend, write_bundle
+from tests.onnx_graphs import one_node_model
 from tests.scenes import FAST, photo, speech, track
 from vexpress_rt import (
     BackendError,
@@ -95,7 +98,27 @@ def test_without_the_engine_library_the_package_to_install_is_named(
     check(caught.value, BackendMissingError, ("ONNX Runtime, .*, cannot be imported", "pip install onnxruntime"))
 
 
+def replace_engine(bundle: Path, name: str, model: onnx.ModelProto) -> None:
+    """Put another graph into a bundle, whose manifest says so."""
+    content = model.SerializeToString()
+    (bundle / f"{name}.onnx").write_bytes(content)
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(bundle, lambda data: data["files"].update({f"{name}.onnx": entry}))
+
+
+def test_an_engine_file_that_is_no_graph_of_an_engine_is_named(fake_bundle: Path) -> None:
+    model = one_node_model()
+    model.graph.node[0].op_type = "Loop"
+    replace_engine(fake_bundle, "vae_encoder", model)
+    with pytest.raises(VExpressError) as caught, Generator(fake_bundle) as generator:
+        generator.prepare(photo(), keypoints=track(1)[0])
+    check(caught.value, BundleDamagedError, (r"vae_encoder\.onnx is no graph of an engine: .* operator 'Loop'",))
+
+
 def test_an_engine_file_that_the_library_refuses_is_named(fake_bundle: Path) -> None:
+    model = one_node_model()
+    model.graph.node[0].op_type = "Conv"  # without weights
+    replace_engine(fake_bundle, "vae_encoder", model)
     with pytest.raises(VExpressError) as caught, Generator(fake_bundle) as generator:
         generator.prepare(photo(), keypoints=track(1)[0])
     check(caught.value, BackendError, (r"engine vae_encoder cannot be loaded from .*vae_encoder\.onnx",))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import DENOISER_PLAN, make_compiled, make_folder
+from tests.bundles import DENOISER_PLAN, edit, make_compiled, make_folder
 from tests.factories import model_config
+from tests.onnx_graphs import one_node_model
 from vexpress_rt.__main__ import main
 from vexpress_rt.bundle import EngineEntry, FileEntry, Manifest, write_manifest
 from vexpress_rt.specs import VideoShape, engine_specs
@@ -25,10 +26,10 @@ SHAPE = VideoShape(64, 128, 8)
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle with all engines but `denoiser_cond`, each a file of ten bytes."""
+    """A bundle with all engines but `denoiser_cond`, each a graph that does nothing."""
     specs = engine_specs(model_config(), SHAPE)
     del specs["denoiser_cond"]
-    content = b"an engine\n"
+    content = one_node_model().SerializeToString()
     files, engines = {}, {}
     for name, spec in specs.items():
         (tmp_path / f"{name}.onnx").write_bytes(content)
@@ -119,10 +120,20 @@ def test_inspect_prints_the_manifest_as_json(bundle: Path, capsys: pytest.Captur
 def test_inspect_reads_files_only_to_verify_them(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle), "--verify"]) == 0
     assert capsys.readouterr().out.endswith("verified: all 7 files have their sha256\n")
-    (bundle / "denoiser.onnx").write_bytes(b"an Engine\n")
+    content = (bundle / "denoiser.onnx").read_bytes()
+    (bundle / "denoiser.onnx").write_bytes(content.replace(b"Identity", b"identity"))
     assert main(["inspect", str(bundle)]) == 0
     assert main(["inspect", str(bundle), "--verify"]) == 1
     assert "denoiser.onnx has the sha256" in capsys.readouterr().err
+
+
+def test_inspect_verifies_what_graphs_ask_for(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = (bundle / "denoiser.onnx").read_bytes().replace(b"Identity", b"SomeLoop")
+    (bundle / "denoiser.onnx").write_bytes(content)
+    edit(bundle, lambda data: data["files"]["denoiser.onnx"].update(sha256=hashlib.sha256(content).hexdigest()))
+    assert main(["inspect", str(bundle)]) == 0
+    assert main(["inspect", str(bundle), "--verify"]) == 1
+    assert "denoiser.onnx is no graph of an engine: " in capsys.readouterr().err
 
 
 def test_inspect_of_a_folder_without_bundle_says_how_to_build_one(

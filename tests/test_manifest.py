@@ -103,6 +103,7 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         (lambda d: put(d, "x", "model", "vae_factor"), "has vae_factor = 'x'"),
         (lambda d: put(d, 10**400, "parity", "denoiser"), "number .*; expected at most 19 digits"),
         (lambda d: put(d, -1, "files", "denoiser.onnx", "bytes"), "expected a size of at least 0"),
+        (lambda d: put(d, 1 << 40, "files", "denoiser.onnx", "bytes"), "at least 0 and at most 17179869184"),
         (lambda d: put(d, "A" * 64, "files", "denoiser.onnx", "sha256"), "64 hexadecimal digits"),
         (
             lambda d: put(d, "A" * 64, "engines", "denoiser", "weights_sha256"),

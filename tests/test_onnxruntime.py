@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from vexpress_rt.backends import Engine
+from vexpress_rt.backends import Engine, onnxruntime
 from vexpress_rt.backends.onnxruntime import OnnxEngine, load
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, ConfigError
 from vexpress_rt.specs import EngineSpec, TensorSpec
@@ -295,3 +298,38 @@ total = load({str(adder)!r}, spec).run({{"a": x, "b": x}})["sum"]
 sys.exit(not ((total > 0).all() and (x * np.float32(1) > 0).all()))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+GREEDY = """
+import sys
+import numpy as np
+from vexpress_rt.backends import onnxruntime
+from vexpress_rt.errors import BackendError
+
+onnxruntime.memory_limit = lambda: 64 << 20
+with onnxruntime.load(sys.argv[1], None, threads=1) as engine:
+    try:
+        engine.run({"x": np.zeros(1 << 20, np.float32)})
+    except BackendError as error:
+        print(error)
+"""
+
+
+def test_an_engine_that_wants_more_memory_than_there_is_is_told_so(tmp_path: Path) -> None:
+    """In a process of its own, as all engines of one share their memory."""
+    names = ["x", *"abcdef"]
+    nodes = [helper.make_node("Concat", [last, last], [made], axis=0) for last, made in pairwise(names)]
+    save(tmp_path / "greedy.onnx", nodes, [("x", FLOAT, ["N"])], [("f", FLOAT, ["M"])])
+    command = [sys.executable, "-c", GREEDY, str(tmp_path / "greedy.onnx")]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60)
+    assert re.match(r"engine greedy failed: memory ran out \(.*smaller than requested", told.stdout), told
+
+
+def test_engines_may_have_most_of_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(onnxruntime, "_CONTAINER_LIMITS", (str(tmp_path / "v2"), str(tmp_path / "v1")))
+    assert onnxruntime.memory_limit() == whole // 8 * 7
+    (tmp_path / "v2").write_text("max\n")
+    assert onnxruntime.memory_limit() == whole // 8 * 7
+    (tmp_path / "v1").write_text("800000000\n")
+    assert onnxruntime.memory_limit() == 700000000

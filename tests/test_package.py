@@ -177,3 +177,20 @@ def test_runtime_needs_five_packages_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
     assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime"}
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_may_be_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    minima = dict(dependency.split(">=") for dependency in project["dependencies"])
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints-lowest.txt").read_text().splitlines()]
+    tested = dict(line.split("==") for line in lines if line)
+    assert tested.keys() == minima.keys()
+    for package, version in tested.items():  # 2.0.0 is the first of >=2.0
+        assert re.fullmatch(rf"{re.escape(minima[package])}(\.0)*", version), package
+
+
+def test_onnxruntime_for_gpus_is_as_new_as_that_for_the_cpu() -> None:
+    """Older ones read weights from any path that a graph names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *project["optional-dependencies"]["cuda"]]
+    assert {"onnxruntime>=1.24.1", "onnxruntime-gpu>=1.24.1"} <= set(required)

@@ -128,12 +128,16 @@ def test_a_video_has_the_frames_that_the_cpu_makes(make: Make) -> None:
     assert len(np.unique(expected)) > 10
 
 
-def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_come_back(make: Make, cuda: FakeCuda) -> None:
+def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_and_finished_latents_come_back(
+    make: Make, cuda: FakeCuda
+) -> None:
     make()
     windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
     per_window = 3 * STEPS + 3  # timestep and weights; rows, drawings and noise
     assert cuda.copies["HostToDevice"] == per_window * windows + 2  # photo and speech
-    assert cuda.copies["DeviceToHost"] == 1 + LENGTH  # what is heard in the speech, before it is cut into rows
+    features = 1  # what is heard in the speech, before it is cut into rows
+    looked_at = windows + 1  # finished latents, of which those of one window lie in two pieces
+    assert cuda.copies["DeviceToHost"] == features + looked_at + LENGTH
 
 
 def test_engines_that_run_often_are_replayed_and_those_that_run_once_are_not_captured(

@@ -198,6 +198,9 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
                 bundle.verify(name)
                 stop.check()
                 progress("verify", done, len(files))
+        for name, engine in bundle.manifest.engines.items():
+            if engine.file not in bundle.manifest.absent:
+                bundle.engine_path(name)  # reads what the graph asks for
         text += "" if given.json else f"\n\nverified: all {len(files)} files have their sha256"
     return text
 

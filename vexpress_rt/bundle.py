@@ -1,20 +1,28 @@
 """A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
 
 Opening compares the manifest with `specs.py` and the sizes of graphs and weights with the manifest; a file's hash is
-computed when an engine that needs it is first asked for. Plans, which can be made again, are checked then, too.
+computed when an engine that needs it is first asked for, and again when the file was replaced or written to. A graph is
+then read, too, before any library sees it: `graph_check.py` says what it may do. Plans, which can be made again, are
+checked when they are asked for.
+
+A hard link needs no rule of its own: it is the file, and its content is what is hashed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from reprlib import repr as brief
+from typing import NamedTuple, NoReturn
 
 from vexpress_rt.compilation import Compilation, with_newest
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
+from vexpress_rt.graph_check import check_graph
 from vexpress_rt.manifest import (
     BUILD_COMMAND,
     MANIFEST,
@@ -47,6 +55,24 @@ __all__ = [
 WORKING = ".compiling"
 
 
+# ONNX files are protobuf messages, and those end here. Larger weights lie in files of their own.
+GRAPH_LIMIT = (1 << 31) - 1  # bytes
+
+
+class _Version(NamedTuple):
+    """A file as it is at some moment: another one in its place, or a change of it, makes another version."""
+
+    device: int
+    inode: int
+    size: int
+    written: int
+    changed: int  # also by giving it another name: of a file that was away and is back
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> _Version:
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def sha256_file(path: Path) -> str:
     """sha256 of a file's content: 64 lower-case hexadecimal digits. Reads in pieces; raises OSError."""
     with path.open("rb") as file:
@@ -74,7 +100,8 @@ class Bundle:
         self.specs = manifest.specs()
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._verified: set[str] = set()
+        self._verified: dict[str, _Version] = {}  # files, as they were when their hashes were right
+        self._sound: dict[str, tuple[_Version, tuple[str, ...]]] = {}  # graphs, with the files that they may take from
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -82,7 +109,7 @@ class Bundle:
 
         Raises BundleNotFoundError if there is none, BundleVersionError for another schema, and BundleDamagedError for a
         malformed manifest, for engines whose inputs or outputs are not those of `specs.py` (naming each), and for
-        files other than plans that are missing, of another size, or links out of the folder.
+        files other than plans that are missing, of another size, or links.
         """
         bundle = cls(Path(folder), read_manifest(folder))
         if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
@@ -104,8 +131,9 @@ class Bundle:
     def engine_path(self, name: str) -> Path:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 
-        Sizes are compared every time, hashes the first time that this object meets a file. Raises BundleNotFoundError
-        if the bundle lacks the engine or its graph, BundleDamagedError if a file is missing or was changed.
+        Sizes are compared every time; hashes, and what `graph_check` asks of a graph, the first time that this object
+        meets a file or a new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph,
+        BundleDamagedError if a file is missing or was changed, or the graph is none that an exporter of engines writes.
         """
         entry = self._entry(name)
         if entry.file in self.manifest.absent:
@@ -113,8 +141,19 @@ class Bundle:
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
                 "compiled: build it again without --no-onnx"
             )
-        self.verify(*entry.files)
+        self._check_graph(entry)
+        self.verify(*entry.data)
         return self.folder / entry.file
+
+    def check_unchanged(self, name: str, plan: str | None = None) -> None:
+        """Raise BundleDamagedError if a file of the engine `name` is not the one that was checked.
+
+        To be called when a library has loaded the engine, which opens its files by their names.
+        plan: the file, if `plan_path` gave it and not `engine_path`.
+        """
+        for file in (plan,) if plan is not None else self._entry(name).files:
+            if self._check_size(file) != self._verified.get(file):
+                self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
     def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
         """Stamps of the files beside the graph of the engine `name`, which ONNX Runtime maps, as they are now."""
@@ -151,10 +190,9 @@ class Bundle:
     def verify(self, *files: str) -> None:
         """Raise BundleDamagedError if one of the bundle's files is missing or was changed; `engine_path` says when."""
         for file in files:
-            self._check_size(file)
-            if file not in self._verified:
-                self._check_hash(file)
-                self._verified.add(file)
+            if self._check_size(file) != self._verified.get(file):
+                with self._open(file) as opened:
+                    self._check_hash(file, opened)
 
     def is_sound(self, file: str, *, thorough: bool) -> bool:
         """Whether one of the bundle's files is there with the size, and if thorough the hash, that it should have."""
@@ -180,31 +218,66 @@ class Bundle:
         if name == FACE_DETECTOR:
             return
         if name not in self.specs:
-            yield f"engine {name} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
+            yield f"engine {brief(name)} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
             return
         entry = self.manifest.engines[name]
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])
 
-    def _check_size(self, name: str) -> None:
+    def _check_size(self, name: str) -> _Version:
+        """The version of a file that is one, of the right size, and in this folder."""
         expected = self.manifest.files[name].bytes
         try:
-            found = (self.folder / name).stat()
-            inside = (self.folder / name).resolve().parent == self.folder.resolve()
-        except (OSError, RuntimeError) as error:
+            found = (self.folder / name).lstat()
+        except OSError as error:
             self._damaged(f"{name} cannot be found: {error}")
-        if not stat.S_ISREG(found.st_mode) or not inside:
-            self._damaged(f"{name} is a folder, a device or a link out of the bundle; expected a file")
+        if stat.S_ISLNK(found.st_mode):
+            self._damaged(f"{name} is a link; expected the file itself, as `cp -rL` copies it")
+        if not stat.S_ISREG(found.st_mode):
+            self._damaged(f"{name} is a folder, a pipe or a device; expected a file")
         if found.st_size != expected:
             self._damaged(f"{name} has {found.st_size} bytes; expected {expected}")
+        return _Version.of(found)
 
-    def _check_hash(self, name: str) -> None:
+    def _open(self, name: str) -> io.BufferedReader:
+        """A file to read, and no other that takes its place meanwhile: no link is followed, no pipe waited for."""
+        flags = os.O_RDONLY | sum(
+            getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+        )
+        try:
+            return os.fdopen(os.open(self.folder / name, flags), "rb")
+        except OSError as error:
+            self._damaged(f"{name} cannot be read: {error}")
+
+    def _check_hash(self, name: str, file: io.BufferedReader) -> None:
         expected = self.manifest.files[name].sha256
         try:
-            found = sha256_file(self.folder / name)
+            version = _Version.of(os.fstat(file.fileno()))  # before, so that what is written meanwhile shows later
+            if version != self._check_size(name):
+                self._damaged(f"{name} was replaced while it was opened")
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             self._damaged(f"{name} cannot be read: {error}")
         if found != expected:
             self._damaged(f"{name} has the sha256 {found}; expected {expected}")
+        self._verified[name] = version
+
+    def _check_graph(self, entry: EngineEntry) -> None:
+        """Hash a graph and read what it asks for, both from the one open file."""
+        name, version = entry.file, self._check_size(entry.file)
+        if version == self._verified.get(name) and self._sound.get(name) == (version, entry.data):
+            return
+        if version.size > GRAPH_LIMIT:
+            self._damaged(f"{name} has {version.size} bytes; an ONNX file has at most {GRAPH_LIMIT}")
+        with self._open(name) as file:
+            self._check_hash(name, file)
+            try:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    check_graph(data, {weights: self.manifest.files[weights].bytes for weights in entry.data})
+            except BundleDamagedError as error:
+                self._damaged(f"{name} is no graph of an engine: {error}")
+            except (OSError, ValueError) as error:  # ValueError: it is empty
+                self._damaged(f"{name} cannot be read: {error}")
+        self._sound[name] = self._verified[name], entry.data
 
     def _damaged(self, what: str) -> NoReturn:
         remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"

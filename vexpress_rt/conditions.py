@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vexpress_rt.backends import Array, Engine, Tensor
+from vexpress_rt.latent_check import check_outputs
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 
@@ -15,19 +16,26 @@ from vexpress_rt.windows import Window
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
     """image: (H, W, 3) uint8 RGB of the bundle's size -> keys and values of every attention site, by input name.
 
-    Spec, stages 1 and 2; they depend on the photo alone. They stay where they are computed.
+    Spec, stages 1 and 2; they depend on the photo alone. They stay where they are computed. Raises BackendError, also
+    for numbers on the host that are not finite.
     """
-    return reference_net.run(vae_encoder.run({"image": image}, resident=True), resident=True)
+    latent = vae_encoder.run({"image": image}, resident=True)
+    check_outputs("vae_encoder", latent)
+    reference = reference_net.run(latent, resident=True)
+    check_outputs("reference_net", reference)
+    return reference
 
 
 def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float32:
     """Normalised samples (N,) -> features (T, A) float32, about 50 a second (spec, stage 3).
 
     minimum: samples that the encoder's convolutions need; a shorter clip is continued with silence.
+    Raises BackendError, also for features that are not finite.
     """
     padded = np.pad(samples, (0, max(0, minimum - len(samples))))
-    features: Float32 = audio_encoder.run({"samples": padded[None]})["features"]
-    first: Float32 = features[0]
+    outputs = audio_encoder.run({"samples": padded[None]})
+    check_outputs("audio_encoder", outputs)
+    first: Float32 = outputs["features"][0]
     return first
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from vexpress_rt.backends import Engine, Tensor
 from vexpress_rt.config import Settings
 from vexpress_rt.guidance import GuidedPart, plan_guidance
+from vexpress_rt.latent_check import check_latents
 from vexpress_rt.latents import Flight, HostLatents, Latents, MakeLatents
 from vexpress_rt.records import Float32
 from vexpress_rt.samplers import Sampler, make_sampler
@@ -111,7 +112,8 @@ class Denoiser:
         schedule: of `windows.walk`; the values do not depend on it. In wavefront order memory holds the frames of
         about as many windows as there are steps, in breadth order all. It is freed when the iterator ends or is closed.
 
-        Raises BackendError, and whatever `noise`, `conditions` and `progress` raise.
+        Raises BackendError, also for latents that are not finite or far too large: before the first of their window is
+        given, on a GPU before the second. It raises whatever `noise`, `conditions` and `progress` raise, too.
         """
         flight = Flight(self.windows, len(self.sampler), schedule)
         with closing(self.latents(flight, self._latent_shape(), self.sampler.vectors)) as latents:
@@ -131,9 +133,27 @@ class Denoiser:
             self._step(latents, step, plan[step], static, active[window.index])
             self.progress(done, total)
             if step == last:
-                del active[window.index]
-                for frame in final[window.index]:
-                    yield frame, latents.take(frame)
+                index = window.index  # no name here holds the conditions, which would keep them
+                yield from self._final(latents, final[index], {**static, **active.pop(index).conditions}, begun)
+
+    def _final(
+        self, latents: Latents, frames: range, inputs: Mapping[str, Tensor], begun: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The latents of final frames, checked. `inputs`, those of the denoiser, are kept no longer than that takes.
+
+        begun: how many frames are, which these may depend on.
+
+        On a GPU they are looked at when the first has been given: the decoder's work has entered by then, so that the
+        GPU does not idle while the host waits.
+        """
+        arrived = latents.look(frames.start, frames.stop)
+        for frame in frames:
+            if frame == frames.start and not latents.resident:
+                check_latents(arrived(), frames.start, inputs, self.noise, range(frames.start, begun))
+            yield frame, latents.take(frame)
+            if frame == frames.start and latents.resident:
+                check_latents(arrived(), frames.start, inputs, self.noise, range(frames.start, begun))
+            inputs = {}
 
     def _step(
         self, latents: Latents, step: int, part: GuidedPart, static: Mapping[str, Tensor], active: _Active

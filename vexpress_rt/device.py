@@ -226,10 +226,10 @@ def copy_in(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0)
     _copy(buffer.pointer + at, array.ctypes.data, array.nbytes, "HostToDevice", stream)
 
 
-def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream) -> None:
-    """Enter a copy of the start of `buffer` to `array`, contiguous and in pinned memory."""
-    _check_room(buffer.bytes, array)
-    _copy(array.ctypes.data, buffer.pointer, array.nbytes, "DeviceToHost", stream)
+def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
+    """Enter a copy of `buffer` from byte `at` on to `array`, contiguous and in pinned memory."""
+    _check_room(buffer.bytes - at, array)
+    _copy(array.ctypes.data, buffer.pointer + at, array.nbytes, "DeviceToHost", stream)
 
 
 def copy_across(

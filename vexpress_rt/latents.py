@@ -96,6 +96,13 @@ class Latents(Protocol):
         """
         ...
 
+    def look(self, start: int, stop: int) -> Callable[[], Float32]:
+        """The latents (n, c, h, w) of frames start to stop - 1 as they are now, on the host, as soon as they are there.
+
+        To be called before the next look and before `close`.
+        """
+        ...
+
     def take(self, frame: int) -> Tensor:
         """The latent (1, c, h, w) of a frame, which does not change any more; its slot is free then."""
         ...
@@ -144,6 +151,11 @@ class HostLatents:
         assert unconditional is None or isinstance(unconditional, np.ndarray)
         shares = self._flight.shares(window)
         guided_step_numpy(self._vectors, self._totals, unconditional, conditional, shares, scale, coefficients)
+
+    def look(self, start: int, stop: int) -> Callable[[], Float32]:
+        """As `Latents` has it."""
+        pieces = [self._latents[slots] for _, slots in self._flight.pieces(start, stop)]
+        return lambda: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def take(self, frame: int) -> Float32:
         """The latent (1, c, h, w) of a frame, copied."""

@@ -24,6 +24,7 @@ from vexpress_rt.conditions import encode_audio
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.frames import FramePath
 from vexpress_rt.guidance import guide
+from vexpress_rt.latent_check import check_latents
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.samplers import Sampler, take_step
 from vexpress_rt.windows import Window
@@ -98,10 +99,17 @@ class LiveStages:
     def denoise(
         self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
     ) -> Float32 | None:
-        """The latents of a window's frames but the held ones, as `denoise_held` has it. Raises BackendError."""
+        """The latents of a window's frames but the held ones, as `denoise_held` has it.
+
+        Raises BackendError, also for latents that are not finite or far too large.
+        """
         inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
-        return denoise_held(self._predictor(inputs), self.sampler, noise, held, proceed)
+        latents = denoise_held(self._predictor(inputs), self.sampler, noise, held, proceed)
+        if latents is not None:
+            first, frames = window.stop - len(latents), range(window.start, window.stop)
+            check_latents(latents, first, inputs, self.noise, frames)
+        return latents
 
     def _predictor(self, inputs: Mapping[str, Tensor]) -> Callable[[Float32, int], Float32]:
         """The guided prediction for a window's latents, which go through the host, in one step after the other."""

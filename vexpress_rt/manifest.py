@@ -36,6 +36,9 @@ from vexpress_rt.untrusted import distinct, malformed, parse, plain_name, record
 SCHEMA = 2
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
+FILE_LIMIT = (
+    16 << 30
+)  # bytes; of the released model, the largest has 5 GB. Sparse files claim any size, and are hashed.
 BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
 
 
@@ -50,8 +53,8 @@ class FileEntry:
     def from_json(cls, data: object, where: str = "a file") -> FileEntry:
         """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
         values = record(data, where, {"bytes": int, "sha256": str})
-        if values["bytes"] < 0:
-            malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0")
+        if not 0 <= values["bytes"] <= FILE_LIMIT:
+            malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0 and at most {FILE_LIMIT}")
         sha256(values["sha256"], f"{where}.sha256")
         return cls(**values)
 

@@ -21,6 +21,9 @@ from vexpress_rt.errors import ConfigError, InputError
 
 Float32 = NDArray[np.float32]
 
+# Beyond this no noise is meant: standard normal noise stays below 7, that of samplers which scale it below about 100,
+# and what is many times larger becomes a black picture.
+LARGEST = 1e3
 _CHUNK = 1 << 20  # elements made at a time, a multiple of torch's block of 16: bounds the words held, 8 bytes each
 
 
@@ -68,11 +71,12 @@ def choose_noise(
     """The noise of a frame, (c, h, w) float32, as a function of the frame.
 
     choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or the
-        initial latent itself, (1, c, length, h, w) float32.
+        initial latent itself, (1, c, length, h, w) float32, standard normal: nothing beyond `LARGEST`.
     length: frames of the video.  denoised: frames that are denoised, more than `length` if the video is shorter than
         a window; a latent that was given is continued with `frame_noise` there.
 
-    Raises ConfigError for another word, InputError for an array of another shape or dtype or with NaN.
+    Raises ConfigError for another word, InputError for an array of another shape or dtype, or with values that are not
+    finite or out of range.
     """
     if choice is None:
         return lambda frame: frame_noise(seed, frame, shape)
@@ -97,6 +101,11 @@ def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
         )
     if not np.isfinite(array).all():
         raise InputError("noise holds NaN or infinite values; expected finite ones, standard normal")
+    if (most := float(np.abs(array).max(initial=0))) > LARGEST:
+        raise InputError(
+            f"noise holds values up to {most:.3g}; expected standard normal ones, which stay below 7, and none beyond "
+            f"{LARGEST:g}: scale it to a standard deviation of 1"
+        )
     return array
 
 

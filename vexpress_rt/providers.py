@@ -12,7 +12,7 @@ from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import REBUILD, check_choice
-from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMissingError
+from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
 from vexpress_rt.rebuild import Progress, Told
@@ -82,12 +82,23 @@ def load(
     Raises BundleError and BackendError as the bundle and the backends do.
     """
     spec, plans = bundle.specs.get(name), choice.plans
+    engine: Engine
+    plan: str | None = None
     if plans is not None and (name != FACE_DETECTOR or name in plans.compilation.plans):
-        return tensorrt.load(plans.path(name), spec, target=bundle.manifest.target, executor=executor)
-    if choice.name == "cuda":
-        return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
-    shared = share_weights and bundle.shares_weights(name)
-    return onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=shared)
+        path = plans.path(name)
+        bundle, plan = plans.bundle, path.name
+        engine = tensorrt.load(path, spec, target=bundle.manifest.target, executor=executor)
+    elif choice.name == "cuda":
+        engine = onnxruntime.load(bundle.engine_path(name), spec, threads=threads, provider="cuda", executor=executor)
+    else:
+        shared = share_weights and bundle.shares_weights(name)
+        engine = onnxruntime.load(bundle.engine_path(name), spec, threads=threads, share_weights=shared)
+    try:
+        bundle.check_unchanged(name, plan)
+    except BundleDamagedError:
+        engine.close()
+        raise
+    return engine
 
 
 class Engines:

@@ -160,6 +160,7 @@ def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -
             graph = _apart(bundle, name, shop.path)
             with bar.engine(name) as tell:
                 made[name], info = compiler.compile(graph, bundle.specs[name], shop.path, tell)
+            bundle.check_unchanged(name)
             _log.info("plan of %s: %.1f MB in %.1f s", name, info.bytes / 1e6, info.seconds)
         files = {plan: file_entry(shop.path / plan) for plan in made.values()}
         if read_manifest(bundle.folder) != bundle.manifest:
@@ -199,8 +200,8 @@ def _clear(bundle: Bundle, plans: list[str]) -> None:
 def _apart(bundle: Bundle, name: str, shop: Path) -> Path:
     """The graph of an engine, verified, in a folder of nothing but its files.
 
-    A graph can name any file beside it as its weights, and TensorRT then reads that: one that the manifest does not
-    list, or a link out of the bundle. It leaves the graph's folder for none.
+    A graph could name any file beside it as its weights, and TensorRT then read that. Verified graphs name those of the
+    manifest alone; here lie no others besides.
     """
     bundle.engine_path(name)
     folder, entry = shop / name, bundle.manifest.engines[name]

@@ -14,6 +14,7 @@ from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 _OUT_OF_MEMORY = (
     "allocate memory", "bad_alloc", "bad allocation",
     "out of memory", "outofmemory", "failed_allocation", "memory allocation",
+    "smaller than requested bytes",
 )  # fmt: skip
 
 

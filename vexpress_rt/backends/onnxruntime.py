@@ -26,6 +26,7 @@ from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
 PROVIDERS = ("cpu", "cuda")
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of version 2 and 1
 _SILENT = 4  # severity "fatal": what goes wrong is raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
@@ -179,7 +180,8 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
     All of them compute in one arena of memory, since engines run one after another: the small model takes 406 MB for 50
     s of speech in the place of 559, as fast. The arena is the process's: it keeps its memory for the next engines when
-    these are closed. Sessions that others make in this process do not use it, unless they ask for it, too.
+    these are closed, and grows to `memory_limit` at most. Sessions that others make in this process do not use it,
+    unless they ask for it, too.
 
     share_weights: as `load` has it.
     """
@@ -195,7 +197,21 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 def _make_arena(library: Any) -> None:
     """Once a process."""
     kind, use = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
-    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), None)
+    limit = library.OrtArenaCfg({"max_mem": memory_limit()})
+    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), limit)
+
+
+def memory_limit() -> int:
+    """Bytes that all engines on the CPU may compute in: seven eighths of the memory that this process may have.
+
+    An engine that wants more, of an untrusted bundle for instance, fails with a message; the system would end the
+    process, or another one.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            limits.append(int(Path(path).read_text()))
+    return min(limits) // 8 * 7 if limits else 0  # 0: ONNX Runtime sets no limit
 
 
 def _options(library: Any, threads: int | None) -> Any:

@@ -1,0 +1,38 @@
+"""Say which versions of the packages in a file of constraints are installed, and end with 1 if one is another.
+
+python scripts/check_versions.py constraints-lowest.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Version by package, of the lines `package==version`."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return dict(line.split("==") for line in lines if line)
+
+
+def installed(package: str) -> str:
+    """Its version, or `none`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def main() -> int:
+    """Compare and print."""
+    wanted = pins(Path(sys.argv[1]))
+    found = {package: installed(package) for package in wanted}
+    print(", ".join(f"{package} {number}" for package, number in found.items()), flush=True)
+    if wrong := [package for package in wanted if found[package] != wanted[package]]:
+        print(f"{', '.join(wrong)}: expected the versions in {sys.argv[1]}: remove the environment", file=sys.stderr)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
