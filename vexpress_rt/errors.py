@@ -10,6 +10,10 @@ class VExpressError(Exception):
     """
 
 
+class OutOfMemoryError(VExpressError, MemoryError):
+    """Memory ran out, or a limit on it (ulimit, a container's), or on threads. An engine says so by BackendError."""
+
+
 class ConfigError(VExpressError, ValueError):
     """An option is unknown, of the wrong type, or outside its range."""
 

@@ -38,7 +38,8 @@ class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
     bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
-    threads: of the CPU; None for one a core.
+    threads: of the CPU, but no more than there are CPUs for this process (its affinity and the CPU quota of its
+        container count); None for one a core. A number that is lowered is logged as a warning.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
@@ -63,11 +64,12 @@ class Generator:
         self, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", threads: int | None = None,
         rebuild: str = "auto", progress: Progress | None = None, share_weights: bool = False,
     ) -> None:  # fmt: skip
-        self.threads = check_threads(threads)
+        check_threads(threads)
         check_progress(progress)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
         choice = choose(provider, self.bundle, rebuild, progress)
-        self._engines = Engines(self.bundle, choice, self.threads, share_weights=share_weights)
+        self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
+        self.threads = self._engines.threads
         self._portraits = Portraits(self.bundle, self._engines)
         self._pipeline = Pipeline(self.bundle, self._engines)
 
