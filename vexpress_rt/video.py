@@ -24,8 +24,9 @@ from av.video.stream import VideoStream
 
 from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.deferral import signals_deferred
-from vexpress_rt.errors import InputError, OutputError, VExpressError
+from vexpress_rt.errors import InputError, OutOfMemoryError, OutputError, VExpressError
 from vexpress_rt.media import reason, sound_blocks
+from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.partial import partial_file
 from vexpress_rt.records import Float32, Recording, UInt8, Waveform
 from vexpress_rt.shutdown import native_call
@@ -263,12 +264,16 @@ def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the system say of a failed write into OutputError."""
+    """Turn what FFmpeg and the system say of a failed write into OutputError, or OutOfMemoryError."""
     try:
         yield
     except VExpressError:
         raise
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, MemoryError) as error:
+        if ran_out(error):
+            raise OutOfMemoryError(
+                f"cannot write {path}: memory ran out ({reason(error)}), and no partial video is left: {REMEDY}"
+            ) from error
         folder = path.absolute().parent
         free = "an unknown amount"
         with suppress(OSError):
