@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt.audio import check_rate, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_progress, check_threads
+from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_flag, check_progress, check_threads
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
-from vexpress_rt.paths import same_file
+from vexpress_rt.paths import folder_path, same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
 from vexpress_rt.portraits import ImageSource, Portraits
 from vexpress_rt.providers import Engines, choose
@@ -66,7 +66,8 @@ class Generator:
     ) -> None:  # fmt: skip
         check_threads(threads)
         check_progress(progress)
-        self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
+        check_flag("share_weights", share_weights)
+        self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "bundle"))
         choice = choose(provider, self.bundle, rebuild, progress)
         self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
         self.threads = self._engines.threads
