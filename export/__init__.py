@@ -12,7 +12,7 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 def _remove_cache_folder() -> None:
     """Remove the folder that PyTorch makes for a compiler's cache and, since nothing here is compiled, leaves empty."""
-    try:
+    try:  # noqa: SIM105  (contextlib takes time to import)
         os.rmdir(os.environ[_CACHE])
     except (KeyError, OSError):  # not made; or another program keeps something in it
         pass

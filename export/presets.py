@@ -54,7 +54,7 @@ def write_checkpoint(
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
-    """All values of a component, made by as many threads as there are CPUs for the process: each tensor has a generator of its own."""
+    """All values of a component, made by as many threads as there are CPUs: each tensor has a generator of its own."""
 
     def make(key: str, shape: tuple[int, ...]) -> Tensor:
         if key.endswith(".pe"):

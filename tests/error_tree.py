@@ -16,6 +16,7 @@ from vexpress_rt import (
     InputError,
     KeypointError,
     NoFaceError,
+    OutOfMemoryError,
     OutputError,
     PlansMissingError,
     VExpressError,
@@ -37,6 +38,7 @@ BUILTINS = {
     BackendMissingError: ImportError,
     PlansMissingError: RuntimeError,
     OutputError: OSError,
+    OutOfMemoryError: MemoryError,
 }
 
 

@@ -103,4 +103,5 @@ class Background(Generic[T]):
             if self._waiting:
                 self._item = self._waiting.popleft()
                 self._working = True
+                self._changed.notify_all()
             return self._working
