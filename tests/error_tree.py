@@ -16,7 +16,6 @@ from vexpress_rt import (
     InputError,
     KeypointError,
     NoFaceError,
-    OutOfMemoryError,
     OutputError,
     PlansMissingError,
     VExpressError,
@@ -38,7 +37,6 @@ BUILTINS = {
     BackendMissingError: ImportError,
     PlansMissingError: RuntimeError,
     OutputError: OSError,
-    OutOfMemoryError: MemoryError,
 }
 
 

@@ -28,7 +28,7 @@ class Background(Generic[T]):
 
     The thread is a daemon where the caller's is. One of `concurrent.futures` would not do: it takes no more work as
     soon as the main thread has ended, though other threads still make videos.
-    Raises OutOfMemoryError if the system starts no more threads.
+    Raises BackendError if the system starts no more threads.
     """
 
     def __init__(self, function: Callable[[T], object], ahead: int = 8) -> None:

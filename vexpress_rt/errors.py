@@ -10,10 +10,6 @@ class VExpressError(Exception):
     """
 
 
-class OutOfMemoryError(VExpressError, MemoryError):
-    """Memory ran out, or a limit on it (ulimit, a container's), or on threads. An engine says so by BackendError."""
-
-
 class ConfigError(VExpressError, ValueError):
     """An option is unknown, of the wrong type, or outside its range."""
 
@@ -59,7 +55,7 @@ class BundleVersionError(BundleError, ValueError):
 
 
 class BackendError(VExpressError, RuntimeError):
-    """An engine cannot be loaded or run."""
+    """An engine cannot be loaded or run; or the machine has not the memory, or the threads, for the work."""
 
 
 class PlansMissingError(BackendError):
@@ -71,4 +67,4 @@ class BackendMissingError(BackendError, ImportError):
 
 
 class OutputError(VExpressError, OSError):
-    """The video cannot be written: no such folder, no permission, disk full."""
+    """The video cannot be written: no such folder, no permission, disk full, or memory ran out meanwhile."""

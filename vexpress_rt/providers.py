@@ -103,7 +103,7 @@ class Engines:
         self.bundle = bundle
         self.choice = choice
         self._limit = limit_threads(threads)
-        self.threads = None if threads is None else self._limit.threads
+        self.threads = threads  # as asked for: what computes lowers it by itself
         if self._limit.lowered:
             _log.warning(
                 "threads is %s, and this process may use %s: taking %s, since more only wait for each other",

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from vexpress_rt.errors import OutOfMemoryError
+from vexpress_rt.errors import BackendError
 
 PATIENCE = 60.0  # seconds that the exit waits at most: a GPU that hangs may not keep a process for ever
 
@@ -75,13 +75,13 @@ def at_end(cleanup: Callable[[], object]) -> Iterator[None]:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises OutOfMemoryError if the system gives none, SystemExit while the process ends."""
+    """Start a thread. Raises BackendError if the system gives none, SystemExit while the process ends."""
     try:
         thread.start()
     except RuntimeError as error:
         if not threading.main_thread().is_alive():
             raise SystemExit from error
-        raise OutOfMemoryError(
+        raise BackendError(
             f"the system starts no more threads ({error}): raise the limit of memory (ulimit -v) or of processes "
             "(ulimit -u, or the container's), or close other programs"
         ) from error

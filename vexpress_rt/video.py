@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 
 from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.deferral import signals_deferred
-from vexpress_rt.errors import InputError, OutOfMemoryError, OutputError, VExpressError
+from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media import reason, sound_blocks
 from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.partial import partial_file
@@ -80,9 +80,8 @@ class VideoWriter:
 
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
     the same name. What a killed process left in the folder is removed first: see `partial.partial_file`. Raises
-    OutputError when the file cannot be written (see `check_output`; disk full), OutOfMemoryError when memory runs out,
-    InputError for a frame or size that does not fit, AudioError when the recording cannot be read again or is another
-    by now.
+    OutputError when the file cannot be written (see `check_output`; disk full, memory ran out), InputError for a frame
+    or size that does not fit, AudioError when the recording cannot be read again or is another by now.
     """
 
     def __init__(
@@ -264,14 +263,14 @@ def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the system say of a failed write into OutputError, or OutOfMemoryError."""
+    """Turn what FFmpeg and the system say of a failed write into OutputError, whether it is the disk or memory."""
     try:
         yield
     except VExpressError:
         raise
     except (av.FFmpegError, OSError, MemoryError) as error:
         if ran_out(error):
-            raise OutOfMemoryError(
+            raise OutputError(
                 f"cannot write {path}: memory ran out ({reason(error)}), and no partial video is left: {REMEDY}"
             ) from error
         folder = path.absolute().parent

@@ -24,7 +24,7 @@ from vexpress_rt.backends.calls import (
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.config import check_choice, check_threads
 from vexpress_rt.cpus import limit_threads
-from vexpress_rt.errors import BackendError, BackendMissingError, OutOfMemoryError
+from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec
@@ -159,7 +159,7 @@ def _library(provider: str) -> Any:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
         if ran_out(error):
-            raise OutOfMemoryError(f"memory ran out while ONNX Runtime was loaded ({told(error)}): {REMEDY}") from error
+            raise BackendError(f"memory ran out while ONNX Runtime was loaded ({told(error)}): {REMEDY}") from error
         package = "onnxruntime" if provider == "cpu" else "'onnxruntime-gpu[cuda,cudnn]'"
         raise BackendMissingError(
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from vexpress_rt.cpus import limit_threads
-from vexpress_rt.errors import BackendMissingError, ConfigError, OutOfMemoryError
+from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.native.median import UInt8, check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
 from vexpress_rt.shutdown import native_call
@@ -38,7 +38,7 @@ def _load_extension() -> ModuleType | None:
         return importlib.import_module(EXTENSION)
     except ImportError as error:
         if ran_out(error):
-            raise OutOfMemoryError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
+            raise BackendError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
         raise BackendMissingError(
             f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
             f"install it anew with a C++ compiler at hand, or set {SWITCH}=0 to go on in NumPy"
