@@ -79,9 +79,12 @@ def test_a_video_that_memory_does_not_suffice_for_says_nothing_of_the_disk(
         raise error
 
     monkeypatch.setattr("vexpress_rt.video.os.fsync", fail)
-    with pytest.raises(OutputError, match=r"memory ran out .*: close other programs, raise the limit") as caught:
-        with VideoWriter(tmp_path / "a.mp4", (16, 16), Fraction(25), None, 20) as writer:
-            writer.write(np.zeros((16, 16, 3), np.uint8))
+    writer = VideoWriter(tmp_path / "a.mp4", (16, 16), Fraction(25), None, 20)
+    with (
+        pytest.raises(OutputError, match=r"memory ran out .*: close other programs, raise the limit") as caught,
+        writer,
+    ):
+        writer.write(np.zeros((16, 16, 3), np.uint8))
     assert "MB free" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -22,7 +22,7 @@ from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.entry import Stopped, stopped
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
-from vexpress_rt.memory import explain, ran_out
+from vexpress_rt.memory import check_limit, explain, ran_out
 from vexpress_rt.paths import same_file
 from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.terminal import Progress, duration, file_number, open_stream, say
@@ -103,6 +103,7 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
     bundle = _bundle(given.engines, quiet=given.quiet)
     with Progress(open_stream(sys.stderr), quiet=given.quiet) as progress:
         progress.show("loading libraries and bundle")
+        check_limit()
         from vexpress_rt.generator import Generator  # slow to import, which help and wrong usage need not wait for
 
         def begin(what: str) -> None:

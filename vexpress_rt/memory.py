@@ -18,6 +18,23 @@ REMEDY = (
 )
 
 
+LIBRARIES = 800 << 20  # bytes of address space that NumPy, FFmpeg, OpenCV and ONNX Runtime take before any work
+
+
+def check_limit() -> None:
+    """Raise MemoryError if the limit on address space (ulimit -v) is too low for the libraries.
+
+    Some of them crash then, and do not say why.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LIBRARIES:
+        raise MemoryError(f"ulimit -v is {limit >> 20} MiB; the libraries take {LIBRARIES >> 20} MiB, an engine more")
+
+
 def ran_out(error: BaseException) -> bool:
     """Whether an exception, or one that led to it, is about memory, or a limit on it or on threads."""
     return any(_says_so(one) for one in _causes(error))
