@@ -29,7 +29,7 @@ def test_what_a_bad_command_leaves_is_a_fault_and_kept(tmp_path: Path) -> None:
         lambda path: path.read_text() == "whole", tmp_path / "old", seconds=1.0,
     )  # fmt: skip
     (tmp_path / "old").write_text("whole")
-    for index in range(20):
+    for index in range(8):
         one_kill(subject, random.Random(index), tmp_path / "failures", index)
     told = "\n".join(subject.faults)
     assert "the output is neither the old one nor a complete new one" in told
