@@ -11,7 +11,7 @@ from demo.inputs import SPEECH, TEXT, make_inputs
 from demo.lips import agreement, moments, openings
 from demo.scenes import face_finder, perform
 from demo.sheet import COLUMNS, Row, Sound, contact_sheet
-from vexpress_rt import GenerationConfig, Generator, VExpressError
+from vexpress_rt import GenerationConfig, Generator, VExpressError, entry
 
 # Fewer than the bundle recommends: all six videos are to take less than a minute on two cores.
 CONFIG = GenerationConfig(steps=4, overlap=2)
@@ -70,4 +70,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(entry.run_command(main, "interrupted"))

@@ -1,6 +1,28 @@
 """The exporter: a checkpoint to a bundle of engines. Needs PyTorch, which the runtime does not."""
 
+import atexit
 import os
+import sys
 
 # Before anything here imports ONNX Runtime: see `vexpress_rt.backends.onnxruntime`, which does the same.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def _remove_cache_folder() -> None:
+    """Remove the folder that PyTorch makes for a compiler's cache and, since nothing here is compiled, leaves empty."""
+    try:  # noqa: SIM105  (contextlib takes time to import)
+        os.rmdir(os.environ[_CACHE])
+    except (KeyError, OSError):  # not made; or another program keeps something in it
+        pass
+
+
+if _CACHE not in os.environ:  # PyTorch sets it as it makes the folder; a folder that the user chose stays
+    atexit.register(_remove_cache_folder)
+
+# In `python -m export.build`, before that module and all that it imports: sys.argv[0] is "-m" until it is found.
+if sys.argv[:1] == ["-m"] and any(f"{name}.".startswith(("export.", "-mexport.")) for name in sys.orig_argv):
+    from export.command import guard
+
+    guard()

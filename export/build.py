@@ -23,6 +23,7 @@ from export.targets import best_target
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.bundle import MANIFEST, WORKING, Bundle, Manifest, read_manifest, write_manifest
 from vexpress_rt.config import GenerationConfig
+from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 
@@ -41,10 +42,13 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     holds something else, or timings inside it; ExportError for an engine that differs from its torch module;
     OutputError if the disk refuses something. In all cases `output` is as it was.
     """
-    from export.assembly import Assembly  # torch, which takes seconds: a Ctrl-C meanwhile is to end in a line, too
+    import torch  # which takes seconds: a Ctrl-C meanwhile is to end in a line, too
+
+    from export.assembly import Assembly
     from export.checkpoint import Checkpoint
     from export.parity import HEADER
 
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # it knows of no quota
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     GenerationConfig().settle(checkpoint.architecture.recommended, options.shape.frames)

@@ -26,11 +26,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.command import run, tell
 from export.errors import CheckpointError, DownloadError
-from export.hub import Entry, Hub, Listing, Report
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
+
+if TYPE_CHECKING:
+    from export.hub import Entry, Hub, Listing, Report
 
 REPOSITORY = "tk93/V-Express"
 REVISION = "dc60631371a1ff1bc11590dbc1e3021aaea156b6"  # June 2024
@@ -100,6 +103,8 @@ def download(
     Raises DownloadError; ConfigError if `output` is a file or `repository` no name; OutputError if the disk refuses
     something. What was fetched until then is kept in `output`/.download for the next run.
     """
+    from export.hub import Hub  # huggingface_hub, which --help does not need
+
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file: choose another --output, a folder")
     hub = Hub(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ from export.layout import Shapes, write_layout
 from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 from export.models.denoising_unet import sinusoidal_positions
 from export.synthetic import synthetic_tensor
+from vexpress_rt.cpus import usable_cpus
 
 TINY = Architecture(
     unet=UNetConfig(block_out_channels=(32, 64, 96, 128)),
@@ -54,12 +54,12 @@ def write_checkpoint(
 
 
 def _tensors(seed: int, component: str, shapes: Shapes) -> dict[str, Tensor]:
-    """All values of a component, made by as many threads as there are cores: each tensor has a generator of its own."""
+    """All values of a component, made by as many threads as there are CPUs: each tensor has a generator of its own."""
 
     def make(key: str, shape: tuple[int, ...]) -> Tensor:
         if key.endswith(".pe"):
             return sinusoidal_positions(shape[2], shape[1])
         return torch.from_numpy(np.ascontiguousarray(synthetic_tensor(seed, component, key, shape)))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         return dict(zip(shapes, pool.map(make, shapes.keys(), shapes.values()), strict=True))

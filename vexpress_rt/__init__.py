@@ -1,34 +1,33 @@
 """Talking-portrait video from a photo and speech, by exported V-Express engines, without PyTorch.
 
-Importing this loads no engine library, no NumPy and no codec: what needs them comes on first use.
+Importing this loads nothing: each name comes on first use, with what it needs.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from vexpress_rt.config import GenerationConfig
-from vexpress_rt.errors import (
-    AudioError,
-    BackendError,
-    BackendMissingError,
-    BundleDamagedError,
-    BundleError,
-    BundleNotFoundError,
-    BundleVersionError,
-    ConfigError,
-    ImageError,
-    InputError,
-    KeypointError,
-    NoFaceError,
-    OutputError,
-    PlansMissingError,
-    VExpressError,
-    VideoError,
-)
-
+TYPE_CHECKING = False  # that of `typing` takes time to import, in which nothing answers Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
+    from vexpress_rt.config import GenerationConfig
+    from vexpress_rt.errors import (
+        AudioError,
+        BackendError,
+        BackendMissingError,
+        BundleDamagedError,
+        BundleError,
+        BundleNotFoundError,
+        BundleVersionError,
+        ConfigError,
+        ImageError,
+        InputError,
+        KeypointError,
+        NoFaceError,
+        OutputError,
+        PlansMissingError,
+        VExpressError,
+        VideoError,
+    )
     from vexpress_rt.generator import Generator
     from vexpress_rt.live import LiveFrame, LiveSession
     from vexpress_rt.records import KeypointTrack, Portrait, Video
@@ -64,21 +63,27 @@ __all__ = [
     "__version__",
 ]
 
-_LOADED_ON_FIRST_USE = {
-    "FrameStream": "vexpress_rt.streaming",
-    "Generator": "vexpress_rt.generator",
-    "LiveFrame": "vexpress_rt.live",
-    "LiveSession": "vexpress_rt.live",
-    "KeypointTrack": "vexpress_rt.records",
-    "Portrait": "vexpress_rt.records",
-    "Video": "vexpress_rt.records",
-}
+_MODULES = {
+    "FrameStream": "streaming",
+    "GenerationConfig": "config",
+    "Generator": "generator",
+    "KeypointTrack": "records",
+    "LiveFrame": "live",
+    "LiveSession": "live",
+    "Portrait": "records",
+    "Video": "records",
+}  # the others are errors
+_SUBMODULES = ("config", "errors")  # reached without an import of their own, too
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LOADED_ON_FIRST_USE:
+    import importlib
+
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LOADED_ON_FIRST_USE[name]), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

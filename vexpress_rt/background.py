@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from vexpress_rt.deferral import signals_deferred
+from vexpress_rt.shutdown import start
 
 T = TypeVar("T")
 
@@ -24,39 +25,83 @@ class Background(Generic[T]):
     until it is done with. What `function` raises comes out of a later call, or at the end of the block, and nothing is
     done after it. Leaving the block normally waits for all items; leaving it by an exception drops those that wait.
     In both cases the thread has ended then: a Ctrl-C ends the wait for the items, but not that for the one in work.
+
+    The thread is a daemon where the caller's is. One of `concurrent.futures` would not do: it takes no more work as
+    soon as the main thread has ended, though other threads still make videos.
+    Raises BackendError if the system starts no more threads.
     """
 
     def __init__(self, function: Callable[[T], object], ahead: int = 8) -> None:
         self._function = function
         self._ahead = ahead
-        self._waiting: deque[Future[object]] = deque()
-        self._failed = False
+        self._changed = threading.Condition()
+        self._waiting: deque[T] = deque()
+        self._working = self._failed = self._leaving = False
+        self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, "vexpress_rt")
+        self._thread = threading.Thread(target=self._work, name="vexpress_rt_background")
+        start(self._thread)
         return self
 
     def __call__(self, item: T) -> None:
         """Let `item` join the queue. Raises what `function` raised for an earlier one."""
-        self._waiting.append(self._thread.submit(self._work, item))
-        while len(self._waiting) > self._ahead or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
+        with self._changed:
+            if not self._failed:
+                self._waiting.append(item)
+                self._changed.notify_all()
+            self._changed.wait_for(self._may_go_on)
+            self._raise()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            while kind is None and self._waiting:
-                self._waiting.popleft().result()
+            if kind is None:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._unfinished())
+                    self._raise()
         finally:
             with signals_deferred():  # what the thread works with is taken apart next
-                self._thread.shutdown(wait=True, cancel_futures=True)
+                with self._changed:
+                    self._leaving = True
+                    self._waiting.clear()
+                    self._changed.notify_all()
+                self._thread.join()
 
-    def _work(self, item: T) -> None:
-        if self._failed:
-            return
-        try:
-            self._function(item)
-        except BaseException:
-            self._failed = True
-            raise
+    def _unfinished(self) -> int:
+        return len(self._waiting) + self._working
+
+    def _may_go_on(self) -> bool:
+        idle = self._waiting and not self._working  # then it takes the item at once
+        return not idle and self._unfinished() <= self._ahead
+
+    def _raise(self) -> None:
+        """Raise what `function` raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        while self._take():
+            try:
+                self._function(self._item)
+            except BaseException as error:
+                with self._changed:
+                    self._error, self._failed = error, True
+                    self._waiting.clear()
+            finally:
+                with self._changed:
+                    del self._item
+                    self._working = False
+                    self._changed.notify_all()
+
+    def _take(self) -> bool:
+        """Wait for the next item; False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._leaving)
+            if self._waiting:
+                self._item = self._waiting.popleft()
+                self._working = True
+                self._changed.notify_all()
+            return self._working

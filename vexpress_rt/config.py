@@ -66,6 +66,13 @@ def check_progress(progress: object) -> Callable[[str, int, int], None]:
     return progress
 
 
+def check_flag(name: str, value: object) -> bool:
+    """`value` as Python's own bool. Raises ConfigError unless it is one, or NumPy's."""
+    if type(value).__name__ not in ("bool", "bool_"):  # without importing NumPy
+        raise ConfigError(f"{name} is {brief(value)}; expected True or False")
+    return bool(value)
+
+
 def _checked(name: str, value: object, low: float, high: float, *, whole: bool = False) -> int | float:
     """`value` as Python's own int or float, so that NumPy's numbers do as well. Raises ConfigError out of range."""
     kind = "a whole number" if whole else "a number"
@@ -260,9 +267,7 @@ def _valid(name: str, value: Any) -> Any:
     if name == "fps":
         exact_rate(value)
         return value
-    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, without importing NumPy
-        raise ConfigError(f"{name} is {value!r}; expected True or False")
-    return bool(value)
+    return check_flag(name, value)
 
 
 def _interval(value: Any) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.records import Face, Float32, KeypointTrack, UInt8, name_frames
+from vexpress_rt.shutdown import native_call
 
 # (1, 3, S, S) float32 -> nine arrays: scores (N, 1), then boxes (N, 4), then keypoints (N, 10), for each of _STRIDES
 Detector = Callable[[Float32], Sequence[NDArray[Any]]]
@@ -48,7 +49,8 @@ def preprocess(image: UInt8, size: int = DETECTION_SIZE) -> tuple[Float32, float
     else:
         new_height, new_width = max(1, int(size * (height / width))), size
     canvas = np.zeros((size, size, 3), np.uint8)
-    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    with native_call():
+        canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     blob = (canvas.astype(np.float32) - np.float32(127.5)) / np.float32(128)
     return np.ascontiguousarray(blob.transpose(2, 0, 1))[None], new_height / height
 

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt.audio import check_rate, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_progress, check_threads
+from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_flag, check_progress, check_threads
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.hearing import gate_notes
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
-from vexpress_rt.paths import same_file
+from vexpress_rt.paths import folder_path, same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
 from vexpress_rt.portraits import ImageSource, Portraits
 from vexpress_rt.providers import Engines, choose
@@ -40,7 +40,8 @@ class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
     bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
-    threads: of the CPU; None for one a core.
+    threads: of the CPU, but no more than there are CPUs for this process (its affinity and the CPU quota of its
+        container count); None for one a core. A number that is lowered is logged as a warning.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
@@ -65,11 +66,13 @@ class Generator:
         self, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", threads: int | None = None,
         rebuild: str = "auto", progress: Progress | None = None, share_weights: bool = False,
     ) -> None:  # fmt: skip
-        self.threads = check_threads(threads)
+        check_threads(threads)
         check_progress(progress)
-        self.bundle = Bundle.open(shipped_bundle() if bundle is None else bundle)
+        check_flag("share_weights", share_weights)
+        self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "bundle"))
         choice = choose(provider, self.bundle, rebuild, progress)
-        self._engines = Engines(self.bundle, choice, self.threads, share_weights=share_weights)
+        self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
+        self.threads = self._engines.threads
         self._portraits = Portraits(self.bundle, self._engines)
         self._pipeline = Pipeline(self.bundle, self._engines)
 

@@ -21,6 +21,7 @@ from vexpress_rt.array_files import read_arrays
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, check_choice
 from vexpress_rt.errors import KeypointError, NoFaceError
 from vexpress_rt.records import Float32, KeypointTrack, UInt8, check_finite_points, name_frames
+from vexpress_rt.shutdown import native_call
 
 KEYPOINT_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
 MAX_FRAMES = 1_000_000
@@ -249,6 +250,7 @@ def _nose_distance(faces: NDArray[np.float64]) -> NDArray[np.float64]:
     return distance
 
 
+@native_call()
 def draw_keypoints(points: Float32, height: int, width: int) -> UInt8:
     """Draw a face as the V-Kps guider was trained to see it.
 

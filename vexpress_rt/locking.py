@@ -24,7 +24,7 @@ def locked(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        if _is_at(path, handle):
+        if is_at(path, handle):
             with suppress(OSError):
                 path.unlink()  # before it is let go: whoever waits for it sees that it is no longer there
         os.close(handle)
@@ -43,7 +43,7 @@ def _acquire(path: Path, waiting: Callable[[], object]) -> int:
         held = False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = _is_at(path, handle)  # else it was removed, or its folder replaced, since it was opened
+            held = is_at(path, handle)  # else it was removed, or its folder replaced, since it was opened
         except BlockingIOError:
             waiting()
             time.sleep(_PAUSE)
@@ -62,7 +62,7 @@ def _refused(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _is_at(path: Path, handle: int) -> bool:
+def is_at(path: Path, handle: int) -> bool:
     """Whether the open file is the one that now has this name."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))

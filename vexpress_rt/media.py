@@ -22,6 +22,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vexpress_rt.errors import InputError, VExpressError
+from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.paths import input_file
 
 READERS = (
@@ -74,19 +75,14 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
             yield container
         except VExpressError:
             raise
-        except (MemoryError, av.error.MemoryError) as cause:
+        except MemoryError as cause:
             raise _no_memory(kind, path, error) from cause
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether it is about memory that could not be had: the machine's, or more than `MAX_ALLOCATION` at once."""
-    return isinstance(error, MemoryError)
 
 
 def _no_memory(kind: str, path: Path, error: type[InputError]) -> InputError:
     return error(
         f"{kind} {path} needs more memory than there is, or more than {MAX_ALLOCATION // 2**20} MiB in one piece: "
-        "close other programs, or convert the file"
+        f"{REMEDY}, or convert the file"
     )
 
 

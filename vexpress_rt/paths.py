@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from reprlib import repr as brief
 
-from vexpress_rt.errors import InputError
+from vexpress_rt.errors import ConfigError, InputError
 
 
 def input_file(source: str | os.PathLike[str], what: str, expected: str, error: type[InputError]) -> Path:
@@ -24,6 +25,18 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
     if not stat.S_ISREG(kind):
         raise error(f"{what} {path} is a folder or a device; expected {expected}: check the path")
     return path
+
+
+def folder_path(folder: object, name: str) -> Path:
+    """The path of a folder, for the option `name`. Raises ConfigError for anything but a path in text."""
+    try:
+        text = os.fspath(folder)  # type: ignore[call-overload]
+        if isinstance(text, str) and text and "\0" not in text:
+            os.fsencode(text)  # half a surrogate pair is no name
+            return Path(text)
+    except Exception:  # whatever an object's __fspath__ raises
+        pass
+    raise ConfigError(f"{name} is {brief(folder)}; expected the path of a folder, as a str or a pathlib.Path")
 
 
 def same_file(one: object, other: Path) -> bool:

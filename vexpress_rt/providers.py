@@ -12,6 +12,7 @@ from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import REBUILD, check_choice
+from vexpress_rt.cpus import ThreadLimit, cpus, limit_threads
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
@@ -105,12 +106,20 @@ class Engines:
     """A bundle's engines, each loaded when first asked for; those on a GPU share its streams and activation memory.
 
     Several threads may use it. Close it when nothing runs any more.
+
+    threads: of the CPU, which are lowered to those that the process may use, with a warning; None for one a core.
     """
 
     def __init__(self, bundle: Bundle, choice: Choice, threads: int | None, *, share_weights: bool = False) -> None:
         self.bundle = bundle
         self.choice = choice
-        self.threads = threads
+        self._limit = limit_threads(threads)
+        self.threads = threads  # as asked for: what computes lowers it by itself
+        if self._limit.lowered:
+            _log.warning(
+                "threads is %s, and this process may use %s: taking %s, since more only wait for each other",
+                self._limit.requested, cpus(self._limit.usable), self._limit.threads,
+            )  # fmt: skip
         self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}
         self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of weights, when their engines were loaded
@@ -178,7 +187,7 @@ class Engines:
             "size": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
             "precision": manifest.precision,
             "provider": f"{self.choice.name} ({self.choice.reason})",
-            "device": _device(self.choice.name, self.threads),
+            "device": _device(self.choice.name, self._limit),
             "latents": placement.describe(on_gpu=self.choice.name != "cpu"),
             "versions": f"vexpress_rt {__version__}, {_library(self.choice.name, manifest.target)}",
         }
@@ -216,9 +225,9 @@ def _told(lacks: dict[str, list[str]]) -> list[str]:
     return [f"not {' or '.join(names)}, since {why}" for why, names in lacks.items()]
 
 
-def _device(name: str, threads: int | None) -> str:
+def _device(name: str, limit: ThreadLimit) -> str:
     if name == "cpu":
-        return f"CPU with {os.cpu_count()} cores, {threads or 'as many'} threads"
+        return f"CPU with {os.cpu_count()} cores, {limit.describe()}"
     title, (major, minor) = device.name_and_capability()
     free, total = device.memory()
     memory = f"{device.readable(free)} of {device.readable(total)} of memory free"

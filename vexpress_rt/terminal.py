@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -15,13 +16,40 @@ _REDRAW = 0.1  # seconds between two pictures of the line on a terminal
 _REPEAT = 5.0  # seconds between two lines in a log
 
 
+def open_stream(stream: TextIO | None) -> TextIO:
+    """`stream`, or one that drops what is written where that is None (pythonw, a closed descriptor) or closed."""
+    return _Dropped() if stream is None or getattr(stream, "closed", False) else stream
+
+
+def file_number(stream: TextIO | None) -> int | None:
+    """The descriptor that a stream writes to, None for one without."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+class _Dropped(io.StringIO):
+    """Where text goes that nobody can read."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # an object that has nothing but `write`; closed meanwhile
+        return False
+
+
 def say(text: str, stream: TextIO) -> None:
     """Print `text` and flush; control characters and what the stream cannot encode come out as escapes.
 
     Names and texts of untrusted files may hold sequences that a terminal obeys. Raises OSError if the stream is closed.
     """
     harmless = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    encoding = stream.encoding or "utf-8"
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     print(harmless.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
@@ -38,7 +66,7 @@ class Progress:
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._quiet, self._clock = stream, quiet, clock
-        self._terminal = stream.isatty()
+        self._terminal = _is_terminal(stream)
         self._counts: dict[str, tuple[int, int]] = {}
         self._lead = ""
         self._base = 0  # what was done when the lead began, at _since
@@ -117,7 +145,7 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream was closed in this process
+        except (AttributeError, OSError, ValueError):  # ValueError: the stream was closed in this process
             self._quiet, self._width = True, 0
 
 
@@ -142,5 +170,5 @@ def duration(seconds: float) -> str:
 def _columns(stream: TextIO) -> int:
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return 80

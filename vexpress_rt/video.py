@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,10 +25,14 @@ from numpy.typing import NDArray
 
 from vexpress_rt.audio_reader import SoundInfo, sound_blocks
 from vexpress_rt.channel_mix import mono_weights, stereo_weights
+from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media import reason
+from vexpress_rt.memory import REMEDY, ran_out
+from vexpress_rt.partial import partial_file
 from vexpress_rt.records import Float32, Recording, UInt8, Waveform
+from vexpress_rt.shutdown import native_call
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
@@ -80,8 +83,9 @@ class VideoWriter:
     arrive, so memory does not grow.
 
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
-    the same name. Raises OutputError when the file cannot be written (see `check_output`; disk full), InputError for a
-    frame or size that does not fit, AudioError when the recording cannot be read again or is another by now.
+    the same name. What a killed process left in the folder is removed first: see `partial.partial_file`. Raises
+    OutputError when the file cannot be written (see `check_output`; disk full, memory ran out), InputError for a frame
+    or size that does not fit, AudioError when the recording cannot be read again or is another by now.
     """
 
     def __init__(
@@ -101,9 +105,8 @@ class VideoWriter:
             self._sound = _SoundTrack(self._audio) if self._audio is not None else None
             if self._sound is not None:
                 stack.callback(self._sound.close)
-            self._partial = self._reserve()
-            stack.callback(self._partial.unlink, missing_ok=True)
             with _writing(self._path):
+                self._partial = stack.enter_context(partial_file(self._path))
                 self._container = self._open()
                 stack.callback(_close_quietly, self._container)
                 self._video = self._add_video()
@@ -124,7 +127,7 @@ class VideoWriter:
                 f"expected ({height}, {width}, 3) uint8 RGB, the size that the video was opened with, "
                 f"or ({height * 3 // 2}, {width}) uint8 NV12"
             )
-        with _writing(self._path):
+        with _writing(self._path), native_call():
             picture = self._from_rgb(frame) if frame.ndim == 3 else _from_nv12(frame)
             picture.pts, picture.time_base = self._count, 1 / self._fps
             picture.color_primaries, picture.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -138,7 +141,8 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with native_call():
+                    self._finish()
         finally:
             with signals_deferred():  # closes everything and removes the partial file, unless that became the video
                 self._undo.close()
@@ -155,13 +159,6 @@ class VideoWriter:
                 os.fsync(file.fileno())  # some file systems say only now that the disk is full
             self._partial.replace(self._path)
 
-    def _reserve(self) -> Path:
-        """An empty file of a new name in the same folder, with the usual permissions."""
-        partial = self._path.with_name(f".vexpress-{secrets.token_hex(6)}{self._path.suffix}")
-        with _writing(self._path):
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        return partial
-
     def _open(self) -> OutputContainer:
         format_name = CONTAINERS[self._path.suffix.lower()]
         options = {}
@@ -174,6 +171,7 @@ class VideoWriter:
     def _add_video(self) -> VideoStream:
         stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._quality)})
         context = stream.codec_context
+        context.thread_count = usable_cpus()  # libx264 itself knows of no quota
         context.height, context.width = self._size
         context.pix_fmt, context.time_base = "yuv420p", 1 / self._fps
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -257,6 +255,7 @@ def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
     PyAV's own conversion cannot place the chroma: it lands half a pixel to the right.
     """
     graph = Graph()
+    graph.threads = usable_cpus()
     height, width = size
     graph.link_nodes(
         graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={1 / fps}:pixel_aspect=1/1"),
@@ -272,12 +271,16 @@ def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the system say of a failed write into OutputError."""
+    """Turn what FFmpeg and the system say of a failed write into OutputError, whether it is the disk or memory."""
     try:
         yield
     except VExpressError:
         raise
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, MemoryError) as error:
+        if ran_out(error):
+            raise OutputError(
+                f"cannot write {path}: memory ran out ({reason(error)}), and no partial video is left: {REMEDY}"
+            ) from error
         folder = path.absolute().parent
         free = "an unknown amount"
         with suppress(OSError):

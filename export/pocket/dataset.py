@@ -22,6 +22,7 @@ from export.pocket.architecture import FPS, SIZE, WINDOW
 from export.pocket.faces import Pose, draw_face, random_person
 from export.pocket.lips import mouth_track
 from export.pocket.speech import clip
+from vexpress_rt.cpus import usable_cpus
 
 CLIPS, CLIP_SECONDS = 900, 4.0
 PER_SHARD = 25
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draw the people and record the speech that the pocket model learns.")
     parser.add_argument("--output", type=Path, default=Path("build/pocket/data"))
     parser.add_argument("--people", type=int, default=2000)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=usable_cpus())
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     make_speech(given.output / "speech.npz")

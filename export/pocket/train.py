@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -28,6 +27,7 @@ from export.pocket.detector import DETECTOR, train_detector
 from export.pocket.material import encode
 from export.pocket.pretraining import Place, train_autoencoder, train_decoder, train_hearing
 from export.pocket.runs import Schedule
+from vexpress_rt.cpus import usable_cpus
 
 STAGES = {
     "autoencoder": (train_autoencoder, Schedule(steps=2400, rate=2.5e-3, average=0.99)),
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("build/pocket/run"))
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the next run goes on")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--share", type=float, default=1.0, help="of each stage's steps that are taken")
     parser.add_argument("--keep-strong", action="store_true", help="never drop photo or keypoints alone")
     given = parser.parse_args(arguments)

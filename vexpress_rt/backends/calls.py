@@ -9,13 +9,8 @@ import numpy as np
 
 from vexpress_rt.backends import Array, Resident, Tensor
 from vexpress_rt.errors import BackendError, BundleDamagedError
+from vexpress_rt.memory import ran_out
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
-
-_OUT_OF_MEMORY = (
-    "allocate memory", "bad_alloc", "bad allocation",
-    "out of memory", "outofmemory", "failed_allocation", "memory allocation",
-    "smaller than requested bytes",
-)  # fmt: skip
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:
@@ -77,5 +72,4 @@ def told(error: Exception) -> str:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether it is about memory that ran out, the host's or a GPU's."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+    return ran_out(error)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,10 @@ from vexpress_rt.backends.calls import (
 )
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.config import check_choice, check_threads
+from vexpress_rt.cpus import limit_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.memory import REMEDY, ran_out
+from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
 PROVIDERS = ("cpu", "cuda")
@@ -43,7 +47,8 @@ def load(
     """The engine in the ONNX file `path`.
 
     spec: what its inputs and outputs must be; None takes them as they are in the file (the face detector).
-    threads: CPU threads of one operator; None leaves it to ONNX Runtime (one a physical core).
+    threads: CPU threads of one operator, but no more than there are CPUs for this process (`cpus.usable_cpus`); None
+        leaves it to ONNX Runtime (one a physical core), or takes all that the process may use where those are fewer.
     share_weights: on the CPU, use weights where the file is mapped to, which all graphs of that file have in common, in
         the place of a copy of its own that is packed for the kernels.
     provider: `cpu` or `cuda`.  executor: on CUDA, what runs it with others, one at a time; None makes one of its own.
@@ -60,7 +65,7 @@ def load(
         options = cpu_options(library, threads, share_weights=share_weights)
         session = _session(library, path, name, options, ["CPUExecutionProvider"])
         found = _interface(session, path, name, spec)
-        return OnnxEngine(session, spec or found, checked=spec is not None)
+        return OnnxEngine(library, session, spec or found, checked=spec is not None)
     return _load_cuda(library, path, name, spec, threads, executor)
 
 
@@ -95,8 +100,9 @@ def version() -> str:
 class OnnxEngine:
     """An ONNX Runtime session that is held to its specification; made by `load`. An `Engine`, and a context manager."""
 
-    def __init__(self, session: Any, spec: EngineSpec, *, checked: bool) -> None:
+    def __init__(self, library: Any, session: Any, spec: EngineSpec, *, checked: bool) -> None:
         self.spec = spec
+        self._library = library
         self._session = session
         self._checked = checked  # released graphs may declare output sizes that they do not keep to
 
@@ -115,8 +121,10 @@ class OnnxEngine:
                 f"engine {name} runs on the CPU and {', '.join(elsewhere)} is not there: pass what its host() gives"
             )
         names = [tensor.name for tensor in self.spec.outputs]
+        options = self._library.RunOptions()
         try:
-            arrays = self._session.run(names, feed)
+            with native_call(partial(setattr, options, "terminate", True)):
+                arrays = self._session.run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise _wrapped(f"engine {name} failed", error) from error
         outputs: dict[str, Array] = dict(zip(names, arrays, strict=True))
@@ -151,6 +159,8 @@ def _library(provider: str) -> Any:
     try:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
+        if ran_out(error):
+            raise BackendError(f"memory ran out while ONNX Runtime was loaded ({told(error)}): {REMEDY}") from error
         package = "onnxruntime" if provider == "cpu" else "'onnxruntime-gpu[cuda,cudnn]'"
         raise BackendMissingError(
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "
@@ -162,7 +172,8 @@ def _library(provider: str) -> Any:
 
 def _session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
     try:
-        return library.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
+        with native_call():
+            return library.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise _wrapped(f"engine {name} cannot be loaded from {path}", error) from error
 
@@ -233,8 +244,9 @@ def _options(library: Any, threads: int | None) -> Any:
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    limit = limit_threads(threads)
+    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime counts the machine's cores
+        options.intra_op_num_threads = limit.threads
     return options
 
 

@@ -15,6 +15,7 @@ from vexpress_rt.backends.calls import check_outputs, out_of_memory, told
 from vexpress_rt.backends.device_engine import DeviceEngine, Port
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec
 
 PROVIDER = "CUDAExecutionProvider"
@@ -104,7 +105,8 @@ class OnnxCudaEngine(DeviceEngine):
     def _launch(self) -> dict[str, Array]:
         name = self.spec.name
         try:
-            self._session.run_with_iobinding(self._binding, self._options)
+            with native_call():
+                self._session.run_with_iobinding(self._binding, self._options)
             values = dict(zip((*self._varying, *self._outputs), self._binding.get_outputs(), strict=True))
             arrays = {key: values[key].numpy() for key in self._varying}
         except Exception as error:  # ONNX Runtime's exceptions have no common base

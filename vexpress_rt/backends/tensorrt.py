@@ -17,6 +17,7 @@ from vexpress_rt.backends.executor import Executor
 from vexpress_rt.backends.tensorrt_library import Library
 from vexpress_rt.backends.tensorrt_messages import Messages
 from vexpress_rt.errors import BackendError
+from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
 _log = logging.getLogger("vexpress_rt")
@@ -151,7 +152,9 @@ class TensorRTEngine(DeviceEngine):
         return {}
 
     def _enqueue(self, messages: Messages) -> None:
-        if not self._loaded.context.execute_async_v3(self._executor.compute.handle):
+        with native_call():
+            enqueued = self._loaded.context.execute_async_v3(self._executor.compute.handle)
+        if not enqueued:
             raise BackendError(messages.text() or "TensorRT does not say why")
 
     def _capture(self, messages: Messages) -> device.Graph | None:
@@ -219,7 +222,7 @@ class _Loaded:
         self.runtime: Any = library.module.Runtime(library.logger)
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                self.plan = self.runtime.deserialize_cuda_engine(content)
+                self.plan = _deserialize(self.runtime, content)
         except (OSError, ValueError) as error:  # ValueError: empty
             raise BackendError(str(error)) from error
         if self.plan is None:
@@ -259,3 +262,8 @@ def _interface(name: str, loaded: _Loaded, library: Library) -> EngineSpec:
 def _sizes(dims: Any) -> tuple[int, ...]:
     """A shape as TensorRT gives it; -1 stands for a size that is open."""
     return tuple(int(size) for size in dims)
+
+
+def _deserialize(runtime: Any, content: mmap.mmap) -> Any:
+    with native_call():
+        return runtime.deserialize_cuda_engine(content)

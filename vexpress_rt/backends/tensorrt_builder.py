@@ -20,6 +20,7 @@ from vexpress_rt.backends.tensorrt_messages import Messages, readable
 from vexpress_rt.backends.tensorrt_options import EngineOptions
 from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class _Build:
         self._add_profile(polygraphy, builder, network, config)
         # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
         polygraphy.set_decomposable_attentions((builder, network, parser))
-        engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
+        with native_call():
+            engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
         self._save_timings(config)
         monitor.tell(1.0)
         return engine

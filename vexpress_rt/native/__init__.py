@@ -14,9 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from vexpress_rt.config import check_threads
-from vexpress_rt.errors import BackendMissingError, ConfigError
+from vexpress_rt.cpus import limit_threads
+from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
+from vexpress_rt.memory import REMEDY, ran_out
 from vexpress_rt.native.median import UInt8, check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
+from vexpress_rt.shutdown import native_call
 
 __all__ = ["backend", "median_3x3x3", "median_3x3x3_numpy", "median_filter", "median_filter_numpy"]
 
@@ -35,6 +37,8 @@ def _load_extension() -> ModuleType | None:
     try:
         return importlib.import_module(EXTENSION)
     except ImportError as error:
+        if ran_out(error):
+            raise BackendError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
         raise BackendMissingError(
             f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
             f"install it anew with a C++ compiler at hand, or set {SWITCH}=0 to go on in NumPy"
@@ -51,17 +55,19 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
     previous, current, following: (H, W, 3) uint8 RGB; H and W at least 1. Colours are filtered by themselves. Beyond a
         border the picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own
         mirror image. Spec, stage 10.
-    threads: bands of rows filtered at once, 1 to 1024; None takes one for each core. NumPy always takes one.
+    threads: bands of rows filtered at once, 1 to 1024, but no more than there are CPUs for this process; None takes
+        as many as that. NumPy always takes one.
 
     Returns (H, W, 3) uint8. Other Python threads go on meanwhile.
     Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
     """
-    check_threads(threads)
+    limit = limit_threads(threads)
     if _extension is None:
         return median_3x3x3_numpy(previous, current, following)
     triple = check_triple(previous, current, following)
     filtered = np.empty_like(triple[1])
-    _extension.median_3x3x3(*triple, out=filtered, threads=threads or 0)
+    with native_call():
+        _extension.median_3x3x3(*triple, out=filtered, threads=limit.threads)
     return filtered
 
 

@@ -1,0 +1,162 @@
+"""Partial files: of a living process they stay, of a killed one the next that writes there removes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vexpress_rt import partial
+from vexpress_rt.partial import partial_file, sweep, system_mark
+from vexpress_rt.video import VideoWriter
+
+ROOT = Path(__file__).parents[1]
+_WRITES = """
+import sys, time
+from fractions import Fraction
+import numpy as np
+from vexpress_rt.video import VideoWriter
+with VideoWriter(sys.argv[1], (16, 16), Fraction(25), None, 20) as writer:
+    writer.write(np.zeros((16, 16, 3), np.uint8))
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes a video into the same folder, and has begun."""
+    command = [sys.executable, "-c", _WRITES, str(tmp_path / "theirs.mp4")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield process
+        process.kill()
+
+
+def write(path: Path) -> None:
+    with VideoWriter(path, (16, 16), Fraction(25), None, 20) as writer:
+        writer.write(np.zeros((16, 16, 3), np.uint8))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(
+    tmp_path: Path, other: subprocess.Popen[str]
+) -> None:
+    other.kill()
+    other.wait()
+    (left,) = names(tmp_path)
+    assert left.startswith(".vexpress-")
+    write(tmp_path / "ours.mkv")
+    assert names(tmp_path) == ["ours.mkv"]
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    (theirs,) = names(tmp_path)
+    write(tmp_path / "ours.mp4")
+    assert names(tmp_path) == [theirs, "ours.mp4"]
+
+
+def test_a_process_that_stands_still_is_alive(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.send_signal(signal.SIGSTOP)
+    (theirs,) = names(tmp_path)
+    os.utime(tmp_path / theirs, (0, 0))  # since 1970
+    sweep(tmp_path)
+    assert names(tmp_path) == [theirs]
+
+
+def test_two_writers_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
+    with partial_file(tmp_path / "a.mp4") as one, partial_file(tmp_path / "b.mp4") as two:
+        sweep(tmp_path)
+        assert names(tmp_path) == sorted([one.name, two.name])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".vexpress-00000000-0123456789ab.mp4",  # of another system: its locks may not be seen here
+        ".vexpress-0123456789ab.mp4",  # of an older version, which held no lock
+        ".vexpress-{mark}-0123456789ab",
+        ".vexpress-{mark}-0123456789.mp4",
+        ".vexpress-{mark}-notes.mp4",
+        "vexpress-{mark}-0123456789ab.mp4",
+    ],
+)
+def test_files_of_others_stay(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name.format(mark=system_mark())
+    path.touch()
+    sweep(tmp_path)
+    assert path.exists()
+
+
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    prefix = f".vexpress-{system_mark()}-"
+    (tmp_path / "video.mp4").touch()
+    (tmp_path / f"{prefix}000000000000.mp4").mkdir()
+    (tmp_path / f"{prefix}000000000001.mp4").symlink_to(tmp_path / "video.mp4")
+    os.mkfifo(tmp_path / f"{prefix}000000000002.mp4")
+    before = names(tmp_path)
+    sweep(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_file_system_without_locks_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    write(tmp_path / "ours.mp4")
+    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+
+
+def test_a_system_without_flock_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+    monkeypatch.setattr(partial, "fcntl", None)
+    write(tmp_path / "ours.mp4")
+    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+
+
+def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    """A sweep between the making of a file and its lock takes it away: the writer takes another name."""
+    end = threading.Event()
+
+    def keep_sweeping() -> None:
+        while not end.is_set():
+            sweep(tmp_path)
+
+    thread = threading.Thread(target=keep_sweeping)
+    thread.start()
+    try:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            with partial_file(tmp_path / "a.mp4") as path:
+                assert path.exists()
+                path.replace(tmp_path / "a.mp4")
+    finally:
+        end.set()
+        thread.join()
+    assert names(tmp_path) == ["a.mp4"]
+
+
+def test_the_mark_is_that_of_the_running_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = "from vexpress_rt.partial import system_mark; print(system_mark())"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == system_mark()
+    (tmp_path / "boot_id").write_text("after a restart\n")
+    monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot_id")
+    assert system_mark.__wrapped__() != system_mark()
