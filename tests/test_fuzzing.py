@@ -79,6 +79,13 @@ def test_a_kept_input_fails_again_in_a_replay_by_the_command(tmp_path: Path) -> 
     assert "KeyError: 'planted'" in done.stdout
 
 
+def test_a_child_that_does_not_start_is_a_failure_and_not_the_end_of_the_others(tmp_path: Path) -> None:
+    broken, sound = Campaign(3, tmp_path, LIMITS).run(["no_such_reader", "planted_none"], 4, 2)
+    assert list(broken.kinds) == ["start: no input was read"]
+    assert "KeyError: 'no_such_reader'" in summary([broken])
+    assert (sound.failures, sound.outcomes["accepted"] > 0) == (0, True)
+
+
 def test_a_seed_decides_the_sequence_of_inputs(tmp_path: Path) -> None:
     seeds = [Case(".wav", written("wav", ".wav", "pcm_s16le", 16000, "mono"))]
     first, again, other = (

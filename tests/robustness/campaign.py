@@ -60,6 +60,7 @@ class Campaign:
     keep: Path
     limits: Limits = Limits()
     tree: Path | None = None
+    broken: set[str] = field(default_factory=set)  # readers whose children do not start
     ended: threading.Event = field(default_factory=threading.Event)  # set when no more is to be tried
 
     def run(self, readers: Iterable[str], seconds: float, jobs: int) -> list[Tally]:
@@ -77,7 +78,9 @@ class Campaign:
         """Try inputs of one reader until its time is over or `most` were tried."""
         tally, number, stop = Tally(reader), 0, time.monotonic() + seconds
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            while time.monotonic() < stop and (most is None or number < most) and not self.ended.is_set():
+            while time.monotonic() < stop and (most is None or number < most) and reader not in self.broken:
+                if self.ended.is_set():
+                    break
                 with _Child(self, reader, Path(folder), number) as child:
                     number = child.follow(tally, stop, most)
         return tally
@@ -99,6 +102,7 @@ class _Child:
     def __init__(self, campaign: Campaign, reader: str, folder: Path, first: int, file: Path | None = None) -> None:
         self._campaign, self._reader, self._folder, self._number = campaign, reader, folder, first
         self._file = file
+        self._last: str | None = None  # suffix of the input that ended last
         for name in ("work", "tmp", "inputs", "failed"):
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir()
@@ -145,7 +149,7 @@ class _Child:
                     began, used = time.monotonic(), self._cpu()
                 elif "end" in line:
                     self._count(tally, line, suffix or "")
-                    suffix, self._number = None, self._number + 1
+                    suffix, self._last, self._number = None, suffix, self._number + 1
                     if most is not None and self._number >= most:
                         return self._number
                 elif "ready" in line:
@@ -159,20 +163,33 @@ class _Child:
                 self._keep(tally, "time", words, suffix)
                 return self._number + 1
             if suffix is None and passed > START:
-                raise RuntimeError(f"the child for {self._reader} does nothing: {self._last_words()}")
+                return self._broken(tally, f"nothing happens: {self._last_words()}")
 
     def _ended(self, tally: Tally, suffix: str | None) -> int:
-        code = self._process.wait()
-        if suffix is None:
-            if self._file is not None or code == 0:
-                return self._number
-            raise RuntimeError(f"the child for {self._reader} ended by itself ({code}): {self._last_words()}")
+        code, between = self._process.wait(), suffix is None
+        if between and self._file is not None and code == 0:
+            return self._number
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
         words = self._last_words()
+        if between and self._last is None:
+            return self._broken(tally, f"{name}: {words}")
+        if between:  # the input before has damaged what was used only now
+            suffix, self._number = self._last, self._number - 1
         where = re.findall(r'File ".*?([^/"]+\.py)", line (\d+) in (\S+)', words)
         top = " ".join(where[0]) if where else ""
-        self._keep(tally, f"crash: {name} {top}", f"crash: {name}: {words[-600:]}", suffix)
+        assert suffix is not None
+        self._keep(
+            tally, f"crash: {name} {top}" + " between inputs" * between, f"crash: {name}: {words[-600:]}", suffix
+        )
         return self._number + 1
+
+    def _broken(self, tally: Tally, words: str) -> int:
+        """The child does not come to its inputs: there is nothing to keep, and nothing more to try."""
+        tally.outcomes[FAILED] += 1
+        tally.kinds["start: no input was read"] += 1
+        tally.examples["start: no input was read"] = words
+        self._campaign.broken.add(self._reader)
+        return self._number
 
     def _count(self, tally: Tally, line: dict[str, object], suffix: str) -> None:
         findings = line["findings"]

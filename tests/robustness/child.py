@@ -10,6 +10,7 @@ import faulthandler
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure
     from vexpress_rt.errors import VExpressError
 
     path = folder / "inputs" / f"input{case.suffix}"
+    for before in path.parent.iterdir():  # only now: what the last one did to the memory may show by here
+        before.unlink()
     path.write_bytes(case.content)
     tell(begin=number, suffix=case.suffix)
     findings: list[str] = []
@@ -61,8 +64,7 @@ def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure
             findings.append(f"exception: {_place(error)}: {type(error).__name__}: {str(error)[:300]}")
             detail = traceback.format_exc()
     if findings:
-        path.replace(folder / "failed" / f"{number}{case.suffix}")
-    path.unlink(missing_ok=True)
+        shutil.copyfile(path, folder / "failed" / f"{number}{case.suffix}")
     tell(end=number, outcome=FAILED if findings else outcome, findings=findings, detail=detail)
 
 
