@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-from vexpress_rt.errors import InputError
+from vexpress_rt.config import brief
+from vexpress_rt.errors import InputError, VExpressError
 
 
 def input_file(source: str | os.PathLike[str], what: str, expected: str, error: type[InputError]) -> Path:
@@ -15,7 +17,7 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
     Raises `error` where there is none: a pipe or a device could be read for ever, and a name that the system cannot
     take is no name.
     """
-    path = Path(source)
+    path = as_path(source, what, error)
     try:
         kind = os.stat(path).st_mode
     except (OSError, ValueError) as cause:  # ValueError: a NUL or half a surrogate pair in the name
@@ -26,11 +28,19 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
     return path
 
 
+def as_path(source: Any, what: str, error: type[VExpressError]) -> Path:
+    """A path of text, or of an object that stands for one. Raises `error` for anything else, bytes among it."""
+    try:
+        return Path(source)
+    except Exception as cause:  # of somebody's own type
+        raise error(f"{what} is {brief(source)}; expected a path as text or pathlib.Path: pass such") from cause
+
+
 def same_file(one: object, other: Path) -> bool:
     """Whether `one` is the path of the file `other`."""
     if not isinstance(one, (str, os.PathLike)):
         return False
     try:
         return os.path.samefile(one, other)
-    except (OSError, ValueError):
+    except Exception:  # there is none of that name, or the object stands for no path
         return False

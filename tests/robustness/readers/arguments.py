@@ -36,7 +36,6 @@ CALLS: dict[str, tuple[str, ...]] = {
     ),
     "track": ("points", "fps", "size", "notes"),
     "recorded_track": ("points", "fps", "size"),
-    "portrait": ("image", "keypoints", "crop", "reference", "bundle", "crop_mode", "notes"),
 }  # fmt: skip
 # Odd in themselves, or only there.
 _SPECIAL = {
@@ -199,11 +198,6 @@ class Arguments:
         points = np.array([[[20, 20], [40, 20], [30, 40]]] * 4, np.float32)
         track = KeypointTrack(**{"points": points, **arguments})
         self._generate({"keypoints": track, "retarget": "naive_retarget"})
-
-    def _portrait(self, arguments: dict[str, Any]) -> None:
-        from dataclasses import replace
-
-        self._generate({"portrait": replace(self._usual[1], **arguments)})
 
 
 def _expression(chance: random.Random, name: str) -> str:
