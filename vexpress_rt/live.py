@@ -120,7 +120,7 @@ class LiveSession:
         kept = count * (self._sound.rate + self._sound.model_rate) // rate
         if (size := 4 * (count + 2 * kept)) > _LARGE:
             need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
-            check_memory(f"{count / rate:.1f} seconds of speech", [need], free_memory(), AudioError)
+            check_memory(f"pushing {count / rate:.1f} seconds of speech", [need], free_memory(), AudioError)
 
     def pull(self, timeout: float | None = 0.0, *, idle: bool = False) -> LiveFrame | None:
         """The next frame, or None if more sound is needed for it.

@@ -29,9 +29,6 @@ class PathLike:
     def __fspath__(self): return 7
 class Raises:
     def __array__(self, *a, **k): raise OSError('no array')
-class Endless:
-    def __len__(self): return 3
-    def __getitem__(self, i): return [[1, 2], [3, 4], [5, 6]]
 def call(*a): return None
 def boom(*a): raise KeyError('from the caller')
 """
@@ -41,7 +38,7 @@ ANY = (
     "-10**400", "0.0", "-0.0",
     "0.5", "1e-9", "1e-320", "1e308", "float('nan')", "float('inf')", "-float('inf')", "29.97", "''", "'a'", "'nan'",
     "'1/0'", "'30/1'",
-    "'٣٠'", "'²'", "'9'*5000", "'\\x00'", "'\\ud800'", "'face'", "'512x512'", "b''", "b'abc'", "bytearray(b'12')",
+    "'٣٠'", "'²'", "'9'*500", "'\\x00'", "'\\ud800'", "'face'", "'512x512'", "b''", "b'abc'", "bytearray(b'12')",
     "memoryview(b'abc')", "()", "[]", "{}", "set()", "(1, 2)", "[0.1, 0.9]", "(0.9, 0.1)", "[float('nan'), 1]",
     "{'a': 1}", "object()",
     "object", "int", "call", "boom", "lambda: 0", "range(3)", "iter([1])", "(x for x in [1])", "1j", "complex('nan')",
@@ -84,8 +81,8 @@ ARRAYS = (
     "np.broadcast_to(np.float32(0), 10**12)", "np.broadcast_to(np.int16(0), (1, 10**13))",
     "np.zeros(400, 'f4').view(Array)",
     "np.ma.array(np.full(400, np.nan), mask=True)", "np.rec.array([(1.0, 2)], dtype=[('a', 'f4'), ('b', 'i4')])",
-    "np.matrix([[0.1] * 400])",
-    "memoryview(np.zeros(400, 'f4'))", "[0.0] * 400", "(0.0,) * 400", "Fake()", "Endless()", "bytes(1600)",
+    "np.zeros((1, 400)).view(np.matrix)",
+    "memoryview(np.zeros(400, 'f4'))", "[0.0] * 400", "(0.0,) * 400", "Fake()", "bytes(1600)",
     "np.zeros((3, 2), 'f4')",
     "np.zeros((5, 3, 2), 'f4')", "np.full((5, 3, 2), 20.0)", "np.full((1, 3, 2), 20, 'u1')",
     "np.full((5, 3, 2), np.nan)", "np.full((5, 3, 2), 1e38)",

@@ -50,7 +50,7 @@ _SPECIAL = {
     "Path('x.mkv')", "'\\x00.mp4'", "'-.mov'"),
     "audio": ("'nothing.wav'", "(1, 2, 3)", "(np.zeros(400, 'f4'),)", "[np.zeros(400, 'f4'), 16000]",
     "(16000, np.zeros(400))", "((), 16000)"),
-    "config": ("{'steps': 1}", "GenerationConfig(steps=1000)", "GenerationConfig", "Settings()"),
+    "config": ("{'steps': 1}", "GenerationConfig", "Settings()"),
     "noise": ("'upstream'", "'torch'", "np.zeros((1, 4, 2, 16, 16))"),
     "threads": ("1", "2", "0", "1025", "2.0"),
     "steps": ("1", "501", "1000"),
