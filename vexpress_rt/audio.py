@@ -256,7 +256,9 @@ def to_float32(samples: NDArray[Any]) -> Float32:
     if samples.dtype != np.float32 and 4 * samples.size > _LARGE:
         remedy = "pass float32, which is not copied, or the name of a file"
         needs = [Need(4 * samples.size, "their copy in float32", remedy)]
-        check_memory(f"converting {samples.size} audio samples of dtype {samples.dtype}", needs, free_memory(), AudioError)
+        check_memory(
+            f"converting {samples.size} audio samples of dtype {samples.dtype}", needs, free_memory(), AudioError
+        )
     if samples.dtype.newbyteorder("=") == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
