@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import LOUDEST, MAX_RATE, MAX_SECONDS, MIN_RATE, sound_blocks
-from vexpress_rt.memory import Need, check_memory, free_memory
+from vexpress_rt.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.paths import as_path
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler

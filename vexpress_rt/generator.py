@@ -26,7 +26,7 @@ from vexpress_rt.config import (
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
-from vexpress_rt.memory import check_memory, free_memory
+from vexpress_rt.memory_budget import check_memory, free_memory
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
 from vexpress_rt.paths import as_path, same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task

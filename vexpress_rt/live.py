@@ -18,7 +18,7 @@ from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.live_plan import LivePlan, check_timeout
 from vexpress_rt.live_sound import LiveSound, normalize_live
 from vexpress_rt.live_window import Heard, LiveStages
-from vexpress_rt.memory import Need, check_memory, free_memory
+from vexpress_rt.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 

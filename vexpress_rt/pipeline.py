@@ -16,7 +16,7 @@ from vexpress_rt.frames import make_frames
 from vexpress_rt.hearing import Hearing
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.live_window import LiveStages
-from vexpress_rt.memory import Need
+from vexpress_rt.memory_budget import Need
 from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.providers import Engines
 from vexpress_rt.records import Float32, Portrait, Recording, UInt8

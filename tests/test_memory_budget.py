@@ -16,7 +16,7 @@ from vexpress_rt import audio as audio_module
 from vexpress_rt import generator as generator_module
 from vexpress_rt import live as live_module
 from vexpress_rt.errors import AudioError, ConfigError, InputError
-from vexpress_rt.memory import Need, check_memory, free_memory
+from vexpress_rt.memory_budget import Need, check_memory, free_memory
 
 MB = 1 << 20
 Tree = Callable[..., Path]
