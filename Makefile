@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.12      the Python that .venv is made with
 #   PIP_TORCH_ARGS=...     arguments for pip when it installs PyTorch, for a source with CPU builds for instance
+#   FUZZ_ARGS=...          arguments for scripts/fuzz.py, as --minutes 30 --seed 7 --only sounds images
 #   PYTEST_ARGS=...        arguments for pytest; those of `make bench` are in benchmarks/suites/conftest.py
 
 VENV := .venv
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test test-lowest bench lint format setup clean
+.PHONY: demo test test-lowest fuzz bench lint format setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
@@ -30,6 +31,9 @@ test-lowest:
 	PIP_CONSTRAINT="$(CURDIR)/constraints-lowest.txt" $(MAKE) setup VENV=$(LOWEST)
 	@$(LOWEST)/bin/python scripts/check_versions.py constraints-lowest.txt
 	TEST_CACHE=build/test-lowest $(LOWEST)/bin/python -m pytest $(RUNTIME_TESTS) $(PYTEST_ARGS)
+
+fuzz: setup
+	$(BIN)/python scripts/fuzz.py --minutes 2 --seed 1 --jobs 2 $(FUZZ_ARGS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)

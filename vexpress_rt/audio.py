@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,19 @@ from numpy.typing import NDArray
 
 from vexpress_rt.audio_reader import SoundInfo, sound_blocks
 from vexpress_rt.channel_mix import mono_weights
+from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import LOUDEST, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE
+from vexpress_rt.memory_budget import Need, check_memory, free_memory
+from vexpress_rt.paths import as_path
 from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 from vexpress_rt.voice import VoiceDetector
 
 CANCELLED = 0.1  # share of the power of unrelated channels below which a mix is of channels that cancel each other
 TELL_SECONDS = 0.1  # between two calls of `progress`
+_CHECKED = 1 << 22  # samples that are looked at together
+_LARGE = 1 << 26  # bytes of a copy before which the memory is compared with it
 
 
 def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Waveform:
@@ -290,14 +294,21 @@ def _resampled(blocks: Iterator[tuple[Float32, int]], rate: int) -> Iterator[Flo
 
 def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> Path | tuple[Float32, int]:
     if isinstance(source, (str, os.PathLike)):
-        return Path(source)
-    if isinstance(source, tuple) and len(source) == 2:
-        return _check_array(*source)
-    raise AudioError(f"audio given as {type(source).__name__}; expected a path, or a tuple (samples, rate in Hz)")
+        return as_path(source, "the audio", AudioError)
+    known_duration(source)
+    return to_float32(source[0]), check_rate(source[1])
 
 
-def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
-    check_rate(rate)
+def known_duration(source: object) -> Fraction | None:
+    """Seconds of sound in memory, from its shape and rate alone; None of a file, which has to be read for that.
+
+    Raises AudioError for what is neither (samples, rate in Hz) nor a path, and for an impossible shape or rate.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return None
+    if not isinstance(source, tuple) or len(source) != 2:
+        raise AudioError(f"audio given as {type(source).__name__}; expected a path, or a tuple (samples, rate in Hz)")
+    samples, rate = source[0], check_rate(source[1])
     if not isinstance(samples, np.ndarray) or samples.ndim not in (1, 2):
         found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise AudioError(f"audio samples of {found}; expected a NumPy array (N,) or (channels, N)")
@@ -312,26 +323,33 @@ def _check_array(samples: NDArray[Any], rate: Any) -> tuple[Float32, int]:
         raise AudioError(
             f"{samples.shape[-1]} audio samples at {rate} Hz; expected at most {MAX_SECONDS / 3600:g} hours: cut them"
         )
-    return to_float32(samples), int(rate)
+    return Fraction(samples.shape[-1], rate)
 
 
 def check_rate(rate: Any) -> int:
     """The rate in Hz. Raises AudioError unless it is a whole number in 1000..768000."""
-    number = isinstance(rate, Real) and not isinstance(rate, bool)
-    if not number or not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+    number = plain_number(rate)
+    if number is None or not MIN_RATE <= number <= MAX_RATE or number != int(number):
         raise AudioError(
-            f"a sample rate of {rate!r}; expected whole Hz between {MIN_RATE} and {MAX_RATE}, such as 16000"
+            f"a sample rate of {brief(rate)}; expected whole Hz between {MIN_RATE} and {MAX_RATE}, such as 16000"
         )
-    return int(rate)
+    return int(number)
 
 
 def to_float32(samples: NDArray[Any]) -> Float32:
     """Samples (..., N), int16 or floating point of full scale 1, as float32 of full scale 1.
 
-    Raises AudioError for another dtype, and for values that are NaN, infinite, or beyond `media.LOUDEST`. Of a masked
-    array all values count, so that none which is masked for being NaN gets in.
+    Raises AudioError for another dtype, for values that are NaN, infinite, or beyond `media.LOUDEST`, and if there is
+    no memory for the copy that another dtype than float32 needs. Of a masked array all values count, so that none which
+    is masked for being NaN gets in.
     """
     samples = np.asarray(samples)
+    if samples.dtype != np.float32 and 4 * samples.size > _LARGE:
+        remedy = "pass float32, which is not copied, or the name of a file"
+        needs = [Need(4 * samples.size, "their copy in float32", remedy)]
+        check_memory(
+            f"converting {samples.size} audio samples of dtype {samples.dtype}", needs, free_memory(), AudioError
+        )
     if samples.dtype.newbyteorder("=") == np.int16:
         return samples.astype(np.float32) / np.float32(2**15)
     if not np.issubdtype(samples.dtype, np.floating):
@@ -341,10 +359,18 @@ def to_float32(samples: NDArray[Any]) -> Float32:
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused next
         values = samples.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(values.ndim - 1))))
-    if bad.size:
-        raise AudioError(f"{bad.size} audio samples are NaN or infinite, the first at {bad[0]}: clean them before")
-    peak = np.abs(values).max(initial=0)
+    peak, bad, first = 0.0, 0, 0
+    pieces = np.atleast_2d(values)
+    for start in range(0, pieces.shape[-1], _CHECKED // len(pieces)):  # so that looking needs no memory
+        piece = pieces[:, start : start + _CHECKED // len(pieces)]
+        found = np.flatnonzero(~np.isfinite(piece).all(axis=0))
+        if found.size and not bad:
+            first = start + int(found[0])
+        bad += found.size
+        if not found.size:
+            peak = max(peak, float(np.abs(piece).max(initial=0)))
+    if bad:
+        raise AudioError(f"{bad} audio samples are NaN or infinite, the first at {first}: clean them before")
     if peak > LOUDEST:
         raise AudioError(f"audio samples of up to {peak:g}; expected full scale 1: divide them by their full scale")
     return values

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from numbers import Integral, Real
-from reprlib import repr as brief
+from reprlib import Repr
 from typing import Any, Self
 
 from vexpress_rt.errors import ConfigError
@@ -41,10 +41,31 @@ CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION
 _REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
 
 
+_WORDS = Repr()
+_WORDS.maxstring = _WORDS.maxother = _WORDS.maxlong = 1000  # characters
+
+
+def brief(value: object) -> str:
+    """A value as an error shows it: of any type, also one that cannot be shown, and never long."""
+    try:
+        return _WORDS.repr(value)
+    except Exception:  # an integer of thousands of digits, or a `__repr__` that fails
+        return f"a {type(value).__name__}"
+
+
+def is_number(value: object, *, whole: bool = False) -> bool:
+    """Whether a value is a real (or `whole`) number, of Python's types or NumPy's.
+
+    bool is none, nor are a length of time, which NumPy counts among its integers, and an object that only claims so.
+    """
+    kind = type(value)
+    return issubclass(kind, Integral if whole else Real) and kind.__name__ not in ("bool", "timedelta64")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ConfigError unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        raise ConfigError(f"{name} is {brief(value)}; expected one of {', '.join(choices)}")
 
 
 def check_threads(threads: object) -> int | None:
@@ -76,11 +97,24 @@ def check_flag(name: str, value: object) -> bool:
 def _checked(name: str, value: object, low: float, high: float, *, whole: bool = False) -> int | float:
     """`value` as Python's own int or float, so that NumPy's numbers do as well. Raises ConfigError out of range."""
     kind = "a whole number" if whole else "a number"
-    right_type = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not right_type or not low <= value <= high:  # type: ignore[operator]
+    number = plain_number(value, whole=whole)
+    if number is None or not low <= number <= high:
         upper = "" if math.isinf(high) else f" and at most {high}"
-        raise ConfigError(f"{name} is {value!r}; expected {kind} of at least {low}{upper}")
-    return int(value) if isinstance(value, Integral) else float(value)  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is {brief(value)}; expected {kind} of at least {low}{upper}")
+    return number
+
+
+def plain_number(value: Any, *, whole: bool = False) -> int | float | None:
+    """A number as Python's own int or float, so that comparisons cannot overflow as those of float16 do.
+
+    None for what is none (see `is_number`), and for what is too large for a float and no integer.
+    """
+    if not is_number(value, whole=whole):
+        return None
+    try:
+        return int(value) if isinstance(value, Integral) else float(value)
+    except Exception:  # somebody's own type, or a fraction of huge numbers
+        return None
 
 
 def exact_rate(value: object) -> Fraction:
@@ -91,7 +125,8 @@ def exact_rate(value: object) -> Fraction:
     rate = _fraction(value)
     if rate is None or not MIN_FPS <= rate <= MAX_FPS:
         raise ConfigError(
-            f"fps is {value!r}; expected frames a second between {MIN_FPS} and {MAX_FPS}, as a number or a fraction"
+            f"fps is {brief(value)}; expected frames a second between {MIN_FPS} and {MAX_FPS}, "
+            "as a number or a fraction"
         )
     broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)  # 23.976, 29.97, 59.94
     if rate.denominator != 1 and abs(rate - broadcast) < Fraction(1, 1000):
@@ -104,12 +139,11 @@ def _fraction(value: object) -> Fraction | None:
     try:
         if isinstance(value, str):
             return Fraction(value) if re.fullmatch(r"[\d./]{1,20}", value) else None
-        if isinstance(value, bool) or not isinstance(value, Real):
-            return None
-        if isinstance(value, Integral):
-            return Fraction(int(value))
-        return value if isinstance(value, Fraction) else Fraction(float(value))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        if isinstance(value, Fraction):
+            return value
+        number = plain_number(value)
+        return None if number is None else Fraction(number)
+    except (ValueError, ZeroDivisionError, OverflowError):  # of texts; of infinity and NaN
         return None
 
 
@@ -164,7 +198,7 @@ class GenerationConfig:
         for name in options.keys() - set(names):
             near = get_close_matches(name, names, 1, cutoff=0.5)
             hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{name!r} is no option; expected {', '.join(names)}{hint}")
+            raise ConfigError(f"{brief(name)} is no option; expected {', '.join(names)}{hint}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -280,6 +314,6 @@ def _interval(value: Any) -> tuple[float, float]:
             low, high = (float(_checked("a bound", bound, 0, 1)) for bound in value)
             if low < high:
                 return low, high
-    except (ConfigError, TypeError, ValueError):
+    except Exception:  # not of a length, or not of numbers; or somebody's own type
         pass
     raise ConfigError(f"guidance_interval is {brief(value)}; expected two numbers, 0 <= low < high <= 1, as (0.0, 1.0)")

@@ -12,20 +12,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vexpress_rt.audio import check_rate, open_recording
+from vexpress_rt.audio import check_rate, known_duration, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, GenerationConfig, check_choice, check_flag, check_progress, check_threads
+from vexpress_rt.config import (
+    SCHEDULES,
+    GenerationConfig,
+    brief,
+    check_choice,
+    check_flag,
+    check_progress,
+    check_threads,
+)
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.hearing import gate_notes
 from vexpress_rt.live import LiveSession
 from vexpress_rt.live_plan import make_sound, plan_live
+from vexpress_rt.memory_budget import check_memory, free_memory
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
 from vexpress_rt.paths import folder_path, same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
 from vexpress_rt.portraits import ImageSource, Portraits
 from vexpress_rt.providers import Engines, choose
-from vexpress_rt.records import Float32, Portrait, UInt8, Video
+from vexpress_rt.records import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.shipped import shipped_bundle
 from vexpress_rt.streaming import FrameStream, Telling
 from vexpress_rt.timings import Stopwatch
@@ -69,7 +78,7 @@ class Generator:
         check_threads(threads)
         check_progress(progress)
         check_flag("share_weights", share_weights)
-        self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "bundle"))
+        self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
         choice = choose(provider, self.bundle, rebuild, progress)
         self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
         self.threads = self._engines.threads
@@ -141,13 +150,16 @@ class Generator:
         output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
         The others are those of `stream`.
 
+        Frames that are kept have to fit into the memory that is free: 4 hours at 30 frames a second and 512 x 512
+        pixels take 340 GB. A video that does not is a ConfigError, raised as soon as its length is known.
+
         Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
         be used again.
         """
         task = self._task(config, schedule, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
-        keep = path is None if keep_frames is None else keep_frames
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
+        keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
+        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, keep=keep)
         with self._stream(task, scene, notes, rgb=keep) as stream:
             frames = self._collect(stream, task, scene, path, keep)
         return Video(
@@ -185,6 +197,8 @@ class Generator:
         rate = check_rate(sample_rate)
         plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         sound = make_sound(plan, rate, manifest, settings)
+        needs = self._pipeline.live_needs(plan.window, plan.keep)
+        check_memory("a live session", needs, free_memory())
         self._pipeline.load(settings)
         accepted = self._portraits.accept(portrait)
         place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)
@@ -192,24 +206,29 @@ class Generator:
 
     def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
         config = GenerationConfig() if config is None else config
-        if not isinstance(config, GenerationConfig):
-            raise ConfigError(f"config is {config!r}; expected a GenerationConfig: GenerationConfig(steps=25, ...)")
+        if not issubclass(type(config), GenerationConfig):  # unlike isinstance, asks the object nothing
+            raise ConfigError(
+                f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
+            )
         check_choice("schedule", schedule, SCHEDULES)
         settings = self.bundle.manifest.settings(config)
         return Task(settings, schedule, Stopwatch(), Telling(check_progress(progress)))
 
     def _scene(
         self, task: Task, source: Portrait | ImageSource, audio: AudioSource, keypoints: KeypointSource | None,
-        retarget: str | None, noise: str | Float32 | None,
+        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
     ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
-        """The inputs of a video, and what was decided while they were read."""
+        """The inputs of a video, and what was decided while they were read. keep: whether its frames will be kept."""
         mode = choose_retarget(retarget, keypoints)
+        if (seconds := known_duration(audio)) is not None:
+            self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
         with task.watch.stage("load"):
             self._pipeline.load(task.settings)
         with task.watch.stage("audio"):
             read = partial(task.tell, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
         length = recording.frame_count(task.settings.rate)
+        self._check_memory(task, noise, length, keep)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("portrait"):
@@ -220,6 +239,11 @@ class Generator:
         notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
         return Scene(portrait, recording, motion.points, initial), notes
+
+    def _check_memory(self, task: Task, noise: object, length: int, keep: bool) -> None:
+        """Raise ConfigError for a video that does not fit into the memory, before anything is made for it."""
+        needs = self._pipeline.needs(task.settings, task.schedule, noise, length, keep=keep)
+        check_memory(f"a video of {length} frames", needs, free_memory())
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)

@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.audio import check_rate, to_float32
+from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.live_plan import LivePlan, check_timeout
 from vexpress_rt.live_sound import LiveSound, normalize_live, voice_gains
 from vexpress_rt.live_window import Heard, LiveStages
+from vexpress_rt.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
+
+_LARGE = 1 << 26  # bytes of pushed sound before which the memory is compared with it
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,14 @@ class LiveSession:
                 f"{waiting:.1f} seconds of speech would wait to be pulled; expected at most max_lag, "
                 f"{self._plan.max_lag:g}: pull frames first, push less at once, or make the session with more"
             )
+        self._check_memory(count, rate)
+
+    def _check_memory(self, count: int, rate: int) -> None:
+        """Whether what is pushed can be kept: converted, at both rates, in buffers that grow to twice that."""
+        kept = count * (self._sound.rate + self._sound.model_rate) // rate
+        if (size := 4 * (count + 2 * kept)) > _LARGE:
+            need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
+            check_memory(f"pushing {count / rate:.1f} seconds of speech", [need], free_memory(), AudioError)
 
     def pull(self, timeout: float | None = 0.0, *, idle: bool = False) -> LiveFrame | None:
         """The next frame, or None if more sound is needed for it.
@@ -155,12 +166,13 @@ class LiveSession:
         with self._changed:
             self._check_open()
             shown = self._given if shown is None else shown
-            if not isinstance(shown, Integral) or not self._oldest <= shown <= self._given:
+            number = plain_number(shown, whole=True)
+            if number is None or not self._oldest <= number <= self._given:
                 raise InputError(
-                    f"{shown} frames were shown; expected {self._oldest} to {self._given}: no more than were pulled, "
-                    "and no fewer than can be taken back: make the session with more context"
+                    f"{brief(shown)} frames were shown; expected {self._oldest} to {self._given}: no more than were "
+                    "pulled, and no fewer than can be taken back: make the session with more context"
                 )
-            self._given = int(shown)
+            self._given = int(number)
             self._sound.interrupt(self._given)
             self._drop()
             self._changed.notify_all()

@@ -6,10 +6,9 @@ import math
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
-from vexpress_rt.config import Settings
+from vexpress_rt.config import Settings, brief, plain_number
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.live_sound import LiveSound
 from vexpress_rt.manifest import Manifest
@@ -99,15 +98,15 @@ def check_timeout(timeout: Any) -> float | None:
     """Seconds to wait, or None for no end. Raises ConfigError for what is neither, and for NaN and less than 0."""
     if timeout is None:
         return None
-    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-    if not number or not timeout >= 0:
-        raise ConfigError(f"timeout is {timeout!r}; expected seconds of at least 0, or None to wait without end")
+    number = plain_number(timeout)
+    if number is None or not number >= 0:
+        raise ConfigError(f"timeout is {brief(timeout)}; expected seconds of at least 0, or None to wait without end")
     # The longest that threads can wait (292 years on Linux) less a second, beyond which no rounding goes.
-    return float(min(timeout, threading.TIMEOUT_MAX - 1))
+    return float(min(number, threading.TIMEOUT_MAX - 1))
 
 
 def _seconds(name: str, value: Any, least: float, most: float) -> float:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not least <= value <= most:
-        raise ConfigError(f"{name} is {value!r}; expected {least:g} to {most:g} seconds")
-    return float(value)
+    number = plain_number(value)
+    if number is None or not least <= number <= most:
+        raise ConfigError(f"{name} is {brief(value)}; expected {least:g} to {most:g} seconds")
+    return float(number)

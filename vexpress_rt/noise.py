@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.config import check_choice
+from vexpress_rt.config import brief, check_choice
 from vexpress_rt.errors import ConfigError, InputError
 
 Float32 = NDArray[np.float32]
@@ -92,14 +92,14 @@ def choose_noise(
 def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"noise is no array ({error}); expected {expected} float32") from error
+    except Exception as error:  # lists of several lengths; somebody's own type
+        raise InputError(f"noise is no array ({brief(str(error))}); expected {expected} float32") from error
     if array.shape != expected or array.dtype != np.float32:
         raise InputError(
             f"noise has shape {array.shape} and dtype {array.dtype}; expected {expected} float32: "
             "(1, latent channels, frames, height, width) of the latent, or None, or 'upstream'"
         )
-    if not np.isfinite(array).all():
+    if not all(np.isfinite(array[:, :, frame]).all() for frame in range(expected[2])):  # by frames: without memory
         raise InputError("noise holds NaN or infinite values; expected finite ones, standard normal")
     if (most := float(np.abs(array).max(initial=0))) > LARGEST:
         raise InputError(

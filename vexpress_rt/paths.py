@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from reprlib import repr as brief
+from typing import Any
 
-from vexpress_rt.errors import ConfigError, InputError
+from vexpress_rt.config import brief
+from vexpress_rt.errors import ConfigError, InputError, VExpressError
 
 
 def input_file(source: str | os.PathLike[str], what: str, expected: str, error: type[InputError]) -> Path:
@@ -16,7 +17,7 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
     Raises `error` where there is none: a pipe or a device could be read for ever, and a name that the system cannot
     take is no name.
     """
-    path = Path(source)
+    path = as_path(source, what, error)
     try:
         kind = os.stat(path).st_mode
     except (OSError, ValueError) as cause:  # ValueError: a NUL or half a surrogate pair in the name
@@ -27,16 +28,23 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
     return path
 
 
-def folder_path(folder: object, name: str) -> Path:
-    """The path of a folder, for the option `name`. Raises ConfigError for anything but a path in text."""
+def as_path(source: Any, what: str, error: type[VExpressError]) -> Path:
+    """A path of text, or of an object that stands for one. Raises `error` for anything else, bytes among it."""
     try:
-        text = os.fspath(folder)  # type: ignore[call-overload]
-        if isinstance(text, str) and text and "\0" not in text:
-            os.fsencode(text)  # half a surrogate pair is no name
-            return Path(text)
-    except Exception:  # whatever an object's __fspath__ raises
+        return Path(source)
+    except Exception as cause:  # of somebody's own type
+        raise error(f"{what} is {brief(source)}; expected a path as text or pathlib.Path: pass such") from cause
+
+
+def folder_path(folder: Any, what: str) -> Path:
+    """As `as_path`, of a folder. Raises ConfigError also for no text, and for what cannot be a name."""
+    path = as_path(folder, what, ConfigError)
+    try:
+        if os.fspath(folder) and b"\0" not in os.fsencode(path):
+            return path
+    except ValueError:  # half a surrogate pair
         pass
-    raise ConfigError(f"{name} is {brief(folder)}; expected the path of a folder, as a str or a pathlib.Path")
+    raise ConfigError(f"{what} is {brief(folder)}; expected the path of a folder: check it")
 
 
 def same_file(one: object, other: Path) -> bool:
@@ -45,5 +53,5 @@ def same_file(one: object, other: Path) -> bool:
         return False
     try:
         return os.path.samefile(one, other)
-    except (OSError, ValueError):
+    except Exception:  # there is none of that name, or the object stands for no path
         return False

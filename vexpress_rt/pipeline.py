@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from vexpress_rt.backends import Tensor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.conditions import WindowConditions
-from vexpress_rt.config import Settings
+from vexpress_rt.config import SCHEDULES, Settings
 from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
 from vexpress_rt.frames import make_frames
 from vexpress_rt.hearing import Hearing
 from vexpress_rt.keypoints import draw_keypoints
 from vexpress_rt.live_window import LiveStages
+from vexpress_rt.memory_budget import Need
 from vexpress_rt.noise import choose_noise, frame_noise
 from vexpress_rt.providers import Engines
 from vexpress_rt.records import Float32, Portrait, Recording, UInt8
@@ -23,6 +25,10 @@ from vexpress_rt.timings import Stopwatch
 from vexpress_rt.windows import plan_windows
 
 Progress = Callable[[str, int, int], None]
+
+_BOOKKEEPING = (
+    400  # bytes a frame: points while they are fitted and retargeted, windows, how often each frame is covered
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Pipeline:
     """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
-        self._manifest = bundle.manifest
+        self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
 
     def load(self, settings: Settings) -> None:
@@ -84,6 +90,45 @@ class Pipeline:
         denoised = max(length, self._manifest.shape.frames)
         shape, layers = self._latent_shape(), self._manifest.model.audio_layers
         return choose_noise(choice, settings.seed, length, denoised, shape, layers)
+
+    def needs(self, settings: Settings, schedule: str, noise: object, length: int, *, keep: bool) -> list[Need]:
+        """The host's memory that grows with a video of `length` frames.
+
+        schedule, noise: as `Generator.stream` takes them.  keep: whether all frames are kept.
+        Of what lies between engines only that of the CPU counts: a GPU's memory is another.
+        """
+        shape, model = self._manifest.shape, self._manifest.model
+        latent = 4 * math.prod(self._latent_shape())
+        frames = shape.height * shape.width * 3 * length if keep else 0
+        needs = [
+            Need(frames, "the frames", "write them to a file with output=, take them one by one from stream(), or "
+                 "choose a lower fps or a shorter recording"),
+            Need(latent * length if isinstance(noise, str) else 0, "the noise", "leave out noise='upstream': other "
+                 "noise is made frame by frame"),
+            Need(_BOOKKEEPING * length, "keypoints and the order of the work", "choose a lower fps, or cut the "
+                 "recording into parts"),
+        ]  # fmt: skip
+        if self._engines.choice.name == "cpu":
+            windows = _in_flight(length, shape.frames, settings, schedule)
+            slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
+            kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
+            outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
+            inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
+            reused = latent * shape.frames if settings.unconditional_every > 1 else 0
+            remedy = "take fewer steps" if schedule == SCHEDULES[0] else (
+                "use schedule='wavefront', whose memory does not grow with the speech, and whose frames are the same"
+            )  # fmt: skip
+            needs.append(
+                Need(kept + windows * (inputs + reused), f"latents and conditions of {windows} windows", remedy)
+            )
+        return needs
+
+    def live_needs(self, window: int, kept: int) -> list[Need]:
+        """The memory of a live session that can go back `kept` frames."""
+        latent = 4 * math.prod(self._latent_shape())
+        return [
+            Need(latent * (kept + 3 * window), f"the latents of {kept} frames", "choose less context, or a lower fps")
+        ]
 
     def _latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of a frame's latent."""
@@ -158,3 +203,16 @@ class Pipeline:
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._engines.place().latents,
         )
+
+
+def _in_flight(length: int, frames: int, settings: Settings, schedule: str) -> int:
+    """How many windows have begun and not ended at the most: see `windows.walk`."""
+    new = frames - settings.overlap
+    windows = 1 + math.ceil(max(0, length - frames) / new)
+    if schedule != SCHEDULES[0]:
+        return windows
+    return min(windows, (math.ceil(frames / new) - 1) * (settings.steps - 1) + 2)
+
+
+def _itemsize(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2

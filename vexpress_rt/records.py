@@ -72,7 +72,7 @@ class Waveform:
 
     def frame_count(self, fps: Fraction) -> int:
         """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
-        return _frame_count(self.duration, fps)
+        return frame_count(self.duration, fps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,11 @@ class Recording:
 
     def frame_count(self, fps: Fraction) -> int:
         """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
-        return _frame_count(self.duration, fps)
+        return frame_count(self.duration, fps)
 
 
-def _frame_count(duration: Fraction, fps: Fraction) -> int:
+def frame_count(duration: Fraction, fps: Fraction) -> int:
+    """Frames of a video at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
     return max(1, math.ceil(duration * fps))
 
 

@@ -1,0 +1,47 @@
+"""Fuzz every reader of the package, each input in a process with limits: `python scripts/fuzz.py --minutes 30`.
+
+Prints how many inputs of each reader were accepted, refused by an error of the package, and FAILED: any other
+exception, a signal, more time or memory than is allowed, files opened elsewhere, files left behind, words on stderr.
+What failed is kept, with the command that reads it again. The exit code is 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the tests are not installed
+
+from tests.robustness.campaign import Campaign, Limits, summary  # noqa: E402
+from tests.robustness.readers import READERS  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--minutes", type=float, default=2, help="of wall-clock time, for all readers together (default: 2)")
+    add("--seed", type=int, default=0, help="decides the sequence of inputs (default: 0)")
+    add("--only", nargs="+", choices=READERS, metavar="READER", help=f"of {', '.join(READERS)} (default: all)")
+    add("--jobs", type=int, default=1, help="processes at a time (default: 1)")
+    add("--keep", type=Path, default=Path("out/fuzz"), metavar="DIR", help="folder for what failed (default: out/fuzz)")
+    add("--seconds", type=float, default=10, help="of CPU time that an input may take (default: 10)")
+    add("--memory", type=int, default=600, metavar="MB", help="that an input may take (default: 600)")
+    add("--tree", type=Path, metavar="DIR", help="another checkout whose package to try, with a .venv (default: this)")
+    add("--replay", type=Path, metavar="FILE", help="read a kept input again, and tell what happens")
+    given = parser.parse_args()
+    if given.jobs < 1 or given.minutes <= 0:
+        parser.error("--jobs and --minutes have to be more than 0")
+    tree = None if given.tree is None else given.tree.resolve()
+    campaign = Campaign(given.seed, given.keep.resolve(), Limits(given.seconds, given.memory), tree)
+    if given.replay is not None:
+        tallies = [campaign.replay(given.replay)]
+    else:
+        tallies = campaign.run(given.only or READERS, 60 * given.minutes, given.jobs)
+    print(summary(tallies))
+    return int(any(tally.failures for tally in tallies))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""The process in which inputs are read: `python -m tests.robustness.child READER FOLDER SEED FIRST MEMORY [FILE]`.
+
+Tells its parent on stdout, a JSON object a line, which input begins and how it ended. An input is written to disk
+before it is read, so that one that ends the process can be found; those that failed otherwise are moved to `failed`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from tests.robustness.cases import Case, Reader, chance_of
+from tests.robustness.limits import Measure, restrict
+from tests.robustness.readers import READERS, planted
+
+ACCEPTED, REFUSED, FAILED = "accepted", "refused", "FAILED"
+LONGEST_MESSAGE = 4000  # characters: an error is read by people
+Tell = Callable[..., None]
+
+
+def main(arguments: list[str]) -> None:
+    name, folder, seed, first, memory = arguments[0], Path(arguments[1]), *map(int, arguments[2:5])
+    tell = _speak(folder)
+    reader = (READERS | planted.READERS)[name](folder / "work")
+    restrict()
+    if len(arguments) > 5:
+        kept = Path(arguments[5])
+        _run(reader, Case(kept.suffix, kept.read_bytes()), 0, folder, Measure(folder, memory), tell)
+        return
+    seeds = _seeds(reader, folder / "seeds" / name)
+    tell(ready=len(seeds))
+    measure = Measure(folder, memory)  # from here on: encoders of seeds may print
+    for number in count(first):
+        _run(reader, reader.make(chance_of(seed, name, number), seeds), number, folder, measure, tell)
+
+
+def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure, tell: Tell) -> None:
+    from vexpress_rt.errors import VExpressError
+
+    path = folder / "inputs" / f"input{case.suffix}"
+    for before in path.parent.iterdir():  # only now: what the last one did to the memory may show by here
+        before.unlink()
+    path.write_bytes(case.content)
+    tell(begin=number, suffix=case.suffix)
+    findings: list[str] = []
+    outcome, detail = ACCEPTED, ""
+    with measure.watched(findings, path, noisy=case.content.startswith(reader.noisy)):
+        try:
+            reader.read(path)
+        except VExpressError as error:
+            outcome, detail = REFUSED, type(error).__name__
+            findings += _unfit(str(error))
+        except SystemExit as error:  # the command line over wrong usage
+            outcome, detail = REFUSED, f"exit {error.code}"
+        except BaseException as error:
+            findings.append(f"exception: {_place(error)}: {type(error).__name__}: {str(error)[:300]}")
+            detail = traceback.format_exc()
+    if findings:
+        shutil.copyfile(path, folder / "failed" / f"{number}{case.suffix}")
+    tell(end=number, outcome=FAILED if findings else outcome, findings=findings, detail=detail)
+
+
+def _unfit(message: str) -> list[str]:
+    """What is wrong with an error's words."""
+    if message.strip() and len(message) <= LONGEST_MESSAGE:
+        return []
+    return [f"message: an error of {len(message)} characters: {message[:200]!r}"]
+
+
+def _place(error: BaseException) -> str:
+    """Where in the package an exception came from, which tells one fault from another."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "vexpress_rt" in frame.filename]
+    frame = (ours or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+
+
+def _speak(folder: Path) -> Tell:
+    """The way to the parent. What anything else prints goes into a file, where `Measure` finds it."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    said = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
+    os.dup2(said, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    faulthandler.enable()
+    logging.getLogger("vexpress_rt").addHandler(logging.NullHandler())
+
+    def tell(**values: object) -> None:
+        pipe.write(json.dumps(values) + "\n")
+
+    return tell
+
+
+def _seeds(reader: Reader, folder: Path) -> list[Case]:
+    """The reader's seeds, made once a campaign and read again when a child is started anew."""
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, case in enumerate(reader.seeds()):
+            (folder / f"{index:04}{case.suffix}").write_bytes(case.content)
+        (folder / "complete").touch()
+    files = sorted(path for path in folder.iterdir() if path.name != "complete")
+    return [Case(path.suffix, path.read_bytes()) for path in files]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

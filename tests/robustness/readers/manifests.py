@@ -1,0 +1,100 @@
+"""Manifests of bundles: JSON with values, keys and whole branches changed, and as text."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.robustness.cases import Case
+from tests.robustness.mutations import TOKENS, mutate
+from tests.robustness.values import nasty_json
+
+POCKET = Path(__file__).parents[3] / "engines" / "pocket"
+_TOKENS = (
+    *TOKENS, b"1e999", b"NaN", b"-0.0", b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b'"\\ud800"', b'"../../etc/passwd"',
+    b'"/etc/passwd"', b'"\\u0000"', b'"CON"', b'"manifest.json"', b"true", b"null", b"1.0", b"18446744073709551616",
+)  # fmt: skip
+
+
+class Manifests:
+    """`Bundle.open` of a folder with the manifest, its description, its recommended settings and its hashes."""
+
+    noisy: tuple[bytes, ...] = ()
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "bundle"
+
+    def seeds(self) -> Sequence[Case]:
+        from tests.bundles import make_compiled, make_manifest
+
+        plain = (POCKET / "manifest.json").read_bytes()
+        return [
+            Case(".json", plain),
+            *(Case(".json", json.dumps(one.to_json()).encode()) for one in (make_manifest(), make_compiled())),
+        ]
+
+    def make(self, chance: random.Random, seeds: Sequence[Case]) -> Case:
+        content = chance.choice(seeds).content
+        if chance.random() < 0.3:
+            return Case(".json", mutate(chance, content, [seed.content for seed in seeds], _TOKENS))
+        data = json.loads(content)
+        for _ in range(chance.choice((1, 1, 1, 2, 4))):
+            data = _changed(chance, data)
+        return Case(".json", json.dumps(data).encode())
+
+    def read(self, path: Path) -> None:
+        from vexpress_rt.bundle import Bundle
+        from vexpress_rt.config import GenerationConfig
+        from vexpress_rt.listing import describe
+
+        if not self._folder.exists():
+            shutil.copytree(POCKET, self._folder)
+        before = set(self._folder.iterdir())
+        shutil.copyfile(path, self._folder / "manifest.json")
+        bundle = Bundle.open(self._folder)
+        describe(bundle)
+        bundle.manifest.settings(GenerationConfig())
+        json.dumps(bundle.manifest.to_json())
+        for name in bundle.manifest.engines:
+            bundle.weight_stamps(name)
+        bundle.verify(*sorted(bundle.manifest.files)[:3])
+        assert set(self._folder.iterdir()) == before
+
+
+def _changed(chance: random.Random, data: Any) -> Any:
+    """The data with a value, a key or a branch changed somewhere in it."""
+    places: list[tuple[Any, Any]] = []
+    _collect(data, places)
+    if not places:
+        return nasty_json(chance)
+    holder, key = chance.choice(places)
+    kind = chance.randrange(6)
+    if kind == 0:
+        del holder[key]
+    elif kind == 1:
+        other, name = chance.choice(places)
+        holder[key] = json.loads(json.dumps(other[name]))
+    elif kind == 2 and isinstance(holder, dict):
+        name = nasty_json(chance)
+        holder[name if isinstance(name, str) else key + "x"] = holder.pop(key)
+    elif kind == 3 and isinstance(holder[key], list):
+        holder[key] = holder[key] * chance.choice((0, 2, 40))
+    elif kind == 4 and isinstance(holder[key], (int, float)):
+        value = holder[key]
+        holder[key] = chance.choice(
+            (-value, value + 1, value * 2, float(value), str(value), not value, 2**63 - 1, 10**18, 0)
+        )
+    else:
+        holder[key] = nasty_json(chance)
+    return data
+
+
+def _collect(data: Any, places: list[tuple[Any, Any]]) -> None:
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in list(items):
+        places.append((data, key))
+        _collect(value, places)

@@ -1,0 +1,18 @@
+"""Files beside the project that were found to be read wrongly once."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from tests.robustness.cases import Case
+
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "cases"  # only some checkouts have it
+
+
+def shared_cases(suffixes: Set[str]) -> list[Case]:
+    """Those of these suffixes; none where there is no such folder."""
+    if not FOLDER.is_dir():
+        return []
+    paths = (path for path in sorted(FOLDER.iterdir()) if path.suffix in suffixes)
+    return [Case(path.suffix, path.read_bytes()) for path in paths]
