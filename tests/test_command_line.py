@@ -94,7 +94,12 @@ def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
         "open": {"bundle": "bundle", "provider": "cpu", "threads": 3, "rebuild": "never", "share_weights": True},
-        "prepare": {"source": "face.png", "keypoints": [(1, 2), (3, 4), (5.5, 6)], "crop": "none"},
+        "prepare": {
+            "source": "face.png",
+            "keypoints": [(1, 2), (3, 4), (5.5, 6)],
+            "crop": "none",
+            "retarget": "offset_retarget",
+        },
         "generate": {
             "portrait": "the portrait",
             "audio": "speech.wav",

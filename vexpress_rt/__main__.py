@@ -119,10 +119,12 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
-            _check_choices(given, config, generator)
+            mode = _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
-            portrait = generator.prepare(given.image, keypoints=given.image_keypoints, crop=given.crop)
+            portrait = generator.prepare(
+                given.image, keypoints=given.image_keypoints, crop=given.crop, retarget=mode
+            )  # fmt: skip
             prepared = time.perf_counter() - start
             begin("loading engines")
             video = generator.generate(
@@ -162,14 +164,17 @@ def _check_files(given: argparse.Namespace) -> None:
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 
-def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
-    """What `generate` checks first, but here the photo's turn comes before, and takes long with large models."""
+def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
+    """Check what `generate` checks first, but here the photo's turn comes before, and takes long with large models.
+
+    Returns the mode of retargeting.
+    """
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
 
     check_output(given.output)
-    choose_retarget(given.retarget, given.keypoints)
     generator.bundle.manifest.settings(config)
+    return choose_retarget(given.retarget, given.keypoints)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:

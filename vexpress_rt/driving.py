@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -26,9 +26,11 @@ LONGEST_HOLD = 600  # seconds that a frame may stand; where time stamps leave mo
 
 _STAMPS = 1000  # packets whose time stamps the rate is measured by
 _STAMP_BYTES = 64 * 2**20  # of these packets
+_ROUNDING = Fraction(1, 500)  # of a rate that is measured by time stamps in whole milliseconds
 _CLOSE = Fraction(1, 10)  # by which a rate that the file tells may miss the measured one
 _LARGEST_STEP_BACK = 1  # seconds by which the time stamp of a frame may be out of order
 _STRAYS = 3  # frames in a row that are out of order
+_JUMP = "its time stamps jump, as where recordings are joined; what follows goes on at once"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class DrivingVideo:
     path: the file.  fps: frames a second at which `frames` yields.
     size: (height, width) in pixels of its pictures, with square pixels, after rotation; that of the first frame.
     even: whether frames are taken at even distances, because the time stamps say nothing.
+    shown: (height, width) of the pictures that `frames` gives; None if it is `size`, as it is unless these would have
+        more than `video_decoder.LARGEST_PICTURE` pixels.
     """
 
     path: Path
     fps: Fraction
     size: tuple[int, int]
     even: bool = False
+    shown: tuple[int, int] | None = None
 
     def frames(self, findings: Findings | None = None) -> Iterator[UInt8]:
         """Decode from the start: (H, W, 3) uint8 RGB frames, frame k being the nearest in time to k / fps.
@@ -73,7 +78,7 @@ class DrivingVideo:
             frames = decode(self.path, findings, demux(container, stream, self.path, findings))
             upright: Upright | None = None
             for time, following, frame in _with_following(_timed(frames, container, stream, self, findings)):
-                upright = upright or Upright(stream, frame, findings, self.size)
+                upright = upright or Upright(stream, frame, findings, self.shown or self.size)
                 # The last frame stands for one period, whatever length the file gives it.
                 until = time + 1 / (2 * self.fps) if following is None else (time + following) / 2
                 if until > MAX_SECONDS:
@@ -112,10 +117,11 @@ def read_frames(path: str | Path) -> DrivingVideo:
                 break
         try:
             fps = _rate(stream, seen.measured())
-            size = Upright(stream, first, findings).size
+            upright = Upright(stream, first, findings)
+            size = upright.full_size(first)
         except Exception as error:
             raise unreadable(path, error) from error
-    return DrivingVideo(path, fps, size, seen.useless())
+    return DrivingVideo(path, fps, size, seen.useless(), upright.size)
 
 
 def _empty(path: Path, findings: Findings) -> VideoError:
@@ -167,7 +173,7 @@ class _Stamps:
         distances = list(self._distances())
         if not distances or self.useless():
             return None
-        middle = median(distances)
+        middle = median_low(distances)
         usual = [distance for distance in distances if distance <= 2 * middle]
         return len(usual) / sum(usual, Fraction(0)), 1 / middle
 
@@ -181,8 +187,15 @@ def _rate(stream: VideoStream, measured: tuple[Fraction, Fraction] | None) -> Fr
         rate = DEFAULT_FPS if rate > MAX_FPS else rate
     else:
         told = [rate for rate in (nominal, average) if rate and any(_agree(rate, found) for found in measured)]
-        rate = told[0] if told else measured[0]
+        rate = told[0] if told else _usual(measured[0])
     return exact_rate(min(max(rate, Fraction(MIN_FPS)), Fraction(MAX_FPS)))
+
+
+def _usual(rate: Fraction) -> Fraction:
+    """The whole or broadcast rate (29.97) next to a measured one, if it is as near as rounded stamps would have it."""
+    whole, broadcast = Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    nearest = min(whole, broadcast, key=lambda usual: abs(usual - rate))
+    return nearest if abs(nearest - rate) <= _ROUNDING * rate else rate
 
 
 def _agree(rate: Fraction, found: Fraction) -> bool:
@@ -233,7 +246,7 @@ class _Clock:
             if last - _LARGEST_STEP_BACK <= now < last and self._behind < _STRAYS - 1:
                 self._behind += 1
                 return last
-            self._findings.tell("its time stamps jump, as where recordings are joined; what follows goes on at once")
+            self._findings.tell(_JUMP)
             self._start, now = stamp - following, following
         self._behind = 0
         self._now = now
@@ -266,7 +279,12 @@ def _picture(upright: Upright, frame: VideoFrame, path: Path, findings: Findings
 
 
 def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, findings: Findings) -> None:
-    """Tell of a video that ends long before the file says; end: seconds after the first frame."""
+    """Tell of a video that ends long before the file says; end: seconds after the first frame.
+
+    Where time stamps have jumped, the length that the file declares counts the jump as well.
+    """
+    if _JUMP in findings.others:
+        return
     declared = Fraction(0)
     if stream.duration and stream.time_base:
         declared = stream.duration * stream.time_base

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
 from vexpress_rt.driving import DrivingVideo, read_frames
 from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
-from vexpress_rt.faces import LONGEST_GAP, track_faces
+from vexpress_rt.faces import DETECTION_SIZE, LONGEST_GAP, track_faces
 from vexpress_rt.image import face_crop
 from vexpress_rt.keypoints import (
     KEYPOINT_SUFFIXES,
@@ -28,6 +28,7 @@ from vexpress_rt.keypoints import (
     retarget,
 )
 from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
+from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.video_decoder import Findings
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
@@ -57,6 +58,34 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
     if source is None and mode != "fix_face":
         raise ConfigError(f"retarget is {mode!r} but there are no keypoints: give keypoints, or use 'fix_face'")
     return mode
+
+
+def check_face(
+    mode: str, keypoints: Float32 | None, size: tuple[int, int], *, driven: bool, searched: bool | None = None
+) -> None:
+    """Raise NoFaceError, with every cure, where `mode` needs the photo's face and its keypoints are None.
+
+    size: (height, width) of the photo, pixels.  driven: whether there are keypoints or a driving video to follow.
+    searched: whether a detector looked for the face; None where that is not known.
+    """
+    if keypoints is not None or mode == "no_retarget":
+        return
+    photo = f"its {size[1]} x {size[0]} pixels (width x height), searched scaled to {DETECTION_SIZE}"
+    cures = ["Give the photo's keypoints (left eye, right eye, nose) as prepare(..., keypoints=) or --image-keypoints"]
+    if searched is None:
+        why = f"no face was found, or the bundle has no face detector, in {photo}"
+    elif searched:
+        why = f"no face was found in {photo}"
+    else:
+        why = "the bundle has no face detector"
+        cures.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+    if searched is not False:
+        cures.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
+    if driven:
+        cures.append("use no_retarget, which follows the driving keypoints as they are")
+    raise NoFaceError(
+        f"{mode} needs the place of the face in the photo, and it is unknown: {why}. {', or '.join(cures)}"
+    )
 
 
 def load_track(
@@ -90,9 +119,11 @@ def _search(
 ) -> Iterator[list[Face]]:
     """The faces in each of at most `most` frames at the video's constant rate."""
     done = 0
+    (height, width), (rows, columns) = video.size, video.shown or video.size
+    scale = np.array([width / columns, height / rows], np.float32)
     with closing(video.runs(findings)) as runs:
         for picture, repeats in runs:
-            faces = [] if picture is None else find_faces(picture)
+            faces = [] if picture is None else [_scaled(face, scale) for face in find_faces(picture)]
             count = min(repeats, most - done)
             for _ in range(count):
                 yield faces
@@ -101,6 +132,13 @@ def _search(
                 tell(done, most)
             if done >= most:
                 return
+
+
+def _scaled(face: Face, scale: Float32) -> Face:
+    """A face of a picture that was scaled down, in pixels of the frame. scale: (2,), x and y."""
+    if (scale == 1).all():
+        return face
+    return Face(face.box * np.tile(scale, 2), face.score, face.keypoints * scale)
 
 
 def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
@@ -128,12 +166,7 @@ def plan_motion(
     for unreadable keypoints and for faces wholly outside the picture; VideoError for a driving video that is unusable.
     """
     own = portrait.keypoints
-    if own is None and mode != "no_retarget":
-        raise NoFaceError(
-            f"{mode} needs the place of the face in the photo, and it is unknown: no face was found, or the bundle has "
-            "no face detector. Give the photo's keypoints (left eye, right eye, nose; --image-keypoints) to prepare(), "
-            "or use another photo, or no_retarget"
-        )
+    check_face(mode, own, portrait.crop.source, driven=source is not None)
     if own is not None and mode == "fix_face":
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
         return Motion(np.repeat(own[None], length, axis=0), notes)

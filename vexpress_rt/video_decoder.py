@@ -6,6 +6,7 @@ everything that it raises is caught here, next to the call.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from vexpress_rt.media import MAX_PIXELS, open_media, reason
 from vexpress_rt.records import UInt8
 
 # Bytes that the frames in work may take: every thread of a decoder holds one, of up to 3 bytes a pixel (4:2:0, 10 bit).
-_FRAME_MEMORY = 240 * 2**20
+_FRAME_MEMORY = 128 * 2**20
+LARGEST_PICTURE = 4096 * 2304  # pixels; larger frames are scaled down at once, since several are held at a time
 _MOST_THREADS = 8
 _FAILURES_IN_A_ROW = 200  # packets that give no frame, after which a file is given up
 _WIDEST_PIXEL = 4  # times as wide as high, or as high as wide; beyond it the file is not believed
@@ -138,15 +140,34 @@ def decode(path: Path, findings: Findings, packets: Iterator[Packet[VideoStream]
             if failures > _FAILURES_IN_A_ROW:
                 findings.check(path)
             continue
-        for frame in frames:
+        while frames:
+            frame = frames.pop(0)  # so that none is held longer than needed
             if not isinstance(frame, VideoFrame):
                 continue
             failures = 0
             findings.decoded += 1
-            if frame.is_corrupt or packet.is_corrupt:
+            why = "decoded with errors" if frame.is_corrupt or packet.is_corrupt else ""
+            smaller: VideoFrame | None = None
+            try:
+                smaller = _smaller(frame)
+            except MemoryError as error:
+                raise unreadable(path, error) from error
+            except Exception as error:
+                why = reason(error)
+            if why:
                 findings.flawed += 1
-                findings.why = findings.why or "decoded with errors"
-            yield frame
+                findings.why = findings.why or why
+            del frame
+            if smaller is not None:
+                yield smaller
+
+
+def _smaller(frame: VideoFrame) -> VideoFrame:
+    """The frame, scaled down by a whole number where it has more than LARGEST_PICTURE pixels."""
+    by = math.isqrt(max(0, frame.width * frame.height - 1) // LARGEST_PICTURE) + 1
+    if by == 1:
+        return frame
+    return frame.reformat(width=max(1, frame.width // by), height=max(1, frame.height // by), format="rgb24")
 
 
 def demux(
@@ -216,9 +237,19 @@ class Upright:
         canvas[top : top + fitted[0], left : left + fitted[1]] = _rgb(frame, (fitted[0], fitted[1]), turns)
         return canvas
 
+    def full_size(self, first: VideoFrame) -> tuple[int, int]:
+        """(height, width) that pictures would have if no frame was scaled down; first: the first frame."""
+        coded = self._stream.codec_context
+        if coded.width * coded.height <= LARGEST_PICTURE:
+            return self.size
+        return self._turned(coded.height, coded.width, first)
+
     def _shape(self, frame: VideoFrame) -> tuple[int, int]:
         """(height, width) of a frame's picture before it is scaled to the first size."""
-        height, width = _squared(frame, self._pixel_aspect())
+        return self._turned(frame.height, frame.width, frame)
+
+    def _turned(self, height: int, width: int, frame: VideoFrame) -> tuple[int, int]:
+        height, width = _squared(height, width, self._pixel_aspect())
         return (width, height) if _quarter_turns(frame) % 2 else (height, width)
 
     def _pixel_aspect(self) -> Fraction:
@@ -242,9 +273,8 @@ def _aspect(source: object) -> Fraction | None:
         return None
 
 
-def _squared(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
+def _squared(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
     """(height, width) with square pixels: the short side of a pixel is drawn out, unless that makes too many."""
-    height, width = frame.height, frame.width
     if aspect == 1:
         return height, width
     longer = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
