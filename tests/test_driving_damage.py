@@ -213,10 +213,33 @@ def test_pixels_are_made_square_before_the_picture_is_turned(tmp_path: Path) -> 
     assert {frame.shape for frame in opened.frames()} == {(192, 64, 3)}
 
 
-def test_pixels_of_an_absurd_shape_are_taken_as_square_and_it_is_told(tmp_path: Path) -> None:
-    track = load(write(tmp_path / "a.mp4", range(6), codec="mpeg4", aspect=Fraction(1, 100)))
+@pytest.mark.parametrize(("across", "down"), [(1, 1000), (1000, 1)])
+def test_pixels_of_an_absurd_shape_are_taken_as_square_and_it_is_told(tmp_path: Path, across: int, down: int) -> None:
+    path = with_pixels_of(write(tmp_path / "a.mp4", range(6), aspect=Fraction(2)), across, down)
+    track = load(path)
     assert track.size == SIZE
-    assert "its pixels are said to be 1/100 times as wide as high; they are taken as square" in told(track)
+    said = Fraction(across, down)
+    assert (
+        told(track)
+        == f"driving video: its pixels are said to be {said} times as wide as high; they are taken as square"
+    )
+
+
+@pytest.mark.parametrize(("across", "down"), [(0, 0), (0, 1), (1, 0)])
+def test_pixels_of_no_shape_are_square(tmp_path: Path, across: int, down: int) -> None:
+    assert load(with_pixels_of(write(tmp_path / "a.mp4", range(6), aspect=Fraction(2)), across, down)).size in (
+        SIZE,
+        (64, 192),  # as the codec has it
+    )
+
+
+def with_pixels_of(path: Path, across: int, down: int) -> Path:
+    """Write another pixel aspect into an MP4's `pasp` box."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"pasp") + 4
+    content[at : at + 8] = across.to_bytes(4, "big") + down.to_bytes(4, "big")
+    path.write_bytes(content)
+    return path
 
 
 # Formats and sizes of frames
