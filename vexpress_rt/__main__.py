@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
-from vexpress_rt.errors import InputError, OutputError, VExpressError
+from vexpress_rt.errors import ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.paths import same_file
 from vexpress_rt.shipped import shipped_bundle
@@ -149,8 +149,13 @@ def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
     """What `generate` takes: the file, or its points together with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
-    from vexpress_rt.keypoints import load_keypoints
+    from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, load_keypoints
 
+    if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
+        raise ConfigError(
+            f"--keypoints-size is given for {given.keypoints}, which is taken for a driving video and tells its size "
+            f"itself; expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
+        )
     return replace(load_keypoints(given.keypoints), size=given.keypoints_size)
 
 
