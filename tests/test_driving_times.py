@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tests.moving_spots import SPEED, Searches, place, spot, spot_x, write
+from tests.scenes import FAST, photo, speech
 from vexpress_rt.driving import read_frames
 from vexpress_rt.errors import VideoError
+from vexpress_rt.generator import Generator
 from vexpress_rt.motion import load_track
 from vexpress_rt.records import KeypointTrack
 from vexpress_rt.video_decoder import Findings
@@ -183,3 +185,13 @@ def test_each_decoded_frame_is_told_and_what_the_callback_raises_comes_out(tmp_p
     with pytest.raises(KeyboardInterrupt):
         load_track(path, search, Fraction(1), stop)
     assert search.count == 3
+
+
+def test_the_generator_tells_how_far_the_search_has_come(tmp_path: Path, generator: Generator) -> None:
+    path = write(tmp_path / "a.mkv", range(9), pictures=[photo(x=28 + k) for k in range(9)])
+    told: list[tuple[str, int, int]] = []
+    generator.generate(
+        photo(), speech(0.3), keypoints=path, config=FAST, progress=lambda *what: told.append(what)
+    )  # fmt: skip
+    searched = [what for what in told if what[0] == "keypoints"]
+    assert searched == [*(("keypoints", done, 25) for done in range(1, 10)), ("keypoints", 1, 1)]

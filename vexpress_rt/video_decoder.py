@@ -99,9 +99,10 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
             f"the video {path} has {stream.width} x {stream.height} pixels; expected at most {MAX_PIXELS} in all: "
             "scale it down"
         )
-    threads = max(1, min(_MOST_THREADS, _cores(), _FRAME_MEMORY // max(1, 3 * pixels)))
-    # Frames may also grow in mid-stream, when the number of threads is settled.
-    most = max(pixels, min(MAX_PIXELS, _FRAME_MEMORY // (3 * threads)))
+    pixels = pixels or MAX_PIXELS  # of a stream that does not tell yet
+    threads = max(1, min(_MOST_THREADS, _cores(), _FRAME_MEMORY // (3 * pixels)))
+    # Frames may grow in mid-stream, when the number of threads is settled, but not by much.
+    most = min(MAX_PIXELS, max(4 * pixels, LARGEST_PICTURE))
     stream.codec_context.options = {"max_pixels": str(most)}
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
