@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tests.array_bytes import ENCODE, LATIN1, POINTS, as_torch, npy, zipped
+from tests.array_bytes import ENCODE, LATIN1, POINTS, as_torch, npy, saved, zipped
 from vexpress_rt.array_files import MAX_FILE_BYTES, read_arrays
 from vexpress_rt.errors import KeypointError
 
@@ -140,3 +143,86 @@ def test_a_file_larger_than_the_limit_is_refused_before_it_is_read(tmp_path: Pat
         file.truncate(2**40)  # sparse
     with pytest.raises(KeypointError, match=f"more than {MAX_FILE_BYTES} bytes"):
         read_arrays(path)
+
+
+def seconds_of(read: Callable[[], Any]) -> float:
+    """CPU seconds of this process."""
+    start = time.process_time()
+    read()
+    return time.process_time() - start
+
+
+NESTED = b"N" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(60))  # a tuple of twice a tuple of twice ...
+NUMPY_EMPTY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tq\x00"
+
+
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        (b"}" + NESTED + b"Ns.", "uses SETITEM"),  # hashed as a key
+        (b"cnumpy\ndtype\n" + NESTED + b"\x85R.", "holds values of type"),  # hashed as a code
+        (NUMPY_EMPTY + NESTED + b"N\x87R.", "makes an array of shape"),  # printed
+        (ENCODE + b"X\x01\x00\x00\x00x" + NESTED + b"\x86R.", "its pickle encodes as"),  # printed
+        (b"(" + b"]" * 101 + b"t.", "more than 100 lists"),
+        (b"(" + b"N" * 6_000_000 + b"t.", "expected at most 6000000"),
+        (b")" + b"\x85" * 2_500_001 + b".", "expected at most 2500000"),
+        (b"(" + b"\x8a\x00" * 420_001 + b"t.", "more than 420000 texts"),
+        (b"(" + b"\x8c\x02ab" * 420_001 + b"t.", "more than 420000 texts"),
+        (b"(" + b"cnumpy\ndtype\n" * 650_001 + b"t.", "more than 650000 calls"),
+        (b"ccollections\nOrderedDict\nq\x00(" + b"h\x00)R" * 650_001 + b"t.", "more than 650000 calls"),
+        (STORAGE + b"(" + b"h\x00Q" * 650_001 + b"t.", "more than 650000 calls"),
+    ],
+)
+def test_a_pickle_that_keeps_the_processor_busy_is_refused_within_seconds(
+    read_bytes: Callable[[bytes], Any], program: bytes, complaint: str
+) -> None:
+    data = zipped({"kps/data.pkl": b"\x80\x02" + program, "kps/data/0": b""}, zipfile.ZIP_DEFLATED)
+
+    def read() -> None:
+        with pytest.raises(KeypointError, match=complaint):
+            read_bytes(data)
+
+    assert seconds_of(read) < 6
+
+
+def test_a_list_of_views_of_one_tensor_is_read_once(read_bytes: Callable[[bytes], Any]) -> None:
+    """Each of 5000 names the same storage of 120 kB, which together would be more than the limit."""
+    points = np.random.default_rng(0).uniform(0, 512, (5000, 3, 2)).astype(np.float32)
+    np.testing.assert_array_equal(read_bytes(saved(list(torch.from_numpy(points)))), points)
+
+
+def test_a_list_of_tensors_takes_time_in_proportion_to_its_length(read_bytes: Callable[[bytes], Any]) -> None:
+    points = np.random.default_rng(0).uniform(0, 512, (5000, 3, 2)).astype(np.float32)
+    data = saved([torch.from_numpy(point.copy()) for point in points])
+    assert seconds_of(lambda: np.testing.assert_array_equal(read_bytes(data), points)) < 2  # 0.2; 3 if quadratic
+
+
+def test_a_list_of_many_arrays_is_read(read_bytes: Callable[[bytes], Any]) -> None:
+    points = np.random.default_rng(0).uniform(0, 512, (30_000, 3, 2)).astype(np.float32)
+    data = saved(list(points))
+    assert seconds_of(lambda: np.testing.assert_array_equal(read_bytes(data), points)) < 2
+
+
+def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(read_bytes: Callable[[bytes], Any]) -> None:
+    data = zipped({"kps/data.pkl": b"\x80\x02]."}) + b"PK\x01\x02" * 80_001
+    with pytest.raises(KeypointError, match="holds 80002 files; expected at most 80000"):
+        read_bytes(data)
+
+
+def test_of_two_files_of_one_name_neither_is_taken_for_the_track(read_bytes: Callable[[bytes], Any]) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("keypoints.npy", npy(POINTS))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("keypoints.npy", npy(POINTS + 1))
+    with pytest.raises(KeypointError, match="holds 2 arrays"):
+        read_bytes(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "program", [b"N", b"\x80", b"J\x01\x02", b"X\xff\xff\xff\x7fab", b"\x8c", b"cnumpy\nndarray", b"\x95\x01", b"r\x00"]
+)
+def test_a_pickle_without_an_end_is_refused(read_bytes: Callable[[bytes], Any], program: bytes) -> None:
+    with pytest.raises(KeypointError, match=r"numpy\.save"):
+        read_bytes(as_torch(b"\x80\x02" + program))

@@ -94,7 +94,12 @@ def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
         "open": {"bundle": "bundle", "provider": "cpu", "threads": 3, "rebuild": "never", "share_weights": True},
-        "prepare": {"source": "face.png", "keypoints": [(1, 2), (3, 4), (5.5, 6)], "crop": "none"},
+        "prepare": {
+            "source": "face.png",
+            "keypoints": [(1, 2), (3, 4), (5.5, 6)],
+            "crop": "none",
+            "retarget": "offset_retarget",
+        },
         "generate": {
             "portrait": "the portrait",
             "audio": "speech.wav",
@@ -265,3 +270,19 @@ def test_the_size_of_the_pictures_behind_keypoints_can_be_told(fake: FakeGenerat
     track = fake.calls["generate"]["keypoints"]
     assert track.size == (480, 640)
     assert track.points.shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("flag", ["image", "audio", "keypoints"])
+def test_a_name_with_a_nul_is_told_as_a_file_that_does_not_exist(
+    fake: FakeGenerator, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    assert main(["generate", *REQUIRED, f"--{flag}", "a\0b.npy"]) == 1
+    assert rf"--{flag} is a\x00b.npy, and there is no such file" in capsys.readouterr().err
+
+
+def test_the_size_of_keypoints_is_not_for_driving_videos(
+    fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.mp4").touch()
+    assert main(["generate", *REQUIRED, "--keypoints", "a.mp4", "--keypoints-size", "64x64"]) == 1
+    assert "leave --keypoints-size out" in capsys.readouterr().err

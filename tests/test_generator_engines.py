@@ -129,7 +129,7 @@ def test_a_bundle_without_a_detector_works_when_keypoints_are_given(
 
 def test_a_bundle_without_a_detector_cannot_hold_an_unknown_face_still(tmp_path: Path, backend: FakeBackend) -> None:
     generator = Generator(write_bundle(tmp_path / "blind", ENGINE_NAMES))
-    with pytest.raises(NoFaceError, match=r"or the bundle has no face detector\. Give the photo's keypoints"):
+    with pytest.raises(NoFaceError, match=r"unknown: the bundle has no face detector\. Give the photo's keypoints"):
         generator.generate(photo(), speech(), config=FAST)
 
 

@@ -209,7 +209,7 @@ def _interval(text: str) -> tuple[float, float]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH in pixels, such as 512x512")
     return int(match[2]), int(match[1])  # (height, width)

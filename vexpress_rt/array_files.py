@@ -11,9 +11,12 @@ import io
 import math
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +27,15 @@ from vexpress_rt.paths import input_file
 
 Array = NDArray[Any]
 
-MAX_FILE_BYTES = 32 * 2**20  # 1.4 million frames of float32 points, 300 thousand as a pickled list
-MAX_OPCODES = 8_000_000  # of a pickle; a frame takes 20 to 30
+MAX_FILE_BYTES = 32 * 2**20  # 1.4 million frames of float32 points
+# Limits of a pickled list of arrays, the worst of which takes 3 seconds and 600 MB: 300 thousand frames of NumPy's
+# arrays, 200 thousand that are parts of one tensor, 80 thousand of tensors with a storage each.
+MAX_CALLS = 650_000  # to the functions here; an array takes one to three
+MAX_TEXTS = 420_000  # texts, strings of bytes and long numbers; an array takes one to three
+MAX_TUPLES = 2_500_000  # an array takes four
+MAX_MARKS = 6_000_000  # and other values of one byte; an array takes three
+MAX_LISTS = 100  # an empty one takes sixty times the memory that it takes in the file
+MAX_MEMBERS = 80_000  # files in a zip; each takes 30 microseconds
 
 _REMEDY = "save the points with numpy.save as one float32 array of shape (frames, 3, 2)"
 _ARRAYS = "numpy.core.multiarray", "numpy._core.multiarray"  # before and since NumPy 2
@@ -33,16 +43,45 @@ _STORAGES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Int": "<i4", "Long
 _CODES = frozenset(kind + size for kind in "fiu" for size in "1248") - {"f1"}
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file that torch before 1.6 wrote
 
-# What picklers emit for lists of arrays. Absent on purpose: opcodes that allocate a size which the file declares.
+# What picklers emit for lists of arrays. Absent on purpose: opcodes that allocate a size which the file declares, and
+# those that fill a dictionary: to hash a tuple of tuples of tuples, each twice the same, takes for ever.
 _OPCODES = frozenset(
     (
         *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
         *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "NONE", "NEWTRUE", "NEWFALSE"),
-        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "BININT", "BININT1", "BININT2"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "BININT", "BININT1", "BININT2"),
         *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LONG1"),
         *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
     )
 )
+_FILLING = frozenset(("SETITEM", "SETITEMS"))
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_CODE_OF = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
+
+
+def _run_of(names: tuple[str, ...], argument: bytes) -> bytes:
+    return b"[" + re.escape(b"".join(_CODE_OF[name] for name in names)) + b"]" + argument
+
+
+# Opcodes of a fixed length, as many as follow each other. A pickler numbers what it stores upwards, and the unpickler
+# allocates a table as long as the largest number: 2**23 are more than MAX_FILE_BYTES of arrays have.
+_FIXED = re.compile(
+    b"(?:"
+    + b"|".join(
+        (
+            _run_of(("MARK", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE", "APPEND", "APPENDS"), b""),
+            _run_of(("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "STACK_GLOBAL", "MEMOIZE"), b""),
+            _run_of(("BININT1", "BINPUT", "BINGET", "PROTO"), b"."),
+            _run_of(("BININT2",), b".."),
+            _run_of(("BININT", "LONG_BINGET"), b"...."),
+            _run_of(("LONG_BINPUT",), b"..[\\x00-\\x7f]\\x00"),
+        )
+    )
+    + b")*+",
+    re.DOTALL,
+)
+# How many bytes after the opcode hold the length of what follows.
+_SIZED = {"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINBYTES": 4, "SHORT_BINBYTES": 1, "LONG1": 1}
 
 
 def read_arrays(path: Path) -> Array | list[Array]:
@@ -74,6 +113,8 @@ def _decode(data: bytes) -> Array | list[Array]:
     if data.startswith(b"\x93NUMPY"):
         return _decode_npy(data)
     if data.startswith(b"PK"):
+        if (members := data.count(b"PK\x01\x02")) > MAX_MEMBERS:
+            raise KeypointError(f"holds {members} files; expected at most {MAX_MEMBERS}: {_REMEDY}")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
             return _decode_torch(archive, pickles[0]) if pickles else _decode_npz(archive)
@@ -135,15 +176,17 @@ def _shaped(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: b
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) > 3 or not all(type(size) is int and 0 <= size <= MAX_FILE_BYTES for size in shape):
-        raise KeypointError(f"declares the shape {str(shape)[:80]}; expected (frames, 3, 2): {_REMEDY}")
+        raise KeypointError(f"declares the shape {brief(shape)}; expected (frames, 3, 2): {_REMEDY}")
 
 
 def _decode_torch(archive: zipfile.ZipFile, name: str) -> Array | list[Array]:
     folder = name.removesuffix("data.pkl")
 
+    order = f"{folder}byteorder"
+    if order in archive.NameToInfo and _member(archive, order) != b"little":
+        raise KeypointError(f"was written by a big-endian machine: {_REMEDY}")
+
     def storage(key: str) -> bytes:
-        if f"{folder}byteorder" in archive.namelist() and _member(archive, f"{folder}byteorder") != b"little":
-            raise KeypointError(f"was written by a big-endian machine: {_REMEDY}")
         return _member(archive, f"{folder}data/{key}")
 
     return _arrays_of(_load(_member(archive, name), 0, storage)[0])
@@ -154,8 +197,8 @@ def _decode_old_torch(data: bytes) -> Array | list[Array]:
     magic, at = _load(data, 0)
     if magic != _TORCH_MAGIC:
         raise KeypointError(f"is a pickle that torch.save did not write: {_REMEDY}")
-    for _ in ("protocol", "system"):
-        _, at = _load(data, at)
+    for _ in ("protocol", "system"):  # not needed, and the second is a dictionary
+        at = _end_of(data, at, _OPCODES | _FILLING)
     return _arrays_of(_load(data, at)[0])
 
 
@@ -171,18 +214,54 @@ def _arrays_of(value: object) -> Array | list[Array]:
 
 def _load(data: bytes, start: int, storage: Callable[[str], bytes] | None = None) -> tuple[object, int]:
     """Unpickle the value that begins at byte `start`; returns it and where its pickle ends."""
-    stream = io.BytesIO(data)
-    stream.seek(start)
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if opcode.name not in _OPCODES:
-            raise KeypointError(f"its pickle uses {opcode.name}, which no list of arrays needs: {_REMEDY}")
-        # The unpickler allocates a table as long as the largest number; an honest pickler counts upwards.
-        if opcode.name in ("BINPUT", "LONG_BINPUT") and (argument is None or argument > count):
-            raise KeypointError(f"its pickle stores under number {argument} after {count} opcodes: {_REMEDY}")
-        if count >= MAX_OPCODES:
-            raise KeypointError(f"its pickle has more than {MAX_OPCODES} opcodes: {_REMEDY}")
-    end = stream.tell()
+    end = _end_of(data, start, _OPCODES)
     return _Unpickler(data[start:end], storage).load(), end
+
+
+def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
+    """Where the pickle that begins at byte `at` ends. Raises KeypointError if it has opcodes that are not `allowed`."""
+    start, lists, texts = at, 0, 0
+    while True:
+        match = _FIXED.match(data, at)
+        assert match is not None  # of nothing, at least
+        at = match.end()
+        if at >= len(data):
+            raise KeypointError(f"its pickle has no end: {_REMEDY}")
+        name = _NAMES.get(data[at], f"the byte {data[at]}")
+        at += 1
+        if name not in allowed:
+            raise KeypointError(f"its pickle uses {name}, which no list of arrays needs: {_REMEDY}")
+        if name == "STOP":
+            _check_counts(data, start, at)
+            return at
+        if width := _SIZED.get(name, 0):
+            texts += 1
+            if texts > MAX_TEXTS:
+                raise KeypointError(f"its pickle has more than {MAX_TEXTS} texts and strings: {_REMEDY}")
+            size = int.from_bytes(data[at : at + width], "little")
+            at += width + size
+        elif name == "GLOBAL":
+            for _ in ("module", "name"):
+                at = data.index(b"\n", at) + 1
+        elif name == "FRAME":
+            at += 8
+        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+            lists += 1
+            if lists > MAX_LISTS:
+                raise KeypointError(f"its pickle has more than {MAX_LISTS} lists; expected one of arrays: {_REMEDY}")
+        elif name not in _FILLING:  # an opcode of a fixed length, with an argument that is cut off or too large
+            raise KeypointError(f"its pickle uses {name} with an argument that no list of arrays needs: {_REMEDY}")
+
+
+def _check_counts(data: bytes, start: int, end: int) -> None:
+    """Raise KeypointError for too many short opcodes; bytes of other things are counted too, which hardly matters."""
+    for most, names in (
+        (MAX_TUPLES, ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")),
+        (MAX_MARKS, ("MARK", "NONE", "EMPTY_TUPLE", "NEWTRUE", "NEWFALSE")),
+    ):
+        found = sum(data.count(_CODE_OF[name], start, end) for name in names)
+        if found > most:
+            raise KeypointError(f"its pickle has {found} times {', '.join(names)}; expected at most {most}: {_REMEDY}")
 
 
 class _Storage(NamedTuple):
@@ -213,9 +292,9 @@ class _Dtype:
     __slots__ = ("code", "order")
 
     def __init__(self, code: object, *_: object) -> None:
-        if code not in _CODES:
-            raise KeypointError(f"holds values of type {str(code)[:80]!r}; expected numbers: {_REMEDY}")
-        self.code, self.order = str(code), "|"
+        if not isinstance(code, str) or code not in _CODES:  # a text, since to hash tuples may take for ever
+            raise KeypointError(f"holds values of type {brief(code)}; expected numbers: {_REMEDY}")
+        self.code, self.order = code, "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if len(state) != 8 or state[1] not in ("<", ">", "|") or state[2:5] != (None, None, None):
@@ -243,19 +322,22 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, data: bytes, storage: Callable[[str], bytes] | None) -> None:
         super().__init__(io.BytesIO(data))
-        self._read_storage = storage
+        self._read_storage = None if storage is None else cache(self._storage_of(storage))
+        self._calls_left = MAX_CALLS
         self._bytes_left = MAX_FILE_BYTES  # a short pickle could have one long string copied over and over
         self._names: dict[tuple[str, str], object] = {
             ("numpy", "ndarray"): "ndarray",
-            ("numpy", "dtype"): _Global(_Dtype),
-            ("_codecs", "encode"): _Global(self._encode),
-            ("collections", "OrderedDict"): _Global(lambda: None),  # a tensor's hooks, which are always empty
-            ("torch._utils", "_rebuild_tensor_v2"): _Global(self._tensor),
+            ("numpy", "dtype"): _Global(self._counted(_Dtype)),
+            ("_codecs", "encode"): _Global(self._counted(self._encode)),
+            # A tensor's hooks, which are always empty.
+            ("collections", "OrderedDict"): _Global(self._counted(lambda: None)),
+            ("torch._utils", "_rebuild_tensor_v2"): _Global(self._counted(self._tensor)),
         }
-        self._names |= {(module, "_reconstruct"): _Global(self._empty_array) for module in _ARRAYS}
+        self._names |= {(module, "_reconstruct"): _Global(self._counted(self._empty_array)) for module in _ARRAYS}
         self._names |= {("torch", f"{name}Storage"): code for name, code in _STORAGES.items()}
 
     def find_class(self, module: str, name: str) -> Any:
+        self._count()
         if (module, name) not in self._names:
             raise KeypointError(
                 f"its pickle asks for {module[:80]}.{name[:80]}; expected arrays and nothing else, so nothing of it "
@@ -264,13 +346,32 @@ class _Unpickler(pickle.Unpickler):
         return self._names[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
+        self._count()
         kind, code, key, _, _ = pid
         known = kind == "storage" and code in _STORAGES.values() and isinstance(key, str)
         if self._read_storage is None or not known:
             raise KeypointError(f"holds a tensor in a form that is not read here: {_REMEDY}")
-        raw = self._read_storage(key)
-        self._charge(len(raw))
-        return _Storage(code, raw)
+        return _Storage(code, self._read_storage(key))
+
+    def _storage_of(self, read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+        def storage(key: str) -> bytes:
+            raw = read(key)
+            self._charge(len(raw))
+            return raw
+
+        return storage
+
+    def _count(self) -> None:
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            raise KeypointError(f"its pickle makes more than {MAX_CALLS} calls; an array takes three: {_REMEDY}")
+
+    def _counted(self, call: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object) -> object:
+            self._count()
+            return call(*arguments)
+
+        return counted
 
     def _charge(self, size: int) -> None:
         self._bytes_left -= size
@@ -278,13 +379,13 @@ class _Unpickler(pickle.Unpickler):
 
     def _encode(self, text: str, encoding: str) -> bytes:
         if not isinstance(text, str) or encoding != "latin1":
-            raise KeypointError(f"its pickle encodes as {str(encoding)[:80]!r}; expected latin1: {_REMEDY}")
+            raise KeypointError(f"its pickle encodes as {brief(encoding)}; expected latin1: {_REMEDY}")
         self._charge(len(text))
         return text.encode("latin1")
 
     def _empty_array(self, subtype: object, shape: object, code: object) -> _Array:
         if subtype != "ndarray" or shape != (0,):  # always empty at first; the state brings the shape
-            raise KeypointError(f"its pickle makes an array of shape {str(shape)[:80]} out of nothing: {_REMEDY}")
+            raise KeypointError(f"its pickle makes an array of shape {brief(shape)} out of nothing: {_REMEDY}")
         return _Array()
 
     def _tensor(self, storage: _Storage, offset: int, size: Any, stride: Any, *_: object) -> _Array:

@@ -20,7 +20,7 @@ from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.entry import Stopped, stopped
-from vexpress_rt.errors import InputError, OutputError, VExpressError
+from vexpress_rt.errors import ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.memory import check_limit, explain, ran_out
 from vexpress_rt.paths import same_file
@@ -118,10 +118,12 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
-            _check_choices(given, config, generator)
+            mode = _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
-            portrait = generator.prepare(given.image, keypoints=given.image_keypoints, crop=given.crop)
+            portrait = generator.prepare(
+                given.image, keypoints=given.image_keypoints, crop=given.crop, retarget=mode
+            )  # fmt: skip
             prepared = time.perf_counter() - start
             begin("loading engines")
             video = generator.generate(
@@ -147,8 +149,13 @@ def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
     """What `generate` takes: the file, or its points together with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
-    from vexpress_rt.keypoints import load_keypoints
+    from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, load_keypoints
 
+    if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
+        raise ConfigError(
+            f"--keypoints-size is given for {given.keypoints}, which is taken for a driving video and tells its size "
+            f"itself; expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
+        )
     return replace(load_keypoints(given.keypoints), size=given.keypoints_size)
 
 
@@ -162,14 +169,17 @@ def _check_files(given: argparse.Namespace) -> None:
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 
-def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
-    """What `generate` checks first, but here the photo's turn comes before, and takes long with large models."""
+def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
+    """Check what `generate` checks first, but here the photo's turn comes before, and takes long with large models.
+
+    Returns the mode of retargeting.
+    """
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
 
     check_output(given.output)
-    choose_retarget(given.retarget, given.keypoints)
     generator.bundle.manifest.settings(config)
+    return choose_retarget(given.retarget, given.keypoints)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:

@@ -26,6 +26,7 @@ DETECTION_SIZE = 512  # S; upstream's
 SCORE_THRESHOLD = 0.5
 OVERLAP_THRESHOLD = 0.4
 LONGEST_GAP = Fraction(1, 2)  # seconds without a face that are bridged
+_SIMILAR = 0.5  # of the largest face's area: as large, it may be the one that is meant
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = 2  # a cell
@@ -141,6 +142,20 @@ def largest_face(faces: Sequence[Face]) -> Face:
     return max(faces, key=lambda face: face.area)
 
 
+def rivals_note(faces: Sequence[Face], where: str) -> tuple[str, ...]:
+    """Which face was taken, and why it may be the wrong one: one note where another is of similar size, else none."""
+    taken = largest_face(faces)
+    rivals = sum(face.area >= _SIMILAR * taken.area for face in faces) - 1
+    if rivals < 1:
+        return ()
+    left, top, right, bottom = (round(float(edge)) for edge in taken.box)
+    others = "another is" if rivals == 1 else f"{rivals} others are"
+    return (
+        f"{where}: the largest face was taken, {right - left} x {bottom - top} pixels (width x height) at "
+        f"{(left + right) // 2}, {(top + bottom) // 2}; {others} of similar size: give keypoints to choose the face",
+    )
+
+
 def track_faces(
     found: Iterable[Sequence[Face]], fps: Fraction, size: tuple[int, int], needed: int | None = None
 ) -> KeypointTrack:
@@ -150,28 +165,33 @@ def track_faces(
     size: (height, width) in pixels of the frames.
     needed: how many frames will be used; None for all. Gaps that begin later are not looked at.
     The largest face of the first frame that has one is followed: in each later frame the face nearest to where it was
-    last seen. Frames without a face are interpolated linearly, or hold the nearest seen at the ends, over
-    at most half a second. Raises NoFaceError naming the frames of every longer gap, or if there is no face at all.
+    last seen. A note says so where another is of similar size there. Frames without a face are interpolated linearly,
+    or hold the nearest seen at the ends, over at most half a second. Raises NoFaceError naming the frames of every
+    longer gap, or if there is no face at all.
     """
     seen: list[int] = []
     points: list[NDArray[np.float64]] = []
     count = 0
     last: Face | None = None
+    notes: tuple[str, ...] = ()
     for frame, faces in enumerate(found):
         count = frame + 1
         if faces:
+            if last is None:
+                notes = rivals_note(faces, "driving video")
             last = largest_face(faces) if last is None else _nearest(faces, last)
             seen.append(frame)
             points.append(last.keypoints[:3].astype(np.float64))
     if not seen:
         raise NoFaceError(
-            f"no face was found in any of the driving video's {count} frames; expected one in nearly every frame: take "
-            "a video that shows a face from the front and large enough, or give keypoints from a file"
+            f"no face was found in any of the driving video's {count} frames of {size[1]} x {size[0]} pixels (width x "
+            f"height), searched scaled to {DETECTION_SIZE}; expected one in nearly every frame: take a video that is "
+            "upright and shows a face from the front, crop it closer around the face, or give keypoints from a file"
         )
     _check_gaps(seen, count, fps, count if needed is None else needed)
     columns = np.stack(points).reshape(-1, 6).T
     filled = np.stack([np.interp(np.arange(count), seen, column) for column in columns], axis=1)
-    return KeypointTrack(filled.reshape(count, 3, 2).astype(np.float32), fps, size)
+    return KeypointTrack(filled.reshape(count, 3, 2).astype(np.float32), fps, size, notes)
 
 
 def _nearest(faces: Sequence[Face], last: Face) -> Face:
@@ -189,5 +209,5 @@ def _check_gaps(seen: list[int], count: int, fps: Fraction, needed: int) -> None
         raise NoFaceError(
             f"no face was found for longer than half a second in frames {name_frames(lost)} of the driving video's "
             f"{count} (counted from 0, at {float(fps):g} a second); expected gaps of at most {int(LONGEST_GAP * fps)} "
-            "frames: cut these frames out, or give keypoints from a file"
+            "frames: cut these frames out, crop the video closer around the face, or give keypoints from a file"
         )

@@ -16,6 +16,7 @@ from vexpress_rt.audio import check_rate, known_duration, open_recording
 from vexpress_rt.background import Background
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import (
+    RETARGET_MODES,
     SCHEDULES,
     GenerationConfig,
     brief,
@@ -94,18 +95,27 @@ class Generator:
         """A few lines for people: bundle, size, precision, what runs it and why, device and memory, versions."""
         return self._engines.describe()
 
-    def prepare(self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face") -> Portrait:
+    def prepare(
+        self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face",
+        retarget: str | None = None,
+    ) -> Portrait:  # fmt: skip
         """Read a photo and compute everything that depends on it alone; the result serves any number of videos.
 
         source: a file, its bytes, or (H, W, 3) uint8 RGB.
         keypoints: (3, 2), x then y in pixels of the photo: left eye, right eye, nose. Skips the detector.
         crop: "face" cuts the bundle's aspect around the face; "none" stretches the whole photo, as upstream does.
+        retarget: how the portrait will be driven, if that is known: a mode of `stream`.
 
         Of several faces the largest is taken. Without a face (or a detector in the bundle) the portrait has no
-        keypoints and is cut around its centre; it can then be driven with `no_retarget` only.
-        Raises ImageError, KeypointError, ConfigError, BackendError.
+        keypoints and is cut around its centre; it can then be driven with `no_retarget` only. Where `retarget` is
+        another mode, that is an error here, before any engine is loaded but the detector.
+        Raises ImageError, KeypointError, NoFaceError, ConfigError, BackendError.
         """
-        return self._portraits.prepare(source, keypoints, crop)
+        photo = self._portraits.read(source, keypoints, crop)
+        if retarget is not None:
+            check_choice("retarget", retarget, RETARGET_MODES)
+            self._portraits.check_face(photo, retarget, driven=retarget != "fix_face")
+        return self._portraits.encode(photo)
 
     def stream(
         self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
@@ -199,8 +209,9 @@ class Generator:
         sound = make_sound(plan, rate, manifest, settings)
         needs = self._pipeline.live_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
+        photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.load(settings)
-        accepted = self._portraits.accept(portrait)
+        accepted = self._portraits.finish(photo)
         place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)
         return LiveSession(self._pipeline.live(settings, accepted, place), sound, plan)
 
@@ -222,6 +233,8 @@ class Generator:
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
+        with task.watch.stage("portrait"):  # before engines are loaded, which takes long, for it may have no face
+            photo = self._portraits.accept(source, mode, driven=keypoints is not None)
         with task.watch.stage("load"):
             self._pipeline.load(task.settings)
         with task.watch.stage("audio"):
@@ -232,9 +245,12 @@ class Generator:
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("portrait"):
-            portrait = self._portraits.accept(source)
+            portrait = self._portraits.finish(photo)
         with task.stage("keypoints"):
-            motion = plan_motion(keypoints, mode, portrait, length, task.settings, self._portraits.find_faces)
+            motion = plan_motion(
+                keypoints, mode, portrait, length, task.settings, self._portraits.find_faces,
+                lambda done, total: task.tell("keypoints", done, total),
+            )  # fmt: skip
         gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))

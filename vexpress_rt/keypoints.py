@@ -20,11 +20,19 @@ from numpy.typing import ArrayLike, NDArray
 from vexpress_rt.array_files import read_arrays
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, check_choice
 from vexpress_rt.errors import KeypointError, NoFaceError
-from vexpress_rt.records import Float32, KeypointTrack, UInt8, check_finite_points, name_frames
+from vexpress_rt.records import (
+    Float32,
+    KeypointTrack,
+    UInt8,
+    check_finite_points,
+    five_points_advice,
+    keypoint_array,
+    name_frames,
+    shape_of,
+)
 from vexpress_rt.shutdown import native_call
 
 KEYPOINT_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
-MAX_FRAMES = 1_000_000
 
 _LIMBS = ((0, 2), (1, 2))
 _COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -44,51 +52,21 @@ def load_keypoints(source: KeypointTrack | str | os.PathLike[str] | ArrayLike) -
     if isinstance(source, KeypointTrack):
         return source
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
+        path = Path(os.fsdecode(source))
         try:
-            return KeypointTrack(_as_points(read_arrays(path)))
+            return KeypointTrack(keypoint_array(read_arrays(path)))
         except KeypointError as error:
             raise error if str(path) in str(error) else KeypointError(f"{path}: {error}") from error
-    return KeypointTrack(_as_points(source))
+    return KeypointTrack(keypoint_array(source))
 
 
 def load_portrait_keypoints(values: ArrayLike) -> Float32:
     """The three points of a photo's face: (3, 2), x then y in pixels -> float32. Raises KeypointError."""
-    if (shape := _shape_of(values)) != (3, 2):
+    if (shape := shape_of(values)) != (3, 2):
         expected = "expected (3, 2): left eye, right eye, nose, each x then y in pixels of the photo"
-        raise KeypointError(f"the portrait's keypoints have shape {shape}; {expected}{_advice(shape)}")
-    points: Float32 = load_keypoints(np.asarray(values)[None]).points[0]
+        raise KeypointError(f"the portrait's keypoints have shape {shape}; {expected}{five_points_advice(shape)}")
+    points: Float32 = KeypointTrack(keypoint_array([values])).points[0]
     return points
-
-
-def _as_points(values: Any) -> Float32:
-    expected = "expected (frames, 3, 2): left eye, right eye, nose, each x then y in pixels"
-    if isinstance(values, (list, tuple)):  # before stacking, so that it is known which frame differs
-        for frame, value in enumerate(values):
-            if (shape := _shape_of(value)) != (3, 2):
-                raise KeypointError(f"keypoints have shape {shape} in frame {frame}; {expected}{_advice(shape)}")
-    if len(shape := _shape_of(values)) != 3 or shape[1:] != (3, 2):
-        raise KeypointError(f"keypoints have shape {shape}; {expected}{_advice(shape)}")
-    if shape[0] > MAX_FRAMES:
-        raise KeypointError(f"keypoints have {shape[0]} frames; expected at most {MAX_FRAMES}: cut the track in parts")
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise KeypointError(f"keypoints have dtype {array.dtype}; expected real numbers, in pixels")
-    with np.errstate(over="ignore"):  # becomes infinite, which the track refuses
-        return array.astype(np.float32)
-
-
-def _shape_of(value: Any) -> tuple[int, ...]:
-    try:
-        return np.shape(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise KeypointError(f"keypoints are no array: {str(error)[:200]}: pass (frames, 3, 2) numbers") from error
-
-
-def _advice(shape: tuple[int, ...]) -> str:
-    if shape[-2:] == (5, 2):
-        return ". Of a detector's five points pass the first three: points[..., :3, :]"
-    return ""
 
 
 def check_inside(points: Float32, size: tuple[int, int]) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
-from vexpress_rt.driving import read_frames
+from vexpress_rt.driving import DrivingVideo, read_frames
 from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
-from vexpress_rt.faces import LONGEST_GAP, track_faces
+from vexpress_rt.faces import DETECTION_SIZE, LONGEST_GAP, track_faces
 from vexpress_rt.image import face_crop
 from vexpress_rt.keypoints import (
     KEYPOINT_SUFFIXES,
@@ -28,9 +28,12 @@ from vexpress_rt.keypoints import (
     retarget,
 )
 from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
+from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.video_decoder import Findings
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
 FaceFinder = Callable[[UInt8], list[Face]]
+Tell = Callable[[int, int], None]  # done and total
 
 ENDLESS_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
 LONGEST_TURN = Fraction(60)  # seconds of a driving video that are followed where no end is known
@@ -57,22 +60,85 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
     return mode
 
 
-def load_track(source: KeypointSource, find_faces: FaceFinder, seconds: Fraction) -> KeypointTrack:
+def check_face(
+    mode: str, keypoints: Float32 | None, size: tuple[int, int], *, driven: bool, searched: bool | None = None
+) -> None:
+    """Raise NoFaceError, with every cure, where `mode` needs the photo's face and its keypoints are None.
+
+    size: (height, width) of the photo, pixels.  driven: whether there are keypoints or a driving video to follow.
+    searched: whether a detector looked for the face; None where that is not known.
+    """
+    if keypoints is not None or mode == "no_retarget":
+        return
+    photo = f"its {size[1]} x {size[0]} pixels (width x height), searched scaled to {DETECTION_SIZE}"
+    cures = ["Give the photo's keypoints (left eye, right eye, nose) as prepare(..., keypoints=) or --image-keypoints"]
+    if searched is None:
+        why = f"no face was found, or the bundle has no face detector, in {photo}"
+    elif searched:
+        why = f"no face was found in {photo}"
+    else:
+        why = "the bundle has no face detector"
+        cures.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+    if searched is not False:
+        cures.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
+    if driven:
+        cures.append("use no_retarget, which follows the driving keypoints as they are")
+    raise NoFaceError(
+        f"{mode} needs the place of the face in the photo, and it is unknown: {why}. {', or '.join(cures)}"
+    )
+
+
+def load_track(
+    source: KeypointSource, find_faces: FaceFinder, seconds: Fraction, tell: Tell | None = None
+) -> KeypointTrack:
     """Keypoints from a file of arrays, from numbers, or, for any other file, from the faces of a driving video.
 
     seconds: of the video to be made. A driving video is searched so far and over the longest gap that may follow, so
-    that the frames before are those that the whole would give.
+    that the frames before are those that the whole would give; each of its frames once, however often it stands.
+    tell: called with frames done and the most that there will be, after each frame of a driving video; may raise.
     """
-    if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() in KEYPOINT_SUFFIXES:
+    if not isinstance(source, (str, os.PathLike)) or _suffix(source) in KEYPOINT_SUFFIXES:
         return load_keypoints(source)
     try:
-        video = read_frames(Path(source))
+        video = read_frames(os.fsdecode(source))
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
-    needed = math.ceil(seconds * video.fps) + 1
-    frames = islice(video.frames(), needed + math.ceil(LONGEST_GAP * video.fps))
-    return track_faces((find_faces(frame) for frame in frames), video.fps, video.size, needed)
+    needed, findings = math.ceil(seconds * video.fps) + 1, Findings()
+    most = needed + math.ceil(LONGEST_GAP * video.fps)
+    track = track_faces(_search(video, find_faces, most, findings, tell), video.fps, video.size, needed)
+    return replace(track, notes=(*findings.notes(), *track.notes))
+
+
+def _suffix(source: str | os.PathLike[str]) -> str:
+    return Path(os.fsdecode(source)).suffix.lower()
+
+
+def _search(
+    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: Findings, tell: Tell | None
+) -> Iterator[list[Face]]:
+    """The faces in each of at most `most` frames at the video's constant rate."""
+    done = 0
+    (height, width), (rows, columns) = video.size, video.shown or video.size
+    scale = np.array([width / columns, height / rows], np.float32)
+    with closing(video.runs(findings)) as runs:
+        for picture, repeats in runs:
+            faces = [] if picture is None else [_scaled(face, scale) for face in find_faces(picture)]
+            count = min(repeats, most - done)
+            for _ in range(count):
+                yield faces
+            done += count
+            if tell is not None:
+                tell(done, most)
+            if done >= most:
+                return
+
+
+def _scaled(face: Face, scale: Float32) -> Face:
+    """A face of a picture that was scaled down, in pixels of the frame. scale: (2,), x and y."""
+    if (scale == 1).all():
+        return face
+    return Face(face.box * np.tile(scale, 2), face.score, face.keypoints * scale)
 
 
 def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
@@ -90,25 +156,22 @@ def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
 
 def plan_motion(
     source: KeypointSource | None, mode: str, portrait: Portrait, length: int, settings: Settings,
-    find_faces: FaceFinder,
+    find_faces: FaceFinder, tell: Tell | None = None,
 ) -> Motion:  # fmt: skip
-    """The face's place in each of `length` frames. mode: of `choose_retarget`. find_faces: the detector.
+    """The face's place in each of `length` frames.
+
+    mode: of `choose_retarget`.  find_faces: the detector.  tell: how far the search has come, see `load_track`.
 
     Raises NoFaceError if the photo's own face is needed and unknown, or the driving video shows none; KeypointError
     for unreadable keypoints and for faces wholly outside the picture; VideoError for a driving video that is unusable.
     """
     own = portrait.keypoints
-    if own is None and mode != "no_retarget":
-        raise NoFaceError(
-            f"{mode} needs the place of the face in the photo, and it is unknown: no face was found, or the bundle has "
-            "no face detector. Give the photo's keypoints (left eye, right eye, nose; --image-keypoints) to prepare(), "
-            "or use another photo, or no_retarget"
-        )
+    check_face(mode, own, portrait.crop.source, driven=source is not None)
     if own is not None and mode == "fix_face":
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
         return Motion(np.repeat(own[None], length, axis=0), notes)
     assert source is not None
-    track = load_track(source, find_faces, length / settings.rate)
+    track = load_track(source, find_faces, length / settings.rate, tell)
     track = resample(to_picture(track, portrait), settings.rate)
     points, how = fit_length(track.points, length, settings.extension)
     points = retarget(points, own, mode, settings.upstream_anchor)

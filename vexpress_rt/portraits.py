@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
@@ -13,13 +14,25 @@ from vexpress_rt.conditions import encode_portrait
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import BundleNotFoundError, InputError
 from vexpress_rt.keypoints import load_portrait_keypoints
+from vexpress_rt.motion import check_face
 from vexpress_rt.providers import Engines
-from vexpress_rt.records import Face, Float32, Portrait, UInt8
+from vexpress_rt.records import Crop, Face, Float32, Portrait, UInt8
 from vexpress_rt.specs import FACE_DETECTOR
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 
 _log = logging.getLogger("vexpress_rt")
+
+
+@dataclass(frozen=True)
+class CroppedPhoto:
+    """A portrait that has yet to be encoded; what its fields are, `Portrait` says."""
+
+    image: UInt8
+    keypoints: Float32 | None
+    crop: Crop
+    crop_mode: str
+    notes: tuple[str, ...] = ()
 
 
 class Portraits:
@@ -35,27 +48,51 @@ class Portraits:
         shape = self._bundle.manifest.shape
         return shape.height, shape.width
 
-    def prepare(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> Portrait:
-        """As `Generator.prepare` has it."""
+    def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
+        """Read a photo and find its face: what of `Generator.prepare` needs no engine but the face detector."""
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
-        own = self._own_keypoints(photo, keypoints)
+        own, notes = self._own_keypoints(photo, keypoints)
         cut = image.face_crop(photo.size, self.size, own, crop)
-        cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
-        reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), cropped)
         points = None if own is None else cut.to_cropped(own)
-        return Portrait(cropped, points, cut, reference, self._bundle.identity, crop, photo.notes)
+        cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
+        return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
 
-    def accept(self, portrait: Portrait | ImageSource) -> Portrait:
-        """A portrait, prepared now if it is not yet. Raises InputError for one of another bundle."""
-        if not isinstance(portrait, Portrait):
-            return self.prepare(portrait, None, CROP_MODES[0])
-        if portrait.bundle != self._bundle.identity:
-            raise InputError(
-                f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
-                f"{self._bundle.identity}: prepare it again with this generator"
-            )
-        return portrait
+    def encode(self, photo: CroppedPhoto) -> Portrait:
+        """Compute what depends on the photo alone."""
+        reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
+        return Portrait(
+            photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
+        )
+
+    def accept(self, portrait: Portrait | ImageSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
+        """A portrait, or a photo that has yet to be encoded, once it is known that it can be driven.
+
+        mode: of `motion.choose_retarget`.  driven: whether there are keypoints to follow.
+
+        Raises InputError for a portrait of another bundle; NoFaceError, before any engine is loaded but the detector,
+        where the mode needs the photo's face and it is not known.
+        """
+        accepted: Portrait | CroppedPhoto
+        if isinstance(portrait, Portrait):
+            accepted = portrait
+            if portrait.bundle != self._bundle.identity:
+                raise InputError(
+                    f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
+                    f"{self._bundle.identity}: prepare it again with this generator"
+                )
+        else:
+            accepted = self.read(portrait, None, CROP_MODES[0])
+        self.check_face(accepted, mode, driven=driven)
+        return accepted
+
+    def finish(self, accepted: Portrait | CroppedPhoto) -> Portrait:
+        """A portrait of what `accept` gave."""
+        return accepted if isinstance(accepted, Portrait) else self.encode(accepted)
+
+    def check_face(self, photo: Portrait | CroppedPhoto, mode: str, *, driven: bool) -> None:
+        """Raise NoFaceError as `accept` does."""
+        check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
 
     def find_faces(self, picture: UInt8) -> list[Face]:
         """The faces in a picture (H, W, 3) uint8 RGB of any size.
@@ -70,11 +107,14 @@ class Portraits:
             )
         return faces.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
-    def _own_keypoints(self, photo: image.Photo, given: ArrayLike | None) -> Float32 | None:
+    def _own_keypoints(
+        self, photo: image.Photo, given: ArrayLike | None
+    ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
+        """The three points (3, 2) of the photo's face, if it has one, and what is to be told of it."""
         if given is not None:
-            return load_portrait_keypoints(given)
+            return load_portrait_keypoints(given), ()
         if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
-            return faces.largest_face(found).keypoints[:3] * photo.reduction
+            return faces.largest_face(found).keypoints[:3] * photo.reduction, faces.rivals_note(found, "photo")
         why = "no face was found in the photo" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
         _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
-        return None
+        return None, ()

@@ -11,17 +11,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vexpress_rt.config import exact_rate
 from vexpress_rt.errors import AudioError, ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 Stretches = tuple[tuple[int, int], ...]  # [start, stop) each
+
+MAX_KEYPOINT_FRAMES = 1_000_000
+FARTHEST_POINT = 1e6  # pixels; no face is there, and sums of such numbers stay finite
+MAX_SIDE = 100_000  # pixels of a picture
 
 
 class FileStamp(NamedTuple):
@@ -154,12 +161,15 @@ class Face:
 class KeypointTrack:
     """Keypoints over time.
 
-    points: (K, 3, 2) float32, x then y, in pixels: left eye, right eye, nose. K >= 1, finite.
-    fps: frames a second of the track, or None when the track does not know (a file of bare points); such a track
-        is taken to have the rate of the video.
-    size: (height, width) in pixels of the picture in which the points were found, or None when they are already
-        in pixels of the bundle's picture.
+    points: array-like (K, 3, 2), x then y, in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES, values
+        are finite and at most FARTHEST_POINT pixels from 0; kept as float32.
+    fps: frames a second of the track, 1 to 240, or None when the track does not know (a file of bare points); such a
+        track is taken to have the rate of the video. Kept as an exact Fraction.
+    size: (height, width) in pixels of the picture in which the points were found, whole numbers of 1 to MAX_SIDE, or
+        None when they are already in pixels of the bundle's picture.
     notes: what was repaired or left out while the track was read.
+
+    Raises KeypointError for any other value.
     """
 
     points: Float32
@@ -168,12 +178,114 @@ class KeypointTrack:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.points.ndim != 3 or self.points.shape[1:] != (3, 2) or len(self.points) == 0:
+        points = keypoint_array(self.points)
+        if len(points) == 0:
             raise KeypointError(
-                f"keypoints of shape {self.points.shape}; expected (frames, 3, 2) with at least one frame: "
+                f"keypoints of shape {points.shape}; expected (frames, 3, 2) with at least one frame: "
                 "left eye, right eye, nose, each x then y in pixels"
             )
-        check_finite_points(self.points)
+        check_finite_points(points)
+        _check_near(points)
+        if not isinstance(self.notes, (tuple, list)) or not all(isinstance(note, str) for note in self.notes):
+            raise KeypointError(f"the keypoints' notes are {_brief(self.notes)}; expected a tuple of texts, or ()")
+        checked = {"points": points, "fps": _rate(self.fps), "size": _size(self.size), "notes": tuple(self.notes)}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def keypoint_array(values: Any) -> Float32:
+    """Make a (K, 3, 2) float32 array of array-like keypoints, K >= 0; of a float32 array itself no copy.
+
+    Raises KeypointError for another shape, for more than MAX_KEYPOINT_FRAMES frames, and for what are no real numbers.
+    """
+    expected = "expected (frames, 3, 2): left eye, right eye, nose, each x then y in pixels"
+    if isinstance(values, (list, tuple)):  # before stacking, so that it is known which frame differs
+        if len(values) > MAX_KEYPOINT_FRAMES:
+            raise _too_long(len(values))
+        for frame, value in enumerate(values):
+            if (shape := shape_of(value)) != (3, 2):
+                advice = five_points_advice(shape)
+                raise KeypointError(f"keypoints have shape {shape} in frame {frame}; {expected}{advice}")
+    if len(shape := shape_of(values)) != 3 or shape[1:] != (3, 2):
+        found = f"have shape {shape}" if shape or isinstance(values, np.ndarray) else f"are a {type(values).__name__}"
+        raise KeypointError(f"keypoints {found}; {expected}{five_points_advice(shape)}")
+    if shape[0] > MAX_KEYPOINT_FRAMES:
+        raise _too_long(shape[0])
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # of somebody's own array type
+        raise _no_array(error) from error
+    if array.dtype.kind not in "fiu":
+        raise KeypointError(f"keypoints have dtype {array.dtype}; expected real numbers, in pixels")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        array = np.where(np.ma.getmaskarray(values), np.nan, array)  # which a track refuses
+    with np.errstate(over="ignore"):  # becomes infinite, which a track refuses
+        return array.astype(np.float32, copy=False)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array-like. Raises KeypointError if it has none."""
+    try:
+        return np.shape(value)
+    except Exception as error:
+        raise _no_array(error) from error
+
+
+def _no_array(error: Exception) -> KeypointError:
+    return KeypointError(f"keypoints are no array: {str(error)[:200]}: pass (frames, 3, 2) numbers")
+
+
+def _too_long(frames: int) -> KeypointError:
+    return KeypointError(
+        f"keypoints have {frames} frames; expected at most {MAX_KEYPOINT_FRAMES}: cut the track in parts"
+    )
+
+
+def five_points_advice(shape: tuple[int, ...]) -> str:
+    """What to do with keypoints of this shape, if they are a detector's."""
+    if shape[-2:] == (5, 2):
+        return ". Of a detector's five points pass the first three: points[..., :3, :]"
+    return ""
+
+
+def _rate(fps: object) -> Fraction | None:
+    try:
+        return None if fps is None else exact_rate(fps)
+    except ValueError as error:  # ConfigError, and Python's own of a number with thousands of digits
+        raise KeypointError(
+            f"of the keypoints {str(error)[:200]}: give the rate of their pictures, or None if it is the video's"
+        ) from error
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides: tuple[object, ...] = ()
+    if isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1):
+        sides = tuple(size)
+    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or not all(1 <= int(side) <= MAX_SIDE for side in sides):  # type: ignore[call-overload]
+        raise KeypointError(
+            f"the keypoints' size is {_brief(size)}; expected (height, width) in pixels of the pictures that they come "
+            f"from, whole numbers of 1 to {MAX_SIDE}, such as (480, 640), or None for the bundle's picture"
+        )
+    return int(sides[0]), int(sides[1])  # type: ignore[call-overload]
+
+
+def _brief(value: object) -> str:
+    try:
+        return brief(value)
+    except Exception:  # of a number with thousands of digits, or somebody's own type
+        return f"a {type(value).__name__}"
+
+
+def _check_near(points: Float32) -> None:
+    far = np.flatnonzero((np.abs(points) > FARTHEST_POINT).any(axis=(1, 2)))
+    if far.size:
+        raise KeypointError(
+            f"keypoints lie up to {float(np.abs(points).max()):.3g} pixels from the picture's corner in frames "
+            f"{name_frames(far)}; expected at most {FARTHEST_POINT:g}: give x and y in pixels"
+        )
 
 
 def check_finite_points(points: Float32) -> None:

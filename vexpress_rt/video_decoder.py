@@ -1,0 +1,304 @@
+"""Frames of a video file, past damage, as upright pictures of square pixels and of one size.
+
+What PyAV may raise is not a short list (damaged files made it raise IndexError, ValueError and AssertionError), so
+everything that it raises is caught here, next to the call.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vexpress_rt.errors import VideoError
+from vexpress_rt.media import MAX_PIXELS, open_media, reason
+from vexpress_rt.records import UInt8
+
+# Bytes that the frames in work may take: every thread of a decoder holds one, of up to 3 bytes a pixel (4:2:0, 10 bit).
+_FRAME_MEMORY = 128 * 2**20
+LARGEST_PICTURE = 4096 * 2304  # pixels; larger frames are scaled down at once, since several are held at a time
+_MOST_THREADS = 8
+_FAILURES_IN_A_ROW = 200  # packets that give no frame, after which a file is given up
+_WIDEST_PIXEL = 4  # times as wide as high, or as high as wide; beyond it the file is not believed
+_SAME = 2  # pixels by which a scaled picture may miss the first size without a margin
+
+
+@dataclass
+class Findings:
+    """What was found wrong while a video was read, and gone past.
+
+    decoded: frames that came.  flawed: how many of these were decoded with errors.  lost: packets that gave none.
+    why: what was said of the first that was damaged.  others: in order, what else is to be told.
+    """
+
+    decoded: int = 0
+    flawed: int = 0
+    lost: int = 0
+    why: str = ""
+    others: dict[str, None] = field(default_factory=dict)
+
+    def tell(self, what: str) -> None:
+        """Add what is told of the video; the same words only once."""
+        self.others.setdefault(what)
+
+    def check(self, path: Path) -> None:
+        """Raise VideoError if more frames are damaged than are not."""
+        damaged, whole = self.flawed + self.lost, self.decoded - self.flawed
+        if damaged > max(whole, 1):
+            raise VideoError(
+                f"the video {path} is damaged: {damaged} of its {damaged + whole} frames ({self.why}); expected most "
+                "to be whole: transfer it anew, or convert it to MP4"
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each thing."""
+        told = [f"driving video: {what}" for what in self.others]
+        if damaged := self.flawed + self.lost:
+            frames = "1 frame is" if damaged == 1 else f"{damaged} frames are"
+            told.insert(0, f"driving video: {frames} damaged ({self.why}); what can be decoded is used")
+        return tuple(told)
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video and choose the first stream of moving pictures, an album cover being none.
+
+    Raises VideoError if it cannot be read, has no such stream, or one of more than `media.MAX_PIXELS` pixels.
+    """
+    with open_media(path, "the video", VideoError) as container:
+        try:
+            stream = _choose(container, path)
+        except VideoError:
+            raise
+        except Exception as error:
+            raise unreadable(path, error) from error
+        yield container, stream
+
+
+def _choose(container: InputContainer, path: Path) -> VideoStream:
+    covers = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & covers]
+    if not streams:
+        found = ", ".join(s.type for s in container.streams) or "nothing"
+        raise VideoError(f"{path} holds {found} but no moving picture that can be read; expected a video of a face")
+    stream = streams[0]
+    pixels = stream.width * stream.height
+    if pixels > MAX_PIXELS:
+        raise VideoError(
+            f"the video {path} has {stream.width} x {stream.height} pixels; expected at most {MAX_PIXELS} in all: "
+            "scale it down"
+        )
+    pixels = pixels or MAX_PIXELS  # of a stream that does not tell yet
+    threads = max(1, min(_MOST_THREADS, _cores(), _FRAME_MEMORY // (3 * pixels)))
+    # Frames may grow in mid-stream, when the number of threads is settled, but not by much.
+    most = min(MAX_PIXELS, max(4 * pixels, LARGEST_PICTURE))
+    stream.codec_context.options = {"max_pixels": str(most)}
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    return stream
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def unreadable(path: Path, error: Exception) -> VideoError:
+    """The error for a video that can be opened but not be read."""
+    if isinstance(error, MemoryError):
+        return VideoError(f"there is not enough memory to decode the video {path}: scale it down, or free memory")
+    return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
+
+
+def decode(path: Path, findings: Findings, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+    """Frames in the order in which they are shown; what cannot be decoded is counted in `findings` and passed over.
+
+    packets: of `demux`.  Raises VideoError where hundreds of packets in a row give no frame, or memory is short.
+    """
+    failures = 0
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except MemoryError as error:
+            raise unreadable(path, error) from error
+        except Exception as error:  # see the head of this file
+            failures += 1
+            findings.lost += 1
+            findings.why = findings.why or reason(error)
+            if failures > _FAILURES_IN_A_ROW:
+                findings.check(path)
+            continue
+        while frames:
+            frame = frames.pop(0)  # so that none is held longer than needed
+            if not isinstance(frame, VideoFrame):
+                continue
+            failures = 0
+            findings.decoded += 1
+            why = "decoded with errors" if frame.is_corrupt or packet.is_corrupt else ""
+            smaller: VideoFrame | None = None
+            try:
+                smaller = _smaller(frame)
+            except MemoryError as error:
+                raise unreadable(path, error) from error
+            except Exception as error:
+                why = reason(error)
+            if why:
+                findings.flawed += 1
+                findings.why = findings.why or why
+            del frame
+            if smaller is not None:
+                yield smaller
+
+
+def _smaller(frame: VideoFrame) -> VideoFrame:
+    """The frame, scaled down by a whole number where it has more than LARGEST_PICTURE pixels."""
+    by = math.isqrt(max(0, frame.width * frame.height - 1) // LARGEST_PICTURE) + 1
+    if by == 1:
+        return frame
+    return frame.reformat(width=max(1, frame.width // by), height=max(1, frame.height // by), format="rgb24")
+
+
+def demux(
+    container: InputContainer, stream: VideoStream, path: Path, findings: Findings
+) -> Iterator[Packet[VideoStream]]:
+    """Packets of a stream, the last of which is empty and makes the decoder give what it still holds.
+
+    The reader is asked on after an error, up to a limit; other empty packets (an AVI's frame that is dropped) are left
+    out, since the decoder would take them for the end.
+    """
+    failures = 0
+    while True:
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 and (packet.dts is not None or packet.pts is not None):
+                    continue
+                failures = 0
+                yield packet
+                if packet.size == 0:
+                    return
+            return
+        except MemoryError as error:
+            raise unreadable(path, error) from error
+        except IndexError:  # PyAV looks for a stream that the file announced too late, after the end
+            return
+        except Exception as error:
+            failures += 1
+            findings.tell(f"a part of it cannot be read ({reason(error)}), and is passed over")
+            if failures > _FAILURES_IN_A_ROW // 10:
+                return
+
+
+class Upright:
+    """Makes pictures of frames: upright, of square pixels, and of the size of the first.
+
+    size: (height, width) of the pictures, pixels; None takes that of the first frame.
+    """
+
+    def __init__(
+        self, stream: VideoStream, first: VideoFrame, findings: Findings, size: tuple[int, int] | None = None
+    ) -> None:
+        self._stream = stream
+        self._findings = findings
+        self._codec_aspect = _aspect(stream.codec_context)
+        self._aspect = _aspect(stream) or self._codec_aspect
+        self.size = size or self._shape(first)
+
+    def picture(self, frame: VideoFrame) -> UInt8:
+        """(H, W, 3) uint8 RGB. Raises nearly anything for a frame that cannot be converted.
+
+        A frame of another shape is scaled as a whole, without distorting it, and put in the middle of black.
+        """
+        turns = _quarter_turns(frame)
+        height, width = shape = self._shape(frame)
+        if shape == self.size:
+            return _rgb(frame, shape, turns)
+        self._findings.tell(
+            f"its pictures change from {self.size[1]} x {self.size[0]} to {width} x {height} pixels (width x height), "
+            "and are scaled to the first size"
+        )
+        scale = min(Fraction(self.size[0], height), Fraction(self.size[1], width))
+        fitted = tuple(max(1, round(side * scale)) for side in shape)
+        if all(abs(side - whole) <= _SAME for side, whole in zip(fitted, self.size, strict=True)):
+            return _rgb(frame, self.size, turns)
+        canvas = np.zeros((*self.size, 3), np.uint8)
+        top, left = ((whole - side) // 2 for whole, side in zip(self.size, fitted, strict=True))
+        canvas[top : top + fitted[0], left : left + fitted[1]] = _rgb(frame, (fitted[0], fitted[1]), turns)
+        return canvas
+
+    def full_size(self, first: VideoFrame) -> tuple[int, int]:
+        """(height, width) that pictures would have if no frame was scaled down; first: the first frame."""
+        coded = self._stream.codec_context
+        if coded.width * coded.height <= LARGEST_PICTURE:
+            return self.size
+        return self._turned(coded.height, coded.width, first)
+
+    def _shape(self, frame: VideoFrame) -> tuple[int, int]:
+        """(height, width) of a frame's picture before it is scaled to the first size."""
+        return self._turned(frame.height, frame.width, frame)
+
+    def _turned(self, height: int, width: int, frame: VideoFrame) -> tuple[int, int]:
+        height, width = _squared(height, width, self._pixel_aspect())
+        return (width, height) if _quarter_turns(frame) % 2 else (height, width)
+
+    def _pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height: the container's, until the codec's own changes."""
+        now = _aspect(self._stream.codec_context)
+        if now != self._codec_aspect:
+            self._codec_aspect = now
+            self._aspect = now
+        aspect = self._aspect or Fraction(1)
+        if not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL:
+            self._findings.tell(f"its pixels are said to be {aspect} times as wide as high; they are taken as square")
+            return Fraction(1)
+        return aspect
+
+
+def _aspect(source: object) -> Fraction | None:
+    """The pixel aspect of a stream or a decoder; None where it is not told."""
+    try:
+        return getattr(source, "sample_aspect_ratio", None) or None
+    except (ArithmeticError, ValueError):
+        return None
+
+
+def _squared(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
+    """(height, width) with square pixels: the short side of a pixel is drawn out, unless that makes too many."""
+    if aspect == 1:
+        return height, width
+    longer = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+    if longer[0] * longer[1] <= MAX_PIXELS:
+        return longer
+    return (max(1, round(height / aspect)), width) if aspect > 1 else (height, max(1, round(width * aspect)))
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """How many quarter turns counterclockwise bring the picture upright."""
+    try:
+        return round(frame.rotation / 90) % 4
+    except (ArithmeticError, ValueError):  # of a matrix that turns nothing
+        return 0
+
+
+def _rgb(frame: VideoFrame, shape: tuple[int, int], turns: int) -> UInt8:
+    """The picture, turned, and of `shape` (height, width) afterwards."""
+    height, width = shape[::-1] if turns % 2 else shape
+    # Always by a conversion, whose rows lie one below the other: a frame that is RGB already is not copied by PyAV, and
+    # of one that is stored upside down it reads other memory than the picture's.
+    if frame.format.name == "rgb24":
+        array = frame.to_ndarray(width=width, height=height, format="bgr24")[..., ::-1]
+    else:
+        array = frame.to_ndarray(width=width, height=height, format="rgb24")
+    return np.ascontiguousarray(np.rot90(array, turns), np.uint8)
