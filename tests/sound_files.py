@@ -45,17 +45,23 @@ def write_sound(
     return path
 
 
-def write_talking_picture(path: Path, samples: np.ndarray, rate: int, late: float, *, codec: str = "aac") -> Path:
-    """A video of 2 s at 10 fps of black pictures, with (1, n) float32 samples that begin `late` seconds after it."""
+def write_talking_picture(
+    path: Path, samples: np.ndarray, rate: int, late: float, *, codec: str = "aac", flash: int | None = None
+) -> Path:
+    """A video of 2 s at 10 fps of black pictures, with (1, n) float32 samples that begin `late` seconds after it.
+
+    late: seconds; less than 0 for sound that begins before.  flash: the number of a picture that is white.
+    """
+    begin = max(0.0, -late)
     with av.open(str(path), "w") as output:
         video, sound = output.add_stream("libx264", rate=10), output.add_stream(codec, rate=rate, layout="mono")
         video.width = video.height = 32
         for index in range(20):
-            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
-            picture.pts, picture.time_base = index, Fraction(1, 10)
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 255 * (index == flash), np.uint8), "rgb24")
+            picture.pts, picture.time_base = index + round(begin * 10), Fraction(1, 10)
             output.mux(video.encode(picture))
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate, round(late * rate), Fraction(1, rate)
+        frame.sample_rate, frame.pts, frame.time_base = rate, round((late + begin) * rate), Fraction(1, rate)
         output.mux([*sound.encode(frame), *video.encode(None), *sound.encode(None)])
     return path
 

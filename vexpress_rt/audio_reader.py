@@ -231,14 +231,16 @@ class _Decoder:
         self._why: BaseException | None = None  # of the first of them
         self._missing = Fraction(0)  # seconds that FLAC's sample numbers say are gone
         self._lost = Fraction(0)  # seconds of packets that do not decode
-        self._broken_off = False
+        self._unreadable: BaseException | None = None
         self._read = 0  # bytes of packets
 
     def frames(self) -> Iterator[tuple[AudioFrame, Fraction | None]]:
         """(frame, its time stamp in seconds or None)."""
         pending: list[tuple[Fraction | None, Fraction, BaseException]] = []
         decoded, end = False, Fraction(0)
-        for packet in packets(self._container, self._stream, self._path, "the audio", AudioError, self._break_off):
+        for packet in packets(
+            self._container, self._stream, self._path, "the audio", AudioError, self._note_unreadable
+        ):
             self._read += packet.size
             try:
                 frames = packet.decode()
@@ -270,9 +272,8 @@ class _Decoder:
         self._why = self._why or pending[0][2]
         self._lost += sum((duration for _, duration, _ in pending), Fraction(0))
 
-    def _break_off(self, error: BaseException) -> None:
-        self._broken_off = True
-        self._why = self._why or error
+    def _note_unreadable(self, error: BaseException) -> None:
+        self._unreadable = self._unreadable or error
 
     def check(self, timeline: _Timeline) -> None:
         """Raise AudioError if too much of the sound could not be decoded."""
@@ -306,9 +307,8 @@ class _Decoder:
             )
         if self._format == "aac" and (unread := self._path.stat().st_size - leading_tag(self._path) - self._read) > 0:
             notes.append(f"audio: {unread} bytes between its frames, such as tags or junk, are passed over")
-        if self._broken_off:
-            why = reason(self._why) if self._why else "no reason given"
-            notes.append(f"audio: the file cannot be read to its end ({why}); the sound until there is used")
+        if self._unreadable:
+            notes.append(f"audio: a part of the file cannot be read ({reason(self._unreadable)}) and is left out")
         return notes
 
 

@@ -54,7 +54,8 @@ class DrivingVideo:
         """Decode from the start: (H, W, 3) uint8 RGB frames, frame k being the nearest in time to k / fps.
 
         So a video of variable frame rate is repeated or thinned where it strays from its rate, and one of constant
-        rate comes out frame by frame. Time counts from the first frame. Only two frames are held at a time.
+        rate comes out frame by frame. Time counts from the first frame, or from sound in the file that begins before
+        it, as in `audio_reader.sound_blocks`, so that both stay together. Only two frames are held at a time.
         `findings`, and what is raised, are those of `runs`.
         """
         with closing(self.runs(findings)) as runs:
@@ -209,17 +210,20 @@ def _timed(
     video: DrivingVideo,
     findings: Findings,
 ) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """Frames with their exact time in seconds after the first, which never goes back."""
+    """Frames with their exact time in seconds, which never goes back, after the file's first picture or sound."""
     clock, by_decoding = _Clock(1 / video.fps, findings), _by_decoding(container)
     for frame in frames:
         tick, base = frame.dts if by_decoding else frame.pts, frame.time_base or stream.time_base
-        yield clock.time(None if tick is None or not base or video.even else tick * base), frame
+        stamp = None if tick is None or not base or video.even else tick * base
+        if stamp is not None and container.streams.audio and not by_decoding:
+            clock.begin(stamp - Fraction(container.start_time or 0, 1_000_000))
+        yield clock.time(stamp), frame
     if video.even:
         findings.tell("its time stamps do not tell when frames are shown; they are taken at even distances")
 
 
 class _Clock:
-    """Makes times of time stamps, in seconds after the first frame.
+    """Makes times of time stamps, in seconds after the first frame, or after sound that begins before it.
 
     Gaps are kept. A frame without a stamp follows by a period. Of a few frames that are out of order none is shown.
     Where stamps jump, back or by more than LONGEST_HOLD, as in recordings that were joined, the frame follows by a
@@ -232,10 +236,16 @@ class _Clock:
         self._now: Fraction | None = None
         self._start: Fraction | None = None  # what is taken off a stamp
         self._behind = 0
+        self._late = Fraction(0)
+
+    def begin(self, late: Fraction) -> None:
+        """Let the first frame be shown `late` seconds after the beginning, if that is a time at all."""
+        if self._now is None and 0 < late <= LONGEST_HOLD:
+            self._late = late
 
     def time(self, stamp: Fraction | None) -> Fraction:
         """When the next frame is shown. stamp: seconds, or None where there is none."""
-        following = Fraction(0) if self._now is None else self._now + self._period * (1 + self._behind)
+        following = self._late if self._now is None else self._now + self._period * (1 + self._behind)
         if stamp is None:
             self._now = following
             return following

@@ -20,6 +20,7 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from vexpress_rt.errors import InputError, VExpressError
 from vexpress_rt.memory import REMEDY, ran_out
@@ -33,11 +34,13 @@ MAX_PIXELS = 8192 * 4320
 MAX_SECONDS = 4 * 3600
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond them resampling takes memory out of all proportion
 MAX_CHANNELS = 64
+MAX_STREAMS = 128  # PyAV looks that far beyond a list of those that were there at first
 LOUDEST = 1e4  # full scales: what is far from 1 is of another scale, and 3e38 is infinite after a sum or a filter
 # FFmpeg reserves what a file declares before it reads that, a tag of 2 GB among it. A frame of MAX_PIXELS takes 270 MiB
 # at most, of 16 bits in four channels.
 MAX_ALLOCATION = 320 * 2**20
 
+_MOST_FAILURES = 20  # in a row, after which a damaged file has ended
 _UNREADABLE = (errno.EIO, errno.ENXIO, errno.ESTALE)  # the disk's fault, or the network's
 
 S = TypeVar("S", bound=Stream)
@@ -60,7 +63,11 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
             f"file:{path}",
             "r",
             options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(READERS)},
+            container_options={
+                "protocol_whitelist": "file",
+                "format_whitelist": ",".join(READERS),
+                "max_streams": str(MAX_STREAMS),
+            },  # fmt: skip
             metadata_errors="replace",
         )
     except Exception as cause:  # PyAV raises FFmpeg's errors, and errors of its own on what it does not expect
@@ -106,36 +113,40 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def moving_pictures(container: InputContainer) -> bool:
-    """Whether a file holds a picture that moves; an album cover does not."""
+def moving_pictures(container: InputContainer) -> list[VideoStream]:
+    """The streams of a file whose pictures move; an album cover does not."""
     covers = av.stream.Disposition.attached_pic
-    return any(not stream.disposition & covers for stream in container.streams.video)
+    return [stream for stream in container.streams.video if not stream.disposition & covers]
 
 
 def packets(
     container: InputContainer, stream: S, path: Path, kind: str, error: type[InputError],
-    broken_off: Callable[[BaseException], None],
+    unreadable: Callable[[BaseException], object],
 ) -> Iterator[Packet[S]]:  # fmt: skip
-    """The packets of a stream to the end of the file.
+    """The packets of a stream, the last of which is empty and makes the decoder give what it still holds.
 
-    PyAV knows the streams that were there when the file was opened, and raises IndexError for a packet of one that
-    comes later; these are passed over. Where the container's structure is damaged, `broken_off` is told and nothing
-    follows. Raises `error` if the file cannot be read.
+    The reader is asked on after an error, up to a limit, and `unreadable` is told of each. Other empty packets (a frame
+    that an AVI drops) are left out, since a decoder would take them for the end. PyAV knows the streams that were there
+    when the file was opened, and raises IndexError at the end of a file where one came later.
+    Raises `error` if the disk or the network fails.
     """
-    source = container.demux(stream)
-    while True:
+    failures = 0
+    while failures <= _MOST_FAILURES:
         try:
-            packet = next(source, None)
-        except IndexError:
-            source = container.demux(stream)
-            continue
+            for packet in container.demux(stream):
+                if packet.size == 0 and (packet.dts is not None or packet.pts is not None):
+                    continue
+                yield cast("Packet[S]", packet)
+                if packet.size == 0:
+                    return
+                failures = 0
+            return
         except MemoryError:
             raise
+        except IndexError:
+            failures += 1
         except Exception as cause:  # FFmpeg's, and what PyAV raises on what it does not expect
             if getattr(cause, "errno", None) in _UNREADABLE:
                 raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it anew") from cause
-            broken_off(cause)
-            return
-        if packet is None:
-            return
-        yield cast("Packet[S]", packet)
+            failures += 1
+            unreadable(cause)

@@ -7,22 +7,21 @@ everything that it raises is caught here, next to the call.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.errors import VideoError
-from vexpress_rt.media import MAX_PIXELS, open_media, reason
+from vexpress_rt.media import MAX_PIXELS, moving_pictures, open_media, packets, reason
 from vexpress_rt.records import UInt8
 
 # Bytes that the frames in work may take: every thread of a decoder holds one, of up to 3 bytes a pixel (4:2:0, 10 bit).
@@ -87,8 +86,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _choose(container: InputContainer, path: Path) -> VideoStream:
-    covers = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & covers]
+    streams = [stream for stream in moving_pictures(container) if stream.codec_context is not None]
     if not streams:
         found = ", ".join(s.type for s in container.streams) or "nothing"
         raise VideoError(f"{path} holds {found} but no moving picture that can be read; expected a video of a face")
@@ -100,20 +98,13 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
             "scale it down"
         )
     pixels = pixels or MAX_PIXELS  # of a stream that does not tell yet
-    threads = max(1, min(_MOST_THREADS, _cores(), _FRAME_MEMORY // (3 * pixels)))
+    threads = max(1, min(_MOST_THREADS, usable_cpus(), _FRAME_MEMORY // (3 * pixels)))
     # Frames may grow in mid-stream, when the number of threads is settled, but not by much.
     most = min(MAX_PIXELS, max(4 * pixels, LARGEST_PICTURE))
     stream.codec_context.options = {"max_pixels": str(most)}
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     return stream
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 def unreadable(path: Path, error: Exception) -> VideoError:
@@ -174,31 +165,12 @@ def _smaller(frame: VideoFrame) -> VideoFrame:
 def demux(
     container: InputContainer, stream: VideoStream, path: Path, findings: Findings
 ) -> Iterator[Packet[VideoStream]]:
-    """Packets of a stream, the last of which is empty and makes the decoder give what it still holds.
+    """Packets of a stream, as `media.packets` has them; parts that cannot be read are told to `findings`."""
 
-    The reader is asked on after an error, up to a limit; other empty packets (an AVI's frame that is dropped) are left
-    out, since the decoder would take them for the end.
-    """
-    failures = 0
-    while True:
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0 and (packet.dts is not None or packet.pts is not None):
-                    continue
-                failures = 0
-                yield packet
-                if packet.size == 0:
-                    return
-            return
-        except MemoryError as error:
-            raise unreadable(path, error) from error
-        except IndexError:  # PyAV looks for a stream that the file announced too late, after the end
-            return
-        except Exception as error:
-            failures += 1
-            findings.tell(f"a part of it cannot be read ({reason(error)}), and is passed over")
-            if failures > _FAILURES_IN_A_ROW // 10:
-                return
+    def note(error: BaseException) -> None:
+        findings.tell(f"a part of it cannot be read ({reason(error)}), and is passed over")
+
+    return packets(container, stream, path, "the video", VideoError, note)
 
 
 class Upright:
