@@ -67,7 +67,7 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
                 "protocol_whitelist": "file",
                 "format_whitelist": ",".join(READERS),
                 "max_streams": str(MAX_STREAMS),
-            },  # fmt: skip
+            },
             metadata_errors="replace",
         )
     except Exception as cause:  # PyAV raises FFmpeg's errors, and errors of its own on what it does not expect
