@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -160,10 +161,34 @@ def test_pages_that_follow_each_other_in_a_ring_are_refused() -> None:
         load_image(bytes(data))
 
 
-@pytest.mark.parametrize("kind", ["AVIF"])
-def test_a_size_that_the_container_makes_small_is_found_in_the_pixels(kind: str) -> None:
+def test_strips_that_lie_over_each_other_are_damage() -> None:
+    data = tiff(64, 64, bits=[8], photometric=1, rows=63, compression=1)
+    assert load_image(data).shape == (64, 64, 3)
+    many = bytearray(tiff(64, 64 * 100, bits=[8], photometric=1, rows=63, compression=1))
+    at = many.rindex(struct.pack("<HHI", 257, 4, 1)) + 8
+    many[at : at + 4] = struct.pack("<I", 64)
+    with pytest.raises(ImageError, match="it has 102 strips or tiles where its size needs 2"):
+        load_image(bytes(many))
+
+
+def test_an_avif_of_many_hidden_frames_is_refused() -> None:
     stream = io.BytesIO()
-    Image.new("RGB", (600, 400)).save(stream, kind)
+    Image.new("RGB", (64, 64)).save(stream, "AVIF")
+    data = stream.getvalue()
+    start = data.index(b"mdat") + 4
+    coded = data[start:]
+    frame = coded[4 + coded[3] :]  # after a delimiter of two bytes and the sequence header
+    assert frame[0] >> 3 & 15 == 6
+    longer = coded + frame * 20
+    places = data[:start].replace(struct.pack(">I", len(coded)), struct.pack(">I", len(longer)))
+    assert places != data[:start]
+    with pytest.raises(ImageError, match="is an AVIF whose picture has 21 coded frames; expected at most 8"):
+        load_image(places[:-8] + struct.pack(">I", 8 + len(longer)) + b"mdat" + longer)
+
+
+def test_a_size_that_the_container_makes_small_is_found_in_the_pixels() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (600, 400)).save(stream, "AVIF")
     data = bytearray(stream.getvalue())
     at = data.index(b"ispe") + 8
     data[at : at + 8] = (64).to_bytes(4, "big") * 2

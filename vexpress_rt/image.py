@@ -260,10 +260,8 @@ def _memory_is_short(need: int) -> bool:
 
 
 def _out_of_memory(name: str, need: int) -> ImageError:
-    return ImageError(
-        f"memory ran out while {name} was decoded, which takes up to {need / 1e6:.0f} MB: free memory, or scale the "
-        "photo down"
-    )
+    takes = f", which takes up to {need / 1e6:.0f} MB" if need else ""
+    return ImageError(f"memory ran out while {name} was decoded{takes}: free memory, or scale the photo down")
 
 
 def _decoded(parts: Parts, reduction: int, name: str) -> Photo:

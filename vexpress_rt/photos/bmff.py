@@ -16,6 +16,8 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
 _MAX_BOXES = 20_000
 _MAX_ITEMS = 2_000
 _SEQUENCE_HEADER = 1
+_FRAMES = (3, 6)  # a frame's header, alone or with the frame
+_MAX_FRAMES = 8  # a picture has one, or one a layer; others, however few bytes they have, cost as much
 # Bytes a pixel of planes, converted samples and the picture as bytes: (of 4:2:0 without alpha, of all others).
 _AVIF_DECODING = (10, 20)
 _HEIF_DECODING = (7, 16)
@@ -158,7 +160,12 @@ def _coded_sizes(data: bytes, meta: _Meta) -> list[tuple[int, int]]:
     sizes: list[tuple[int, int]] = []
     for item, content in _contents(data, meta).items():
         if meta.kinds.get(item) == b"av01":
-            sizes += [_sequence_size(body) for kind, body in _units(content) if kind == _SEQUENCE_HEADER]
+            units = list(_units(content))
+            sizes += [_sequence_size(body) for kind, body in units if kind == _SEQUENCE_HEADER]
+            if (frames := sum(kind in _FRAMES for kind, _ in units)) > _MAX_FRAMES:
+                raise RefusedError(
+                    f"is an AVIF whose picture has {frames} coded frames; expected at most {_MAX_FRAMES}: save it anew"
+                )
         elif meta.kinds.get(item) == b"grid" and len(content) >= 8:
             wide = len(content) >= 12 and content[1] & 1
             sizes.append(struct.unpack_from(">II" if wide else ">HH", content, 4))

@@ -193,7 +193,7 @@ def _whole_rows(data: bytes, sound: int | None, row: int, height: int) -> tuple[
     unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)
     pieces: list[bytes] = []
     rows, rest = 0, b""
-    for piece in _inflated(unpacker, packed, row):
+    for piece in _inflated(unpacker, packed, row * max(1, height // 256)):
         rest += piece
         whole = min(len(rest) // row, height - rows)
         pieces.append(packer.compress(rest[: whole * row]))

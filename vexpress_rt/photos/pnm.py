@@ -29,6 +29,7 @@ _TOKEN = re.compile(rb"(?:[ \t\n\v\f\r]|#[^\r\n]*[\r\n])*([0-9]{1,10})(?=[ \t\n\
 _SPACE = re.compile(rb"[ \t\n\v\f\r]")
 _COMMENT = re.compile(rb"#[^\r\n]*(?:[\r\n]|\Z)")
 _BLOCK = 2**20
+_MAX_COMMENTS = 1_000_000
 _MAX_HEADER = 2**16
 _WORKING = 32 * _BLOCK  # bytes while a block is read
 
@@ -102,7 +103,9 @@ def _fill_plain(data: bytes, out: UInt8, *, at: int, bands: int, most: int, bits
 
 def _blocks(data: bytes, at: int) -> Iterator[bytes]:
     """`data` from `at` on, without comments, in blocks of whole values."""
-    if data.find(b"#", at) >= 0:
+    if comments := data.count(b"#", at):
+        if comments > _MAX_COMMENTS:
+            raise DamagedError(f"it has {comments} comments; expected at most {_MAX_COMMENTS}")
         data, at = _COMMENT.sub(b"", data[at:]), 0
     while at < len(data):
         end = _SPACE.search(data, at + _BLOCK)

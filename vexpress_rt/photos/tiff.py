@@ -63,12 +63,14 @@ def read(data: bytes) -> Parts:
     if values(_FORMAT, 1)[0] == 3:
         raise RefusedError("is a TIFF of floating-point values (mode F); expected 8 or 16 bits: save it as PNG or JPEG")
     offsets = _integers(data, directory, _STRIP_OFFSETS) or _integers(data, directory, _TILE_OFFSETS)
-    tiled = _TILE_WIDTH in directory.entries
-    piece = (
-        values(_TILE_WIDTH, width)[0] * values(_TILE_HEIGHT, 1)[0]
-        if tiled
-        else width * min(values(_ROWS, height)[0], height)
-    )
+    wide, tall = width, min(values(_ROWS, height)[0], height)
+    if _TILE_WIDTH in directory.entries:
+        wide, tall = max(wide, values(_TILE_WIDTH, 0)[0]), max(tall, values(_TILE_HEIGHT, 0)[0])
+        if _STRIP_OFFSETS not in directory.entries:
+            wide, tall = values(_TILE_WIDTH, 0)[0], values(_TILE_HEIGHT, 0)[0]
+    piece = wide * tall
+    if compression == _RAW and (wide, tall) != (width, height):
+        _check_pieces(len(offsets), (width, height), (wide, tall), samples if values(_PLANAR, 1)[0] == 2 else 1)
     pixel_bits = max(sum(bits), bits[0] * samples)
     bands = 1 if pixel_bits <= 8 else 4  # 16-bit grey takes 2, or 4 where it has a sign
     if compression in _JPEG:
@@ -139,6 +141,13 @@ def _integers(data: bytes, directory: _Directory, tag: int) -> tuple[int, ...]:
     if entry.place + entry.count * _SIZES[entry.kind] > len(data):
         raise DamagedError("it is truncated: it ends within its directory's values")
     return struct.unpack_from(f"{directory.order}{entry.count}{_INTEGERS[entry.kind]}", data, entry.place)
+
+
+def _check_pieces(count: int, size: tuple[int, int], piece: tuple[int, int], planes: int) -> None:
+    """Refuse more strips or tiles than the picture has places for, which Pillow would read one over the other."""
+    needed = -(-size[0] // max(piece[0], 1)) * -(-size[1] // max(piece[1], 1)) * planes
+    if count > needed:
+        raise DamagedError(f"it has {count} strips or tiles where its size needs {needed}")
 
 
 def _check_jpeg(data: bytes, offsets: tuple[int, ...], pixels: int, piece: int) -> None:
