@@ -20,8 +20,16 @@ from export.parity import Parity, check
 from export.to_onnx import to_onnx
 from export.widen import widen, widened
 from vexpress_rt import __version__
-from vexpress_rt.bundle import Bundle, EngineEntry, FileEntry, Manifest, file_entry, sha256_file
-from vexpress_rt.errors import BundleError
+from vexpress_rt.bundle import (
+    Bundle,
+    EngineEntry,
+    FileEntry,
+    Manifest,
+    check_graph_file,
+    file_entry,
+    sha256_file,
+)
+from vexpress_rt.errors import BundleDamagedError, BundleError
 from vexpress_rt.specs import (
     ENGINE_NAMES,
     FACE_DETECTOR,
@@ -234,6 +242,7 @@ class Assembly:
                 f"{source} has {len(inputs)} inputs and {len(outputs)} outputs; expected 1 and 9, those of SCRFD with "
                 "keypoints: put insightface's det_10g.onnx there"
             )
+        _check_graph(source, {})
         path = self.folder / f"{FACE_DETECTOR}.onnx"
         shutil.copyfile(source, path)
         self.entries[FACE_DETECTOR] = EngineEntry(
@@ -250,6 +259,9 @@ class Assembly:
         names = {plan for compilation in compiled for plan in compilation.plans.values()}
         names |= {file for entry in self.entries.values() for file in entry.files}
         self.files |= {name: file_entry(self.folder / name) for name in sorted(names - set(self.files))}
+        for entry in self.entries.values():
+            if (path := self.folder / entry.file).exists():
+                _check_graph(path, {name: self.files[name].bytes for name in entry.data})
         manifest = Manifest(
             package=__version__,
             versions=fingerprint.versions(),
@@ -268,6 +280,18 @@ class Assembly:
         for name in manifest.absent:
             (self.folder / name).unlink(missing_ok=True)
         return manifest
+
+
+def _check_graph(path: Path, weights: dict[str, int]) -> None:
+    """Raise ExportError for a graph that the runtime would refuse."""
+    try:
+        with path.open("rb") as file:
+            check_graph_file(file, weights)
+    except BundleDamagedError as error:
+        raise ExportError(
+            f"{path} is no graph that the runtime takes: {error}: if that is right in an engine, let "
+            "vexpress_rt/graph_check.py know it"
+        ) from error
 
 
 def _link(source: Path, target: Path) -> None:

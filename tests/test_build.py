@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from export import assembly, lowering, to_onnx
@@ -289,4 +290,9 @@ def test_a_checkpoint_without_face_detector_gives_a_bundle_without(
         build(weights, bundle, options(FACE_DETECTOR))
     shutil.copy(bundle / "pose_guider.onnx", weights / DETECTOR)
     with pytest.raises(ExportError, match=r"det_10g\.onnx has 1 inputs and 1 outputs; expected 1 and 9"):
+        build(weights, bundle, options(FACE_DETECTOR))
+    detector = onnx.load(micro_checkpoint / DETECTOR)
+    detector.graph.node[0].op_type = "Loop"
+    (weights / DETECTOR).write_bytes(detector.SerializeToString())
+    with pytest.raises(ExportError, match=r"det_10g\.onnx is no graph that the runtime takes: .* operator 'Loop'"):
         build(weights, bundle, options(FACE_DETECTOR))

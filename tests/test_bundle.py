@@ -240,5 +240,5 @@ def test_every_input_and_output_that_does_not_fit_is_named(folder: Path) -> None
 
 def test_an_engine_that_this_version_does_not_know_is_named(folder: Path) -> None:
     edit(folder, lambda data: data["engines"].update(teleporter=data["engines"]["denoiser"]))
-    with pytest.raises(BundleDamagedError, match="engine teleporter is not one of vae_encoder, "):
+    with pytest.raises(BundleDamagedError, match="engine 'teleporter' is not one of vae_encoder, "):
         Bundle.open(folder)

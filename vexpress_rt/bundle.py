@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 from vexpress_rt.compilation import Compilation, with_newest
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
-from vexpress_rt.graph_check import check_graph
+from vexpress_rt.graph_check import check_graph_file
 from vexpress_rt.manifest import (
     BUILD_COMMAND,
     MANIFEST,
@@ -43,6 +42,7 @@ __all__ = [
     "EngineEntry",
     "FileEntry",
     "Manifest",
+    "check_graph_file",
     "file_entry",
     "read_manifest",
     "sha256_file",
@@ -271,11 +271,10 @@ class Bundle:
         with self._open(name) as file:
             self._check_hash(name, file)
             try:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    check_graph(data, {weights: self.manifest.files[weights].bytes for weights in entry.data})
+                check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
             except BundleDamagedError as error:
                 self._damaged(f"{name} is no graph of an engine: {error}")
-            except (OSError, ValueError) as error:  # ValueError: it is empty
+            except OSError as error:
                 self._damaged(f"{name} cannot be read: {error}")
         self._sound[name] = self._verified[name], entry.data
 

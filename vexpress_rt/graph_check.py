@@ -7,7 +7,10 @@ that is bounded here. What an engine then computes of a portrait is its own affa
 
 from __future__ import annotations
 
+import io
 import math
+import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,6 +55,14 @@ _NO_LARGER = _words("Ceil Clip Exp Floor ReduceMax ReduceMean ReduceMin ReduceSu
 CONSTANTS_RATIO = 8  # of the bytes computed of constants alone to those stored; the exporter's graphs stay below 4.
 CONSTANTS_FLOOR = 16 << 20  # bytes that a graph of few weights may compute, too
 CONSTANTS_DEPTH = 64  # multiplications a byte of them; the exporter's take 2
+
+
+def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> None:
+    """As `check_graph`, of an open file, which is mapped: nothing large is copied. Raises OSError, too."""
+    if not os.fstat(file.fileno()).st_size:
+        refuse("it is empty")
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        check_graph(data, weights)
 
 
 def check_graph(data: Data, weights: Mapping[str, int]) -> None:
