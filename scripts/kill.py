@@ -220,6 +220,8 @@ def work_through(subject: Subject, kills: int, seed: int, keep: Path) -> None:
     random_numbers = random.Random(f"{seed} {subject.name}")
     for index in range(kills):
         one_kill(subject, random_numbers, keep, index)
+        if (index + 1) % 20 == 0:
+            print(f"{subject.name}: {index + 1} of {kills} kills, {len(subject.faults)} faults", flush=True)
     subject.prepare(over=False)
     subject.finish()
     if left := subject.leftovers():

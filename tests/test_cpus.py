@@ -137,7 +137,7 @@ def test_a_lowered_number_is_said_once_and_in_the_description(
     fake_bundle: Path, backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle, threads=16) as generator:
-        assert "CPU with 64 cores, 2 threads (16 requested; this process may use 2 CPUs)" in generator.describe()
+        assert "CPU with 64 cores, 16 threads requested, 2 used: this process may use 2 CPUs" in generator.describe()
     assert [record.getMessage() for record in caplog.records] == [
         "threads is 16, and this process may use 2 CPUs: taking 2, since more only wait for each other"
     ]

@@ -34,7 +34,7 @@ class ThreadLimit:
     def describe(self) -> str:
         """The number, and why it is not the one that was asked for."""
         if self.lowered:
-            return f"{self.threads} threads ({self.requested} requested; this process may use {cpus(self.usable)})"
+            return f"{self.requested} threads requested, {self.threads} used: this process may use {cpus(self.usable)}"
         return f"{self.threads} thread{'s' if self.threads != 1 else ''}"
 
 
