@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.factories import TINY
 from tests.live_sessions import CONFIG, open_session
 from tests.robustness.values import ANY, ARRAYS, value
 from tests.scenes import speech
@@ -20,6 +21,7 @@ from vexpress_rt.audio import check_rate, known_duration, open_recording
 from vexpress_rt.config import OPTION_NAMES, brief, exact_rate
 from vexpress_rt.errors import AudioError, ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.live_plan import check_timeout
+from vexpress_rt.specs import ModelConfig
 
 ODD = st.sampled_from(ANY)
 ODD_ARRAYS = st.sampled_from((*ANY, *ARRAYS))
@@ -226,3 +228,12 @@ def test_an_output_that_is_no_path_is_refused(generator: Generator, portrait: Po
 @pytest.mark.parametrize("expression", ["Bad()", "10**5000", "'x' * 10**6", "[[[]] * 99] * 99", "np.zeros(10**6)"])
 def test_any_value_can_be_named_in_a_few_words(expression: str) -> None:
     assert 0 < len(brief(value(expression))) <= 1100
+
+
+def test_a_manifest_is_not_repeated_in_full_by_its_error() -> None:
+    with pytest.raises(ConfigError, match="up_attention") as caught:
+        ModelConfig.from_json(TINY | {"up_attention": ["x" * 10_000] * 50})
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(ConfigError, match="lacks or does not know") as caught:
+        ModelConfig.from_json(TINY | {"x" * 10_000: 1})
+    assert len(str(caught.value)) < 2000

@@ -42,7 +42,7 @@ _REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "aud
 
 
 _WORDS = Repr()
-_WORDS.maxstring = _WORDS.maxother = _WORDS.maxlong = 1000  # characters
+_WORDS.maxstring, _WORDS.maxother, _WORDS.maxlong = 200, 1000, 1000  # characters
 
 
 def brief(value: object) -> str:

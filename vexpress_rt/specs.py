@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from vexpress_rt.config import brief
 from vexpress_rt.errors import ConfigError
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -103,7 +104,7 @@ class ModelConfig:
         """The inverse of `to_json`. Raises ConfigError naming keys that are missing, unknown or of another type."""
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
-            raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)}")
+            raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
         values: dict[str, Any] = {}
         for name, kind in expected.items():
             value = tuple(data[name]) if isinstance(data[name], list) else data[name]
@@ -111,7 +112,7 @@ class ModelConfig:
             wanted = float if "float" in str(kind) else bool if "bool" in str(kind) else int
             right = all(type(item) in ((int, float) if wanted is float else (wanted,)) for item in items)
             if isinstance(value, tuple) != ("tuple" in str(kind)) or not items or not right:
-                raise ConfigError(f"the model configuration has {name} = {data[name]!r}; expected {kind}")
+                raise ConfigError(f"the model configuration has {name} = {brief(data[name])}; expected {kind}")
             values[name] = value
         return cls(**values)
 

@@ -22,7 +22,7 @@ from tests.robustness.limits import Measure, restrict
 from tests.robustness.readers import READERS, planted
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "FAILED"
-LONGEST_MESSAGE = 4000  # characters: an error is read by people
+LONGEST_MESSAGE = 8000  # characters: an error is read by people; some name every tensor of an engine
 Tell = Callable[..., None]
 
 

@@ -41,7 +41,7 @@ ANY = (
     "'٣٠'", "'²'", "'9'*500", "'\\x00'", "'\\ud800'", "'face'", "'512x512'", "b''", "b'abc'", "bytearray(b'12')",
     "memoryview(b'abc')", "()", "[]", "{}", "set()", "(1, 2)", "[0.1, 0.9]", "(0.9, 0.1)", "[float('nan'), 1]",
     "{'a': 1}", "object()",
-    "object", "int", "call", "boom", "lambda: 0", "range(3)", "iter([1])", "(x for x in [1])", "1j", "complex('nan')",
+    "object", "int", "call", "boom", "lambda *a: 0", "range(3)", "iter([1])", "(x for x in [1])", "1j", "complex('nan')",
     "Decimal('30')",
     "Decimal('NaN')", "Decimal('sNaN')", "Decimal('Infinity')", "Decimal('1e999999')", "Fraction(30)",
     "Fraction(1, 10**30)",
