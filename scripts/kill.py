@@ -236,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=list(MADE_OF), help="kill this command alone")
     parser.add_argument("--keep", type=Path, default=Path("kill-failures"), help="folder for what failed")
     given = parser.parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; children would, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     makers = {"generate": video_subject, "build": build_subject}
     chosen = [given.only] if given.only else list(makers)
     faults = []

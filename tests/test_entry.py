@@ -192,3 +192,15 @@ def test_another_missing_module_stays_a_traceback(tmp_path: Path) -> None:
     done = _without("fcntl", tmp_path, "export.build")
     assert done.returncode == 1
     assert "install the extra" not in done.stderr
+
+
+def test_a_build_leaves_no_folder_for_a_compiler_s_cache(tmp_path: Path, micro_checkpoint: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    environment |= {"TMPDIR": str(tmp_path / "temporary")}
+    command = [
+        sys.executable, "-m", "export.build", "--weights", str(micro_checkpoint), "--output", str(tmp_path / "bundle"),
+        "--height=16", "--width=24", "--frames=3", "--target", "onnxruntime", "--engine", "denoiser",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert list((tmp_path / "temporary").iterdir()) == []

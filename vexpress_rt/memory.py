@@ -50,8 +50,9 @@ def explain(error: BaseException) -> str:
             f"the system starts no more threads{details}, and nothing partial is left: raise the limit on memory "
             "(ulimit -v) or on processes (ulimit -u, or the container's), or close other programs"
         )
-    when = "while libraries were loaded" if isinstance(said, ImportError) else "and nothing partial is left"
-    return f"memory ran out {when}{details}: {REMEDY}"
+    if isinstance(said, ImportError):
+        return f"memory ran out while libraries were loaded{details}: {REMEDY}"
+    return f"memory ran out{details}, and nothing partial is left: {REMEDY}"
 
 
 def _says_so(error: BaseException) -> bool:
