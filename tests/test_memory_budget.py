@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes import FakeBackend
 from tests.live_sessions import CONFIG, open_session
-from tests.scenes import speech
+from tests.scenes import photo, speech
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt import audio as audio_module
 from vexpress_rt import generator as generator_module
 from vexpress_rt import live as live_module
 from vexpress_rt.errors import AudioError, ConfigError, InputError
-from vexpress_rt.memory_budget import Need, check_memory, free_memory
+from vexpress_rt.memory_budget import Need, check_memory, free_memory, whole_memory
 
 MB = 1 << 20
 Tree = Callable[..., Path]
@@ -66,6 +67,7 @@ VERSION_2 = {
 
 def test_a_container_has_its_limit_less_its_use_and_file_cache_counts_as_free(tree: Tree) -> None:
     assert free_memory(tree(**VERSION_2), unlimited) == 15 * MB
+    assert whole_memory(tree(**VERSION_2), unlimited) == 100 * MB
 
 
 def test_a_group_above_can_leave_less(tree: Tree) -> None:
@@ -162,7 +164,9 @@ def test_a_long_video_is_refused_before_its_photo_is_read(
 
 
 @pytest.mark.usefixtures("little")
-def test_a_recording_in_a_file_is_refused_once_its_length_is_known(generator: Generator, tmp_path: Path) -> None:
+def test_a_recording_in_a_file_is_refused_once_its_length_is_known(
+    generator: Generator, backend: FakeBackend, tmp_path: Path
+) -> None:
     import wave
 
     path = tmp_path / "long.wav"
@@ -170,7 +174,8 @@ def test_a_recording_in_a_file_is_refused_once_its_length_is_known(generator: Ge
         file.setparams((1, 2, 16000, 0, "NONE", "NONE"))
         file.writeframes(bytes(2 * 16000 * 10))
     with pytest.raises(ConfigError, match="a video of 2400 frames needs"):
-        generator.generate("no such photo.png", path, config=GenerationConfig(steps=1, overlap=2, fps=240))
+        generator.generate(photo(), path, config=GenerationConfig(steps=1, overlap=2, fps=240))
+    assert backend.loads == ["face_detector"]
 
 
 @pytest.mark.usefixtures("little")

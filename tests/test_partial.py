@@ -160,3 +160,18 @@ def test_the_mark_is_that_of_the_running_system(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "boot_id").write_text("after a restart\n")
     monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot_id")
     assert system_mark.__wrapped__() != system_mark()
+
+
+@pytest.mark.parametrize("name", [".vexpress-00000000-0123456789ab.mp4", ".vexpress-0123456789ab.mp4"])
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_nobody_has_written_to_for_a_week_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, locks: bool
+) -> None:
+    if not locks:
+        monkeypatch.setattr("vexpress_rt.partial.fcntl", None)
+    for days, stays in ((6, True), (8, False)):
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (time.time() - days * 86400,) * 2)
+        sweep(tmp_path)
+        assert path.exists() == stays

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeBackend, write_bundle
-from tests.scenes import FAST, frames_of, photo, speech
+from tests.scenes import FAST, frames_of, photo, speech, track
 from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig, Settings
 from vexpress_rt.denoise import Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError
@@ -145,7 +145,7 @@ def test_what_runs_only_in_some_steps_is_missed_before_the_work(tmp_path: Path, 
     folder = write_bundle(tmp_path / "lacking", [name for name in ENGINE_NAMES if name != "denoiser_cond"])
     config = GenerationConfig(overlap=2, steps=4, guidance_interval=(0.2, 1))
     with Generator(folder) as generator, pytest.raises(BundleNotFoundError, match="--engine denoiser_cond"):
-        generator.generate(photo(), speech(0.1), config=config)
+        generator.generate(photo(), speech(0.1), keypoints=track(3), config=config)
     assert not backend.calls("reference_net")
 
 

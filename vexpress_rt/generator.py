@@ -233,15 +233,16 @@ class Generator:
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
-        with task.watch.stage("portrait"):  # before engines are loaded, which takes long, for it may have no face
+        # Whatever may be refused comes before engines are loaded, which takes long.
+        with task.watch.stage("portrait"):
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
-        with task.watch.stage("load"):
-            self._pipeline.load(task.settings)
         with task.watch.stage("audio"):
             read = partial(task.tell, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
         length = recording.frame_count(task.settings.rate)
         self._check_memory(task, noise, length, keep)
+        with task.watch.stage("load"):
+            self._pipeline.load(task.settings)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("portrait"):

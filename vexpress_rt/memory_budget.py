@@ -50,20 +50,39 @@ def free_memory(root: Path = Path("/"), limit: Callable[[str], int | None] | Non
 
     root: where /proc and /sys are.  limit: RLIMIT_AS or RLIMIT_DATA by name -> bytes or None; None asks the system.
     """
-    found = [*_system(root), *_groups(root), *_limits(root, limit or _resource_limit)]
+    found = [bound.left for bound in _bounds(root, limit)]
     return max(0, min(found)) if found else None
 
 
-def _system(root: Path) -> Iterator[int]:
-    if (available := _fields(root / "proc" / "meminfo").get("MemAvailable:")) is not None:
-        yield available * 1024
+def whole_memory(root: Path = Path("/"), limit: Callable[[str], int | None] | None = None) -> int | None:
+    """Bytes that this process could have if nobody used any, as `free_memory` counts them; None for unknown."""
+    return min((bound.most for bound in _bounds(root, limit)), default=None)
 
 
-def _limits(root: Path, limit: Callable[[str], int | None]) -> Iterator[int]:
+class _Bound(NamedTuple):
+    """Of the system, a control group or the process.  most: bytes in all.  left: that are not used."""
+
+    most: int
+    left: int
+
+
+def _bounds(root: Path, limit: Callable[[str], int | None] | None) -> Iterator[_Bound]:
+    yield from _system(root)
+    yield from _groups(root)
+    yield from _limits(root, limit or _resource_limit)
+
+
+def _system(root: Path) -> Iterator[_Bound]:
+    facts = _fields(root / "proc" / "meminfo")
+    if (available := facts.get("MemAvailable:")) is not None:
+        yield _Bound(facts.get("MemTotal:", available) * 1024, available * 1024)
+
+
+def _limits(root: Path, limit: Callable[[str], int | None]) -> Iterator[_Bound]:
     used = _fields(root / "proc" / "self" / "status")
     for name, field in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
         if (most := limit(name)) is not None and field in used:
-            yield most - used[field] * 1024
+            yield _Bound(most, most - used[field] * 1024)
 
 
 def _resource_limit(name: str) -> int | None:
@@ -75,7 +94,7 @@ def _resource_limit(name: str) -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def _groups(root: Path) -> Iterator[int]:
+def _groups(root: Path) -> Iterator[_Bound]:
     """What each control group of this process leaves, from its own up to the highest that can be seen."""
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -89,13 +108,14 @@ def _groups(root: Path) -> Iterator[int]:
             yield from _walk(mount, parts, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
 
-def _walk(mount: Path, parts: list[str], limit: str, usage: str, prefix: str) -> Iterator[int]:
+def _walk(mount: Path, parts: list[str], limit: str, usage: str, prefix: str) -> Iterator[_Bound]:
     for depth in range(len(parts), -1, -1):
         group = mount.joinpath(*parts[:depth])
         most, used = _number(group / limit), _number(group / usage)
         if most is not None and used is not None and most < _UNLIMITED:
             pages = _fields(group / "memory.stat")
-            yield most - used + sum(pages.get(f"{prefix}{kind}_file", 0) for kind in ("inactive", "active"))
+            cache = sum(pages.get(f"{prefix}{kind}_file", 0) for kind in ("inactive", "active"))
+            yield _Bound(most, most - used + cache)
 
 
 def _number(path: Path) -> int | None:

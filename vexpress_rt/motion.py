@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
 from vexpress_rt.driving import DrivingVideo, read_frames
-from vexpress_rt.errors import ConfigError, NoFaceError, VideoError
+from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
 from vexpress_rt.faces import DETECTION_SIZE, LONGEST_GAP, track_faces
 from vexpress_rt.image import face_crop
 from vexpress_rt.keypoints import (
@@ -27,6 +26,7 @@ from vexpress_rt.keypoints import (
     resample,
     retarget,
 )
+from vexpress_rt.paths import as_path
 from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.video_decoder import Findings
@@ -97,10 +97,13 @@ def load_track(
     that the frames before are those that the whole would give; each of its frames once, however often it stands.
     tell: called with frames done and the most that there will be, after each frame of a driving video; may raise.
     """
-    if not isinstance(source, (str, os.PathLike)) or _suffix(source) in KEYPOINT_SUFFIXES:
+    if not isinstance(source, (str, os.PathLike)):
         return load_keypoints(source)
+    path = as_path(source, "the keypoints", KeypointError)
+    if path.suffix.lower() in KEYPOINT_SUFFIXES:
+        return load_keypoints(path)
     try:
-        video = read_frames(os.fsdecode(source))
+        video = read_frames(path)
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
@@ -108,10 +111,6 @@ def load_track(
     most = needed + math.ceil(LONGEST_GAP * video.fps)
     track = track_faces(_search(video, find_faces, most, findings, tell), video.fps, video.size, needed)
     return replace(track, notes=(*findings.notes(), *track.notes))
-
-
-def _suffix(source: str | os.PathLike[str]) -> str:
-    return Path(os.fsdecode(source)).suffix.lower()
 
 
 def _search(

@@ -9,6 +9,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ except ImportError:  # Windows
 
 _PREFIX = ".vexpress-"
 _ATTEMPTS = 100  # at a name that no sweep of another process takes away before it is locked
+_NAME = re.compile(re.escape(_PREFIX) + r"(?:([0-9a-f]{8})-)?[0-9a-f]{12}\.\w{1,8}")  # the mark came later
+_WEEK = 7 * 24 * 3600.0  # seconds
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -32,10 +35,10 @@ def partial_file(path: Path) -> Iterator[Path]:
 
     Its name is ".vexpress-", a mark of the running system, random digits and the suffix of `path`. While the block
     lasts the file is locked, and files of that kind that nobody has locked any more are removed from the folder first:
-    their process was killed. Those with the mark of another system are left alone: a folder that machines share may
-    have locks that each keeps to itself. So leftovers from before a restart stay, and so they do where there are no
-    locks (Windows, some network file systems). If the process ends inside the block, in another thread, the file is
-    removed as well.
+    their process was killed. Those with the mark of another system, from before a restart for instance, are removed
+    when nothing was written to them for a week: a folder that machines share may have locks that each keeps to itself.
+    The same holds where there are no locks (Windows, some network file systems). If the process ends inside the block,
+    in another thread, the file is removed as well.
 
     Raises OSError where the file cannot be made.
     """
@@ -51,13 +54,15 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the partial files in `folder` whose process, of this system, has ended."""
-    if fcntl is None:
-        return
-    name = re.compile(re.escape(f"{_PREFIX}{system_mark()}-") + r"[0-9a-f]{12}\.\w{1,8}")
+    """Remove the partial files in `folder` whose process has ended, as far as that can be known."""
     with suppress(OSError):
-        for entry in [Path(entry) for entry in os.scandir(folder) if name.fullmatch(entry.name)]:
-            _remove_abandoned(entry)
+        for entry in list(os.scandir(folder)):
+            if (name := _NAME.fullmatch(entry.name)) is None:
+                continue
+            with suppress(OSError):
+                old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _WEEK
+                if old or (fcntl is not None and name[1] == system_mark()):
+                    _remove_abandoned(Path(entry), old=old)
 
 
 @functools.cache
@@ -82,15 +87,20 @@ def _reserve(path: Path) -> tuple[Path, int]:
     raise OSError(f"another process removes {_PREFIX}* in {path.parent} as soon as they are made")
 
 
-def _remove_abandoned(partial: Path) -> None:
-    """Remove a file that can be locked. What cannot be opened or removed is somebody else's."""
+def _remove_abandoned(partial: Path, *, old: bool) -> None:
+    """Remove a file that can be locked, or is old where there are no locks. Another user's cannot be opened."""
     with suppress(OSError):
         handle = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            if stat.S_ISREG(os.fstat(handle).st_mode) and _locked(handle) and is_at(partial, handle):
+            if stat.S_ISREG(os.fstat(handle).st_mode) and _is_free(handle, old) and is_at(partial, handle):
                 partial.unlink()
         finally:
             os.close(handle)
+
+
+def _is_free(handle: int, old: bool) -> bool:
+    locked = _locked(handle)
+    return old if locked is None else locked
 
 
 def _locked(handle: int) -> bool | None:

@@ -26,11 +26,11 @@ from vexpress_rt.config import check_choice, check_threads
 from vexpress_rt.cpus import limit_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.memory import REMEDY, ran_out
+from vexpress_rt.memory_budget import whole_memory
 from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
 PROVIDERS = ("cpu", "cuda")
-_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of version 2 and 1
 _SILENT = 4  # severity "fatal": what goes wrong is raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
@@ -218,11 +218,7 @@ def memory_limit() -> int:
     An engine that wants more, of an untrusted bundle for instance, fails with a message; the system would end the
     process, or another one.
     """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
-    for path in _CONTAINER_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
-            limits.append(int(Path(path).read_text()))
-    return min(limits) // 8 * 7 if limits else 0  # 0: ONNX Runtime sets no limit
+    return (whole_memory() or 0) // 8 * 7  # 0: ONNX Runtime sets no limit
 
 
 def _options(library: Any, threads: int | None) -> Any:
