@@ -22,9 +22,11 @@ class Reader(Protocol):
 
     A reader is made once a child process, with a folder of its own for whatever it needs beside the input.
 
+    memory: MB that an input may take in any case, where that is more than is allowed.
     noisy: how files begin whose library prints on stderr what it finds, and cannot be asked not to.
     """
 
+    memory: int
     noisy: tuple[bytes, ...]
 
     def seeds(self) -> Sequence[Case]:

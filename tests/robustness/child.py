@@ -33,11 +33,11 @@ def main(arguments: list[str]) -> None:
     restrict()
     if len(arguments) > 5:
         kept = Path(arguments[5])
-        _run(reader, Case(kept.suffix, kept.read_bytes()), 0, folder, Measure(folder, memory), tell)
+        _run(reader, Case(kept.suffix, kept.read_bytes()), 0, folder, Measure(folder, max(memory, reader.memory)), tell)
         return
     seeds = _seeds(reader, folder / "seeds" / name)
     tell(ready=len(seeds))
-    measure = Measure(folder, memory)  # from here on: encoders of seeds may print
+    measure = Measure(folder, max(memory, reader.memory))  # from here on: encoders of seeds may print
     for number in count(first):
         _run(reader, reader.make(chance_of(seed, name, number), seeds), number, folder, measure, tell)
 

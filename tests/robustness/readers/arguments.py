@@ -61,6 +61,7 @@ _SPECIAL = {
 class Arguments:
     """Makes the call with the bundle that ships, one step and two frames."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

@@ -41,6 +41,7 @@ _USUAL = ["generate", "--image", "photo.png", "--audio", "speech.wav", "--output
 class Calls:
     """`vexpress_rt.__main__.main` in this process."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

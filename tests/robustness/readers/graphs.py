@@ -40,6 +40,7 @@ _LOCATIONS = (
 class Graphs:
     """Loads the engine as a `Generator` does, and runs it once."""
 
+    memory = 3600  # what engines may compute in, seven eighths of `limits.HARD_MEMORY`: beyond it they fail
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

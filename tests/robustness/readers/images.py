@@ -56,6 +56,7 @@ _TOKENS = (
 class Images:
     """`load_image`, by path and by bytes."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = (b"II", b"MM")  # libtiff
 
     def __init__(self, folder: Path) -> None:

@@ -35,6 +35,7 @@ _NAMES = (
 class KeypointFiles:
     """`load_keypoints`, then what is done to a track before it is drawn."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

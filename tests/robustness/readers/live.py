@@ -45,6 +45,7 @@ class Live:
     frames that come have to be in order and of the right size, with all the sound between them.
     """
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

@@ -23,6 +23,7 @@ _TOKENS = (
 class Manifests:
     """`Bundle.open` of a folder with the manifest, its description, its recommended settings and its hashes."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

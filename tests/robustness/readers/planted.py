@@ -17,6 +17,7 @@ from vexpress_rt.errors import InputError
 class _Planted:
     """Every third input has the fault; of the others every second one is refused."""
 
+    memory = 0
     noisy = ()
 
     def __init__(self, folder: Path) -> None:

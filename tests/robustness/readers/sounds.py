@@ -76,6 +76,7 @@ _TOKENS = (
 class Sounds:
     """`open_recording`, then its samples, then every few times the sound track of a video."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:

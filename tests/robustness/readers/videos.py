@@ -43,6 +43,7 @@ _TOKENS = (
 class Videos:
     """`read_frames`, then frames as the search for faces takes them."""
 
+    memory = 0
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:
