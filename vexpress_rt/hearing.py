@@ -56,7 +56,10 @@ def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[s
     """A note if all of a recording that is not silent is heard as silence; gated: the option `noise_gate`."""
     if recording.voice or not gated or not model.audio_normalize or recording.variance == 0:
         return ()
-    return ("audio: no voice was found, only noise; the mouth stays closed, and noise_gate=False lets noise move it",)
+    return (
+        "audio: no voice was found, only noise; the mouth stays closed: noise_gate=False (--no-noise-gate) lets noise "
+        "move it",
+    )
 
 
 class Hearing:
