@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from vexpress_rt.entry import Stopped
 from vexpress_rt.errors import OutputError, VExpressError
 
 MARK = ".building-"
@@ -102,10 +103,10 @@ def _is_in_use(folder: Path) -> bool:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, so that clean-up runs."""
+    """SIGTERM and SIGHUP raise Stopped, a KeyboardInterrupt, inside, so that clean-up runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Stopped
 
     with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
@@ -118,7 +119,7 @@ def _interrupts_deferred() -> Iterator[None]:
     with _handling(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
     if came:
-        raise KeyboardInterrupt
+        raise Stopped
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -100,7 +101,9 @@ def read_arrays(path: Path) -> Array | list[Array]:
         raise KeypointError(f"cannot read the keypoints {path}: {error}: check the permissions") from error
     try:
         _check_size("the file", len(data))
-        return _decode(data)
+        with warnings.catch_warnings():  # NumPy warns of a header that Python 2 wrote
+            warnings.simplefilter("ignore")
+            return _decode(data)
     except KeypointError as error:
         raise KeypointError(f"keypoints {path}: {error}") from error
     except Exception as error:  # a damaged zip or pickle can raise nearly anything

@@ -73,6 +73,9 @@ class _Version(NamedTuple):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+_MOST_NAMED = 20  # inputs and outputs that do not fit, in a message
+
+
 def sha256_file(path: Path) -> str:
     """sha256 of a file's content: 64 lower-case hexadecimal digits. Reads in pieces; raises OSError."""
     with path.open("rb") as file:
@@ -113,7 +116,8 @@ class Bundle:
         """
         bundle = cls(Path(folder), read_manifest(folder))
         if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
-            bundle._damaged("the manifest does not fit this version: " + "; ".join(wrong))
+            more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+            bundle._damaged("the manifest does not fit this version: " + "; ".join(wrong[:_MOST_NAMED]) + more)
         for name in sorted(bundle.manifest.graphs - bundle.manifest.absent):
             bundle._check_size(name)
         return bundle

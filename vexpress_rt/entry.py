@@ -52,6 +52,7 @@ def run_command(command: Callable[[], int], interrupted: str = "interrupted; not
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook = sys.__unraisablehook__
 
 
 def heed_interrupts() -> bool:
@@ -64,7 +65,20 @@ def heed_interrupts() -> bool:
         signal.signal(signal.SIGINT, stopped)
     except ValueError:  # not the main thread
         return False
+    sys.unraisablehook = _raise_again
     return True
+
+
+def _raise_again(found: sys.UnraisableHookArgs) -> None:
+    """Send a signal once more whose exception came up in a destructor, where Python prints and drops it."""
+    if not isinstance(found.exc_value, Stopped):
+        sys.__unraisablehook__(found)
+        return
+    import threading
+
+    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # not from here, which is the destructor
+    timer.daemon = True
+    timer.start()
 
 
 def tell_error(text: str) -> None:

@@ -30,6 +30,9 @@ def main(arguments: list[str]) -> None:
     name, folder, seed, first, memory = arguments[0], Path(arguments[1]), *map(int, arguments[2:5])
     tell = _speak(folder)
     reader = (READERS | planted.READERS)[name](folder / "work")
+    from vexpress_rt import device
+
+    device.count()  # the library of CUDA asks the system for its own place, once a process
     restrict()
     if len(arguments) > 5:
         kept = Path(arguments[5])

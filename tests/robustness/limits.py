@@ -58,7 +58,7 @@ class Measure:
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
         if event in _FORBIDDEN:
             self._events.append(f"{event} {arguments!r:.200}")
-        elif event == "open" and "canary" in str(arguments[0]):
+        elif event == "open" and "/canary/" in str(arguments[0]):
             self._events.append(f"{arguments[0]!r:.200}")
 
     def _opened(self) -> list[str]:

@@ -21,6 +21,7 @@ _TEXTS = (
     b"-1",
     b"1e999",
 )
+_LARGEST = 1 << 26  # bytes of a damaged message; a larger one says nothing new
 _LARGE = 1 << 14  # bytes beyond which a field is taken to be weights
 
 
@@ -41,7 +42,18 @@ def damage(chance: random.Random, message: bytes) -> bytes:
     for _ in range(chance.choice((1, 1, 2, 3, 6))):
         holder = _pick(chance, fields)
         _change(chance, holder, fields)
-    return _write(fields)
+    return _write(fields) if _size(fields) <= _LARGEST else message
+
+
+def _size(fields: list[_Field]) -> int:
+    """About how many bytes fields take; a field that was copied into itself again and again takes many."""
+    total = 0
+    for field in fields:
+        content = field.value
+        total += 8 if isinstance(content, int) else len(content) if isinstance(content, bytes) else _size(content)
+        if total > _LARGEST:
+            break
+    return total
 
 
 def _pick(chance: random.Random, fields: list[_Field]) -> list[_Field]:
