@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.audio_reader import SoundInfo, sound_blocks
-from vexpress_rt.channel_mix import mono_weights
+from vexpress_rt.channel_mix import CancellationDetector, mono_weights
 from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError, ConfigError
 from vexpress_rt.media import LOUDEST, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE
@@ -24,7 +24,6 @@ from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 from vexpress_rt.voice import VoiceDetector
 
-CANCELLED = 0.1  # share of the power of unrelated channels below which a mix is of channels that cancel each other
 TELL_SECONDS = 0.1  # between two calls of `progress`
 _CHECKED = 1 << 22  # samples that are looked at together
 _LARGE = 1 << 26  # bytes of a copy before which the memory is compared with it
@@ -92,7 +91,7 @@ class _Reading:
         self.info = SoundInfo()
         self.channels = 0
         self._weights = np.empty(0)
-        self._powers = self._mixed = np.zeros(0)
+        self._cancellation: CancellationDetector | None = None
 
     def run(self, channel: int | None) -> None:
         """Read all of it; channel: the one to take alone, or None to mix them."""
@@ -111,11 +110,10 @@ class _Reading:
         told = time.monotonic()
         for block, rate in sound_blocks(self._source, self._stamp, self.info):
             if not self.channels:
-                self._begin(len(block))
+                self._begin(len(block), rate)
             mono = mix(block, self._weights)
-            if self.channels > 1:
-                self._powers += np.square(block, dtype=np.float64).sum(axis=1)
-                self._mixed += np.square(mono, dtype=np.float64).sum()
+            if self._cancellation is not None:
+                self._cancellation.add(block)
             self._count, self._source_rate = self._count + len(mono), rate
             if time.monotonic() - told > TELL_SECONDS:
                 told, done = time.monotonic(), self._count // rate
@@ -126,18 +124,16 @@ class _Reading:
         """Seconds of samples in memory; 0 of a file."""
         return Fraction(0 if isinstance(self._source, Path) else self._source[0].shape[-1], rate)
 
-    def _begin(self, channels: int) -> None:
-        self.channels, self._powers, self._mixed = channels, np.zeros(channels), np.zeros(1)  # sums of squares
-        self._weights = mono_weights(self.info.layout, channels)
+    def _begin(self, channels: int, rate: int) -> None:
+        self.channels, self._weights = channels, mono_weights(self.info.layout, channels)
         if self._channel is not None:
             self._weights = np.eye(channels)[self._channel]
+        elif channels > 1:
+            self._cancellation = CancellationDetector(self._weights, rate)
 
     def loudest_alone(self) -> int | None:
-        """The channel to take by itself, where the mix is much weaker than that; None where it is not."""
-        apart = float(np.square(self._weights) @ self._powers)  # what channels add up to that have nothing in common
-        if self._mixed[0] > CANCELLED * apart or not self._powers.any():
-            return None
-        return int(np.argmax(self._powers))
+        """The channel to take by itself, where channels cancel each other in the mix; None where they do not."""
+        return None if self._cancellation is None else self._cancellation.loudest()
 
     def recording(self) -> Recording:
         """What was found."""

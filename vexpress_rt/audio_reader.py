@@ -24,12 +24,13 @@ from av.packet import Packet
 
 from vexpress_rt.channel_mix import conversion_weights
 from vexpress_rt.errors import AudioError
-from vexpress_rt.file_extent import file_extent, leading_tag
+from vexpress_rt.file_extent import ends_without_mark, file_extent, leading_tag
 from vexpress_rt.media import (
     LOUDEST,
     MAX_CHANNELS,
     MAX_RATE,
     MAX_SECONDS,
+    MAX_VALUES,
     MIN_RATE,
     moving_pictures,
     open_media,
@@ -44,6 +45,8 @@ LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
 _STAMPED = frozenset(("asf", "flv", "matroska", "mov", "mpeg", "mpegts", "ogg"))
 _DISCONTINUOUS = frozenset(("mpeg", "mpegts", "ogg"))  # whose stamps may start anew in mid-stream
 _ELEMENTARY = frozenset(("aac", "ac3", "amr", "eac3", "mp3"))  # frames one after another, tags and junk between them
+_LOSSLESS = frozenset(("alac", "ape", "flac", "mlp", "tta", "truehd", "wavpack"))
+LOUDEST_DECODED = 4.0  # full scales: 12 dB above what was encoded, of which clipped sound reaches 6
 TOLERANCE = Fraction(1, 25)  # seconds that stamps may be off: lips and voice that far apart go unnoticed
 # Longer jumps are a new count of time (FFmpeg's `dts_delta_threshold`) or an error, and no pause.
 OGG_PAGE = 1  # seconds of sound that programs put into a page
@@ -183,7 +186,8 @@ def _decode_file(path: Path, info: SoundInfo) -> Iterator[tuple[Float32, int, Fr
                 timeline = _Timeline(container, stream, frame, begin, path, info)
                 info.layout = converter.layout
             assert timeline is not None
-            yield from timeline.place(converter.convert(frame, timeline.seconds), begin)
+            blocks = converter.convert(frame, timeline.seconds)
+            yield from timeline.place(decoder.silence_spoilt(blocks, timeline), begin)
         if timeline is None or converter is None:
             why = f" ({reason(decoder.failure)})" if decoder.failure else ""
             raise AudioError(f"the audio {path} holds no samples{why}; expected speech: check that it plays")
@@ -232,6 +236,9 @@ class _Decoder:
         self._missing = Fraction(0)  # seconds that FLAC's sample numbers say are gone
         self._lost = Fraction(0)  # seconds of packets that do not decode
         self._unreadable: BaseException | None = None
+        self._spoilt: list[Fraction] = []  # of frames that are no sound
+        name = stream.codec_context.name
+        self._lossy = not name.startswith("pcm_") and name not in _LOSSLESS
         self._read = 0  # bytes of packets
 
     def frames(self) -> Iterator[tuple[AudioFrame, Fraction | None]]:
@@ -272,17 +279,30 @@ class _Decoder:
         self._why = self._why or pending[0][2]
         self._lost += sum((duration for _, duration, _ in pending), Fraction(0))
 
+    def silence_spoilt(self, blocks: list[Float32], timeline: _Timeline) -> list[Float32]:
+        """The blocks of a frame, silent if they are far louder than what an encoder was given can have been.
+
+        A damaged packet of a lossy codec often decodes, to a burst that would decide the level of the whole clip.
+        """
+        if not self._lossy or all(float(np.abs(block).max(initial=0)) <= LOUDEST_DECODED for block in blocks):
+            return blocks
+        self._spoilt.append(timeline.seconds)
+        self._lost += sum((Fraction(block.shape[1], timeline.rate) for block in blocks), Fraction(0))
+        return [np.zeros_like(block) for block in blocks]
+
     def _note_unreadable(self, error: BaseException) -> None:
         self._unreadable = self._unreadable or error
 
     def check(self, timeline: _Timeline) -> None:
         """Raise AudioError if too much of the sound could not be decoded."""
         lost = self._missing if self._format == "flac" else self._lost
-        if self._format in _ELEMENTARY or not self._places or lost <= MAX_DAMAGE * timeline.seconds:
+        places = self._places and self._format not in _ELEMENTARY
+        if not (places or self._spoilt) or lost <= MAX_DAMAGE * timeline.seconds:
             return
-        why = f"{float(lost):.2f} seconds are missing" if self._missing or not self._why else reason(self._why)
+        why = reason(self._why) if self._why else f"{float(lost):.2f} seconds are missing"
+        first = min([*self._spoilt, *([Fraction(self._first)] if places else [])])
         raise AudioError(
-            f"the audio {self._path} is damaged {self._first:.2f} seconds in ({why}): transfer it anew, or repair it "
+            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it anew, or repair it "
             "by converting it to WAV"
         )
 
@@ -307,6 +327,11 @@ class _Decoder:
             )
         if self._format == "aac" and (unread := self._path.stat().st_size - leading_tag(self._path) - self._read) > 0:
             notes.append(f"audio: {unread} bytes between its frames, such as tags or junk, are passed over")
+        if self._spoilt:
+            notes.append(
+                f"audio: {_counted(len(self._spoilt), 'damaged frame')} far beyond full scale, the first "
+                f"{float(self._spoilt[0]):.2f} seconds in; silence stands in for what is lost"
+            )
         if self._unreadable:
             notes.append(f"audio: a part of the file cannot be read ({reason(self._unreadable)}) and is left out")
         return notes
@@ -429,6 +454,8 @@ class _Timeline:
         self._gaps: list[tuple[Fraction, Fraction]] = []
         self._end, self._declared = self._declare(container, stream, begin)
         self._extent = file_extent(path)
+        if self._format == "flac" and self._declared and self._declared * self.rate * self._channels > MAX_VALUES:
+            raise self._too_much()
 
     def _declare(
         self, container: InputContainer, stream: AudioStream, begin: Fraction | None
@@ -462,6 +489,12 @@ class _Timeline:
             self._done += block.shape[1]
             yield block, self.rate, self._end
 
+    def _too_much(self) -> AudioError:
+        return AudioError(
+            f"the audio {self._path} has more than {MAX_VALUES / 1e9:.1f} thousand million samples ({self._channels} "
+            f"channels of {self.rate} Hz); expected no more: convert it to mono of 16000 Hz, or cut it into parts"
+        )
+
     def _missing(self, begin: Fraction) -> int:
         """How many samples are missing before `begin`."""
         if self._origin is None:
@@ -485,6 +518,8 @@ class _Timeline:
             raise AudioError(
                 f"{at} holds samples of up to {peak:g}; expected full scale 1: divide them, or convert it to 16-bit WAV"
             )
+        if (self._done + block.shape[1]) * self._channels > MAX_VALUES:
+            raise self._too_much()
         if self._done + block.shape[1] > MAX_SECONDS * self.rate:
             raise AudioError(f"the audio {self._path} lasts more than {MAX_SECONDS / 3600:g} hours: cut it into parts")
 
@@ -510,6 +545,8 @@ class _Timeline:
                 f"audio: the file declares {float(self._declared):.2f} seconds of sound and has {float(heard):.2f}: "
                 "it is cut short"
             ]
+        if self._format == "ogg" and ends_without_mark(self._path):
+            return ["audio: its last page does not say that it is the last; it may be cut short"]
         return self._extent.notes("audio") if self._extent is not None else []
 
 

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 Weights = NDArray[np.float64]
 
+BLOCK_SECONDS = 0.064  # of which every second one is looked at
+VOICE_BAND = (150.0, 3400.0)  # Hz: neither offset, nor rumble, nor most of mains hum, which channels may share
+CANCELLED = 0.1  # share of the power of unrelated channels below which a block is of channels that cancel each other
+FAINT = 1e-3  # share of the loudest block's power below which a block is a pause
+MOST_CANCELLED = 0.2  # share of a recording's power that may lie in such blocks
+
 
 def mono_weights(layout: str | None, channels: int) -> Weights:
     """The share (channels,) that each channel has in mono.
@@ -64,3 +70,63 @@ def _speaker_weights(layout: str, to: str) -> Weights | None:
         return mixed.to_ndarray().reshape(channels, -1).T.astype(np.float64)
     except (av.FFmpegError, ValueError):
         return None
+
+
+class CancellationDetector:
+    """Finds recordings whose channels cancel each other in a mix, as left and right do where one is inverted.
+
+    Each block is judged by its power in VOICE_BAND: channels cancel each other where the mix has far less of it than
+    unrelated channels would give. Noise and hum in both channels do not hide it, nor does inversion of a part alone.
+
+    Args:
+        weights: (channels,) float64, the share of each channel in the mix.
+        rate: Hz.
+    """
+
+    def __init__(self, weights: Weights, rate: int) -> None:
+        self._weights = weights
+        self._size = max(16, round(BLOCK_SECONDS * rate))
+        low, high = (round(edge * self._size / rate) for edge in VOICE_BAND)
+        self._band = slice(max(1, min(low, self._size // 4)), max(2, min(high, self._size // 2 + 1)))
+        self._window = np.hanning(self._size + 1)[:-1]
+        self._enough = max(2 * self._size, (1 << 18) // len(weights))  # samples that are looked at together
+        self._held: list[NDArray[np.float32]] = []
+        self._count = 0
+        self._mixed: list[NDArray[np.float64]] = []  # power (blocks,) of the mix
+        self._powers: list[NDArray[np.float64]] = []  # power (channels, blocks) of the channels
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """(channels, n) float32 that follow those before; any n."""
+        self._held.append(samples)
+        self._count += samples.shape[1]
+        if self._count >= self._enough:
+            self._look()
+
+    def _look(self) -> None:
+        """Measure every second block of what is held, and keep the rest."""
+        samples, size = np.concatenate(self._held, axis=1), self._size
+        blocks = samples.shape[1] // (2 * size)
+        self._measure(samples[:, : 2 * blocks * size].reshape(len(samples), blocks, 2 * size)[..., :size])
+        rest = samples[:, 2 * blocks * size :].copy()
+        self._held, self._count = [rest], rest.shape[1]
+
+    def _measure(self, blocks: NDArray[np.float32]) -> None:
+        """(channels, blocks, size)."""
+        spectra = np.fft.rfft(blocks * self._window, axis=-1)[..., self._band]
+        self._powers.append(np.square(np.abs(spectra)).sum(axis=-1))
+        self._mixed.append(np.square(np.abs(np.tensordot(self._weights, spectra, axes=1))).sum(axis=-1))
+
+    def loudest(self) -> int | None:
+        """The loudest channel where channels cancel each other; None where they do not. Nothing can be added then."""
+        self._look()
+        rest, size = self._held[0], self._size
+        if rest.shape[1] >= size or not any(part.size for part in self._mixed):
+            self._measure(np.pad(rest, ((0, 0), (0, max(0, size - rest.shape[1]))))[:, None, :size])
+        mixed, powers = np.concatenate(self._mixed), np.concatenate(self._powers, axis=1)
+        apart = np.square(self._weights) @ powers  # what channels add up to that have nothing in common
+        if not apart.any():  # of speakers that have no share in the mix
+            return int(np.argmax(powers.sum(axis=1))) if powers.any() else None
+        cancelled = (apart > FAINT * apart.max()) & (mixed < CANCELLED * apart)
+        if apart[cancelled].sum() <= MOST_CANCELLED * apart.sum():
+            return None
+        return int(np.argmax(powers[:, cancelled].sum(axis=1)))

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 SLACK = 4096  # bytes of padding and tags at the end that are not worth a word
 _TAIL = 1 << 20  # bytes after the declared end in which another file's beginning is looked for
+_PAGE = 2 * 65307  # bytes: a page of Ogg is half as long at most
 _MOST_BOXES, _MOST_TAGS = 4096, 100_000  # beyond which it is not worth the time
 # What a file of a kind begins with.
 _BEGINNINGS = re.compile(
@@ -45,7 +46,7 @@ class FileExtent:
 
 
 def file_extent(path: Path) -> FileExtent | None:
-    """The extent of a WAV, AVI, AIFF, W64, CAF, MP4, FLV or MP3 file.
+    """The extent of a WAV, AVI, AIFF, W64, CAF, AU, MP4, FLV or MP3 file.
 
     None for others, and where a header leaves it open. Raises nothing: whoever decodes an unreadable file refuses it.
     """
@@ -76,11 +77,26 @@ def _declared(file: BinaryIO, found: int) -> int | None:
         return _believed(struct.unpack("<Q", head[16:24])[0])
     if kind == b"caff":
         return _end_of_caf(file, found)
+    if kind == b".snd" and len(head) >= 12:
+        offset, size = struct.unpack(">II", head[4:12])
+        return None if size == 0xFFFFFFFF else offset + size
     if head[4:8] == b"ftyp":
         return _end_of_boxes(file, found)
     if head[:4] == b"FLV\1":
         return _end_of_tags(file)
     return _end_of_mp3(file)
+
+
+def ends_without_mark(path: Path) -> bool:
+    """Whether the last page of an Ogg file does not say that it is the last (RFC 3533, section 6, flag 0x04)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _PAGE))
+            tail = file.read()
+    except OSError:
+        return False
+    last = tail.rfind(b"OggS\0")
+    return 0 <= last < len(tail) - 5 and not tail[last + 5] & 4
 
 
 def leading_tag(path: Path) -> int:

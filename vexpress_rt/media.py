@@ -34,6 +34,7 @@ MAX_PIXELS = 8192 * 4320
 MAX_SECONDS = 4 * 3600
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond them resampling takes memory out of all proportion
 MAX_CHANNELS = 64
+MAX_VALUES = 8 * 48_000 * MAX_SECONDS  # samples of all channels: a file of 5 MB can hold hours of them at 655 kHz
 MAX_STREAMS = 128  # PyAV looks that far beyond a list of those that were there at first
 LOUDEST = 1e4  # full scales: what is far from 1 is of another scale, and 3e38 is infinite after a sum or a filter
 # FFmpeg reserves what a file declares before it reads that, a tag of 2 GB among it. A frame of MAX_PIXELS takes 270 MiB

@@ -59,7 +59,10 @@ class VoiceDetector:
         top = min(BAND[1], rate / 2)
         edges = np.linspace(min(BAND[0], top / 2), top, BANDS + 1) * self._size / rate
         self._edges = np.maximum.accumulate(np.round(edges).astype(int))
+        self._rate = rate
         self._count = self._blocks = 0
+        self._fresh: list[Float32] = []  # samples that were added, and their number; a second is looked at together
+        self._fresh_count = 0
         self._held = np.empty(0, np.float32)  # samples from the next block's first on
         # Of the blocks that are not judged yet, and of as many before as a window holds: columns of `_describe`.
         self._known = np.zeros((self._half, 2 + 2 * BANDS))
@@ -67,8 +70,16 @@ class VoiceDetector:
 
     def add(self, samples: Float32) -> None:
         """(n,) float32 that follow those before; any n."""
-        self._count += len(samples)
-        held = np.concatenate([self._held, samples])
+        self._fresh.append(samples.copy())
+        self._fresh_count += len(samples)
+        if self._fresh_count >= self._rate:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Cut blocks of the samples that were added."""
+        self._count += self._fresh_count
+        held = np.concatenate([self._held, *self._fresh])
+        self._fresh, self._fresh_count = [], 0
         blocks = max(0, (len(held) - self._size) // self.hop + 1)
         self._held = held[blocks * self.hop :]
         if blocks:
@@ -79,6 +90,7 @@ class VoiceDetector:
 
         Nothing can be added afterwards.
         """
+        self._cut()
         if not self._blocks and self._count:  # shorter than a block: repeated, as padding would make it quieter
             self._learn(np.resize(self._held, (1, self._size)))
         self._judge(np.concatenate([self._known, np.zeros((self._half, self._known.shape[1]))]))
