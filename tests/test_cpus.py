@@ -1,4 +1,4 @@
-"""How many CPUs a process may use, read from made-up /proc and /sys; and that no more threads are started."""
+"""The number of CPUs that a process may use, from synthetic /proc and /sys trees; no more threads are started."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_lowered_number_is_said_once_and_in_the_description(
     with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle, threads=16) as generator:
         assert "CPU with 64 cores, 16 threads requested, 2 used: this process may use 2 CPUs" in generator.describe()
     assert [record.getMessage() for record in caplog.records] == [
-        "threads is 16, and this process may use 2 CPUs: taking 2, since more only wait for each other"
+        "threads is 16, but this process may use 2 CPUs: using 2, because more threads would only wait"
     ]
 
 

@@ -177,7 +177,7 @@ def test_without_a_library_of_the_exporter_a_command_names_the_extra(
     done = _without(missing, tmp_path, *arguments.split())
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
-    assert line.startswith(f"error: {missing} is not installed, which the exporter needs: install the extra `export`")
+    assert line.startswith(f"error: the exporter needs {missing}, which is not installed: install the extra `export`")
     assert "pip install '.[export]'" in line
 
 

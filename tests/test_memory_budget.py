@@ -162,7 +162,9 @@ def test_a_long_video_is_refused_before_its_photo_is_read(
 
 
 @pytest.mark.usefixtures("little")
-def test_a_recording_in_a_file_is_refused_once_its_length_is_known(generator: Generator, tmp_path: Path) -> None:
+def test_a_recording_in_a_file_is_refused_once_its_length_is_known(
+    generator: Generator, portrait: Portrait, tmp_path: Path
+) -> None:
     import wave
 
     path = tmp_path / "long.wav"
@@ -170,7 +172,7 @@ def test_a_recording_in_a_file_is_refused_once_its_length_is_known(generator: Ge
         file.setparams((1, 2, 16000, 0, "NONE", "NONE"))
         file.writeframes(bytes(2 * 16000 * 10))
     with pytest.raises(ConfigError, match="a video of 2400 frames needs"):
-        generator.generate("no such photo.png", path, config=GenerationConfig(steps=1, overlap=2, fps=240))
+        generator.generate(portrait, path, config=GenerationConfig(steps=1, overlap=2, fps=240))
 
 
 @pytest.mark.usefixtures("little")

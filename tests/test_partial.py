@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vexpress_rt import partial
-from vexpress_rt.partial import partial_file, sweep, system_mark
+from vexpress_rt.partial import boot_id, partial_file, sweep
 from vexpress_rt.video import VideoWriter
 
 ROOT = Path(__file__).parents[1]
@@ -96,14 +96,14 @@ def test_two_writers_of_one_process_leave_each_other_alone(tmp_path: Path) -> No
     ],
 )
 def test_files_of_others_stay(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name.format(mark=system_mark())
+    path = tmp_path / name.format(mark=boot_id())
     path.touch()
     sweep(tmp_path)
     assert path.exists()
 
 
 def test_what_is_no_file_stays(tmp_path: Path) -> None:
-    prefix = f".vexpress-{system_mark()}-"
+    prefix = f".vexpress-{boot_id()}-"
     (tmp_path / "video.mp4").touch()
     (tmp_path / f"{prefix}000000000000.mp4").mkdir()
     (tmp_path / f"{prefix}000000000001.mp4").symlink_to(tmp_path / "video.mp4")
@@ -114,21 +114,21 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+    (tmp_path / f".vexpress-{boot_id()}-0123456789ab.mp4").touch()
 
     def refuse(handle: int, operation: int) -> None:
         raise OSError("no locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
     write(tmp_path / "ours.mp4")
-    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+    assert names(tmp_path) == [f".vexpress-{boot_id()}-0123456789ab.mp4", "ours.mp4"]
 
 
 def test_a_system_without_flock_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+    (tmp_path / f".vexpress-{boot_id()}-0123456789ab.mp4").touch()
     monkeypatch.setattr(partial, "fcntl", None)
     write(tmp_path / "ours.mp4")
-    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+    assert names(tmp_path) == [f".vexpress-{boot_id()}-0123456789ab.mp4", "ours.mp4"]
 
 
 def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> Non
 
 
 def test_the_mark_is_that_of_the_running_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code = "from vexpress_rt.partial import system_mark; print(system_mark())"
+    code = "from vexpress_rt.partial import boot_id; print(boot_id())"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == system_mark()
+    assert told.stdout.strip() == boot_id()
     (tmp_path / "boot_id").write_text("after a restart\n")
     monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot_id")
-    assert system_mark.__wrapped__() != system_mark()
+    assert boot_id.__wrapped__() != boot_id()

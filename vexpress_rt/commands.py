@@ -1,4 +1,4 @@
-"""What the command line does: generate, inspect, compile; and how each of them ends."""
+"""The commands `generate`, `inspect` and `compile`, their exit codes and their handling of signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
-from vexpress_rt.entry import Stopped, stopped
+from vexpress_rt.entry import Stopped, raise_stopped
 from vexpress_rt.errors import ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.memory import check_limit, explain, ran_out
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vexpress_rt.records import KeypointTrack, Video
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
-_REPLACED = (signal.SIG_DFL, signal.default_int_handler, stopped)  # handlers of nobody but Python and ourselves
+_REPLACED = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)  # handlers of Python and of this package
 
 
 class Stop:
@@ -48,7 +48,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._ending = False
-        self._stderr = file_number(sys.stderr)  # not 2, which may be another file where there is no stderr
+        self._stderr = file_number(sys.stderr)  # not 2: without a stderr that may be another file
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -82,13 +82,13 @@ class Stop:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: see `__main__.main`."""
+    """Run the command line and return the exit code: see `__main__.main`."""
     given = parse(sys.argv[1:] if arguments is None else arguments)
     with Stop() as stop:
         try:
             return _print(_COMMANDS[given.command](given, stop))
         except BaseException as error:
-            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # whatever else it led to
+            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # a signal may cause any exception
                 return _fail("interrupted; nothing partial is left", 128 + (stop.number or signal.SIGINT))
             if isinstance(error, VExpressError):
                 return _fail(f"error: {error}", 1)
