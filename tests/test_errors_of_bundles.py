@@ -112,7 +112,7 @@ def test_an_engine_file_that_is_no_graph_of_an_engine_is_named(fake_bundle: Path
     replace_engine(fake_bundle, "vae_encoder", model)
     with pytest.raises(VExpressError) as caught, Generator(fake_bundle) as generator:
         generator.prepare(photo(), keypoints=track(1)[0])
-    check(caught.value, BundleDamagedError, (r"vae_encoder\.onnx is no graph of an engine: .* operator 'Loop'",))
+    check(caught.value, BundleDamagedError, (r"vae_encoder\.onnx is not a graph of an engine: .* operator 'Loop'",))
 
 
 def test_an_engine_file_that_the_library_refuses_is_named(fake_bundle: Path) -> None:

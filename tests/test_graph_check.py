@@ -276,7 +276,7 @@ def _unknown_field(made: onnx.ModelProto) -> None:
 def test_a_graph_in_a_graph_and_data_of_another_form_are_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     made = one_node_model()
     change(made)
-    refused(made, "which no engine of this package has|element type 8|is no tensor")
+    refused(made, "which no engine of this package has|element type 8|is not a tensor")
 
 
 @pytest.mark.parametrize(
@@ -300,10 +300,10 @@ def test_attributes_that_libraries_divide_by_or_make_memory_of_have_a_range(
 @pytest.mark.parametrize(
     ("nodes", "why"),
     [
-        ([node("Add", "x nothing", "y")], "takes 'nothing', which nothing before it makes"),
-        ([node("Add", "x z", "y"), node("Relu", "y", "z"), node("Relu", "z", "end")], "takes 'z', which nothing"),
-        ([node("Relu", "x", "y"), node("Relu", "x", "y")], "makes 'y', which is there already"),
-        ([node("Relu", "x", "x")], "makes 'x', which is there already"),
+        ([node("Add", "x nothing", "y")], "takes 'nothing', which no node before it computes"),
+        ([node("Add", "x z", "y"), node("Relu", "y", "z"), node("Relu", "z", "end")], "takes 'z', which no node"),
+        ([node("Relu", "x", "y"), node("Relu", "x", "y")], "computes 'y', which exists already"),
+        ([node("Relu", "x", "x")], "computes 'x', which exists already"),
         ([helper.make_node("Relu", ["x"], [])], "expected"),
     ],
 )
@@ -388,13 +388,13 @@ def test_constants_that_grow_far_beyond_what_is_stored_are_refused(nodes: list[o
         weight("c0", 40_000), ints("column", -1, 1), ints("line", 1, -1), ints("one", 1), ints("pads", 0, 2**40),
         weight("scales", 1), weight("none", 0), ints("many", *[0] * 40_000), weight("q", 1000), weight("wide", 5000),
     ]  # fmt: skip
-    refused(model(nodes, *weights), "of constants alone|nothing but constants")
+    refused(model(nodes, *weights), "bytes from constants alone|has only constant inputs")
 
 
 def test_constants_computed_again_and_again_are_refused() -> None:
     """None is larger than what is stored, but all of them take hours."""
     nodes = [node("Transpose", f"c{i}", f"c{i + 1}") for i in range(1000)]
-    refused(model([*nodes, node("Add", "x c1000", "y")], weight("c0", 500, 500)), "bytes of constants alone")
+    refused(model([*nodes, node("Add", "x c1000", "y")], weight("c0", 500, 500)), "bytes from constants alone")
 
 
 # Files that are none

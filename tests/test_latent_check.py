@@ -60,15 +60,21 @@ def test_noise_out_of_range_is_named_by_its_frame(value: float) -> None:
     ],
 )
 @pytest.mark.parametrize("kept", [np.asarray, FakeResident], ids=["host", "device"])
-def test_an_engine_that_gave_such_numbers_is_named(name: str, engine: str, kept: Callable[[Any], Any]) -> None:
+def test_the_engine_that_returned_non_finite_values_is_named(
+    name: str, engine: str, kept: Callable[[Any], Any]
+) -> None:
     inputs = {"audio_tokens": np.zeros(2, np.float32), "pose_feature": np.zeros(2, np.float32), name: None}
     wrong = kept(np.array([0, np.inf], np.float16))
-    with pytest.raises(BackendError, match=rf"engine {engine} gave {name} with values up to inf; its weights .* again"):
+    with pytest.raises(
+        BackendError, match=rf"engine {engine} returned {name} with values up to inf; its weights .* again"
+    ):
         check_latents(LATENTS + np.float32(1e30), 0, {**inputs, name: wrong}, noise, range(3))
 
 
 def test_without_another_cause_it_is_the_denoisers() -> None:
-    with pytest.raises(BackendError, match=r"hold values up to 2e\+04; expected at most 10000: the denoiser was given"):
+    with pytest.raises(
+        BackendError, match=r"hold values up to 2e\+04; expected at most 10000: all inputs of the denoiser"
+    ):
         check_latents(LATENTS - np.float32(2e4), 0, window_inputs(Window(0, 0, 3)), noise, range(3))
 
 
@@ -96,7 +102,7 @@ def test_the_window_that_goes_wrong_is_found_out_in_its_last_step() -> None:
         }
 
     denoiser = make_denoiser(5, 5, 0, 3, conditions=conditions)
-    with pytest.raises(BackendError, match="engine pose_guider gave pose_feature with NaN"):
+    with pytest.raises(BackendError, match="engine pose_guider returned pose_feature with NaN"):
         list(denoiser.run())
     assert len(calls(denoiser)) == 3
 
@@ -125,7 +131,9 @@ def test_a_video_of_an_engine_with_damaged_weights_is_an_error_that_names_it(
     backend.away = away
     break_engine(backend, monkeypatch, name)
     blamed = "reference_net" if away and name == "vae_encoder" else name  # that is the first to be looked at then
-    with pytest.raises(BackendError, match=rf"engine {blamed} gave .* NaN .*build the bundle again, with --precision"):
+    with pytest.raises(
+        BackendError, match=rf"engine {blamed} returned .* NaN .*build the bundle again, with --precision"
+    ):
         generator.generate(photo(), speech(0.3), config=FAST)
 
 
@@ -134,7 +142,7 @@ def test_a_video_of_a_denoiser_with_damaged_weights_is_an_error(
     generator: Generator, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
     break_engine(backend, monkeypatch, "denoiser" if scale > 1 else "denoiser_cond")
-    with pytest.raises(BackendError, match=r"latents of frame 0 hold NaN .* the denoiser was given finite numbers"):
+    with pytest.raises(BackendError, match=r"latents of frame 0 hold NaN .* all inputs of the denoiser are finite"):
         generator.generate(photo(), speech(0.3), config=GenerationConfig(steps=2, overlap=2, guidance_scale=scale))
 
 
@@ -145,7 +153,10 @@ def test_a_live_session_with_damaged_weights_is_an_error(
     portrait = generator.prepare(photo())
     break_engine(backend, monkeypatch, name)
     with (
-        pytest.raises(BackendError, match=rf"(engine {name} gave|the denoiser was given) .*its weights are damaged"),
+        pytest.raises(
+            BackendError,
+            match=rf"(engine {name} returned|all inputs of the denoiser are finite,) .*its weights are damaged",
+        ),
         generator.live(portrait, config=FAST) as session,
     ):
         said_by(session, [voice(2.0)])

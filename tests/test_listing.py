@@ -133,7 +133,7 @@ def test_inspect_verifies_what_graphs_ask_for(bundle: Path, capsys: pytest.Captu
     edit(bundle, lambda data: data["files"]["denoiser.onnx"].update(sha256=hashlib.sha256(content).hexdigest()))
     assert main(["inspect", str(bundle)]) == 0
     assert main(["inspect", str(bundle), "--verify"]) == 1
-    assert "denoiser.onnx is no graph of an engine: " in capsys.readouterr().err
+    assert "denoiser.onnx is not a graph of an engine: " in capsys.readouterr().err
 
 
 def test_inspect_of_a_folder_without_bundle_says_how_to_build_one(

@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_the_recording() -> None:
     for _ in range(20):
         detector.add(sound)
         assert len(detector._held) < 2 * round(0.064 * RATE)
-        assert len(detector._known) <= 2 * detector._half
+        assert len(detector._features) <= 2 * detector._half
     assert sum(len(judged) for judged in detector._voiced) <= 100 / 0.016
 
 
