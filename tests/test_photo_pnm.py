@@ -77,4 +77,4 @@ def test_of_plain_values_that_end_early_the_rest_is_black() -> None:
     photo = load_photo(b"P2\n%d %d\n255\n" % (WIDTH, HEIGHT) + text)
     assert (photo.pixels[:15] == 200).all()
     assert (photo.pixels[15:] == 0).all()
-    assert photo.notes == ("photo: its last bytes are missing; 8 of its 23 rows stay black",)
+    assert photo.notes == ("photo: its last bytes are missing; 8 of its 23 rows are black",)
