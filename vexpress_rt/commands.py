@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -110,12 +110,9 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             stop.check()
             progress.show(what)
 
-        def tell(stage: str, done: int, total: int) -> None:
-            stop.check()
-            progress(stage, done, total)
-
+        report = _interruptible(progress, stop)
         with Generator(
-            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
+            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=report,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
             mode = _check_choices(given, config, generator)
@@ -128,9 +125,19 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             begin("loading engines")
             video = generator.generate(
                 portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
-                noise=given.noise, schedule=given.schedule, output=given.output, progress=tell,
+                noise=given.noise, schedule=given.schedule, output=given.output, progress=report,
             )  # fmt: skip
     return "" if given.quiet else _report(video, generator.size, prepared)
+
+
+def _interruptible(progress: Progress, stop: Stop) -> Callable[[str, int, int], None]:
+    """Return a progress callback that raises Stopped after a signal."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        stop.check()
+        progress(stage, done, total)
+
+    return report
 
 
 def _bundle(named: str | None, *, quiet: bool = False) -> str:
@@ -219,12 +226,7 @@ def _compile(given: argparse.Namespace, stop: Stop) -> str:
     from vexpress_rt.plans import find_plans
 
     with Progress(open_stream(sys.stderr)) as progress:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            stop.check()
-            progress(stage, done, total)
-
-        plans = find_plans(Bundle.open(given.bundle), progress=tell, thorough=True)
+        plans = find_plans(Bundle.open(given.bundle), progress=_interruptible(progress, stop), thorough=True)
     return f"{given.bundle} has plans for {plans.compilation.describe()}"
 
 

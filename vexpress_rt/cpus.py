@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vexpress_rt.config import check_threads
+from vexpress_rt.control_groups import own_groups, read_text
 
 _QUOTA_FILES = {  # by the type of the file system that a control group is mounted as
     "cgroup2": ("cpu.max",),
@@ -106,8 +107,8 @@ def _own_quota() -> float | None:
 
 def _group_folders(root: Path) -> Iterator[tuple[Path, str]]:
     """Yield the folders of the process's groups and their file system type, from each group up to its mount."""
-    groups = _groups(_text(root / "proc/self/cgroup"))
-    for line in _text(root / "proc/self/mountinfo").splitlines():
+    groups = own_groups(root, "cpu")
+    for line in read_text(root / "proc/self/mountinfo").splitlines():
         fields, _, rest = (part.split() for part in line.partition(" - "))
         if len(fields) < 5 or len(rest) < 3 or rest[0] not in _QUOTA_FILES:
             continue
@@ -118,19 +119,6 @@ def _group_folders(root: Path) -> Iterator[tuple[Path, str]]:
         inside = _relative(groups[kind], _unescaped(fields[3]))
         for part in (inside, *inside.parents):
             yield mount / part, kind
-
-
-def _groups(text: str) -> dict[str, str]:
-    """Return the process's group of each version by file system type, from the text of /proc/self/cgroup."""
-    groups: dict[str, str] = {}
-    for line in text.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            groups["cgroup2"] = path
-        elif "cpu" in controllers.split(","):
-            groups["cgroup"] = path
-    return groups
 
 
 def _relative(group: str, mounted: str) -> PurePosixPath:
@@ -147,18 +135,11 @@ def _relative(group: str, mounted: str) -> PurePosixPath:
 
 def _quota(folder: Path, kind: str) -> float | None:
     """Return the quota of one group in CPUs; None without a limit."""
-    values = " ".join(_text(folder / name) for name in _QUOTA_FILES[kind]).split()
+    values = " ".join(read_text(folder / name) for name in _QUOTA_FILES[kind]).split()
     if len(values) != 2 or not all(re.fullmatch(r"\d{1,18}", value) for value in values):  # "max", "-1", no such file
         return None
     quota, period = map(int, values)
     return quota / period if quota and period else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
 
 
 def _unescaped(path: str) -> str:

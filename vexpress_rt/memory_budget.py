@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vexpress_rt.control_groups import own_groups, read_text
 from vexpress_rt.errors import ConfigError, VExpressError
 
 _UNLIMITED = 1 << 60  # bytes; version 1 of control groups writes a number near 2**63 for "no limit"
@@ -93,14 +94,12 @@ def _resource_limit(name: str) -> int | None:
 
 def _groups(root: Path) -> Iterator[int]:
     """Yield the free bytes of each control group of this process, from its own up to the highest visible one."""
-    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+    for kind, path in own_groups(root, "memory").items():
         # In a container, a group's path can lead above the mount ("/../.."); its files are at the mount's top then.
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-        if number == "0" and not controllers:
+        if kind == "cgroup2":
             yield from _walk(root / "sys" / "fs" / "cgroup", parts, "memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
+        else:
             mount = root / "sys" / "fs" / "cgroup" / "memory"
             yield from _walk(mount, parts, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
@@ -115,25 +114,18 @@ def _walk(mount: Path, parts: list[str], limit: str, usage: str, prefix: str) ->
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = read_text(path).strip()
     return int(text) if text.isdecimal() else None  # "max": no limit
 
 
 def _fields(path: Path) -> dict[str, int]:
     """Parse lines of a name, a number and perhaps a unit."""
     found = {}
-    for line in _text(path).splitlines():
+    for line in read_text(path).splitlines():
         name, *values = line.split()[:2] or [""]
         if values and values[0].isdecimal():
             found[name] = int(values[0])
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _gigabytes(size: int) -> str:
