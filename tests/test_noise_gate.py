@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.noise import RATE, SPEECH, Listener, at_level, noise
+from benchmarks.noise import RATE, SPEECH, Person, at_level, noise
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from tests.factories import model_config
 from tests.scenes import photo
@@ -145,29 +145,29 @@ def test_noise_before_a_voice_does_not_count_for_its_level() -> None:
 
 
 @pytest.fixture(scope="module")
-def listener() -> Iterator[Listener]:
+def person() -> Iterator[Person]:
     with Generator(provider="cpu", threads=1) as shipped:
-        yield Listener(shipped, make_subject(FIRST), {"steps": 3, "fps": 10})
+        yield Person(shipped, make_subject(FIRST), {"steps": 3, "fps": 10})
 
 
 @pytest.mark.parametrize(("kind", "level", "way"), [("pink", -76, "file"), ("white", -45, "live")])
 def test_noise_opens_the_mouth_without_the_gate_and_not_with_it(
-    listener: Listener, kind: str, level: float, way: str
+    person: Person, kind: str, level: float, way: str
 ) -> None:
-    assert listener.widest(kind, level, None, way, gated=False) > 0.3
-    assert listener.widest(kind, level, None, way, gated=True) < 0.15
+    assert person.widest(kind, level, None, way, gated=False) > 0.3
+    assert person.widest(kind, level, None, way, gated=True) < 0.15
 
 
 @pytest.mark.parametrize("way", ["file", "live"])
-def test_the_mouth_is_closed_in_noise_before_speech_and_opens_with_it(listener: Listener, way: str) -> None:
+def test_the_mouth_is_closed_in_noise_before_speech_and_opens_with_it(person: Person, way: str) -> None:
     sound = noise("white", 2 * RATE, -45)
     sound[RATE:] += SAID[:RATE]
-    openings = listener.openings(sound, way, True)
+    openings = person.openings(sound, way, True)
     assert openings[:7].max() < 0.15
     assert openings[11:].max() > 0.5
 
 
-def test_live_lips_follow_quiet_speech_as_they_do_without_the_gate(listener: Listener) -> None:
+def test_live_lips_follow_quiet_speech_as_they_do_without_the_gate(person: Person) -> None:
     speech = at_level(SAID[: round(1.6 * RATE)], -45)
-    seen = [listener.openings(speech, "live", gated) for gated in (False, True)]
+    seen = [person.openings(speech, "live", gated) for gated in (False, True)]
     assert np.corrcoef(*seen)[0, 1] > 0.95

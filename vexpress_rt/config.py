@@ -167,8 +167,9 @@ class GenerationConfig:
     overlap: frames that neighbouring context windows share; at least 0, less than the bundle's frames.
     seed: of the noise, 0 to 2**64 - 1.
     median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
-    noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth (see
-        `voice`). Without the gate, all sound is raised to the level of speech, as upstream does.
+    noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth;
+        `vexpress_rt.voice` documents the rule. Without the gate, all sound is raised to the level of speech, as
+        upstream does.
     extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
