@@ -210,7 +210,7 @@ def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(read_bytes: C
         read_bytes(data)
 
 
-def test_of_two_files_of_one_name_neither_is_taken_for_the_track(read_bytes: Callable[[bytes], Any]) -> None:
+def test_of_two_files_of_one_name_neither_is_read(read_bytes: Callable[[bytes], Any]) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("keypoints.npy", npy(POINTS))

@@ -166,7 +166,7 @@ def test_what_was_decided_is_told(generator: Generator) -> None:
     assert video.notes == ("keypoints: 4 frames for 9 of the video, extended by loop",)
 
 
-def test_what_was_repaired_in_the_photo_is_told(generator: Generator) -> None:
+def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
     stream = BytesIO()
     Image.fromarray(photo()).save(stream, "JPEG", quality=95)
     portrait = generator.prepare(stream.getvalue()[:-2])

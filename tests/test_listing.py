@@ -127,7 +127,7 @@ def test_inspect_reads_files_only_to_verify_them(bundle: Path, capsys: pytest.Ca
     assert "denoiser.onnx has the sha256" in capsys.readouterr().err
 
 
-def test_inspect_verifies_what_graphs_ask_for(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_verifies_graphs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (bundle / "denoiser.onnx").read_bytes().replace(b"Identity", b"SomeLoop")
     (bundle / "denoiser.onnx").write_bytes(content)
     edit(bundle, lambda data: data["files"]["denoiser.onnx"].update(sha256=hashlib.sha256(content).hexdigest()))

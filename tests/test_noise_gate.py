@@ -1,4 +1,4 @@
-"""Noise in which nobody speaks does not open the mouth, from recordings and live; speech is heard as it is."""
+"""Noise without speech does not open the mouth, in recordings and live; speech is unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mixed() -> np.ndarray:
 def given_to_the_encoder(
     samples: np.ndarray, model: ModelConfig = NORMALISED, *, gated: bool, **how: float
 ) -> list[np.ndarray]:
-    """What it hears of a recording, in one pass unless chunks are asked for."""
+    """The encoder's input for a recording, in one pass or in chunks."""
     encoder, length = make_encoder(), 100
     recording = open_recording((samples, RATE), RATE)
     hearing = Hearing(recording, model, encoder, length, gated=gated, **how)
@@ -59,7 +59,7 @@ def test_a_recording_that_is_all_speech_is_not_changed() -> None:
     np.testing.assert_array_equal(given_to_the_encoder(SAID, gated=True)[0], given_to_the_encoder(SAID, gated=False)[0])
 
 
-def test_chunks_hear_what_one_pass_hears() -> None:
+def test_chunks_are_gated_as_one_pass() -> None:
     samples = mixed()
     (whole,) = given_to_the_encoder(samples, gated=True)
     chunks = given_to_the_encoder(samples, gated=True, one_pass=3, chunk=3, context=0.5)
@@ -69,7 +69,7 @@ def test_chunks_hear_what_one_pass_hears() -> None:
         np.testing.assert_array_equal(part[begin:], whole[begin : len(part)])
 
 
-def test_without_the_gate_or_for_a_model_that_takes_levels_as_they_are_all_is_heard() -> None:
+def test_without_the_gate_or_for_a_model_without_normalisation_nothing_is_gated() -> None:
     samples = noise("white", 2 * RATE, -50)
     np.testing.assert_array_equal(given_to_the_encoder(samples, gated=False)[0], normalize(samples))
     np.testing.assert_array_equal(given_to_the_encoder(samples, AS_IT_IS, gated=True)[0], samples)
@@ -84,7 +84,7 @@ def test_without_the_gate_or_for_a_model_that_takes_levels_as_they_are_all_is_he
         (np.zeros(RATE, np.float32), {}, False),
     ],
 )
-def test_a_recording_in_which_nobody_speaks_is_noted(
+def test_a_recording_without_voice_is_noted(
     generator: Generator, samples: np.ndarray, options: dict[str, bool], noted: bool
 ) -> None:
     config = GenerationConfig(steps=1, overlap=2, **options)
@@ -102,8 +102,8 @@ def live_sound(samples: np.ndarray) -> LiveSound:
 
 
 @pytest.mark.parametrize("stop", [40, 100, 150, 250])
-def test_a_session_hears_what_a_recording_of_the_same_does(stop: int) -> None:
-    """But for the last half second, of which it cannot know yet how it goes on."""
+def test_a_session_gates_as_a_recording_of_the_same_sound(stop: int) -> None:
+    """Except for the last half second, whose continuation is unknown."""
     samples, unknown = mixed(), RATE // 2
     sound = live_sound(samples)
     gain, counted = voice_gains(sound.recent(stop - 8, stop), RATE)
@@ -120,7 +120,7 @@ def test_a_session_hears_what_a_recording_of_the_same_does(stop: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [320, 1600, 7000])
-def test_how_live_sound_is_cut_shows_in_nothing(chunk: int) -> None:
+def test_the_sizes_of_live_pieces_change_nothing(chunk: int) -> None:
     samples = mixed()
     whole, pieces = live_sound(samples), live_sound(samples[:0])
     for start in range(0, len(samples), chunk):

@@ -1,4 +1,4 @@
-"""Photos with odd metadata, wrong checksums or a missing end give what every viewer shows, and a note that says so."""
+"""Photos with odd metadata, wrong checksums or a missing end are decoded as viewers do, with a note."""
 
 from __future__ import annotations
 

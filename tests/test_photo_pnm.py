@@ -1,4 +1,4 @@
-"""PNM of every kind has the values that Pillow gives, without its pace."""
+"""PNM of every kind has the values of Pillow's decoder, which is slower."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_bits_may_be_packed_apart_or_close() -> None:
         (b"", "only 0 of its 23 rows"),
     ],
 )
-def test_what_is_no_value_is_damage(body: bytes, reason: str) -> None:
+def test_an_invalid_value_is_damage(body: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         load_image(b"P2\n%d %d\n255\n" % (WIDTH, HEIGHT) + body)
 

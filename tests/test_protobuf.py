@@ -1,4 +1,4 @@
-"""Protobuf's wire format: what writers produce is read, everything else is refused."""
+"""Protobuf's wire format: the encodings of writers are read, others are refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_list_may_be_packed_or_not_and_in_pieces() -> None:
         (b"\x12\x7f" + b"\x01" * 127, "has more than 100 of numbers"),
     ],
 )
-def test_what_no_writer_produces_is_refused(data: bytes, why: str) -> None:
+def test_encodings_that_no_writer_produces_are_refused(data: bytes, why: str) -> None:
     with pytest.raises(BundleDamagedError, match=f"the message.*{re.escape(why)}"):
         read(data)
 

@@ -41,8 +41,9 @@ _CALLS = (
 
 
 class Live:
-    """Opens a session with the bundle that ships, and makes the calls in order. Each call may be refused; the frames must
-    be in order and of the right size, with all of the sound.
+    """Opens a session with the bundle that ships, and makes the calls in order.
+
+    Each call may be refused; the frames must be in order and of the right size, with all of the sound.
     """
 
     noisy: tuple[bytes, ...] = ()
