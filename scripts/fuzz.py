@@ -19,6 +19,7 @@ from tests.robustness.readers import READERS  # noqa: E402
 
 
 def main() -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--minutes", type=float, default=2, help="wall-clock time for all readers together (default: 2)")

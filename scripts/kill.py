@@ -149,10 +149,12 @@ def digest(path: Path) -> str:
 
 
 def names(paths: set[Path]) -> str:
+    """Return the names of files for a message."""
     return ", ".join(sorted(path.name for path in paths))
 
 
 def remove(path: Path) -> None:
+    """Remove a file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -236,7 +238,7 @@ def work_through(subject: Subject, kills: int, seed: int, keep: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="scripts/kill.py", description="Kill commands and check the files that remain."
     )

@@ -101,7 +101,9 @@ class Bundle:
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
         self._verified: dict[str, _Version] = {}  # files with a correct hash
-        self._sound: dict[str, tuple[_Version, tuple[str, ...]]] = {}  # checked graphs, with their weight files
+        self._checked_graphs: dict[
+            str, tuple[_Version, tuple[str, ...]]
+        ] = {}  # checked graphs, with their weight files
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -270,7 +272,7 @@ class Bundle:
     def _check_graph(self, entry: EngineEntry) -> None:
         """Hash and check a graph, both from one open file."""
         name, version = entry.file, self._check_size(entry.file)
-        if version == self._verified.get(name) and self._sound.get(name) == (version, entry.data):
+        if version == self._verified.get(name) and self._checked_graphs.get(name) == (version, entry.data):
             return
         if version.size > GRAPH_LIMIT:
             self._damaged(f"{name} has {version.size} bytes; an ONNX file has at most {GRAPH_LIMIT}")
@@ -282,7 +284,7 @@ class Bundle:
                 self._damaged(f"{name} is not a graph of an engine: {error}")
             except OSError as error:
                 self._damaged(f"{name} cannot be read: {error}")
-        self._sound[name] = self._verified[name], entry.data
+        self._checked_graphs[name] = self._verified[name], entry.data
 
     def _damaged(self, what: str) -> NoReturn:
         remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"

@@ -153,15 +153,15 @@ def _bundle(named: str | None, *, quiet: bool = False) -> str:
 
 
 def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
-    """What `generate` takes: the file, or its points together with the size of their pictures."""
+    """Return the keypoints for `generate`: the file, or its points with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
     from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, load_keypoints
 
     if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
         raise ConfigError(
-            f"--keypoints-size is given for {given.keypoints}, which is taken for a driving video and tells its size "
-            f"itself; expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
+            f"--keypoints-size is given for {given.keypoints}, which is read as a driving video and has its own size; "
+            f"expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
         )
     return replace(load_keypoints(given.keypoints), size=given.keypoints_size)
 
@@ -177,9 +177,10 @@ def _check_files(given: argparse.Namespace) -> None:
 
 
 def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
-    """Check what `generate` checks first, but here the photo's turn comes before, and takes long with large models.
+    """Check the options of `generate` before the photo is prepared, which is slow with large models.
 
-    Returns the mode of retargeting.
+    Returns:
+        The retargeting mode.
     """
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
@@ -217,7 +218,7 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
                 progress("verify", done, len(files))
         for name, engine in bundle.manifest.engines.items():
             if engine.file not in bundle.manifest.absent:
-                bundle.engine_path(name)  # reads what the graph asks for
+                bundle.engine_path(name)  # checks the graph
         text += "" if given.json else f"\n\nverified: all {len(files)} files have their sha256"
     return text
 

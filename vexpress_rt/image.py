@@ -211,18 +211,18 @@ class _Content:
 def _decode(content: _Content, name: str) -> Photo:
     need = 0
     try:
-        parts = containers.read(content.take())
-        if parts is None:
+        encoded = containers.read(content.take())
+        if encoded is None:
             raise ImageError(
                 f"{name} is not a picture that can be read; expected one of {', '.join(FORMATS)}: "
                 "convert it to PNG or JPEG"
             )
-        _check_size(parts.width, parts.height, name, MAX_JPEG_PIXELS if parts.kind == "JPEG" else MAX_PIXELS)
-        need, reduction = _need(parts, 1), 1
-        if need > MAX_MEMORY and parts.kind == "JPEG":
-            need, reduction = _need(parts, 2), 2
-        _check_need(parts, need, name)
-        return _decoded(parts, reduction, name)
+        _check_size(encoded.width, encoded.height, name, MAX_JPEG_PIXELS if encoded.kind == "JPEG" else MAX_PIXELS)
+        need, reduction = _need(encoded, 1), 1
+        if need > MAX_MEMORY and encoded.kind == "JPEG":
+            need, reduction = _need(encoded, 2), 2
+        _check_need(encoded, need, name)
+        return _decoded(encoded, reduction, name)
     except ImageError:
         raise
     except RefusedError as error:
@@ -242,17 +242,17 @@ def _damaged(name: str, why: object) -> ImageError:
     )
 
 
-def _need(parts: EncodedPhoto, reduction: int) -> int:
+def _need(encoded: EncodedPhoto, reduction: int) -> int:
     """Return the peak memory in bytes: of decoding, or of cropping, when Pillow holds 4 bytes per pixel."""
     area = reduction**2
-    return max(len(parts.data) + parts.memory + parts.bands * parts.pixels // area, 7 * parts.pixels // area)
+    return max(len(encoded.data) + encoded.memory + encoded.bands * encoded.pixels // area, 7 * encoded.pixels // area)
 
 
-def _check_need(parts: EncodedPhoto, need: int, name: str) -> None:
+def _check_need(encoded: EncodedPhoto, need: int, name: str) -> None:
     if need > MAX_MEMORY:
         raise ImageError(
-            f"{name} has {parts.width} x {parts.height} pixels, which as {parts.kind} of this colour mode take up to "
-            f"{need / 1e6:.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}: scale the photo down"
+            f"{name} has {encoded.width} x {encoded.height} pixels, which as {encoded.kind} of this colour mode take "
+            f"up to {need / 1e6:.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}: scale the photo down"
         )
     if _memory_is_short(need):
         raise _out_of_memory(name, need)
@@ -272,43 +272,43 @@ def _out_of_memory(name: str, need: int) -> ImageError:
     return ImageError(f"memory ran out while {name} was decoded{takes}: free memory, or scale the photo down")
 
 
-def _decoded(parts: EncodedPhoto, reduction: int, name: str) -> Photo:
-    if parts.fill is not None:
-        pixels = np.empty((parts.height, parts.width, 3), np.uint8)
-        notes = parts.fill(parts.take(), pixels)
-        return Photo(pixels, pixels.shape[:2], notes=parts.notes + notes)
+def _decoded(encoded: EncodedPhoto, reduction: int, name: str) -> Photo:
+    if encoded.fill is not None:
+        pixels = np.empty((encoded.height, encoded.width, 3), np.uint8)
+        notes = encoded.fill(encoded.take(), pixels)
+        return Photo(pixels, pixels.shape[:2], notes=encoded.notes + notes)
     # Pillow warns about large pictures, whose size is checked already, and about metadata, which is not used.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image, parts = _loaded(parts, reduction)
+        image, encoded = _loaded(encoded, reduction)
         with image:
-            size = (parts.width, parts.height) if reduction > 1 else image.size
-            if image.width * image.height > parts.pixels:
+            size = (encoded.width, encoded.height) if reduction > 1 else image.size
+            if image.width * image.height > encoded.pixels:
                 raise DamagedError(f"it decodes to {image.width} x {image.height} pixels, more than it declares")
             _check_size(*image.size, name)
-            orientation = parts.orientation or image.getexif().get(_ORIENTATION, 1)
+            orientation = encoded.orientation or image.getexif().get(_ORIENTATION, 1)
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
-    notes = parts.notes
+    notes = encoded.notes
     if reduction > 1:
         notes += (f"photo: {size[0]} x {size[1]} pixels are too many to decode in full; it is read at half its size",)
-    if parts.cut:
+    if encoded.cut:
         shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)
     return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
 
 
-def _loaded(parts: EncodedPhoto, reduction: int) -> tuple[Image.Image, EncodedPhoto]:
-    data = parts.take()
+def _loaded(encoded: EncodedPhoto, reduction: int) -> tuple[Image.Image, EncodedPhoto]:
+    data = encoded.take()
     try:
-        return _load(data, parts.kind, reduction), parts
+        return _load(data, encoded.kind, reduction), encoded
     except (OSError, SyntaxError, ValueError):
-        if parts.repair is None:
+        if encoded.repair is None:
             raise
     # Outside of the handler, because its exception keeps the partly decoded picture.
-    parts.data = data
+    encoded.data = data
     del data
-    return _loaded(parts.repair(parts), reduction)
+    return _loaded(encoded.repair(encoded), reduction)
 
 
 def _load(data: bytes, kind: str, reduction: int) -> Image.Image:

@@ -91,7 +91,7 @@ class Recording:
     mean, variance: of the samples.
     weights: of each channel of the source in the mono mix for the model.
     voice: stretches of voice in samples at `rate`; see `voice.VoiceDetector`.
-    notes: what was repaired or left out while it was read.
+    notes: repairs and omissions of reading, for `Video.notes`.
     """
 
     source: Path | tuple[Float32, int]
@@ -160,15 +160,17 @@ class Face:
 class KeypointTrack:
     """Keypoints over time.
 
-    points: array-like (K, 3, 2), x then y, in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES, values
-        are finite and at most FARTHEST_POINT pixels from 0; kept as float32.
-    fps: frames a second of the track, 1 to 240, or None when the track does not know (a file of bare points); such a
-        track is taken to have the rate of the video. Kept as an exact Fraction.
-    size: (height, width) in pixels of the picture in which the points were found, whole numbers of 1 to MAX_SIDE, or
-        None when they are already in pixels of the bundle's picture.
-    notes: what was repaired or left out while the track was read.
+    Args:
+        points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES; values
+            are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
+        fps: Frame rate of the track, 1 to 240. None, for a file of bare points, is the rate of the video. Stored as an
+            exact Fraction.
+        size: (height, width) of the picture in which the points were found, in pixels, whole numbers of 1 to MAX_SIDE;
+            None for points in pixels of the bundle's picture.
+        notes: Repairs and omissions of reading, for `Video.notes`.
 
-    Raises KeypointError for any other value.
+    Raises:
+        KeypointError: A value is outside of these types and ranges.
     """
 
     points: Float32
@@ -317,7 +319,7 @@ class Portrait:
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
     crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
-    notes: what was repaired or left out while the photo was read.
+    notes: repairs and omissions of reading, for `Video.notes`.
     """
 
     image: UInt8

@@ -35,10 +35,12 @@ class _Meta:
 
 
 def is_bmff(data: bytes) -> bool:
+    """Return whether a file is an AVIF or HEIF."""
     return data[4:8] == b"ftyp" and (data[8:12] in _AVIF or data[8:12] in _HEIF)
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read an AVIF or HEIF: see `containers.read`."""
     boxes = {name: (start, end) for name, start, end in _boxes(data, 0, len(data))}
     start, end = boxes[b"ftyp"]
     brands = {data[at : at + 4] for at in (start, *range(start + 8, end, 4))}

@@ -14,6 +14,7 @@ _MAX_RUN_PIXELS = 25_000_000
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a BMP: see `containers.read`."""
     if len(data) < 26:
         raise truncated("before its size")
     (start, header), compression = struct.unpack_from("<II", data, 10), 0
@@ -25,18 +26,18 @@ def read(data: bytes) -> EncodedPhoto:
         raise truncated("before its pixels")
     height = abs(height)
     bands = 1 if bits <= 8 else 4
-    parts = EncodedPhoto(kind="BMP", width=width, height=height, data=data, memory=0, bands=bands)
+    encoded = EncodedPhoto(kind="BMP", width=width, height=height, data=data, memory=0, bands=bands)
     if compression in (1, 2):
-        _check_runs(len(data), parts.pixels)
-        parts.memory += 2 * parts.pixels
+        _check_runs(len(data), encoded.pixels)
+        encoded.memory += 2 * encoded.pixels
     elif compression in (0, 3):
         stride = (width * bits + 31) // 32 * 4
         there = max(0, len(data) - start) // stride if stride else height
-        if there < height and parts.pixels < 2**31:
+        if there < height and encoded.pixels < 2**31:
             # The lowest row comes first, so that a truncated file lacks the upper ones.
-            parts.notes = (missing_rows(there, height, "black"),)
-            parts.data = data[: start + there * stride] + bytes((height - there) * stride)
-    return parts
+            encoded.notes = (missing_rows(there, height, "black"),)
+            encoded.data = data[: start + there * stride] + bytes((height - there) * stride)
+    return encoded
 
 
 def _check_runs(count: int, pixels: int) -> None:

@@ -63,6 +63,7 @@ class EncodedPhoto:
 
     @property
     def pixels(self) -> int:
+        """Number of pixels."""
         return self.width * self.height
 
     def take(self) -> bytes:

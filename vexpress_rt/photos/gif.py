@@ -17,6 +17,7 @@ _MAX_PIECES = 2_000_000  # encoders write 255 bytes per piece
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a GIF: see `containers.read`."""
     if len(data) < 13:
         raise truncated("before its size")
     width, height, flags = struct.unpack_from("<HHB", data, 6)

@@ -32,6 +32,7 @@ class _Coding:
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a JPEG 2000: see `containers.read`."""
     stream = data if data.startswith(MAGIC[0]) else _codestream(data)
     if len(stream) < 42 or stream[3] != _SIZ:
         raise truncated("before its size")

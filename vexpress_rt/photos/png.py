@@ -44,11 +44,12 @@ class _Found:
     frame_first: bool = False  # fcTL precedes IDAT, so that IDAT is the animation's first frame
     texts: int = 0
     bad: list[str] = field(default_factory=list)  # names of chunks with a wrong checksum
-    sound: int | None = None  # bytes of IDAT before the first chunk with a wrong checksum
+    intact: int | None = None  # bytes of IDAT before the first chunk with a wrong checksum
     ended: bool = False
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a PNG: see `containers.read`."""
     found = _read_chunks(data)
     if not found.pixels:
         raise truncated("before its pixels")
@@ -59,7 +60,7 @@ def read(data: bytes) -> EncodedPhoto:
         raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
     bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
     notes = [f"photo: the checksum of its {name} chunk is wrong; the chunk is left out" for name in found.bad[:3]]
-    parts = EncodedPhoto(
+    encoded = EncodedPhoto(
         kind="PNG",
         width=width,
         height=height,
@@ -71,12 +72,13 @@ def read(data: bytes) -> EncodedPhoto:
     )
     if not interlaced:
         bare = replace(found, pixels=[])
-        parts.repair = partial(_repaired, replace(parts, data=b""), bare)  # takes the notes so far, and adds its own
-    if found.sound is not None:
-        parts.notes += ("photo: the checksum of its pixels is wrong; they are used as they are",)
+        # It takes the notes so far, and adds its own.
+        encoded.repair = partial(_repaired, replace(encoded, data=b""), bare)
+    if found.intact is not None:
+        encoded.notes += ("photo: the checksum of its pixels is wrong; they are used as they are",)
     if not found.ended:
-        parts.notes += (missing_rows(height, height, "black"),)
-    return parts
+        encoded.notes += (missing_rows(height, height, "black"),)
+    return encoded
 
 
 def _read_chunks(data: bytes) -> _Found:
@@ -89,8 +91,8 @@ def _read_chunks(data: bytes) -> _Found:
         elif not found.header:
             raise DamagedError("it does not begin with its header")
         elif name == b"IDAT" and not closed:
-            if not right and found.sound is None:
-                found.sound = sum(map(len, found.pixels))
+            if not right and found.intact is None:
+                found.intact = sum(map(len, found.pixels))
             found.pixels.append(body)
         elif name == b"IEND":
             found.ended = True
@@ -181,21 +183,21 @@ def _written(found: _Found) -> bytes:
     return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
 
 
-def _repaired(parts: EncodedPhoto, found: _Found, failed: EncodedPhoto) -> EncodedPhoto:
+def _repaired(encoded: EncodedPhoto, found: _Found, failed: EncodedPhoto) -> EncodedPhoto:
     """Replace the rows of `failed` that cannot be decoded by black ones."""
-    row = 1 + (parts.width * found.header[8] * _SAMPLES[found.header[9]] + 7) // 8
-    rows, pieces = _whole_rows(failed.take(), found.sound, row, parts.height)
-    note = missing_rows(rows, parts.height, "black")
+    row = 1 + (encoded.width * found.header[8] * _SAMPLES[found.header[9]] + 7) // 8
+    rows, pieces = _whole_rows(failed.take(), found.intact, row, encoded.height)
+    note = missing_rows(rows, encoded.height, "black")
     if found.ended:
         note = note.replace("its last bytes are missing", "its pixels are damaged")
     content = _written(replace(found, pixels=pieces))
-    return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
+    return replace(encoded, data=content, repair=None, notes=(*encoded.notes, note))
 
 
-def _whole_rows(data: bytes, sound: int | None, row: int, height: int) -> tuple[int, list[memoryview]]:
+def _whole_rows(data: bytes, intact: int | None, row: int, height: int) -> tuple[int, list[memoryview]]:
     """Return the number of complete rows of `row` bytes, and these rows compressed again with zeros for the others."""
     start = data.index(b"IDAT") + 4
-    length = int.from_bytes(data[start - 8 : start - 4], "big") if sound is None else sound
+    length = int.from_bytes(data[start - 8 : start - 4], "big") if intact is None else intact
     # Without zlib's header the final checksum, which may be the damaged part, is not verified.
     packed = memoryview(data)[start + 2 : start + length]
     unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)

@@ -35,10 +35,12 @@ _WORKING = 32 * _BLOCK  # bytes of memory per block
 
 
 def is_pnm(data: bytes) -> bool:
+    """Return whether a file is a PBM, PGM or PPM."""
     return data[:2] in _KINDS and data[2:3] in (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a PBM, PGM or PPM: see `containers.read`."""
     bands, plain, scaled = _KINDS[data[:2]]
     numbers, at = [], 2
     for _ in range(3 if scaled else 2):
@@ -51,13 +53,13 @@ def read(data: bytes) -> EncodedPhoto:
     at += 1  # one white space
     if not 0 < most < 65536:
         raise DamagedError(f"its largest value is {most}; expected 1 to 65535")
-    parts = EncodedPhoto(kind="PPM", width=width, height=height, data=data, memory=_WORKING, bands=0)
+    encoded = EncodedPhoto(kind="PPM", width=width, height=height, data=data, memory=_WORKING, bands=0)
     if plain:
-        parts.fill = partial(_fill_plain, at=at, bands=bands, most=most, bits=not scaled)
-        return parts
+        encoded.fill = partial(_fill_plain, at=at, bands=bands, most=most, bits=not scaled)
+        return encoded
     stride = width * bands * (2 if most > 255 else 1) if scaled else (width + 7) // 8
-    parts.fill = partial(_fill_raw, at=at, stride=stride, bands=bands, most=most, bits=not scaled)
-    return parts
+    encoded.fill = partial(_fill_raw, at=at, stride=stride, bands=bands, most=most, bits=not scaled)
+    return encoded
 
 
 def _scale(most: int, bands: int) -> UInt8:

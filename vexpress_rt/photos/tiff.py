@@ -57,6 +57,7 @@ class _Directory:
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a TIFF: see `containers.read`."""
     directory = _read_directory(data)
     if directory.next:
         raise several_pictures("a TIFF")

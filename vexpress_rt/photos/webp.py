@@ -24,10 +24,12 @@ _DECODING = 16  # bytes per pixel: two canvases, the decoder's picture, and the 
 
 
 def is_webp(data: bytes) -> bool:
+    """Return whether a file is a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def read(data: bytes) -> EncodedPhoto:
+    """Read a WebP: see `containers.read`."""
     exif = xmp = b""
     kept: list[bytes] = []
     sizes: list[tuple[int, int]] = []
