@@ -161,8 +161,8 @@ class KeypointTrack:
     """Keypoints over time.
 
     Args:
-        points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES; values
-            are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
+        points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES;
+            values are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
         fps: Frame rate of the track, 1 to 240. None, for a file of bare points, is the rate of the video. Stored as an
             exact Fraction.
         size: (height, width) of the picture in which the points were found, in pixels, whole numbers of 1 to MAX_SIDE;
