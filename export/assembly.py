@@ -283,14 +283,14 @@ class Assembly:
 
 
 def _check_graph(path: Path, weights: dict[str, int]) -> None:
-    """Raise ExportError for a graph that the runtime would refuse."""
+    """Raise ExportError for a graph that the runtime refuses."""
     try:
         with path.open("rb") as file:
             check_graph_file(file, weights)
     except BundleDamagedError as error:
         raise ExportError(
-            f"{path} is no graph that the runtime takes: {error}: if that is right in an engine, let "
-            "vexpress_rt/graph_check.py know it"
+            f"the runtime refuses the graph {path}: {error}: if an engine needs this, allow it in "
+            "vexpress_rt/graph_check.py"
         ) from error
 
 

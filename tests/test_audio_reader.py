@@ -1,4 +1,4 @@
-"""What plays is heard: all channels, joined files, gaps and damage, each in its time and with a note."""
+"""Recordings with many channels, concatenated files, gaps and damage are read in time, with notes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RATE = 16000
 
 
 def heard(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """What the model hears of a file, (n,) at RATE, and the notes of reading it."""
+    """The samples of a file for the model, (n,) at RATE, and the notes of reading it."""
     return load_audio(path, RATE).samples, open_recording(path, RATE).notes
 
 
@@ -56,8 +56,8 @@ def assert_note(notes: tuple[str, ...], pattern: str) -> None:
         ("a.caf", "pcm_s32le", 64),
     ],
 )
-def test_any_number_of_channels_is_heard(tmp_path: Path, name: str, codec: str, channels: int) -> None:
-    """PyAV's planes of a frame read beyond their end from eight channels on."""
+def test_any_number_of_channels_is_read(tmp_path: Path, name: str, codec: str, channels: int) -> None:
+    """PyAV's `AudioFrame.planes` reads beyond its list for eight or more channels."""
     sound = np.zeros((channels, 24_000), np.float32)
     sound[2] = tone(0.5, 48000)
     layout = "hexadecagonal" if channels == 16 else None
@@ -82,7 +82,7 @@ def test_channels_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         ("stream_that_comes_later.flv", 0.2351, "of its 2 sound tracks number 2 is used"),
     ],
 )
-def test_damaged_files_are_heard_as_far_as_they_decode(name: str, seconds: float, note: str) -> None:
+def test_damaged_files_are_read_as_far_as_they_decode(name: str, seconds: float, note: str) -> None:
     samples, notes = heard(CORPUS / name)
     assert len(samples) / RATE == pytest.approx(seconds, abs=1e-4)
     assert 0.04 < level(samples) < 0.2
@@ -102,7 +102,7 @@ def test_the_centre_of_surround_keeps_its_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.wav", "a.m4a", ""])
-def test_one_side_is_heard_where_left_and_right_are_inverted(tmp_path: Path, name: str) -> None:
+def test_one_channel_is_used_if_left_and_right_cancel_each_other(tmp_path: Path, name: str) -> None:
     sound = np.stack([0.8 * tone(0.5, RATE), -tone(0.5, RATE)])
     source: Any = (sound, RATE)
     if name:
@@ -173,7 +173,7 @@ JUNK = np.random.default_rng(0).bytes(3000)
 
 @pytest.mark.parametrize("codec", ["mp3", "aac"])
 @pytest.mark.parametrize("between", [id3v2(5000), ape_tag(), bytes(1000), bytes(100_000), JUNK], ids=len)
-def test_joined_pieces_are_heard_to_the_end(tmp_path: Path, codec: str, between: bytes) -> None:
+def test_concatenated_pieces_are_read_to_the_end(tmp_path: Path, codec: str, between: bytes) -> None:
     encoder = "libmp3lame" if codec == "mp3" else "aac"
     container = "adts" if codec == "aac" else None
     piece = write_sound(tmp_path / f"a.{codec}", encoder, tone(1.5, 44100)[None], 44100, container=container)
@@ -237,7 +237,7 @@ def test_a_gap_in_the_time_stamps_is_silent_and_keeps_time(
 
 @pytest.mark.parametrize(("first", "last"), [(10, 40), (60, 100), (110, 140)])
 def test_a_gap_within_a_page_of_ogg_keeps_the_time_of_all_that_follows(tmp_path: Path, first: int, last: int) -> None:
-    """A page has a stamp for its last packet alone, so that the silence stands at the page's edge."""
+    """A page has a time stamp only for its last packet, so the silence is at the page's edge."""
     path = write_sound(tmp_path / "a.ogg", "libopus", tone(3, 48000)[None], 48000, change=drop(first, last))
     samples, notes = heard(path)
     assert len(samples) / RATE == pytest.approx(3, abs=0.03)
@@ -246,7 +246,7 @@ def test_a_gap_within_a_page_of_ogg_keeps_the_time_of_all_that_follows(tmp_path:
 
 
 def test_single_packets_that_are_lost_do_not_add_up(tmp_path: Path) -> None:
-    """Each is shorter than what goes unnoticed; together they would put the lips a second off."""
+    """Each gap is shorter than the tolerance; together they would put the lips a second off."""
 
     def lose(packets: list[Packet]) -> list[Packet]:
         return [packet for index, packet in enumerate(packets) if index % 3 or index == 0]
@@ -257,7 +257,7 @@ def test_single_packets_that_are_lost_do_not_add_up(tmp_path: Path) -> None:
     assert_note(notes, r"0\.9\d seconds are missing in \d\d places")
 
 
-def test_time_stamps_that_jump_back_or_by_hours_are_a_new_count(tmp_path: Path) -> None:
+def test_time_stamps_that_jump_back_or_by_hours_restart_the_clock(tmp_path: Path) -> None:
     def jump(by: int) -> Callable[[list[Packet]], list[Packet]]:
         def change(packets: list[Packet]) -> list[Packet]:
             for packet in packets[70:]:
@@ -319,8 +319,8 @@ def test_a_recording_cut_short_says_so(tmp_path: Path, name: str, codec: str) ->
     assert re.search(r"declares .* and has .*: it is cut short|last page does not say .* cut short", notes[-1])
 
 
-def test_a_header_that_leaves_its_length_open_is_no_cut(tmp_path: Path) -> None:
-    """As programs write it that record into a pipe."""
+def test_a_header_without_a_length_is_no_truncation(tmp_path: Path) -> None:
+    """As programs write it that record to a pipe."""
     content = bytearray(write_sound(tmp_path / "a.wav", "pcm_s16le", tone(1, RATE)[None], RATE).read_bytes())
     data = content.find(b"data")
     for size in (0, 0xFFFFFFFF, 0x7FFFFFFF):
@@ -352,7 +352,7 @@ def test_a_second_file_that_is_appended_is_noted_where_it_is_not_read(tmp_path: 
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.flac", "flac"), ("a.ogg", "libopus"), ("a.webm", "libopus")])
-def test_a_second_file_that_is_appended_is_heard_where_it_can_be(tmp_path: Path, name: str, codec: str) -> None:
+def test_a_second_file_that_is_appended_is_read_where_ffmpeg_reads_it(tmp_path: Path, name: str, codec: str) -> None:
     content = write_sound(tmp_path / name, codec, tone(1, 48000)[None], 48000).read_bytes()
     (tmp_path / name).write_bytes(content + content)
     assert len(heard(tmp_path / name)[0]) / RATE == pytest.approx(2, abs=0.02)
@@ -422,7 +422,7 @@ def test_hours_of_many_channels_are_refused_while_they_are_decoded(
         heard(path)
 
 
-def test_a_declared_size_is_not_reserved_before_it_is_there(tmp_path: Path) -> None:
+def test_a_declared_size_is_not_allocated_before_the_data_are_read(tmp_path: Path) -> None:
     """A tag that declares 2 GB, in a file of a hundred bytes."""
     whole = write_sound(tmp_path / "a.wav", "pcm_s16le", tone(0.01, 8000)[None], 8000).read_bytes()
     tag = b"LIST" + struct.pack("<I", 0x7FFFFF00) + b"INFOINAM" + struct.pack("<I", 0x7FFFFE00) + b"x"
@@ -455,7 +455,7 @@ def test_time_spent_between_two_blocks_does_not_count(tmp_path: Path, monkeypatc
         np.linalg.svd(np.ones((150, 150)))
 
 
-def test_progress_hears_of_reading_and_can_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_called_while_reading_and_can_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vexpress_rt.audio.TELL_SECONDS", 0)
     path = write_sound(tmp_path / "a.flac", "flac", tone(4, RATE)[None], RATE)
     told: list[tuple[int, int]] = []
@@ -491,7 +491,7 @@ def sizes(items: list[object], unreadable: Callable[[BaseException], object]) ->
     return [packet.size for packet in packets(source, stream, Path("a.flv"), "the audio", AudioError, unreadable)]
 
 
-def test_packets_go_on_after_what_pyav_cannot_read() -> None:
+def test_packets_continue_after_unreadable_parts() -> None:
     errors: list[BaseException] = []
     given = sizes([1, IndexError("list index out of range"), 2, RuntimeError("of PyAV"), 3, 0], errors.append)
     assert given == [1, 2, 3, 0]
@@ -499,13 +499,13 @@ def test_packets_go_on_after_what_pyav_cannot_read() -> None:
     assert sizes([1, *(ValueError("damaged") for _ in range(30)), 2], errors.append) == [1]
 
 
-def test_a_disk_that_fails_is_no_damage() -> None:
+def test_a_failing_disk_is_not_damage() -> None:
     with pytest.raises(AudioError, match="cannot be read to its end"):
         sizes([1, av.error.OSError(5, "Input/output error")], print)
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, IndexError, SystemError, av.error.PermissionError])
-def test_whatever_pyav_raises_on_opening_is_in_the_error_tree(
+def test_any_exception_of_pyav_on_opening_becomes_an_error_of_the_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -518,7 +518,7 @@ def test_whatever_pyav_raises_on_opening_is_in_the_error_tree(
         open_recording(path, RATE)
 
 
-def test_memory_that_runs_out_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhausted_memory_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError
 
@@ -528,7 +528,7 @@ def test_memory_that_runs_out_is_called_that(tmp_path: Path, monkeypatch: pytest
         open_recording(path, RATE)
 
 
-def test_a_file_with_moving_pictures_counts_from_the_earlier_of_both(tmp_path: Path) -> None:
+def test_a_video_counts_time_from_the_earlier_of_sound_and_picture(tmp_path: Path) -> None:
     cover: Any = SimpleNamespace(streams=SimpleNamespace(video=[SimpleNamespace(disposition=1024)]))
     assert av.stream.Disposition.attached_pic == 1024
     assert not audio_reader.moving_pictures(cover)

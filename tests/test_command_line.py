@@ -273,7 +273,7 @@ def test_the_size_of_the_pictures_behind_keypoints_can_be_told(fake: FakeGenerat
 
 
 @pytest.mark.parametrize("flag", ["image", "audio", "keypoints"])
-def test_a_name_with_a_nul_is_told_as_a_file_that_does_not_exist(
+def test_a_name_with_a_nul_is_reported_as_a_missing_file(
     fake: FakeGenerator, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     assert main(["generate", *REQUIRED, f"--{flag}", "a\0b.npy"]) == 1

@@ -166,11 +166,11 @@ def test_what_was_decided_is_told(generator: Generator) -> None:
     assert video.notes == ("keypoints: 4 frames for 9 of the video, extended by loop",)
 
 
-def test_what_was_repaired_in_the_photo_is_told(generator: Generator) -> None:
+def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
     stream = BytesIO()
     Image.fromarray(photo()).save(stream, "JPEG", quality=95)
     portrait = generator.prepare(stream.getvalue()[:-2])
-    expected = "photo: its last bytes are missing; all of its rows are there"
+    expected = "photo: its last bytes are missing; all of its rows can be decoded"
     assert portrait.notes == (expected,)
     video = generator.generate(portrait, speech(0.1), config=GenerationConfig(steps=1, overlap=2))
     assert expected in video.notes

@@ -1,11 +1,11 @@
 """A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
 
 Opening compares the manifest with `specs.py` and the sizes of graphs and weights with the manifest; a file's hash is
-computed when an engine that needs it is first asked for, and again when the file was replaced or written to. A graph is
-then read, too, before any library sees it: `graph_check.py` says what it may do. Plans, which can be made again, are
-checked when they are asked for.
+computed when an engine that needs it is first asked for, and again after the file was replaced or written to. A graph
+is then checked as well, before any library reads it: see `graph_check.py`. Plans, which can be made again, are checked
+when they are asked for.
 
-A hard link needs no rule of its own: it is the file, and its content is what is hashed.
+Hard links need no rule of their own: a hard link is the file itself, and its content is hashed.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ __all__ = [
 WORKING = ".compiling"
 
 
-# ONNX files are protobuf messages, and those end here. Larger weights lie in files of their own.
-GRAPH_LIMIT = (1 << 31) - 1  # bytes
+# The largest protobuf message, in bytes. Graphs with larger weights keep them in files of their own.
+GRAPH_LIMIT = (1 << 31) - 1
 
 
 class _Version(NamedTuple):
-    """A file as it is at some moment: another one in its place, or a change of it, makes another version."""
+    """The identity of a file's content at a moment. Replacing or changing the file changes its version."""
 
     device: int
     inode: int
     size: int
     written: int
-    changed: int  # also by giving it another name: of a file that was away and is back
+    changed: int  # renaming changes it too, so that a file which was moved away and back is hashed again
 
     @classmethod
     def of(cls, found: os.stat_result) -> _Version:
@@ -103,8 +103,10 @@ class Bundle:
         self.specs = manifest.specs()
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._verified: dict[str, _Version] = {}  # files, as they were when their hashes were right
-        self._sound: dict[str, tuple[_Version, tuple[str, ...]]] = {}  # graphs, with the files that they may take from
+        self._verified: dict[str, _Version] = {}  # files with a correct hash
+        self._checked_graphs: dict[
+            str, tuple[_Version, tuple[str, ...]]
+        ] = {}  # checked graphs, with their weight files
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -135,9 +137,9 @@ class Bundle:
     def engine_path(self, name: str) -> Path:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 
-        Sizes are compared every time; hashes, and what `graph_check` asks of a graph, the first time that this object
-        meets a file or a new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph,
-        BundleDamagedError if a file is missing or was changed, or the graph is none that an exporter of engines writes.
+        Sizes are compared every time. Hashes and graphs are checked when this object first uses a file or a new version
+        of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph, BundleDamagedError if a file is
+        missing or was changed, or if `graph_check` refuses the graph.
         """
         entry = self._entry(name)
         if entry.file in self.manifest.absent:
@@ -150,10 +152,16 @@ class Bundle:
         return self.folder / entry.file
 
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
-        """Raise BundleDamagedError if a file of the engine `name` is not the one that was checked.
+        """Check that the files of an engine are still those that were checked.
 
-        To be called when a library has loaded the engine, which opens its files by their names.
-        plan: the file, if `plan_path` gave it and not `engine_path`.
+        Call this after a library has loaded the engine, because libraries open files by name.
+
+        Args:
+            name: The engine.
+            plan: The name of its plan, if the engine was loaded from `plan_path`; None after `engine_path`.
+
+        Raises:
+            BundleDamagedError: A file was replaced or written to since it was checked.
         """
         for file in (plan,) if plan is not None else self._entry(name).files:
             if self._check_size(file) != self._verified.get(file):
@@ -228,7 +236,7 @@ class Bundle:
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])
 
     def _check_size(self, name: str) -> _Version:
-        """The version of a file that is one, of the right size, and in this folder."""
+        """Check that a name is a regular file of the right size in this folder, and return its version."""
         expected = self.manifest.files[name].bytes
         try:
             found = (self.folder / name).lstat()
@@ -243,7 +251,7 @@ class Bundle:
         return _Version.of(found)
 
     def _open(self, name: str) -> io.BufferedReader:
-        """A file to read, and no other that takes its place meanwhile: no link is followed, no pipe waited for."""
+        """Open a file for reading without following a link or waiting for a pipe."""
         flags = os.O_RDONLY | sum(
             getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
         )
@@ -255,7 +263,7 @@ class Bundle:
     def _check_hash(self, name: str, file: io.BufferedReader) -> None:
         expected = self.manifest.files[name].sha256
         try:
-            version = _Version.of(os.fstat(file.fileno()))  # before, so that what is written meanwhile shows later
+            version = _Version.of(os.fstat(file.fileno()))  # before hashing, so that a later write changes the version
             if version != self._check_size(name):
                 self._damaged(f"{name} was replaced while it was opened")
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -266,9 +274,9 @@ class Bundle:
         self._verified[name] = version
 
     def _check_graph(self, entry: EngineEntry) -> None:
-        """Hash a graph and read what it asks for, both from the one open file."""
+        """Hash and check a graph, both from one open file."""
         name, version = entry.file, self._check_size(entry.file)
-        if version == self._verified.get(name) and self._sound.get(name) == (version, entry.data):
+        if version == self._verified.get(name) and self._checked_graphs.get(name) == (version, entry.data):
             return
         if version.size > GRAPH_LIMIT:
             self._damaged(f"{name} has {version.size} bytes; an ONNX file has at most {GRAPH_LIMIT}")
@@ -277,10 +285,10 @@ class Bundle:
             try:
                 check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
             except BundleDamagedError as error:
-                self._damaged(f"{name} is no graph of an engine: {error}")
+                self._damaged(f"{name} is not a graph of an engine: {error}")
             except OSError as error:
                 self._damaged(f"{name} cannot be read: {error}")
-        self._sound[name] = self._verified[name], entry.data
+        self._checked_graphs[name] = self._verified[name], entry.data
 
     def _damaged(self, what: str) -> NoReturn:
         remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"

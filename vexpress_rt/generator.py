@@ -50,8 +50,8 @@ class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
     bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
-    threads: of the CPU, but no more than there are CPUs for this process (its affinity and the CPU quota of its
-        container count); None for one a core. A number that is lowered is logged as a warning.
+    threads: CPU threads, limited to the CPUs that this process may use (affinity and the container's CPU quota); None
+        for one per core. A number above the limit is lowered, with a warning in the log.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
@@ -104,11 +104,11 @@ class Generator:
         source: a file, its bytes, or (H, W, 3) uint8 RGB.
         keypoints: (3, 2), x then y in pixels of the photo: left eye, right eye, nose. Skips the detector.
         crop: "face" cuts the bundle's aspect around the face; "none" stretches the whole photo, as upstream does.
-        retarget: how the portrait will be driven, if that is known: a mode of `stream`.
+        retarget: the retargeting mode of the later video (see `stream`), if it is known.
 
         Of several faces the largest is taken. Without a face (or a detector in the bundle) the portrait has no
-        keypoints and is cut around its centre; it can then be driven with `no_retarget` only. Where `retarget` is
-        another mode, that is an error here, before any engine is loaded but the detector.
+        keypoints and is cut around its centre; it can then be driven with `no_retarget` only. With another mode as
+        `retarget` this method raises NoFaceError then, before it loads any engine but the detector.
         Raises ImageError, KeypointError, NoFaceError, ConfigError, BackendError.
         """
         photo = self._portraits.read(source, keypoints, crop)
@@ -135,10 +135,10 @@ class Generator:
         schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
             and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
-        progress: called with stage (recording, counted in seconds, portrait, keypoints; then audio, denoise and frames
-            by turns), done and total; an exception that it raises ends the work and comes out of the call or of the
-            stream; StopIteration, which would look like the end of the frames, as the cause of a RuntimeError. It may
-            close the stream.
+        progress: called with stage, done and total. The stages are recording (in seconds), portrait and keypoints,
+            then audio, denoise and frames in alternation. An exception that it raises ends the work and comes out
+            of the call or of the stream; StopIteration, which would look like the end of the frames, as the cause of a
+            RuntimeError. It may close the stream.
 
         Everything is read and checked in the call; audio features, latents and frames are computed as frames are asked
         for. Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError,
@@ -160,8 +160,8 @@ class Generator:
         output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
         The others are those of `stream`.
 
-        Frames that are kept have to fit into the memory that is free: 4 hours at 30 frames a second and 512 x 512
-        pixels take 340 GB. A video that does not is a ConfigError, raised as soon as its length is known.
+        Kept frames must fit into the free memory: 4 hours at 30 frames a second and 512 x 512 pixels take 340 GB.
+        Otherwise ConfigError is raised as soon as the length of the video is known.
 
         Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
         be used again.
@@ -207,7 +207,7 @@ class Generator:
         rate = check_rate(sample_rate)
         plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         sound = make_sound(plan, rate, manifest, settings)
-        needs = self._pipeline.live_needs(plan.window, plan.keep)
+        needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.load(settings)
@@ -217,7 +217,7 @@ class Generator:
 
     def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
         config = GenerationConfig() if config is None else config
-        if not issubclass(type(config), GenerationConfig):  # unlike isinstance, asks the object nothing
+        if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
@@ -229,11 +229,11 @@ class Generator:
         self, task: Task, source: Portrait | ImageSource, audio: AudioSource, keypoints: KeypointSource | None,
         retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
     ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
-        """The inputs of a video, and what was decided while they were read. keep: whether its frames will be kept."""
+        """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
-        # Whatever may be refused comes before engines are loaded, which takes long.
+        # Inputs are checked before engines are loaded, which is slow.
         with task.watch.stage("portrait"):
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
         with task.watch.stage("audio"):
@@ -258,8 +258,8 @@ class Generator:
         return Scene(portrait, recording, motion.points, initial), notes
 
     def _check_memory(self, task: Task, noise: object, length: int, keep: bool) -> None:
-        """Raise ConfigError for a video that does not fit into the memory, before anything is made for it."""
-        needs = self._pipeline.needs(task.settings, task.schedule, noise, length, keep=keep)
+        """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
+        needs = self._pipeline.memory_needs(task.settings, task.schedule, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:

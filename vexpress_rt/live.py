@@ -22,7 +22,7 @@ from vexpress_rt.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 
-_LARGE = 1 << 26  # bytes of pushed sound before which the memory is compared with it
+_LARGE = 1 << 26  # bytes of pushed sound above which it is compared with the free memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class LiveSession:
         self._check_memory(count, rate)
 
     def _check_memory(self, count: int, rate: int) -> None:
-        """Whether what is pushed can be kept: converted, at both rates, in buffers that grow to twice that."""
+        """Check that the pushed samples fit into the memory: converted, at both rates, in buffers that double."""
         kept = count * (self._sound.rate + self._sound.model_rate) // rate
         if (size := 4 * (count + 2 * kept)) > _LARGE:
             need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
@@ -265,7 +265,7 @@ class LiveSession:
         return np.stack(held) if held else np.empty((0, 1, 1, 1), np.float32)
 
     def _listen(self, first: int, stop: int) -> Callable[[], Float32]:
-        """What the model hears for frames [first, stop): read now, and normalised when it is called."""
+        """Read the model's input for frames [first, stop); the returned function normalises it."""
         plan, rate = self._plan, self._sound.model_rate
         samples, level = self._sound.around(first, stop)
         if not plan.normalized:

@@ -1,8 +1,8 @@
-"""An ONNX file as a graph of nodes and tensors, read without trust and without the library of that name.
+"""A reader of untrusted ONNX files: nodes and tensors of the graph, without the onnx library.
 
-The tables below are the fields that the exporter and released face detectors write. What can hold a graph within a
-graph (control flow, functions, training) or data in any other form (sparse, segmented, quantised) is in none of them,
-so that a file that has it is refused while it is read.
+The tables below list the fields that the exporter and released face detectors write. Fields for subgraphs (control
+flow, functions, training) and for other forms of data (sparse, segmented, quantised) are absent or refused, so that
+reading a file with such a field fails.
 
 Source: onnx.proto of ONNX 1.19, IR version 10.
 """
@@ -18,12 +18,12 @@ import numpy as np
 
 from vexpress_rt.protobuf import Data, Field, Reader, Schema, Span, refuse
 
-FIELDS_LIMIT = 2_000_000  # of all messages; the largest graph of the released model has 80,000
-NODES_LIMIT = TENSORS_LIMIT = 20_000  # a graph; that one has 3,400 and 1,500
+FIELDS_LIMIT = 2_000_000  # in all messages; the largest graph of the released model has 80,000
+NODES_LIMIT = TENSORS_LIMIT = 20_000  # per graph; that graph has 3,400 and 1,500
 NAME_LIMIT = 1024  # bytes
 RANK_LIMIT = 16
 COUNT_LIMIT = 1 << 34  # elements of a tensor
-_VALUES = 64  # integers of a tensor that are read: shapes, axes
+_VALUES = 64  # integer tensors up to this size are read: shapes, axes
 
 FLOAT, INT64 = 1, 7
 # Bytes of an element by its type, and the fields beside raw_data that may hold it. No text, nothing below a byte.
@@ -84,7 +84,7 @@ _DIM: Schema = {
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where a tensor's bytes lie in another file: its name as the graph has it, offset and length in bytes."""
+    """The location of a tensor's bytes in another file: the file name in the graph, offset and length in bytes."""
 
     location: str
     offset: int
@@ -93,9 +93,14 @@ class ExternalData:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that the file holds or refers to.
+    """A tensor in the file, or in another file to which it refers.
 
-    element: its type, a key of `SIZES`.  values: of a small one of int64 that lies in the file.
+    Attributes:
+        name: Its name, unique in the graph.
+        element: Its element type, a key of `SIZES`.
+        dims: Its shape.
+        external: Its location in another file; None for a tensor in this file.
+        values: The elements of a small int64 tensor in this file; None for other tensors.
     """
 
     name: str
@@ -106,7 +111,7 @@ class Tensor:
 
     @property
     def count(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
@@ -117,7 +122,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """An operator with the names of what it takes and gives; "" stands for an input that is left out."""
+    """A node: its operator, and the names of its inputs and outputs; "" stands for an omitted input."""
 
     operator: str
     domain: str
@@ -131,7 +136,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """The one graph of a file. opsets: version by domain.  inputs, outputs: names."""
+    """The graph of a file. opsets: version by domain.  inputs, outputs: names."""
 
     opsets: dict[str, int] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
@@ -141,11 +146,21 @@ class Graph:
 
 
 def read_graph(data: Data) -> Graph:
-    """The graph of an ONNX file. Raises BundleDamagedError saying what in it is not as an exporter writes it."""
+    """Read the graph of an ONNX file.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The graph. Weights are not copied.
+
+    Raises:
+        BundleDamagedError: The file is malformed, or has a field that no exporter of engines writes.
+    """
     reader = _OnnxReader(data)
     model = reader.message(data, (0, len(data)), _MODEL, "the model")
     if "graph" not in model:
-        refuse("it holds no graph: it is no ONNX file")
+        refuse("it holds no graph, so it is not an ONNX file")
     graph = Graph()
     for span in model.get("opset_import", []):
         entry = reader.message(data, span, _OPSET, "an opset_import")
@@ -173,7 +188,7 @@ class _OnnxReader(Reader):
         self._data = data
 
     def node(self, span: Span) -> Node:
-        data = self._data[slice(*span)]  # a copy as `bytes`, which are indexed faster than a mapped file
+        data = self._data[slice(*span)]  # a copy: `bytes` are indexed faster than a mapped file
         found = self.message(data, (0, len(data)), _NODE, "a node")
         where = f"the node {found.get('op_type', '')} {found.get('name', '')!r}"
         attributes: dict[str, Any] = {}
@@ -231,7 +246,7 @@ class _OnnxReader(Reader):
         return Tensor(name, element, dims, values=values)
 
     def _held(self, data: Data, content: Any, form: str, tensor: Tensor, where: str) -> int:
-        """Elements that the file holds of a tensor."""
+        """Return the number of a tensor's elements in the file."""
         if form == "raw_data":
             size: int
             size, rest = divmod(content[1] - content[0], SIZES[tensor.element])
@@ -244,7 +259,7 @@ class _OnnxReader(Reader):
                 count += 1
             elif form in _WIDTHS:
                 count += (piece[1] - piece[0]) // _WIDTHS[form]
-            else:  # each number ends in the one byte of it that is below 128
+            else:  # a varint ends at its first byte below 128
                 count += _ends(data, piece)
         return count
 
@@ -273,7 +288,7 @@ class _OnnxReader(Reader):
         return external
 
     def value(self, span: Span) -> str:
-        """The name of an input, an output or a value in between, after reading what is said of it."""
+        """Return the name of an input, an output or an intermediate value, after checking its type."""
         data = self._data[slice(*span)]
         found = self.message(data, (0, len(data)), _VALUE, "a value")
         where = f"the value {found.get('name', '')!r}"
@@ -283,18 +298,18 @@ class _OnnxReader(Reader):
             return str(found["name"])
         kind = self.message(data, found["type"], _TYPE, where)
         if "tensor_type" not in kind:
-            refuse(f"{where} is no tensor")
+            refuse(f"{where} is not a tensor")
         tensor = self.message(data, kind["tensor_type"], _TENSOR_TYPE, where)
         shape = self.message(data, tensor["shape"], _SHAPE, where) if "shape" in tensor else {}
         for span in shape.get("dim", []):
             dim = self.message(data, span, _DIM, where)
             if {"dim_value", "dim_param"} <= dim.keys() or not 0 <= dim.get("dim_value", 0) <= COUNT_LIMIT:
-                refuse(f"{where} has the size {dim}; expected a number of at least 0, or a letter")
+                refuse(f"{where} has the size {dim}; expected a number of at least 0, or a name")
         return str(found["name"])
 
 
 def _ends(data: Data, span: Span) -> int:
-    """Bytes below 128; a megabyte at a time, so that nothing large is copied."""
+    """Count the bytes below 128, a megabyte at a time, so that nothing large is copied."""
     start, stop = span
     pieces = (data[at : min(at + (1 << 20), stop)] for at in range(start, stop, 1 << 20))
     return sum(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < 0x80)) for piece in pieces)

@@ -26,7 +26,7 @@ _log = logging.getLogger("vexpress_rt")
 
 @dataclass(frozen=True)
 class CroppedPhoto:
-    """A portrait that has yet to be encoded; what its fields are, `Portrait` says."""
+    """A photo that is cropped and not yet encoded. `Portrait` documents the fields."""
 
     image: UInt8
     keypoints: Float32 | None
@@ -49,7 +49,7 @@ class Portraits:
         return shape.height, shape.width
 
     def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
-        """Read a photo and find its face: what of `Generator.prepare` needs no engine but the face detector."""
+        """Read a photo and find its face: the part of `Generator.prepare` that needs only the face detector."""
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
         own, notes = self._own_keypoints(photo, keypoints)
@@ -59,19 +59,26 @@ class Portraits:
         return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
 
     def encode(self, photo: CroppedPhoto) -> Portrait:
-        """Compute what depends on the photo alone."""
+        """Run the engines whose inputs depend on the photo alone."""
         reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
         return Portrait(
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
         )
 
     def accept(self, portrait: Portrait | ImageSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
-        """A portrait, or a photo that has yet to be encoded, once it is known that it can be driven.
+        """Check a portrait, or read a photo, without loading any engine but the face detector.
 
-        mode: of `motion.choose_retarget`.  driven: whether there are keypoints to follow.
+        Args:
+            portrait: A portrait of this bundle, or a photo.
+            mode: The retargeting mode, of `motion.choose_retarget`.
+            driven: Whether the video has keypoints or a driving video.
 
-        Raises InputError for a portrait of another bundle; NoFaceError, before any engine is loaded but the detector,
-        where the mode needs the photo's face and it is not known.
+        Returns:
+            The portrait, or the photo for `finish`.
+
+        Raises:
+            InputError: The portrait is of another bundle.
+            NoFaceError: The mode needs the photo's face, and it is unknown.
         """
         accepted: Portrait | CroppedPhoto
         if isinstance(portrait, Portrait):
@@ -87,11 +94,11 @@ class Portraits:
         return accepted
 
     def finish(self, accepted: Portrait | CroppedPhoto) -> Portrait:
-        """A portrait of what `accept` gave."""
+        """Return the portrait itself, or encode the photo."""
         return accepted if isinstance(accepted, Portrait) else self.encode(accepted)
 
     def check_face(self, photo: Portrait | CroppedPhoto, mode: str, *, driven: bool) -> None:
-        """Raise NoFaceError as `accept` does."""
+        """Raise NoFaceError under the condition of `accept`."""
         check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
 
     def find_faces(self, picture: UInt8) -> list[Face]:
@@ -110,7 +117,7 @@ class Portraits:
     def _own_keypoints(
         self, photo: image.Photo, given: ArrayLike | None
     ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
-        """The three points (3, 2) of the photo's face, if it has one, and what is to be told of it."""
+        """Return the keypoints (3, 2) of the photo's face, or None, and notes on the choice of the face."""
         if given is not None:
             return load_portrait_keypoints(given), ()
         if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):

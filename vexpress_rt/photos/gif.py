@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import struct
 
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError
+from vexpress_rt.photos.encoded import EncodedPhoto, RefusedError, several_pictures, truncated
 
 MAGIC = (b"GIF87a", b"GIF89a")
 
 _EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
 _MAX_BLOCKS = 1_000
-_MAX_PIECES = 2_000_000  # of 255 bytes but for the last, as encoders write them
+_MAX_PIECES = 2_000_000  # encoders write 255 bytes per piece
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a GIF: see `containers.read`."""
     if len(data) < 13:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + _table(flags)
     kept = [data[:at]]
@@ -34,7 +35,7 @@ def read(data: bytes) -> Parts:
         elif kind == _PICTURE:
             pictures += 1
             if at + 10 > len(data):
-                raise DamagedError("it is truncated: it ends before its pixels")
+                raise truncated("before its pixels")
             left, top, wide, tall, local = struct.unpack_from("<HHHHB", data, at + 1)
             end = _after_blocks(data, at + 11 + _table(local))
             if pictures == 1:
@@ -43,22 +44,24 @@ def read(data: bytes) -> Parts:
         else:
             end = at + 1
         if pictures > 1:
-            raise RefusedError("is a GIF of several frames or pages; expected one picture: save a frame")
+            raise several_pictures("a GIF")
         at = end
     else:
         raise RefusedError(f"is a GIF of more than {_MAX_BLOCKS} blocks; expected a few: save it anew")
     if not pictures:
-        raise DamagedError("it is truncated: it ends before its pixels")
-    return Parts(kind="GIF", width=width, height=height, data=b"".join([*kept, b";"]), memory=width * height, bands=1)
+        raise truncated("before its pixels")
+    return EncodedPhoto(
+        kind="GIF", width=width, height=height, data=b"".join([*kept, b";"]), memory=width * height, bands=1
+    )
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that `flags` announce."""
+    """Return the size in bytes of the colour table that `flags` declare."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _after_blocks(data: bytes, at: int) -> int:
-    """Where the chain of data blocks at `at` ends, its closing empty block included."""
+    """Return the offset after the chain of data blocks at `at` and its terminating empty block."""
     for _ in range(_MAX_PIECES):
         if at >= len(data) or not data[at]:
             return min(at + 1, len(data))

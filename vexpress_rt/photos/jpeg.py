@@ -1,4 +1,4 @@
-"""JPEG: the segments that decide pixels, the number of scans, and an end where it is missing.
+"""JPEG: the segments that affect pixels, the number of scans, and the end marker where it is missing.
 
 Format: ITU-T T.81, annex B.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from vexpress_rt.photos.encoded import MAX_METADATA, DamagedError, EncodedPhoto, RefusedError, check_scans, truncated
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, check_scans
 
 MAGIC = b"\xff\xd8\xff"
 
@@ -17,17 +17,17 @@ _SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Tables, frame, scan, restart interval; APP0 and APP14 decide how the colours are stored.
+# Tables, frame, scan, restart interval; APP0 and APP14 declare the colour space.
 _WANTED = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}
 _ANY = re.compile(rb"\xff([^\x00\xff])")
-# What ends the coded data of a scan; other values are damage within it, which the decoder passes over.
+# Markers that end the coded data of a scan; other values are damage inside it, which the decoder skips.
 _AFTER_SCAN = re.compile(rb"\xff([\xc4\xcc\xd9-\xdd\xe0-\xef\xfe])")
 _MAX_SEGMENTS = 20_000
 
 
 @dataclass
 class _Head:
-    """What stands before the first scan."""
+    """The segments before the first scan."""
 
     kept: list[bytes] = field(default_factory=lambda: [_SOI])
     exif: bytearray = field(default_factory=bytearray)
@@ -38,9 +38,15 @@ class _Head:
 
 @dataclass
 class _Scans:
-    """count: of them.  end: where the last one ends.  whole: whether the end of the picture follows there.
+    """The scans of a picture.
 
-    components: those seen.  detail: the number of the first scan with frequencies of the first component, from 1.
+    Attributes:
+        count: Number of scans.
+        end: Offset of the end of the last scan.
+        whole: Whether an end marker follows there.
+        components: Identifiers of the components in all scans.
+        detail: Number, from 1, of the first scan with AC frequencies of the first component.
+        first: Identifier of the first component.
     """
 
     count: int = 0
@@ -51,7 +57,7 @@ class _Scans:
     first: int = -1
 
     def add(self, header: bytes) -> None:
-        """header: the number of components, a number and a table for each, first and last frequency, two half bytes."""
+        """Add a scan by its header: component count, (identifier, tables) of each, spectral range, approximation."""
         self.count += 1
         named = set(header[1 : 1 + 2 * header[0] : 2]) if header else set()
         self.components |= named
@@ -61,8 +67,8 @@ class _Scans:
             self.detail = min(self.detail, self.count)
 
 
-def read(data: bytes) -> Parts:
-    """The first picture in `data`; of a multi-picture JPEG the photo itself."""
+def read(data: bytes) -> EncodedPhoto:
+    """Read the first picture in `data`; in a multi-picture JPEG that is the photo itself."""
     head, start = _read_head(data)
     scans = _follow_scans(data, start)
     height, width = int.from_bytes(head.frame[1:3], "big"), int.from_bytes(head.frame[3:5], "big")
@@ -76,7 +82,7 @@ def read(data: bytes) -> Parts:
     # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
     coefficients = 2 * samples if several else 0
     kept = b"".join([*head.kept, memoryview(data)[start : scans.end], bytes([0xFF, _EOI])])
-    return Parts(
+    return EncodedPhoto(
         kind="JPEG",
         width=width,
         height=height,
@@ -90,12 +96,12 @@ def read(data: bytes) -> Parts:
 
 
 def count_scans(data: bytes) -> int:
-    """How often a scan can begin in `data`, at most."""
+    """Return an upper bound of the number of scans in `data`."""
     return data.count(bytes([0xFF, _SOS]))
 
 
 def _read_head(data: bytes) -> tuple[_Head, int]:
-    """What stands before the first scan, and where that begins."""
+    """Return the segments before the first scan, and the offset of that scan."""
     head, at = _Head(), 2
     for _ in range(_MAX_SEGMENTS):
         found = _ANY.search(data, at)
@@ -115,7 +121,7 @@ def _read_head(data: bytes) -> tuple[_Head, int]:
         _keep(head, marker, body, data[start:at])
     else:
         raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
-    raise DamagedError("it is truncated: it ends before its pixels")
+    raise truncated("before its pixels")
 
 
 def _keep(head: _Head, marker: int, body: bytes, segment: bytes) -> None:
@@ -157,10 +163,10 @@ def _follow_scans(data: bytes, start: int) -> _Scans:
 
 
 def _check_cut(scans: _Scans, head: _Head) -> str:
-    """The note for a picture of several scans whose last ones are missing. Raises DamagedError if it is too coarse.
+    """Return the note for a picture whose last scans are missing. Raises DamagedError if it is too coarse.
 
-    There must be a whole scan of the first component's lowest frequencies, or, where every scan has all frequencies,
-    one of each component.
+    A progressive picture needs a complete scan with AC frequencies of the first component; another one needs a scan of
+    each component.
     """
     enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
     if not enough:
@@ -169,7 +175,7 @@ def _check_cut(scans: _Scans, head: _Head) -> str:
 
 
 def _samples(frame: bytes) -> float:
-    """Samples a pixel, all components together."""
+    """Return the samples per pixel of all components together."""
     factors = [(each >> 4, each & 15) for each in frame[7 : 6 + 3 * frame[5] : 3]]
     most = max((wide for wide, _ in factors), default=0) * max((tall for _, tall in factors), default=0)
     if not most:

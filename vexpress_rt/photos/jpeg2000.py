@@ -1,4 +1,4 @@
-"""JPEG 2000: the size, and the parts of a picture for which its decoder keeps records.
+"""JPEG 2000: the size, and the tiles, packets and code-blocks for which the decoder allocates records.
 
 Format: ITU-T T.800, annex A (codestream) and I (boxes).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError
+from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, RefusedError, truncated
 
 MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
@@ -16,14 +16,14 @@ _SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0x51, 0x52, 0x53, 0x5F, 0x90, 0x93, 0
 _MAX_PIXELS = 16_000_000
 _MAX_TILES = 2_000
 _MAX_PACKETS = 1_000_000
-_MIN_BLOCK = 8  # log2 of the least number of pixels a code-block
+_MIN_BLOCK = 8  # log2 of the smallest number of pixels per code-block
 _MAX_BYTES = 32 * 2**20  # 6 s of arithmetic decoding
 _MAX_MARKERS = 200_000
 
 
 @dataclass
 class _Coding:
-    """The worst of all that the headers ask for."""
+    """The most expensive coding parameters in all headers."""
 
     layers: int = 1
     levels: int = 0
@@ -31,10 +31,11 @@ class _Coding:
     precinct: int = 30  # log2 of its pixels
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a JPEG 2000: see `containers.read`."""
     stream = data if data.startswith(MAGIC[0]) else _codestream(data)
     if len(stream) < 42 or stream[3] != _SIZ:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     right, bottom, left, top, wide, tall, tile_left, tile_top, components = struct.unpack_from(">IIIIIIIIH", stream, 8)
     width, height = right - left, bottom - top
     if not (wide and tall) or min(width, height) < 1:
@@ -42,7 +43,7 @@ def read(data: bytes) -> Parts:
     tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // tall)
     coding = _read_coding(stream)
     _check(width * height, tiles, components, coding, len(data))
-    return Parts(
+    return EncodedPhoto(
         kind="JPEG2000",
         width=width,
         height=height,
@@ -66,11 +67,11 @@ def _codestream(data: bytes) -> bytes:
         if length < head:
             break
         at += length
-    raise DamagedError("it is truncated: it ends before its pixels")
+    raise truncated("before its pixels")
 
 
 def _read_coding(stream: bytes) -> _Coding:
-    """Follow the markers of the main header and of every tile-part's."""
+    """Read the markers of the main header and of every tile-part header."""
     coding, at, part_end = _Coding(), 2, 0
     wide = int.from_bytes(stream[40:42], "big") > 256
     for _ in range(_MAX_MARKERS):
@@ -95,7 +96,7 @@ def _read_coding(stream: bytes) -> _Coding:
 
 
 def _add(coding: _Coding, style: bytes, own_precincts: bool) -> None:
-    """style: levels, the exponents of a code-block's sides less 2, two more, then a byte a precinct."""
+    """Add a coding style: levels, exponents of the code-block's sides minus 2, two bytes, then a byte per precinct."""
     coding.levels = max(coding.levels, style[0])
     block = (style[1] & 15) + (style[2] & 15) + 4
     if own_precincts:

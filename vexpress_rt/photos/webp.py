@@ -1,4 +1,4 @@
-"""WebP: the chunks that decide pixels. Its decoder takes memory for the picture as soon as it is opened.
+"""WebP: the chunks that affect pixels. The decoder allocates the picture when it opens the file.
 
 Format: RFC 9649.
 """
@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import struct
 
+from vexpress_rt.photos.encoded import (
+    MAX_METADATA,
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    several_pictures,
+    truncated,
+)
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError
 
 _KEPT = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-_METADATA_FLAGS = 0x2C  # profile, EXIF and XMP, which are left out
+_METADATA_FLAGS = 0x2C  # profile, EXIF and XMP, which are removed
 _MAX_CHUNKS = 10_000
-_DECODING = 16  # bytes a pixel: two canvases, the decoder's own picture, and the frame as bytes
+_DECODING = 16  # bytes per pixel: two canvases, the decoder's picture, and the frame as bytes
 
 
 def is_webp(data: bytes) -> bool:
+    """Return whether a file is a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a WebP: see `containers.read`."""
     exif = xmp = b""
     kept: list[bytes] = []
     sizes: list[tuple[int, int]] = []
@@ -37,12 +46,12 @@ def read(data: bytes) -> Parts:
                 body = memoryview(bytes([body[0] & ~_METADATA_FLAGS & 0xFF, *body[1:]]))
             kept += [name, struct.pack("<I", len(body)), bytes(body), bytes(len(body) % 2)]
     if frames > 1:
-        raise RefusedError("is a WEBP of several frames or pages; expected one picture: save a frame")
+        raise several_pictures("a WEBP")
     if not sizes:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     content = b"".join(kept)
-    return Parts(
+    return EncodedPhoto(
         kind="WEBP",
         width=width,
         height=height,
