@@ -21,7 +21,7 @@ from tests.sound_files import ape_tag, id3v2, tone, write_sound, write_talking_p
 from vexpress_rt import audio_reader
 from vexpress_rt.audio import load_audio, open_recording
 from vexpress_rt.audio_reader import sound_blocks
-from vexpress_rt.channel_mix import CancellationDetector
+from vexpress_rt.cancellation import CancellationDetector
 from vexpress_rt.errors import AudioError, VExpressError
 from vexpress_rt.media import packets
 
