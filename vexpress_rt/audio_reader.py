@@ -54,8 +54,8 @@ LONGEST_GAP, LONGEST_GAP_OF_DISCONTINUOUS = 600, 10  # seconds
 MAX_DAMAGE = 0.1  # share of a recording whose packets may fail to decode
 CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares without a note
 # Slower decoding is refused as hostile: the slowest codecs reach twice this speed on one old core.
-FREE_SECONDS = 60.0  # CPU time before the limit applies
-SLOWEST = 10  # seconds of sound per second of CPU time
+FREE_SECONDS = 60.0  # time of reading before the limit applies
+SLOWEST = 10  # seconds of sound per second of reading
 
 
 @dataclass
@@ -145,15 +145,15 @@ def _in_time(
     """Yield the blocks, and refuse a file that decodes too slowly; the time of the consumer does not count."""
     spent, done = 0.0, 0
     while True:
-        began = time.thread_time()
+        began = time.perf_counter()
         block = next(blocks, None)
-        spent += time.thread_time() - began
+        spent += time.perf_counter() - began
         if block is None:
             return
         done += block[0].shape[1]
         if spent > FREE_SECONDS and done < SLOWEST * spent * block[1]:
             raise AudioError(
-                f"the audio {path} took {spent:.0f} seconds of processor time for its first {done / block[1]:.0f} "
+                f"the audio {path} took {spent:.0f} seconds to read its first {done / block[1]:.0f} "
                 f"seconds ({len(block[0])} channels, {block[1]} Hz); expected sound that decodes at least {SLOWEST} "
                 "times as fast as it plays: convert it to mono WAV of 16000 Hz"
             )

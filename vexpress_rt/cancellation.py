@@ -54,7 +54,7 @@ class CancellationDetector:
         """Measure (channels, blocks, size) samples."""
         spectra = np.fft.rfft(blocks * self._window, axis=-1)[..., self._band]
         self._powers.append(np.square(np.abs(spectra)).sum(axis=-1))
-        self._mixed.append(np.square(np.abs(np.tensordot(self._weights, spectra, axes=1))).sum(axis=-1))
+        self._mixed.append(np.square(np.abs(np.einsum("c,cbf->bf", self._weights, spectra))).sum(axis=-1))
 
     def loudest(self) -> int | None:
         """Return the loudest channel if channels cancel each other, else None. Nothing can be added afterwards."""
