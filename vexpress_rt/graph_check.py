@@ -17,6 +17,7 @@ from typing import Any
 
 from vexpress_rt.onnx_graph import RANK_LIMIT, SIZES, Graph, Node, Tensor, read_graph
 from vexpress_rt.protobuf import Data, refuse
+from vexpress_rt.weight_check import find_in_graph
 
 
 def _words(text: str) -> frozenset[str]:
@@ -57,15 +58,36 @@ CONSTANTS_FLOOR = 16 << 20  # bytes that a graph of few weights may compute, too
 CONSTANTS_DEPTH = 64  # multiplications a byte of them; the exporter's take 2
 
 
-def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> None:
-    """As `check_graph`, of an open file, which is mapped: nothing large is copied. Raises OSError, too."""
+@dataclass(frozen=True)
+class GraphWeights:
+    """The weights of a graph that was checked.
+
+    fault: what is wrong with numbers that lie in its file; None if they are finite.
+    external: tensors whose numbers lie in other files, by name of the file.
+    """
+
+    fault: str | None
+    external: Mapping[str, list[Tensor]]
+
+
+def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> GraphWeights:
+    """As `check_graph`, of an open file, which is mapped: nothing large is copied. Raises OSError, too.
+
+    Weights that are not finite are told, not refused: the graph is one of an engine.
+    """
     if not os.fstat(file.fileno()).st_size:
         refuse("it is empty")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        check_graph(data, weights)
+        graph = check_graph(data, weights)
+        fault = find_in_graph(data, graph)
+    external: dict[str, list[Tensor]] = {}
+    for tensor in graph.initializers.values():
+        if tensor.external is not None:
+            external.setdefault(tensor.external.location, []).append(tensor)
+    return GraphWeights(fault, external)
 
 
-def check_graph(data: Data, weights: Mapping[str, int]) -> None:
+def check_graph(data: Data, weights: Mapping[str, int]) -> Graph:
     """Refuse a graph that an exporter of engines does not write.
 
     data: the ONNX file.  weights: sizes in bytes, by name, of the files beside it that it may take weights from.
@@ -92,6 +114,7 @@ def check_graph(data: Data, weights: Mapping[str, int]) -> None:
         constants.follow(node)
     if missing := [name for name in graph.outputs if name not in made]:
         refuse(f"it gives {missing[0]!r}, which nothing makes")
+    return graph
 
 
 def _check_opsets(graph: Graph) -> None:
@@ -151,9 +174,11 @@ def _check_node(node: Node) -> None:
 
 def _check_range(node: Node, name: str, value: Any) -> None:
     least = 1 if name in _POSITIVE else 0 if name in _NOT_NEGATIVE else None
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(value, list | tuple) else [value]
     if least is not None and not all(type(n) is int and least <= n <= _ATTRIBUTE_LIMIT for n in numbers):
         refuse(f"{node} has {name} = {str(value)[:80]}; expected {least} to {_ATTRIBUTE_LIMIT}")
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        refuse(f"{node} has {name} = {str(value)[:80]}; expected finite numbers")
 
 
 @dataclass(frozen=True)
