@@ -31,8 +31,10 @@ from vexpress_rt.manifest import (
     read_manifest,
     write_manifest,
 )
+from vexpress_rt.onnx_graph import Place, Tensor
 from vexpress_rt.records import FileStamp
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
+from vexpress_rt.weight_check import find_in_weights
 
 __all__ = [
     "MANIFEST",
@@ -44,6 +46,7 @@ __all__ = [
     "Manifest",
     "check_graph_file",
     "file_entry",
+    "find_in_weights",
     "read_manifest",
     "sha256_file",
     "with_newest",
@@ -104,9 +107,9 @@ class Bundle:
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
         self._verified: dict[str, _Version] = {}  # files with a correct hash
-        self._checked_graphs: dict[
-            str, tuple[_Version, tuple[str, ...]]
-        ] = {}  # checked graphs, with their weight files
+        # Checked graphs, with their weight files and the tensors in these.
+        self._checked_graphs: dict[str, tuple[_Version, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
+        self._finite: dict[str, tuple[_Version, set[Place]]] = {}  # weight files, and the places with finite numbers
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -137,9 +140,9 @@ class Bundle:
     def engine_path(self, name: str) -> Path:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 
-        Sizes are compared every time. Hashes and graphs are checked when this object first uses a file or a new version
-        of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph, BundleDamagedError if a file is
-        missing or was changed, or if `graph_check` refuses the graph.
+        Sizes are compared every time. Hashes, graphs and weights are checked when this object first uses a file or a
+        new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph, BundleDamagedError if
+        a file is missing or was changed, if `graph_check` refuses the graph, or if a weight is NaN or infinite.
         """
         entry = self._entry(name)
         if entry.file in self.manifest.absent:
@@ -147,8 +150,9 @@ class Bundle:
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
                 "compiled: build it again without --no-onnx"
             )
-        self._check_graph(entry)
+        self._check_graph(name, entry)
         self.verify(*entry.data)
+        self._check_weights(name, entry)
         return self.folder / entry.file
 
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
@@ -273,23 +277,53 @@ class Bundle:
             self._damaged(f"{name} has the sha256 {found}; expected {expected}")
         self._verified[name] = version
 
-    def _check_graph(self, entry: EngineEntry) -> None:
+    def _check_graph(self, engine: str, entry: EngineEntry) -> None:
         """Hash and check a graph, both from one open file."""
         name, version = entry.file, self._check_size(entry.file)
-        if version == self._verified.get(name) and self._checked_graphs.get(name) == (version, entry.data):
+        if version == self._verified.get(name) and self._checked_graphs.get(name, ())[:2] == (version, entry.data):
             return
         if version.size > GRAPH_LIMIT:
             self._damaged(f"{name} has {version.size} bytes; an ONNX file has at most {GRAPH_LIMIT}")
         with self._open(name) as file:
             self._check_hash(name, file)
             try:
-                check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
+                found = check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
             except BundleDamagedError as error:
                 self._damaged(f"{name} is not a graph of an engine: {error}")
             except OSError as error:
                 self._damaged(f"{name} cannot be read: {error}")
-        self._checked_graphs[name] = self._verified[name], entry.data
+        if found.fault:
+            self._not_finite(engine, name, found.fault)
+        self._checked_graphs[name] = self._verified[name], entry.data, found.external
 
-    def _damaged(self, what: str) -> NoReturn:
-        remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
+    def _check_weights(self, engine: str, entry: EngineEntry) -> None:
+        """Look for weights that are not finite in the files beside a graph, once for each version of a file.
+
+        Both denoisers take most of theirs from one file: what was looked at for one is passed over for the other.
+        """
+        for name, tensors in self._checked_graphs[entry.file][2].items():
+            version, seen = self._verified[name], set[Place]()
+            if self._finite.get(name, ())[:1] == (version,):
+                seen = self._finite[name][1]
+            if not (fresh := [tensor for tensor in tensors if tensor.place not in seen]):
+                continue
+            with self._open(name) as file:
+                try:
+                    if _Version.of(os.fstat(file.fileno())) != version:
+                        self._damaged(f"{name} was replaced or written to after it was hashed")
+                    fault = find_in_weights(file, fresh)
+                except OSError as error:
+                    self._damaged(f"{name} cannot be read: {error}")
+            if fault:
+                self._not_finite(engine, name, fault)
+            self._finite[name] = version, seen | {tensor.place for tensor in fresh}
+
+    def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
+        self._damaged(
+            f"the weights of engine {engine} are damaged, or its training diverged: in {file} {fault}",
+            f"build the bundle again with `{BUILD_COMMAND} {self.folder}` from a sound checkpoint",
+        )
+
+    def _damaged(self, what: str, remedy: str | None = None) -> NoReturn:
+        remedy = remedy or f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
         raise BundleDamagedError(f"{self.folder} cannot be used: {what}: {remedy}")

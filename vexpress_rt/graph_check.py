@@ -17,6 +17,7 @@ from typing import Any
 
 from vexpress_rt.onnx_graph import RANK_LIMIT, SIZES, Graph, Node, Tensor, read_graph
 from vexpress_rt.protobuf import Data, refuse
+from vexpress_rt.weight_check import find_in_graph
 
 
 def _words(text: str) -> frozenset[str]:
@@ -57,8 +58,23 @@ CONSTANTS_FLOOR = 16 << 20  # bytes of folded constants that every graph may hav
 CONSTANTS_WORK = 64  # multiplications per byte of folded constants; the exporter's graphs take 2
 
 
-def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> None:
+@dataclass(frozen=True)
+class GraphWeights:
+    """The weights of a checked graph.
+
+    Attributes:
+        fault: The first fault of numbers in the graph's own file; None if all are finite.
+        external: Tensors in other files, by file name.
+    """
+
+    fault: str | None
+    external: Mapping[str, list[Tensor]]
+
+
+def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> GraphWeights:
     """Check the graph in an open file, which is mapped and not copied.
+
+    Weights that are not finite are reported and not refused.
 
     Args:
         file: The ONNX file, at least 1 byte.
@@ -71,10 +87,16 @@ def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> Non
     if not os.fstat(file.fileno()).st_size:
         refuse("it is empty")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        check_graph(data, weights)
+        graph = check_graph(data, weights)
+        fault = find_in_graph(data, graph)
+    external: dict[str, list[Tensor]] = {}
+    for tensor in graph.initializers.values():
+        if tensor.external is not None:
+            external.setdefault(tensor.external.location, []).append(tensor)
+    return GraphWeights(fault, external)
 
 
-def check_graph(data: Data, weights: Mapping[str, int]) -> None:
+def check_graph(data: Data, weights: Mapping[str, int]) -> Graph:
     """Refuse a graph that no exporter of engines writes.
 
     Args:
@@ -104,6 +126,7 @@ def check_graph(data: Data, weights: Mapping[str, int]) -> None:
         constants.follow(node)
     if missing := [name for name in graph.outputs if name not in made]:
         refuse(f"it has the output {missing[0]!r}, which no node computes")
+    return graph
 
 
 def _check_opsets(graph: Graph) -> None:
@@ -163,9 +186,11 @@ def _check_node(node: Node) -> None:
 
 def _check_range(node: Node, name: str, value: Any) -> None:
     least = 1 if name in _POSITIVE else 0 if name in _NOT_NEGATIVE else None
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(value, list | tuple) else [value]
     if least is not None and not all(type(n) is int and least <= n <= _ATTRIBUTE_LIMIT for n in numbers):
         refuse(f"{node} has {name} = {str(value)[:80]}; expected {least} to {_ATTRIBUTE_LIMIT}")
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        refuse(f"{node} has {name} = {str(value)[:80]}; expected finite numbers")
 
 
 @dataclass(frozen=True)

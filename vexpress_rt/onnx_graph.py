@@ -10,7 +10,7 @@ Source: onnx.proto of ONNX 1.19, IR version 10.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ RANK_LIMIT = 16
 COUNT_LIMIT = 1 << 34  # elements of a tensor
 _VALUES = 64  # integer tensors up to this size are read: shapes, axes
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT64, FLOAT16 = 1, 7, 10
 # Bytes of an element by its type, and the fields beside raw_data that may hold it. No text, nothing below a byte.
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _STORED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
@@ -82,6 +82,9 @@ _DIM: Schema = {
 }  # fmt: skip
 
 
+Place = tuple[int, int, int]  # of a tensor in another file: its element type, first byte, and the one after the last
+
+
 @dataclass(frozen=True)
 class ExternalData:
     """The location of a tensor's bytes in another file: the file name in the graph, offset and length in bytes."""
@@ -101,6 +104,8 @@ class Tensor:
         dims: Its shape.
         external: Its location in another file; None for a tensor in this file.
         values: The elements of a small int64 tensor in this file; None for other tensors.
+        pieces: The places of the numbers in this file, little-endian; for varints also numbers themselves.
+        varints: Whether the pieces are varints.
     """
 
     name: str
@@ -108,6 +113,8 @@ class Tensor:
     dims: tuple[int, ...]
     external: ExternalData | None = None
     values: tuple[int, ...] | None = None
+    pieces: Sequence[Span | int] = ()
+    varints: bool = False
 
     @property
     def count(self) -> int:
@@ -118,6 +125,12 @@ class Tensor:
     def bytes(self) -> int:
         """Size of all elements."""
         return self.count * SIZES[self.element]
+
+    @property
+    def place(self) -> Place:
+        """Where it lies, if that is another file."""
+        assert self.external is not None
+        return self.element, self.external.offset, self.external.offset + self.external.length
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ class _OnnxReader(Reader):
         where = f"the node {found.get('op_type', '')} {found.get('name', '')!r}"
         attributes: dict[str, Any] = {}
         for part in found.get("attribute", []):
-            name, value = self._attribute(data, part, where)
+            name, value = self._attribute(data, part, where, span[0])
             if name in attributes:
                 refuse(f"{where} has the attribute {name!r} twice")
             attributes[name] = value
@@ -205,7 +218,7 @@ class _OnnxReader(Reader):
             attributes,
         )
 
-    def _attribute(self, data: Data, span: Span, where: str) -> tuple[str, Any]:
+    def _attribute(self, data: Data, span: Span, where: str, start: int) -> tuple[str, Any]:
         found = self.message(data, span, _ATTRIBUTE, f"an attribute of {where}")
         name, kind = found.get("name", ""), found.get("type", 0)
         form = _FORMS.get(kind)
@@ -216,12 +229,13 @@ class _OnnxReader(Reader):
         if form == "t":
             if "t" not in found:
                 refuse(f"{where} has the attribute {name!r} without its tensor")
-            return name, self.tensor(data, found["t"])
+            return name, self.tensor(data, found["t"], start)
         if form in ("f", "floats"):
             return name, _floats(data, found.get(form, []))
         return name, found.get(form, {"i": 0, "s": "", "ints": []}[form])
 
-    def tensor(self, data: Data, span: Span) -> Tensor:
+    def tensor(self, data: Data, span: Span, start: int = 0) -> Tensor:
+        """The tensor in `span` of `data`, which begins at byte `start` of the file."""
         found = self.message(data, span, _TENSOR, "a tensor")
         name, element, dims = found.get("name", ""), found.get("data_type", 0), tuple(found.get("dims", ()))
         where = f"the tensor {name!r}"
@@ -243,12 +257,15 @@ class _OnnxReader(Reader):
             refuse(f"{where} has {held} elements; expected {tensor.count}, as its dims {dims} say")
         small = element == INT64 and forms and tensor.count <= _VALUES
         values = self._values(data, found[forms[0]], forms[0], where) if small else () if not tensor.count else None
-        return Tensor(name, element, dims, values=values)
+        pieces = () if not forms else [found["raw_data"]] if forms[0] == "raw_data" else found[forms[0]]
+        if start:
+            pieces = [piece if isinstance(piece, int) else (piece[0] + start, piece[1] + start) for piece in pieces]
+        return Tensor(name, element, dims, None, values, pieces, varints=bool(forms) and forms[0] == "int32_data")
 
     def _held(self, data: Data, content: Any, form: str, tensor: Tensor, where: str) -> int:
         """Return the number of a tensor's elements in the file."""
+        size: int
         if form == "raw_data":
-            size: int
             size, rest = divmod(content[1] - content[0], SIZES[tensor.element])
             if rest:
                 refuse(f"{where} has {content[1] - content[0]} bytes; expected a multiple of {SIZES[tensor.element]}")
@@ -258,7 +275,10 @@ class _OnnxReader(Reader):
             if isinstance(piece, int):
                 count += 1
             elif form in _WIDTHS:
-                count += (piece[1] - piece[0]) // _WIDTHS[form]
+                size, rest = divmod(piece[1] - piece[0], _WIDTHS[form])
+                if rest:
+                    refuse(f"{where} has {form} that ends in the middle of a number")
+                count += size
             else:  # a varint ends at its first byte below 128
                 count += _ends(data, piece)
         return count
