@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vexpress_rt.records import KeypointTrack, Video
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
+_REPAIRED = ("photo:", "audio:", "driving video:")  # begin notes on what was repaired, left out or not found
 _REPLACED = (signal.SIG_DFL, signal.default_int_handler, stopped)  # handlers of nobody but Python and ourselves
 
 
@@ -118,18 +119,20 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
-            mode = _check_choices(given, config, generator)
+            _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
-            portrait = generator.prepare(
-                given.image, keypoints=given.image_keypoints, crop=given.crop, retarget=mode
-            )  # fmt: skip
+            photo = generator.read_photo(given.image, keypoints=given.image_keypoints, crop=given.crop)
             prepared = time.perf_counter() - start
-            begin("loading engines")
+            begin("reading inputs and loading engines")
             video = generator.generate(
-                portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
+                photo, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
                 noise=given.noise, schedule=given.schedule, output=given.output, progress=tell,
             )  # fmt: skip
+        if given.quiet:
+            for note in video.notes:
+                if note.startswith(_REPAIRED):
+                    progress.warn(note)
     return "" if given.quiet else _report(video, generator.size, prepared)
 
 
@@ -169,17 +172,14 @@ def _check_files(given: argparse.Namespace) -> None:
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 
-def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
-    """Check what `generate` checks first, but here the photo's turn comes before, and takes long with large models.
-
-    Returns the mode of retargeting.
-    """
+def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
+    """Check what `generate` checks first, but here the photo's turn comes before."""
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
 
     check_output(given.output)
     generator.bundle.manifest.settings(config)
-    return choose_retarget(given.retarget, given.keypoints)
+    choose_retarget(given.retarget, given.keypoints)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:

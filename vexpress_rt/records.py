@@ -317,7 +317,7 @@ class Portrait:
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
     crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
-    notes: what was repaired or left out while the photo was read.
+    notes: what was repaired, left out or not found while the photo was read.
     """
 
     image: UInt8
