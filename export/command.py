@@ -11,6 +11,7 @@ from vexpress_rt.errors import VExpressError
 from vexpress_rt.memory import explain, ran_out
 
 NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # by the extra `export`
+DRAWING = frozenset({"matplotlib"})  # by the extra `bench`, for `benchmarks`, whose commands end as these do
 
 
 def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
@@ -40,8 +41,8 @@ def tell(line: str) -> None:
 
 
 def guard() -> None:
-    """Let `python -m export.NAME` end in a line, and not in a traceback, also while its module is imported: on Ctrl-C,
-    without a library of the extra `export`, and where memory runs out.
+    """Let `python -m export.NAME`, or `benchmarks.NAME`, end in a line, and not in a traceback, also while its module
+    is imported: on Ctrl-C, without a library of the extras `export` and `bench`, and where memory runs out.
     """
     entry.heed_interrupts()
     entry.open_standard_streams()
@@ -62,11 +63,14 @@ def _end(kind: type[BaseException], error: BaseException, traceback: TracebackTy
 
 def _said(error: BaseException) -> str | None:
     """A sentence for an exception that is no fault of the program, None for others."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in NEEDED:
-        return (
-            f"{error.name} is not installed, which the exporter needs: install the extra `export`, in a checkout with "
-            "`pip install '.[export]'` (vexpress-rt[export])"
-        )
+    if isinstance(error, ModuleNotFoundError):
+        library = (error.name or "").partition(".")[0]
+        for needed, extra, whose in ((NEEDED, "export", "the exporter needs"), (DRAWING, "bench", "benchmarks need")):
+            if library in needed:
+                return (
+                    f"{error.name} is not installed, which {whose}: install the extra `{extra}`, in a checkout with "
+                    f"`pip install '.[{extra}]'` (vexpress-rt[{extra}])"
+                )
     return explain(error) if ran_out(error) else None
 
 
