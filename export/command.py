@@ -11,6 +11,7 @@ from vexpress_rt.errors import VExpressError
 from vexpress_rt.memory import explain, ran_out
 
 NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
+PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`
 
 
 def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
@@ -47,9 +48,9 @@ def tell(line: str) -> None:
 
 
 def install_excepthook() -> None:
-    """Make `python -m export.NAME` exit with one line instead of a traceback, even during its imports.
+    """Make `python -m export.NAME` or `benchmarks.NAME` exit with one line instead of a traceback, even in its imports.
 
-    This covers Ctrl-C, a missing library of the extra `export`, and exhausted memory.
+    This covers Ctrl-C, a missing library of the extras `export` and `bench`, and exhausted memory.
     """
     entry.handle_interrupts()
     entry.open_standard_streams()
@@ -70,11 +71,14 @@ def _excepthook(kind: type[BaseException], error: BaseException, traceback: Trac
 
 def _message(error: BaseException) -> str | None:
     """Return a message for a missing library or exhausted memory, None for other exceptions."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in NEEDED:
-        return (
-            f"the exporter needs {error.name}, which is not installed: install the extra `export`, in a checkout with "
-            "`pip install '.[export]'` (vexpress-rt[export])"
-        )
+    if isinstance(error, ModuleNotFoundError):
+        library = (error.name or "").partition(".")[0]
+        for names, extra, user in ((NEEDED, "export", "the exporter needs"), (PLOTTING, "bench", "benchmarks need")):
+            if library in names:
+                return (
+                    f"{user} {error.name}, which is not installed: install the extra `{extra}`, in a checkout with "
+                    f"`pip install '.[{extra}]'` (vexpress-rt[{extra}])"
+                )
     return explain(error) if ran_out(error) else None
 
 

@@ -115,6 +115,44 @@ def test_an_open_stream_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.file_number(_closed()) is None
 
 
+_IN_A_DESTRUCTOR = """
+import signal, time
+
+class Held:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        len([])  # where Python sees the signal, at the latest
+
+Held()
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("module", ["vexpress_rt", "export.build"])
+def test_an_interrupt_in_a_destructor_is_a_line_too(tmp_path: Path, module: str) -> None:
+    """Python prints and drops what is raised there. A module that all commands import has the destructor."""
+    (tmp_path / "argparse.py").write_text(_IN_A_DESTRUCTOR)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("interrupted")
+
+
+def test_another_exception_in_a_destructor_is_told_as_python_tells_it(tmp_path: Path) -> None:
+    wrong = _IN_A_DESTRUCTOR.replace("signal.raise_signal(signal.SIGINT)", "raise ValueError('odd')")
+    (tmp_path / "argparse.py").write_text(wrong.replace("time.sleep(30)", "raise SystemExit(7)"))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "vexpress_rt", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert "Exception ignored in" in done.stderr
+    assert "ValueError: odd" in done.stderr
+
+
 @pytest.mark.parametrize("module", ["vexpress_rt", "export.build"])
 def test_an_interrupt_during_the_imports_is_a_line(tmp_path: Path, module: str) -> None:
     """A module that is slow to import stands for all slow imports."""
@@ -179,6 +217,21 @@ def test_without_a_library_of_the_exporter_a_command_names_the_extra(
     assert done.returncode == 1
     assert line.startswith(f"error: the exporter needs {missing}, which is not installed: install the extra `export`")
     assert "pip install '.[export]'" in line
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "module"),
+    [
+        ("torch", "export", "benchmarks.report"), ("onnx", "export", "benchmarks.cpu.changes"),
+        ("matplotlib", "bench", "benchmarks.report"),
+    ],
+)  # fmt: skip
+def test_without_a_library_a_benchmark_names_the_extra(tmp_path: Path, missing: str, extra: str, module: str) -> None:
+    done = _without(missing, tmp_path, module, "--help")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"error: {missing} is not installed, which ")
+    assert f"install the extra `{extra}`, in a checkout with `pip install '.[{extra}]'`" in line
 
 
 @pytest.mark.parametrize("command", ["export.build", "export.download"])

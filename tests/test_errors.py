@@ -172,7 +172,7 @@ case("an extension that does not exist", ConfigError, lambda r: GenerationConfig
 case("a retargeting that does not exist", ConfigError, lambda r: r.generate(retarget="fix"),
      "retarget is 'fix'", "expected one of no_retarget, fix_face")  # fmt: skip
 case("a retargeting of nothing", ConfigError, lambda r: r.generate(retarget="naive_retarget"),
-     "there are no keypoints", "give keypoints, or use 'fix_face'")  # fmt: skip
+     "there are none", "give a file of keypoints or a driving video")  # fmt: skip
 case("a crop that does not exist", ConfigError, lambda r: r.generator.prepare(photo(), crop="centre"),
      "crop is 'centre'", "expected one of face, none")  # fmt: skip
 case("a provider that does not exist", ConfigError, lambda r: Generator(r.generator.bundle.folder, provider="abacus"),

@@ -134,8 +134,11 @@ def test_a_photo_without_a_face_can_be_driven_unchanged(generator: Generator, ca
         portrait = generator.prepare(landscape)
     assert portrait.keypoints is None
     assert portrait.crop.left == 32
-    assert "no face was found in the photo, so the photo is cut around its centre" in caplog.text
-    assert generator.generate(portrait, speech(0.1), keypoints=track(3), config=FAST).length == 3
+    assert portrait.notes == ("photo: no face was found in it, so it is cut around its centre",)
+    assert generator.prepare(landscape, crop="none").notes == ("photo: no face was found in it",)
+    video = generator.generate(portrait, speech(0.1), keypoints=track(3), config=FAST)
+    assert (video.length, video.notes[0]) == (3, portrait.notes[0])
+    assert not caplog.records
     with pytest.raises(NoFaceError, match="fix_face needs the place of the face"):
         generator.generate(portrait, speech(0.1), config=FAST)
 

@@ -122,7 +122,7 @@ def _add_generate(commands: Any) -> None:
     running("--threads", type=int, metavar="N", help=words)
     words = "on the CPU, one copy of the weights for both denoisers: less memory where both are needed, and slower"
     running("--share-weights", action="store_true", help=words)
-    running("--quiet", action="store_true", help="tell nothing but warnings and errors")
+    running("--quiet", action="store_true", help="tell nothing but warnings, notes on faulty inputs, and errors")
 
 
 def _add_files(add: Callable[..., object]) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
 from typing import NamedTuple, NoReturn
@@ -130,6 +130,11 @@ class Bundle:
     def has(self, name: str) -> bool:
         """Whether the bundle holds the engine `name`."""
         return name in self.manifest.engines
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raise BundleNotFoundError, which says how to build it, for an engine that the bundle lacks."""
+        for name in names:
+            self._entry(name)
 
     def shares_weights(self, name: str) -> bool:
         """Whether a file has weights of the engine `name`, which there is, and of another."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vexpress_rt.records import KeypointTrack, Video
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
+_REPAIRED = ("photo:", "audio:", "driving video:")  # beginnings of notes on repairs and omissions
 _REPLACED = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)  # handlers of Python and of this package
 
 
@@ -115,18 +116,20 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=report,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
-            mode = _check_choices(given, config, generator)
+            _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
-            portrait = generator.prepare(
-                given.image, keypoints=given.image_keypoints, crop=given.crop, retarget=mode
-            )  # fmt: skip
+            photo = generator.read_photo(given.image, keypoints=given.image_keypoints, crop=given.crop)
             prepared = time.perf_counter() - start
-            begin("loading engines")
+            begin("reading inputs and loading engines")
             video = generator.generate(
-                portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
+                photo, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
                 noise=given.noise, schedule=given.schedule, output=given.output, progress=report,
             )  # fmt: skip
+        if given.quiet:
+            for note in video.notes:
+                if note.startswith(_REPAIRED):
+                    progress.warn(note)
     return "" if given.quiet else _report(video, generator.size, prepared)
 
 
@@ -176,18 +179,14 @@ def _check_files(given: argparse.Namespace) -> None:
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 
-def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
-    """Check the options of `generate` before the photo is prepared, which is slow with large models.
-
-    Returns:
-        The retargeting mode.
-    """
+def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
+    """Check the options of `generate` before the photo is read."""
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
 
     check_output(given.output)
     generator.bundle.manifest.settings(config)
-    return choose_retarget(given.retarget, given.keypoints)
+    choose_retarget(given.retarget, given.keypoints)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:

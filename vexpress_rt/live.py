@@ -58,11 +58,13 @@ class LiveSession:
     What is given out depends on the sound and on where in it the calls come, not on how it was cut to pieces.
 
     fps: frames a second, exact.  sample_rate: Hz, of the sound that frames carry.
+    notes: what was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
     """
 
-    def __init__(self, stages: LiveStages, sound: LiveSound, plan: LivePlan) -> None:
+    def __init__(self, stages: LiveStages, sound: LiveSound, plan: LivePlan, notes: tuple[str, ...] = ()) -> None:
         self.fps = sound.fps
         self.sample_rate = sound.rate
+        self.notes = notes
         self._stages, self._sound, self._plan = stages, sound, plan
         self._changed = threading.Condition()  # guards everything but the stages
         self._making = threading.Lock()  # held by the one that makes frames

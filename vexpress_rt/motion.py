@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,7 +28,7 @@ from vexpress_rt.keypoints import (
     retarget,
 )
 from vexpress_rt.paths import as_path
-from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
+from vexpress_rt.records import Crop, Face, Float32, KeypointTrack, UInt8
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.video_decoder import Findings
 
@@ -37,6 +38,17 @@ FrameProgress = Callable[[int, int], None]  # called with done and total, in fra
 
 ENDLESS_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
 LONGEST_TURN = Fraction(60)  # seconds of a driving video that are followed where no end is known
+
+
+class CroppedFace(Protocol):
+    """What is needed of a portrait, or of a photo that is not encoded yet; `Portrait` says what each is."""
+
+    @property
+    def keypoints(self) -> Float32 | None: ...
+    @property
+    def crop(self) -> Crop: ...
+    @property
+    def crop_mode(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,11 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
         return "fix_face" if source is None else "no_retarget"
     check_choice("retarget", mode, RETARGET_MODES)
     if source is None and mode != "fix_face":
-        raise ConfigError(f"retarget is {mode!r} but there are no keypoints: give keypoints, or use 'fix_face'")
+        raise ConfigError(
+            f"retarget is {mode!r}, which follows keypoints, and there are none: give a file of keypoints or a driving "
+            "video as keypoints= or --keypoints, or use 'fix_face', which holds the face still and needs a face in the "
+            "photo, or its keypoints as prepare(..., keypoints=) or --image-keypoints"
+        )
     return mode
 
 
@@ -149,7 +165,7 @@ def _scaled(face: Face, scale: Float32) -> Face:
     return Face(face.box * np.tile(scale, 2), face.score, face.keypoints * scale)
 
 
-def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
+def to_picture(track: KeypointTrack, portrait: CroppedFace) -> KeypointTrack:
     """A track in pixels of its own pictures -> in pixels of the bundle's picture.
 
     Pictures as large as the original photo are cropped as that was; others by themselves, around the first face.
@@ -163,7 +179,7 @@ def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
 
 
 def plan_motion(
-    source: KeypointSource | None, mode: str, portrait: Portrait, length: int, settings: Settings,
+    source: KeypointSource | None, mode: str, portrait: CroppedFace, length: int, settings: Settings,
     find_faces: FaceFinder, progress: FrameProgress | None = None,
 ) -> Motion:  # fmt: skip
     """The face's place in each of `length` frames.
@@ -188,27 +204,31 @@ def plan_motion(
 
 
 def endless_motion(
-    source: KeypointSource | None, mode: str, portrait: Portrait, settings: Settings, extension: str,
+    source: KeypointSource | None, mode: str, portrait: CroppedFace, settings: Settings, extension: str,
     find_faces: FaceFinder,
-) -> Callable[[int], Float32]:  # fmt: skip
-    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end.
+) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
+    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end; and notes on the track.
 
     extension: "loop", "mirror" or "hold", for frames beyond the track; a driving video is followed for LONGEST_TURN.
     The others, and what is raised, are those of `plan_motion`; the anchor of retargeting is sought in all of the track.
     """
     check_choice("extension", extension, ENDLESS_MODES)
-    length = 1
-    if mode != "fix_face":
+    if mode == "fix_face":
+        motion = plan_motion(source, mode, portrait, 1, settings, find_faces)
+        notes = motion.notes
+    else:
         assert source is not None
         track = load_track(source, find_faces, LONGEST_TURN)
-        source, length = track, len(resample(track, settings.rate).points)
-    points = plan_motion(source, mode, portrait, length, settings, find_faces).points
+        length = len(resample(track, settings.rate).points)
+        motion = plan_motion(track, mode, portrait, length, settings, find_faces)
+        notes = track.notes  # not how it was fitted to a length, since there is none
+    points = motion.points
 
     def place(frame: int) -> Float32:
         point: Float32 = points[repeated_frames(np.array(frame), len(points), extension)]
         return point
 
-    return place
+    return place, notes
 
 
 def _note(count: int, length: int, how: str) -> str:

@@ -76,11 +76,14 @@ class Pipeline:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
 
-    def load(self, settings: Settings) -> None:
-        """Check the choices and load what every video needs, so that what is missing is named before the work."""
+    def check(self, settings: Settings) -> None:
+        """Check the choices, and that the bundle holds what every video needs; loads nothing."""
         choose_sampler(settings, self._manifest.model)
-        denoisers = Guidance.of(settings).engines(settings.steps)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder"):
+        self._engines.bundle.require(_needed(settings))
+
+    def load(self, settings: Settings) -> None:
+        """Load what every video needs."""
+        for name in _needed(settings):
             self._engines.get(name)
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
@@ -212,6 +215,12 @@ class Pipeline:
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._engines.place().latents,
         )
+
+
+def _needed(settings: Settings) -> tuple[str, ...]:
+    """The engines that every video of these settings runs."""
+    denoisers = Guidance.of(settings).engines(settings.steps)
+    return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 
 def _in_flight(length: int, frames: int, settings: Settings, schedule: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 
@@ -21,8 +20,6 @@ from vexpress_rt.specs import FACE_DETECTOR
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 
-_log = logging.getLogger("vexpress_rt")
-
 
 @dataclass(frozen=True)
 class CroppedPhoto:
@@ -33,6 +30,9 @@ class CroppedPhoto:
     crop: Crop
     crop_mode: str
     notes: tuple[str, ...] = ()
+
+
+PortraitSource = Portrait | CroppedPhoto | ImageSource
 
 
 class Portraits:
@@ -52,7 +52,7 @@ class Portraits:
         """Read a photo and find its face: the part of `Generator.prepare` that needs only the face detector."""
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
-        own, notes = self._own_keypoints(photo, keypoints)
+        own, notes = self._own_keypoints(photo, keypoints, crop)
         cut = image.face_crop(photo.size, self.size, own, crop)
         points = None if own is None else cut.to_cropped(own)
         cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
@@ -65,7 +65,7 @@ class Portraits:
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
         )
 
-    def accept(self, portrait: Portrait | ImageSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
+    def accept(self, portrait: PortraitSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
         """Check a portrait, or read a photo, without loading any engine but the face detector.
 
         Args:
@@ -77,7 +77,7 @@ class Portraits:
             The portrait, or the photo for `finish`.
 
         Raises:
-            InputError: The portrait is of another bundle.
+            InputError: The portrait is of another bundle, or the photo was cropped to another size.
             NoFaceError: The mode needs the photo's face, and it is unknown.
         """
         accepted: Portrait | CroppedPhoto
@@ -87,6 +87,13 @@ class Portraits:
                 raise InputError(
                     f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
                     f"{self._bundle.identity}: prepare it again with this generator"
+                )
+        elif isinstance(portrait, CroppedPhoto):
+            accepted = portrait
+            if portrait.crop.size != self.size:
+                raise InputError(
+                    f"the photo was cropped to {portrait.crop.size} (height, width), and this bundle's size is "
+                    f"{self.size}: read it again with this generator"
                 )
         else:
             accepted = self.read(portrait, None, CROP_MODES[0])
@@ -115,13 +122,13 @@ class Portraits:
         return faces.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
     def _own_keypoints(
-        self, photo: image.Photo, given: ArrayLike | None
+        self, photo: image.Photo, given: ArrayLike | None, crop: str
     ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
         """Return the keypoints (3, 2) of the photo's face, or None, and notes on the choice of the face."""
         if given is not None:
             return load_portrait_keypoints(given), ()
         if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
             return faces.largest_face(found).keypoints[:3] * photo.reduction, faces.rivals_note(found, "photo")
-        why = "no face was found in the photo" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
-        _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
-        return None, ()
+        why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
+        cut = ", so it is cut around its centre" if crop == "face" else ""
+        return None, (f"photo: {why}{cut}",)

@@ -319,7 +319,7 @@ class Portrait:
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
     crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
-    notes: repairs and omissions of reading, for `Video.notes`.
+    notes: repairs and omissions of reading, and a face that was not found, for `Video.notes`.
     """
 
     image: UInt8
