@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from vexpress_rt.errors import ImageError, KeypointError
 from vexpress_rt.paths import input_file
 from vexpress_rt.photos import containers
 from vexpress_rt.photos.containers import FORMATS
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError, missing_rows
+from vexpress_rt.photos.parts import DamagedError, Gap, Parts, RefusedError, differing_rows, missing_rows
 from vexpress_rt.records import Crop, Float32, UInt8, check_finite_points
 
 MIN_SIDE = 16
@@ -63,8 +64,8 @@ def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
         because their meaning would be a guess). Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000,
         PNM or, where pillow-heif is installed, HEIC, of any colour mode: grey, palette and CMYK are converted, 16 bits
         a channel are reduced to 8, transparency is laid on white, the EXIF orientation is applied. Colour profiles are
-        ignored, as upstream does. A JPEG, PNG, BMP or PNM whose end is missing is taken if at least half of its rows
-        are there.
+        ignored, as upstream does. A photo whose end is missing is taken if it decodes and at least half of its rows are
+        there.
 
     Raises ImageError for a file that is missing, not a picture, damaged, animated or of several pages, larger than
     `MAX_PIXELS` pixels or `MAX_BYTES` bytes, with a side below `MIN_SIDE` pixels, or whose decoding would take more
@@ -272,7 +273,8 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
     # Pillow warns of large pictures, whose size is known to be right, and of odd metadata, which is not used.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image, parts = _loaded(parts, reduction)
+        images = _filled(parts.take(), parts.gap, parts.kind, reduction) if parts.gap else iter(())
+        image, parts = _loaded(parts, reduction) if parts.gap is None else (next(images), parts)
         with image:
             size = (parts.width, parts.height) if reduction > 1 else image.size
             if image.width * image.height > parts.pixels:
@@ -281,7 +283,11 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
             orientation = parts.orientation or image.getexif().get(_ORIENTATION, 1)
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
-    notes = parts.notes
+        notes = parts.notes
+        if parts.gap is not None:
+            image.close()
+            wrong = -(-_differing_rows(next(images), stored) * size[1] // len(stored))
+            notes += (differing_rows(wrong, size[1], parts.gap),)
     if reduction > 1:
         notes += (f"photo: {size[0]} x {size[1]} pixels are more than are decoded whole; it is read at half its size",)
     if parts.cut:
@@ -301,6 +307,30 @@ def _loaded(parts: Parts, reduction: int) -> tuple[Image.Image, Parts]:
     parts.data = data
     del data
     return _loaded(parts.repair(parts), reduction)
+
+
+def _filled(data: bytes, gap: Gap, kind: str, reduction: int) -> Iterator[Image.Image]:
+    """The picture with each of the gap's fillers that decodes."""
+    for filler in gap.fillers:
+        try:
+            image = _load(b"".join([memoryview(data)[: gap.at], filler, memoryview(data)[gap.at :]]), kind, reduction)
+        except (OSError, SyntaxError, ValueError, RuntimeError, EOFError):
+            continue
+        yield image
+        del image
+    raise DamagedError("its last bytes are missing, and it does not decode without them")
+
+
+def _differing_rows(image: Image.Image, stored: UInt8) -> int:
+    """In how many rows `image` is another picture than `stored` (H, W, 3)."""
+    if image.size != (stored.shape[1], stored.shape[0]):
+        return len(stored)
+    step = max(1, _STRIP // image.width)
+    return sum(
+        int((_to_rgb(image.crop((0, top, image.width, min(top + step, image.height)))) != stored[top : top + step])
+            .any(axis=(1, 2)).sum())
+        for top in range(0, image.height, step)
+    )  # fmt: skip
 
 
 def _load(data: bytes, kind: str, reduction: int) -> Image.Image:

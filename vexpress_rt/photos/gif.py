@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import struct
 
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError
+from vexpress_rt.photos.parts import ALL_ROWS, DamagedError, Parts, RefusedError, missing_rows
 
 MAGIC = (b"GIF87a", b"GIF89a")
 
 _EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
 _MAX_BLOCKS = 1_000
+_MAX_PIXELS = 100_000_000  # of a picture that is filled up
+_MAX_CUT = 2**22  # bytes, whose codes are followed in about 3 s
 _MAX_PIECES = 2_000_000  # of 255 bytes but for the last, as encoders write them
 
 
@@ -23,7 +25,10 @@ def read(data: bytes) -> Parts:
     at = 13 + _table(flags)
     kept = [data[:at]]
     pictures = 0
+    notes: tuple[str, ...] = ()
     for _ in range(_MAX_BLOCKS):
+        if at >= len(data):
+            notes = notes or (ALL_ROWS,)
         kind = data[at] if at < len(data) else 0x3B
         if kind == 0x3B:
             break
@@ -39,6 +44,10 @@ def read(data: bytes) -> Parts:
             end = _after_blocks(data, at + 11 + _table(local))
             if pictures == 1:
                 kept.append(data[at:end])
+                start = at + 11 + _table(local)
+                if end == len(data) and 0 < wide * tall <= _MAX_PIXELS and (codes := _cut_codes(data, start)):
+                    codes, note = _filled(codes, data[start - 1], wide, tall)
+                    kept[-1], notes = data[at:start] + _in_blocks(codes), (note,)
                 width, height = max(width, left + wide), max(height, top + tall)
         else:
             end = at + 1
@@ -49,12 +58,85 @@ def read(data: bytes) -> Parts:
         raise RefusedError(f"is a GIF of more than {_MAX_BLOCKS} blocks; expected a few: save it anew")
     if not pictures:
         raise DamagedError("it is truncated: it ends before its pixels")
-    return Parts(kind="GIF", width=width, height=height, data=b"".join([*kept, b";"]), memory=width * height, bands=1)
+    return Parts(
+        kind="GIF",
+        width=width,
+        height=height,
+        data=b"".join([*kept, b";"]),
+        memory=width * height,
+        bands=1,
+        notes=notes,
+    )
 
 
 def _table(flags: int) -> int:
     """Bytes of the colour table that `flags` announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _cut_codes(data: bytes, at: int) -> bytes:
+    """What the chain of data blocks at `at` holds if its closing empty block is missing; else nothing."""
+    pieces: list[bytes] = []
+    for _ in range(_MAX_PIECES):
+        if at >= len(data):
+            return b"".join(pieces)
+        if not data[at]:
+            break
+        pieces.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    return b""
+
+
+def _in_blocks(codes: bytes) -> bytes:
+    pieces = [codes[at : at + 255] for at in range(0, len(codes), 255)]
+    return b"".join(bytes([len(piece)]) + piece for piece in pieces) + b"\0"
+
+
+def _filled(codes: bytes, size: int, width: int, height: int) -> tuple[bytes, str]:
+    """LZW codes that end too early, with pixels of index 0 up to the last one; and the note that says so."""
+    if not 1 <= size <= 8:
+        raise DamagedError(f"its pixels have {size} bits; expected 1 to 8")
+    if len(codes) > _MAX_CUT:
+        raise RefusedError(
+            f"is a GIF whose end is missing after {len(codes)} bytes; expected at most {_MAX_CUT}: transfer it anew"
+        )
+    pixels, bits = _follow_codes(codes, size, width * height)
+    note = missing_rows(pixels // width, height, "blank")
+    whole = bytearray(codes[: bits // 8])
+    if bits % 8:
+        whole.append(codes[bits // 8] & (1 << bits % 8) - 1)
+    return bytes(whole) + bytes((width * height - pixels) * 12 // 8 + 2), note
+
+
+def _follow_codes(codes: bytes, size: int, wanted: int) -> tuple[int, int]:
+    """How many of `wanted` pixels the whole codes stand for, and how many bits these codes have."""
+    clear = 1 << size
+    lengths = [1] * clear + [0, 0]  # pixels that a code stands for
+    width, last, pixels, used = size + 1, 0, 0, 0
+    held = bits = at = 0
+    while pixels < wanted:
+        while bits < width:
+            if at == len(codes):
+                return pixels, used
+            held |= codes[at] << bits
+            at, bits = at + 1, bits + 8
+        code = held & (1 << width) - 1
+        if code == clear + 1:
+            break
+        held, bits, used = held >> width, bits - width, used + width
+        if code == clear:
+            del lengths[clear + 2 :]
+            width, last = size + 1, 0
+            continue
+        if code > len(lengths) - (not last) or code == len(lengths) == 4096:
+            raise DamagedError("its pixels are damaged")
+        length = lengths[code] if code < len(lengths) else last + 1
+        if last and len(lengths) < 4096:
+            lengths.append(last + 1)
+            if len(lengths) == 1 << width and width < 12:
+                width += 1
+        pixels, last = pixels + length, length
+    return min(pixels, wanted), used
 
 
 def _after_blocks(data: bytes, at: int) -> int:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, check_scans
+from vexpress_rt.photos.parts import LESS_DETAIL, MAX_METADATA, DamagedError, Gap, Parts, RefusedError, check_scans
 
 MAGIC = b"\xff\xd8\xff"
 
@@ -40,7 +40,8 @@ class _Head:
 class _Scans:
     """count: of them.  end: where the last one ends.  whole: whether the end of the picture follows there.
 
-    components: those seen.  detail: the number of the first scan with frequencies of the first component, from 1.
+    components: those seen.  exact: the frequencies of each that are there to the last bit.
+    detail: the number of the first scan with frequencies of the first component, from 1.
     """
 
     count: int = 0
@@ -49,6 +50,7 @@ class _Scans:
     components: set[int] = field(default_factory=set)
     detail: int = _MAX_SEGMENTS
     first: int = -1
+    exact: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, header: bytes) -> None:
         """header: the number of components, a number and a table for each, first and last frequency, two half bytes."""
@@ -57,6 +59,9 @@ class _Scans:
         self.components |= named
         if self.count == 1 and header:
             self.first = header[1] if len(header) > 1 else -1
+        if len(header) >= 3 and not header[-1] & 15:
+            for component in named:
+                self.exact.setdefault(component, set()).update(range(header[-3], min(header[-2], 63) + 1))
         if self.first in named and len(header) >= 3 and header[-2] >= 1:
             self.detail = min(self.detail, self.count)
 
@@ -69,23 +74,32 @@ def read(data: bytes) -> Parts:
     check_scans(scans.count, width * height)
     several = head.progressive or scans.count > 1
     notes: tuple[str, ...] = ()
+    gap = None
+    kept = b"".join([*head.kept, memoryview(data)[start : scans.end]])
     if not scans.whole and several:
-        notes = (_check_cut(scans, head),)
+        _check_cut(scans, head)
+        if _all_scans_begin(scans, head):
+            # Bytes after a scan that is complete change nothing. Both pictures together are held to the limit of one.
+            check_scans(2 * scans.count, width * height)
+            kept = kept.rstrip(b"\xff")
+            gap = Gap(len(kept), (b"", b"\xaa" * 64), detail=True)
+        else:
+            notes = (LESS_DETAIL,)
     samples = _samples(head.frame)
     bands = 1 if head.frame[5] == 1 else 4
     # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
     coefficients = 2 * samples if several else 0
-    kept = b"".join([*head.kept, memoryview(data)[start : scans.end], bytes([0xFF, _EOI])])
     return Parts(
         kind="JPEG",
         width=width,
         height=height,
-        data=kept,
+        data=kept + bytes([0xFF, _EOI]),
         memory=int(width * height * coefficients),
         bands=bands,
         orientation=find_orientation(bytes(head.exif), head.xmp),
         notes=notes,
         cut=not (scans.whole or several),
+        gap=gap,
     )
 
 
@@ -156,8 +170,8 @@ def _follow_scans(data: bytes, start: int) -> _Scans:
     raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
 
 
-def _check_cut(scans: _Scans, head: _Head) -> str:
-    """The note for a picture of several scans whose last ones are missing. Raises DamagedError if it is too coarse.
+def _check_cut(scans: _Scans, head: _Head) -> None:
+    """Raise DamagedError where the last of several scans are missing and the picture is too coarse.
 
     There must be a whole scan of the first component's lowest frequencies, or, where every scan has all frequencies,
     one of each component.
@@ -165,7 +179,13 @@ def _check_cut(scans: _Scans, head: _Head) -> str:
     enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
     if not enough:
         raise DamagedError("only the coarsest of it can be decoded")
-    return "photo: its last bytes are missing; it has less detail than the whole file"
+
+
+def _all_scans_begin(scans: _Scans, head: _Head) -> bool:
+    """Whether scans of every component are there, and of all its frequencies to the last bit."""
+    components = set(head.frame[6 : 6 + 3 * head.frame[5] : 3])
+    exact = {each for each, known in scans.exact.items() if len(known) == 64}
+    return components <= (exact if head.progressive else scans.components)
 
 
 def _samples(frame: bytes) -> float:

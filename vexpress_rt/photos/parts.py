@@ -11,6 +11,8 @@ MAX_METADATA = 2**20  # bytes of EXIF or XMP that are searched for the orientati
 # Decoding a progressive JPEG takes up to 3 ns for each scan of each pixel.
 MAX_SCANS = 100
 MAX_SCANNED = 1_600_000_000  # pixels x scans
+ALL_ROWS = "photo: its last bytes are missing; all of its rows are there"
+LESS_DETAIL = "photo: its last bytes are missing; it has less detail than the whole file"
 
 
 class DamagedError(Exception):
@@ -19,6 +21,19 @@ class DamagedError(Exception):
 
 class RefusedError(Exception):
     """The picture is whole, but is not taken. The message completes "the photo ..." and names the remedy."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A place where bytes are missing. Rows that differ with what is filled in there are not known.
+
+    at: where in the data.  fillers: what is inserted; the first that decodes gives the picture, the next is compared
+    with it.  detail: whether they are missing from the last, finest scan of the whole picture.
+    """
+
+    at: int
+    fillers: tuple[bytes, ...]
+    detail: bool = False
 
 
 @dataclass(kw_only=True)
@@ -33,6 +48,7 @@ class Parts:
     fill: writes the pixels of `data` into (height, width, 3) uint8 RGB in place of Pillow, and returns notes.
     repair: gives the parts to try where these do not decode, whose `data` it takes; raises DamagedError.
     cut: whether the end of a JPEG is missing, so that rows at the bottom may be grey.
+    gap: what takes the place of bytes that are missing.
     """
 
     kind: str
@@ -46,6 +62,12 @@ class Parts:
     fill: Callable[[bytes, UInt8], tuple[str, ...]] | None = None
     repair: Callable[[Parts], Parts] | None = None
     cut: bool = False
+    gap: Gap | None = None
+
+    def __post_init__(self) -> None:
+        if self.gap is not None:
+            # While the second picture is decoded, the first is there as RGB, and the data with what is filled in.
+            self.memory += 3 * self.pixels + len(self.data) + sum(map(len, self.gap.fillers))
 
     @property
     def pixels(self) -> int:
@@ -62,8 +84,33 @@ def missing_rows(shown: int, height: int, fill: str) -> str:
     if shown * 2 < height:
         raise DamagedError(f"only {shown} of its {height} rows can be decoded")
     if shown == height:
-        return "photo: its last bytes are missing; all of its rows are there"
+        return ALL_ROWS
     return f"photo: its last bytes are missing; {height - shown} of its {height} rows stay {fill}"
+
+
+def missing_end(at: int, missing: int, fills: tuple[int, ...] = (0, 0xAA), more: int = 0) -> Gap:
+    """The gap at the end of coded data of which the last `missing` bytes are not there.
+
+    more: bytes that are filled in besides, for decoders that fail where data end.
+    Raises DamagedError if that is more than there is.
+    """
+    if missing > at:
+        raise DamagedError("it is truncated: more than half of it is missing")
+    return Gap(at, tuple(bytes([fill]) * (missing + more) for fill in fills))
+
+
+def differing_rows(wrong: int, height: int, gap: Gap) -> str:
+    """The note for a picture of which `wrong` rows of `height` differ with what is filled in for missing bytes.
+
+    Raises DamagedError for more than half of a picture that is coded from top to bottom.
+    """
+    if not wrong:
+        return ALL_ROWS
+    if gap.detail:
+        return LESS_DETAIL
+    if wrong * 2 > height:
+        raise DamagedError(f"its last bytes are missing, so that about {wrong} of its {height} rows may be wrong")
+    return f"photo: its last bytes are missing; about {wrong} of its {height} rows may be wrong"
 
 
 def check_scans(scans: int, pixels: int) -> None:
