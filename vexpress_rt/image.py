@@ -283,15 +283,16 @@ def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
             orientation = parts.orientation or image.getexif().get(_ORIENTATION, 1)
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
+            mode = image.mode
+        del image  # with its decoder, before the next one
         notes = parts.notes
         if parts.gap is not None:
-            image.close()
             wrong = -(-_differing_rows(next(images), stored) * size[1] // len(stored))
             notes += (differing_rows(wrong, size[1], parts.gap),)
     if reduction > 1:
         notes += (f"photo: {size[0]} x {size[1]} pixels are more than are decoded whole; it is read at half its size",)
     if parts.cut:
-        shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
+        shown = _shown_rows(stored, _GREY.get(mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)
     return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
 
