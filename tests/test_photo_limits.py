@@ -95,8 +95,7 @@ def test_the_largest_photos_that_are_taken_need_no_more(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 def test_photos_that_are_decoded_twice_because_their_end_is_missing_need_no_more(tmp_path: Path) -> None:
     measured = measure(tmp_path, {"WebP, lossy": 0.23, "JPEG, progressive, 4:4:4": 0.5, "GIF, large": 0.5}, cut=5)
-    assert "rows may be wrong" in measured["WebP, lossy"][2]  # it is decoded, and its few bytes are all of it
-    assert all(measured[name][2].startswith("(") for name in measured if name != "WebP, lossy"), measured
+    assert all(outcome.startswith("(") for _, _, outcome in measured.values()), measured
     assert max(seconds for _, seconds, _ in measured.values()) < MOST_SECONDS
     assert max(grown for grown, _, _ in measured.values()) < MOST_MEGABYTES
 
