@@ -2,12 +2,12 @@
 #
 #   PYTHON=python3.12      the Python that .venv is made with
 #   PIP_TORCH_ARGS=...     arguments for pip when it installs PyTorch, for a source with CPU builds for instance
-#   FUZZ_ARGS=...          arguments for scripts/fuzz.py, as --minutes 30 --seed 7 --only sounds images
+#   FUZZ_ARGS=...          arguments for scripts/fuzz.py, such as --minutes 30 --seed 7 --only sounds images
 #   PYTEST_ARGS=...        arguments for pytest; those of `make bench` are in benchmarks/suites/conftest.py
 
 VENV := .venv
 LOWEST := .venv-lowest
-# Tests of the runtime: those that import no other package of this project, and one that does for a constant.
+# Tests of the runtime: those that import no other package of this project, and one that imports a constant.
 RUNTIME_TESTS = tests/test_hearing.py $(shell grep -LE '^(from|import) (export|benchmarks|demo)\b' tests/test_*.py)
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -25,7 +25,7 @@ demo: $(VENV)/.runtime
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The runtime's tests with the lowest versions of what it needs, in an environment and a cache of their own.
+# The runtime's tests with the lowest versions of its dependencies, in a separate environment with its own cache.
 test-lowest:
 	@test $(LOWEST)/.installed -nt constraints-lowest.txt || rm -rf $(LOWEST)
 	PIP_CONSTRAINT="$(CURDIR)/constraints-lowest.txt" $(MAKE) setup VENV=$(LOWEST)

@@ -1,1 +1,9 @@
 """Measurements, run by hand: `README.md` beside this says how. Nothing here is part of the package."""
+
+import sys
+
+# In `python -m benchmarks.report`, before that module and all that it imports, as in `export`.
+if sys.argv[:1] == ["-m"] and any(f"{name}.".startswith(("benchmarks.", "-mbenchmarks.")) for name in sys.orig_argv):
+    from export.command import install_excepthook
+
+    install_excepthook()

@@ -1,13 +1,15 @@
-"""How far noise opens the mouth where nobody speaks, and what the noise gate does to speech.
+"""Measure how far noise without speech opens the mouth, and the effect of the noise gate on speech.
 
 python -m benchmarks.noise                                        # all kinds, -80 to -40 dB: half an hour on one core
 python -m benchmarks.noise --kinds white fan --levels -40 --no-speech
 python -m benchmarks.noise --json noise.json
 
-A drawn person hears noise alone for two seconds, and noise before and under speech; by `generate` from a recording and
-in a live session in chunks, with `noise_gate` on and off. What counts is the widest opening beyond the closed mouth, as
-a share of its range, in frames that end LEAD seconds before the speech or earlier. Then the same person says speech of
-several kinds: the correlation of the lips with those that the clean speech asks for, with the gate and without.
+Noise: a drawn person gets two seconds of noise, alone or followed by speech in the same noise, from a recording and in
+a live session, with `noise_gate` off and on. The measure is the widest mouth opening, as a share of its range, in
+frames up to LEAD seconds before the speech.
+
+Speech: the same person gets several kinds of speech. The measure is the correlation of the lips with the lips that the
+clean speech asks for, without and with the gate.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ WAYS: dict[str, Callable[..., NDArray[np.uint8]]] = {"file": exact, "live": live
 
 
 def at_level(samples: NDArray[np.floating[Any]], level: float) -> Samples:
-    """(n,) samples, scaled to a standard deviation of `level` dB of full scale."""
+    """Scale (n,) samples to a standard deviation of `level` dB of full scale."""
     return (samples * (10 ** (level / 20) / samples.std())).astype(np.float32)
 
 
 def _coloured(shape: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Callable[..., NDArray[np.float64]]:
-    """Noise whose spectrum has a shape, a function of frequency in Hz."""
+    """Return a generator of noise with a spectral shape, a function of frequency in Hz."""
 
     def make(count: int, seed: int) -> NDArray[np.float64]:
         spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(count))
@@ -64,14 +66,14 @@ def _hum(frequency: float, harmonics: int) -> Callable[..., NDArray[np.float64]]
 
 
 def _fan(count: int, seed: int) -> NDArray[np.float64]:
-    """Noise below 500 Hz that swells slowly, and the tone of the blades."""
+    """Return noise below 500 Hz with a slow swell, and the tone of the blades."""
     seconds = np.arange(count) / RATE
     air = _coloured(lambda f: (f > 60) / (1 + np.square(f / 500)))(count, seed)
     swell = 1 + 0.3 * np.sin(2 * np.pi * 0.7 * seconds) + 0.15 * np.sin(2 * np.pi * 3 * seconds)
     return np.asarray(swell * air / air.std() + 0.3 * np.sin(2 * np.pi * 117 * seconds))
 
 
-# What makes `count` samples at RATE from a seed.
+# Generators of noise: count of samples at RATE, and seed -> samples.
 KINDS: dict[str, Callable[[int, int], NDArray[np.float64]]] = {
     "white": _coloured(np.ones_like),
     "pink": _coloured(lambda f: (f >= 20) / np.sqrt(np.maximum(f, 20))),
@@ -84,12 +86,12 @@ KINDS: dict[str, Callable[[int, int], NDArray[np.float64]]] = {
 
 
 def noise(kind: str, count: int, level: float, seed: int = 1) -> Samples:
-    """(count,) samples of one of KINDS at RATE, `level` dB of full scale."""
+    """Return (count,) samples of one of KINDS at RATE, `level` dB of full scale."""
     return at_level(KINDS[kind](count, seed), level)
 
 
 def whispered(samples: Samples) -> Samples:
-    """Speech without a voice: each 16 ms have the spectral envelope that they had, in 20 bands, and random phases."""
+    """Turn speech to a whisper: random phases, and the spectral envelope of each 16 ms in 20 bands."""
     size, rng = 256, np.random.default_rng(0)
     taper = np.hanning(size + 1)[:-1]
     pieces = np.lib.stride_tricks.sliding_window_view(np.pad(samples, size), size)[:: size // 2]
@@ -105,13 +107,13 @@ def whispered(samples: Samples) -> Samples:
 
 
 def raised(samples: Samples, factor: float) -> Samples:
-    """Speech played faster, and higher by as much: as of a child."""
+    """Resample speech so that it is faster and higher by `factor`, as a child's."""
     places = np.arange(0, len(samples) - 1, factor)
     return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
 
 
 def speeches(speech: Samples) -> dict[str, tuple[Samples, Samples]]:
-    """By name: what is heard, and the clean speech that its lips should follow, of the same length."""
+    """Return the kinds of speech by name: (samples, clean speech for the lips) of the same length."""
     child, word, silence = raised(speech, 1.5), speech[: round(0.35 * RATE)], np.zeros(10 * RATE, np.float32)
     own = 20 * np.log10(speech.std())
     found = {"as recorded": (speech, speech)}
@@ -128,15 +130,15 @@ def speeches(speech: Samples) -> dict[str, tuple[Samples, Samples]]:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who is heard and seen.  subject: drawn, the photo in `speaker`."""
+class Person:
+    """A drawn person, with the generator and options that animate it."""
 
     generator: Generator
     subject: Subject
     config: dict[str, Any]
 
     def openings(self, samples: Samples, way: str, gated: bool) -> NDArray[np.float64]:
-        """(L,): how far the mouth is open in each frame beyond closed, as a share of its range."""
+        """Return (L,), the mouth opening in each frame: 0 closed, 1 fully open."""
         photo, subject = self.subject.photo(), self.subject
         portrait = self.generator.prepare(photo.image, keypoints=photo.keypoints)
         config = GenerationConfig(**self.config, noise_gate=gated)
@@ -146,7 +148,7 @@ class Listener:
         return (seen - subject.closed) / (subject.opened - subject.closed)
 
     def widest(self, kind: str, level: float, speech: Samples | None, way: str, gated: bool) -> float:
-        """Of SECONDS of noise, alone or before speech in the same noise."""
+        """Return the widest opening in SECONDS of noise, alone or before speech in the same noise."""
         count = round(SECONDS * RATE)
         said = np.zeros(0, np.float32) if speech is None else speech
         samples = noise(kind, count + len(said), level)
@@ -155,32 +157,32 @@ class Listener:
         return float(self.openings(samples, way, gated)[: int(quiet * self.config["fps"])].max())
 
     def follows(self, heard: Samples, asked: Samples, way: str, gated: bool) -> float:
-        """Correlation of the lips with those that clean speech asks for."""
+        """Return the correlation of the lips with the lips that the clean speech asks for."""
         seen, lips = self.openings(heard, way, gated), asked_lips(asked, self.config["fps"])
         return correlation(seen, lips[: len(seen)])
 
 
-def rows_of_noise(listener: Listener, kinds: Iterable[str], levels: Iterable[float]) -> Iterable[dict[str, Any]]:
-    """A row a kind and level, as they come; gate off, then on."""
+def rows_of_noise(person: Person, kinds: Iterable[str], levels: Iterable[float]) -> Iterable[dict[str, Any]]:
+    """Yield one row per kind and level; each cell is (gate off, gate on)."""
     speech = load_audio(SPEECH, RATE).samples[: round(1.2 * RATE)]
     for kind in kinds:
         for level in levels:
             row: dict[str, Any] = {"noise": kind, "dB": level}
             for name, said in (("alone", None), ("before", speech)):
                 for way in WAYS:
-                    row[f"{name}, {way}"] = [listener.widest(kind, level, said, way, gated) for gated in (False, True)]
+                    row[f"{name}, {way}"] = [person.widest(kind, level, said, way, gated) for gated in (False, True)]
             yield row
 
 
-def rows_of_speech(listener: Listener) -> Iterable[dict[str, Any]]:
-    """A row a kind of speech, as they come; gate off, then on."""
+def rows_of_speech(person: Person) -> Iterable[dict[str, Any]]:
+    """Yield one row per kind of speech; each cell is (gate off, gate on)."""
     for name, (heard, asked) in speeches(load_audio(SPEECH, RATE).samples).items():
-        found = {way: [listener.follows(heard, asked, way, gated) for gated in (False, True)] for way in WAYS}
+        found = {way: [person.follows(heard, asked, way, gated) for gated in (False, True)] for way in WAYS}
         yield {"speech": name, **found}
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Print a Markdown table while its rows come, and keep them."""
+    """Print rows as a Markdown table as they arrive, and return them."""
     kept: list[dict[str, Any]] = []
     for row in rows:
         if not kept:
@@ -194,34 +196,39 @@ def table(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure(given: argparse.Namespace) -> None:
-    """Print both tables, and write their figures if a file was named."""
+    """Print both tables, and write their figures to `--json`."""
     config = {"steps": given.steps, "fps": given.fps}
     with Generator(given.bundle, provider="cpu", threads=given.threads) as generator:
-        listener = Listener(generator, make_subject(FIRST), config)
+        person = Person(generator, make_subject(FIRST), config)
         print(f"{generator.bundle.folder}, {given.steps} steps, {given.fps:g} frames a second; gate off -> on\n")
-        found = {"noise": table(rows_of_noise(listener, given.kinds, given.levels))}
+        found = {"noise": table(rows_of_noise(person, given.kinds, given.levels))}
         if given.speech:
             print()
-            found["speech"] = table(rows_of_speech(listener))
+            found["speech"] = table(rows_of_speech(person))
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives its exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="engines (those that ship)")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of noise (all)")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="bundle (default: the one that ships)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of noise (all)")
     parser.add_argument(
-        "--levels", type=float, nargs="+", default=LEVELS, metavar="DB", help="of full scale (-80..-40)"
+        "--levels",
+        type=float,
+        nargs="+",
+        default=LEVELS,
+        metavar="DB",
+        help="levels of noise, dB of full scale (-80..-40)",
     )
-    parser.add_argument("--steps", type=int, default=4, help="of denoising (4)")
+    parser.add_argument("--steps", type=int, default=4, help="denoising steps (4)")
     parser.add_argument("--fps", type=positive, default=12.5, help="frames a second (12.5)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     parser.add_argument(
-        "--speech", action=argparse.BooleanOptionalAction, default=True, help="measure speech, too (on)"
+        "--speech", action=argparse.BooleanOptionalAction, default=True, help="measure speech as well (on)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="to write the figures to")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
     given = parser.parse_args(arguments)
     return run(lambda: measure(given))
 

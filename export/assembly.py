@@ -27,6 +27,7 @@ from vexpress_rt.bundle import (
     Manifest,
     check_graph_file,
     file_entry,
+    find_in_weights,
     sha256_file,
 )
 from vexpress_rt.errors import BundleDamagedError, BundleError
@@ -283,15 +284,25 @@ class Assembly:
 
 
 def _check_graph(path: Path, weights: dict[str, int]) -> None:
-    """Raise ExportError for a graph that the runtime would refuse."""
+    """Raise ExportError for a graph or for weights that the runtime refuses."""
     try:
         with path.open("rb") as file:
-            check_graph_file(file, weights)
+            found = check_graph_file(file, weights)
     except BundleDamagedError as error:
         raise ExportError(
-            f"{path} is no graph that the runtime takes: {error}: if that is right in an engine, let "
-            "vexpress_rt/graph_check.py know it"
+            f"the runtime refuses the graph {path}: {error}: if an engine needs this, allow it in "
+            "vexpress_rt/graph_check.py"
         ) from error
+    faults = {path.name: found.fault}
+    for name, tensors in found.external.items():
+        with (path.parent / name).open("rb") as file:
+            faults[name] = find_in_weights(file, tensors)
+    for name, fault in faults.items():
+        if fault:
+            raise ExportError(
+                f"the weights of {path.stem} are damaged, or its training diverged: in {name} {fault}: "
+                "build from a sound checkpoint"
+            )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -42,13 +42,13 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     holds something else, or timings inside it; ExportError for an engine that differs from its torch module;
     OutputError if the disk refuses something. In all cases `output` is as it was.
     """
-    import torch  # which takes seconds: a Ctrl-C meanwhile is to end in a line, too
+    import torch  # takes seconds, in which Ctrl-C must still exit with one line
 
     from export.assembly import Assembly
     from export.checkpoint import Checkpoint
     from export.parity import HEADER
 
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # it knows of no quota
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch ignores the CPU quota
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     GenerationConfig().settle(checkpoint.architecture.recommended, options.shape.frames)

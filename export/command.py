@@ -1,4 +1,4 @@
-"""How a command of `export` begins and ends."""
+"""Start and exit of the commands of `export`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,34 @@ from vexpress_rt import entry
 from vexpress_rt.errors import VExpressError
 from vexpress_rt.memory import explain, ran_out
 
-NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # by the extra `export`
+NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
+PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`
 
 
 def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
-    """Do the work. The exit code: 0; 1 for an error of ours or the disk's, for memory that runs out and for a library
-    that is not installed, and 130 for Ctrl-C, all told on stderr.
+    """Call `work` and return the exit code of the command.
+
+    Args:
+        work: The command itself.
+        interrupted: The line to print on Ctrl-C.
+
+    Returns:
+        0; 130 for Ctrl-C; 1 for a VExpressError or OSError, exhausted memory or a missing library. All but 0 print a
+        line on stderr.
     """
     try:
         work()
     except (VExpressError, OSError) as error:
-        entry.tell_error(f"error: {explain(error) if _is_memory(error) else error}")
+        entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
         return 1
     except (ImportError, MemoryError, RuntimeError) as error:
-        said = _said(error)
-        if said is None:
+        message = _message(error)
+        if message is None:
             raise
-        entry.tell_error(f"error: {said}")
+        entry.print_error(f"error: {message}")
         return 1
     except KeyboardInterrupt:
-        entry.tell_error(interrupted)
+        entry.print_error(interrupted)
         return entry.INTERRUPTED
     return 0
 
@@ -39,34 +47,38 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
-def guard() -> None:
-    """Let `python -m export.NAME` end in a line, and not in a traceback, also while its module is imported: on Ctrl-C,
-    without a library of the extra `export`, and where memory runs out.
+def install_excepthook() -> None:
+    """Make `python -m export.NAME` or `benchmarks.NAME` exit with one line instead of a traceback, even in its imports.
+
+    This covers Ctrl-C, a missing library of the extras `export` and `bench`, and exhausted memory.
     """
-    entry.heed_interrupts()
+    entry.handle_interrupts()
     entry.open_standard_streams()
-    sys.excepthook = _end
+    sys.excepthook = _excepthook
 
 
-def _end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
-        entry.tell_error("interrupted")
+        entry.print_error("interrupted")
         raise SystemExit(entry.INTERRUPTED)
-    said = _said(error)
-    if said is None:
+    message = _message(error)
+    if message is None:
         sys.__excepthook__(kind, error, traceback)
         return
-    entry.tell_error(f"error: {said}")
+    entry.print_error(f"error: {message}")
     raise SystemExit(1)
 
 
-def _said(error: BaseException) -> str | None:
-    """A sentence for an exception that is no fault of the program, None for others."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in NEEDED:
-        return (
-            f"{error.name} is not installed, which the exporter needs: install the extra `export`, in a checkout with "
-            "`pip install '.[export]'` (vexpress-rt[export])"
-        )
+def _message(error: BaseException) -> str | None:
+    """Return a message for a missing library or exhausted memory, None for other exceptions."""
+    if isinstance(error, ModuleNotFoundError):
+        library = (error.name or "").partition(".")[0]
+        for names, extra, user in ((NEEDED, "export", "the exporter needs"), (PLOTTING, "bench", "benchmarks need")):
+            if library in names:
+                return (
+                    f"{user} {error.name}, which is not installed: install the extra `{extra}`, in a checkout with "
+                    f"`pip install '.[{extra}]'` (vexpress-rt[{extra}])"
+                )
     return explain(error) if ran_out(error) else None
 
 

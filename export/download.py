@@ -103,7 +103,7 @@ def download(
     Raises DownloadError; ConfigError if `output` is a file or `repository` no name; OutputError if the disk refuses
     something. What was fetched until then is kept in `output`/.download for the next run.
     """
-    from export.hub import Hub  # huggingface_hub, which --help does not need
+    from export.hub import Hub  # imports huggingface_hub, which --help does not need
 
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file: choose another --output, a folder")

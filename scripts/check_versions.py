@@ -1,4 +1,4 @@
-"""Say which versions of the packages in a file of constraints are installed, and end with 1 if one is another.
+"""Compare the installed versions of packages with a constraints file; exit with 1 if one differs.
 
 python scripts/check_versions.py constraints-lowest.txt
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Version by package, of the lines `package==version`."""
+    """Return the version of each package from the lines `package==version`."""
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     return dict(line.split("==") for line in lines if line)
 
 
 def installed(package: str) -> str:
-    """Its version, or `none`."""
+    """Return the installed version of a package, or `none`."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -25,7 +25,7 @@ def installed(package: str) -> str:
 
 
 def main() -> int:
-    """Compare and print."""
+    """Print the installed versions and compare them."""
     wanted = pins(Path(sys.argv[1]))
     found = {package: installed(package) for package in wanted}
     print(", ".join(f"{package} {number}" for package, number in found.items()), flush=True)

@@ -1,8 +1,8 @@
 """Fuzz every reader of the package, each input in a process with limits: `python scripts/fuzz.py --minutes 30`.
 
-Prints how many inputs of each reader were accepted, refused by an error of the package, and FAILED: any other
-exception, a signal, more time or memory than is allowed, files opened elsewhere, files left behind, words on stderr.
-What failed is kept, with the command that reads it again. The exit code is 1 then.
+Prints for each reader how many inputs were accepted, refused with an error of the package, or FAILED: with any other
+exception, by a signal, above the limits of time or memory, by opening other files, by leaving files behind, or with
+output on stderr. Inputs that fail are kept, with the command that replays them, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -19,20 +19,29 @@ from tests.robustness.readers import READERS  # noqa: E402
 
 
 def main() -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--minutes", type=float, default=2, help="of wall-clock time, for all readers together (default: 2)")
-    add("--seed", type=int, default=0, help="decides the sequence of inputs (default: 0)")
-    add("--only", nargs="+", choices=READERS, metavar="READER", help=f"of {', '.join(READERS)} (default: all)")
-    add("--jobs", type=int, default=1, help="processes at a time (default: 1)")
-    add("--keep", type=Path, default=Path("out/fuzz"), metavar="DIR", help="folder for what failed (default: out/fuzz)")
-    add("--seconds", type=float, default=10, help="of CPU time that an input may take (default: 10)")
-    add("--memory", type=int, default=600, metavar="MB", help="that an input may take (default: 600)")
-    add("--tree", type=Path, metavar="DIR", help="another checkout whose package to try, with a .venv (default: this)")
-    add("--replay", type=Path, metavar="FILE", help="read a kept input again, and tell what happens")
+    add("--minutes", type=float, default=2, help="wall-clock time for all readers together (default: 2)")
+    add("--seed", type=int, default=0, help="seed of the sequence of inputs (default: 0)")
+    add("--only", nargs="+", choices=READERS, metavar="READER", help=f"readers: {', '.join(READERS)} (default: all)")
+    add("--jobs", type=int, default=1, help="parallel processes (default: 1)")
+    add(
+        "--keep",
+        type=Path,
+        default=Path("out/fuzz"),
+        metavar="DIR",
+        help="folder for inputs that fail (default: out/fuzz)",
+    )
+    add("--seconds", type=float, default=10, help="limit of CPU time per input (default: 10)")
+    add("--memory", type=int, default=600, metavar="MB", help="limit of memory per input (default: 600)")
+    add(
+        "--tree", type=Path, metavar="DIR", help="fuzz the package of another checkout with a .venv (default: this one)"
+    )
+    add("--replay", type=Path, metavar="FILE", help="read a kept input again and report the outcome")
     given = parser.parse_args()
     if given.jobs < 1 or given.minutes <= 0:
-        parser.error("--jobs and --minutes have to be more than 0")
+        parser.error("--jobs and --minutes must be above 0")
     tree = None if given.tree is None else given.tree.resolve()
     campaign = Campaign(given.seed, given.keep.resolve(), Limits(given.seconds, given.memory), tree)
     if given.replay is not None:

@@ -1,13 +1,12 @@
-"""Kill `vexpress-rt generate` and `python -m export.build` at random moments, and look at what is left.
+"""Kill `vexpress-rt generate` and `python -m export.build` at random moments, and check the files that remain.
 
     python scripts/kill.py --kills 200 --seed 0
 
-Half of the kills are SIGKILL, the others SIGTERM and SIGINT. After each one:
-- under the name of the output lies nothing, the old one unchanged, or the complete new one;
-- a process that was told to end, and could, has left nothing beside it, and its exit code is that of the signal;
-- what a killed process has left beside it is gone as soon as the next run writes there, and all of it after a last run
-  that nobody kills.
-What failed is kept in a folder of its own, which is named. Exit code 1 if anything did.
+Half of the kills are SIGKILL, the others SIGTERM and SIGINT. The checks after each one:
+- The output is absent, or the unchanged old one, or the complete new one.
+- After SIGTERM or SIGINT no other file remains, and the exit code is that of the signal.
+- The files that SIGKILL leaves are removed when the next run writes, and all of them after a final complete run.
+The files of each failed check are kept in a folder, which is printed. The exit code is 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for a run as a script
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-MADE_OF = {  # by the command: a signal's exit codes; negative: before the program's own handlers, by the system
+EXIT_CODES = {  # by command and signal; negative ones occur before the program installs its handlers
     "generate": {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 143}, signal.SIGINT: {130}},
     "build": {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130}, signal.SIGINT: {130}},
 }
@@ -45,8 +44,16 @@ MADE_OF = {  # by the command: a signal's exit codes; negative: before the progr
 class Subject:
     """A command that writes `output`, over and over.
 
-    marks: what the names of its leftovers hold.  is_complete: whether the output is whole.
-    old: an older output, of which every other run finds a copy.  seconds: of a run that nobody kills.
+    Attributes:
+        name: The command.
+        command: Its command line.
+        output: The file or folder that it writes.
+        marks: Parts of the names of its partial files.
+        is_complete: Returns whether an output is complete.
+        old: An older output; about half of the runs start with a copy of it.
+        seconds: Duration of a complete run.
+        counts: Number of runs by their end.
+        faults: Failed checks.
     """
 
     name: str
@@ -60,25 +67,25 @@ class Subject:
     faults: list[str] = field(default_factory=list)
 
     def leftovers(self) -> set[Path]:
-        """What lies beside the output."""
+        """Return the files beside the output."""
         return {path for path in self.output.parent.iterdir() if path != self.output}
 
     def prepare(self, *, over: bool) -> None:
-        """Put an older output, or none, in place."""
+        """Put an older output in place, or none."""
         remove(self.output)
         if over:
             (shutil.copytree if self.old.is_dir() else shutil.copyfile)(self.old, self.output)
 
     def finish(self) -> None:
-        """Run to the end."""
+        """Run the command to its end."""
         start = time.monotonic()
         done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True, check=False)
         self.seconds = time.monotonic() - start
         if done.returncode or not self.is_complete(self.output):
-            raise SystemExit(f"{self.name} fails without being killed: {done.returncode}\n{done.stderr}")
+            raise SystemExit(f"{self.name} fails without a signal: {done.returncode}\n{done.stderr}")
 
     def kill(self, number: signal.Signals, after: float) -> tuple[int, str]:
-        """Exit code and stderr of a run that gets a signal after some seconds."""
+        """Send a signal after some seconds; return the exit code and stderr."""
         with subprocess.Popen(
             self.command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -87,40 +94,40 @@ class Subject:
             except subprocess.TimeoutExpired:
                 process.send_signal(number)
             try:
-                _, told = process.communicate(timeout=120)
+                _, stderr = process.communicate(timeout=120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-                return 124, "it goes on for two minutes after the signal"
-            return process.returncode, told
+                return 124, "it runs for two minutes after the signal"
+            return process.returncode, stderr
 
 
 def one_kill(subject: Subject, random_numbers: random.Random, keep: Path, index: int) -> None:
-    """Kill a run and check what is left."""
+    """Kill a run and check the files that remain."""
     number, over = random_numbers.choice(SIGNALS), random_numbers.random() < 0.5
     after = random_numbers.uniform(0, 1.1 * subject.seconds)
     subject.prepare(over=over)
     before, old = subject.leftovers(), digest(subject.output)
-    code, told = subject.kill(number, after)
+    code, stderr = subject.kill(number, after)
     left, new = subject.leftovers(), digest(subject.output)
     wrong = []
-    early = "Traceback" in told and "vexpress_rt/" not in told and "export/" not in told  # in Python's own start
-    if code != 0 and not early and code not in MADE_OF[subject.name][number]:
+    early = "Traceback" in stderr and "vexpress_rt/" not in stderr and "export/" not in stderr  # during Python's start
+    if code != 0 and not early and code not in EXIT_CODES[subject.name][number]:
         wrong.append(f"exit code {code}")
-    if "Traceback" in told and not early:
+    if "Traceback" in stderr and not early:
         wrong.append("a traceback")
     if new != old and not subject.is_complete(subject.output):
         wrong.append("the output is neither the old one nor a complete new one")
     if code == 0 and not subject.is_complete(subject.output):
-        wrong.append("it says that it is done, and its output is not complete")
+        wrong.append("exit code 0 with an incomplete output")
     if code == 0 and left:
-        wrong.append(f"a run that was completed left {names(left)}")
+        wrong.append(f"a complete run left {names(left)}")
     if number is not signal.SIGKILL and left - before:
         wrong.append(f"{number.name} left {names(left - before)}")
     if left - before and left & before:
-        wrong.append(f"a run that wrote did not remove {names(left & before)}")
+        wrong.append(f"a run with partial files did not remove {names(left & before)}")
     if strange := [path for path in left if not any(mark in path.name for mark in subject.marks)]:
-        wrong.append(f"there is {names(set(strange))}")
+        wrong.append(f"unexpected files: {names(set(strange))}")
     ending = "completed" if code == 0 else "in Python's start" if early else number.name
     subject.counts[ending] += 1
     subject.counts["leftovers of SIGKILL"] += bool(left - before)
@@ -128,12 +135,12 @@ def one_kill(subject: Subject, random_numbers: random.Random, keep: Path, index:
         place = keep / f"{subject.name}-{index}"
         shutil.copytree(subject.output.parent, place)
         fault = f"{subject.name}, {number.name} after {after:.2f} s: {'; '.join(wrong)}: {place}"
-        (place / "told.txt").write_text(f"{fault}\n{told}")
+        (place / "stderr.txt").write_text(f"{fault}\n{stderr}")
         subject.faults.append(fault)
 
 
 def digest(path: Path) -> str:
-    """Of a file's or folder's content; nothing for none."""
+    """Return a digest of a file's or folder's content; empty if it does not exist."""
     if not path.exists():
         return ""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -142,10 +149,12 @@ def digest(path: Path) -> str:
 
 
 def names(paths: set[Path]) -> str:
+    """Return the names of files for a message."""
     return ", ".join(sorted(path.name for path in paths))
 
 
 def remove(path: Path) -> None:
+    """Remove a file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -153,7 +162,7 @@ def remove(path: Path) -> None:
 
 
 def is_video(path: Path) -> bool:
-    """Whether it decodes to its end, 8 frames with sound."""
+    """Return whether a video decodes completely: 8 frames with sound."""
     try:
         with av.open(str(path)) as container:
             frames = sum(1 for _ in container.decode(video=0))
@@ -165,7 +174,7 @@ def is_video(path: Path) -> bool:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether every file has the hash that the manifest says."""
+    """Return whether every file of a bundle has its hash in the manifest."""
     from vexpress_rt.bundle import Bundle
     from vexpress_rt.errors import BundleError
 
@@ -178,7 +187,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def video_subject(work: Path) -> Subject:
-    """`generate` with the bundle that ships: 0.3 s of a hum."""
+    """Return `generate` with the bundle that ships and 0.3 s of a tone."""
     time_axis = np.arange(4800) / 16000
     with wave.open(str(work / "speech.wav"), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -195,7 +204,7 @@ def video_subject(work: Path) -> Subject:
 
 
 def build_subject(work: Path) -> Subject:
-    """`export.build` of the smallest model that there is."""
+    """Return `export.build` of the smallest test model."""
     from export.presets import write_checkpoint
     from tests.micro import MICRO, MICRO_SHAPE
 
@@ -211,11 +220,11 @@ def build_subject(work: Path) -> Subject:
 
 
 def work_through(subject: Subject, kills: int, seed: int, keep: Path) -> None:
-    """All kills of one command, and a last run that sweeps."""
-    subject.finish()  # the older output: not quite what the next runs make
+    """Kill one command many times, then check that a complete run removes all partial files."""
+    subject.finish()  # the older output, which differs from the next ones
     subject.output.rename(subject.old)
     if subject.old.is_dir():
-        (subject.old / "README.md").write_text("an older one")  # people's notes: a build keeps them
+        (subject.old / "README.md").write_text("an older one")  # a build keeps a README
     subject.finish()
     random_numbers = random.Random(f"{seed} {subject.name}")
     for index in range(kills):
@@ -225,18 +234,22 @@ def work_through(subject: Subject, kills: int, seed: int, keep: Path) -> None:
     subject.prepare(over=False)
     subject.finish()
     if left := subject.leftovers():
-        subject.faults.append(f"{subject.name}: {names(left)} stay after a run that nobody killed")
+        subject.faults.append(f"{subject.name}: {names(left)} remain after a complete run")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="scripts/kill.py", description="Kill commands; look at what is left.")
-    parser.add_argument("--kills", type=int, default=200, help="in all, shared by the commands (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of moments and signals (0)")
-    parser.add_argument("--only", choices=list(MADE_OF), help="kill this command alone")
-    parser.add_argument("--keep", type=Path, default=Path("kill-failures"), help="folder for what failed")
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/kill.py", description="Kill commands and check the files that remain."
+    )
+    parser.add_argument("--kills", type=int, default=200, help="number of kills, shared by the commands (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of moments and signals (0)")
+    parser.add_argument("--only", choices=list(EXIT_CODES), help="kill this command alone")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("kill-failures"), help="folder for the files of failed checks"
+    )
     given = parser.parse_args(arguments)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; children would, too
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; children would inherit that
         signal.signal(signal.SIGINT, signal.default_int_handler)
     makers = {"generate": video_subject, "build": build_subject}
     chosen = [given.only] if given.only else list(makers)

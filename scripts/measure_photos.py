@@ -1,7 +1,7 @@
-"""Measure what the largest and the worst photos cost, each in a process of its own: `python scripts/measure_photos.py`.
+"""Measure memory and time of the largest and worst photos, each in its own process: `python scripts/measure_photos.py`.
 
-Prints megabytes that the process grew by at most, seconds of its CPU, and what became of the photo. The exit code is 1
-if one takes more than README says.
+Prints the peak growth of the process in MB, its CPU time in seconds, and the outcome. The exit code is 1 if a photo
+exceeds the limits in README.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small videos of a red spot that moves to the right, in many containers; and where it is seen."""
+"""Small videos of a red spot that moves to the right, in many containers, and a detector of the spot."""
 
 from __future__ import annotations
 

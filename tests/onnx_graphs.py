@@ -90,7 +90,7 @@ WEIGHTS = b"weights of the denoiser" * 100
 
 
 def external(name: str, location: str, **place: object) -> onnx.TensorProto:
-    """Bytes that lie in another file.  place: offset and length, and whatever else is to be said of it."""
+    """A tensor in another file. place: entries of its external data."""
     tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[len(WEIGHTS)], data_location=1)
     for key, value in {"location": location, "offset": 0, "length": len(WEIGHTS), **place}.items():
         if value is not None:

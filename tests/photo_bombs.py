@@ -1,4 +1,4 @@
-"""Small or cheaply made files that ask a decoder for much memory or time, for tests and fuzzers.
+"""Small files that need much memory or time to decode, for tests and the fuzzer.
 
 `BOMBS` maps a name to a function of `scale`, in (0, 1], that gives the bytes: 1 is the full bomb, smaller values one of
 its kind with fewer pixels or parts. None takes more than a few seconds to make.
@@ -17,7 +17,7 @@ SIDE = 9900  # 98 megapixels, just below the limit
 
 
 def side(scale: float, full: int = SIDE) -> int:
-    """Pixels a side of a square with `scale` times the pixels."""
+    """Side of a square with `scale` times the pixels."""
     return max(16, int(full * scale**0.5))
 
 
@@ -104,7 +104,7 @@ def square_tiff(scale: float, **options: object) -> bytes:
 
 
 def webp_header(width: int) -> bytes:
-    """34 bytes that announce a lossless WebP of a square."""
+    """34 bytes that declare a square lossless WebP."""
     sizes = struct.pack("<I", (width - 1) | (width - 1) << 14)
     body = b"\x2f" + sizes + b"\x88\x88\x08\x07" + b"\0"
     return b"RIFF" + struct.pack("<I", 4 + 8 + len(body)) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body
@@ -150,7 +150,7 @@ def ppm_of_odd_depth(scale: float) -> bytes:
 
 
 def bmp_of_short_runs(scale: float) -> bytes:
-    """A run-length coded BMP, every pixel a run of its own."""
+    """A run-length coded BMP with one run per pixel."""
     width = side(scale, 7000)
     runs = (b"\x01\x05" * width + b"\0\0") * width
     header = struct.pack("<IiiHHIIiiII", 40, width, width, 1, 8, 1, len(runs), 0, 0, 256, 0)

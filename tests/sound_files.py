@@ -1,4 +1,4 @@
-"""Sound files for tests, encoded by FFmpeg, and taken apart."""
+"""Sound files for tests, encoded by FFmpeg, and their frames and tags."""
 
 from __future__ import annotations
 

@@ -152,13 +152,13 @@ def test_points_may_lie_left_of_and_above_the_photo() -> None:
     "size",
     ["512", "512x", "0x512", "512x0", "-1x5", "5x5x5", "1e3x5", "512X512", "512,512", "", "100000x5", "\uff15x5"],
 )
-def test_a_size_of_keypoints_that_is_none_is_wrong_usage(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_size_of_keypoints_is_wrong_usage(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["generate", "--image", "a", "--audio", "b", "--output", "c", f"--keypoints-size={size}"])
     assert caught.value.code == 2
     assert "is no size; expected WxH in pixels, such as 512x512" in capsys.readouterr().err
 
 
-def test_a_size_of_keypoints_is_told_as_height_and_width() -> None:
+def test_a_size_of_keypoints_is_height_and_width() -> None:
     given = parse(["generate", "--image", "a", "--audio", "b", "--output", "c", "--keypoints-size", "640x480"])
     assert given.keypoints_size == (480, 640)

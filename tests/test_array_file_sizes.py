@@ -167,8 +167,8 @@ STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x
         (b"(" + b"]" * 101 + b"t.", "more than 100 lists"),
         (b"(" + b"N" * 6_000_000 + b"t.", "expected at most 6000000"),
         (b")" + b"\x85" * 2_500_001 + b".", "expected at most 2500000"),
-        (b"(" + b"\x8a\x00" * 420_001 + b"t.", "more than 420000 texts"),
-        (b"(" + b"\x8c\x02ab" * 420_001 + b"t.", "more than 420000 texts"),
+        (b"(" + b"\x8a\x00" * 420_001 + b"t.", "more than 420000 strings"),
+        (b"(" + b"\x8c\x02ab" * 420_001 + b"t.", "more than 420000 strings"),
         (b"(" + b"cnumpy\ndtype\n" * 650_001 + b"t.", "more than 650000 calls"),
         (b"ccollections\nOrderedDict\nq\x00(" + b"h\x00)R" * 650_001 + b"t.", "more than 650000 calls"),
         (STORAGE + b"(" + b"h\x00Q" * 650_001 + b"t.", "more than 650000 calls"),
@@ -210,7 +210,7 @@ def test_a_zip_of_too_many_files_is_refused_before_they_are_listed(read_bytes: C
         read_bytes(data)
 
 
-def test_of_two_files_of_one_name_neither_is_taken_for_the_track(read_bytes: Callable[[bytes], Any]) -> None:
+def test_of_two_files_of_one_name_neither_is_read(read_bytes: Callable[[bytes], Any]) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("keypoints.npy", npy(POINTS))

@@ -205,11 +205,11 @@ def test_a_file_that_is_replaced_by_another_of_its_size_is_hashed_anew(folder: P
 
 
 def test_a_file_that_was_away_while_its_engine_was_loaded_is_found(folder: Path) -> None:
-    """Whoever loads the engine opens its files by name, and may have met another one in the meantime."""
+    """A library opens files by name when it loads an engine, so it may have read a replaced file."""
     bundle = Bundle.open(folder)
     bundle.engine_path("denoiser")
     bundle.check_unchanged("denoiser")
-    time.sleep(0.02)  # file systems tell moments apart by their clock's ticks
+    time.sleep(0.02)  # longer than the time resolution of file systems
     (folder / "denoiser.weights").rename(folder / "aside")
     (folder / "aside").rename(folder / "denoiser.weights")
     with pytest.raises(BundleDamagedError, match=r"denoiser.weights was replaced or written to while its engine was"):

@@ -34,11 +34,12 @@ def test_version_is_that_of_the_package() -> None:
 
 
 class FakeGenerator:
-    """Stands in for `Generator`; calls: what was asked for.  work: what happens in `generate`."""
+    """Stands in for `Generator`; calls: what was asked for.  work: what happens in `generate`.  notes: the video's."""
 
     def __init__(self) -> None:
         self.calls: dict[str, Any] = {}
         self.work: Callable[[], object] = lambda: None
+        self.notes: tuple[str, ...] = ("keypoints were stretched",)
         self.size = (64, 128)
 
     def __call__(self, bundle: str, *, progress: Callable[..., None], **options: Any) -> FakeGenerator:
@@ -54,9 +55,9 @@ class FakeGenerator:
     def __exit__(self, *error: object) -> None:
         self.calls["closed"] = True
 
-    def prepare(self, source: str, **options: Any) -> str:
-        self.calls["prepare"] = {"source": source, **options}
-        return "the portrait"
+    def read_photo(self, source: str, **options: Any) -> str:
+        self.calls["read_photo"] = {"source": source, **options}
+        return "the photo"
 
     def generate(self, portrait: str, audio: str, *, progress: Callable[..., None], **options: Any) -> Video:
         self.calls["generate"] = {"portrait": portrait, "audio": audio, **options}
@@ -71,7 +72,7 @@ class FakeGenerator:
             keypoints=np.zeros((90, 3, 2), np.float32),
             path=Path(options["output"]),
             timings=timings,
-            notes=("keypoints were stretched",),
+            notes=self.notes,
         )
 
 
@@ -94,14 +95,9 @@ def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
         "open": {"bundle": "bundle", "provider": "cpu", "threads": 3, "rebuild": "never", "share_weights": True},
-        "prepare": {
-            "source": "face.png",
-            "keypoints": [(1, 2), (3, 4), (5.5, 6)],
-            "crop": "none",
-            "retarget": "offset_retarget",
-        },
+        "read_photo": {"source": "face.png", "keypoints": [(1, 2), (3, 4), (5.5, 6)], "crop": "none"},
         "generate": {
-            "portrait": "the portrait",
+            "portrait": "the photo",
             "audio": "speech.wav",
             "schedule": "breadth",
             "keypoints": "kps.pth",
@@ -130,6 +126,23 @@ def test_quiet_means_silence(fake: FakeGenerator, capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("", "")
 
 
+def test_quiet_lets_through_what_was_repaired_or_left_out(
+    fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repaired = [
+        "photo: its last bytes are missing; all of its rows can be decoded",
+        "audio: 0.50 seconds are missing",
+        "driving video: 2 frames are damaged",
+    ]
+    fake.notes = (*repaired[:2], "keypoints: 4 frames for 10 of the video, extended by mirror", repaired[2])
+    assert main(["generate", *REQUIRED, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "".join(f"warning: {note}\n" for note in repaired))
+    assert main(["generate", *REQUIRED]) == 0
+    told = capsys.readouterr()
+    assert [line for line in told.out.splitlines() if "note: " in line] == [f"note: {note}" for note in fake.notes]
+    assert "warning" not in told.err
+
+
 def test_expected_error_is_one_line_and_exit_code_1(fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         raise KeypointError("keypoints have 0 frames")
@@ -149,17 +162,17 @@ def test_expected_error_is_one_line_and_exit_code_1(fake: FakeGenerator, capsys:
         ("--audio missing.wav", "--audio is missing.wav, and there is no such file"),
         ("--keypoints missing.pth", "--keypoints is missing.pth, and there is no such file"),
         ("--overlap 8", "overlap is 8; expected less than the bundle's window of 8 frames"),
-        ("--retarget naive_retarget", "there are no keypoints"),
+        ("--retarget naive_retarget", "which follows keypoints, and there are none"),
         ("--output nowhere/out.mp4", "there is no folder nowhere"),
         ("--output out.gif", "its extension is '.gif'"),
     ],
 )
-def test_mistake_is_found_before_the_photo_is_prepared(
+def test_mistake_is_found_before_the_photo_is_read(
     arguments: str, complaint: str, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", *REQUIRED, *arguments.split()]) == 1
     assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert "prepare" not in fake.calls
+    assert "read_photo" not in fake.calls
 
 
 def test_input_is_never_written_over(fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,12 +207,10 @@ def test_signal_is_told_to_have_been_heard(fake: FakeGenerator, capfd: pytest.Ca
     assert "\nstopping after this step; once more stops at once\n" in capfd.readouterr().err
 
 
-def test_signal_before_the_photo_is_prepared_needs_no_step(
-    fake: FakeGenerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_before_the_photo_is_read_needs_no_step(fake: FakeGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vexpress_rt.motion.choose_retarget", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["generate", *REQUIRED]) == 128 + signal.SIGTERM
-    assert "prepare" not in fake.calls
+    assert "read_photo" not in fake.calls
 
 
 def test_second_signal_stops_at_once_and_a_third_does_not_cut_the_cleaning_up_short(fake: FakeGenerator) -> None:
@@ -273,7 +284,7 @@ def test_the_size_of_the_pictures_behind_keypoints_can_be_told(fake: FakeGenerat
 
 
 @pytest.mark.parametrize("flag", ["image", "audio", "keypoints"])
-def test_a_name_with_a_nul_is_told_as_a_file_that_does_not_exist(
+def test_a_name_with_a_nul_is_reported_as_a_missing_file(
     fake: FakeGenerator, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     assert main(["generate", *REQUIRED, f"--{flag}", "a\0b.npy"]) == 1

@@ -1,4 +1,4 @@
-"""How many CPUs a process may use, read from made-up /proc and /sys; and that no more threads are started."""
+"""The number of CPUs that a process may use, from synthetic /proc and /sys trees; no more threads are started."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_quota_of_a_group_of_version_2(tmp_path: Path, text: str, quota: flo
     assert cpu_quota(root) == quota
 
 
-def test_of_nested_groups_the_least_counts(tmp_path: Path) -> None:
+def test_of_nested_groups_the_smallest_quota_counts(tmp_path: Path) -> None:
     files = {
         "cpu.max": "max 100000", "a.slice__cpu.max": "300000 100000", "a.slice__b__cpu.max": "25000 10000",
         "a.slice__b__c__cpu.max": "max 100000", "other__cpu.max": "1000 100000",
@@ -88,7 +88,7 @@ def test_a_system_without_control_groups_limits_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("affinity", "quota", "usable"), [(8, None, 8), (8, 2.0, 2), (8, 1.2, 2), (8, 0.1, 1), (2, 16.0, 2), (1, 0.5, 1)]
 )
-def test_usable_are_those_of_affinity_and_quota_rounded_up(
+def test_usable_cpus_are_those_of_affinity_and_quota_rounded_up(
     monkeypatch: pytest.MonkeyPatch, affinity: int, quota: float | None, usable: int
 ) -> None:
     monkeypatch.setattr(cpus, "available_cpus", lambda: affinity)
@@ -126,25 +126,25 @@ def test_an_impossible_number_stays_an_error(threads: Any) -> None:
 
 @pytest.fixture
 def two_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with a quota of 1.5 CPUs on a machine of 64."""
+    """A container with a quota of 1.5 CPUs on a machine with 64."""
     monkeypatch.setattr(cpus, "available_cpus", lambda: 64)
     monkeypatch.setattr(cpus, "_own_quota", lambda: 1.5)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
 
 
 @pytest.mark.usefixtures("two_of_many")
-def test_a_lowered_number_is_said_once_and_in_the_description(
+def test_a_lowered_number_is_logged_once_and_described(
     fake_bundle: Path, backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle, threads=16) as generator:
         assert "CPU with 64 cores, 16 threads requested, 2 used: this process may use 2 CPUs" in generator.describe()
     assert [record.getMessage() for record in caplog.records] == [
-        "threads is 16, and this process may use 2 CPUs: taking 2, since more only wait for each other"
+        "threads is 16, but this process may use 2 CPUs: using 2, because more threads would only wait"
     ]
 
 
 @pytest.mark.usefixtures("two_of_many")
-def test_by_default_a_quota_is_kept_without_a_word(
+def test_by_default_a_quota_is_kept_without_a_warning(
     fake_bundle: Path, backend: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle) as generator:

@@ -18,7 +18,7 @@ from vexpress_rt.windows import Window
 
 
 def noise_with(frame: int, value: float) -> Callable[[int], np.ndarray]:
-    """Zeros, and in one frame something else."""
+    """Zeros, except for one frame."""
     return lambda asked: np.full((4, 2, 2), value if asked == frame else 0, np.float32)
 
 
@@ -96,7 +96,7 @@ def test_failing_conditions_leave_nothing_behind(gpu: Gpu, window: int) -> None:
 
 @pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN"), (np.inf, "inf"), (1e38, "1e+38")])
 @pytest.mark.parametrize("frame", [0, LENGTH - 1])
-def test_latents_that_are_none_are_told_before_the_window_is_given(
+def test_latents_out_of_range_are_an_error_before_their_window_is_given(
     gpu: Gpu, frame: int, value: float, told: str
 ) -> None:
     given: list[int] = []

@@ -134,7 +134,7 @@ def test_sound_alone_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.8])
-def test_of_a_truncated_video_what_is_there_is_used_and_it_is_told(tmp_path: Path, kept: float) -> None:
+def test_the_existing_part_of_a_truncated_video_is_used_with_a_note(tmp_path: Path, kept: float) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(90)]
     path = write(tmp_path / "a.mp4", range(90), pictures=noise)

@@ -1,4 +1,4 @@
-"""A driving video that is damaged, changes its size or has odd pixels is followed, and what was done is told."""
+"""Driving videos that are damaged, change their size or have odd pixels are read, with notes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def told(track: KeypointTrack) -> str:
 
 
 @pytest.mark.parametrize("lost", [[0.5], [0.3, 0.6, 0.8]])
-def test_lost_packets_of_a_transport_stream_are_gone_past(tmp_path: Path, lost: list[float]) -> None:
+def test_lost_packets_of_a_transport_stream_are_skipped(tmp_path: Path, lost: list[float]) -> None:
     noise = np.random.default_rng(0).integers(0, 60, (60, *SIZE, 3), dtype=np.uint8)  # several packets a frame
     pictures = [np.maximum(spot(place(k)), noise[k]) for k in range(60)]
     path = write(tmp_path / "a.ts", range(60), pictures=pictures, options=GROUP)
@@ -98,7 +98,7 @@ def test_a_stream_that_begins_between_key_frames_begins_with_the_next(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
-def test_a_file_that_is_cut_off_is_followed_as_far_as_it_goes(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_read_to_its_end(tmp_path: Path, name: str) -> None:
     codec = "libvpx" if name == "a.webm" else "libx264"
     path = write(tmp_path / name, range(120), codec=codec)
     content = path.read_bytes()
@@ -108,7 +108,7 @@ def test_a_file_that_is_cut_off_is_followed_as_far_as_it_goes(tmp_path: Path, na
     assert "of the 4.0 seconds that it declares" in told(track)
 
 
-def test_a_stream_that_the_file_announces_late_is_passed_over(tmp_path: Path) -> None:
+def test_a_stream_that_the_file_declares_late_is_skipped(tmp_path: Path) -> None:
     """PyAV raises IndexError at the end of such a file."""
     path = late_sound(tmp_path / "a.flv")
     with av.open(str(path)) as container, pytest.raises(IndexError):
@@ -117,7 +117,7 @@ def test_a_stream_that_the_file_announces_late_is_passed_over(tmp_path: Path) ->
 
 
 def late_sound(path: Path) -> Path:
-    """A Flash video that says that it has no sound, and has some behind its pictures."""
+    """A Flash video that declares no sound and has sound after its pictures."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("flv", rate=30)
         video.height, video.width = SIZE
@@ -214,7 +214,7 @@ def test_pixels_are_made_square_before_the_picture_is_turned(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("across", "down"), [(1, 1000), (1000, 1)])
-def test_pixels_of_an_absurd_shape_are_taken_as_square_and_it_is_told(tmp_path: Path, across: int, down: int) -> None:
+def test_pixels_of_an_absurd_aspect_are_taken_as_square_with_a_note(tmp_path: Path, across: int, down: int) -> None:
     path = with_pixels_of(write(tmp_path / "a.mp4", range(6), aspect=Fraction(2)), across, down)
     track = load(path)
     assert track.size == SIZE
@@ -226,7 +226,7 @@ def test_pixels_of_an_absurd_shape_are_taken_as_square_and_it_is_told(tmp_path: 
 
 
 @pytest.mark.parametrize(("across", "down"), [(0, 0), (0, 1), (1, 0)])
-def test_pixels_of_no_shape_are_square(tmp_path: Path, across: int, down: int) -> None:
+def test_pixels_of_unknown_aspect_are_square(tmp_path: Path, across: int, down: int) -> None:
     assert load(with_pixels_of(write(tmp_path / "a.mp4", range(6), aspect=Fraction(2)), across, down)).size in (
         SIZE,
         (64, 192),  # as the codec has it
@@ -283,7 +283,7 @@ def test_large_frames_are_searched_scaled_down_and_their_points_are_in_their_own
 # Faces
 
 
-def test_a_driving_video_without_a_face_names_the_cures(tmp_path: Path) -> None:
+def test_a_driving_video_without_a_face_names_the_remedies(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", range(6), pictures=[np.full((*SIZE, 3), 40, np.uint8)] * 6)
     with pytest.raises(NoFaceError) as caught:
         load(path)

@@ -1,4 +1,4 @@
-"""When the frames of a driving video are shown: rates and times come from time stamps, whatever the file says."""
+"""Times of the frames of a driving video: rates and times come from time stamps, not from declarations."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_a_recording_of_variable_rate_has_the_rate_of_its_frames_and_the_right_t
     assert searched <= 40
 
 
-def test_a_rate_that_is_a_time_base_is_not_believed(tmp_path: Path) -> None:
-    """As a browser writes it: no duration of a frame, so that the nominal rate is that of milliseconds."""
+def test_a_rate_that_is_a_time_base_is_not_used(tmp_path: Path) -> None:
+    """As a browser writes it: without frame durations, so that the nominal rate is 1000 per second."""
     path = write(tmp_path / "a.webm", JITTER.tolist(), codec="libvpx")
     content = path.read_bytes()
     default_duration = content.index(b"\x23\xe3\x83")
@@ -88,7 +88,7 @@ def test_a_video_of_one_frame_is_a_track_of_one_frame(tmp_path: Path, name: str)
     assert (len(track.points), searched) == (1, 1)
 
 
-def test_pictures_that_stand_for_seconds_are_searched_once_each(tmp_path: Path) -> None:
+def test_pictures_that_are_shown_for_seconds_are_searched_once_each(tmp_path: Path) -> None:
     track, searched = load(write(tmp_path / "a.mkv", [300 * k for k in range(4)], pictures=_stills()))
     assert track.fps == 1
     assert len(track.points) == 31
@@ -139,7 +139,7 @@ def test_a_long_gap_costs_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_recordings_that_were_joined_follow_each_other(tmp_path: Path, parts: int) -> None:
+def test_concatenated_recordings_follow_each_other(tmp_path: Path, parts: int) -> None:
     path = write(tmp_path / "a.ts", range(45))
     path.write_bytes(path.read_bytes() * parts)
     track, _ = load(path)
@@ -165,13 +165,13 @@ def test_time_stamps_that_are_all_equal_are_replaced_by_even_distances(tmp_path:
     )
 
 
-def test_what_an_edit_list_cuts_off_does_not_count(tmp_path: Path) -> None:
+def test_frames_that_an_edit_list_removes_do_not_count(tmp_path: Path) -> None:
     track, _ = load(write(tmp_path / "a.mp4", range(-10, 20)))
     assert len(track.points) == 20
     np.testing.assert_allclose(spot_x(track.points), [place(k) for k in range(20)], atol=0.7)
 
 
-def test_each_decoded_frame_is_told_and_what_the_callback_raises_comes_out(tmp_path: Path) -> None:
+def test_progress_counts_decoded_frames_and_its_exceptions_pass_through(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", range(30))
     told: list[tuple[int, int]] = []
     load_track(path, Searches(), Fraction(1, 2), lambda *what: told.append(what))
@@ -187,7 +187,7 @@ def test_each_decoded_frame_is_told_and_what_the_callback_raises_comes_out(tmp_p
     assert search.count == 3
 
 
-def test_the_generator_tells_how_far_the_search_has_come(tmp_path: Path, generator: Generator) -> None:
+def test_the_generator_reports_the_progress_of_the_search(tmp_path: Path, generator: Generator) -> None:
     path = write(tmp_path / "a.mkv", range(9), pictures=[photo(x=28 + k) for k in range(9)])
     told: list[tuple[str, int, int]] = []
     generator.generate(

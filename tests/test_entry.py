@@ -1,8 +1,9 @@
-"""How commands begin and end: without standard streams, by Ctrl-C amid imports, without the libraries of export."""
+"""Commands without standard streams, with Ctrl-C during imports, and without the libraries of export."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ VIDEO = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what VIDEO reads."""
+    """A folder with the inputs of VIDEO."""
     Image.new("RGB", (96, 96), (90, 90, 90)).save(tmp_path / "photo.png")
     with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -54,7 +55,7 @@ def test_a_video_is_made_without_standard_streams(folder: Path, closed: str) -> 
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect"]])
-def test_what_has_nowhere_to_go_is_lost(arguments: list[str]) -> None:
+def test_output_without_a_stream_is_dropped(arguments: list[str]) -> None:
     command = ["sh", "-c", 'exec "$0" -m vexpress_rt "$@" >&- 2>&-', sys.executable, *arguments]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
@@ -65,7 +66,7 @@ def test_wrong_usage_keeps_its_exit_code_without_stderr() -> None:
 
 
 class _OnlyWrites:
-    """What some programs put in the place of sys.stderr."""
+    """An object that some programs use as sys.stderr."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -95,8 +96,8 @@ def test_a_program_without_streams_may_call_the_command_line(monkeypatch: pytest
     assert main(["inspect", "nowhere"]) == 1
 
 
-def test_missing_descriptors_are_given_to_the_null_device() -> None:
-    """So that no file that is opened later has the number of stderr."""
+def test_missing_descriptors_lead_to_the_null_device() -> None:
+    """Files that are opened later do not get the descriptor of stderr."""
     code = (
         "from vexpress_rt import entry; entry.open_standard_streams(); import os; file = os.open('x', os.O_CREAT | 1);"
         "os.write(2, b'noise'); assert file > 2, file; raise SystemExit(os.fstat(file).st_size)"
@@ -109,15 +110,53 @@ def test_missing_descriptors_are_given_to_the_null_device() -> None:
     assert done.returncode == 0
 
 
-def test_a_stream_that_is_there_is_taken_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_open_stream_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.open_stream(sys.stdout) is sys.stdout
     assert terminal.file_number(None) is None
     assert terminal.file_number(_closed()) is None
 
 
+_IN_A_DESTRUCTOR = """
+import signal, time
+
+class Held:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        len([])  # where Python sees the signal, at the latest
+
+Held()
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("module", ["vexpress_rt", "export.build"])
+def test_an_interrupt_in_a_destructor_is_a_line_too(tmp_path: Path, module: str) -> None:
+    """Python prints and drops what is raised there. A module that all commands import has the destructor."""
+    (tmp_path / "argparse.py").write_text(_IN_A_DESTRUCTOR)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("interrupted")
+
+
+def test_another_exception_in_a_destructor_is_told_as_python_tells_it(tmp_path: Path) -> None:
+    wrong = _IN_A_DESTRUCTOR.replace("signal.raise_signal(signal.SIGINT)", "raise ValueError('odd')")
+    (tmp_path / "argparse.py").write_text(wrong.replace("time.sleep(30)", "raise SystemExit(7)"))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "vexpress_rt", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert "Exception ignored in" in done.stderr
+    assert "ValueError: odd" in done.stderr
+
+
 @pytest.mark.parametrize("module", ["vexpress_rt", "export.build"])
 def test_an_interrupt_during_the_imports_is_a_line(tmp_path: Path, module: str) -> None:
-    """A module that takes long to import stands for all of them."""
+    """A module that is slow to import stands for all slow imports."""
     (tmp_path / "argparse.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(30)\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with subprocess.Popen(
@@ -134,7 +173,7 @@ def test_an_interrupt_during_the_imports_is_a_line(tmp_path: Path, module: str) 
     assert told.startswith("interrupted")
 
 
-def test_handlers_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -177,12 +216,27 @@ def test_without_a_library_of_the_exporter_a_command_names_the_extra(
     done = _without(missing, tmp_path, *arguments.split())
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
-    assert line.startswith(f"error: {missing} is not installed, which the exporter needs: install the extra `export`")
+    assert line.startswith(f"error: the exporter needs {missing}, which is not installed: install the extra `export`")
     assert "pip install '.[export]'" in line
 
 
+@pytest.mark.parametrize(
+    ("missing", "extra", "module"),
+    [
+        ("torch", "export", "benchmarks.report"), ("onnx", "export", "benchmarks.cpu.changes"),
+        ("matplotlib", "bench", "benchmarks.report"),
+    ],
+)  # fmt: skip
+def test_without_a_library_a_benchmark_names_the_extra(tmp_path: Path, missing: str, extra: str, module: str) -> None:
+    done = _without(missing, tmp_path, module, "--help")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert re.match(rf"error: [\w ]+ needs? {missing}, which is not installed: install the extra", line)
+    assert f"install the extra `{extra}`, in a checkout with `pip install '.[{extra}]'`" in line
+
+
 @pytest.mark.parametrize("command", ["export.build", "export.download"])
-def test_help_needs_none_of_them(tmp_path: Path, command: str) -> None:
+def test_help_needs_no_library_of_the_exporter(tmp_path: Path, command: str) -> None:
     done = _without("torch transformers safetensors onnx huggingface_hub", tmp_path, command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: " in done.stdout

@@ -121,7 +121,7 @@ case("a photo that does not exist", ImageError, lambda r: r.generate(portrait="n
 case("a truncated photo", ImageError, lambda r: r.generate(portrait=r.picture("JPEG")[:-200]),
      "damaged, truncated", "expected a whole picture", "transfer it anew")  # fmt: skip
 case("an animation as a photo", ImageError, lambda r: r.generate(portrait=r.picture("GIF", frames=3)),
-     "GIF of several frames", "expected one picture", "save a frame")  # fmt: skip
+     "GIF of several frames", "expected one picture", "save one of them")  # fmt: skip
 case("a file that is no photo", ImageError, lambda r: r.generate(portrait=r.file("a.png", b"no picture")),
      r"a\.png is not a picture", "expected one of AVIF, BMP", "convert it")  # fmt: skip
 case("a photo array of floats", ImageError, lambda r: r.generate(portrait=np.zeros((64, 64, 3))),
@@ -172,7 +172,7 @@ case("an extension that does not exist", ConfigError, lambda r: GenerationConfig
 case("a retargeting that does not exist", ConfigError, lambda r: r.generate(retarget="fix"),
      "retarget is 'fix'", "expected one of no_retarget, fix_face")  # fmt: skip
 case("a retargeting of nothing", ConfigError, lambda r: r.generate(retarget="naive_retarget"),
-     "there are no keypoints", "give keypoints, or use 'fix_face'")  # fmt: skip
+     "there are none", "give a file of keypoints or a driving video")  # fmt: skip
 case("a crop that does not exist", ConfigError, lambda r: r.generator.prepare(photo(), crop="centre"),
      "crop is 'centre'", "expected one of face, none")  # fmt: skip
 case("a provider that does not exist", ConfigError, lambda r: Generator(r.generator.bundle.folder, provider="abacus"),

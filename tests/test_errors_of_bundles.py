@@ -99,20 +99,20 @@ def test_without_the_engine_library_the_package_to_install_is_named(
 
 
 def replace_engine(bundle: Path, name: str, model: onnx.ModelProto) -> None:
-    """Put another graph into a bundle, whose manifest says so."""
+    """Replace a graph of a bundle, and update the manifest."""
     content = model.SerializeToString()
     (bundle / f"{name}.onnx").write_bytes(content)
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     rewrite(bundle, lambda data: data["files"].update({f"{name}.onnx": entry}))
 
 
-def test_an_engine_file_that_is_no_graph_of_an_engine_is_named(fake_bundle: Path) -> None:
+def test_an_engine_file_that_is_not_a_graph_of_an_engine_is_named(fake_bundle: Path) -> None:
     model = one_node_model()
     model.graph.node[0].op_type = "Loop"
     replace_engine(fake_bundle, "vae_encoder", model)
     with pytest.raises(VExpressError) as caught, Generator(fake_bundle) as generator:
         generator.prepare(photo(), keypoints=track(1)[0])
-    check(caught.value, BundleDamagedError, (r"vae_encoder\.onnx is no graph of an engine: .* operator 'Loop'",))
+    check(caught.value, BundleDamagedError, (r"vae_encoder\.onnx is not a graph of an engine: .* operator 'Loop'",))
 
 
 def test_an_engine_file_that_the_library_refuses_is_named(fake_bundle: Path) -> None:

@@ -134,8 +134,11 @@ def test_a_photo_without_a_face_can_be_driven_unchanged(generator: Generator, ca
         portrait = generator.prepare(landscape)
     assert portrait.keypoints is None
     assert portrait.crop.left == 32
-    assert "no face was found in the photo, so the photo is cut around its centre" in caplog.text
-    assert generator.generate(portrait, speech(0.1), keypoints=track(3), config=FAST).length == 3
+    assert portrait.notes == ("photo: no face was found in it, so it is cut around its centre",)
+    assert generator.prepare(landscape, crop="none").notes == ("photo: no face was found in it",)
+    video = generator.generate(portrait, speech(0.1), keypoints=track(3), config=FAST)
+    assert (video.length, video.notes[0]) == (3, portrait.notes[0])
+    assert not caplog.records
     with pytest.raises(NoFaceError, match="fix_face needs the place of the face"):
         generator.generate(portrait, speech(0.1), config=FAST)
 
@@ -166,11 +169,11 @@ def test_what_was_decided_is_told(generator: Generator) -> None:
     assert video.notes == ("keypoints: 4 frames for 9 of the video, extended by loop",)
 
 
-def test_what_was_repaired_in_the_photo_is_told(generator: Generator) -> None:
+def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
     stream = BytesIO()
     Image.fromarray(photo()).save(stream, "JPEG", quality=95)
     portrait = generator.prepare(stream.getvalue()[:-2])
-    expected = "photo: its last bytes are missing; all of its rows are there"
+    expected = "photo: its last bytes are missing; all of its rows can be decoded"
     assert portrait.notes == (expected,)
     video = generator.generate(portrait, speech(0.1), config=GenerationConfig(steps=1, overlap=2))
     assert expected in video.notes

@@ -1,4 +1,4 @@
-"""Graphs: those that exporters write pass, what they never write is refused before any library sees it."""
+"""Graphs of exporters pass; other graphs are refused before any library reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(model: onnx.ModelProto) -> None:
 
 
 def model(nodes: Sequence[onnx.NodeProto], *weights: onnx.TensorProto, opset: int = 20) -> onnx.ModelProto:
-    """A graph from `x` (1, 3, 64, 64) to whatever the last node gives."""
+    """A graph from `x` (1, 3, 64, 64) to the output of the last node."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "H", "W"])
     y = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "graph", [x], [y], weights)
@@ -231,7 +231,7 @@ def _inner_graph(made: onnx.ModelProto) -> None:
 
 
 def _hidden_graph(made: onnx.ModelProto) -> None:
-    """In an attribute that says it is a number."""
+    """In an attribute that is declared as a number."""
     made.graph.node[0].attribute.add(name="axis", type=2, i=1).g.name = "hidden"
 
 
@@ -276,7 +276,7 @@ def _unknown_field(made: onnx.ModelProto) -> None:
 def test_a_graph_in_a_graph_and_data_of_another_form_are_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     made = one_node_model()
     change(made)
-    refused(made, "which no engine of this package has|element type 8|is no tensor")
+    refused(made, "which no engine of this package has|element type 8|is not a tensor")
 
 
 @pytest.mark.parametrize(
@@ -300,14 +300,14 @@ def test_attributes_that_libraries_divide_by_or_make_memory_of_have_a_range(
 @pytest.mark.parametrize(
     ("nodes", "why"),
     [
-        ([node("Add", "x nothing", "y")], "takes 'nothing', which nothing before it makes"),
-        ([node("Add", "x z", "y"), node("Relu", "y", "z"), node("Relu", "z", "end")], "takes 'z', which nothing"),
-        ([node("Relu", "x", "y"), node("Relu", "x", "y")], "makes 'y', which is there already"),
-        ([node("Relu", "x", "x")], "makes 'x', which is there already"),
+        ([node("Add", "x nothing", "y")], "takes 'nothing', which no node before it computes"),
+        ([node("Add", "x z", "y"), node("Relu", "y", "z"), node("Relu", "z", "end")], "takes 'z', which no node"),
+        ([node("Relu", "x", "y"), node("Relu", "x", "y")], "computes 'y', which exists already"),
+        ([node("Relu", "x", "x")], "computes 'x', which exists already"),
         ([helper.make_node("Relu", ["x"], [])], "expected"),
     ],
 )
-def test_values_are_made_once_and_before_they_are_used(nodes: list[onnx.NodeProto], why: str) -> None:
+def test_values_are_computed_once_and_before_their_use(nodes: list[onnx.NodeProto], why: str) -> None:
     made = one_node_model()
     del made.graph.node[:]
     made.graph.node.extend(nodes)
@@ -388,19 +388,19 @@ def test_constants_that_grow_far_beyond_what_is_stored_are_refused(nodes: list[o
         weight("c0", 40_000), ints("column", -1, 1), ints("line", 1, -1), ints("one", 1), ints("pads", 0, 2**40),
         weight("scales", 1), weight("none", 0), ints("many", *[0] * 40_000), weight("q", 1000), weight("wide", 5000),
     ]  # fmt: skip
-    refused(model(nodes, *weights), "of constants alone|nothing but constants")
+    refused(model(nodes, *weights), "bytes from constants alone|has only constant inputs")
 
 
 def test_constants_computed_again_and_again_are_refused() -> None:
-    """None is larger than what is stored, but all of them take hours."""
+    """No product is larger than the stored constants, but all of them together take hours."""
     nodes = [node("Transpose", f"c{i}", f"c{i + 1}") for i in range(1000)]
-    refused(model([*nodes, node("Add", "x c1000", "y")], weight("c0", 500, 500)), "bytes of constants alone")
+    refused(model([*nodes, node("Add", "x c1000", "y")], weight("c0", 500, 500)), "bytes from constants alone")
 
 
 # Files that are none
 
 
-def test_what_is_no_onnx_file_is_refused() -> None:
+def test_other_files_than_onnx_are_refused() -> None:
     for data in (b"", b"\0", b"\x08\x08", b"{}", b"GGUF" + b"\0" * 100, b"\x89PNG\r\n\x1a\n", b"\x3a\x00" * 2):
         with pytest.raises(BundleDamagedError):
             check_graph(data, {})

@@ -1,4 +1,4 @@
-"""A keypoint track takes what can be meant and refuses the rest when it is made."""
+"""A keypoint track accepts any unambiguous form of its values, and refuses others when it is created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACE = [[1, 2], [3, 4], [5, 6]]
 
 
 class NoArray:
-    """What fails when NumPy asks for its values."""
+    """An object whose conversion by NumPy fails."""
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
         raise LookupError("nothing here")
@@ -63,7 +63,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("points", ODD.values(), ids=ODD)
-def test_points_that_are_none_are_refused(points: Any) -> None:
+def test_invalid_points_are_refused(points: Any) -> None:
     with pytest.raises(KeypointError, match=r"expected|pass"):
         KeypointTrack(points)
 
@@ -142,7 +142,7 @@ def test_another_size_is_refused_with_the_remedy(size: Any) -> None:
 
 
 @pytest.mark.parametrize("notes", ["one note", [1], None, 5])
-def test_notes_are_texts(notes: Any) -> None:
+def test_notes_are_strings(notes: Any) -> None:
     with pytest.raises(KeypointError, match="notes"):
         KeypointTrack([FACE], notes=notes)  # type: ignore[arg-type]
 

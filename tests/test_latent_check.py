@@ -1,4 +1,4 @@
-"""Numbers that are none are told before they become a black picture, and who is to blame."""
+"""Latents out of range are an error that names the cause, before they become a black picture."""
 
 from __future__ import annotations
 
@@ -60,15 +60,21 @@ def test_noise_out_of_range_is_named_by_its_frame(value: float) -> None:
     ],
 )
 @pytest.mark.parametrize("kept", [np.asarray, FakeResident], ids=["host", "device"])
-def test_an_engine_that_gave_such_numbers_is_named(name: str, engine: str, kept: Callable[[Any], Any]) -> None:
+def test_the_engine_that_returned_non_finite_values_is_named(
+    name: str, engine: str, kept: Callable[[Any], Any]
+) -> None:
     inputs = {"audio_tokens": np.zeros(2, np.float32), "pose_feature": np.zeros(2, np.float32), name: None}
     wrong = kept(np.array([0, np.inf], np.float16))
-    with pytest.raises(BackendError, match=rf"engine {engine} gave {name} with values up to inf; its weights .* again"):
+    with pytest.raises(
+        BackendError, match=rf"engine {engine} returned {name} with values up to inf; its weights .* again"
+    ):
         check_latents(LATENTS + np.float32(1e30), 0, {**inputs, name: wrong}, noise, range(3))
 
 
-def test_without_another_cause_it_is_the_denoisers() -> None:
-    with pytest.raises(BackendError, match=r"hold values up to 2e\+04; expected at most 10000: the denoiser was given"):
+def test_without_another_cause_the_denoiser_is_named() -> None:
+    with pytest.raises(
+        BackendError, match=r"hold values up to 2e\+04; expected at most 10000: all inputs of the denoiser"
+    ):
         check_latents(LATENTS - np.float32(2e4), 0, window_inputs(Window(0, 0, 3)), noise, range(3))
 
 
@@ -78,7 +84,7 @@ def test_latents_of_any_trained_model_pass() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("frame", [0, 7, 12])
-def test_no_frame_of_a_window_is_given_whose_latents_are_none(frame: int, schedule: str) -> None:
+def test_a_window_with_latents_out_of_range_gives_no_frame(frame: int, schedule: str) -> None:
     given: list[int] = []
     video = make_denoiser(13, 5, 1, 3, noise=noise_with(frame, np.nan)).run(schedule)
     with pytest.raises(BackendError, match=rf"the noise of frame {frame} holds NaN"):
@@ -87,8 +93,8 @@ def test_no_frame_of_a_window_is_given_whose_latents_are_none(frame: int, schedu
     assert len(given) <= frame
 
 
-def test_the_window_that_goes_wrong_is_found_out_in_its_last_step() -> None:
-    """The check costs no further call of an engine."""
+def test_a_window_out_of_range_is_an_error_in_its_last_step() -> None:
+    """The check needs no further call of an engine."""
 
     def conditions(window: Window) -> dict[str, np.ndarray]:
         return {
@@ -96,7 +102,7 @@ def test_the_window_that_goes_wrong_is_found_out_in_its_last_step() -> None:
         }
 
     denoiser = make_denoiser(5, 5, 0, 3, conditions=conditions)
-    with pytest.raises(BackendError, match="engine pose_guider gave pose_feature with NaN"):
+    with pytest.raises(BackendError, match="engine pose_guider returned pose_feature with NaN"):
         list(denoiser.run())
     assert len(calls(denoiser)) == 3
 
@@ -105,7 +111,7 @@ def test_the_window_that_goes_wrong_is_found_out_in_its_last_step() -> None:
 
 
 def break_engine(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have an engine give NaN, as with weights that are."""
+    """Make an engine return NaN, as with NaN weights."""
     right = COMPUTE[name]
 
     def wrong(spec: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,6 +120,7 @@ def break_engine(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setitem(COMPUTE, name, wrong)
 
 
+# What the others give hides NaN: their weights are looked at instead (test_weight_check.py).
 ENGINES = ["vae_encoder", "reference_net", "audio_encoder", "audio_projection", "pose_guider"]
 
 
@@ -124,8 +131,10 @@ def test_a_video_of_an_engine_with_damaged_weights_is_an_error_that_names_it(
 ) -> None:
     backend.away = away
     break_engine(backend, monkeypatch, name)
-    blamed = "reference_net" if away and name == "vae_encoder" else name  # that is the first to be looked at then
-    with pytest.raises(BackendError, match=rf"engine {blamed} gave .* NaN .*build the bundle again, with --precision"):
+    blamed = "reference_net" if away and name == "vae_encoder" else name  # the first engine whose output is checked
+    with pytest.raises(
+        BackendError, match=rf"engine {blamed} returned .* NaN .*build the bundle again, with --precision"
+    ):
         generator.generate(photo(), speech(0.3), config=FAST)
 
 
@@ -134,7 +143,7 @@ def test_a_video_of_a_denoiser_with_damaged_weights_is_an_error(
     generator: Generator, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
     break_engine(backend, monkeypatch, "denoiser" if scale > 1 else "denoiser_cond")
-    with pytest.raises(BackendError, match=r"latents of frame 0 hold NaN .* the denoiser was given finite numbers"):
+    with pytest.raises(BackendError, match=r"latents of frame 0 hold NaN .* all inputs of the denoiser are finite"):
         generator.generate(photo(), speech(0.3), config=GenerationConfig(steps=2, overlap=2, guidance_scale=scale))
 
 
@@ -145,20 +154,23 @@ def test_a_live_session_with_damaged_weights_is_an_error(
     portrait = generator.prepare(photo())
     break_engine(backend, monkeypatch, name)
     with (
-        pytest.raises(BackendError, match=rf"(engine {name} gave|the denoiser was given) .*its weights are damaged"),
+        pytest.raises(
+            BackendError,
+            match=rf"(engine {name} returned|all inputs of the denoiser are finite,) .*its weights are damaged",
+        ),
         generator.live(portrait, config=FAST) as session,
     ):
         said_by(session, [voice(2.0)])
 
 
 @pytest.mark.parametrize("value", [1e38, -1e38, 1.1e3, np.nan, np.inf])
-def test_given_noise_that_is_none_is_refused(value: float) -> None:
+def test_noise_out_of_range_is_refused(value: float) -> None:
     given = np.zeros((1, 4, 3, 2, 2), np.float32)
     given[0, 1, 2, 0, 1] = value
     with pytest.raises(InputError, match=r"noise holds .*expected .*standard normal"):
         choose_noise(given, 0, 3, 3, (4, 2, 2), 0)
 
 
-def test_given_noise_may_be_that_of_samplers_which_scale_it() -> None:
+def test_noise_may_be_scaled_as_samplers_scale_it() -> None:
     given = np.full((1, 4, 3, 2, 2), LARGEST, np.float32)
     assert choose_noise(given, 0, 3, 3, (4, 2, 2), 0)(1).max() == LARGEST

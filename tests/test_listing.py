@@ -127,13 +127,13 @@ def test_inspect_reads_files_only_to_verify_them(bundle: Path, capsys: pytest.Ca
     assert "denoiser.onnx has the sha256" in capsys.readouterr().err
 
 
-def test_inspect_verifies_what_graphs_ask_for(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_verifies_graphs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (bundle / "denoiser.onnx").read_bytes().replace(b"Identity", b"SomeLoop")
     (bundle / "denoiser.onnx").write_bytes(content)
     edit(bundle, lambda data: data["files"]["denoiser.onnx"].update(sha256=hashlib.sha256(content).hexdigest()))
     assert main(["inspect", str(bundle)]) == 0
     assert main(["inspect", str(bundle), "--verify"]) == 1
-    assert "denoiser.onnx is no graph of an engine: " in capsys.readouterr().err
+    assert "denoiser.onnx is not a graph of an engine: " in capsys.readouterr().err
 
 
 def test_inspect_of_a_folder_without_bundle_says_how_to_build_one(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import threading
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.fakes import FakeBackend
-from tests.live_sessions import NEW, open_session, said_by, voice
-from tests.scenes import FAST, track
+from tests import moving_spots
+from tests.fakes import FakeBackend, red_spots
+from tests.live_sessions import CONFIG, NEW, open_session, said_by, voice
+from tests.scenes import FAST, photo, track
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait, live
 from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
 from vexpress_rt.keypoints import draw_keypoints, resample
@@ -137,7 +139,7 @@ def test_sound_that_is_none_is_refused_and_nothing_of_it_taken(
         ({"config": GenerationConfig(overlap=8)}, ConfigError, "overlap is 8"),
         ({"extension": "stretch"}, ConfigError, "extension is 'stretch'; expected .*hold"),
         ({"keypoints": track(4) - 500}, KeypointError, "wholly outside the picture"),
-        ({"retarget": "naive_retarget"}, ConfigError, "there are no keypoints"),
+        ({"retarget": "naive_retarget"}, ConfigError, "which follows keypoints, and there are none"),
     ],
 )
 def test_impossible_options_are_named(
@@ -187,3 +189,31 @@ def test_without_a_track_the_photos_face_is_held(
     assert portrait.keypoints is not None
     (call,) = backend.calls("pose_guider")  # for all windows
     np.testing.assert_array_equal(call["drawings"], np.stack([draw_keypoints(portrait.keypoints, 64, 64)] * 8))
+
+
+# Notes
+
+
+def test_a_session_tells_what_was_found_in_the_photo_and_in_the_driving_video(
+    generator: Generator, tmp_path: Path
+) -> None:
+    two = red_spots(photo(height=128, width=256, x=60, y=60), (200, 64))
+    driving = moving_spots.write(tmp_path / "driving.mp4", range(12), pictures=[two] * 12)
+    with generator.live(two, keypoints=driving, retarget="offset_retarget", config=CONFIG) as session:
+        assert [note.split(", ")[0] for note in session.notes] == [
+            "photo: the largest face was taken", "driving video: the largest face was taken",
+        ]  # fmt: skip
+        assert all("another is of similar size" in note for note in session.notes)
+
+
+def test_a_session_of_a_photo_without_a_face_says_so(generator: Generator, portrait: Portrait) -> None:
+    note = "photo: no face was found in it, so it is cut around its centre"
+    faceless = np.full((64, 128, 3), 90, np.uint8)
+    with generator.live(faceless, keypoints=track(9), config=CONFIG) as session:
+        assert session.notes == (note,)
+    with generator.live(generator.prepare(faceless), keypoints=track(9), config=CONFIG) as session:
+        assert session.notes == (note,)
+    with generator.live(portrait, config=CONFIG) as session:
+        assert session.notes == ()
+    with generator.live(portrait, keypoints=track(9), retarget="fix_face", config=CONFIG) as session:
+        assert session.notes == ("keypoints were not used: fix_face holds the photo's own face still",)

@@ -1,4 +1,4 @@
-"""Memory that runs out is told as that, whatever library says it, and nothing partial is left."""
+"""Exhausted memory is reported as such for every library, and no partial file remains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def chained(cause: BaseException) -> BaseException:
-    """An error that hides its cause, as NumPy's failing import does."""
+    """An error that hides its cause, as that of NumPy's import."""
     try:
         raise ImportError("please read this and carefully follow all advice") from cause
     except ImportError as error:
@@ -46,7 +46,7 @@ def chained(cause: BaseException) -> BaseException:
     ],
     ids=lambda error: f"{type(error).__name__}: {error}"[:40],
 )
-def test_every_library_s_words_for_it_are_known(error: BaseException) -> None:
+def test_out_of_memory_errors_of_every_library_are_recognised(error: BaseException) -> None:
     assert ran_out(error)
     assert "memory ran out" in explain(error) or "no more threads" in explain(error)
 
@@ -60,11 +60,11 @@ def test_every_library_s_words_for_it_are_known(error: BaseException) -> None:
         RuntimeError("the disk is full"),
     ],
 )
-def test_other_failures_are_not_taken_for_it(error: BaseException) -> None:
+def test_other_failures_are_not_out_of_memory(error: BaseException) -> None:
     assert not ran_out(error)
 
 
-def test_threads_that_cannot_be_started_are_told_as_such() -> None:
+def test_threads_that_cannot_be_started_are_reported_as_such() -> None:
     assert explain(RuntimeError("can't start new thread")) == (
         "the system starts no more threads (can't start new thread), and nothing partial is left: raise the limit on "
         "memory (ulimit -v) or on processes (ulimit -u, or the container's), or close other programs"
@@ -72,7 +72,7 @@ def test_threads_that_cannot_be_started_are_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))])
-def test_a_video_that_memory_does_not_suffice_for_says_nothing_of_the_disk(
+def test_memory_that_runs_out_while_writing_a_video_is_not_called_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(handle: int) -> None:
@@ -89,7 +89,7 @@ def test_a_video_that_memory_does_not_suffice_for_says_nothing_of_the_disk(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_onnx_runtime_that_cannot_be_mapped_is_not_told_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_onnx_runtime_that_cannot_be_mapped_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     class Finder:
@@ -105,7 +105,7 @@ def test_an_onnx_runtime_that_cannot_be_mapped_is_not_told_to_be_missing(monkeyp
 
 
 @pytest.mark.parametrize("megabytes", [150, 250, 500, 900])
-def test_the_command_line_says_it_in_a_line_and_leaves_nothing(tmp_path: Path, megabytes: int) -> None:
+def test_the_command_line_reports_it_in_a_line_and_leaves_nothing(tmp_path: Path, megabytes: int) -> None:
     from PIL import Image
 
     Image.new("RGB", (96, 96), (90, 90, 90)).save(tmp_path / "photo.png")

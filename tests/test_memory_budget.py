@@ -1,4 +1,4 @@
-"""What memory there is, and what of it a video may take: told before anything is made."""
+"""Free memory, and the check that a video fits into it before anything is allocated."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def unlimited(name: str) -> None:
     return None
 
 
-def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path) -> None:
+def test_unknown_memory_refuses_nothing(tmp_path: Path) -> None:
     assert free_memory(tmp_path, unlimited) is None
     check_memory("a video", [Need(10**15, "frames", "cut it")], None)
 
 
-def test_this_system_has_some() -> None:
+def test_this_system_has_free_memory() -> None:
     found = free_memory()
     assert found is None or 0 <= found < 1 << 50
 
@@ -87,7 +87,7 @@ def test_a_container_that_sees_its_own_group_at_the_top_has_that_limit(tree: Tre
     assert free_memory(root, unlimited) == 30 * MB
 
 
-def test_no_limit_of_a_group_is_none(tree: Tree) -> None:
+def test_a_group_without_a_limit_sets_none(tree: Tree) -> None:
     files = VERSION_2 | {"sys__fs__cgroup__docker__abc__memory.max": "max\n"}
     assert free_memory(tree(**files), unlimited) == 1_000_000 * 1024
 
@@ -106,19 +106,19 @@ def test_groups_of_version_1_have_limits_too(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(("name", "field"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
-def test_a_limit_of_the_process_counts_what_it_has_already(tree: Tree, name: str, field: str) -> None:
+def test_a_limit_of_the_process_counts_its_present_memory(tree: Tree, name: str, field: str) -> None:
     root = tree(proc__meminfo="MemAvailable: 1000000 kB\n", proc__self__status=f"Name:\tpython\n{field}:\t  1024 kB\n")
     assert free_memory(root, {name: 5 * MB}.get) == 4 * MB
     assert free_memory(root, {name: 1000}.get) == 0, "never less than nothing"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "MemAvailable:\n", "MemAvailable: many kB\n", "\x00\xff", "0:::::\n"])
-def test_files_of_another_form_are_unknown(tree: Tree, text: str) -> None:
+def test_malformed_files_are_unknown_memory(tree: Tree, text: str) -> None:
     root = tree(proc__meminfo=text, proc__self__cgroup=text, proc__self__status=text)
     assert free_memory(root, {"RLIMIT_AS": 5}.get) is None
 
 
-def test_the_message_names_what_is_needed_what_is_free_and_the_remedy_of_the_largest() -> None:
+def test_the_message_names_the_needs_the_free_memory_and_the_remedy_of_the_largest() -> None:
     needs = [
         Need(10**9, "the noise", "leave it out"),
         Need(158 * 10**9, "the frames", "use output="),
@@ -179,7 +179,7 @@ def test_a_recording_in_a_file_is_refused_once_its_length_is_known(
 
 
 @pytest.mark.usefixtures("little")
-def test_what_streams_into_a_file_needs_little_however_long_it_is(
+def test_a_video_that_streams_into_a_file_needs_little_at_any_length(
     generator: Generator, portrait: Portrait, tmp_path: Path
 ) -> None:
     video = generator.generate(portrait, speech(0.2), config=CONFIG, output=tmp_path / "video.mp4")
@@ -187,7 +187,7 @@ def test_what_streams_into_a_file_needs_little_however_long_it_is(
 
 
 @pytest.mark.usefixtures("little")
-def test_a_stream_is_not_held_to_the_frames_that_its_caller_may_drop(generator: Generator, portrait: Portrait) -> None:
+def test_a_stream_counts_no_frames_that_its_caller_may_drop(generator: Generator, portrait: Portrait) -> None:
     with generator.stream(portrait, speech(1.0), config=CONFIG) as stream:
         assert next(stream).shape == (*generator.size, 3)
 
@@ -208,7 +208,7 @@ def test_hours_that_are_pushed_at_once_are_refused(generator: Generator, portrai
         session.push(np.zeros(16000, np.float32))
 
 
-def test_noise_for_hours_is_looked_at_without_a_copy_of_it(generator: Generator, portrait: Portrait) -> None:
+def test_noise_for_hours_is_checked_without_a_copy(generator: Generator, portrait: Portrait) -> None:
     with pytest.raises(InputError, match="noise has shape"):
         generator.generate(
             portrait, speech(0.1), config=CONFIG, noise=np.broadcast_to(np.float32(0), (1, 4, 10**9, 2, 2))

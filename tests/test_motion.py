@@ -86,8 +86,13 @@ def test_a_mode_that_is_asked_for_is_taken(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", [mode for mode in RETARGET_MODES if mode != "fix_face"])
 def test_a_mode_that_follows_keypoints_needs_some(mode: str) -> None:
-    with pytest.raises(ConfigError, match=f"retarget is '{mode}' but there are no keypoints: give .* 'fix_face'"):
+    with pytest.raises(
+        ConfigError, match=f"^retarget is '{mode}', which follows keypoints, and there are none"
+    ) as found:
         choose_retarget(mode, None)
+    keypoints, held = str(found.value).split(", or use 'fix_face'")
+    assert "give a file of keypoints or a driving video as keypoints= or --keypoints" in keypoints
+    assert "needs a face in the photo, or its keypoints as prepare(..., keypoints=) or --image-keypoints" in held
 
 
 @pytest.mark.parametrize("source", [None, track(3)], ids=["without keypoints", "with keypoints"])

@@ -1,4 +1,4 @@
-"""Noise in which nobody speaks does not open the mouth, from recordings and live; speech is heard as it is."""
+"""Noise without speech does not open the mouth, in recordings and live; speech is unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.noise import RATE, SPEECH, Listener, at_level, noise
+from benchmarks.noise import RATE, SPEECH, Person, at_level, noise
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from tests.factories import model_config
 from tests.scenes import photo
@@ -33,7 +33,7 @@ def mixed() -> np.ndarray:
 def given_to_the_encoder(
     samples: np.ndarray, model: ModelConfig = NORMALISED, *, gated: bool, **how: float
 ) -> list[np.ndarray]:
-    """What it hears of a recording, in one pass unless chunks are asked for."""
+    """The encoder's input for a recording, in one pass or in chunks."""
     encoder, length = make_encoder(), 100
     recording = open_recording((samples, RATE), RATE)
     hearing = Hearing(recording, model, encoder, length, gated=gated, **how)
@@ -59,7 +59,7 @@ def test_a_recording_that_is_all_speech_is_not_changed() -> None:
     np.testing.assert_array_equal(given_to_the_encoder(SAID, gated=True)[0], given_to_the_encoder(SAID, gated=False)[0])
 
 
-def test_chunks_hear_what_one_pass_hears() -> None:
+def test_chunks_are_gated_as_one_pass() -> None:
     samples = mixed()
     (whole,) = given_to_the_encoder(samples, gated=True)
     chunks = given_to_the_encoder(samples, gated=True, one_pass=3, chunk=3, context=0.5)
@@ -69,7 +69,7 @@ def test_chunks_hear_what_one_pass_hears() -> None:
         np.testing.assert_array_equal(part[begin:], whole[begin : len(part)])
 
 
-def test_without_the_gate_or_for_a_model_that_takes_levels_as_they_are_all_is_heard() -> None:
+def test_without_the_gate_or_for_a_model_without_normalisation_nothing_is_gated() -> None:
     samples = noise("white", 2 * RATE, -50)
     np.testing.assert_array_equal(given_to_the_encoder(samples, gated=False)[0], normalize(samples))
     np.testing.assert_array_equal(given_to_the_encoder(samples, AS_IT_IS, gated=True)[0], samples)
@@ -84,7 +84,7 @@ def test_without_the_gate_or_for_a_model_that_takes_levels_as_they_are_all_is_he
         (np.zeros(RATE, np.float32), {}, False),
     ],
 )
-def test_a_recording_in_which_nobody_speaks_is_noted(
+def test_a_recording_without_voice_is_noted(
     generator: Generator, samples: np.ndarray, options: dict[str, bool], noted: bool
 ) -> None:
     config = GenerationConfig(steps=1, overlap=2, **options)
@@ -102,8 +102,8 @@ def live_sound(samples: np.ndarray) -> LiveSound:
 
 
 @pytest.mark.parametrize("stop", [40, 100, 150, 250])
-def test_a_session_hears_what_a_recording_of_the_same_does(stop: int) -> None:
-    """But for the last half second, of which it cannot know yet how it goes on."""
+def test_a_session_gates_as_a_recording_of_the_same_sound(stop: int) -> None:
+    """Except for the last half second, whose continuation is unknown."""
     samples, unknown = mixed(), RATE // 2
     sound = live_sound(samples)
     gain, counted = voice_gains(sound.recent(stop - 8, stop), RATE)
@@ -120,7 +120,7 @@ def test_a_session_hears_what_a_recording_of_the_same_does(stop: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [320, 1600, 7000])
-def test_how_live_sound_is_cut_shows_in_nothing(chunk: int) -> None:
+def test_the_sizes_of_live_pieces_change_nothing(chunk: int) -> None:
     samples = mixed()
     whole, pieces = live_sound(samples), live_sound(samples[:0])
     for start in range(0, len(samples), chunk):
@@ -145,29 +145,29 @@ def test_noise_before_a_voice_does_not_count_for_its_level() -> None:
 
 
 @pytest.fixture(scope="module")
-def listener() -> Iterator[Listener]:
+def person() -> Iterator[Person]:
     with Generator(provider="cpu", threads=1) as shipped:
-        yield Listener(shipped, make_subject(FIRST), {"steps": 3, "fps": 10})
+        yield Person(shipped, make_subject(FIRST), {"steps": 3, "fps": 10})
 
 
 @pytest.mark.parametrize(("kind", "level", "way"), [("pink", -76, "file"), ("white", -45, "live")])
 def test_noise_opens_the_mouth_without_the_gate_and_not_with_it(
-    listener: Listener, kind: str, level: float, way: str
+    person: Person, kind: str, level: float, way: str
 ) -> None:
-    assert listener.widest(kind, level, None, way, gated=False) > 0.3
-    assert listener.widest(kind, level, None, way, gated=True) < 0.15
+    assert person.widest(kind, level, None, way, gated=False) > 0.3
+    assert person.widest(kind, level, None, way, gated=True) < 0.15
 
 
 @pytest.mark.parametrize("way", ["file", "live"])
-def test_the_mouth_is_closed_in_noise_before_speech_and_opens_with_it(listener: Listener, way: str) -> None:
+def test_the_mouth_is_closed_in_noise_before_speech_and_opens_with_it(person: Person, way: str) -> None:
     sound = noise("white", 2 * RATE, -45)
     sound[RATE:] += SAID[:RATE]
-    openings = listener.openings(sound, way, True)
+    openings = person.openings(sound, way, True)
     assert openings[:7].max() < 0.15
     assert openings[11:].max() > 0.5
 
 
-def test_live_lips_follow_quiet_speech_as_they_do_without_the_gate(listener: Listener) -> None:
+def test_live_lips_follow_quiet_speech_as_they_do_without_the_gate(person: Person) -> None:
     speech = at_level(SAID[: round(1.6 * RATE)], -45)
-    seen = [listener.openings(speech, "live", gated) for gated in (False, True)]
+    seen = [person.openings(speech, "live", gated) for gated in (False, True)]
     assert np.corrcoef(*seen)[0, 1] > 0.95

@@ -1,4 +1,4 @@
-"""Values of every type that no caller should pass: each is taken, or refused by an error of the tree."""
+"""Odd values of every type are accepted, or refused by an error of the tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture],
 
 
 def attempt(call: Callable[[], Any]) -> Any:
-    """What a call gives, or the error of the tree that it raises; any other comes out."""
+    """The result of a call, or its error of the tree; other exceptions pass through."""
     try:
         return call()
     except VExpressError as error:
@@ -80,7 +80,7 @@ def test_a_whole_rate_of_any_number_type_is_taken(rate: Any, hertz: int) -> None
      np.bool_(True), np.timedelta64(16000, "s"), np.array([16000]), None, Fraction(32001, 2), 999, 768001],
     ids=brief,
 )  # fmt: skip
-def test_what_is_no_rate_is_refused_before_the_samples_are_looked_at(rate: Any) -> None:
+def test_an_invalid_rate_is_refused_before_the_samples_are_checked(rate: Any) -> None:
     with pytest.raises(AudioError, match=r"a sample rate of .*expected whole Hz between 1000 and 768000"):
         check_rate(rate)
     with pytest.raises(AudioError, match="a sample rate of"):
@@ -92,7 +92,7 @@ def test_what_is_no_rate_is_refused_before_the_samples_are_looked_at(rate: Any) 
     [np.float16("inf"), "1/0", Fraction(10**400), 10**5000, Decimal(30), 30j, b"30", True, np.timedelta64(30)],
     ids=brief,
 )
-def test_what_is_no_frame_rate_is_refused(fps: Any) -> None:
+def test_an_invalid_frame_rate_is_refused(fps: Any) -> None:
     with pytest.raises(ConfigError, match=r"fps is .*expected frames a second between 1 and 240"):
         exact_rate(fps)
 
@@ -174,7 +174,7 @@ def test_a_live_session_is_opened_or_refused(
 
 @fixtures
 @given(samples=ODD_ARRAYS, rate=ODD)
-def test_what_is_pushed_is_taken_whole_or_refused(
+def test_pushed_sound_is_taken_whole_or_refused(
     generator: Generator, portrait: Portrait, samples: str, rate: str
 ) -> None:
     with open_session(generator, portrait) as session:
@@ -190,9 +190,7 @@ def test_a_timeout_is_seconds_or_refused(expression: str) -> None:
 
 @fixtures
 @given(expression=ODD)
-def test_frames_that_were_shown_are_a_number_or_refused(
-    generator: Generator, portrait: Portrait, expression: str
-) -> None:
+def test_shown_frames_are_a_number_or_refused(generator: Generator, portrait: Portrait, expression: str) -> None:
     shown = value(expression)
     with open_session(generator, portrait) as session:
         result = attempt(lambda: session.interrupt(shown))
@@ -201,7 +199,7 @@ def test_frames_that_were_shown_are_a_number_or_refused(
 
 @given(expression=ODD)
 @settings(max_examples=300)
-def test_a_generator_is_made_of_nothing_odd(expression: str) -> None:
+def test_a_generator_refuses_odd_arguments(expression: str) -> None:
     for name in ("bundle", "provider", "threads", "rebuild", "progress", "share_weights"):
         arguments = {"provider": "cpu", name: value(expression)}
         generator = attempt(lambda arguments=arguments: Generator(**arguments))
@@ -215,19 +213,19 @@ def test_a_bundle_is_a_path(bundle: Any) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, "yes", [], np.array([True, False])])
-def test_frames_are_kept_or_not_and_nothing_between(generator: Generator, portrait: Portrait, keep: Any) -> None:
+def test_keep_frames_is_a_bool(generator: Generator, portrait: Portrait, keep: Any) -> None:
     with pytest.raises(ConfigError, match=r"keep_frames is .*expected True or False"):
         generator.generate(portrait, speech(0.1), config=CONFIG, keep_frames=keep)
 
 
 @pytest.mark.parametrize("output", [5, b"x.mp4", object(), [], np.array("x.mp4")])
-def test_an_output_that_is_no_path_is_refused(generator: Generator, portrait: Portrait, output: Any) -> None:
+def test_an_output_that_is_not_a_path_is_refused(generator: Generator, portrait: Portrait, output: Any) -> None:
     with pytest.raises(OutputError):
         generator.generate(portrait, speech(0.1), config=CONFIG, output=output)
 
 
 @pytest.mark.parametrize("expression", ["Bad()", "10**5000", "'x' * 10**6", "[[[]] * 99] * 99", "np.zeros(10**6)"])
-def test_any_value_can_be_named_in_a_few_words(expression: str) -> None:
+def test_any_value_has_a_short_representation(expression: str) -> None:
     assert 0 < len(brief(value(expression))) <= 1100
 
 

@@ -315,8 +315,8 @@ with onnxruntime.load(sys.argv[1], None, threads=1) as engine:
 """
 
 
-def test_an_engine_that_wants_more_memory_than_there_is_is_told_so(tmp_path: Path) -> None:
-    """In a process of its own, as all engines of one share their memory."""
+def test_an_engine_that_needs_more_memory_than_available_is_an_error(tmp_path: Path) -> None:
+    """Runs in a process of its own, because all engines of a process share one arena."""
     names = ["x", *"abcdef"]
     nodes = [helper.make_node("Concat", [last, last], [made], axis=0) for last, made in pairwise(names)]
     save(tmp_path / "greedy.onnx", nodes, [("x", FLOAT, ["N"])], [("f", FLOAT, ["M"])])

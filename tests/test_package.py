@@ -179,7 +179,7 @@ def test_runtime_needs_five_packages_and_nothing_else() -> None:
     assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime"}
 
 
-def test_the_lowest_versions_that_are_tested_are_those_that_may_be_installed() -> None:
+def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     minima = dict(dependency.split(">=") for dependency in project["dependencies"])
     lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints-lowest.txt").read_text().splitlines()]
@@ -190,7 +190,7 @@ def test_the_lowest_versions_that_are_tested_are_those_that_may_be_installed() -
 
 
 def test_onnxruntime_for_gpus_is_as_new_as_that_for_the_cpu() -> None:
-    """Older ones read weights from any path that a graph names."""
+    """Older versions read weights from any path that a graph names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["cuda"]]
     assert {"onnxruntime>=1.24.1", "onnxruntime-gpu>=1.24.1"} <= set(required)

@@ -1,4 +1,4 @@
-"""Partial files: of a living process they stay, of a killed one the next that writes there removes them."""
+"""Partial files of a running process stay; those of a killed one are removed by the next writer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vexpress_rt import partial
-from vexpress_rt.partial import partial_file, sweep, system_mark
+from vexpress_rt.partial import boot_id, partial_file, sweep
 from vexpress_rt.video import VideoWriter
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(
+def test_partial_files_of_a_killed_process_are_removed_by_the_next_writer(
     tmp_path: Path, other: subprocess.Popen[str]
 ) -> None:
     other.kill()
@@ -63,13 +63,13 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(
     assert names(tmp_path) == ["ours.mkv"]
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_partial_files_of_a_running_process_stay(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     (theirs,) = names(tmp_path)
     write(tmp_path / "ours.mp4")
     assert names(tmp_path) == [theirs, "ours.mp4"]
 
 
-def test_a_process_that_stands_still_is_alive(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_partial_files_of_a_stopped_process_stay(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     other.send_signal(signal.SIGSTOP)
     (theirs,) = names(tmp_path)
     os.utime(tmp_path / theirs, (0, 0))  # since 1970
@@ -87,23 +87,23 @@ def test_two_writers_of_one_process_leave_each_other_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name",
     [
-        ".vexpress-00000000-0123456789ab.mp4",  # of another system: its locks may not be seen here
-        ".vexpress-0123456789ab.mp4",  # of an older version, which held no lock
+        ".vexpress-00000000-0123456789ab.mp4",  # another boot ID: its locks may be invisible here
+        ".vexpress-0123456789ab.mp4",  # an older version, which took no lock
         ".vexpress-{mark}-0123456789ab",
         ".vexpress-{mark}-0123456789.mp4",
         ".vexpress-{mark}-notes.mp4",
         "vexpress-{mark}-0123456789ab.mp4",
     ],
 )
-def test_files_of_others_stay(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name.format(mark=system_mark())
+def test_other_files_stay(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name.format(mark=boot_id())
     path.touch()
     sweep(tmp_path)
     assert path.exists()
 
 
-def test_what_is_no_file_stays(tmp_path: Path) -> None:
-    prefix = f".vexpress-{system_mark()}-"
+def test_other_things_than_files_stay(tmp_path: Path) -> None:
+    prefix = f".vexpress-{boot_id()}-"
     (tmp_path / "video.mp4").touch()
     (tmp_path / f"{prefix}000000000000.mp4").mkdir()
     (tmp_path / f"{prefix}000000000001.mp4").symlink_to(tmp_path / "video.mp4")
@@ -114,25 +114,25 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+    (tmp_path / f".vexpress-{boot_id()}-0123456789ab.mp4").touch()
 
     def refuse(handle: int, operation: int) -> None:
         raise OSError("no locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
     write(tmp_path / "ours.mp4")
-    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+    assert names(tmp_path) == [f".vexpress-{boot_id()}-0123456789ab.mp4", "ours.mp4"]
 
 
 def test_a_system_without_flock_sweeps_nothing_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f".vexpress-{system_mark()}-0123456789ab.mp4").touch()
+    (tmp_path / f".vexpress-{boot_id()}-0123456789ab.mp4").touch()
     monkeypatch.setattr(partial, "fcntl", None)
     write(tmp_path / "ours.mp4")
-    assert names(tmp_path) == [f".vexpress-{system_mark()}-0123456789ab.mp4", "ours.mp4"]
+    assert names(tmp_path) == [f".vexpress-{boot_id()}-0123456789ab.mp4", "ours.mp4"]
 
 
 def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
-    """A sweep between the making of a file and its lock takes it away: the writer takes another name."""
+    """If a sweep removes a file before it is locked, the writer uses another name."""
     end = threading.Event()
 
     def keep_sweeping() -> None:
@@ -153,13 +153,13 @@ def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> Non
     assert names(tmp_path) == ["a.mp4"]
 
 
-def test_the_mark_is_that_of_the_running_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code = "from vexpress_rt.partial import system_mark; print(system_mark())"
+def test_the_boot_id_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = "from vexpress_rt.partial import boot_id; print(boot_id())"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == system_mark()
+    assert told.stdout.strip() == boot_id()
     (tmp_path / "boot_id").write_text("after a restart\n")
     monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot_id")
-    assert system_mark.__wrapped__() != system_mark()
+    assert boot_id.__wrapped__() != boot_id()
 
 
 @pytest.mark.parametrize("name", [".vexpress-00000000-0123456789ab.mp4", ".vexpress-0123456789ab.mp4"])

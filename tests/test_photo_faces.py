@@ -1,4 +1,4 @@
-"""A photo whose face is not known: one message with every cure, before engines are loaded; and a photo of two faces."""
+"""A photo without a known face raises one message with every remedy, before engines are loaded; notes on two faces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FACELESS = np.full((48, 96, 3), 90, np.uint8)
 
 
 def refused(generator: Generator, call: str, source: Any, **options: Any) -> str:
-    """What `stream`, `generate` or `live` says about a photo that it refuses."""
+    """The message of `stream`, `generate` or `live` for a refused photo."""
     arguments = (source,) if call == "live" else (source, speech())
     with pytest.raises(NoFaceError) as caught:
         getattr(generator, call)(*arguments, config=FAST, **options)
@@ -40,7 +40,7 @@ def test_a_photo_without_a_face_is_refused_before_engines_are_loaded(
 
 
 @pytest.mark.parametrize("mode", ["fix_face", "offset_retarget", "naive_retarget"])
-def test_where_there_are_keypoints_to_follow_no_retarget_is_a_cure_and_is_one(
+def test_with_keypoints_no_retarget_is_a_remedy_that_works(
     generator: Generator, backend: FakeBackend, mode: str
 ) -> None:
     message = refused(generator, "generate", FACELESS, keypoints=track(9), retarget=mode)
@@ -59,7 +59,7 @@ def test_a_portrait_without_a_face_is_refused_before_engines_are_loaded(
     assert backend.loads == loaded
 
 
-def test_a_bundle_without_a_detector_says_so_and_a_crop_is_no_cure(tmp_path: Path, backend: FakeBackend) -> None:
+def test_a_bundle_without_a_detector_says_so_and_suggests_no_crop(tmp_path: Path, backend: FakeBackend) -> None:
     generator = Generator(write_bundle(tmp_path / "blind", ENGINE_NAMES))
     message = refused(generator, "generate", photo())
     assert "the bundle has no face detector" in message
@@ -69,7 +69,7 @@ def test_a_bundle_without_a_detector_says_so_and_a_crop_is_no_cure(tmp_path: Pat
     assert backend.loads == []
 
 
-def test_how_a_photo_will_be_driven_may_be_said_when_it_is_prepared(generator: Generator, backend: FakeBackend) -> None:
+def test_prepare_checks_the_face_for_a_retargeting_mode(generator: Generator, backend: FakeBackend) -> None:
     with pytest.raises(NoFaceError, match="fix_face needs the place of the face"):
         generator.prepare(FACELESS, retarget="fix_face")
     assert backend.loads == [FACE_DETECTOR]
@@ -92,7 +92,7 @@ def test_the_command_line_refuses_it_before_engines_are_loaded(
     assert backend.loads == [FACE_DETECTOR]
 
 
-def test_a_second_face_of_similar_size_is_told(generator: Generator) -> None:
+def test_a_second_face_of_similar_size_is_noted(generator: Generator) -> None:
     picture = red_spots(photo(height=128, width=256, x=60, y=60), (200, 64))
     notes = generator.generate(picture, speech(0.1), config=FAST).notes
     assert len(notes) == 1

@@ -23,7 +23,7 @@ def box(name: bytes, *parts: bytes) -> bytes:
 
 
 def container(brand: bytes, width: int = 64, height: int = 48) -> bytes:
-    """A file of that brand which announces a picture and holds none."""
+    """A file of that brand that declares a picture and holds none."""
     size = box(b"ispe", bytes(4), struct.pack(">II", width, height))
     meta = box(b"meta", bytes(4), box(b"iprp", box(b"ipco", size)))
     return box(b"ftyp", brand, bytes(4), brand, b"mif1") + meta

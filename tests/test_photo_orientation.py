@@ -1,4 +1,4 @@
-"""The orientation is read alone: as Pillow applies it, and whatever else the EXIF holds."""
+"""Only the orientation is read from EXIF, and it is applied as in Pillow."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_value_may_be_a_byte_a_short_or_a_long(kind: int, value: bytes) -> N
         exif_of([orientation(6)])[:18], b"II*\0\xff\xff\xff\xff" + bytes(20), b"II*\0\x08\0\0\0\xff\xff",
     ],
 )  # fmt: skip
-def test_nonsense_is_as_stored(exif: bytes) -> None:
+def test_a_malformed_orientation_is_as_stored(exif: bytes) -> None:
     assert find_orientation(exif) == 1
 
 

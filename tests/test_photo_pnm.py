@@ -1,4 +1,4 @@
-"""PNM of every kind has the values that Pillow gives, without its pace."""
+"""PNM of every kind has the values of Pillow's decoder, which is slower."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_bits_may_be_packed_apart_or_close() -> None:
         (b"", "only 0 of its 23 rows"),
     ],
 )
-def test_what_is_no_value_is_damage(body: bytes, reason: str) -> None:
+def test_an_invalid_value_is_damage(body: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         load_image(b"P2\n%d %d\n255\n" % (WIDTH, HEIGHT) + body)
 
@@ -77,4 +77,4 @@ def test_of_plain_values_that_end_early_the_rest_is_black() -> None:
     photo = load_photo(b"P2\n%d %d\n255\n" % (WIDTH, HEIGHT) + text)
     assert (photo.pixels[:15] == 200).all()
     assert (photo.pixels[15:] == 0).all()
-    assert photo.notes == ("photo: its last bytes are missing; 8 of its 23 rows stay black",)
+    assert photo.notes == ("photo: its last bytes are missing; 8 of its 23 rows are black",)

@@ -1,4 +1,4 @@
-"""Protobuf's wire format: what writers produce is read, everything else is refused."""
+"""Protobuf's wire format: the encodings of writers are read, others are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_list_may_be_packed_or_not_and_in_pieces() -> None:
         (b"\x38\x01", "has the field 7, which no engine"),
         (b"\x00\x01", "has the field 0, which no engine"),
         (b"\x0a\x01a", "has number as a length and as many bytes; expected a varint"),
-        (b"\x0b\x0c", "has a field of wire type 3; expected no groups"),
+        (b"\x0b\x0c", "has a field of wire type 3; expected 0, 1, 2 or 5"),
         (b"\x0f", "has a field of wire type 7"),
         (b"\x08\x01\x08\x01", "has number twice"),
         (b"\x1a\x01a\x1a\x01a", "has name twice"),
@@ -68,13 +68,13 @@ def test_a_list_may_be_packed_or_not_and_in_pieces() -> None:
         (b"\x08" + b"\xff" * 9 + b"\x02", "or of more than 64 bits"),
         (b"\x08" + b"\xff" * 10 + b"\x01", "a number of more than 64 bits"),
         (b"\x1a\x06abcdef", "has name of 6 bytes; expected at most 5"),
-        (b"\x1a\x02\xff\xfe", "which is no UTF-8"),
+        (b"\x1a\x02\xff\xfe", "which is not UTF-8"),
         (b"\x1a\x03a\nb", "expected printable characters"),
         (b"\x10\x01" * 101, "has more than 100 of numbers"),
         (b"\x12\x7f" + b"\x01" * 127, "has more than 100 of numbers"),
     ],
 )
-def test_what_no_writer_produces_is_refused(data: bytes, why: str) -> None:
+def test_encodings_that_no_writer_produces_are_refused(data: bytes, why: str) -> None:
     with pytest.raises(BundleDamagedError, match=f"the message.*{re.escape(why)}"):
         read(data)
 

@@ -203,7 +203,7 @@ def test_a_folder_holds_so_many_compilations_and_the_oldest_make_room(folder: Pa
     assert set(content(folder)) == {"manifest.json", *read_manifest(folder).files}
 
 
-def test_files_of_others_stay(folder: Path) -> None:
+def test_other_files_stay(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     (folder / "my.plan").write_text("mine")
     find_plans(Bundle.open(folder))

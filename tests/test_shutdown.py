@@ -1,4 +1,4 @@
-"""A process ends with its own exit code while a daemon thread makes videos, and leaves nothing half done."""
+"""A process keeps its exit code while a daemon thread generates videos, and leaves no partial file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.2, 0.35, 0.6, 1.1])
-def test_a_process_ends_as_it_wants_to_while_daemon_threads_generate(tmp_path: Path, delay: float) -> None:
+def test_a_process_keeps_its_exit_code_while_daemon_threads_generate(tmp_path: Path, delay: float) -> None:
     command = [sys.executable, "-c", _DAEMON, str(tmp_path), str(delay), "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (7, "")
@@ -94,7 +94,7 @@ def test_a_forked_process_does_not_wait_for_the_calls_of_its_parent() -> None:
     assert done.stdout == "3\n"
 
 
-def test_threads_that_the_system_does_not_give_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_the_system_refuses_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -103,7 +103,7 @@ def test_threads_that_the_system_does_not_give_are_told(monkeypatch: pytest.Monk
         Background(print).__enter__()
 
 
-def test_a_call_that_is_cut_short_ends_its_thread_without_a_word() -> None:
+def test_a_cancelled_call_ends_its_thread_silently() -> None:
     code = """
 import threading, time
 from vexpress_rt.shutdown import native_call

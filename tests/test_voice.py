@@ -1,4 +1,4 @@
-"""What counts as voice: speech of any level and kind does, steady noise of any colour does not."""
+"""Speech of any level and kind is voice; steady noise of any colour is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SILENCE = np.zeros(2 * RATE, np.float32)
 
 
 def lost(speech: np.ndarray, heard: np.ndarray, before: int = 0) -> float:
-    """The share of a speech's energy that is not heard as it is; the speech begins `before` samples after the sound."""
+    """The share of a speech's energy outside of voice; the speech begins at sample `before`."""
     gain = voice_gain(find_voice(heard, RATE), RATE, before, before + len(speech))
     power = np.square(speech.astype(np.float64))
     return float(power[gain < 1].sum() / power.sum())
@@ -41,7 +41,7 @@ def test_noise_has_no_voice_at_any_rate(rate: int) -> None:
 
 @pytest.mark.parametrize("kind", ["white", "pink", "brown", "hum, 50 Hz"])
 def test_noise_that_begins_and_ends_in_silence_has_no_voice(kind: str) -> None:
-    """As from a microphone that is switched on: a change of level alone is none of colour."""
+    """As from a microphone that is switched on: a change of level alone does not change the spectrum."""
     assert find_voice(np.concatenate([SILENCE, noise(kind, 3 * RATE, -42), SILENCE]), RATE) == ()
 
 
@@ -63,7 +63,7 @@ def test_a_click_an_offset_and_silence_have_no_voice() -> None:
 
 @pytest.mark.parametrize("level", [-20, -30, -40, -50, -55])
 @pytest.mark.parametrize("kind", ["spoken", "whispered", "a child's"])
-def test_speech_is_heard_as_it_is_at_any_level(kind: str, level: float) -> None:
+def test_speech_is_voice_at_any_level(kind: str, level: float) -> None:
     made = {"spoken": SAID, "whispered": whispered(SAID), "a child's": raised(SAID, 1.6)}[kind]
     speech = at_level(made, level)
     assert lost(speech, np.concatenate([SILENCE, speech, SILENCE]), len(SILENCE)) < 1e-4
@@ -71,7 +71,7 @@ def test_speech_is_heard_as_it_is_at_any_level(kind: str, level: float) -> None:
 
 @pytest.mark.parametrize("snr", [20, 6])
 @pytest.mark.parametrize("kind", KINDS)
-def test_speech_in_noise_is_heard_as_it_is_and_the_noise_around_it_is_not(kind: str, snr: float) -> None:
+def test_speech_in_noise_is_voice_and_the_noise_around_it_is_not(kind: str, snr: float) -> None:
     level, pause = -42, 2 * RATE
     speech = at_level(SAID, level)
     heard = noise(kind, len(speech) + 2 * pause, level - snr)
@@ -83,7 +83,7 @@ def test_speech_in_noise_is_heard_as_it_is_and_the_noise_around_it_is_not(kind: 
 
 
 @pytest.mark.parametrize("level", [-20, -45])
-def test_one_short_word_after_a_long_silence_is_heard(level: float) -> None:
+def test_one_short_word_after_a_long_silence_is_voice(level: float) -> None:
     word = at_level(SAID[: round(0.25 * RATE)], level)
     assert lost(word, np.concatenate([np.zeros(10 * RATE, np.float32), word, SILENCE]), 10 * RATE) < 1e-4
 
@@ -96,15 +96,15 @@ def test_pauses_within_speech_are_left_as_they_are() -> None:
     assert found[0][0] == 0
 
 
-def test_a_loud_tone_counts_however_steady_it_is() -> None:
-    """A held note, and what is no speech at all, are heard as the public implementation hears them."""
+def test_a_loud_steady_tone_is_voice() -> None:
+    """A held note, or any other loud sound, is voice as in the public implementation."""
     tone = 0.2 * np.sin(2 * np.pi * 220 * np.arange(3 * RATE) / RATE)
     assert find_voice(tone.astype(np.float32), RATE) == ((0, 3 * RATE),)
     assert find_voice((tone / 20).astype(np.float32), RATE) == ()
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.01, 0.064, 0.1])
-def test_a_clip_too_short_to_change_counts_if_it_is_loud(seconds: float) -> None:
+def test_a_loud_clip_too_short_to_vary_is_voice(seconds: float) -> None:
     clip = noise("white", max(1, round(seconds * RATE)), 0)
     assert find_voice(np.full_like(clip, 0.0), RATE) == ()
     if seconds >= 0.01:
@@ -117,7 +117,7 @@ def test_a_clip_too_short_to_change_counts_if_it_is_loud(seconds: float) -> None
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=12), st.sampled_from([1000, 8000, 16000, 22050]))
-def test_how_samples_were_cut_shows_in_nothing(sizes: list[int], rate: int) -> None:
+def test_the_sizes_of_pieces_change_nothing(sizes: list[int], rate: int) -> None:
     samples = np.tile(at_level(SAID, -40), 3)[: sum(sizes)]
     detector = VoiceDetector(rate)
     for piece in np.split(samples, np.cumsum(sizes)[:-1]):
@@ -127,7 +127,7 @@ def test_how_samples_were_cut_shows_in_nothing(sizes: list[int], rate: int) -> N
 
 @settings(max_examples=15)
 @given(st.integers(0, 3 * RATE))
-def test_a_part_is_judged_as_it_is_in_the_whole(begin: int) -> None:
+def test_a_part_has_the_voice_of_the_whole(begin: int) -> None:
     whole = np.concatenate([SILENCE, at_level(SAID, -40), noise("pink", 2 * RATE, -45), at_level(SAID, -45)])
     known = RATE // 2  # a block's window, its hold and itself
     stop = len(whole) - 3 * RATE
@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_the_recording() -> None:
     for _ in range(20):
         detector.add(sound)
         assert len(detector._held) < 2 * round(0.064 * RATE)
-        assert len(detector._known) <= 2 * detector._half
+        assert len(detector._features) <= 2 * detector._half
     assert sum(len(judged) for judged in detector._voiced) <= 100 / 0.016
 
 

@@ -1,11 +1,11 @@
 """Talking-portrait video from a photo and speech, by exported V-Express engines, without PyTorch.
 
-Importing this loads nothing: each name comes on first use, with what it needs.
+Importing this package imports no other module: each name is loaded with its dependencies on first use.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # that of `typing` takes time to import, in which nothing answers Ctrl-C
+TYPE_CHECKING = False  # importing `typing` takes time, in which Ctrl-C is unhandled
 if TYPE_CHECKING:
     from typing import Any
 
@@ -72,8 +72,8 @@ _MODULES = {
     "LiveSession": "live",
     "Portrait": "records",
     "Video": "records",
-}  # the others are errors
-_SUBMODULES = ("config", "errors")  # reached without an import of their own, too
+}  # the other names are in `errors`
+_SUBMODULES = ("config", "errors")  # available as attributes without an import
 
 
 def __getattr__(name: str) -> Any:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 try:
     from vexpress_rt import entry
-except KeyboardInterrupt:  # as early as that
+except KeyboardInterrupt:  # before any handler
     raise SystemExit(130) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
+    """Run the command line and return the exit code.
 
-    0: done.  1: an error, told on stderr.  2, by SystemExit: wrong usage.  128 + n: ended by signal n (Ctrl-C: 130).
+    0: success.  1: an error, with a message on stderr.  2, by SystemExit: wrong usage.  128 + n: ended by signal n
+    (Ctrl-C: 130).
 
-    A process that was started without standard streams (`2>&-`, pythonw) prints nothing and ends with the same code: a
-    report with nowhere to go is lost, and no error. stdout that breaks later is one: 1, or 141 for a closed pipe.
+    A process without standard streams (`2>&-`, pythonw) prints nothing and ends with the same code. A stdout that
+    breaks later is an error: 1, or 141 for a closed pipe.
     """
 
     def command() -> int:
-        from vexpress_rt.commands import run  # takes time, in which Ctrl-C is to be answered
+        from vexpress_rt.commands import run  # slow to import, and Ctrl-C is handled here
 
         return run(arguments)
 

@@ -118,11 +118,11 @@ def _add_generate(commands: Any) -> None:
         "order of the windows' steps: by wavefront (default), or each step over the whole video; frames are the same"
     )
     running("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help=words)
-    words = "of the CPU, no more than there are CPUs for this process (default: one a core)"
+    words = "CPU threads, limited to the CPUs that this process may use (default: one per core)"
     running("--threads", type=int, metavar="N", help=words)
     words = "on the CPU, one copy of the weights for both denoisers: less memory where both are needed, and slower"
     running("--share-weights", action="store_true", help=words)
-    running("--quiet", action="store_true", help="tell nothing but warnings and errors")
+    running("--quiet", action="store_true", help="tell nothing but warnings, notes on faulty inputs, and errors")
 
 
 def _add_files(add: Callable[..., object]) -> None:

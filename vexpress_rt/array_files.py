@@ -29,14 +29,14 @@ from vexpress_rt.paths import input_file
 Array = NDArray[Any]
 
 MAX_FILE_BYTES = 32 * 2**20  # 1.4 million frames of float32 points
-# Limits of a pickled list of arrays, the worst of which takes 3 seconds and 600 MB: 300 thousand frames of NumPy's
-# arrays, 200 thousand that are parts of one tensor, 80 thousand of tensors with a storage each.
-MAX_CALLS = 650_000  # to the functions here; an array takes one to three
-MAX_TEXTS = 420_000  # texts, strings of bytes and long numbers; an array takes one to three
+# Limits of a pickled list of arrays. The worst pickle within them takes 3 s and 600 MB. They admit 300,000 frames as
+# NumPy arrays, 200,000 as views of one tensor, 80,000 as tensors with their own storages.
+MAX_CALLS = 650_000  # of the functions here; an array takes one to three
+MAX_TEXTS = 420_000  # strings, bytes and long integers; an array takes one to three
 MAX_TUPLES = 2_500_000  # an array takes four
-MAX_MARKS = 6_000_000  # and other values of one byte; an array takes three
-MAX_LISTS = 100  # an empty one takes sixty times the memory that it takes in the file
-MAX_MEMBERS = 80_000  # files in a zip; each takes 30 microseconds
+MAX_MARKS = 6_000_000  # marks and other one-byte values; an array takes three
+MAX_LISTS = 100  # an empty list takes 60 times its size in the file
+MAX_MEMBERS = 80_000  # files in a zip; each takes 30 us
 
 _REMEDY = "save the points with numpy.save as one float32 array of shape (frames, 3, 2)"
 _ARRAYS = "numpy.core.multiarray", "numpy._core.multiarray"  # before and since NumPy 2
@@ -44,8 +44,8 @@ _STORAGES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Int": "<i4", "Long
 _CODES = frozenset(kind + size for kind in "fiu" for size in "1248") - {"f1"}
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file that torch before 1.6 wrote
 
-# What picklers emit for lists of arrays. Absent on purpose: opcodes that allocate a size which the file declares, and
-# those that fill a dictionary: to hash a tuple of tuples of tuples, each twice the same, takes for ever.
+# The opcodes of pickled lists of arrays. Absent on purpose: opcodes that allocate a size which the file declares, and
+# those that fill a dictionary, because hashing nested tuples that share their elements takes exponential time.
 _OPCODES = frozenset(
     (
         *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
@@ -64,8 +64,8 @@ def _run_of(names: tuple[str, ...], argument: bytes) -> bytes:
     return b"[" + re.escape(b"".join(_CODE_OF[name] for name in names)) + b"]" + argument
 
 
-# Opcodes of a fixed length, as many as follow each other. A pickler numbers what it stores upwards, and the unpickler
-# allocates a table as long as the largest number: 2**23 are more than MAX_FILE_BYTES of arrays have.
+# A run of opcodes of fixed length. A pickler numbers its memo entries from 0; the unpickler allocates a table of the
+# size of the largest number: 2**23 entries are more than MAX_FILE_BYTES of arrays need.
 _FIXED = re.compile(
     b"(?:"
     + b"|".join(
@@ -81,7 +81,7 @@ _FIXED = re.compile(
     + b")*+",
     re.DOTALL,
 )
-# How many bytes after the opcode hold the length of what follows.
+# Bytes of the length field after the opcode.
 _SIZED = {"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINBYTES": 4, "SHORT_BINBYTES": 1, "LONG1": 1}
 
 
@@ -200,7 +200,7 @@ def _decode_old_torch(data: bytes) -> Array | list[Array]:
     magic, at = _load(data, 0)
     if magic != _TORCH_MAGIC:
         raise KeypointError(f"is a pickle that torch.save did not write: {_REMEDY}")
-    for _ in ("protocol", "system"):  # not needed, and the second is a dictionary
+    for _ in ("protocol", "system"):  # skipped, since the second is a dictionary
         at = _end_of(data, at, _OPCODES | _FILLING)
     return _arrays_of(_load(data, at)[0])
 
@@ -222,11 +222,11 @@ def _load(data: bytes, start: int, storage: Callable[[str], bytes] | None = None
 
 
 def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
-    """Where the pickle that begins at byte `at` ends. Raises KeypointError if it has opcodes that are not `allowed`."""
+    """Return the offset after the pickle at byte `at`. Raises KeypointError for opcodes that are not `allowed`."""
     start, lists, texts = at, 0, 0
     while True:
         match = _FIXED.match(data, at)
-        assert match is not None  # of nothing, at least
+        assert match is not None  # it also matches an empty run
         at = match.end()
         if at >= len(data):
             raise KeypointError(f"its pickle has no end: {_REMEDY}")
@@ -240,7 +240,7 @@ def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
         if width := _SIZED.get(name, 0):
             texts += 1
             if texts > MAX_TEXTS:
-                raise KeypointError(f"its pickle has more than {MAX_TEXTS} texts and strings: {_REMEDY}")
+                raise KeypointError(f"its pickle has more than {MAX_TEXTS} strings: {_REMEDY}")
             size = int.from_bytes(data[at : at + width], "little")
             at += width + size
         elif name == "GLOBAL":
@@ -252,19 +252,21 @@ def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
             lists += 1
             if lists > MAX_LISTS:
                 raise KeypointError(f"its pickle has more than {MAX_LISTS} lists; expected one of arrays: {_REMEDY}")
-        elif name not in _FILLING:  # an opcode of a fixed length, with an argument that is cut off or too large
+        elif name not in _FILLING:  # an opcode of fixed length with a truncated or too large argument
             raise KeypointError(f"its pickle uses {name} with an argument that no list of arrays needs: {_REMEDY}")
 
 
 def _check_counts(data: bytes, start: int, end: int) -> None:
-    """Raise KeypointError for too many short opcodes; bytes of other things are counted too, which hardly matters."""
+    """Raise KeypointError for too many short opcodes. Equal bytes inside arguments count too, which hardly matters."""
     for most, names in (
         (MAX_TUPLES, ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")),
         (MAX_MARKS, ("MARK", "NONE", "EMPTY_TUPLE", "NEWTRUE", "NEWFALSE")),
     ):
         found = sum(data.count(_CODE_OF[name], start, end) for name in names)
         if found > most:
-            raise KeypointError(f"its pickle has {found} times {', '.join(names)}; expected at most {most}: {_REMEDY}")
+            raise KeypointError(
+                f"its pickle has {found} opcodes {', '.join(names)}; expected at most {most}: {_REMEDY}"
+            )
 
 
 class _Storage(NamedTuple):
@@ -295,7 +297,7 @@ class _Dtype:
     __slots__ = ("code", "order")
 
     def __init__(self, code: object, *_: object) -> None:
-        if not isinstance(code, str) or code not in _CODES:  # a text, since to hash tuples may take for ever
+        if not isinstance(code, str) or code not in _CODES:  # str only: hashing tuples may take exponential time
             raise KeypointError(f"holds values of type {brief(code)}; expected numbers: {_REMEDY}")
         self.code, self.order = code, "|"
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.audio_reader import SoundInfo, sound_blocks
+from vexpress_rt.cancellation import CancellationDetector
 from vexpress_rt.channel_mix import mono_weights
 from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError, ConfigError
@@ -24,10 +25,9 @@ from vexpress_rt.records import FileStamp, Float32, Recording, Waveform
 from vexpress_rt.resampling import Resampler
 from vexpress_rt.voice import VoiceDetector
 
-CANCELLED = 0.1  # share of the power of unrelated channels below which a mix is of channels that cancel each other
 TELL_SECONDS = 0.1  # between two calls of `progress`
-_CHECKED = 1 << 22  # samples that are looked at together
-_LARGE = 1 << 26  # bytes of a copy before which the memory is compared with it
+_CHECKED = 1 << 22  # samples per check
+_LARGE = 1 << 26  # bytes; larger copies are compared with the free memory first
 
 
 def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: int) -> Waveform:
@@ -37,8 +37,8 @@ def load_audio(source: str | os.PathLike[str] | tuple[NDArray[Any], int], rate: 
         with samples (N,) or (channels, N), floating point of full scale 1, or int16, which is divided by 32768.
     rate: Hz of the model, 16000 for the released one.
 
-    One and two channels are averaged, more are mixed by the speakers that they belong to; where they cancel each other
-    the loudest is taken. The duration is that of the decoded samples (an encoder's delay and padding do not count),
+    One or two channels are averaged; more are mixed by speaker positions. If the channels cancel each other, the
+    loudest is used alone. The duration is that of the decoded samples (an encoder's delay and padding do not count),
     and the result has round(duration x rate) samples, at least one. Silence is as good as any sound.
     `Waveform.source` keeps the recording for the sound track: the path, or float32 samples of all channels, the
     caller's own where they are such.
@@ -59,12 +59,18 @@ def open_recording(
     rate: int,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Recording:
-    """A recording as `load_audio` takes it, read through once, so that all that is wrong with it is found; no samples
-    are kept. An array that was given is the caller's, and must not change as long as the recording is in use. A file
-    that changes from here on is noticed by whoever reads it again.
+    """Read a recording once to find its length, level, voice and faults, without keeping samples.
 
-    progress: called several times a second with the seconds that were read and, about, those that there are; what it
-        raises ends the reading.
+    An array must not change while the recording is in use. A file that changes later is detected when it is read again.
+
+    Args:
+        source: As in `load_audio`.
+        rate: As in `load_audio`.
+        progress: Called several times a second with the seconds read so far and an estimate of the total. An exception
+            that it raises ends the reading.
+
+    Raises:
+        AudioError: As in `load_audio`.
     """
     kept = _check_source(source)
     stamp = FileStamp.of(kept) if isinstance(kept, Path) else None
@@ -79,7 +85,7 @@ def open_recording(
 
 
 class _Reading:
-    """One pass over a recording, which finds out all that a Recording says of it."""
+    """One pass over a recording, which computes the fields of `Recording`."""
 
     def __init__(
         self,
@@ -92,10 +98,10 @@ class _Reading:
         self.info = SoundInfo()
         self.channels = 0
         self._weights = np.empty(0)
-        self._powers = self._mixed = np.zeros(0)
+        self._cancellation: CancellationDetector | None = None
 
     def run(self, channel: int | None) -> None:
-        """Read all of it; channel: the one to take alone, or None to mix them."""
+        """Read the whole recording. channel: the channel to use alone, or None to mix all."""
         self._count, self._source_rate, self._channel = 0, self._rate, channel
         self._moments, self._voice = _Moments(), VoiceDetector(self._rate)
         self._held = np.empty(0, np.float32)
@@ -108,42 +114,39 @@ class _Reading:
         self._voice.add(samples)
 
     def _mono(self) -> Iterator[tuple[Float32, int]]:
-        told = time.monotonic()
+        reported = time.monotonic()
         for block, rate in sound_blocks(self._source, self._stamp, self.info):
             if not self.channels:
-                self._begin(len(block))
+                self._begin(len(block), rate)
             mono = mix(block, self._weights)
-            if self.channels > 1:
-                self._powers += np.square(block, dtype=np.float64).sum(axis=1)
-                self._mixed += np.square(mono, dtype=np.float64).sum()
+            if self._cancellation is not None:
+                self._cancellation.add(block)
             self._count, self._source_rate = self._count + len(mono), rate
-            if time.monotonic() - told > TELL_SECONDS:
-                told, done = time.monotonic(), self._count // rate
+            if time.monotonic() - reported > TELL_SECONDS:
+                reported, done = time.monotonic(), self._count // rate
                 self._progress(done, max(done + 1, math.ceil(self.info.seconds or self._length(rate))))
             yield mono, rate
 
     def _length(self, rate: int) -> Fraction:
-        """Seconds of samples in memory; 0 of a file."""
+        """Return the seconds of samples in memory; 0 for a file."""
         return Fraction(0 if isinstance(self._source, Path) else self._source[0].shape[-1], rate)
 
-    def _begin(self, channels: int) -> None:
-        self.channels, self._powers, self._mixed = channels, np.zeros(channels), np.zeros(1)  # sums of squares
-        self._weights = mono_weights(self.info.layout, channels)
+    def _begin(self, channels: int, rate: int) -> None:
+        self.channels, self._weights = channels, mono_weights(self.info.layout, channels)
         if self._channel is not None:
             self._weights = np.eye(channels)[self._channel]
+        elif channels > 1:
+            self._cancellation = CancellationDetector(self._weights, rate)
 
     def loudest_alone(self) -> int | None:
-        """The channel to take by itself, where the mix is much weaker than that; None where it is not."""
-        apart = float(np.square(self._weights) @ self._powers)  # what channels add up to that have nothing in common
-        if self._mixed[0] > CANCELLED * apart or not self._powers.any():
-            return None
-        return int(np.argmax(self._powers))
+        """Return the channel to use alone if the channels cancel each other in the mix; else None."""
+        return None if self._cancellation is None else self._cancellation.loudest()
 
     def recording(self) -> Recording:
-        """What was found."""
+        """Return the recording."""
         duration = Fraction(self._count, self._source_rate)
         length = max(1, round(duration * self._rate))
-        self._hear(self._held[: length - self._moments.count])  # the last piece runs past the end, and no other
+        self._hear(self._held[: length - self._moments.count])  # only the last piece can exceed the length
         assert self._moments.count == length
         return Recording(
             source=self._source,
@@ -276,7 +279,7 @@ def _positions(
 
 
 def mix(block: Float32, weights: NDArray[np.float64]) -> Float32:
-    """Samples (channels, n) of which each channel has its share (channels,) -> (n,) float32; sums are in float64."""
+    """Mix samples (channels, n) with weights (channels,) to (n,) float32; sums are in float64."""
     wide: NDArray[np.float64] = weights @ block.astype(np.float64)
     return wide.astype(np.float32)
 
@@ -300,9 +303,10 @@ def _check_source(source: str | os.PathLike[str] | tuple[NDArray[Any], int]) -> 
 
 
 def known_duration(source: object) -> Fraction | None:
-    """Seconds of sound in memory, from its shape and rate alone; None of a file, which has to be read for that.
+    """Return the duration in seconds of samples in memory; None for a file, which must be read for that.
 
-    Raises AudioError for what is neither (samples, rate in Hz) nor a path, and for an impossible shape or rate.
+    Raises:
+        AudioError: `source` is neither (samples, rate in Hz) nor a path, or its shape or rate is invalid.
     """
     if isinstance(source, (str, os.PathLike)):
         return None

@@ -1,8 +1,8 @@
-"""The sound of any file, decoded piece by piece: one rate, the same channels throughout, kept in time.
+"""A streaming decoder for sound files: constant rate and channels, positions by time stamps.
 
-A file is untrusted and often imperfect: joined of several, cut short, with gaps in its time stamps, with packets that
-do not decode. What plays is taken, silence stands in for what is missing, and `SoundInfo.notes` says so; only sound of
-which a large part is damaged is refused.
+Files are untrusted and often imperfect: concatenated, truncated, with gaps in their time stamps or packets that do not
+decode. The decodable part is used, missing parts become silence, and `SoundInfo.notes` reports them. A file is refused
+only if a large part of it is damaged.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from av.packet import Packet
 
 from vexpress_rt.channel_mix import conversion_weights
 from vexpress_rt.errors import AudioError
-from vexpress_rt.file_extent import file_extent, leading_tag
+from vexpress_rt.file_extent import ends_without_mark, file_extent, leading_tag
 from vexpress_rt.media import (
     LOUDEST,
     MAX_CHANNELS,
     MAX_RATE,
     MAX_SECONDS,
+    MAX_VALUES,
     MIN_RATE,
     moving_pictures,
     open_media,
@@ -40,27 +41,31 @@ from vexpress_rt.records import FileStamp, Float32
 
 BLOCK = 65536
 LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
-# Containers whose packets carry time stamps of their own; in the others time is the count of samples.
+# Containers with time stamps in their packets; in the others time is the count of samples.
 _STAMPED = frozenset(("asf", "flv", "matroska", "mov", "mpeg", "mpegts", "ogg"))
-_DISCONTINUOUS = frozenset(("mpeg", "mpegts", "ogg"))  # whose stamps may start anew in mid-stream
-_ELEMENTARY = frozenset(("aac", "ac3", "amr", "eac3", "mp3"))  # frames one after another, tags and junk between them
-TOLERANCE = Fraction(1, 25)  # seconds that stamps may be off: lips and voice that far apart go unnoticed
-# Longer jumps are a new count of time (FFmpeg's `dts_delta_threshold`) or an error, and no pause.
-OGG_PAGE = 1  # seconds of sound that programs put into a page
+_DISCONTINUOUS = frozenset(("mpeg", "mpegts", "ogg"))  # whose time stamps may restart
+_ELEMENTARY = frozenset(("aac", "ac3", "amr", "eac3", "mp3"))  # elementary streams, perhaps with tags and junk
+_LOSSLESS = frozenset(("alac", "ape", "flac", "mlp", "tta", "truehd", "wavpack"))
+LOUDEST_DECODED = 4.0  # times full scale; the overshoot of a lossy codec stays below 2
+TOLERANCE = Fraction(1, 25)  # seconds; a smaller offset between lips and voice is imperceptible
+OGG_PAGE = 1  # seconds of sound in a page of the usual programs
+# Longer jumps are a restart of the clock (FFmpeg's `dts_delta_threshold`) or an error, and not a pause.
 LONGEST_GAP, LONGEST_GAP_OF_DISCONTINUOUS = 600, 10  # seconds
-MAX_DAMAGE = 0.1  # share of a recording that may be silence in place of packets that do not decode
-CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares without being called cut short
-# Sound that decodes slower than this is made to take time: the slowest codecs reach twice that on one old core.
-FREE_SECONDS, SLOWEST = 60.0, 10  # of processor time before it counts; seconds of sound in one of processor time
+MAX_DAMAGE = 0.1  # share of a recording whose packets may fail to decode
+CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares without a note
+# Slower decoding is refused as hostile: the slowest codecs reach twice this speed on one old core.
+FREE_SECONDS = 60.0  # time of reading before the limit applies
+SLOWEST = 10  # seconds of sound per second of reading
 
 
 @dataclass
 class SoundInfo:
-    """What a pass over a recording finds out beside its samples.
+    """Information about a recording that is filled in while it is read.
 
-    seconds: length that the file declares, or None; an estimate in some formats.
-    layout: FFmpeg's name of the speakers that the channels belong to, such as "5.1"; None where that is unknown.
-    notes: what was repaired, converted or left out, a sentence each; complete when all blocks were read.
+    Attributes:
+        seconds: Declared length, or None; an estimate in some formats.
+        layout: FFmpeg's name of the channel layout, such as "5.1"; None for unknown.
+        notes: Repairs, conversions and omissions, one sentence each; complete after the last block.
     """
 
     seconds: Fraction | None = None
@@ -71,21 +76,25 @@ class SoundInfo:
 def sound_blocks(
     source: Path | tuple[Float32, int], stamp: FileStamp | None = None, info: SoundInfo | None = None
 ) -> Generator[tuple[Float32, int], None, None]:
-    """The sound of a recording, as (samples (channels, n) float32, rate in Hz) pieces from its start, n >= 1.
+    """Decode the sound of a recording block by block; memory does not grow with its length.
 
-    A file is decoded as it is consumed, so memory does not grow with its length. All blocks have the rate and the
-    channels of the first frame; sound that changes them on the way is converted. In a file with moving pictures time
-    starts with the earlier of both, else with the first sample. Gaps between time stamps, and packets that cannot be
-    decoded, become silence of their length; in streams without stamps of their own (MP3, AAC) they are passed over,
-    as tags and junk between frames are. What an encoder added to fill its last packet does not count, where the file
-    tells how long the sound really is.
+    All blocks have the rate and the channels of the first frame; later changes are converted. In a video, time starts
+    with the earlier of sound and picture; in a sound file, with the first sample. Gaps between time stamps and packets
+    that do not decode become silence of their length. In streams without time stamps (MP3, AAC) they are skipped, like
+    tags and junk between frames. The padding of the last packet is dropped if the file declares the exact length.
 
-    stamp: of the file when it was read before; None lets it be another now.  info: filled in meanwhile.
+    Args:
+        source: The file, or (samples (channels, N) or (N,) float32, rate in Hz).
+        stamp: The file's stamp from an earlier pass; None accepts any.
+        info: Filled in during the pass.
 
-    Raises AudioError when a file cannot be read, holds no sound, is damaged in more than MAX_DAMAGE of its length, has
-    a rate that is not in `MIN_RATE` to `MAX_RATE` or more than `MAX_CHANNELS` channels, lasts more than `MAX_SECONDS`,
-    decodes more slowly than any recording should, has samples that are NaN, infinite, or beyond `LOUDEST`, or has not
-    the stamp, at the start or later.
+    Yields:
+        (samples (channels, n) float32, rate in Hz), n >= 1.
+
+    Raises:
+        AudioError: The file cannot be read or holds no sound; more than MAX_DAMAGE of it is damaged; its rate is not in
+            `MIN_RATE` to `MAX_RATE`; it has more than `MAX_CHANNELS` channels or lasts more than `MAX_SECONDS`; it
+            decodes too slowly; a sample is NaN, infinite or beyond `LOUDEST`; or its stamp differs, at any time.
     """
     if isinstance(source, Path):
         decoded = _in_time(_decode_file(source, SoundInfo() if info is None else info), source)
@@ -100,14 +109,14 @@ def sound_blocks(
 def _unchanged(
     blocks: Iterator[tuple[Float32, int]], path: Path, stamp: FileStamp | None
 ) -> Iterator[tuple[Float32, int]]:
-    """Blocks of a file, each looked at again after it was read: it takes a microsecond, and nothing wrong is given."""
+    """Yield the blocks of a file; compare its stamp before each, which takes a microsecond."""
     _check_stamp(path, stamp)
     try:
         for block in blocks:
             _check_stamp(path, stamp)
             yield block
     except AudioError:
-        _check_stamp(path, stamp)  # then that is why
+        _check_stamp(path, stamp)  # a changed file is the real cause
         raise
     _check_stamp(path, stamp)
 
@@ -133,18 +142,18 @@ def _check_stamp(path: Path, stamp: FileStamp | None) -> None:
 def _in_time(
     blocks: Iterator[tuple[Float32, int, Fraction | None]], path: Path
 ) -> Iterator[tuple[Float32, int, Fraction | None]]:
-    """The blocks, as long as they come faster than they play; what is done with them in between does not count."""
+    """Yield the blocks, and refuse a file that decodes too slowly; the time of the consumer does not count."""
     spent, done = 0.0, 0
     while True:
-        began = time.thread_time()
+        began = time.perf_counter()
         block = next(blocks, None)
-        spent += time.thread_time() - began
+        spent += time.perf_counter() - began
         if block is None:
             return
         done += block[0].shape[1]
         if spent > FREE_SECONDS and done < SLOWEST * spent * block[1]:
             raise AudioError(
-                f"the audio {path} took {spent:.0f} seconds of processor time for its first {done / block[1]:.0f} "
+                f"the audio {path} took {spent:.0f} seconds to read its first {done / block[1]:.0f} "
                 f"seconds ({len(block[0])} channels, {block[1]} Hz); expected sound that decodes at least {SLOWEST} "
                 "times as fast as it plays: convert it to mono WAV of 16000 Hz"
             )
@@ -152,10 +161,10 @@ def _in_time(
 
 
 def _without_padding(blocks: Iterator[tuple[Float32, int, Fraction | None]]) -> Iterator[tuple[Float32, int]]:
-    """Blocks of (samples, rate, declared seconds) up to the declared length, if little more than that is there.
+    """Cut blocks of (samples, rate, declared seconds) at the declared length, if at most padding follows it.
 
-    FFmpeg drops an encoder's padding by itself, but for the end of AAC in MP4. A file that goes on for more than
-    padding declares a wrong length, and is taken whole.
+    FFmpeg drops an encoder's padding itself, except at the end of AAC in MP4. A file with more sound than padding after
+    its declared length declares a wrong length, and is used whole.
     """
     done, beyond = 0, list[Float32]()
     for block, rate, seconds in blocks:
@@ -183,7 +192,8 @@ def _decode_file(path: Path, info: SoundInfo) -> Iterator[tuple[Float32, int, Fr
                 timeline = _Timeline(container, stream, frame, begin, path, info)
                 info.layout = converter.layout
             assert timeline is not None
-            yield from timeline.place(converter.convert(frame, timeline.seconds), begin)
+            blocks = converter.convert(frame, timeline.seconds)
+            yield from timeline.place(decoder.silence_spoilt(blocks, timeline), begin)
         if timeline is None or converter is None:
             why = f" ({reason(decoder.failure)})" if decoder.failure else ""
             raise AudioError(f"the audio {path} holds no samples{why}; expected speech: check that it plays")
@@ -218,24 +228,28 @@ def _check_format(frame: AudioFrame, path: Path) -> None:
 
 
 class _Decoder:
-    """Frames of a stream, and what could not be decoded between them.
+    """Decodes the frames of a stream and records undecodable packets.
 
-    failure: the last exception of a packet, or None.
+    Attributes:
+        failure: The last exception of a packet, or None.
     """
 
     def __init__(self, container: InputContainer, stream: AudioStream, path: Path) -> None:
         self._container, self._stream, self._path = container, stream, path
         self._format = container.format.name.split(",")[0]
         self.failure: BaseException | None = None
-        self._places: list[Fraction | None] = []  # of what does not decode between packets that do
-        self._why: BaseException | None = None  # of the first of them
-        self._missing = Fraction(0)  # seconds that FLAC's sample numbers say are gone
+        self._places: list[Fraction | None] = []  # time stamps of damage between decodable packets
+        self._why: BaseException | None = None  # exception of the first damaged place
+        self._missing = Fraction(0)  # seconds missing by FLAC's sample numbers
         self._lost = Fraction(0)  # seconds of packets that do not decode
         self._unreadable: BaseException | None = None
+        self._spoilt: list[Fraction] = []  # of frames that are no sound
+        name = stream.codec_context.name
+        self._lossy = not name.startswith("pcm_") and name not in _LOSSLESS
         self._read = 0  # bytes of packets
 
     def frames(self) -> Iterator[tuple[AudioFrame, Fraction | None]]:
-        """(frame, its time stamp in seconds or None)."""
+        """Yield (frame, its time stamp in seconds or None)."""
         pending: list[tuple[Fraction | None, Fraction, BaseException]] = []
         decoded, end = False, Fraction(0)
         for packet in packets(
@@ -246,8 +260,8 @@ class _Decoder:
                 frames = packet.decode()
             except MemoryError:
                 raise
-            except Exception as error:  # PyAV passes on whatever FFmpeg or its own code raises
-                if packet.size:  # else it is the end, told twice
+            except Exception as error:  # FFmpeg's errors, and PyAV's own on unexpected data
+                if packet.size:  # an empty packet only flushes the decoder
                     self.failure = error
                     pending.append((_seconds(packet.pts, packet.time_base), _duration(packet), error))
                 continue
@@ -272,17 +286,30 @@ class _Decoder:
         self._why = self._why or pending[0][2]
         self._lost += sum((duration for _, duration, _ in pending), Fraction(0))
 
+    def silence_spoilt(self, blocks: list[Float32], timeline: _Timeline) -> list[Float32]:
+        """Return the blocks of a frame, silenced if they are far louder than any encoder's input.
+
+        A damaged packet of a lossy codec often decodes to a burst, which would decide the level of the whole clip.
+        """
+        if not self._lossy or all(float(np.abs(block).max(initial=0)) <= LOUDEST_DECODED for block in blocks):
+            return blocks
+        self._spoilt.append(timeline.seconds)
+        self._lost += sum((Fraction(block.shape[1], timeline.rate) for block in blocks), Fraction(0))
+        return [np.zeros_like(block) for block in blocks]
+
     def _note_unreadable(self, error: BaseException) -> None:
         self._unreadable = self._unreadable or error
 
     def check(self, timeline: _Timeline) -> None:
-        """Raise AudioError if too much of the sound could not be decoded."""
+        """Raise AudioError if more than MAX_DAMAGE of the sound does not decode."""
         lost = self._missing if self._format == "flac" else self._lost
-        if self._format in _ELEMENTARY or not self._places or lost <= MAX_DAMAGE * timeline.seconds:
+        places = self._places and self._format not in _ELEMENTARY
+        if not (places or self._spoilt) or lost <= MAX_DAMAGE * timeline.seconds:
             return
-        why = f"{float(lost):.2f} seconds are missing" if self._missing or not self._why else reason(self._why)
+        why = reason(self._why) if self._why else f"{float(lost):.2f} seconds are missing"
+        first = min([*self._spoilt, *([Fraction(self._first)] if places else [])])
         raise AudioError(
-            f"the audio {self._path} is damaged {self._first:.2f} seconds in ({why}): transfer it anew, or repair it "
+            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it anew, or repair it "
             "by converting it to WAV"
         )
 
@@ -307,18 +334,24 @@ class _Decoder:
             )
         if self._format == "aac" and (unread := self._path.stat().st_size - leading_tag(self._path) - self._read) > 0:
             notes.append(f"audio: {unread} bytes between its frames, such as tags or junk, are passed over")
+        if self._spoilt:
+            notes.append(
+                f"audio: {_counted(len(self._spoilt), 'damaged frame')} far beyond full scale, the first "
+                f"{float(self._spoilt[0]):.2f} seconds in; silence stands in for what is lost"
+            )
         if self._unreadable:
             notes.append(f"audio: a part of the file cannot be read ({reason(self._unreadable)}) and is left out")
         return notes
 
 
 class _Converter:
-    """Frames of any format, layout and rate as (channels, n) float32 of those of the first frame, full scale 1.
+    """Converts frames to (channels, n) float32, full scale 1, with the layout and rate of the first frame.
 
-    By libswresample: PyAV's own `planes` of a frame reads beyond FFmpeg's list of them where there are eight or more.
-    What comes out of the filters is packed, and so has one plane.
+    libswresample does the conversion, because PyAV's `AudioFrame.planes` reads beyond FFmpeg's list of planes for eight
+    or more channels. The filters return packed samples, which have one plane.
 
-    layout: of the first frame, by FFmpeg's name.
+    Attributes:
+        layout: FFmpeg's name of the first frame's channel layout.
     """
 
     def __init__(self, first: AudioFrame, path: Path) -> None:
@@ -329,7 +362,7 @@ class _Converter:
         self._changes: list[tuple[Fraction, int, str]] = []
 
     def convert(self, frame: AudioFrame, at: Fraction) -> list[Float32]:
-        """The samples of a frame; at: seconds of sound before it."""
+        """Convert a frame. at: seconds of sound before it, for messages."""
         found = frame.format.name, frame.layout.name, frame.sample_rate
         pieces = []
         try:
@@ -337,12 +370,12 @@ class _Converter:
                 pieces = self.finish()
                 self._open(frame, found, at)
             assert self._graph is not None
-            frame.pts = None  # the filters would drop or repeat samples where stamps jump
+            frame.pts = None  # with time stamps, the filters drop or repeat samples at jumps
             self._graph.push(frame)
             return [*pieces, *self._pull()]
         except MemoryError:
             raise
-        except Exception as error:  # of a frame that says what cannot be
+        except Exception as error:  # a frame with impossible parameters
             raise AudioError(
                 f"the audio {self._path}, {float(at):.2f} seconds in, has samples that cannot be converted "
                 f"({reason(error)}): convert it to WAV"
@@ -366,7 +399,7 @@ class _Converter:
             self._weights = conversion_weights(found[1], frame.layout.nb_channels, self.layout, self._channels)
 
     def finish(self) -> list[Float32]:
-        """What the filters still hold, of a rate that is converted."""
+        """Return the samples that remain in the filters after a conversion of the rate."""
         if self._graph is None or self._format is None or self._format[2] == self._rate:
             return []
         self._graph.push(None)
@@ -400,9 +433,11 @@ class _Converter:
 
 
 class _Timeline:
-    """Puts blocks where their time stamps say, with silence before what comes late.
+    """Places blocks by their time stamps, with silence in gaps.
 
-    rate: Hz.  seconds: of what was given so far.
+    Attributes:
+        rate: Sample rate in Hz.
+        seconds: Length of the blocks so far.
     """
 
     def __init__(
@@ -421,7 +456,7 @@ class _Timeline:
         self._longest = LONGEST_GAP_OF_DISCONTINUOUS if self._format in _DISCONTINUOUS else LONGEST_GAP
         start = container.start_time if moving_pictures(container) else None
         self._origin = begin if start is None else Fraction(start, av.time_base)
-        # An Ogg page has a stamp for its last packet alone: what is missing within a page shows at its edge.
+        # An Ogg page has a time stamp only for its last packet, so a gap inside a page appears at the page's edge.
         self._last = _seconds(stream.duration, stream.time_base) if self._format == "ogg" else None
         if self._last is not None and start is None and begin is not None and 0 < begin <= OGG_PAGE:
             self._origin = Fraction(0)
@@ -429,11 +464,13 @@ class _Timeline:
         self._gaps: list[tuple[Fraction, Fraction]] = []
         self._end, self._declared = self._declare(container, stream, begin)
         self._extent = file_extent(path)
+        if self._format == "flac" and self._declared and self._declared * self.rate * self._channels > MAX_VALUES:
+            raise self._too_much()
 
     def _declare(
         self, container: InputContainer, stream: AudioStream, begin: Fraction | None
     ) -> tuple[Fraction | None, Fraction | None]:
-        """Where the sound ends, and how much of it there is, in seconds, as far as the file can be believed."""
+        """Return the end and the length of the sound in seconds, as far as the file's declarations are reliable."""
         seconds = _seconds(stream.duration, stream.time_base)
         if self._format == "mov" and seconds:
             late = (begin or Fraction(0)) - (self._origin or Fraction(0))
@@ -449,12 +486,12 @@ class _Timeline:
 
     @property
     def end(self) -> Fraction | None:
-        """The time stamp with which the sound ends, where the file tells more than its last frame does."""
+        """Return the time stamp of the end, if it is later than the end of the last frame."""
         beyond = self._last is not None and self._origin is not None and self._last - self._origin > self.seconds
         return self._last if beyond else None
 
     def place(self, blocks: list[Float32], begin: Fraction | None) -> Iterator[tuple[Float32, int, Fraction | None]]:
-        """Silence up to `begin` where that is later than what was given ends, then the blocks."""
+        """Yield silence up to the time stamp `begin`, then the blocks."""
         missing = self._missing(begin) if begin is not None and self._stamped else 0
         silence = (np.zeros((self._channels, min(BLOCK, missing - at)), np.float32) for at in range(0, missing, BLOCK))
         for block in chain(silence, blocks):
@@ -462,15 +499,21 @@ class _Timeline:
             self._done += block.shape[1]
             yield block, self.rate, self._end
 
+    def _too_much(self) -> AudioError:
+        return AudioError(
+            f"the audio {self._path} has more than {MAX_VALUES / 1e9:.1f} thousand million samples ({self._channels} "
+            f"channels of {self.rate} Hz); expected no more: convert it to mono of 16000 Hz, or cut it into parts"
+        )
+
     def _missing(self, begin: Fraction) -> int:
-        """How many samples are missing before `begin`."""
+        """Return the number of missing samples before the time stamp `begin`."""
         if self._origin is None:
             self._origin = begin - self.seconds
         ahead = begin - self._origin - self.seconds
         least = Fraction(1, 1000) if self._format == "flac" else TOLERANCE  # FLAC numbers its samples
         if abs(ahead) <= least:
             return 0
-        if not 0 < ahead <= self._longest:  # time is counted anew
+        if not 0 < ahead <= self._longest:  # the clock restarted
             self._origin += ahead
             return 0
         self._gaps.append((self.seconds, ahead))
@@ -485,6 +528,8 @@ class _Timeline:
             raise AudioError(
                 f"{at} holds samples of up to {peak:g}; expected full scale 1: divide them, or convert it to 16-bit WAV"
             )
+        if (self._done + block.shape[1]) * self._channels > MAX_VALUES:
+            raise self._too_much()
         if self._done + block.shape[1] > MAX_SECONDS * self.rate:
             raise AudioError(f"the audio {self._path} lasts more than {MAX_SECONDS / 3600:g} hours: cut it into parts")
 
@@ -510,6 +555,8 @@ class _Timeline:
                 f"audio: the file declares {float(self._declared):.2f} seconds of sound and has {float(heard):.2f}: "
                 "it is cut short"
             ]
+        if self._format == "ogg" and ends_without_mark(self._path):
+            return ["audio: its last page does not say that it is the last; it may be cut short"]
         return self._extent.notes("audio") if self._extent is not None else []
 
 

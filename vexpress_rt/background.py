@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from vexpress_rt.deferral import signals_deferred
-from vexpress_rt.shutdown import start
+from vexpress_rt.shutdown import start_thread
 
 T = TypeVar("T")
 
@@ -26,9 +26,11 @@ class Background(Generic[T]):
     done after it. Leaving the block normally waits for all items; leaving it by an exception drops those that wait.
     In both cases the thread has ended then: a Ctrl-C ends the wait for the items, but not that for the one in work.
 
-    The thread is a daemon where the caller's is. One of `concurrent.futures` would not do: it takes no more work as
-    soon as the main thread has ended, though other threads still make videos.
-    Raises BackendError if the system starts no more threads.
+    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not do: it refuses work as soon
+    as the main thread has ended, even while other threads still generate videos.
+
+    Raises:
+        BackendError: The system refuses a new thread.
     """
 
     def __init__(self, function: Callable[[T], object], ahead: int = 8) -> None:
@@ -41,7 +43,7 @@ class Background(Generic[T]):
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._work, name="vexpress_rt_background")
-        start(self._thread)
+        start_thread(self._thread)
         return self
 
     def __call__(self, item: T) -> None:
@@ -50,7 +52,7 @@ class Background(Generic[T]):
             if not self._failed:
                 self._waiting.append(item)
                 self._changed.notify_all()
-            self._changed.wait_for(self._may_go_on)
+            self._changed.wait_for(self._has_room)
             self._raise()
 
     def __exit__(
@@ -72,12 +74,12 @@ class Background(Generic[T]):
     def _unfinished(self) -> int:
         return len(self._waiting) + self._working
 
-    def _may_go_on(self) -> bool:
-        idle = self._waiting and not self._working  # then it takes the item at once
+    def _has_room(self) -> bool:
+        idle = self._waiting and not self._working  # the thread takes the item at once
         return not idle and self._unfinished() <= self._ahead
 
     def _raise(self) -> None:
-        """Raise what `function` raised, once."""
+        """Raise the exception of `function`, once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -97,7 +99,7 @@ class Background(Generic[T]):
                     self._changed.notify_all()
 
     def _take(self) -> bool:
-        """Wait for the next item; False at the end."""
+        """Wait for the next item; return False at the end of the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._leaving)
             if self._waiting:

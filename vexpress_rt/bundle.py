@@ -1,11 +1,11 @@
 """A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
 
 Opening compares the manifest with `specs.py` and the sizes of graphs and weights with the manifest; a file's hash is
-computed when an engine that needs it is first asked for, and again when the file was replaced or written to. A graph is
-then read, too, before any library sees it: `graph_check.py` says what it may do. Plans, which can be made again, are
-checked when they are asked for.
+computed when an engine that needs it is first asked for, and again after the file was replaced or written to. A graph
+is then checked as well, before any library reads it: see `graph_check.py`. Plans, which can be made again, are checked
+when they are asked for.
 
-A hard link needs no rule of its own: it is the file, and its content is what is hashed.
+Hard links need no rule of their own: a hard link is the file itself, and its content is hashed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
 from typing import NamedTuple, NoReturn
@@ -31,8 +31,10 @@ from vexpress_rt.manifest import (
     read_manifest,
     write_manifest,
 )
+from vexpress_rt.onnx_graph import Place, Tensor
 from vexpress_rt.records import FileStamp
 from vexpress_rt.specs import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
+from vexpress_rt.weight_check import find_in_weights
 
 __all__ = [
     "MANIFEST",
@@ -44,6 +46,7 @@ __all__ = [
     "Manifest",
     "check_graph_file",
     "file_entry",
+    "find_in_weights",
     "read_manifest",
     "sha256_file",
     "with_newest",
@@ -55,18 +58,18 @@ __all__ = [
 WORKING = ".compiling"
 
 
-# ONNX files are protobuf messages, and those end here. Larger weights lie in files of their own.
-GRAPH_LIMIT = (1 << 31) - 1  # bytes
+# The largest protobuf message, in bytes. Graphs with larger weights keep them in files of their own.
+GRAPH_LIMIT = (1 << 31) - 1
 
 
 class _Version(NamedTuple):
-    """A file as it is at some moment: another one in its place, or a change of it, makes another version."""
+    """The identity of a file's content at a moment. Replacing or changing the file changes its version."""
 
     device: int
     inode: int
     size: int
     written: int
-    changed: int  # also by giving it another name: of a file that was away and is back
+    changed: int  # renaming changes it too, so that a file which was moved away and back is hashed again
 
     @classmethod
     def of(cls, found: os.stat_result) -> _Version:
@@ -103,8 +106,10 @@ class Bundle:
         self.specs = manifest.specs()
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._verified: dict[str, _Version] = {}  # files, as they were when their hashes were right
-        self._sound: dict[str, tuple[_Version, tuple[str, ...]]] = {}  # graphs, with the files that they may take from
+        self._verified: dict[str, _Version] = {}  # files with a correct hash
+        # Checked graphs, with their weight files and the tensors in these.
+        self._checked_graphs: dict[str, tuple[_Version, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
+        self._finite: dict[str, tuple[_Version, set[Place]]] = {}  # weight files, and the places with finite numbers
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -126,6 +131,11 @@ class Bundle:
         """Whether the bundle holds the engine `name`."""
         return name in self.manifest.engines
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raise BundleNotFoundError, which says how to build it, for an engine that the bundle lacks."""
+        for name in names:
+            self._entry(name)
+
     def shares_weights(self, name: str) -> bool:
         """Whether a file has weights of the engine `name`, which there is, and of another."""
         engines = self.manifest.engines
@@ -135,9 +145,9 @@ class Bundle:
     def engine_path(self, name: str) -> Path:
         """The ONNX file of the engine `name`, after checking it and its weight files.
 
-        Sizes are compared every time; hashes, and what `graph_check` asks of a graph, the first time that this object
-        meets a file or a new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph,
-        BundleDamagedError if a file is missing or was changed, or the graph is none that an exporter of engines writes.
+        Sizes are compared every time. Hashes, graphs and weights are checked when this object first uses a file or a
+        new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph, BundleDamagedError if
+        a file is missing or was changed, if `graph_check` refuses the graph, or if a weight is NaN or infinite.
         """
         entry = self._entry(name)
         if entry.file in self.manifest.absent:
@@ -145,15 +155,22 @@ class Bundle:
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
                 "compiled: build it again without --no-onnx"
             )
-        self._check_graph(entry)
+        self._check_graph(name, entry)
         self.verify(*entry.data)
+        self._check_weights(name, entry)
         return self.folder / entry.file
 
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
-        """Raise BundleDamagedError if a file of the engine `name` is not the one that was checked.
+        """Check that the files of an engine are still those that were checked.
 
-        To be called when a library has loaded the engine, which opens its files by their names.
-        plan: the file, if `plan_path` gave it and not `engine_path`.
+        Call this after a library has loaded the engine, because libraries open files by name.
+
+        Args:
+            name: The engine.
+            plan: The name of its plan, if the engine was loaded from `plan_path`; None after `engine_path`.
+
+        Raises:
+            BundleDamagedError: A file was replaced or written to since it was checked.
         """
         for file in (plan,) if plan is not None else self._entry(name).files:
             if self._check_size(file) != self._verified.get(file):
@@ -228,7 +245,7 @@ class Bundle:
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])
 
     def _check_size(self, name: str) -> _Version:
-        """The version of a file that is one, of the right size, and in this folder."""
+        """Check that a name is a regular file of the right size in this folder, and return its version."""
         expected = self.manifest.files[name].bytes
         try:
             found = (self.folder / name).lstat()
@@ -243,7 +260,7 @@ class Bundle:
         return _Version.of(found)
 
     def _open(self, name: str) -> io.BufferedReader:
-        """A file to read, and no other that takes its place meanwhile: no link is followed, no pipe waited for."""
+        """Open a file for reading without following a link or waiting for a pipe."""
         flags = os.O_RDONLY | sum(
             getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
         )
@@ -255,7 +272,7 @@ class Bundle:
     def _check_hash(self, name: str, file: io.BufferedReader) -> None:
         expected = self.manifest.files[name].sha256
         try:
-            version = _Version.of(os.fstat(file.fileno()))  # before, so that what is written meanwhile shows later
+            version = _Version.of(os.fstat(file.fileno()))  # before hashing, so that a later write changes the version
             if version != self._check_size(name):
                 self._damaged(f"{name} was replaced while it was opened")
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -265,23 +282,53 @@ class Bundle:
             self._damaged(f"{name} has the sha256 {found}; expected {expected}")
         self._verified[name] = version
 
-    def _check_graph(self, entry: EngineEntry) -> None:
-        """Hash a graph and read what it asks for, both from the one open file."""
+    def _check_graph(self, engine: str, entry: EngineEntry) -> None:
+        """Hash and check a graph, both from one open file."""
         name, version = entry.file, self._check_size(entry.file)
-        if version == self._verified.get(name) and self._sound.get(name) == (version, entry.data):
+        if version == self._verified.get(name) and self._checked_graphs.get(name, ())[:2] == (version, entry.data):
             return
         if version.size > GRAPH_LIMIT:
             self._damaged(f"{name} has {version.size} bytes; an ONNX file has at most {GRAPH_LIMIT}")
         with self._open(name) as file:
             self._check_hash(name, file)
             try:
-                check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
+                found = check_graph_file(file, {weights: self.manifest.files[weights].bytes for weights in entry.data})
             except BundleDamagedError as error:
-                self._damaged(f"{name} is no graph of an engine: {error}")
+                self._damaged(f"{name} is not a graph of an engine: {error}")
             except OSError as error:
                 self._damaged(f"{name} cannot be read: {error}")
-        self._sound[name] = self._verified[name], entry.data
+        if found.fault:
+            self._not_finite(engine, name, found.fault)
+        self._checked_graphs[name] = self._verified[name], entry.data, found.external
 
-    def _damaged(self, what: str) -> NoReturn:
-        remedy = f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
+    def _check_weights(self, engine: str, entry: EngineEntry) -> None:
+        """Look for weights that are not finite in the files beside a graph, once for each version of a file.
+
+        Both denoisers take most of theirs from one file: what was looked at for one is passed over for the other.
+        """
+        for name, tensors in self._checked_graphs[entry.file][2].items():
+            version, seen = self._verified[name], set[Place]()
+            if self._finite.get(name, ())[:1] == (version,):
+                seen = self._finite[name][1]
+            if not (fresh := [tensor for tensor in tensors if tensor.place not in seen]):
+                continue
+            with self._open(name) as file:
+                try:
+                    if _Version.of(os.fstat(file.fileno())) != version:
+                        self._damaged(f"{name} was replaced or written to after it was hashed")
+                    fault = find_in_weights(file, fresh)
+                except OSError as error:
+                    self._damaged(f"{name} cannot be read: {error}")
+            if fault:
+                self._not_finite(engine, name, fault)
+            self._finite[name] = version, seen | {tensor.place for tensor in fresh}
+
+    def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
+        self._damaged(
+            f"the weights of engine {engine} are damaged, or its training diverged: in {file} {fault}",
+            f"build the bundle again with `{BUILD_COMMAND} {self.folder}` from a sound checkpoint",
+        )
+
+    def _damaged(self, what: str, remedy: str | None = None) -> NoReturn:
+        remedy = remedy or f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
         raise BundleDamagedError(f"{self.folder} cannot be used: {what}: {remedy}")

@@ -1,4 +1,4 @@
-"""How the channels of a recording are mixed to fewer or more, by the speakers that they belong to."""
+"""Mixing weights between channel layouts, by speaker positions."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ Weights = NDArray[np.float64]
 
 
 def mono_weights(layout: str | None, channels: int) -> Weights:
-    """The share (channels,) that each channel has in mono.
+    """Return the weights of each channel in a mono mix.
 
-    layout: FFmpeg's name of the speakers, such as "5.1"; None where nothing is known of them.
+    One or two channels, and channels of an unknown layout, are averaged. Others are mixed as FFmpeg mixes
+    floating-point samples (ITU-R BS.775): centre at 0 dB, front at -3 dB, sides at -6 dB, without the LFE. So speech,
+    which is in the centre, keeps its level.
 
-    One and two channels, and such as belong to no known speakers, are averaged. Others are mixed as FFmpeg does for
-    floating-point samples (ITU-R BS.775): the centre in full, the front at -3 dB, the sides at -6 dB, no LFE. So
-    speech, which is in the centre, keeps its level.
+    Args:
+        layout: FFmpeg's name of the channel layout, such as "5.1"; None for unknown.
+        channels: Number of channels.
+
+    Returns:
+        (channels,) float64.
     """
     weights = None if layout is None or channels < 3 else _speaker_weights(layout, "mono")
     return np.full(channels, 1 / channels) if weights is None or not weights.any() else weights[0]
 
 
 def stereo_weights(layout: str | None, channels: int) -> Weights | None:
-    """The shares (2, channels) of each channel in left and right; None where the speakers are not known.
+    """Return the weights (2, channels) of each channel in left and right, as in FFmpeg.
 
-    As `mono_weights`, by FFmpeg.
+    None for one or two channels, and for an unknown layout.
     """
     return None if layout is None or channels < 3 else _speaker_weights(layout, "stereo")
 
 
 def conversion_weights(layout: str, channels: int, to_layout: str, to_channels: int) -> Weights:
-    """The shares (to_channels, channels) with which sound of one layout becomes sound of another."""
+    """Return the weights (to_channels, channels) that convert one layout to another."""
     if to_channels > 2 and (weights := _speaker_weights(layout, to_layout)) is not None:
         return weights
     if to_channels == 2 and (weights := stereo_weights(layout, channels)) is not None:
@@ -45,7 +50,7 @@ def conversion_weights(layout: str, channels: int, to_layout: str, to_channels: 
 
 @lru_cache(maxsize=64)
 def _speaker_weights(layout: str, to: str) -> Weights | None:
-    """What libswresample makes of an impulse in each channel in turn; None if it knows no mix of these layouts."""
+    """Return libswresample's response to an impulse in each channel; None if it cannot mix these layouts."""
     try:
         source = AudioFrame(format="flt", layout=layout, samples=0)
         channels = source.layout.nb_channels

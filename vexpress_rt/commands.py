@@ -1,4 +1,4 @@
-"""What the command line does: generate, inspect, compile; and how each of them ends."""
+"""The commands `generate`, `inspect` and `compile`, their exit codes and their handling of signals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vexpress_rt.arguments import parse
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
-from vexpress_rt.entry import Stopped, stopped
+from vexpress_rt.entry import Stopped, raise_stopped
 from vexpress_rt.errors import ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.listing import describe
 from vexpress_rt.memory import check_limit, explain, ran_out
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from vexpress_rt.records import KeypointTrack, Video
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
-_REPLACED = (signal.SIG_DFL, signal.default_int_handler, stopped)  # handlers of nobody but Python and ourselves
+_REPAIRED = ("photo:", "audio:", "driving video:")  # beginnings of notes on repairs and omissions
+_REPLACED = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)  # handlers of Python and of this package
 
 
 class Stop:
@@ -48,7 +49,7 @@ class Stop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._ending = False
-        self._stderr = file_number(sys.stderr)  # not 2, which may be another file where there is no stderr
+        self._stderr = file_number(sys.stderr)  # not 2: without a stderr that may be another file
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -82,13 +83,13 @@ class Stop:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: see `__main__.main`."""
+    """Run the command line and return the exit code: see `__main__.main`."""
     given = parse(sys.argv[1:] if arguments is None else arguments)
     with Stop() as stop:
         try:
             return _print(_COMMANDS[given.command](given, stop))
         except BaseException as error:
-            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # whatever else it led to
+            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # a signal may cause any exception
                 return _fail("interrupted; nothing partial is left", 128 + (stop.number or signal.SIGINT))
             if isinstance(error, VExpressError):
                 return _fail(f"error: {error}", 1)
@@ -110,27 +111,36 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             stop.check()
             progress.show(what)
 
-        def tell(stage: str, done: int, total: int) -> None:
-            stop.check()
-            progress(stage, done, total)
-
+        report = _interruptible(progress, stop)
         with Generator(
-            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=tell,
+            bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=report,
             share_weights=given.share_weights,
         ) as generator:  # fmt: skip
-            mode = _check_choices(given, config, generator)
+            _check_choices(given, config, generator)
             start = time.perf_counter()
             begin("preparing the photo")
-            portrait = generator.prepare(
-                given.image, keypoints=given.image_keypoints, crop=given.crop, retarget=mode
-            )  # fmt: skip
+            photo = generator.read_photo(given.image, keypoints=given.image_keypoints, crop=given.crop)
             prepared = time.perf_counter() - start
-            begin("loading engines")
+            begin("reading inputs and loading engines")
             video = generator.generate(
-                portrait, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
-                noise=given.noise, schedule=given.schedule, output=given.output, progress=tell,
+                photo, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
+                noise=given.noise, schedule=given.schedule, output=given.output, progress=report,
             )  # fmt: skip
+        if given.quiet:
+            for note in video.notes:
+                if note.startswith(_REPAIRED):
+                    progress.warn(note)
     return "" if given.quiet else _report(video, generator.size, prepared)
+
+
+def _interruptible(progress: Progress, stop: Stop) -> Callable[[str, int, int], None]:
+    """Return a progress callback that raises Stopped after a signal."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        stop.check()
+        progress(stage, done, total)
+
+    return report
 
 
 def _bundle(named: str | None, *, quiet: bool = False) -> str:
@@ -146,15 +156,15 @@ def _bundle(named: str | None, *, quiet: bool = False) -> str:
 
 
 def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
-    """What `generate` takes: the file, or its points together with the size of their pictures."""
+    """Return the keypoints for `generate`: the file, or its points with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
     from vexpress_rt.keypoints import KEYPOINT_SUFFIXES, load_keypoints
 
     if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
         raise ConfigError(
-            f"--keypoints-size is given for {given.keypoints}, which is taken for a driving video and tells its size "
-            f"itself; expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
+            f"--keypoints-size is given for {given.keypoints}, which is read as a driving video and has its own size; "
+            f"expected a file of keypoints ({', '.join(KEYPOINT_SUFFIXES)}): leave --keypoints-size out"
         )
     return replace(load_keypoints(given.keypoints), size=given.keypoints_size)
 
@@ -169,17 +179,14 @@ def _check_files(given: argparse.Namespace) -> None:
             raise OutputError(f"--output is {given.output}, the file that --{flag} reads: choose another name")
 
 
-def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> str:
-    """Check what `generate` checks first, but here the photo's turn comes before, and takes long with large models.
-
-    Returns the mode of retargeting.
-    """
+def _check_choices(given: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
+    """Check the options of `generate` before the photo is read."""
     from vexpress_rt.motion import choose_retarget
     from vexpress_rt.video import check_output
 
     check_output(given.output)
     generator.bundle.manifest.settings(config)
-    return choose_retarget(given.retarget, given.keypoints)
+    choose_retarget(given.retarget, given.keypoints)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
@@ -210,7 +217,7 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
                 progress("verify", done, len(files))
         for name, engine in bundle.manifest.engines.items():
             if engine.file not in bundle.manifest.absent:
-                bundle.engine_path(name)  # reads what the graph asks for
+                bundle.engine_path(name)  # checks the graph
         text += "" if given.json else f"\n\nverified: all {len(files)} files have their sha256"
     return text
 
@@ -219,12 +226,7 @@ def _compile(given: argparse.Namespace, stop: Stop) -> str:
     from vexpress_rt.plans import find_plans
 
     with Progress(open_stream(sys.stderr)) as progress:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            stop.check()
-            progress(stage, done, total)
-
-        plans = find_plans(Bundle.open(given.bundle), progress=tell, thorough=True)
+        plans = find_plans(Bundle.open(given.bundle), progress=_interruptible(progress, stop), thorough=True)
     return f"{given.bundle} has plans for {plans.compilation.describe()}"
 
 

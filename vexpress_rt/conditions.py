@@ -16,8 +16,8 @@ from vexpress_rt.windows import Window
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
     """image: (H, W, 3) uint8 RGB of the bundle's size -> keys and values of every attention site, by input name.
 
-    Spec, stages 1 and 2; they depend on the photo alone. They stay where they are computed. Raises BackendError, also
-    for numbers on the host that are not finite.
+    Spec, stages 1 and 2; they depend on the photo alone. They stay on the device that computes them. Raises
+    BackendError, also for outputs on the host that are not finite.
     """
     latent = vae_encoder.run({"image": image}, resident=True)
     check_outputs("vae_encoder", latent)

@@ -41,22 +41,22 @@ CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION
 _REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
 
 
-_WORDS = Repr()
-_WORDS.maxstring, _WORDS.maxother, _WORDS.maxlong = 200, 1000, 1000  # characters
+_REPR = Repr()
+_REPR.maxstring, _REPR.maxother, _REPR.maxlong = 200, 1000, 1000  # characters
 
 
 def brief(value: object) -> str:
-    """A value as an error shows it: of any type, also one that cannot be shown, and never long."""
+    """Return a short representation of a value of any type for error messages, even if its `__repr__` fails."""
     try:
-        return _WORDS.repr(value)
+        return _REPR.repr(value)
     except Exception:  # an integer of thousands of digits, or a `__repr__` that fails
         return f"a {type(value).__name__}"
 
 
 def is_number(value: object, *, whole: bool = False) -> bool:
-    """Whether a value is a real (or `whole`) number, of Python's types or NumPy's.
+    """Return whether a value is a real (or `whole`) number of a type of Python or NumPy.
 
-    bool is none, nor are a length of time, which NumPy counts among its integers, and an object that only claims so.
+    Excluded are bool, NumPy's timedelta64, which NumPy registers as an integer, and objects with a false `__class__`.
     """
     kind = type(value)
     return issubclass(kind, Integral if whole else Real) and kind.__name__ not in ("bool", "timedelta64")
@@ -88,7 +88,7 @@ def check_progress(progress: object) -> Callable[[str, int, int], None]:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """`value` as Python's own bool. Raises ConfigError unless it is one, or NumPy's."""
+    """Return `value` as a bool. Raises ConfigError unless it is a bool of Python or NumPy."""
     if type(value).__name__ not in ("bool", "bool_"):  # without importing NumPy
         raise ConfigError(f"{name} is {brief(value)}; expected True or False")
     return bool(value)
@@ -105,15 +105,16 @@ def _checked(name: str, value: object, low: float, high: float, *, whole: bool =
 
 
 def plain_number(value: Any, *, whole: bool = False) -> int | float | None:
-    """A number as Python's own int or float, so that comparisons cannot overflow as those of float16 do.
+    """Convert a number to int or float, because comparisons of float16 can overflow.
 
-    None for what is none (see `is_number`), and for what is too large for a float and no integer.
+    Returns:
+        The number; None if `value` is not a number (see `is_number`) or overflows a float.
     """
     if not is_number(value, whole=whole):
         return None
     try:
         return int(value) if isinstance(value, Integral) else float(value)
-    except Exception:  # somebody's own type, or a fraction of huge numbers
+    except Exception:  # a user-defined type, or a fraction of huge numbers
         return None
 
 
@@ -143,7 +144,7 @@ def _fraction(value: object) -> Fraction | None:
             return value
         number = plain_number(value)
         return None if number is None else Fraction(number)
-    except (ValueError, ZeroDivisionError, OverflowError):  # of texts; of infinity and NaN
+    except (ValueError, ZeroDivisionError, OverflowError):  # malformed strings; infinity and NaN
         return None
 
 
@@ -166,8 +167,9 @@ class GenerationConfig:
     overlap: frames that neighbouring context windows share; at least 0, less than the bundle's frames.
     seed: of the noise, 0 to 2**64 - 1.
     median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
-    noise_gate: hear what is not voice (hum, fans, room noise) as silence, so that it does not open the mouth (see
-        `voice`); without it all sound is raised to the level of speech, as upstream does.
+    noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth;
+        `vexpress_rt.voice` documents the rule. Without the gate, all sound is raised to the level of speech, as
+        upstream does.
     extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
@@ -314,6 +316,6 @@ def _interval(value: Any) -> tuple[float, float]:
             low, high = (float(_checked("a bound", bound, 0, 1)) for bound in value)
             if low < high:
                 return low, high
-    except Exception:  # not of a length, or not of numbers; or somebody's own type
+    except Exception:  # not a sequence, not numbers, or a user-defined type
         pass
     raise ConfigError(f"guidance_interval is {brief(value)}; expected two numbers, 0 <= low < high <= 1, as (0.0, 1.0)")

@@ -112,8 +112,9 @@ class Denoiser:
         schedule: of `windows.walk`; the values do not depend on it. In wavefront order memory holds the frames of
         about as many windows as there are steps, in breadth order all. It is freed when the iterator ends or is closed.
 
-        Raises BackendError, also for latents that are not finite or far too large: before the first of their window is
-        given, on a GPU before the second. It raises whatever `noise`, `conditions` and `progress` raise, too.
+        Raises BackendError, also for latents that are not finite or beyond `latent_check.LATENT_LIMIT`: before the
+        first frame of their window, on a GPU before the second. Exceptions of `noise`, `conditions` and `progress` pass
+        through.
         """
         flight = Flight(self.windows, len(self.sampler), schedule)
         with closing(self.latents(flight, self._latent_shape(), self.sampler.vectors)) as latents:
@@ -133,26 +134,27 @@ class Denoiser:
             self._step(latents, step, plan[step], static, active[window.index])
             self.progress(done, total)
             if step == last:
-                index = window.index  # no name here holds the conditions, which would keep them
+                index = window.index  # no local name keeps the conditions in memory
                 yield from self._final(latents, final[index], {**static, **active.pop(index).conditions}, begun)
 
     def _final(
         self, latents: Latents, frames: range, inputs: Mapping[str, Tensor], begun: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """The latents of final frames, checked. `inputs`, those of the denoiser, are kept no longer than that takes.
+        """Yield the latents of final frames after checking them; release `inputs`, the denoiser's, after the check.
 
-        begun: how many frames are, which these may depend on.
+        On a GPU the check follows the first frame: by then the decoder's work is enqueued, so the GPU does not idle
+        while the host waits.
 
-        On a GPU they are looked at when the first has been given: the decoder's work has entered by then, so that the
-        GPU does not idle while the host waits.
+        Args:
+            begun: Number of frames that have begun, whose noise these latents may depend on.
         """
-        arrived = latents.look(frames.start, frames.stop)
+        copied = latents.copy_to_host(frames.start, frames.stop)
         for frame in frames:
             if frame == frames.start and not latents.resident:
-                check_latents(arrived(), frames.start, inputs, self.noise, range(frames.start, begun))
+                check_latents(copied(), frames.start, inputs, self.noise, range(frames.start, begun))
             yield frame, latents.take(frame)
             if frame == frames.start and latents.resident:
-                check_latents(arrived(), frames.start, inputs, self.noise, range(frames.start, begun))
+                check_latents(copied(), frames.start, inputs, self.noise, range(frames.start, begun))
             inputs = {}
 
     def _step(

@@ -1,4 +1,4 @@
-"""A driving video -> its frames, upright and at a constant rate."""
+"""Driving videos: their frames, upright and at a constant rate."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ from vexpress_rt.media import MAX_SECONDS, reason
 from vexpress_rt.records import UInt8
 from vexpress_rt.video_decoder import Findings, Upright, decode, demux, open_video, unreadable
 
-DEFAULT_FPS = Fraction(25)  # for a file that does not tell, such as one of a single frame
-LONGEST_HOLD = 600  # seconds that a frame may stand; where time stamps leave more, they have jumped
+DEFAULT_FPS = Fraction(25)  # for a file without a rate, such as one with a single frame
+LONGEST_HOLD = 600  # seconds that a frame may be shown; a longer gap is a jump of the time stamps
 
-_STAMPS = 1000  # packets whose time stamps the rate is measured by
-_STAMP_BYTES = 64 * 2**20  # of these packets
-_ROUNDING = Fraction(1, 500)  # of a rate that is measured by time stamps in whole milliseconds
-_CLOSE = Fraction(1, 10)  # by which a rate that the file tells may miss the measured one
-_LARGEST_STEP_BACK = 1  # seconds by which the time stamp of a frame may be out of order
-_STRAYS = 3  # frames in a row that are out of order
+_STAMPS = 1000  # packets for the measurement of the rate
+_STAMP_BYTES = 64 * 2**20  # limit of their total size
+_ROUNDING = Fraction(1, 500)  # relative error of a rate measured by time stamps in milliseconds
+_CLOSE = Fraction(1, 10)  # largest relative difference between the declared and the measured rate
+_LARGEST_STEP_BACK = 1  # seconds by which a time stamp may be out of order
+_STRAYS = 3  # consecutive frames out of order
 _JUMP = "its time stamps jump, as where recordings are joined; what follows goes on at once"
 
 
 @dataclass(frozen=True)
 class DrivingVideo:
-    """A video to take keypoints from.
+    """A driving video.
 
-    path: the file.  fps: frames a second at which `frames` yields.
-    size: (height, width) in pixels of its pictures, with square pixels, after rotation; that of the first frame.
-    even: whether frames are taken at even distances, because the time stamps say nothing.
-    shown: (height, width) of the pictures that `frames` gives; None if it is `size`, as it is unless these would have
-        more than `video_decoder.LARGEST_PICTURE` pixels.
+    Attributes:
+        path: The file.
+        fps: Frame rate of `frames`.
+        size: (height, width) of the first picture in pixels, with square pixels, after rotation.
+        even: Whether frames are spaced evenly, because the time stamps are useless.
+        shown: (height, width) of the pictures of `frames`; None if equal to `size`. It is smaller for pictures of more
+            than `video_decoder.LARGEST_PICTURE` pixels.
     """
 
     path: Path
@@ -51,12 +53,20 @@ class DrivingVideo:
     shown: tuple[int, int] | None = None
 
     def frames(self, findings: Findings | None = None) -> Iterator[UInt8]:
-        """Decode from the start: (H, W, 3) uint8 RGB frames, frame k being the nearest in time to k / fps.
+        """Decode from the start at a constant rate: frame k is the decoded frame nearest in time to k / fps.
 
-        So a video of variable frame rate is repeated or thinned where it strays from its rate, and one of constant
-        rate comes out frame by frame. Time counts from the first frame, or from sound in the file that begins before
-        it, as in `audio_reader.sound_blocks`, so that both stay together. Only two frames are held at a time.
-        `findings`, and what is raised, are those of `runs`.
+        So frames of a variable rate are repeated or dropped, and frames of a constant rate are unchanged. Time counts
+        from the first frame, or from sound that begins before it, as in `audio_reader.sound_blocks`, so that both stay
+        in sync. Two frames are in memory at a time.
+
+        Args:
+            findings: As in `runs`.
+
+        Yields:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            VideoError: As in `runs`.
         """
         with closing(self.runs(findings)) as runs:
             for picture, repeats in runs:
@@ -65,13 +75,19 @@ class DrivingVideo:
                     yield picture
 
     def runs(self, findings: Findings | None = None) -> Generator[tuple[UInt8 | None, int], None, None]:
-        """The frames of `frames`, as (picture, how often it stands): once for each frame that is decoded.
+        """Decode as `frames` does, but yield each decoded frame once with its number of repeats.
 
-        The picture is None where it stands not at all. Frames that cannot be decoded are passed over, and the one
-        before stands for them; those of another size are scaled to the first. findings: is told of all that.
+        The frame before an undecodable one is repeated; frames of another size are scaled to the first.
 
-        Raises VideoError where more of the frames are damaged than are not, where none can be decoded, and for a video
-        that goes on for more than `media.MAX_SECONDS`.
+        Args:
+            findings: Receives notes on all of this; None drops them.
+
+        Yields:
+            (picture, repeats); the picture is None for 0 repeats.
+
+        Raises:
+            VideoError: More than half of the frames are damaged, none can be decoded, or the video lasts more than
+                `media.MAX_SECONDS`.
         """
         findings = Findings() if findings is None else findings
         index, time = 0, Fraction(0)
@@ -80,7 +96,7 @@ class DrivingVideo:
             upright: Upright | None = None
             for time, following, frame in _with_following(_timed(frames, container, stream, self, findings)):
                 upright = upright or Upright(stream, frame, findings, self.shown or self.size)
-                # The last frame stands for one period, whatever length the file gives it.
+                # The last frame is shown for one period, whatever its duration in the file.
                 until = time + 1 / (2 * self.fps) if following is None else (time + following) / 2
                 if until > MAX_SECONDS:
                     hours = MAX_SECONDS / 3600
@@ -97,14 +113,18 @@ class DrivingVideo:
 
 
 def read_frames(path: str | Path) -> DrivingVideo:
-    """Open a video: its rate and size now, its frames when `DrivingVideo.frames` is called.
+    """Open a driving video and read its rate and size; `DrivingVideo.frames` decodes it.
 
-    Any container of `media.READERS`. Quarter turns in the file's metadata (a phone held upright) are applied, and
-    pixels that are not square are made so. The rate is the nominal or the average one where the time stamps agree with
-    it, and else measured by them: a browser's recording tells none, and a thousand a second may be a time base.
+    Rotation metadata (a phone held upright) is applied, and pixels are made square. The rate is the declared nominal or
+    average rate if the time stamps agree with it, and else their measured rate: a browser's recording declares none,
+    and a declared rate of 1000 may be a time base.
 
-    Raises VideoError for a file that is missing, unreadable or damaged at its start, holds no picture (an album cover
-    does not count), or has frames of more than `media.MAX_PIXELS` pixels.
+    Args:
+        path: A file in any container of `media.READERS`.
+
+    Raises:
+        VideoError: The file is missing, unreadable, damaged at its start, without video (album covers do not count), or
+            has frames of more than `media.MAX_PIXELS` pixels.
     """
     path, findings = Path(path), Findings()
     with open_video(path) as (container, stream):
@@ -113,7 +133,7 @@ def read_frames(path: str | Path) -> DrivingVideo:
         first = next(decode(path, findings, packets), None)
         if first is None:
             raise _empty(path, findings)
-        for _ in packets:  # not decoded, only looked at
+        for _ in packets:  # only for their time stamps
             if seen.enough:
                 break
         try:
@@ -131,12 +151,12 @@ def _empty(path: Path, findings: Findings) -> VideoError:
 
 
 def _by_decoding(container: InputContainer) -> bool:
-    """Whether frames come at their time of decoding: AVI keeps no other, and what is reported is out of order."""
+    """Return whether frames are timed by DTS: AVI has no PTS, and FFmpeg's guesses are out of order."""
     return container.format.name == "avi"
 
 
 class _Stamps:
-    """Time stamps of the first packets, seconds. enough: whether no more are needed."""
+    """Time stamps of the first packets in seconds. enough: whether no more are needed."""
 
     def __init__(self, by_decoding: bool) -> None:
         self.enough = False
@@ -144,7 +164,7 @@ class _Stamps:
         self._stamps: list[Fraction] = []
 
     def watch(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-        """Give the packets on, with a look at the first."""
+        """Yield the packets, and record the time stamps of the first ones."""
         size = 0
         for count, packet in enumerate(packets, start=1):
             tick = packet.dts if self._by_decoding or packet.pts is None else packet.pts
@@ -155,12 +175,12 @@ class _Stamps:
             yield packet
 
     def useless(self) -> bool:
-        """Whether so many frames have the same as the one before that they tell no time."""
+        """Return whether most time stamps equal the previous one."""
         doubles = sum(earlier == later for earlier, later in pairwise(self._stamps))
         return 2 * doubles > len(self._stamps)
 
     def _distances(self) -> Iterator[Fraction]:
-        """From each frame to the next that is shown, without jumps."""
+        """Yield the time between consecutive frames in presentation order, without jumps."""
         piece: list[Fraction] = []
         for stamp in (*self._stamps, None):
             if stamp is None or (piece and not -_LARGEST_STEP_BACK <= stamp - piece[-1] <= LONGEST_HOLD):
@@ -170,7 +190,7 @@ class _Stamps:
                 piece.append(stamp)
 
     def measured(self) -> tuple[Fraction, Fraction] | None:
-        """Frames a second: by the mean of the distances, but of gaps, and by the middle one; None without any."""
+        """Return the frame rate by the mean distance, without gaps, and by the median one; None without distances."""
         distances = list(self._distances())
         if not distances or self.useless():
             return None
@@ -193,7 +213,7 @@ def _rate(stream: VideoStream, measured: tuple[Fraction, Fraction] | None) -> Fr
 
 
 def _usual(rate: Fraction) -> Fraction:
-    """The whole or broadcast rate (29.97) next to a measured one, if it is as near as rounded stamps would have it."""
+    """Return the whole or broadcast rate (29.97) that a measured rate rounds to, or the measured rate."""
     whole, broadcast = Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)
     nearest = min(whole, broadcast, key=lambda usual: abs(usual - rate))
     return nearest if abs(nearest - rate) <= _ROUNDING * rate else rate
@@ -210,7 +230,7 @@ def _timed(
     video: DrivingVideo,
     findings: Findings,
 ) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """Frames with their exact time in seconds, which never goes back, after the file's first picture or sound."""
+    """Yield frames with their exact, non-decreasing time in seconds after the file's first picture or sound."""
     clock, by_decoding = _Clock(1 / video.fps, findings), _by_decoding(container)
     for frame in frames:
         tick, base = frame.dts if by_decoding else frame.pts, frame.time_base or stream.time_base
@@ -223,28 +243,28 @@ def _timed(
 
 
 class _Clock:
-    """Makes times of time stamps, in seconds after the first frame, or after sound that begins before it.
+    """Converts time stamps to seconds after the first frame, or after sound that begins before it.
 
-    Gaps are kept. A frame without a stamp follows by a period. Of a few frames that are out of order none is shown.
-    Where stamps jump, back or by more than LONGEST_HOLD, as in recordings that were joined, the frame follows by a
-    period, and the later ones with it.
+    Gaps are kept. A frame without a time stamp follows after one period. A few frames out of order are dropped. After a
+    jump of the time stamps, back or by more than LONGEST_HOLD, as in concatenated recordings, the next frame follows
+    after one period.
     """
 
     def __init__(self, period: Fraction, findings: Findings) -> None:
         self._period = period
         self._findings = findings
         self._now: Fraction | None = None
-        self._start: Fraction | None = None  # what is taken off a stamp
+        self._start: Fraction | None = None  # offset that is subtracted from time stamps
         self._behind = 0
         self._late = Fraction(0)
 
     def begin(self, late: Fraction) -> None:
-        """Let the first frame be shown `late` seconds after the beginning, if that is a time at all."""
+        """Show the first frame `late` seconds after the beginning, if that is a plausible time."""
         if self._now is None and 0 < late <= LONGEST_HOLD:
             self._late = late
 
     def time(self, stamp: Fraction | None) -> Fraction:
-        """When the next frame is shown. stamp: seconds, or None where there is none."""
+        """Return the time of the next frame. stamp: seconds, or None."""
         following = self._late if self._now is None else self._now + self._period * (1 + self._behind)
         if stamp is None:
             self._now = following
@@ -266,7 +286,7 @@ class _Clock:
 def _with_following(
     frames: Iterator[tuple[Fraction, VideoFrame]],
 ) -> Iterator[tuple[Fraction, Fraction | None, VideoFrame]]:
-    """(time, time of the next frame or None, frame)."""
+    """Yield (time, time of the next frame or None, frame)."""
     held = next(frames, None)
     for later in frames:
         assert held is not None
@@ -277,7 +297,7 @@ def _with_following(
 
 
 def _picture(upright: Upright, frame: VideoFrame, path: Path, findings: Findings) -> UInt8 | None:
-    """The picture of a frame; None for one that cannot be converted, which counts as damaged."""
+    """Convert a frame; return None, and count it as damaged, if that fails."""
     try:
         return upright.picture(frame)
     except MemoryError as error:
@@ -289,9 +309,9 @@ def _picture(upright: Upright, frame: VideoFrame, path: Path, findings: Findings
 
 
 def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, findings: Findings) -> None:
-    """Tell of a video that ends long before the file says; end: seconds after the first frame.
+    """Note a video that ends long before its declared length. end: seconds after the first frame.
 
-    Where time stamps have jumped, the length that the file declares counts the jump as well.
+    After a jump of the time stamps the declared length includes the jump, so it is not compared.
     """
     if _JUMP in findings.others:
         return

@@ -1,6 +1,6 @@
-"""How a command begins and ends, from before its imports: Ctrl-C, standard streams that are missing, and memory.
+"""Start and exit of a command: Ctrl-C during its imports, missing standard streams, exhausted memory.
 
-Imports as little as it can, since nothing answers Ctrl-C before it runs.
+This module imports as little as possible, because Ctrl-C is unhandled until it runs.
 """
 
 from __future__ import annotations
@@ -18,51 +18,61 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal came. Of a type of its own, because Python notes a bare KeyboardInterrupt that leaves `exec`, as imports
-    use it, and then ends by SIGINT though the exception was handled.
+    """A signal arrived.
+
+    It is a subclass because Python records a bare KeyboardInterrupt that leaves `exec`, which imports use, and then
+    exits by SIGINT even though the exception was handled.
     """
 
 
-def stopped(number: int, frame: FrameType | None) -> None:
-    """Handle SIGINT as Python does, by an exception that it does not note."""
+def raise_stopped(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT as Python does, but with an exception that Python does not record: see `Stopped`."""
     raise Stopped
 
 
 def run_command(command: Callable[[], int], interrupted: str = "interrupted; nothing partial is left") -> int:
-    """What `command` returns, which imports what it needs itself.
+    """Run `command` and return its exit code. The command imports its modules itself, so that Ctrl-C is handled then.
 
-    130 if Ctrl-C ends it, and 1 if memory runs out, also during those imports; either is told in a line.
+    Args:
+        command: Returns an exit code.
+        interrupted: The line to print on Ctrl-C.
+
+    Returns:
+        The exit code of `command`; 130 after Ctrl-C, 1 if memory runs out, each with a line on stderr.
     """
-    ours = False
+    installed = False
     try:
         try:
-            ours = heed_interrupts()
+            installed = handle_interrupts()
             open_standard_streams()
             return command()
         except KeyboardInterrupt:
-            tell_error(interrupted)
+            print_error(interrupted)
             return INTERRUPTED
         except (ImportError, MemoryError, OSError, RuntimeError) as error:
             from vexpress_rt.memory import explain, ran_out
 
             if not ran_out(error):
                 raise
-            tell_error(f"error: {explain(error)}")
+            print_error(f"error: {explain(error)}")
             return 1
     finally:
-        if ours:
+        if installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.unraisablehook = sys.__unraisablehook__
 
 
-def heed_interrupts() -> bool:
-    """Let Ctrl-C raise Stopped; whether it does now: not in other threads than the main one, nor where it is ignored or
-    somebody else handles it.
+def handle_interrupts() -> bool:
+    """Make Ctrl-C raise Stopped.
+
+    Returns:
+        Whether the handler was installed. It is not outside the main thread, nor where SIGINT is ignored or has another
+        handler than Python's.
     """
     try:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return False
-        signal.signal(signal.SIGINT, stopped)
+        signal.signal(signal.SIGINT, raise_stopped)
     except ValueError:  # not the main thread
         return False
     sys.unraisablehook = _raise_again
@@ -70,19 +80,19 @@ def heed_interrupts() -> bool:
 
 
 def _raise_again(found: sys.UnraisableHookArgs) -> None:
-    """Send a signal once more whose exception came up in a destructor, where Python prints and drops it."""
+    """Send SIGINT again if its exception was raised in a destructor, where Python prints and drops it."""
     if not isinstance(found.exc_value, Stopped):
         sys.__unraisablehook__(found)
         return
     import threading
 
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # not from here, which is the destructor
+    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # once the destructor has returned
     timer.daemon = True
     timer.start()
 
 
-def tell_error(text: str) -> None:
-    """Print a line on stderr, wherever that leads."""
+def print_error(text: str) -> None:
+    """Print a line on stderr; a missing or closed stderr drops it."""
     try:  # noqa: SIM105  (contextlib takes time to import)
         print(text, file=sys.stderr, flush=True)
     except (AttributeError, OSError, ValueError):
@@ -90,10 +100,10 @@ def tell_error(text: str) -> None:
 
 
 def open_standard_streams() -> None:
-    """Open the null device in the place of each standard stream that the process was started without.
+    """Open the null device in place of each standard stream that the process was started without.
 
-    What is printed there is lost, and no error. Without this the next file to be opened, a video perhaps, would get the
-    number of the missing stream, and what a library prints on standard error would land in that file.
+    Otherwise the next open file, perhaps a video, would get the descriptor of the missing stream, and the messages that
+    a library prints on stderr would end up in that file.
     """
     for number in range(3):
         try:

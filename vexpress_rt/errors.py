@@ -55,7 +55,7 @@ class BundleVersionError(BundleError, ValueError):
 
 
 class BackendError(VExpressError, RuntimeError):
-    """An engine cannot be loaded or run; or the machine has not the memory, or the threads, for the work."""
+    """An engine cannot be loaded or run, or the machine lacks the memory or the threads for it."""
 
 
 class PlansMissingError(BackendError):
@@ -67,4 +67,4 @@ class BackendMissingError(BackendError, ImportError):
 
 
 class OutputError(VExpressError, OSError):
-    """The video cannot be written: no such folder, no permission, disk full, or memory ran out meanwhile."""
+    """The video cannot be written: no such folder, no permission, disk full, out of memory."""

@@ -26,7 +26,7 @@ DETECTION_SIZE = 512  # S; upstream's
 SCORE_THRESHOLD = 0.5
 OVERLAP_THRESHOLD = 0.4
 LONGEST_GAP = Fraction(1, 2)  # seconds without a face that are bridged
-_SIMILAR = 0.5  # of the largest face's area: as large, it may be the one that is meant
+_SIMILAR = 0.5  # share of the largest face's area from which another face may be the intended one
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = 2  # a cell
@@ -143,7 +143,15 @@ def largest_face(faces: Sequence[Face]) -> Face:
 
 
 def rivals_note(faces: Sequence[Face], where: str) -> tuple[str, ...]:
-    """Which face was taken, and why it may be the wrong one: one note where another is of similar size, else none."""
+    """Return a note if the choice of the largest face is uncertain.
+
+    Args:
+        faces: All faces of a picture, at least one.
+        where: The picture, for the note: "photo".
+
+    Returns:
+        One note that names the chosen face if another face has a similar size; otherwise none.
+    """
     taken = largest_face(faces)
     rivals = sum(face.area >= _SIMILAR * taken.area for face in faces) - 1
     if rivals < 1:

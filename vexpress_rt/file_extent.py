@@ -1,6 +1,6 @@
-"""How many bytes a sound file declares, beside how many it has: recordings that were cut short, or joined by appending.
+"""Declared and actual sizes of sound files, to detect truncated and concatenated recordings.
 
-FFmpeg reads as far as a file's first sound goes and no further, and says nothing where it ends early.
+FFmpeg reads only to the declared end of a file's first recording, and reports nothing if the file ends earlier.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 SLACK = 4096  # bytes of padding and tags at the end that are not worth a word
 _TAIL = 1 << 20  # bytes after the declared end in which another file's beginning is looked for
+_PAGE = 2 * 65307  # bytes: a page of Ogg is half as long at most
 _MOST_BOXES, _MOST_TAGS = 4096, 100_000  # beyond which it is not worth the time
 # What a file of a kind begins with.
 _BEGINNINGS = re.compile(
@@ -22,9 +23,12 @@ _BEGINNINGS = re.compile(
 
 @dataclass(frozen=True)
 class FileExtent:
-    """declared: bytes that belong to the file by its own header.  found: that it has.
+    """The declared and the actual size of a file.
 
-    follows: where another file begins after the declared end; None if none does.
+    Attributes:
+        declared: Size in bytes by the file's header.
+        found: Actual size in bytes.
+        follows: Offset of another recording after the declared end; None if there is none.
     """
 
     declared: int
@@ -32,7 +36,7 @@ class FileExtent:
     follows: int | None = None
 
     def notes(self, kind: str) -> list[str]:
-        """A sentence if the file is cut short, or if something follows that is not read; kind: "audio", "video"."""
+        """Return a note if the file is truncated, or if another recording follows. kind: "audio" or "video"."""
         if self.found < self.declared - max(SLACK, self.declared // 100):
             return [f"{kind}: the file declares {self.declared} bytes and has {self.found}: it is cut short"]
         if self.follows is not None:
@@ -45,9 +49,11 @@ class FileExtent:
 
 
 def file_extent(path: Path) -> FileExtent | None:
-    """The extent of a WAV, AVI, AIFF, W64, CAF, MP4, FLV or MP3 file.
+    """Return the sizes of a WAV, AVI, AIFF, W64, CAF, AU, MP4, FLV or MP3 file.
 
-    None for others, and where a header leaves it open. Raises nothing: whoever decodes an unreadable file refuses it.
+    Returns:
+        The sizes; None for other formats, for headers without a size and for unreadable files, which the decoder
+        refuses.
     """
     try:
         with path.open("rb") as file:
@@ -55,14 +61,14 @@ def file_extent(path: Path) -> FileExtent | None:
             declared = _declared(file, found)
             if declared is None:
                 return None
-            # FFmpeg reads on in MP3, and in AVI, of which a large one has several RIFF.
+            # FFmpeg reads beyond the declared end of MP3, and of AVI, which may consist of several RIFF.
             return FileExtent(declared, found, _following(file, declared, found) if _ends(file) else None)
     except (OSError, struct.error):
         return None
 
 
 def _declared(file: BinaryIO, found: int) -> int | None:
-    """Bytes that the header declares, its own included; None if it does not say."""
+    """Return the size in the header, including the header; None if there is none."""
     file.seek(0)
     head = file.read(48)
     kind = head[:4]
@@ -70,12 +76,15 @@ def _declared(file: BinaryIO, found: int) -> int | None:
         (size,) = struct.unpack(">I" if kind == b"FORM" else "<I", head[4:8])
         if size == 0xFFFFFFFF and head[12:16] == b"ds64":
             (size,) = struct.unpack("<Q", head[20:28])
-        # Programs that write into a pipe cannot come back to fill in the size.
+        # Programs that write to a pipe cannot go back to fill in the size.
         return None if size in (0, 0xFFFFFFFF) or 0x7FFFF000 <= size <= 0x7FFFFFFF else size + 8
     if kind == b"riff" and len(head) >= 24:
         return _believed(struct.unpack("<Q", head[16:24])[0])
     if kind == b"caff":
         return _end_of_caf(file, found)
+    if kind == b".snd" and len(head) >= 12:
+        offset, size = struct.unpack(">II", head[4:12])
+        return None if size == 0xFFFFFFFF else offset + size
     if head[4:8] == b"ftyp":
         return _end_of_boxes(file, found)
     if head[:4] == b"FLV\1":
@@ -83,8 +92,20 @@ def _declared(file: BinaryIO, found: int) -> int | None:
     return _end_of_mp3(file)
 
 
+def ends_without_mark(path: Path) -> bool:
+    """Whether the last page of an Ogg file does not say that it is the last (RFC 3533, section 6, flag 0x04)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _PAGE))
+            tail = file.read()
+    except OSError:
+        return False
+    last = tail.rfind(b"OggS\0")
+    return 0 <= last < len(tail) - 5 and not tail[last + 5] & 4
+
+
 def leading_tag(path: Path) -> int:
-    """Bytes of the ID3v2 tag that a file begins with; 0 if it has none, or cannot be read."""
+    """Return the size of the ID3v2 tag at the start of a file; 0 without one, or if the file is unreadable."""
     try:
         with path.open("rb") as file:
             return _id3_size(file.read(10))
@@ -93,7 +114,7 @@ def leading_tag(path: Path) -> int:
 
 
 def _id3_size(head: bytes) -> int:
-    """Bytes of the ID3v2 tag (id3.org, "ID3 tag version 2.4.0", section 3.1) whose header begins `head`."""
+    """Return the size of the ID3v2 tag (id3.org, "ID3 tag version 2.4.0", section 3.1) with the header `head`."""
     if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
         return 0
     size = sum(part << shift for part, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
@@ -101,14 +122,14 @@ def _id3_size(head: bytes) -> int:
 
 
 def _ends(file: BinaryIO) -> bool:
-    """Whether FFmpeg reads no further than the end that the header declares."""
+    """Return whether FFmpeg stops at the declared end."""
     file.seek(0)
     head = file.read(12)
     return head[8:12] != b"AVI " and head[:3] != b"ID3" and head[:1] != b"\xff"
 
 
 def _end_of_mp3(file: BinaryIO) -> int | None:
-    """The end by the header that encoders put into the first frame: "Xing", or "Info" for a fixed bit rate."""
+    """Return the end by the header in the first frame: "Xing", or "Info" for a constant bit rate."""
     file.seek(0)
     start = _id3_size(file.read(10))
     file.seek(start)
@@ -127,7 +148,7 @@ def _believed(size: int) -> int | None:
 
 
 def _end_of_caf(file: BinaryIO, found: int) -> int | None:
-    """The end of the data chunk, and of whole chunks after it."""
+    """Return the end of the data chunk and of the complete chunks after it."""
     position, end = 8, None
     for _ in range(_MOST_BOXES):
         file.seek(position)
@@ -144,7 +165,7 @@ def _end_of_caf(file: BinaryIO, found: int) -> int | None:
 
 
 def _end_of_boxes(file: BinaryIO, found: int) -> int | None:
-    """Where the boxes of an MP4 end: at a second `ftyp`, or with the last box."""
+    """Return the end of an MP4's boxes: a second `ftyp`, or the end of the last box."""
     position = 0
     for _ in range(_MOST_BOXES):
         file.seek(position)
@@ -163,7 +184,7 @@ def _end_of_boxes(file: BinaryIO, found: int) -> int | None:
 
 
 def _end_of_tags(file: BinaryIO) -> int | None:
-    """Where the sound, video and script tags of an FLV end."""
+    """Return the end of the sound, video and script tags of an FLV."""
     position = 13
     for _ in range(_MOST_TAGS):
         file.seek(position)
@@ -177,7 +198,7 @@ def _end_of_tags(file: BinaryIO) -> int | None:
 def _following(file: BinaryIO, declared: int, found: int) -> int | None:
     if found <= declared:
         return None
-    start = max(0, declared - 8)  # sizes that leave out a header, or a byte of padding, are common
+    start = max(0, declared - 8)  # some sizes omit a header or a byte of padding
     file.seek(start)
     match = _BEGINNINGS.search(file.read(_TAIL))
     if match is not None:

@@ -33,7 +33,7 @@ from vexpress_rt.memory_budget import check_memory, free_memory
 from vexpress_rt.motion import KeypointSource, choose_retarget, endless_motion, plan_motion
 from vexpress_rt.paths import folder_path, same_file
 from vexpress_rt.pipeline import Pipeline, Progress, Scene, Task
-from vexpress_rt.portraits import ImageSource, Portraits
+from vexpress_rt.portraits import CroppedPhoto, ImageSource, Portraits, PortraitSource
 from vexpress_rt.providers import Engines, choose
 from vexpress_rt.records import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.shipped import shipped_bundle
@@ -50,8 +50,8 @@ class Generator:
     """Talking-portrait video from a photo and speech, with the engines of a bundle.
 
     bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
-    threads: of the CPU, but no more than there are CPUs for this process (its affinity and the CPU quota of its
-        container count); None for one a core. A number that is lowered is logged as a warning.
+    threads: CPU threads, limited to the CPUs that this process may use (affinity and the container's CPU quota); None
+        for one per core. A number above the limit is lowered, with a warning in the log.
     provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
         and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
     rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
@@ -104,11 +104,12 @@ class Generator:
         source: a file, its bytes, or (H, W, 3) uint8 RGB.
         keypoints: (3, 2), x then y in pixels of the photo: left eye, right eye, nose. Skips the detector.
         crop: "face" cuts the bundle's aspect around the face; "none" stretches the whole photo, as upstream does.
-        retarget: how the portrait will be driven, if that is known: a mode of `stream`.
+        retarget: the retargeting mode of the later video (see `stream`), if it is known.
 
         Of several faces the largest is taken. Without a face (or a detector in the bundle) the portrait has no
-        keypoints and is cut around its centre; it can then be driven with `no_retarget` only. Where `retarget` is
-        another mode, that is an error here, before any engine is loaded but the detector.
+        keypoints, is cut around its centre and has a note that says so; it can then be driven with `no_retarget` only.
+        With another mode as `retarget` this method raises NoFaceError then, before it loads other engines than the
+        detector.
         Raises ImageError, KeypointError, NoFaceError, ConfigError, BackendError.
         """
         photo = self._portraits.read(source, keypoints, crop)
@@ -117,14 +118,24 @@ class Generator:
             self._portraits.check_face(photo, retarget, driven=retarget != "fix_face")
         return self._portraits.encode(photo)
 
+    def read_photo(
+        self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face"
+    ) -> CroppedPhoto:  # fmt: skip
+        """Read a photo and find its face, and leave the encoding to the video that it is given to.
+
+        Arguments and errors are those of `prepare`. For a single video: no engine but the face detector is loaded
+        until all inputs of the video were read and checked. A portrait of `prepare` saves the encoding in further ones.
+        """
+        return self._portraits.read(source, keypoints, crop)
+
     def stream(
-        self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
+        self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
         schedule: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
         """The frames of a video of ceil(duration of the speech x fps) frames, while it is being made.
 
-        portrait: of `prepare`, or what `prepare` takes.
+        portrait: of `prepare` or `read_photo`, or a photo as these take it.
         audio: a sound file (or a video, whose sound is taken), or (mono float32 samples (N,), rate in Hz).
         keypoints: .pth, .npy, .npz or an (L, 3, 2) array in pixels of the bundle's picture; a `KeypointTrack`, which
             can say of what size its pictures were; or a driving video.
@@ -135,22 +146,22 @@ class Generator:
         schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
             and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
-        progress: called with stage (recording, counted in seconds, portrait, keypoints; then audio, denoise and frames
-            by turns), done and total; an exception that it raises ends the work and comes out of the call or of the
-            stream; StopIteration, which would look like the end of the frames, as the cause of a RuntimeError. It may
-            close the stream.
+        progress: called with stage, done and total. The stages are recording (in seconds), keypoints and portrait,
+            then audio, denoise and frames in alternation. An exception that it raises ends the work and comes out
+            of the call or of the stream; StopIteration, which would look like the end of the frames, as the cause of a
+            RuntimeError. It may close the stream.
 
-        Everything is read and checked in the call; audio features, latents and frames are computed as frames are asked
-        for. Raises InputError (ImageError, AudioError, KeypointError, NoFaceError, VideoError), ConfigError,
-        BundleError, BackendError, and the stream BackendError, or AudioError if the recording cannot be read again or
-        its file was changed meanwhile.
+        Everything is read and checked in the call, before any engine is loaded but the face detector; audio features,
+        latents and frames are computed as frames are asked for. Raises InputError (ImageError, AudioError,
+        KeypointError, NoFaceError, VideoError), ConfigError, BundleError, BackendError, and the stream BackendError, or
+        AudioError if the recording cannot be read again or its file was changed meanwhile.
         """
         task = self._task(config, schedule, progress)
         scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
         return self._stream(task, scene, notes)
 
     def generate(
-        self, portrait: Portrait | ImageSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
+        self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
         schedule: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
         progress: Progress | None = None,
@@ -160,8 +171,8 @@ class Generator:
         output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
         The others are those of `stream`.
 
-        Frames that are kept have to fit into the memory that is free: 4 hours at 30 frames a second and 512 x 512
-        pixels take 340 GB. A video that does not is a ConfigError, raised as soon as its length is known.
+        Kept frames must fit into the free memory: 4 hours at 30 frames a second and 512 x 512 pixels take 340 GB.
+        Otherwise ConfigError is raised as soon as the length of the video is known.
 
         Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
         be used again.
@@ -183,7 +194,7 @@ class Generator:
         )
 
     def live(
-        self, portrait: Portrait | ImageSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
+        self, portrait: PortraitSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
         extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
         look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
     ) -> LiveSession:  # fmt: skip
@@ -207,17 +218,18 @@ class Generator:
         rate = check_rate(sample_rate)
         plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         sound = make_sound(plan, rate, manifest, settings)
-        needs = self._pipeline.live_needs(plan.window, plan.keep)
+        needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
+        self._pipeline.check(settings)
+        place, notes = endless_motion(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
         self._pipeline.load(settings)
-        accepted = self._portraits.finish(photo)
-        place = endless_motion(keypoints, mode, accepted, settings, extension, self._portraits.find_faces)
-        return LiveSession(self._pipeline.live(settings, accepted, place), sound, plan)
+        stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
+        return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
     def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
         config = GenerationConfig() if config is None else config
-        if not issubclass(type(config), GenerationConfig):  # unlike isinstance, asks the object nothing
+        if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
@@ -226,14 +238,14 @@ class Generator:
         return Task(settings, schedule, Stopwatch(), Telling(check_progress(progress)))
 
     def _scene(
-        self, task: Task, source: Portrait | ImageSource, audio: AudioSource, keypoints: KeypointSource | None,
+        self, task: Task, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
         retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
     ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
-        """The inputs of a video, and what was decided while they were read. keep: whether its frames will be kept."""
+        """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
-        # Whatever may be refused comes before engines are loaded, which takes long.
+        # Inputs are checked before engines are loaded, which is slow.
         with task.watch.stage("portrait"):
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
         with task.watch.stage("audio"):
@@ -241,25 +253,26 @@ class Generator:
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
         length = recording.frame_count(task.settings.rate)
         self._check_memory(task, noise, length, keep)
-        with task.watch.stage("load"):
-            self._pipeline.load(task.settings)
+        self._pipeline.check(task.settings)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
-        with task.stage("portrait"):
-            portrait = self._portraits.finish(photo)
         with task.stage("keypoints"):
             motion = plan_motion(
-                keypoints, mode, portrait, length, task.settings, self._portraits.find_faces,
+                keypoints, mode, photo, length, task.settings, self._portraits.find_faces,
                 lambda done, total: task.tell("keypoints", done, total),
             )  # fmt: skip
+        with task.watch.stage("load"):
+            self._pipeline.load(task.settings)
+        with task.stage("portrait"):
+            portrait = self._portraits.finish(photo)
         gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
         return Scene(portrait, recording, motion.points, initial), notes
 
     def _check_memory(self, task: Task, noise: object, length: int, keep: bool) -> None:
-        """Raise ConfigError for a video that does not fit into the memory, before anything is made for it."""
-        needs = self._pipeline.needs(task.settings, task.schedule, noise, length, keep=keep)
+        """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
+        needs = self._pipeline.memory_needs(task.settings, task.schedule, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
     def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:

@@ -1,8 +1,8 @@
-"""What an engine's graph may do: operators, weights in other files, and constants, held against what exporters write.
+"""Checks of an engine's graph before any library reads it: operators, external weights, constants.
 
-A graph is code that the library which loads it runs, so that a bundle from elsewhere is checked before any library sees
-it. Loading computes at once whatever depends on constants alone, so that a file of a kilobyte can ask for gigabytes;
-that is bounded here. What an engine then computes of a portrait is its own affair: see "A bundle" in README.md.
+A graph is code for the library that loads it. Libraries fold constants while they load a graph, so that a file of a
+kilobyte can take gigabytes; the checks bound that. They do not bound the computation of an engine that runs: see "What
+trusting a bundle means" in README.md.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from typing import Any
 
 from vexpress_rt.onnx_graph import RANK_LIMIT, SIZES, Graph, Node, Tensor, read_graph
 from vexpress_rt.protobuf import Data, refuse
+from vexpress_rt.weight_check import find_in_graph
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Opset 11 is that of released face detectors, 20 and 23 are the exporter's; those in between are alike in kind.
+# Released face detectors have opset 11, the exporter writes 20 and 23; the versions in between are similar.
 OPSETS = {
     "": range(7, 26),
     "com.microsoft": range(1, 2),
-    "ai.onnx.ml": range(1, 6),
-}  # the last is declared by some, used by none
+    "ai.onnx.ml": range(1, 6),  # declared by some graphs, used by none
+}
 
-# What the exporter writes, and what released face detectors (SCRFD, YuNet) have beside it. None runs a graph within the
-# graph, repeats itself, draws random numbers, reads a file, or makes a tensor of a size that stands in another.
+# The operators of the exporter and of released face detectors (SCRFD, YuNet). None of them has a subgraph, loops, draws
+# random numbers, reads files, or creates a tensor whose size is the value of another tensor.
 OPERATORS = {
     "": _words("""
         Add Attention AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv Cos DepthToSpace Div Exp
@@ -41,38 +42,71 @@ OPERATORS = {
         """),
     "com.microsoft": frozenset({"BiasGelu", "MultiHeadAttention"}),
 }
-# Attributes that libraries divide by, or make memory of, without looking at them.
+# Attributes by which libraries divide, or allocate memory, without a check.
 _POSITIVE = _words("strides dilations kernel_shape group num_heads q_num_heads kv_num_heads blocksize num_outputs")
 _NOT_NEGATIVE = frozenset({"pads"})
 _ATTRIBUTE_LIMIT = 1 << 16
 
-# Operators that may have nothing but constants to work on, by how large their output can be. The exporter writes some
-# of them: weights stored as float16 are widened, those of upsampling convolutions are gathered and summed.
+# Operators whose inputs may all be constants, by the size of their output. The exporter writes some of them: it widens
+# weights stored as float16, and gathers and sums those of upsampling convolutions.
 _ELEMENTWISE = _words("Add Div Max Min Mul Pow Sub")
 _RESHAPING = _words("Flatten Reshape Squeeze Transpose Unsqueeze")
 _NO_LARGER = _words("Ceil Clip Exp Floor ReduceMax ReduceMean ReduceMin ReduceSum Relu Sigmoid Slice Split Sqrt")
 
-CONSTANTS_RATIO = 8  # of the bytes computed of constants alone to those stored; the exporter's graphs stay below 4.
-CONSTANTS_FLOOR = 16 << 20  # bytes that a graph of few weights may compute, too
-CONSTANTS_DEPTH = 64  # multiplications a byte of them; the exporter's take 2
+CONSTANTS_RATIO = 8  # bytes of folded constants per stored byte; the exporter's graphs stay below 4
+CONSTANTS_FLOOR = 16 << 20  # bytes of folded constants that every graph may have
+CONSTANTS_WORK = 64  # multiplications per byte of folded constants; the exporter's graphs take 2
 
 
-def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> None:
-    """As `check_graph`, of an open file, which is mapped: nothing large is copied. Raises OSError, too."""
+@dataclass(frozen=True)
+class GraphWeights:
+    """The weights of a checked graph.
+
+    Attributes:
+        fault: The first fault of numbers in the graph's own file; None if all are finite.
+        external: Tensors in other files, by file name.
+    """
+
+    fault: str | None
+    external: Mapping[str, list[Tensor]]
+
+
+def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> GraphWeights:
+    """Check the graph in an open file, which is mapped and not copied.
+
+    Weights that are not finite are reported and not refused.
+
+    Args:
+        file: The ONNX file, at least 1 byte.
+        weights: As in `check_graph`.
+
+    Raises:
+        BundleDamagedError: The file is empty, or `check_graph` refuses it.
+        OSError: The file cannot be read.
+    """
     if not os.fstat(file.fileno()).st_size:
         refuse("it is empty")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        check_graph(data, weights)
+        graph = check_graph(data, weights)
+        fault = find_in_graph(data, graph)
+    external: dict[str, list[Tensor]] = {}
+    for tensor in graph.initializers.values():
+        if tensor.external is not None:
+            external.setdefault(tensor.external.location, []).append(tensor)
+    return GraphWeights(fault, external)
 
 
-def check_graph(data: Data, weights: Mapping[str, int]) -> None:
-    """Refuse a graph that an exporter of engines does not write.
+def check_graph(data: Data, weights: Mapping[str, int]) -> Graph:
+    """Refuse a graph that no exporter of engines writes.
 
-    data: the ONNX file.  weights: sizes in bytes, by name, of the files beside it that it may take weights from.
+    Args:
+        data: The content of the ONNX file.
+        weights: Sizes in bytes of the files beside it from which it may take weights, by name.
 
-    Raises BundleDamagedError saying what was found: a file that is not well formed; an operator, domain or opset that
-    is not known here; values that are used before they are made, or made twice; weights from another file or beyond
-    its end; constants that grow far beyond what is stored.
+    Raises:
+        BundleDamagedError: The file is malformed; an operator, domain or opset is not in the lists above; a value is
+            used before it is computed, or computed twice; weights are in another file or beyond the end of theirs; or
+            folded constants are far larger than the stored ones. The message says which.
     """
     graph = read_graph(data)
     _check_opsets(graph)
@@ -84,21 +118,22 @@ def check_graph(data: Data, weights: Mapping[str, int]) -> None:
     for node in graph.nodes:
         _check_node(node)
         if missing := [name for name in node.inputs if name not in made]:
-            refuse(f"{node} takes {missing[0]!r}, which nothing before it makes")
+            refuse(f"{node} takes {missing[0]!r}, which no node before it computes")
         for name in node.outputs:
             if name and name in made:
-                refuse(f"{node} makes {name!r}, which is there already")
+                refuse(f"{node} computes {name!r}, which exists already")
             made.add(name)
         constants.follow(node)
     if missing := [name for name in graph.outputs if name not in made]:
-        refuse(f"it gives {missing[0]!r}, which nothing makes")
+        refuse(f"it has the output {missing[0]!r}, which no node computes")
+    return graph
 
 
 def _check_opsets(graph: Graph) -> None:
     for domain, version in graph.opsets.items():
         if version not in OPSETS.get(domain, ()):
             known = OPSETS.get(domain)
-            expected = f"{known[0]} to {known[-1]}" if known else "the domains ai.onnx and com.microsoft alone"
+            expected = f"{known[0]} to {known[-1]}" if known else "the domains ai.onnx and com.microsoft"
             refuse(f"it is of opset {version} of {domain or 'ai.onnx'!r}; expected {expected}")
     if "" not in graph.opsets:
         refuse("it names no opset of 'ai.onnx'")
@@ -111,15 +146,15 @@ def _check_names(graph: Graph) -> None:
 
 
 def _check_external(tensor: Tensor, weights: Mapping[str, int]) -> None:
-    """Whether its bytes lie in the file that holds the graph, or within one that the manifest lists for this engine."""
+    """Check that a tensor's bytes lie in the graph's file, or within a file that the manifest lists for the engine."""
     external = tensor.external
     if external is None:
         return
     if external.location not in weights:
-        held = ", ".join(weights) or "none"
+        listed = ", ".join(weights) or "none"
         refuse(
             f"the tensor {tensor.name!r} takes its values from {external.location!r}; expected a file that "
-            f"the manifest lists as this engine's data ({held})"
+            f"the manifest lists as this engine's data ({listed})"
         )
     size = weights[external.location]
     if external.offset + external.length > size:
@@ -143,25 +178,30 @@ def _check_node(node: Node) -> None:
     for name, value in node.attributes.items():
         if isinstance(value, Tensor):
             if node.operator != "Constant":
-                refuse(f"{node} has a tensor as its attribute {name!r}; expected one in Constant alone")
+                refuse(f"{node} has a tensor as its attribute {name!r}; only Constant may have one")
             if value.external is not None:
-                refuse(f"{node} takes its value from another file; expected initializers alone to do that")
+                refuse(f"{node} takes its value from another file; only initializers may do that")
         _check_range(node, name, value)
 
 
 def _check_range(node: Node, name: str, value: Any) -> None:
     least = 1 if name in _POSITIVE else 0 if name in _NOT_NEGATIVE else None
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if isinstance(value, list | tuple) else [value]
     if least is not None and not all(type(n) is int and least <= n <= _ATTRIBUTE_LIMIT for n in numbers):
         refuse(f"{node} has {name} = {str(value)[:80]}; expected {least} to {_ATTRIBUTE_LIMIT}")
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        refuse(f"{node} has {name} = {str(value)[:80]}; expected finite numbers")
 
 
 @dataclass(frozen=True)
 class _Size:
-    """How large a constant can be at most.
+    """An upper bound of a constant's size.
 
-    count: elements.  width: bytes of each.  dims: None where they are not known, only how many elements in all.
-    values: the numbers, of a short list of integers.
+    Attributes:
+        count: Number of elements.
+        width: Bytes per element.
+        dims: The shape; None if only the number of elements is known.
+        values: The elements of a short list of integers; None for other constants.
     """
 
     count: int
@@ -171,12 +211,12 @@ class _Size:
 
     @classmethod
     def of(cls, dims: tuple[int, ...], width: int) -> _Size:
-        """Of known dims."""
+        """Return the size of a constant of known shape."""
         return cls(math.prod(dims), width, dims)
 
 
 class _Constants:
-    """Sizes of all that depends on nothing but constants, which a library computes when it loads the graph."""
+    """The sizes of all folded constants: values that depend on constants alone, which libraries compute at loading."""
 
     def __init__(self, graph: Graph) -> None:
         self._sizes = {tensor.name: _stored(tensor) for tensor in graph.initializers.values()}
@@ -184,8 +224,8 @@ class _Constants:
         self._bytes = self._work = 0
 
     def follow(self, node: Node) -> None:
-        """Note what a node makes of constants, if nothing else goes into it."""
-        if node.operator == "Shape":  # of anything: it is a constant where sizes are
+        """Add the outputs of a node whose inputs are all constants."""
+        if node.operator == "Shape":  # of any input: where shapes are static, the shape is a constant
             sizes = [_Size.of((RANK_LIMIT,), 8)]
         elif node.operator == "Constant":
             sizes = [_constant(node)]
@@ -194,17 +234,17 @@ class _Constants:
             known = [size for size in given if size is not None]
             if len(known) < len(given) or not known:
                 return
-            sizes = self._made(node, known)
+            sizes = self._outputs(node, known)
         self._bytes += sum(size.count * size.width for size in sizes)
-        if self._bytes > self._limit or self._work > CONSTANTS_DEPTH * self._limit:
+        if self._bytes > self._limit or self._work > CONSTANTS_WORK * self._limit:
             refuse(
-                f"{node} and those before it compute {self._bytes} bytes of constants alone, by {self._work} "
-                f"multiplications; expected at most {self._limit} bytes for what the graph stores"
+                f"{node} and the nodes before it compute {self._bytes} bytes from constants alone, with {self._work} "
+                f"multiplications; expected at most {self._limit} bytes for a graph of this size"
             )
         self._sizes.update(zip(node.outputs, sizes, strict=False))
 
-    def _made(self, node: Node, given: list[_Size]) -> list[_Size]:
-        """Upper bounds of what an operator makes of constants."""
+    def _outputs(self, node: Node, given: list[_Size]) -> list[_Size]:
+        """Return upper bounds of the sizes of a node's outputs."""
         first, operator = given[0], node.operator
         if operator == "Cast":
             return [replace(first, width=SIZES.get(node.attributes.get("to", 0), 8))]
@@ -222,7 +262,7 @@ class _Constants:
             return [_gathered(node, first, given[-1])]
         if operator == "MatMul":
             return [self._product(node, first, given[-1])]
-        refuse(f"{node} has nothing but constants to work on, which no exporter writes for {operator}")
+        refuse(f"{node} has only constant inputs, which no exporter writes for {operator}")
 
     def _product(self, node: Node, first: _Size, second: _Size) -> _Size:
         if not first.dims or not second.dims or min(len(first.dims), len(second.dims)) < 2:
@@ -238,7 +278,7 @@ def _stored(tensor: Tensor) -> _Size:
 
 
 def _constant(node: Node) -> _Size:
-    """What the operator Constant gives: a tensor, a number, or a list of numbers."""
+    """Return the size of a Constant: a tensor, a number or a list of numbers."""
     value = node.attributes.get("value")
     if isinstance(value, Tensor):
         return _stored(value)
@@ -250,7 +290,7 @@ def _constant(node: Node) -> _Size:
 
 
 def _broadcast(sizes: list[_Size]) -> _Size:
-    """Of the operators that stretch sides of one: the larger of each pair of sides; without sides, the product."""
+    """Return the size after broadcasting; without known shapes, the product of all counts."""
     dims = [size.dims for size in sizes if size.dims is not None]
     if len(dims) < len(sizes):
         return _Size(math.prod(size.count for size in sizes), sizes[0].width)
@@ -264,7 +304,7 @@ def _stretched(*dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reshaped(node: Node, given: list[_Size]) -> tuple[int, ...] | None:
-    """The dims after Reshape or Transpose where they are certain."""
+    """Return the shape after Reshape or Transpose if it is certain."""
     dims, count = given[0].dims, given[0].count
     if node.operator == "Transpose" and dims is not None:
         order = node.attributes.get("perm") or list(reversed(range(len(dims))))
@@ -279,7 +319,7 @@ def _reshaped(node: Node, given: list[_Size]) -> tuple[int, ...] | None:
 
 
 def _gathered(node: Node, source: _Size, indices: _Size) -> _Size:
-    """Of Gather: the indices' dims in the place of one side."""
+    """Return the size after Gather: the shape of the indices replaces one axis."""
     axis = node.attributes.get("axis", 0)
     if not source.dims or indices.dims is None or not -len(source.dims) <= axis < len(source.dims):
         return _Size(source.count * indices.count, source.width)

@@ -53,12 +53,18 @@ def plan_chunks(total: int, size: int, context: int) -> tuple[Chunk, ...]:
 
 
 def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[str, ...]:
-    """A note if all of a recording that is not silent is heard as silence; gated: the option `noise_gate`."""
+    """Return a note if the noise gate silences all of a recording that is not silent.
+
+    Args:
+        recording: The speech.
+        model: The bundle's model.
+        gated: The option `noise_gate`.
+    """
     if recording.voice or not gated or not model.audio_normalize or recording.variance == 0:
         return ()
     return (
-        "audio: no voice was found, only noise; the mouth stays closed: noise_gate=False (--no-noise-gate) lets noise "
-        "move it",
+        "audio: no voice was found, only noise, so the mouth stays closed; noise_gate=False (--no-noise-gate) lets "
+        "noise move it",
     )
 
 
@@ -67,8 +73,8 @@ class Hearing:
 
     recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.
     heard: called when a chunk is done, with their number so far and that of all.
-    gated: whether what is not voice is heard as silence, see `GenerationConfig.noise_gate`; only of models that want
-        speech of unit variance.
+    gated: whether the noise gate is on, see `GenerationConfig.noise_gate`. It applies only to models that take speech
+        of unit variance.
     one_pass, chunk, context: seconds that are heard in one pass at most; beyond, of a chunk, and of what a feature
         hears to each side.
     """

@@ -1,8 +1,8 @@
 """Photos: any common raster file -> (H, W, 3) uint8 RGB, and the part of it that fills the bundle's picture.
 
 Only decoders that turn bytes into pixels are enabled: formats that are programs (PostScript, PDF) or that reach for
-other files are refused as "not a picture". What a file may cost is known before it is decoded: `photos` reads its
-container and leaves out what decides no pixel.
+other files are refused as "not a picture". Memory and time are bounded before a file is decoded: `photos` reads its
+container and removes all data that affects no pixel.
 """
 
 from __future__ import annotations
@@ -22,28 +22,38 @@ from vexpress_rt.errors import ImageError, KeypointError
 from vexpress_rt.paths import input_file
 from vexpress_rt.photos import containers
 from vexpress_rt.photos.containers import FORMATS
-from vexpress_rt.photos.parts import DamagedError, Gap, Parts, RefusedError, differing_rows, missing_rows
+from vexpress_rt.photos.encoded import (
+    DamagedError,
+    EncodedPhoto,
+    Gap,
+    RefusedError,
+    differing_rows,
+    missing_rows,
+    several_pictures,
+)
 from vexpress_rt.records import Crop, Float32, UInt8, check_finite_points
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 220_000_000  # a JPEG can be decoded at half its size
 MAX_BYTES = 256 * 2**20
-# Bytes while a photo is decoded, its file included: 80 megapixels of RGB, 4 bytes each in Pillow and 3 in the result.
+# Bytes during decoding, the file included: 80 megapixels of RGB take 4 bytes each in Pillow and 3 in the result.
 MAX_MEMORY = 565_000_000
 
 _ORIENTATION = 0x0112
 _STRIP = 2**20  # pixels that are converted at once
-_GREY = {"CMYK": 64}  # what a JPEG's decoder makes of rows that are not there; of other modes 128
+_GREY = {"CMYK": 64}  # value of missing rows after decoding a JPEG; 128 in other modes
 
 
 @dataclass(frozen=True)
 class Photo:
     """A decoded photo.
 
-    pixels: (h, w, 3) uint8 RGB, upright.  notes: what was repaired or left out while it was read.
-    size: (H, W) of the full picture, pixels.
-    reduction: 1, or 2 for a JPEG decoded at half size; then h = ceil(H / 2) and w = ceil(W / 2).
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, upright.
+        size: (H, W) of the full picture in pixels.
+        reduction: 1, or 2 for a JPEG decoded at half size; then h = ceil(H / 2) and w = ceil(W / 2).
+        notes: Repairs and omissions, for `Video.notes`.
     """
 
     pixels: UInt8 = field(repr=False)
@@ -53,23 +63,29 @@ class Photo:
 
 
 def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
-    """The pixels of `load_photo(source)`, (H, W, 3) uint8 RGB, upright."""
+    """Return the pixels of `load_photo(source)`, (H, W, 3) uint8 RGB, upright."""
     return load_photo(source).pixels
 
 
 def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
-    """A photo as (H, W, 3) uint8 RGB, upright, with notes on what was repaired.
+    """Read and decode a photo.
 
-    source: a file, the bytes of one, or an (H, W, 3) uint8 RGB array (taken as it is; grey and RGBA arrays are refused
-        because their meaning would be a guess). Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000,
-        PNM or, where pillow-heif is installed, HEIC, of any colour mode: grey, palette and CMYK are converted, 16 bits
-        a channel are reduced to 8, transparency is laid on white, the EXIF orientation is applied. Colour profiles are
-        ignored, as upstream does. A photo whose end is missing is taken if it decodes and at least half of its rows are
-        there.
+    Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000, PNM or, with pillow-heif installed, HEIC, in any
+    colour mode: grey, palette and CMYK are converted, 16-bit channels are reduced to 8, transparency is composited on
+    white, and the EXIF orientation is applied. Colour profiles are ignored, as upstream does. A photo with a missing
+    end is accepted if its decoder accepts it and at least half of its rows can be decoded.
 
-    Raises ImageError for a file that is missing, not a picture, damaged, animated or of several pages, larger than
-    `MAX_PIXELS` pixels or `MAX_BYTES` bytes, with a side below `MIN_SIDE` pixels, or whose decoding would take more
-    than `MAX_MEMORY` bytes, or minutes.
+    Args:
+        source: The path of a file, the bytes of one, or an (H, W, 3) uint8 RGB array, which is used as it is. Grey and
+            RGBA arrays are refused, because their meaning is ambiguous.
+
+    Returns:
+        The decoded photo with its notes.
+
+    Raises:
+        ImageError: The file is missing, not a picture, damaged, animated or of several pages; it has more than
+            `MAX_PIXELS` pixels (`MAX_JPEG_PIXELS` for JPEG) or `MAX_BYTES` bytes, or a side below `MIN_SIDE` pixels; or
+            its decoding would take more than `MAX_MEMORY` bytes, or minutes.
     """
     if isinstance(source, np.ndarray):
         pixels = _check_array(source)
@@ -191,7 +207,7 @@ def _check_bytes(size: int, name: str) -> None:
 
 
 class _Content:
-    """The bytes of a file, handed over so that nobody else keeps them while they are decoded."""
+    """The bytes of a file. `take` drops the reference, so that the decoder can free them."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -204,23 +220,23 @@ class _Content:
 def _decode(content: _Content, name: str) -> Photo:
     need = 0
     try:
-        parts = containers.read(content.take())
-        if parts is None:
+        encoded = containers.read(content.take())
+        if encoded is None:
             raise ImageError(
                 f"{name} is not a picture that can be read; expected one of {', '.join(FORMATS)}: "
                 "convert it to PNG or JPEG"
             )
-        _check_size(parts.width, parts.height, name, MAX_JPEG_PIXELS if parts.kind == "JPEG" else MAX_PIXELS)
-        need, reduction = _need(parts, 1), 1
-        if need > MAX_MEMORY and parts.kind == "JPEG":
-            need, reduction = _need(parts, 2), 2
-        _check_need(parts, need, name)
-        return _decoded(parts, reduction, name)
+        _check_size(encoded.width, encoded.height, name, MAX_JPEG_PIXELS if encoded.kind == "JPEG" else MAX_PIXELS)
+        need, reduction = _need(encoded, 1), 1
+        if need > MAX_MEMORY and encoded.kind == "JPEG":
+            need, reduction = _need(encoded, 2), 2
+        _check_need(encoded, need, name)
+        return _decoded(encoded, reduction, name)
     except ImageError:
         raise
     except RefusedError as error:
         raise ImageError(f"{name} {error}") from error
-    except UnidentifiedImageError as error:  # names an object in memory
+    except UnidentifiedImageError as error:  # its own message holds an object's address
         raise _damaged(name, "its header is malformed") from error
     except Exception as error:  # on malformed files Pillow's decoders raise errors of any kind
         if isinstance(error, MemoryError) or _memory_is_short(need):
@@ -235,24 +251,24 @@ def _damaged(name: str, why: object) -> ImageError:
     )
 
 
-def _need(parts: Parts, reduction: int) -> int:
-    """Bytes while `parts` are decoded, or while the picture is cut and scaled, when Pillow has 4 a pixel of it."""
+def _need(encoded: EncodedPhoto, reduction: int) -> int:
+    """Return the peak memory in bytes: of decoding, or of cropping, when Pillow holds 4 bytes per pixel."""
     area = reduction**2
-    return max(len(parts.data) + parts.memory + parts.bands * parts.pixels // area, 7 * parts.pixels // area)
+    return max(len(encoded.data) + encoded.memory + encoded.bands * encoded.pixels // area, 7 * encoded.pixels // area)
 
 
-def _check_need(parts: Parts, need: int, name: str) -> None:
+def _check_need(encoded: EncodedPhoto, need: int, name: str) -> None:
     if need > MAX_MEMORY:
         raise ImageError(
-            f"{name} has {parts.width} x {parts.height} pixels, which as {parts.kind} of this colour mode take up to "
-            f"{need / 1e6:.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}: scale the photo down"
+            f"{name} has {encoded.width} x {encoded.height} pixels, which as {encoded.kind} of this colour mode take "
+            f"up to {need / 1e6:.0f} MB to decode; expected at most {MAX_MEMORY / 1e6:.0f}: scale the photo down"
         )
     if _memory_is_short(need):
         raise _out_of_memory(name, need)
 
 
 def _memory_is_short(need: int) -> bool:
-    """Whether `need` bytes cannot be had, which decoders call damage."""
+    """Return whether `need` bytes cannot be allocated; decoders report that as damage."""
     try:
         np.empty(need, np.uint8)
     except MemoryError:
@@ -265,53 +281,54 @@ def _out_of_memory(name: str, need: int) -> ImageError:
     return ImageError(f"memory ran out while {name} was decoded{takes}: free memory, or scale the photo down")
 
 
-def _decoded(parts: Parts, reduction: int, name: str) -> Photo:
-    if parts.fill is not None:
-        pixels = np.empty((parts.height, parts.width, 3), np.uint8)
-        notes = parts.fill(parts.take(), pixels)
-        return Photo(pixels, pixels.shape[:2], notes=parts.notes + notes)
-    # Pillow warns of large pictures, whose size is known to be right, and of odd metadata, which is not used.
+def _decoded(encoded: EncodedPhoto, reduction: int, name: str) -> Photo:
+    if encoded.fill is not None:
+        pixels = np.empty((encoded.height, encoded.width, 3), np.uint8)
+        notes = encoded.fill(encoded.take(), pixels)
+        return Photo(pixels, pixels.shape[:2], notes=encoded.notes + notes)
+    # Pillow warns about large pictures, whose size is checked already, and about metadata, which is not used.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        images = _filled(parts.take(), parts.gap, parts.kind, reduction) if parts.gap else iter(())
-        image, parts = _loaded(parts, reduction) if parts.gap is None else (next(images), parts)
+        gap = encoded.gap
+        images = _filled(encoded.take(), gap, encoded.kind, reduction) if gap else iter(())
+        image, encoded = (next(images), encoded) if gap else _loaded(encoded, reduction)
         with image:
-            size = (parts.width, parts.height) if reduction > 1 else image.size
-            if image.width * image.height > parts.pixels:
-                raise DamagedError(f"it decodes to {image.width} x {image.height} pixels, more than it announces")
+            size = (encoded.width, encoded.height) if reduction > 1 else image.size
+            if image.width * image.height > encoded.pixels:
+                raise DamagedError(f"it decodes to {image.width} x {image.height} pixels, more than it declares")
             _check_size(*image.size, name)
-            orientation = parts.orientation or image.getexif().get(_ORIENTATION, 1)
+            orientation = encoded.orientation or image.getexif().get(_ORIENTATION, 1)
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
             mode = image.mode
-        del image  # with its decoder, before the next one
-        notes = parts.notes
-        if parts.gap is not None:
+        del image  # frees its decoder before the second picture is decoded
+        notes = encoded.notes
+        if gap:
             wrong = -(-_differing_rows(next(images), stored) * size[1] // len(stored))
-            notes += (differing_rows(wrong, size[1], parts.gap),)
+            notes += (differing_rows(wrong, size[1], gap),)
     if reduction > 1:
-        notes += (f"photo: {size[0]} x {size[1]} pixels are more than are decoded whole; it is read at half its size",)
-    if parts.cut:
+        notes += (f"photo: {size[0]} x {size[1]} pixels are too many to decode in full; it is read at half its size",)
+    if encoded.cut:
         shown = _shown_rows(stored, _GREY.get(mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)
     return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
 
 
-def _loaded(parts: Parts, reduction: int) -> tuple[Image.Image, Parts]:
-    data = parts.take()
+def _loaded(encoded: EncodedPhoto, reduction: int) -> tuple[Image.Image, EncodedPhoto]:
+    data = encoded.take()
     try:
-        return _load(data, parts.kind, reduction), parts
+        return _load(data, encoded.kind, reduction), encoded
     except (OSError, SyntaxError, ValueError):
-        if parts.repair is None:
+        if encoded.repair is None:
             raise
-    # Not within the handler, whose error would keep what was decoded so far.
-    parts.data = data
+    # Outside of the handler, because its exception keeps the partly decoded picture.
+    encoded.data = data
     del data
-    return _loaded(parts.repair(parts), reduction)
+    return _loaded(encoded.repair(encoded), reduction)
 
 
 def _filled(data: bytes, gap: Gap, kind: str, reduction: int) -> Iterator[Image.Image]:
-    """The picture with each of the gap's fillers that decodes."""
+    """Yield the picture decoded with each of the fillers of `gap`, without those that do not decode."""
     for filler in gap.fillers:
         try:
             image = _load(b"".join([memoryview(data)[: gap.at], filler, memoryview(data)[gap.at :]]), kind, reduction)
@@ -323,7 +340,7 @@ def _filled(data: bytes, gap: Gap, kind: str, reduction: int) -> Iterator[Image.
 
 
 def _differing_rows(image: Image.Image, stored: UInt8) -> int:
-    """In how many rows `image` is another picture than `stored` (H, W, 3)."""
+    """Return the number of rows in which `image` differs from `stored` (H, W, 3)."""
     if image.size != (stored.shape[1], stored.shape[0]):
         return len(stored)
     step = max(1, _STRIP // image.width)
@@ -340,7 +357,7 @@ def _load(data: bytes, kind: str, reduction: int) -> Image.Image:
             return _load_heif(stream)
         image = _opened(stream, kind, reduction)
         if getattr(image, "is_animated", False):
-            raise RefusedError(f"is a {kind} of several frames or pages; expected one picture: save a frame")
+            raise several_pictures(f"a {kind}")
         if reduction > 1:
             image.draft(image.mode, (image.width // reduction, image.height // reduction))
         image.load()
@@ -348,7 +365,7 @@ def _load(data: bytes, kind: str, reduction: int) -> Image.Image:
 
 
 def _opened(stream: io.BytesIO, kind: str, reduction: int) -> Image.Image:
-    if reduction > 1:  # Image.open has a limit of its own for the full size
+    if reduction > 1:  # Image.open limits the full size
         return JpegImagePlugin.JpegImageFile(stream)
     Image.init()
     if kind not in Image.OPEN:
@@ -369,7 +386,7 @@ def _load_heif(stream: io.BytesIO) -> Image.Image:
 
 
 def _canvas(size: tuple[int, int], orientation: int) -> tuple[UInt8, UInt8]:
-    """An upright picture (H, W, 3), and the view of it into which one of `size` (width, height) goes as stored."""
+    """Allocate an upright picture (H, W, 3); return it and a view of it in the stored orientation."""
     width, height = size
     pixels = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
     stored = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
@@ -379,7 +396,7 @@ def _canvas(size: tuple[int, int], orientation: int) -> tuple[UInt8, UInt8]:
 
 
 def _convert(image: Image.Image, out: UInt8) -> None:
-    """Write `image` into `out` (H, W, 3) as RGB, in strips, so that no second picture of its size is needed."""
+    """Convert `image` to RGB into `out` (H, W, 3), in strips, so that no second full picture is allocated."""
     if image.mode == "F":
         raise RefusedError("holds floating-point values (mode F); expected 8 or 16 bits: save the photo as PNG or JPEG")
     if image.mode == "I":
@@ -407,7 +424,7 @@ def _to_rgb(image: Image.Image) -> UInt8:
 
 
 def _shown_rows(stored: UInt8, grey: int) -> int:
-    """How many rows there are above those whose right end is grey, for their data are missing."""
+    """Return the number of rows above the missing ones, whose right end is grey."""
     row = len(stored)
     while row and (stored[row - 1, -8:] == grey).all():
         row -= 1

@@ -1,8 +1,7 @@
-"""Whether numbers can be what they should be, before they become a picture: a decoder makes black of NaN, and says
-nothing.
+"""Range checks of latents before they are decoded: from NaN a decoder makes a black picture without an error.
 
-Looking costs two passes over a window's finished latents, 0.1 ms for the released model. What went wrong is looked for
-only once something did.
+A check takes two passes over a window's denoised latents, 0.1 ms for the released model. The cause is searched only
+after a check failed.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.noise import LARGEST
 from vexpress_rt.records import Float32
 
-# Latents of a trained VAE stay within about 10. Beyond this a decoder in float16 overflows, whatever the latents mean:
-# it begins by dividing them by a scale of about 0.18, and float16 ends at 65504.
+# Latents of a trained VAE stay within about 10. Beyond this limit a decoder in float16 overflows: it divides them by a
+# scale of about 0.18, and the largest float16 is 65504.
 LATENT_LIMIT = 1e4
 
-_MAKERS = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # the other inputs are reference_net's
+_ENGINES = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # the others come from reference_net
 REMEDY = (
     "its weights are damaged, or too large for the bundle's precision: build the bundle again, with --precision fp32 "
     "if it is fp16"
@@ -29,7 +28,7 @@ REMEDY = (
 
 
 def is_within(values: Any, limit: float = np.inf) -> bool:
-    """Whether all of an array's numbers are finite and of at most `limit`; an empty one's are."""
+    """Return whether all values of an array are finite and their magnitude is at most `limit`; true of an empty one."""
     if not values.size:
         return True
     with np.errstate(invalid="ignore"):
@@ -38,22 +37,34 @@ def is_within(values: Any, limit: float = np.inf) -> bool:
 
 
 def check_outputs(engine: str, outputs: Mapping[str, Tensor]) -> None:
-    """Raise BackendError naming the engine if an array that it gave is not finite. What is on a device is passed over.
+    """Check that an engine's outputs on the host are finite.
 
-    A Resident is looked at when latents that depend on it went wrong.
+    Outputs on a device are not copied for this. `check_latents` examines them if the latents that depend on them fail.
+
+    Raises:
+        BackendError: An output holds NaN or infinity. The message names the engine.
     """
     for name, tensor in outputs.items():
         if isinstance(tensor, np.ndarray) and not is_within(tensor):
-            raise BackendError(f"engine {engine} gave {name} with {_worst(tensor)}; expected finite numbers: {REMEDY}")
+            raise BackendError(
+                f"engine {engine} returned {name} with {_worst(tensor)}; expected finite values: {REMEDY}"
+            )
 
 
 def check_latents(
     latents: Float32, first: int, inputs: Mapping[str, Tensor], noise: Callable[[int], Float32], begun: range
 ) -> None:
-    """Raise BackendError if denoised latents (n, c, h, w) of frames `first` and following are none.
+    """Check that denoised latents are finite and at most LATENT_LIMIT.
 
-    The cause is looked for in `inputs`, the denoiser's others, and in `noise`, the initial latent of a frame, of the
-    frames `begun`, which these latents may depend on.
+    Args:
+        latents: (n, c, h, w) float32 of consecutive frames.
+        first: The first of these frames.
+        inputs: The denoiser's other inputs by name, which are searched for the cause.
+        noise: Maps a frame to its initial latent (c, h, w), which is searched for the cause.
+        begun: Frames whose noise these latents may depend on.
+
+    Raises:
+        BackendError: The latents are out of range. The message names the frame and the cause.
     """
     if is_within(latents, LATENT_LIMIT):
         return
@@ -63,21 +74,21 @@ def check_latents(
 
 
 def _cause(inputs: Mapping[str, Tensor], noise: Callable[[int], Float32], begun: range) -> str:
-    """Which noise or which engine is to blame, and what to do."""
+    """Find the noise or the engine that caused it, and return that with a remedy."""
     for frame in begun:
         if not is_within(start := noise(frame), LARGEST):
-            return f"the noise of frame {frame} holds {_worst(start)}; give standard normal noise, or None"
+            return f"the noise of frame {frame} holds {_worst(start)}; pass standard normal noise, or None"
     for name, tensor in inputs.items():
         if str(tensor.dtype) not in ("float16", "float32"):  # NumPy has no bfloat16
             continue
         array = tensor if isinstance(tensor, np.ndarray) else tensor.host()
         if not is_within(array):
-            return f"engine {_MAKERS.get(name, 'reference_net')} gave {name} with {_worst(array)}; {REMEDY}"
-    return f"the denoiser was given finite numbers and made these of them; {REMEDY}"
+            return f"engine {_ENGINES.get(name, 'reference_net')} returned {name} with {_worst(array)}; {REMEDY}"
+    return f"all inputs of the denoiser are finite, so it computed these values; {REMEDY}"
 
 
 def _worst(array: Any) -> str:
-    """What is wrong with an array, for people."""
+    """Describe the worst values of an array."""
     if count := int(np.isnan(array).sum()):
         return f"NaN ({count} of {array.size} values)"
     return f"values up to {float(np.abs(array).max()):.3g}"

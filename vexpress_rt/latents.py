@@ -96,10 +96,12 @@ class Latents(Protocol):
         """
         ...
 
-    def look(self, start: int, stop: int) -> Callable[[], Float32]:
-        """The latents (n, c, h, w) of frames start to stop - 1 as they are now, on the host, as soon as they are there.
+    def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
+        """Begin to copy the current latents of frames [start, stop) to the host.
 
-        To be called before the next look and before `close`.
+        Returns:
+            A function that waits for the copy and returns it, (n, c, h, w) float32. Call it before the next
+            `copy_to_host` and before `close`.
         """
         ...
 
@@ -152,8 +154,8 @@ class HostLatents:
         shares = self._flight.shares(window)
         guided_step_numpy(self._vectors, self._totals, unconditional, conditional, shares, scale, coefficients)
 
-    def look(self, start: int, stop: int) -> Callable[[], Float32]:
-        """As `Latents` has it."""
+    def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
+        """See `Latents.copy_to_host`."""
         pieces = [self._latents[slots] for _, slots in self._flight.pieces(start, stop)]
         return lambda: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 

@@ -44,7 +44,7 @@ class DeviceLatents:
         self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
         self._pinned: device.Pinned | None = None
         self._uploaded: device.Event | None = None
-        self._looked_at: device.Pinned | None = None
+        self._host_copy: device.Pinned | None = None
         self._uses: list[device.Event] = []  # the last one, which passes when nothing uses the memory any more
         self._memory: list[Closable] = [self._vectors, self._totals]
         self._free = when_dropped(self, free, self._memory, self._uses)
@@ -94,24 +94,24 @@ class DeviceLatents:
         for half in halves:
             half.read_until(done)
 
-    def look(self, start: int, stop: int) -> Callable[[], Float32]:
-        """As `latents.Latents` has it; the copy is in order with what has entered so far."""
+    def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
+        """See `latents.Latents.copy_to_host`. The copy follows all work that is enqueued before it."""
         size = (stop - start) * self._bytes
-        if self._looked_at is None or len(self._looked_at.array) < size:
-            self._looked_at = device.pinned(size, "latents of a window")
-            self._memory.append(self._looked_at)  # a smaller one stays there until the end
-        values = self._looked_at.array[:size]
+        if self._host_copy is None or len(self._host_copy.array) < size:
+            self._host_copy = device.pinned(size, "latents of a window")
+            self._memory.append(self._host_copy)  # a smaller one stays in the list until `close`
+        values = self._host_copy.array[:size]
         with self._executor.entering() as compute:
             for frames, slots in self._flight.pieces(start, stop):
                 piece = values[frames.start * self._bytes : frames.stop * self._bytes]
                 device.copy_out(piece, self._vectors, compute, at=slots.start * self._bytes)
             done = self._used(compute)
 
-        def arrived() -> Float32:
+        def copied() -> Float32:
             done.synchronize()
             return values.view(np.float32).reshape(stop - start, *self._shape)
 
-        return arrived
+        return copied
 
     def take(self, frame: int) -> DeviceTensor:
         """The latent (1, c, h, w) of a frame."""

@@ -22,7 +22,7 @@ from vexpress_rt.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.records import Float32, UInt8
 from vexpress_rt.windows import Window
 
-_LARGE = 1 << 26  # bytes of pushed sound before which the memory is compared with it
+_LARGE = 1 << 26  # bytes of pushed sound above which it is compared with the free memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +58,13 @@ class LiveSession:
     What is given out depends on the sound and on where in it the calls come, not on how it was cut to pieces.
 
     fps: frames a second, exact.  sample_rate: Hz, of the sound that frames carry.
+    notes: what was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
     """
 
-    def __init__(self, stages: LiveStages, sound: LiveSound, plan: LivePlan) -> None:
+    def __init__(self, stages: LiveStages, sound: LiveSound, plan: LivePlan, notes: tuple[str, ...] = ()) -> None:
         self.fps = sound.fps
         self.sample_rate = sound.rate
+        self.notes = notes
         self._stages, self._sound, self._plan = stages, sound, plan
         self._changed = threading.Condition()  # guards everything but the stages
         self._making = threading.Lock()  # held by the one that makes frames
@@ -116,7 +118,7 @@ class LiveSession:
         self._check_memory(count, rate)
 
     def _check_memory(self, count: int, rate: int) -> None:
-        """Whether what is pushed can be kept: converted, at both rates, in buffers that grow to twice that."""
+        """Check that the pushed samples fit into the memory: converted, at both rates, in buffers that double."""
         kept = count * (self._sound.rate + self._sound.model_rate) // rate
         if (size := 4 * (count + 2 * kept)) > _LARGE:
             need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
@@ -265,7 +267,7 @@ class LiveSession:
         return np.stack(held) if held else np.empty((0, 1, 1, 1), np.float32)
 
     def _listen(self, first: int, stop: int) -> Callable[[], Float32]:
-        """What the model hears for frames [first, stop): read now, and normalised when it is called."""
+        """Read the model's input for frames [first, stop); the returned function normalises it."""
         plan, rate = self._plan, self._sound.model_rate
         samples, level = self._sound.around(first, stop)
         if not plan.normalized:

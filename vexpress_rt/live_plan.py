@@ -27,7 +27,7 @@ class LivePlan:
     look_ahead: waited for after a window.  before, after: heard until the end of a window, and after it.
     keep: how many that were given can be taken back.
     max_lag: seconds of speech that may wait.  normalized: whether the audio encoder wants speech of unit variance.
-    gated: whether what is not voice is heard as silence.
+    gated: whether the noise gate is on.
     """
 
     window: int

@@ -47,10 +47,13 @@ def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
 
 
 class Recent(NamedTuple):
-    """What was heard lately, to tell voice in it from noise. Samples are counted from the session's beginning.
+    """Recent samples for voice activity detection. Indices count from the start of the session.
 
-    samples: (r,) float32, from `begin` on, to the end of what is known.
-    first, last: of what the model hears around a window.
+    Attributes:
+        samples: (r,) float32 from index `begin` to the last known sample.
+        begin: Index of the first sample.
+        first: Index of the first sample of the model's input for a window.
+        last: Index after the last one.
     """
 
     samples: Float32
@@ -60,9 +63,9 @@ class Recent(NamedTuple):
 
 
 def voice_gains(recent: Recent, rate: int) -> tuple[Float32, Float32]:
-    """`voice.voice_gain` for the two parts that `LiveSound.around` gives of the same window.
+    """Return `voice.voice_gain` for both parts that `LiveSound.around` returns for the same window.
 
-    The rule is that of recordings; of what is not known yet nothing counts.
+    The rule is that of recordings; samples that are unknown so far have gain 0.
     """
     voice, known = find_voice(recent.samples, rate, recent.begin), recent.begin + len(recent.samples)
     heard = voice_gain(voice, rate, recent.first, recent.last)
@@ -232,13 +235,13 @@ class LiveSound:
         return samples, self._heard.read(known - LEVEL_SECONDS * self.model_rate, known)
 
     def recent(self, first: int, stop: int) -> Recent:
-        """What `voice_gains` takes, for the window of which `around` gives the sound."""
+        """Return the samples that `voice_gains` needs for the window of `around`."""
         begin, last, known = self._reach(first, stop)
         earliest = max(0, min(begin, known - LEVEL_SECONDS * self.model_rate))
         return Recent(self._heard.read(earliest, max(earliest, known)), earliest, begin, last)
 
     def _reach(self, first: int, stop: int) -> tuple[int, int, int]:
-        """For `around`: the first sample that is heard, the first after them, and the first that is not known."""
+        """Return the first sample of the model's input, the one after its last, and the first unknown one."""
         end = stop + self._ahead
         if (mark := self._end_after(first)) is not None:
             end = min(end, mark)

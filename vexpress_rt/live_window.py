@@ -101,7 +101,7 @@ class LiveStages:
     ) -> Float32 | None:
         """The latents of a window's frames but the held ones, as `denoise_held` has it.
 
-        Raises BackendError, also for latents that are not finite or far too large.
+        Raises BackendError, also for latents that are not finite or beyond `latent_check.LATENT_LIMIT`.
         """
         inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])

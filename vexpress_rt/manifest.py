@@ -36,9 +36,7 @@ from vexpress_rt.untrusted import distinct, malformed, parse, plain_name, record
 SCHEMA = 2
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
-FILE_LIMIT = (
-    16 << 30
-)  # bytes; of the released model, the largest has 5 GB. Sparse files claim any size, and are hashed.
+FILE_LIMIT = 16 << 30  # bytes; the released model's largest file has 5 GB. It bounds the hashing of sparse files.
 BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
 
 

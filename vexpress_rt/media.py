@@ -1,4 +1,4 @@
-"""Sound and video files as PyAV reads them, opened so that an untrusted file can do no harm.
+"""Opening of untrusted sound and video files with PyAV.
 
 FFmpeg also reads playlists and scripts (HLS, DASH, concat, lavfi) that name further files and addresses, and picks a
 reader by content, not by name. So the readers are listed, nothing but the file itself may be opened, and
@@ -32,16 +32,17 @@ READERS = (
 )
 MAX_PIXELS = 8192 * 4320
 MAX_SECONDS = 4 * 3600
-MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond them resampling takes memory out of all proportion
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz; beyond these limits resampling takes far too much memory
 MAX_CHANNELS = 64
-MAX_STREAMS = 128  # PyAV looks that far beyond a list of those that were there at first
-LOUDEST = 1e4  # full scales: what is far from 1 is of another scale, and 3e38 is infinite after a sum or a filter
-# FFmpeg reserves what a file declares before it reads that, a tag of 2 GB among it. A frame of MAX_PIXELS takes 270 MiB
-# at most, of 16 bits in four channels.
+MAX_VALUES = 8 * 48_000 * MAX_SECONDS  # samples of all channels: a file of 5 MB can hold hours of them at 655 kHz
+MAX_STREAMS = 128  # PyAV reads beyond its list of streams when one appears later
+LOUDEST = 1e4  # times full scale: larger samples have another scale, and 3e38 overflows in a sum or a filter
+# FFmpeg allocates declared sizes before it reads the data, for example a tag of 2 GB. A frame of MAX_PIXELS takes at
+# most 270 MiB: 16 bits in four channels.
 MAX_ALLOCATION = 320 * 2**20
 
-_MOST_FAILURES = 20  # in a row, after which a damaged file has ended
-_UNREADABLE = (errno.EIO, errno.ENXIO, errno.ESTALE)  # the disk's fault, or the network's
+_MOST_FAILURES = 20  # consecutive failed reads, after which a damaged file counts as ended
+_UNREADABLE = (errno.EIO, errno.ENXIO, errno.ESTALE)  # faults of the disk or the network
 
 S = TypeVar("S", bound=Stream)
 
@@ -50,10 +51,18 @@ _log = logging.getLogger("vexpress_rt")
 
 @contextmanager
 def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[InputContainer]:
-    """Open a sound or video file for reading; `kind` ("the audio") and `error` are for complaints.
+    """Open a sound or video file for reading.
 
-    Raises `error` for a path that is no regular file, for a file that none of `READERS` can read, and where memory runs
-    out. Whatever PyAV raises within the block, and is not caught there, becomes `error`, too.
+    Args:
+        path: The file.
+        kind: Its name in messages: "the audio".
+        error: The exception to raise.
+
+    Yields:
+        The open container.
+
+    Raises:
+        error: `path` is not a regular file, none of `READERS` reads it, or memory runs out.
     """
     path = input_file(path, kind, "a sound or video file", error)
     _limit_allocations()
@@ -70,7 +79,7 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
             },
             metadata_errors="replace",
         )
-    except Exception as cause:  # PyAV raises FFmpeg's errors, and errors of its own on what it does not expect
+    except Exception as cause:  # FFmpeg's errors, and PyAV's own on unexpected data
         if ran_out(cause):
             raise _no_memory(kind, path, error) from cause
         raise error(
@@ -95,13 +104,13 @@ def _no_memory(kind: str, path: Path, error: type[InputError]) -> InputError:
 
 @functools.cache
 def _limit_allocations() -> None:
-    """Keep FFmpeg from reserving more than `MAX_ALLOCATION` bytes at once, in all of the process.
+    """Limit each allocation of FFmpeg to `MAX_ALLOCATION` bytes in the whole process.
 
-    PyAV has no name for `av_max_alloc`, which its own modules are linked with.
+    PyAV does not wrap `av_max_alloc`; the function is reached through PyAV's shared library.
     """
     try:
         limit = ctypes.CDLL(av._core.__file__).av_max_alloc
-    except (AttributeError, OSError) as error:  # on Windows a module does not pass on what it is linked with
+    except (AttributeError, OSError) as error:  # Windows does not export the symbols of linked libraries
         _log.debug("FFmpeg's allocations cannot be limited: %s", error)
         return
     limit.argtypes, limit.restype = [ctypes.c_size_t], None
@@ -109,12 +118,12 @@ def _limit_allocations() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What FFmpeg or the system said, without the path and numbers around it."""
+    """Return the message of FFmpeg or the system without path and error number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def moving_pictures(container: InputContainer) -> list[VideoStream]:
-    """The streams of a file whose pictures move; an album cover does not."""
+    """Return the video streams of a file, without album covers."""
     covers = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & covers]
 
@@ -123,12 +132,25 @@ def packets(
     container: InputContainer, stream: S, path: Path, kind: str, error: type[InputError],
     unreadable: Callable[[BaseException], object],
 ) -> Iterator[Packet[S]]:  # fmt: skip
-    """The packets of a stream, the last of which is empty and makes the decoder give what it still holds.
+    """Read the packets of a stream past damage.
 
-    The reader is asked on after an error, up to a limit, and `unreadable` is told of each. Other empty packets (a frame
-    that an AVI drops) are left out, since a decoder would take them for the end. PyAV knows the streams that were there
-    when the file was opened, and raises IndexError at the end of a file where one came later.
-    Raises `error` if the disk or the network fails.
+    After an error, reading continues up to a limit. Other empty packets (an AVI has one for each dropped frame) are
+    skipped, because a decoder takes an empty packet for the end. PyAV raises IndexError at the end of a file in which a
+    stream appeared after opening.
+
+    Args:
+        container: The open file.
+        stream: The stream to read.
+        path: The file, for messages.
+        kind: Its name in messages.
+        error: The exception to raise.
+        unreadable: Called with the exception of each failed read.
+
+    Yields:
+        The packets. The last one is empty and flushes the decoder.
+
+    Raises:
+        error: The disk or the network fails.
     """
     failures = 0
     while failures <= _MOST_FAILURES:
@@ -145,7 +167,7 @@ def packets(
             raise
         except IndexError:
             failures += 1
-        except Exception as cause:  # FFmpeg's, and what PyAV raises on what it does not expect
+        except Exception as cause:  # FFmpeg's errors, and PyAV's own on unexpected data
             if getattr(cause, "errno", None) in _UNREADABLE:
                 raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it anew") from cause
             failures += 1

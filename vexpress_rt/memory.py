@@ -1,11 +1,11 @@
-"""Memory that ran out: how libraries say so, and what there is to do."""
+"""Out-of-memory errors: the messages of libraries, and the remedies."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
 
-# As glibc, NumPy, OpenCV, FFmpeg, ONNX Runtime, TensorRT, CUDA and Python have it, in lower case.
+# Messages of glibc, NumPy, OpenCV, FFmpeg, ONNX Runtime, TensorRT, CUDA and Python, in lower case.
 _WORDS = (
     "allocate memory", "bad_alloc", "bad allocation", "out of memory", "outofmemory", "failed_allocation",
     "memory allocation", "insufficient memory", "failed to map segment", "unable to allocate", "can't start new thread",
@@ -16,15 +16,17 @@ REMEDY = (
     "close other programs, raise the limit on memory (ulimit -v, or the container's), or use a smaller bundle or "
     "shorter speech"
 )
-
-
-LIBRARIES = 800 << 20  # bytes of address space that NumPy, FFmpeg, OpenCV and ONNX Runtime take before any work
+THREADS_REMEDY = (
+    "raise the limit on memory (ulimit -v) or on processes (ulimit -u, or the container's), or close other programs"
+)
+LIBRARIES = 800 << 20  # bytes of address space that NumPy, FFmpeg, OpenCV and ONNX Runtime take when they are loaded
 
 
 def check_limit() -> None:
-    """Raise MemoryError if the limit on address space (ulimit -v) is too low for the libraries.
+    """Check that the limit on address space (ulimit -v) suffices for the libraries, some of which crash without it.
 
-    Some of them crash then, and do not say why.
+    Raises:
+        MemoryError: The limit is below `LIBRARIES`.
     """
     try:
         import resource
@@ -36,20 +38,17 @@ def check_limit() -> None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an exception, or one that led to it, is about memory, or a limit on it or on threads."""
+    """Return whether an exception or one of its causes reports exhausted memory or a limit on memory or threads."""
     return any(_says_so(one) for one in _causes(error))
 
 
 def explain(error: BaseException) -> str:
-    """A sentence about an exception that `ran_out` holds true of, for people."""
+    """Return an error message for an exception for which `ran_out` is true."""
     said = next(one for one in _causes(error) if _says_so(one))
     details = " ".join(str(said).split())[:200]
     details = f" ({details})" if details else ""
     if "start new thread" in details:
-        return (
-            f"the system starts no more threads{details}, and nothing partial is left: raise the limit on memory "
-            "(ulimit -v) or on processes (ulimit -u, or the container's), or close other programs"
-        )
+        return f"the system starts no more threads{details}, and nothing partial is left: {THREADS_REMEDY}"
     if isinstance(said, ImportError):
         return f"memory ran out while libraries were loaded{details}: {REMEDY}"
     return f"memory ran out{details}, and nothing partial is left: {REMEDY}"

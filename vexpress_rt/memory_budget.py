@@ -1,6 +1,6 @@
-"""How much memory this process can still have, and whether that is enough for what is about to be made.
+"""The memory that is free for this process, and a check that a planned amount fits into it.
 
-Nothing is allocated to find out. What cannot be told, on systems without /proc for instance, counts as enough.
+Nothing is allocated for the check. Where the free memory is unknown, as on systems without /proc, every amount fits.
 """
 
 from __future__ import annotations
@@ -9,46 +9,63 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vexpress_rt.control_groups import own_groups, read_text
 from vexpress_rt.errors import ConfigError, VExpressError
 
 _UNLIMITED = 1 << 60  # bytes; version 1 of control groups writes a number near 2**63 for "no limit"
 
 
 class Need(NamedTuple):
-    """size: bytes.  what: they are for, in words.  remedy: what needs fewer of them, in words."""
+    """An amount of memory that a planned operation needs.
+
+    Attributes:
+        size: Bytes.
+        purpose: The contents of that memory, for messages: "the frames".
+        remedy: An instruction that lowers the amount, for messages.
+    """
 
     size: int
-    what: str
+    purpose: str
     remedy: str
 
 
 def check_memory(
     subject: str, needs: Iterable[Need], free: int | None, error: type[VExpressError] = ConfigError
 ) -> None:
-    """Raise `error`, naming the largest need and its remedy, if all needs together are more than `free` bytes.
+    """Check that all needs together fit into the free memory.
 
-    subject: what has the needs, for the message.  free: None for unknown, which is enough.
+    The default error is ConfigError and not InputError, because with other options the same recording becomes a video
+    on the same machine.
 
-    A video that does not fit is an error of the options, ConfigError, not of the input: with others the same recording
-    becomes a video on the same machine.
+    Args:
+        subject: The operation that has the needs, for the message.
+        needs: Amounts of memory that are in use at the same time.
+        free: Free memory in bytes; None for unknown, which is enough.
+        error: The exception to raise.
+
+    Raises:
+        error: The needs exceed `free`. The message lists them with the remedy of the largest.
     """
     wanted = sorted((need for need in needs if need.size > 0), reverse=True)
     total = sum(need.size for need in wanted)
     if free is None or total <= free:
         return
-    parts = ", ".join(f"{_gigabytes(need.size)} for {need.what}" for need in wanted if need.size > total / 20)
+    parts = ", ".join(f"{_gigabytes(need.size)} for {need.purpose}" for need in wanted if need.size > total / 20)
     raise error(
         f"{subject} needs {_gigabytes(total)} of memory ({parts}), and {_gigabytes(free)} are free: {wanted[0].remedy}"
     )
 
 
 def free_memory(root: Path = Path("/"), limit: Callable[[str], int | None] | None = None) -> int | None:
-    """Bytes that this process can still have, swap not counted; None where that cannot be told.
+    """Return the bytes that this process can still allocate without swapping; None where that is unknown.
 
-    It is the least of what the system has (`MemAvailable`), what the process's control groups and those above them
-    leave (versions 1 and 2, file cache counted as free), and what RLIMIT_AS and RLIMIT_DATA leave.
+    It is the smallest of three amounts: the system's available memory (`MemAvailable`), the rest of the limits of the
+    process's control groups and those above them (versions 1 and 2, file cache counted as free), and the rest of
+    RLIMIT_AS and RLIMIT_DATA.
 
-    root: where /proc and /sys are.  limit: RLIMIT_AS or RLIMIT_DATA by name -> bytes or None; None asks the system.
+    Args:
+        root: The folder that contains /proc and /sys.
+        limit: Maps "RLIMIT_AS" and "RLIMIT_DATA" to bytes, or None without a limit; None for the system's limits.
     """
     found = [bound.left for bound in _bounds(root, limit)]
     return max(0, min(found)) if found else None
@@ -95,15 +112,13 @@ def _resource_limit(name: str) -> int | None:
 
 
 def _groups(root: Path) -> Iterator[_Bound]:
-    """What each control group of this process leaves, from its own up to the highest that can be seen."""
-    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        # Seen from a container, a group can lie above what is mounted ("/../.."), and its own files at the top.
+    """Yield the bounds of each control group of this process, from its own up to the highest visible one."""
+    for kind, path in own_groups(root, "memory").items():
+        # In a container, a group's path can lead above the mount ("/../.."); its files are at the mount's top then.
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-        if number == "0" and not controllers:
+        if kind == "cgroup2":
             yield from _walk(root / "sys" / "fs" / "cgroup", parts, "memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
+        else:
             mount = root / "sys" / "fs" / "cgroup" / "memory"
             yield from _walk(mount, parts, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
@@ -119,25 +134,18 @@ def _walk(mount: Path, parts: list[str], limit: str, usage: str, prefix: str) ->
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = read_text(path).strip()
     return int(text) if text.isdecimal() else None  # "max": no limit
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Lines of a name and a number, with or without a unit behind."""
+    """Parse lines of a name, a number and perhaps a unit."""
     found = {}
-    for line in _text(path).splitlines():
+    for line in read_text(path).splitlines():
         name, *values = line.split()[:2] or [""]
         if values and values[0].isdecimal():
             found[name] = int(values[0])
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _gigabytes(size: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,16 +28,27 @@ from vexpress_rt.keypoints import (
     retarget,
 )
 from vexpress_rt.paths import as_path
-from vexpress_rt.records import Face, Float32, KeypointTrack, Portrait, UInt8
+from vexpress_rt.records import Crop, Face, Float32, KeypointTrack, UInt8
 from vexpress_rt.specs import FACE_DETECTOR
 from vexpress_rt.video_decoder import Findings
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
 FaceFinder = Callable[[UInt8], list[Face]]
-Tell = Callable[[int, int], None]  # done and total
+FrameProgress = Callable[[int, int], None]  # called with done and total, in frames
 
 ENDLESS_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
 LONGEST_TURN = Fraction(60)  # seconds of a driving video that are followed where no end is known
+
+
+class CroppedFace(Protocol):
+    """What is needed of a portrait, or of a photo that is not encoded yet; `Portrait` says what each is."""
+
+    @property
+    def keypoints(self) -> Float32 | None: ...
+    @property
+    def crop(self) -> Crop: ...
+    @property
+    def crop_mode(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -56,46 +68,59 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
         return "fix_face" if source is None else "no_retarget"
     check_choice("retarget", mode, RETARGET_MODES)
     if source is None and mode != "fix_face":
-        raise ConfigError(f"retarget is {mode!r} but there are no keypoints: give keypoints, or use 'fix_face'")
+        raise ConfigError(
+            f"retarget is {mode!r}, which follows keypoints, and there are none: give a file of keypoints or a driving "
+            "video as keypoints= or --keypoints, or use 'fix_face', which holds the face still and needs a face in the "
+            "photo, or its keypoints as prepare(..., keypoints=) or --image-keypoints"
+        )
     return mode
 
 
 def check_face(
     mode: str, keypoints: Float32 | None, size: tuple[int, int], *, driven: bool, searched: bool | None = None
 ) -> None:
-    """Raise NoFaceError, with every cure, where `mode` needs the photo's face and its keypoints are None.
+    """Check that the photo's face is known if the retargeting mode needs it.
 
-    size: (height, width) of the photo, pixels.  driven: whether there are keypoints or a driving video to follow.
-    searched: whether a detector looked for the face; None where that is not known.
+    Args:
+        mode: The retargeting mode.
+        keypoints: (3, 2) float32 of the photo's face, or None.
+        size: (height, width) of the photo in pixels.
+        driven: Whether the video has keypoints or a driving video.
+        searched: Whether a detector searched the photo for a face; None for unknown.
+
+    Raises:
+        NoFaceError: `mode` needs the face, and `keypoints` is None. The message lists every remedy.
     """
     if keypoints is not None or mode == "no_retarget":
         return
     photo = f"its {size[1]} x {size[0]} pixels (width x height), searched scaled to {DETECTION_SIZE}"
-    cures = ["Give the photo's keypoints (left eye, right eye, nose) as prepare(..., keypoints=) or --image-keypoints"]
+    remedies = [
+        "Give the photo's keypoints (left eye, right eye, nose) as prepare(..., keypoints=) or --image-keypoints"
+    ]
     if searched is None:
         why = f"no face was found, or the bundle has no face detector, in {photo}"
     elif searched:
         why = f"no face was found in {photo}"
     else:
         why = "the bundle has no face detector"
-        cures.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+        remedies.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
     if searched is not False:
-        cures.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
+        remedies.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
     if driven:
-        cures.append("use no_retarget, which follows the driving keypoints as they are")
+        remedies.append("use no_retarget, which follows the driving keypoints as they are")
     raise NoFaceError(
-        f"{mode} needs the place of the face in the photo, and it is unknown: {why}. {', or '.join(cures)}"
+        f"{mode} needs the place of the face in the photo, and it is unknown: {why}. {', or '.join(remedies)}"
     )
 
 
 def load_track(
-    source: KeypointSource, find_faces: FaceFinder, seconds: Fraction, tell: Tell | None = None
+    source: KeypointSource, find_faces: FaceFinder, seconds: Fraction, progress: FrameProgress | None = None
 ) -> KeypointTrack:
     """Keypoints from a file of arrays, from numbers, or, for any other file, from the faces of a driving video.
 
     seconds: of the video to be made. A driving video is searched so far and over the longest gap that may follow, so
-    that the frames before are those that the whole would give; each of its frames once, however often it stands.
-    tell: called with frames done and the most that there will be, after each frame of a driving video; may raise.
+    that the frames before are those that the whole would give; each decoded frame is searched once.
+    progress: called after each frame of a driving video with the frames done and the largest possible total; may raise.
     """
     if not isinstance(source, (str, os.PathLike)):
         return load_keypoints(source)
@@ -109,14 +134,14 @@ def load_track(
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
     needed, findings = math.ceil(seconds * video.fps) + 1, Findings()
     most = needed + math.ceil(LONGEST_GAP * video.fps)
-    track = track_faces(_search(video, find_faces, most, findings, tell), video.fps, video.size, needed)
+    track = track_faces(_search(video, find_faces, most, findings, progress), video.fps, video.size, needed)
     return replace(track, notes=(*findings.notes(), *track.notes))
 
 
 def _search(
-    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: Findings, tell: Tell | None
+    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: Findings, progress: FrameProgress | None
 ) -> Iterator[list[Face]]:
-    """The faces in each of at most `most` frames at the video's constant rate."""
+    """Yield the faces in each of at most `most` frames, at the video's constant rate."""
     done = 0
     (height, width), (rows, columns) = video.size, video.shown or video.size
     scale = np.array([width / columns, height / rows], np.float32)
@@ -127,20 +152,20 @@ def _search(
             for _ in range(count):
                 yield faces
             done += count
-            if tell is not None:
-                tell(done, most)
+            if progress is not None:
+                progress(done, most)
             if done >= most:
                 return
 
 
 def _scaled(face: Face, scale: Float32) -> Face:
-    """A face of a picture that was scaled down, in pixels of the frame. scale: (2,), x and y."""
+    """Convert a face from pixels of the scaled picture to pixels of the frame. scale: (2,) float32, x and y."""
     if (scale == 1).all():
         return face
     return Face(face.box * np.tile(scale, 2), face.score, face.keypoints * scale)
 
 
-def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
+def to_picture(track: KeypointTrack, portrait: CroppedFace) -> KeypointTrack:
     """A track in pixels of its own pictures -> in pixels of the bundle's picture.
 
     Pictures as large as the original photo are cropped as that was; others by themselves, around the first face.
@@ -154,12 +179,12 @@ def to_picture(track: KeypointTrack, portrait: Portrait) -> KeypointTrack:
 
 
 def plan_motion(
-    source: KeypointSource | None, mode: str, portrait: Portrait, length: int, settings: Settings,
-    find_faces: FaceFinder, tell: Tell | None = None,
+    source: KeypointSource | None, mode: str, portrait: CroppedFace, length: int, settings: Settings,
+    find_faces: FaceFinder, progress: FrameProgress | None = None,
 ) -> Motion:  # fmt: skip
     """The face's place in each of `length` frames.
 
-    mode: of `choose_retarget`.  find_faces: the detector.  tell: how far the search has come, see `load_track`.
+    mode: of `choose_retarget`.  find_faces: the detector.  progress: of the search, see `load_track`.
 
     Raises NoFaceError if the photo's own face is needed and unknown, or the driving video shows none; KeypointError
     for unreadable keypoints and for faces wholly outside the picture; VideoError for a driving video that is unusable.
@@ -170,7 +195,7 @@ def plan_motion(
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
         return Motion(np.repeat(own[None], length, axis=0), notes)
     assert source is not None
-    track = load_track(source, find_faces, length / settings.rate, tell)
+    track = load_track(source, find_faces, length / settings.rate, progress)
     track = resample(to_picture(track, portrait), settings.rate)
     points, how = fit_length(track.points, length, settings.extension)
     points = retarget(points, own, mode, settings.upstream_anchor)
@@ -179,27 +204,31 @@ def plan_motion(
 
 
 def endless_motion(
-    source: KeypointSource | None, mode: str, portrait: Portrait, settings: Settings, extension: str,
+    source: KeypointSource | None, mode: str, portrait: CroppedFace, settings: Settings, extension: str,
     find_faces: FaceFinder,
-) -> Callable[[int], Float32]:  # fmt: skip
-    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end.
+) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
+    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end; and notes on the track.
 
     extension: "loop", "mirror" or "hold", for frames beyond the track; a driving video is followed for LONGEST_TURN.
     The others, and what is raised, are those of `plan_motion`; the anchor of retargeting is sought in all of the track.
     """
     check_choice("extension", extension, ENDLESS_MODES)
-    length = 1
-    if mode != "fix_face":
+    if mode == "fix_face":
+        motion = plan_motion(source, mode, portrait, 1, settings, find_faces)
+        notes = motion.notes
+    else:
         assert source is not None
         track = load_track(source, find_faces, LONGEST_TURN)
-        source, length = track, len(resample(track, settings.rate).points)
-    points = plan_motion(source, mode, portrait, length, settings, find_faces).points
+        length = len(resample(track, settings.rate).points)
+        motion = plan_motion(track, mode, portrait, length, settings, find_faces)
+        notes = track.notes  # not how it was fitted to a length, since there is none
+    points = motion.points
 
     def place(frame: int) -> Float32:
         point: Float32 = points[repeated_frames(np.array(frame), len(points), extension)]
         return point
 
-    return place
+    return place, notes
 
 
 def _note(count: int, length: int, how: str) -> str:

@@ -21,8 +21,8 @@ from vexpress_rt.errors import ConfigError, InputError
 
 Float32 = NDArray[np.float32]
 
-# Beyond this no noise is meant: standard normal noise stays below 7, that of samplers which scale it below about 100,
-# and what is many times larger becomes a black picture.
+# Larger values are an error: standard normal noise stays below 7 and noise that a sampler scales below about 100, while
+# far larger values decode to a black picture.
 LARGEST = 1e3
 _CHUNK = 1 << 20  # elements made at a time, a multiple of torch's block of 16: bounds the words held, 8 bytes each
 
@@ -71,7 +71,7 @@ def choose_noise(
     """The noise of a frame, (c, h, w) float32, as a function of the frame.
 
     choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or the
-        initial latent itself, (1, c, length, h, w) float32, standard normal: nothing beyond `LARGEST`.
+        initial latent itself, (1, c, length, h, w) float32, standard normal, of magnitude `LARGEST` at most.
     length: frames of the video.  denoised: frames that are denoised, more than `length` if the video is shorter than
         a window; a latent that was given is continued with `frame_noise` there.
 
@@ -92,19 +92,19 @@ def choose_noise(
 def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
     try:
         array = np.asarray(value)
-    except Exception as error:  # lists of several lengths; somebody's own type
-        raise InputError(f"noise is no array ({brief(str(error))}); expected {expected} float32") from error
+    except Exception as error:  # ragged lists; user-defined types
+        raise InputError(f"noise is not an array ({brief(str(error))}); expected {expected} float32") from error
     if array.shape != expected or array.dtype != np.float32:
         raise InputError(
             f"noise has shape {array.shape} and dtype {array.dtype}; expected {expected} float32: "
             "(1, latent channels, frames, height, width) of the latent, or None, or 'upstream'"
         )
-    if not all(np.isfinite(array[:, :, frame]).all() for frame in range(expected[2])):  # by frames: without memory
+    if not all(np.isfinite(array[:, :, frame]).all() for frame in range(expected[2])):  # frame by frame: without a copy
         raise InputError("noise holds NaN or infinite values; expected finite ones, standard normal")
     if (most := float(np.abs(array).max(initial=0))) > LARGEST:
         raise InputError(
-            f"noise holds values up to {most:.3g}; expected standard normal ones, which stay below 7, and none beyond "
-            f"{LARGEST:g}: scale it to a standard deviation of 1"
+            f"noise holds values up to {most:.3g}; expected standard normal ones (below 7), at most {LARGEST:g}: "
+            "scale it to a standard deviation of 1"
         )
     return array
 

@@ -1,8 +1,8 @@
-"""An ONNX file as a graph of nodes and tensors, read without trust and without the library of that name.
+"""A reader of untrusted ONNX files: nodes and tensors of the graph, without the onnx library.
 
-The tables below are the fields that the exporter and released face detectors write. What can hold a graph within a
-graph (control flow, functions, training) or data in any other form (sparse, segmented, quantised) is in none of them,
-so that a file that has it is refused while it is read.
+The tables below list the fields that the exporter and released face detectors write. Fields for subgraphs (control
+flow, functions, training) and for other forms of data (sparse, segmented, quantised) are absent or refused, so that
+reading a file with such a field fails.
 
 Source: onnx.proto of ONNX 1.19, IR version 10.
 """
@@ -10,7 +10,7 @@ Source: onnx.proto of ONNX 1.19, IR version 10.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,14 @@ import numpy as np
 
 from vexpress_rt.protobuf import Data, Field, Reader, Schema, Span, refuse
 
-FIELDS_LIMIT = 2_000_000  # of all messages; the largest graph of the released model has 80,000
-NODES_LIMIT = TENSORS_LIMIT = 20_000  # a graph; that one has 3,400 and 1,500
+FIELDS_LIMIT = 2_000_000  # in all messages; the largest graph of the released model has 80,000
+NODES_LIMIT = TENSORS_LIMIT = 20_000  # per graph; that graph has 3,400 and 1,500
 NAME_LIMIT = 1024  # bytes
 RANK_LIMIT = 16
 COUNT_LIMIT = 1 << 34  # elements of a tensor
-_VALUES = 64  # integers of a tensor that are read: shapes, axes
+_VALUES = 64  # integer tensors up to this size are read: shapes, axes
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT64, FLOAT16 = 1, 7, 10
 # Bytes of an element by its type, and the fields beside raw_data that may hold it. No text, nothing below a byte.
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _STORED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
@@ -82,9 +82,12 @@ _DIM: Schema = {
 }  # fmt: skip
 
 
+Place = tuple[int, int, int]  # of a tensor in another file: its element type, first byte, and the one after the last
+
+
 @dataclass(frozen=True)
 class ExternalData:
-    """Where a tensor's bytes lie in another file: its name as the graph has it, offset and length in bytes."""
+    """The location of a tensor's bytes in another file: the file name in the graph, offset and length in bytes."""
 
     location: str
     offset: int
@@ -93,9 +96,16 @@ class ExternalData:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that the file holds or refers to.
+    """A tensor in the file, or in another file to which it refers.
 
-    element: its type, a key of `SIZES`.  values: of a small one of int64 that lies in the file.
+    Attributes:
+        name: Its name, unique in the graph.
+        element: Its element type, a key of `SIZES`.
+        dims: Its shape.
+        external: Its location in another file; None for a tensor in this file.
+        values: The elements of a small int64 tensor in this file; None for other tensors.
+        pieces: The places of the numbers in this file, little-endian; for varints also numbers themselves.
+        varints: Whether the pieces are varints.
     """
 
     name: str
@@ -103,10 +113,12 @@ class Tensor:
     dims: tuple[int, ...]
     external: ExternalData | None = None
     values: tuple[int, ...] | None = None
+    pieces: Sequence[Span | int] = ()
+    varints: bool = False
 
     @property
     def count(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.dims)
 
     @property
@@ -114,10 +126,16 @@ class Tensor:
         """Size of all elements."""
         return self.count * SIZES[self.element]
 
+    @property
+    def place(self) -> Place:
+        """Where it lies, if that is another file."""
+        assert self.external is not None
+        return self.element, self.external.offset, self.external.offset + self.external.length
+
 
 @dataclass(frozen=True)
 class Node:
-    """An operator with the names of what it takes and gives; "" stands for an input that is left out."""
+    """A node: its operator, and the names of its inputs and outputs; "" stands for an omitted input."""
 
     operator: str
     domain: str
@@ -131,7 +149,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """The one graph of a file. opsets: version by domain.  inputs, outputs: names."""
+    """The graph of a file. opsets: version by domain.  inputs, outputs: names."""
 
     opsets: dict[str, int] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
@@ -141,11 +159,21 @@ class Graph:
 
 
 def read_graph(data: Data) -> Graph:
-    """The graph of an ONNX file. Raises BundleDamagedError saying what in it is not as an exporter writes it."""
+    """Read the graph of an ONNX file.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        The graph. Weights are not copied.
+
+    Raises:
+        BundleDamagedError: The file is malformed, or has a field that no exporter of engines writes.
+    """
     reader = _OnnxReader(data)
     model = reader.message(data, (0, len(data)), _MODEL, "the model")
     if "graph" not in model:
-        refuse("it holds no graph: it is no ONNX file")
+        refuse("it holds no graph, so it is not an ONNX file")
     graph = Graph()
     for span in model.get("opset_import", []):
         entry = reader.message(data, span, _OPSET, "an opset_import")
@@ -173,12 +201,12 @@ class _OnnxReader(Reader):
         self._data = data
 
     def node(self, span: Span) -> Node:
-        data = self._data[slice(*span)]  # a copy as `bytes`, which are indexed faster than a mapped file
+        data = self._data[slice(*span)]  # a copy: `bytes` are indexed faster than a mapped file
         found = self.message(data, (0, len(data)), _NODE, "a node")
         where = f"the node {found.get('op_type', '')} {found.get('name', '')!r}"
         attributes: dict[str, Any] = {}
         for part in found.get("attribute", []):
-            name, value = self._attribute(data, part, where)
+            name, value = self._attribute(data, part, where, span[0])
             if name in attributes:
                 refuse(f"{where} has the attribute {name!r} twice")
             attributes[name] = value
@@ -190,7 +218,7 @@ class _OnnxReader(Reader):
             attributes,
         )
 
-    def _attribute(self, data: Data, span: Span, where: str) -> tuple[str, Any]:
+    def _attribute(self, data: Data, span: Span, where: str, start: int) -> tuple[str, Any]:
         found = self.message(data, span, _ATTRIBUTE, f"an attribute of {where}")
         name, kind = found.get("name", ""), found.get("type", 0)
         form = _FORMS.get(kind)
@@ -201,12 +229,13 @@ class _OnnxReader(Reader):
         if form == "t":
             if "t" not in found:
                 refuse(f"{where} has the attribute {name!r} without its tensor")
-            return name, self.tensor(data, found["t"])
+            return name, self.tensor(data, found["t"], start)
         if form in ("f", "floats"):
             return name, _floats(data, found.get(form, []))
         return name, found.get(form, {"i": 0, "s": "", "ints": []}[form])
 
-    def tensor(self, data: Data, span: Span) -> Tensor:
+    def tensor(self, data: Data, span: Span, start: int = 0) -> Tensor:
+        """The tensor in `span` of `data`, which begins at byte `start` of the file."""
         found = self.message(data, span, _TENSOR, "a tensor")
         name, element, dims = found.get("name", ""), found.get("data_type", 0), tuple(found.get("dims", ()))
         where = f"the tensor {name!r}"
@@ -228,12 +257,15 @@ class _OnnxReader(Reader):
             refuse(f"{where} has {held} elements; expected {tensor.count}, as its dims {dims} say")
         small = element == INT64 and forms and tensor.count <= _VALUES
         values = self._values(data, found[forms[0]], forms[0], where) if small else () if not tensor.count else None
-        return Tensor(name, element, dims, values=values)
+        pieces = () if not forms else [found["raw_data"]] if forms[0] == "raw_data" else found[forms[0]]
+        if start:
+            pieces = [piece if isinstance(piece, int) else (piece[0] + start, piece[1] + start) for piece in pieces]
+        return Tensor(name, element, dims, None, values, pieces, varints=bool(forms) and forms[0] == "int32_data")
 
     def _held(self, data: Data, content: Any, form: str, tensor: Tensor, where: str) -> int:
-        """Elements that the file holds of a tensor."""
+        """Return the number of a tensor's elements in the file."""
+        size: int
         if form == "raw_data":
-            size: int
             size, rest = divmod(content[1] - content[0], SIZES[tensor.element])
             if rest:
                 refuse(f"{where} has {content[1] - content[0]} bytes; expected a multiple of {SIZES[tensor.element]}")
@@ -243,8 +275,11 @@ class _OnnxReader(Reader):
             if isinstance(piece, int):
                 count += 1
             elif form in _WIDTHS:
-                count += (piece[1] - piece[0]) // _WIDTHS[form]
-            else:  # each number ends in the one byte of it that is below 128
+                size, rest = divmod(piece[1] - piece[0], _WIDTHS[form])
+                if rest:
+                    refuse(f"{where} has {form} that ends in the middle of a number")
+                count += size
+            else:  # a varint ends at its first byte below 128
                 count += _ends(data, piece)
         return count
 
@@ -273,7 +308,7 @@ class _OnnxReader(Reader):
         return external
 
     def value(self, span: Span) -> str:
-        """The name of an input, an output or a value in between, after reading what is said of it."""
+        """Return the name of an input, an output or an intermediate value, after checking its type."""
         data = self._data[slice(*span)]
         found = self.message(data, (0, len(data)), _VALUE, "a value")
         where = f"the value {found.get('name', '')!r}"
@@ -283,18 +318,18 @@ class _OnnxReader(Reader):
             return str(found["name"])
         kind = self.message(data, found["type"], _TYPE, where)
         if "tensor_type" not in kind:
-            refuse(f"{where} is no tensor")
+            refuse(f"{where} is not a tensor")
         tensor = self.message(data, kind["tensor_type"], _TENSOR_TYPE, where)
         shape = self.message(data, tensor["shape"], _SHAPE, where) if "shape" in tensor else {}
         for span in shape.get("dim", []):
             dim = self.message(data, span, _DIM, where)
             if {"dim_value", "dim_param"} <= dim.keys() or not 0 <= dim.get("dim_value", 0) <= COUNT_LIMIT:
-                refuse(f"{where} has the size {dim}; expected a number of at least 0, or a letter")
+                refuse(f"{where} has the size {dim}; expected a number of at least 0, or a name")
         return str(found["name"])
 
 
 def _ends(data: Data, span: Span) -> int:
-    """Bytes below 128; a megabyte at a time, so that nothing large is copied."""
+    """Count the bytes below 128, a megabyte at a time, so that nothing large is copied."""
     start, stop = span
     pieces = (data[at : min(at + (1 << 20), stop)] for at in range(start, stop, 1 << 20))
     return sum(int(np.count_nonzero(np.frombuffer(piece, np.uint8) < 0x80)) for piece in pieces)

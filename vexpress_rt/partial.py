@@ -1,4 +1,4 @@
-"""Files that are written under another name until they are complete, and those that killed processes left behind."""
+"""Partial files: files under a temporary name until they are complete, and the removal of abandoned ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vexpress_rt.locking import is_at
-from vexpress_rt.shutdown import at_end
+from vexpress_rt.shutdown import cleanup_at_exit
 
 try:
     import fcntl
@@ -23,29 +23,35 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".vexpress-"
-_ATTEMPTS = 100  # at a name that no sweep of another process takes away before it is locked
-_NAME = re.compile(re.escape(_PREFIX) + r"(?:([0-9a-f]{8})-)?[0-9a-f]{12}\.\w{1,8}")  # the mark came later
+_ATTEMPTS = 100  # another process can remove a new file before it is locked
+_NAME = re.compile(re.escape(_PREFIX) + r"(?:([0-9a-f]{8})-)?[0-9a-f]{12}\.\w{1,8}")  # older versions: no boot ID
 _WEEK = 7 * 24 * 3600.0  # seconds
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """A new empty file beside `path`, with the usual permissions, to be written and moved to `path`; else removed.
+    """Create an empty partial file beside `path`, and remove it at the end of the block unless it was moved.
 
-    Its name is ".vexpress-", a mark of the running system, random digits and the suffix of `path`. While the block
-    lasts the file is locked, and files of that kind that nobody has locked any more are removed from the folder first:
-    their process was killed. Those with the mark of another system, from before a restart for instance, are removed
-    when nothing was written to them for a week: a folder that machines share may have locks that each keeps to itself.
-    The same holds where there are no locks (Windows, some network file systems). If the process ends inside the block,
-    in another thread, the file is removed as well.
+    Its name consists of ".vexpress-", the boot ID, random digits and the suffix of `path`. The file is locked during
+    the block. Before it is created, partial files of this boot without a lock are removed from the folder, because
+    their process was killed. Files of another boot ID are removed after a week without a write: a shared folder may be
+    on a file system whose locks are local to each machine. The same holds where locks are missing (Windows, some
+    network file systems). If the process exits while another thread is inside the block, the file is removed as well.
 
-    Raises OSError where the file cannot be made.
+    Args:
+        path: The name of the complete file. The caller moves the partial file there.
+
+    Yields:
+        The path of the partial file, which has the usual permissions.
+
+    Raises:
+        OSError: The file cannot be created.
     """
     sweep(path.parent)
     partial, handle = _reserve(path)
     try:
-        with at_end(functools.partial(partial.unlink, missing_ok=True)):
+        with cleanup_at_exit(functools.partial(partial.unlink, missing_ok=True)):
             yield partial
     finally:
         with suppress(OSError):
@@ -61,13 +67,13 @@ def sweep(folder: Path) -> None:
                 continue
             with suppress(OSError):
                 old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _WEEK
-                if old or (fcntl is not None and name[1] == system_mark()):
+                if old or (fcntl is not None and name[1] == boot_id()):
                     _remove_abandoned(Path(entry), old=old)
 
 
 @functools.cache
-def system_mark() -> str:
-    """Eight hexadecimal digits that are the same in all processes, also of containers, of the running system alone."""
+def boot_id() -> str:
+    """Return eight hexadecimal digits that all processes share until the system restarts, those in containers too."""
     try:
         system = _BOOT.read_text()
     except OSError:
@@ -79,16 +85,19 @@ def system_mark() -> str:
 
 def _reserve(path: Path) -> tuple[Path, int]:
     for _ in range(_ATTEMPTS):
-        partial = path.with_name(f"{_PREFIX}{system_mark()}-{secrets.token_hex(6)}{path.suffix}")
+        partial = path.with_name(f"{_PREFIX}{boot_id()}-{secrets.token_hex(6)}{path.suffix}")
         handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         if _locked(handle) is not False and is_at(partial, handle):
             return partial, handle
-        os.close(handle)  # a sweep came between
-    raise OSError(f"another process removes {_PREFIX}* in {path.parent} as soon as they are made")
+        os.close(handle)  # another process swept the folder in between
+    raise OSError(f"another process removes each {_PREFIX}* file in {path.parent} before it can be locked")
 
 
 def _remove_abandoned(partial: Path, *, old: bool) -> None:
-    """Remove a file that can be locked, or is old where there are no locks. Another user's cannot be opened."""
+    """Remove a file that can be locked, or that is old where locks are missing.
+
+    A file that cannot be opened or removed belongs to another user, and stays.
+    """
     with suppress(OSError):
         handle = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -104,7 +113,7 @@ def _is_free(handle: int, old: bool) -> bool:
 
 
 def _locked(handle: int) -> bool | None:
-    """Take the lock of an open file, which ends with the process. False if another has it, None if there are none."""
+    """Lock an open file until it is closed. False if another process holds the lock, None where locks are missing."""
     if fcntl is None:
         return None
     try:

@@ -29,15 +29,15 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
 
 
 def as_path(source: Any, what: str, error: type[VExpressError]) -> Path:
-    """A path of text, or of an object that stands for one. Raises `error` for anything else, bytes among it."""
+    """Convert a string or path object to a Path. Raises `error` for anything else, including bytes."""
     try:
         return Path(source)
-    except Exception as cause:  # of somebody's own type
-        raise error(f"{what} is {brief(source)}; expected a path as text or pathlib.Path: pass such") from cause
+    except Exception as cause:  # a user-defined type may raise anything
+        raise error(f"{what} is {brief(source)}; expected a path: pass a string or a pathlib.Path") from cause
 
 
 def folder_path(folder: Any, what: str) -> Path:
-    """As `as_path`, of a folder. Raises ConfigError also for no text, and for what cannot be a name."""
+    """Convert the path of a folder. Raises ConfigError for anything else, for an empty path and for an invalid name."""
     path = as_path(folder, what, ConfigError)
     try:
         if os.fspath(folder) and b"\0" not in os.fsencode(path):
@@ -53,5 +53,5 @@ def same_file(one: object, other: Path) -> bool:
         return False
     try:
         return os.path.samefile(one, other)
-    except Exception:  # there is none of that name, or the object stands for no path
+    except Exception:  # no such file, or not a path
         return False

@@ -26,9 +26,7 @@ from vexpress_rt.windows import plan_windows
 
 Progress = Callable[[str, int, int], None]
 
-_BOOKKEEPING = (
-    400  # bytes a frame: points while they are fitted and retargeted, windows, how often each frame is covered
-)
+_BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting, windows, coverage counts
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,14 @@ class Pipeline:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
 
-    def load(self, settings: Settings) -> None:
-        """Check the choices and load what every video needs, so that what is missing is named before the work."""
+    def check(self, settings: Settings) -> None:
+        """Check the choices, and that the bundle holds what every video needs; loads nothing."""
         choose_sampler(settings, self._manifest.model)
-        denoisers = Guidance.of(settings).engines(settings.steps)
-        for name in ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder"):
+        self._engines.bundle.require(_needed(settings))
+
+    def load(self, settings: Settings) -> None:
+        """Load what every video needs."""
+        for name in _needed(settings):
             self._engines.get(name)
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
@@ -91,11 +92,17 @@ class Pipeline:
         shape, layers = self._latent_shape(), self._manifest.model.audio_layers
         return choose_noise(choice, settings.seed, length, denoised, shape, layers)
 
-    def needs(self, settings: Settings, schedule: str, noise: object, length: int, *, keep: bool) -> list[Need]:
-        """The host's memory that grows with a video of `length` frames.
+    def memory_needs(self, settings: Settings, schedule: str, noise: object, length: int, *, keep: bool) -> list[Need]:
+        """Return the host memory that grows with the length of a video.
 
-        schedule, noise: as `Generator.stream` takes them.  keep: whether all frames are kept.
-        Of what lies between engines only that of the CPU counts: a GPU's memory is another.
+        Data between engines counts only on the CPU; on a GPU it lies in the GPU's memory.
+
+        Args:
+            settings: The resolved options.
+            schedule: As in `Generator.stream`.
+            noise: As in `Generator.stream`.
+            length: Frames of the video.
+            keep: Whether all frames are kept.
         """
         shape, model = self._manifest.shape, self._manifest.model
         latent = 4 * math.prod(self._latent_shape())
@@ -103,9 +110,9 @@ class Pipeline:
         needs = [
             Need(frames, "the frames", "write them to a file with output=, take them one by one from stream(), or "
                  "choose a lower fps or a shorter recording"),
-            Need(latent * length if isinstance(noise, str) else 0, "the noise", "leave out noise='upstream': other "
-                 "noise is made frame by frame"),
-            Need(_BOOKKEEPING * length, "keypoints and the order of the work", "choose a lower fps, or cut the "
+            Need(latent * length if isinstance(noise, str) else 0, "the noise", "leave out noise='upstream': the "
+                 "default noise is generated frame by frame"),
+            Need(_BOOKKEEPING * length, "keypoints and windows", "choose a lower fps, or cut the "
                  "recording into parts"),
         ]  # fmt: skip
         if self._engines.choice.name == "cpu":
@@ -116,15 +123,20 @@ class Pipeline:
             inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
             reused = latent * shape.frames if settings.unconditional_every > 1 else 0
             remedy = "take fewer steps" if schedule == SCHEDULES[0] else (
-                "use schedule='wavefront', whose memory does not grow with the speech, and whose frames are the same"
+                "use schedule='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
             needs.append(
                 Need(kept + windows * (inputs + reused), f"latents and conditions of {windows} windows", remedy)
             )
         return needs
 
-    def live_needs(self, window: int, kept: int) -> list[Need]:
-        """The memory of a live session that can go back `kept` frames."""
+    def live_memory_needs(self, window: int, kept: int) -> list[Need]:
+        """Return the memory of a live session.
+
+        Args:
+            window: Frames of a window.
+            kept: Frames that can be taken back.
+        """
         latent = 4 * math.prod(self._latent_shape())
         return [
             Need(latent * (kept + 3 * window), f"the latents of {kept} frames", "choose less context, or a lower fps")
@@ -205,8 +217,14 @@ class Pipeline:
         )
 
 
+def _needed(settings: Settings) -> tuple[str, ...]:
+    """The engines that every video of these settings runs."""
+    denoisers = Guidance.of(settings).engines(settings.steps)
+    return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
+
+
 def _in_flight(length: int, frames: int, settings: Settings, schedule: str) -> int:
-    """How many windows have begun and not ended at the most: see `windows.walk`."""
+    """Return the largest number of windows in flight: see `windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
     if schedule != SCHEDULES[0]:

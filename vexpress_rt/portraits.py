@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 
@@ -21,18 +20,19 @@ from vexpress_rt.specs import FACE_DETECTOR
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 
-_log = logging.getLogger("vexpress_rt")
-
 
 @dataclass(frozen=True)
 class CroppedPhoto:
-    """A portrait that has yet to be encoded; what its fields are, `Portrait` says."""
+    """A photo that is cropped and not yet encoded. `Portrait` documents the fields."""
 
     image: UInt8
     keypoints: Float32 | None
     crop: Crop
     crop_mode: str
     notes: tuple[str, ...] = ()
+
+
+PortraitSource = Portrait | CroppedPhoto | ImageSource
 
 
 class Portraits:
@@ -49,29 +49,36 @@ class Portraits:
         return shape.height, shape.width
 
     def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
-        """Read a photo and find its face: what of `Generator.prepare` needs no engine but the face detector."""
+        """Read a photo and find its face: the part of `Generator.prepare` that needs only the face detector."""
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
-        own, notes = self._own_keypoints(photo, keypoints)
+        own, notes = self._own_keypoints(photo, keypoints, crop)
         cut = image.face_crop(photo.size, self.size, own, crop)
         points = None if own is None else cut.to_cropped(own)
         cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
         return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
 
     def encode(self, photo: CroppedPhoto) -> Portrait:
-        """Compute what depends on the photo alone."""
+        """Run the engines whose inputs depend on the photo alone."""
         reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
         return Portrait(
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
         )
 
-    def accept(self, portrait: Portrait | ImageSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
-        """A portrait, or a photo that has yet to be encoded, once it is known that it can be driven.
+    def accept(self, portrait: PortraitSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
+        """Check a portrait, or read a photo, without loading any engine but the face detector.
 
-        mode: of `motion.choose_retarget`.  driven: whether there are keypoints to follow.
+        Args:
+            portrait: A portrait of this bundle, or a photo.
+            mode: The retargeting mode, of `motion.choose_retarget`.
+            driven: Whether the video has keypoints or a driving video.
 
-        Raises InputError for a portrait of another bundle; NoFaceError, before any engine is loaded but the detector,
-        where the mode needs the photo's face and it is not known.
+        Returns:
+            The portrait, or the photo for `finish`.
+
+        Raises:
+            InputError: The portrait is of another bundle, or the photo was cropped to another size.
+            NoFaceError: The mode needs the photo's face, and it is unknown.
         """
         accepted: Portrait | CroppedPhoto
         if isinstance(portrait, Portrait):
@@ -81,17 +88,24 @@ class Portraits:
                     f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
                     f"{self._bundle.identity}: prepare it again with this generator"
                 )
+        elif isinstance(portrait, CroppedPhoto):
+            accepted = portrait
+            if portrait.crop.size != self.size:
+                raise InputError(
+                    f"the photo was cropped to {portrait.crop.size} (height, width), and this bundle's size is "
+                    f"{self.size}: read it again with this generator"
+                )
         else:
             accepted = self.read(portrait, None, CROP_MODES[0])
         self.check_face(accepted, mode, driven=driven)
         return accepted
 
     def finish(self, accepted: Portrait | CroppedPhoto) -> Portrait:
-        """A portrait of what `accept` gave."""
+        """Return the portrait itself, or encode the photo."""
         return accepted if isinstance(accepted, Portrait) else self.encode(accepted)
 
     def check_face(self, photo: Portrait | CroppedPhoto, mode: str, *, driven: bool) -> None:
-        """Raise NoFaceError as `accept` does."""
+        """Raise NoFaceError under the condition of `accept`."""
         check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
 
     def find_faces(self, picture: UInt8) -> list[Face]:
@@ -108,13 +122,13 @@ class Portraits:
         return faces.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
     def _own_keypoints(
-        self, photo: image.Photo, given: ArrayLike | None
+        self, photo: image.Photo, given: ArrayLike | None, crop: str
     ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
-        """The three points (3, 2) of the photo's face, if it has one, and what is to be told of it."""
+        """Return the keypoints (3, 2) of the photo's face, or None, and notes on the choice of the face."""
         if given is not None:
             return load_portrait_keypoints(given), ()
         if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
             return faces.largest_face(found).keypoints[:3] * photo.reduction, faces.rivals_note(found, "photo")
-        why = "no face was found in the photo" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
-        _log.warning("%s, so the photo is cut around its centre; it can be driven with no_retarget only", why)
-        return None, ()
+        why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
+        cut = ", so it is cut around its centre" if crop == "face" else ""
+        return None, (f"photo: {why}{cut}",)

@@ -1,9 +1,9 @@
-"""Protobuf's wire format, read without trust: what no writer of ONNX files produces is refused.
+"""A reader of protobuf's wire format for untrusted files: it refuses encodings that no writer of ONNX files produces.
 
-A message is read by a table of the fields that it may have. Nothing is copied but names and small numbers, so that a
-file that is mapped may hold gigabytes of weights. Nothing recurses: messages in a message are given as spans.
+A table lists the fields that a message may have. Only names and small numbers are copied, so that a mapped file may
+hold gigabytes of weights. Nothing recurses: a nested message is returned as its span.
 
-Source: the encoding as protobuf's documentation has it; https://protobuf.dev/programming-guides/encoding/.
+Source: https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 from vexpress_rt.errors import BundleDamagedError
 
 Data = bytes | mmap.mmap
-Span = tuple[int, int]  # first byte, and the one after the last
+Span = tuple[int, int]  # offset of the first byte, and of the one after the last
 Kind = Literal["int", "ints", "float", "floats", "text", "span", "varints", "fixed32", "fixed64", "refused"]
 
 _VARINT, _FIXED64, _SPAN, _FIXED32 = 0, 1, 2, 5
@@ -34,11 +34,13 @@ _NAMES = {_VARINT: "a varint", _FIXED64: "8 bytes", _SPAN: "a length and as many
 class Field:
     """A field that a message may have.
 
-    kind: `int` a signed integer of 64 bits; `ints` a list of them; `text` printable UTF-8; `span` where its bytes lie;
-        `float`, `floats`, `varints`, `fixed32`, `fixed64` where its numbers lie, of which the caller knows the type;
-        `refused` has a name for the message that says so.
-    limit: for `text` bytes, for lists and what repeats entries.  repeated: the field may come more than once; lists of
-        numbers always may.
+    Attributes:
+        name: Its name, in the result and in messages.
+        kind: Its value in the result: `int` is a signed 64-bit integer, `ints` a list of them, `text` printable UTF-8
+            as str, `span` the span of its bytes. `float`, `floats`, `varints`, `fixed32` and `fixed64` are spans of
+            numbers, whose type the caller knows. A field of kind `refused` raises an error.
+        limit: The largest number of bytes for `text`, of entries for lists and repeated fields.
+        repeated: Whether the field may occur more than once. Lists of numbers always may.
     """
 
     name: str
@@ -51,23 +53,36 @@ Schema = Mapping[int, Field]
 
 
 def refuse(what: str) -> NoReturn:
-    """Raise the error that says what is wrong with a file."""
+    """Raise BundleDamagedError with the fault of a file as its message."""
     raise BundleDamagedError(what)
 
 
 class Reader:
-    """Reads messages of one file.  budget: how many fields all of them together may have."""
+    """Reads the messages of one file.
+
+    Args:
+        budget: The largest number of fields in all messages together.
+    """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._left = budget
 
     def message(self, data: Data, span: Span, schema: Schema, where: str) -> dict[str, Any]:
-        """The fields of the message in `span` of `data` by name; those that repeat as lists, absent ones left out.
+        """Read one message.
 
-        Raises BundleDamagedError naming `where` for a field that `schema` lacks, for one of another wire type, for one
-        that comes twice and may not, for one that ends beyond the message, and for a number that is not in its
-        shortest form.
+        Args:
+            data: The content of the file.
+            span: The span of the message.
+            schema: The fields that it may have, by number.
+            where: The name of the message for errors, such as "a node".
+
+        Returns:
+            The fields by name, repeated ones as lists; absent ones are left out.
+
+        Raises:
+            BundleDamagedError: A field is not in `schema`, has another wire type, occurs twice without being repeated,
+                or ends beyond the message; or a number is not in its shortest form.
         """
         found: dict[str, Any] = {}
         for number, wire, value in self._fields(data, span, where):
@@ -94,7 +109,7 @@ class Reader:
         return found
 
     def varints(self, data: Data, span: Span, where: str) -> Iterator[int]:
-        """The numbers that lie in `span` one after the other, signed, of 64 bits."""
+        """Yield the signed 64-bit integers of a packed list."""
         at, stop = span
         while at < stop:
             value, at = _varint(data, at, stop, where)
@@ -118,7 +133,7 @@ class Reader:
         return [value] if field.kind != "float" else value
 
     def _fields(self, data: Data, span: Span, where: str) -> Iterator[tuple[int, int, Any]]:
-        """(number, wire type, varint or span) of each field."""
+        """Yield (number, wire type, varint or span) of each field."""
         at, stop = span
         while at < stop:
             self._left -= 1
@@ -135,7 +150,7 @@ class Reader:
             elif wire in _SIZES:
                 length = _SIZES[wire]
             else:
-                refuse(f"{where} has a field of wire type {wire}; expected no groups and none that is unknown")
+                refuse(f"{where} has a field of wire type {wire}; expected 0, 1, 2 or 5")
             if length > stop - at:
                 refuse(f"{where} ends in the middle of the field {number}: {length} bytes of {stop - at}")
             yield number, wire, (at, at + length)
@@ -143,8 +158,8 @@ class Reader:
 
 
 def _varint(data: Data, at: int, stop: int, where: str) -> tuple[int, int]:
-    """An unsigned number of 64 bits, and where the next field begins."""
-    if at < stop and (byte := data[at]) < 0x80:  # nearly all of them
+    """Read an unsigned 64-bit integer; return it and the offset after it."""
+    if at < stop and (byte := data[at]) < 0x80:  # the common case
         return byte, at + 1
     value = shift = 0
     while at < stop and shift < 70:
@@ -171,7 +186,7 @@ def _text(data: Data, span: Span, field: Field, where: str) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        refuse(f"{where} has {field.name} = {brief(content)}, which is no UTF-8")
+        refuse(f"{where} has {field.name} = {brief(content)}, which is not UTF-8")
     if not text.isprintable():
         refuse(f"{where} has {field.name} = {brief(text)}; expected printable characters")
     return text

@@ -12,7 +12,7 @@ from vexpress_rt.backends import Engine, onnxruntime, tensorrt, tensorrt_library
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.bundle import Bundle
 from vexpress_rt.config import REBUILD, check_choice
-from vexpress_rt.cpus import ThreadLimit, cpus, limit_threads
+from vexpress_rt.cpus import ThreadLimit, describe_cpus, limit_threads
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, PlansMissingError
 from vexpress_rt.placement import Place
 from vexpress_rt.plans import Plans, find_plans
@@ -107,18 +107,18 @@ class Engines:
 
     Several threads may use it. Close it when nothing runs any more.
 
-    threads: of the CPU, which are lowered to those that the process may use, with a warning; None for one a core.
+    threads: CPU threads. A number above `cpus.usable_cpus()` is lowered to it, with a warning. None for one per core.
     """
 
     def __init__(self, bundle: Bundle, choice: Choice, threads: int | None, *, share_weights: bool = False) -> None:
         self.bundle = bundle
         self.choice = choice
         self._limit = limit_threads(threads)
-        self.threads = threads  # as asked for: what computes lowers it by itself
+        self.threads = threads  # as requested: the backends and the median filter apply the limit themselves
         if self._limit.lowered:
             _log.warning(
-                "threads is %s, and this process may use %s: taking %s, since more only wait for each other",
-                self._limit.requested, cpus(self._limit.usable), self._limit.threads,
+                "threads is %s, but this process may use %s: using %s, because more threads would only wait",
+                self._limit.requested, describe_cpus(self._limit.usable), self._limit.threads,
             )  # fmt: skip
         self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}

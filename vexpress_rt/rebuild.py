@@ -200,8 +200,8 @@ def _clear(bundle: Bundle, plans: list[str]) -> None:
 def _apart(bundle: Bundle, name: str, shop: Path) -> Path:
     """The graph of an engine, verified, in a folder of nothing but its files.
 
-    A graph could name any file beside it as its weights, and TensorRT then read that. Verified graphs name those of the
-    manifest alone; here lie no others besides.
+    A graph can name any file beside it as its weights, and TensorRT reads that file. A verified graph names only files
+    of the manifest, and this folder contains no others.
     """
     bundle.engine_path(name)
     folder, entry = shop / name, bundle.manifest.engines[name]

@@ -13,21 +13,20 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.config import exact_rate
+from vexpress_rt.config import brief, exact_rate
 from vexpress_rt.errors import AudioError, ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
-Stretches = tuple[tuple[int, int], ...]  # [start, stop) each
+Stretches = tuple[tuple[int, int], ...]  # (start, stop) of each, `stop` excluded
 
 MAX_KEYPOINT_FRAMES = 1_000_000
-FARTHEST_POINT = 1e6  # pixels; no face is there, and sums of such numbers stay finite
+FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such numbers stay finite
 MAX_SIDE = 100_000  # pixels of a picture
 
 
@@ -90,9 +89,9 @@ class Recording:
     rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
     duration: exact length of the original recording, seconds; decides how many frames the video has.
     mean, variance: of the samples.
-    weights: the share that each channel of the source has in what the model hears.
-    voice: stretches in which somebody speaks, in samples at `rate`; see `voice.VoiceDetector`.
-    notes: what was repaired or left out while it was read.
+    weights: of each channel of the source in the mono mix for the model.
+    voice: stretches of voice in samples at `rate`; see `voice.VoiceDetector`.
+    notes: repairs and omissions of reading, for `Video.notes`.
     """
 
     source: Path | tuple[Float32, int]
@@ -112,7 +111,7 @@ class Recording:
 
 
 def frame_count(duration: Fraction, fps: Fraction) -> int:
-    """Frames of a video at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
+    """Return the number of frames at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
     return max(1, math.ceil(duration * fps))
 
 
@@ -161,15 +160,17 @@ class Face:
 class KeypointTrack:
     """Keypoints over time.
 
-    points: array-like (K, 3, 2), x then y, in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES, values
-        are finite and at most FARTHEST_POINT pixels from 0; kept as float32.
-    fps: frames a second of the track, 1 to 240, or None when the track does not know (a file of bare points); such a
-        track is taken to have the rate of the video. Kept as an exact Fraction.
-    size: (height, width) in pixels of the picture in which the points were found, whole numbers of 1 to MAX_SIDE, or
-        None when they are already in pixels of the bundle's picture.
-    notes: what was repaired or left out while the track was read.
+    Args:
+        points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES;
+            values are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
+        fps: Frame rate of the track, 1 to 240. None, for a file of bare points, is the rate of the video. Stored as an
+            exact Fraction.
+        size: (height, width) of the picture in which the points were found, in pixels, whole numbers of 1 to MAX_SIDE;
+            None for points in pixels of the bundle's picture.
+        notes: Repairs and omissions of reading, for `Video.notes`.
 
-    Raises KeypointError for any other value.
+    Raises:
+        KeypointError: A value is outside of these types and ranges.
     """
 
     points: Float32
@@ -187,19 +188,27 @@ class KeypointTrack:
         check_finite_points(points)
         _check_near(points)
         if not isinstance(self.notes, (tuple, list)) or not all(isinstance(note, str) for note in self.notes):
-            raise KeypointError(f"the keypoints' notes are {_brief(self.notes)}; expected a tuple of texts, or ()")
+            raise KeypointError(f"the keypoints' notes are {brief(self.notes)}; expected a tuple of strings, or ()")
         checked = {"points": points, "fps": _rate(self.fps), "size": _size(self.size), "notes": tuple(self.notes)}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
 
 def keypoint_array(values: Any) -> Float32:
-    """Make a (K, 3, 2) float32 array of array-like keypoints, K >= 0; of a float32 array itself no copy.
+    """Convert array-like keypoints to an array; a float32 array is not copied.
 
-    Raises KeypointError for another shape, for more than MAX_KEYPOINT_FRAMES frames, and for what are no real numbers.
+    Args:
+        values: Array-like of shape (K, 3, 2), real numbers, in pixels.
+
+    Returns:
+        (K, 3, 2) float32, K >= 0.
+
+    Raises:
+        KeypointError: `values` has another shape, more than MAX_KEYPOINT_FRAMES frames, or values that are not real
+            numbers.
     """
     expected = "expected (frames, 3, 2): left eye, right eye, nose, each x then y in pixels"
-    if isinstance(values, (list, tuple)):  # before stacking, so that it is known which frame differs
+    if isinstance(values, (list, tuple)):  # before stacking, so that the message can name the frame
         if len(values) > MAX_KEYPOINT_FRAMES:
             raise _too_long(len(values))
         for frame, value in enumerate(values):
@@ -213,7 +222,7 @@ def keypoint_array(values: Any) -> Float32:
         raise _too_long(shape[0])
     try:
         array = np.asarray(values)
-    except Exception as error:  # of somebody's own array type
+    except Exception as error:  # user-defined array types raise anything
         raise _no_array(error) from error
     if array.dtype.kind not in "fiu":
         raise KeypointError(f"keypoints have dtype {array.dtype}; expected real numbers, in pixels")
@@ -224,7 +233,7 @@ def keypoint_array(values: Any) -> Float32:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of an array-like. Raises KeypointError if it has none."""
+    """Return the shape of an array-like. Raises KeypointError if it has none."""
     try:
         return np.shape(value)
     except Exception as error:
@@ -232,7 +241,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def _no_array(error: Exception) -> KeypointError:
-    return KeypointError(f"keypoints are no array: {str(error)[:200]}: pass (frames, 3, 2) numbers")
+    return KeypointError(f"keypoints are not an array: {str(error)[:200]}: pass (frames, 3, 2) numbers")
 
 
 def _too_long(frames: int) -> KeypointError:
@@ -242,7 +251,7 @@ def _too_long(frames: int) -> KeypointError:
 
 
 def five_points_advice(shape: tuple[int, ...]) -> str:
-    """What to do with keypoints of this shape, if they are a detector's."""
+    """Return advice for the five points of a face detector; empty for other shapes."""
     if shape[-2:] == (5, 2):
         return ". Of a detector's five points pass the first three: points[..., :3, :]"
     return ""
@@ -251,9 +260,9 @@ def five_points_advice(shape: tuple[int, ...]) -> str:
 def _rate(fps: object) -> Fraction | None:
     try:
         return None if fps is None else exact_rate(fps)
-    except ValueError as error:  # ConfigError, and Python's own of a number with thousands of digits
+    except ValueError as error:  # ConfigError; ValueError for a number with thousands of digits
         raise KeypointError(
-            f"of the keypoints {str(error)[:200]}: give the rate of their pictures, or None if it is the video's"
+            f"the keypoints' {str(error)[:200]}: give the rate of their pictures, or None if it is the video's"
         ) from error
 
 
@@ -266,17 +275,10 @@ def _size(size: Any) -> tuple[int, int] | None:
     whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not whole or not all(1 <= int(side) <= MAX_SIDE for side in sides):  # type: ignore[call-overload]
         raise KeypointError(
-            f"the keypoints' size is {_brief(size)}; expected (height, width) in pixels of the pictures that they come "
+            f"the keypoints' size is {brief(size)}; expected (height, width) in pixels of the pictures that they come "
             f"from, whole numbers of 1 to {MAX_SIDE}, such as (480, 640), or None for the bundle's picture"
         )
     return int(sides[0]), int(sides[1])  # type: ignore[call-overload]
-
-
-def _brief(value: object) -> str:
-    try:
-        return brief(value)
-    except Exception:  # of a number with thousands of digits, or somebody's own type
-        return f"a {type(value).__name__}"
 
 
 def _check_near(points: Float32) -> None:
@@ -317,7 +319,7 @@ class Portrait:
         the name that `specs.py` gives them.
     bundle: identity of the bundle that made them.
     crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
-    notes: what was repaired or left out while the photo was read.
+    notes: repairs and omissions of reading, and a face that was not found, for `Video.notes`.
     """
 
     image: UInt8

@@ -1,9 +1,9 @@
-"""An orderly end of a process in which a daemon thread still computes.
+"""Interpreter exit while daemon threads are inside native calls.
 
-When the main thread has ended, Python ends daemon threads where they next ask for the interpreter's lock: by
-pthread_exit, before Python 3.14. A thread that comes back from C++ (ONNX Runtime, OpenCV, our own module) asks for it
-in a destructor, which must not be left that way: the C++ library ends the process with SIGABRT. So such calls are
-counted, and the interpreter's exit waits for those that run and lets no more begin.
+After the main thread has ended, Python before 3.14 ends a daemon thread with pthread_exit when it next acquires the
+GIL. A thread that returns from C++ (ONNX Runtime, OpenCV, our own module) acquires the GIL in a destructor. Unwinding
+out of a destructor makes the C++ library abort the process (SIGABRT). So native calls are counted: interpreter exit
+waits for the running ones and refuses new ones.
 """
 
 from __future__ import annotations
@@ -15,27 +15,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from vexpress_rt.errors import BackendError
+from vexpress_rt.memory import THREADS_REMEDY
 
-PATIENCE = 60.0  # seconds that the exit waits at most: a GPU that hangs may not keep a process for ever
+EXIT_TIMEOUT = 60.0  # seconds that interpreter exit waits at most, for the case that a GPU hangs
 
 
 class _Calls:
-    """The calls that run.  running: thread and what cuts it short, by call.  ended_by: the thread that ends Python.
-    cleanups: what it calls last.
+    """The native calls in progress.
+
+    Attributes:
+        changed: Guards the other attributes, and is notified when a call ends.
+        running: Thread identifier and cancel function of each call.
+        exiting: Identifier of the thread in which the interpreter exits; None before that.
+        cleanups: Functions to call at exit.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.running: dict[object, tuple[int, Callable[[], object] | None]] = {}
-        self.ended_by: int | None = None
+        self.exiting: int | None = None
         self.cleanups: dict[object, Callable[[], object]] = {}
 
     def refused(self) -> bool:
-        """Whether this thread is to end instead."""
-        return self.ended_by not in (None, threading.get_ident())
+        """Return whether the interpreter exits in another thread, so that this one must end."""
+        return self.exiting not in (None, threading.get_ident())
 
     def others(self) -> list[Callable[[], object] | None]:
-        """What cuts short the calls of other threads."""
+        """Return the cancel functions of the calls of other threads."""
         return [cancel for thread, cancel in self.running.values() if thread != threading.get_ident()]
 
 
@@ -44,9 +50,13 @@ _calls = _Calls()
 
 @contextmanager
 def native_call(cancel: Callable[[], object] | None = None) -> Iterator[None]:
-    """A call into C++ that releases the interpreter's lock. cancel: cuts it short; called from another thread.
+    """Mark the block as a native call that releases the GIL.
 
-    Raises SystemExit, with which a thread ends without a word, before or after the call in a process that ends.
+    Args:
+        cancel: Makes the call return early. Interpreter exit calls it from another thread.
+
+    Raises:
+        SystemExit: The interpreter is exiting. Raised before or after the call; it ends the thread silently.
     """
     calls, call = _calls, object()
     with calls.changed:
@@ -60,12 +70,12 @@ def native_call(cancel: Callable[[], object] | None = None) -> Iterator[None]:
             del calls.running[call]
             calls.changed.notify_all()
             if calls.refused():
-                raise SystemExit  # in the place of what the cut-short call raised
+                raise SystemExit  # replaces the exception of the cancelled call
 
 
 @contextmanager
-def at_end(cleanup: Callable[[], object]) -> Iterator[None]:
-    """Call `cleanup` if the process ends while another thread is inside the block, once that computes no more."""
+def cleanup_at_exit(cleanup: Callable[[], object]) -> Iterator[None]:
+    """Call `cleanup` if the interpreter exits while this thread is inside the block, after its native call ended."""
     calls, key = _calls, object()
     calls.cleanups[key] = cleanup
     try:
@@ -74,38 +84,40 @@ def at_end(cleanup: Callable[[], object]) -> Iterator[None]:
         calls.cleanups.pop(key, None)
 
 
-def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises BackendError if the system gives none, SystemExit while the process ends."""
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        BackendError: The system refuses a new thread.
+        SystemExit: The interpreter is exiting.
+    """
     try:
         thread.start()
     except RuntimeError as error:
         if not threading.main_thread().is_alive():
             raise SystemExit from error
-        raise BackendError(
-            f"the system starts no more threads ({error}): raise the limit of memory (ulimit -v) or of processes "
-            "(ulimit -u, or the container's), or close other programs"
-        ) from error
+        raise BackendError(f"the system starts no more threads ({error}): {THREADS_REMEDY}") from error
 
 
-def _end() -> None:
-    """Cut short the calls of other threads, and wait for them."""
+def _exit() -> None:
+    """Cancel the native calls of other threads, wait for them, and clean up."""
     with _calls.changed:
-        _calls.ended_by = threading.get_ident()
+        _calls.exiting = threading.get_ident()
         for cancel in _calls.others():
             if cancel is not None:
                 cancel()
-        _calls.changed.wait_for(lambda: not _calls.others(), PATIENCE)
+        _calls.changed.wait_for(lambda: not _calls.others(), EXIT_TIMEOUT)
     for cleanup in list(_calls.cleanups.values()):
         with suppress(OSError):
             cleanup()
 
 
 def _forget() -> None:
-    """In a process that was forked: the threads that were in calls are not in it."""
+    """Forget all calls in a forked process, which has none of the threads that were inside them."""
     global _calls
     _calls = _Calls()
 
 
-atexit.register(_end)
+atexit.register(_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -17,12 +17,12 @@ _REPEAT = 5.0  # seconds between two lines in a log
 
 
 def open_stream(stream: TextIO | None) -> TextIO:
-    """`stream`, or one that drops what is written where that is None (pythonw, a closed descriptor) or closed."""
+    """Return `stream`, or a stream that drops all text if it is None (pythonw, a closed descriptor) or closed."""
     return _Dropped() if stream is None or getattr(stream, "closed", False) else stream
 
 
 def file_number(stream: TextIO | None) -> int | None:
-    """The descriptor that a stream writes to, None for one without."""
+    """Return the file descriptor of a stream; None if it has none."""
     try:
         return None if stream is None else stream.fileno()
     except (AttributeError, OSError, ValueError):
@@ -30,7 +30,7 @@ def file_number(stream: TextIO | None) -> int | None:
 
 
 class _Dropped(io.StringIO):
-    """Where text goes that nobody can read."""
+    """A text stream that drops all text."""
 
     def write(self, text: str) -> int:
         return len(text)
@@ -39,7 +39,7 @@ class _Dropped(io.StringIO):
 def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
-    except (AttributeError, ValueError):  # an object that has nothing but `write`; closed meanwhile
+    except (AttributeError, ValueError):  # an object with `write` alone, or a closed stream
         return False
 
 

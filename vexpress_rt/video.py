@@ -76,16 +76,16 @@ class VideoWriter:
 
     Video is H.264 in yuv420p: the BT.709 matrix, limited range, chroma sited left, and flagged so. Frame k has the time
     stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC at the recording's own rate where AAC has it,
-    else at the next higher one; values beyond [-1, 1] are clipped. One and two channels stay as they are; more become
-    stereo by the speakers that they belong to, or mono, their mean, where that is not known. The sound starts with the
+    else at the next higher one; values beyond [-1, 1] are clipped. Mono and stereo are kept. More channels are mixed to
+    stereo by their speaker positions, or to their mean in mono if these are unknown. The sound starts with the
     first frame and keeps its exact length, whatever the number of frames (a decoder that ignores the header's length
     adds the silence that fills the last AAC packet, below 1024 samples). Sound and picture are interleaved as frames
     arrive, so memory does not grow.
 
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
-    the same name. What a killed process left in the folder is removed first: see `partial.partial_file`. Raises
-    OutputError when the file cannot be written (see `check_output`; disk full, memory ran out), InputError for a frame
-    or size that does not fit, AudioError when the recording cannot be read again or is another by now.
+    the same name. Partial files of killed processes are removed from the folder first: see `partial.partial_file`.
+    Raises OutputError when the file cannot be written (see `check_output`; disk full, out of memory), InputError for a
+    frame or size that does not fit, AudioError when the recording cannot be read again or was changed.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class VideoWriter:
     def _add_video(self) -> VideoStream:
         stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._quality)})
         context = stream.codec_context
-        context.thread_count = usable_cpus()  # libx264 itself knows of no quota
+        context.thread_count = usable_cpus()  # libx264 ignores the CPU quota
         context.height, context.width = self._size
         context.pix_fmt, context.time_base = "yuv420p", 1 / self._fps
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -232,7 +232,7 @@ class _SoundTrack:
 
 
 def _track_weights(layout: str | None, channels: int) -> NDArray[np.float64] | None:
-    """The shares (1 or 2, channels) of a recording's channels in the track's; None where they stay as they are."""
+    """Return the mixing weights (1 or 2, channels) of the sound track; None if the channels are kept."""
     if channels in AAC_BIT_RATES:
         return None
     weights = stereo_weights(layout, channels)
@@ -271,7 +271,7 @@ def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the system say of a failed write into OutputError, whether it is the disk or memory."""
+    """Convert errors of FFmpeg, the disk and memory during writing to OutputError."""
     try:
         yield
     except VExpressError:

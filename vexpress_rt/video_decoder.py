@@ -1,7 +1,7 @@
-"""Frames of a video file, past damage, as upright pictures of square pixels and of one size.
+"""A decoder of video files that continues past damage; its pictures are upright, with square pixels and of one size.
 
-What PyAV may raise is not a short list (damaged files made it raise IndexError, ValueError and AssertionError), so
-everything that it raises is caught here, next to the call.
+On damaged files PyAV raises many types (IndexError, ValueError and AssertionError among them), so every exception of
+its calls is caught here.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ from vexpress_rt.errors import VideoError
 from vexpress_rt.media import MAX_PIXELS, moving_pictures, open_media, packets, reason
 from vexpress_rt.records import UInt8
 
-# Bytes that the frames in work may take: every thread of a decoder holds one, of up to 3 bytes a pixel (4:2:0, 10 bit).
+# Bytes for frames in decoding. Each thread of a decoder holds one, of up to 3 bytes per pixel (4:2:0, 10 bit).
 _FRAME_MEMORY = 128 * 2**20
-LARGEST_PICTURE = 4096 * 2304  # pixels; larger frames are scaled down at once, since several are held at a time
+LARGEST_PICTURE = 4096 * 2304  # pixels; larger frames are scaled down at once, since several are in memory
 _MOST_THREADS = 8
-_FAILURES_IN_A_ROW = 200  # packets that give no frame, after which a file is given up
-_WIDEST_PIXEL = 4  # times as wide as high, or as high as wide; beyond it the file is not believed
-_SAME = 2  # pixels by which a scaled picture may miss the first size without a margin
+_FAILURES_IN_A_ROW = 200  # consecutive packets without a frame, after which the file is refused if damaged
+_WIDEST_PIXEL = 4  # largest credible pixel aspect ratio, or its inverse
+_SAME = 2  # pixels; a scaled picture within this of the first size is stretched to it
 
 
 @dataclass
 class Findings:
-    """What was found wrong while a video was read, and gone past.
+    """Faults of a video that were skipped or repaired while it was read.
 
-    decoded: frames that came.  flawed: how many of these were decoded with errors.  lost: packets that gave none.
-    why: what was said of the first that was damaged.  others: in order, what else is to be told.
+    Attributes:
+        decoded: Number of decoded frames.
+        flawed: Number of these that decoded with errors.
+        lost: Number of packets without a frame.
+        why: Error message of the first damaged frame.
+        others: Other notes, in order.
     """
 
     decoded: int = 0
@@ -48,11 +52,11 @@ class Findings:
     others: dict[str, None] = field(default_factory=dict)
 
     def tell(self, what: str) -> None:
-        """Add what is told of the video; the same words only once."""
+        """Add a note; an equal one is added once."""
         self.others.setdefault(what)
 
     def check(self, path: Path) -> None:
-        """Raise VideoError if more frames are damaged than are not."""
+        """Raise VideoError if more than half of the frames are damaged."""
         damaged, whole = self.flawed + self.lost, self.decoded - self.flawed
         if damaged > max(whole, 1):
             raise VideoError(
@@ -61,7 +65,7 @@ class Findings:
             )
 
     def notes(self) -> tuple[str, ...]:
-        """One sentence for each thing."""
+        """Return one sentence per fault."""
         told = [f"driving video: {what}" for what in self.others]
         if damaged := self.flawed + self.lost:
             frames = "1 frame is" if damaged == 1 else f"{damaged} frames are"
@@ -71,9 +75,16 @@ class Findings:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video and choose the first stream of moving pictures, an album cover being none.
+    """Open a video and choose its first video stream that is not an album cover.
 
-    Raises VideoError if it cannot be read, has no such stream, or one of more than `media.MAX_PIXELS` pixels.
+    Args:
+        path: The file.
+
+    Yields:
+        The open container and the stream.
+
+    Raises:
+        VideoError: The file cannot be read, has no such stream, or has more than `media.MAX_PIXELS` pixels per frame.
     """
     with open_media(path, "the video", VideoError) as container:
         try:
@@ -97,9 +108,9 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
             f"the video {path} has {stream.width} x {stream.height} pixels; expected at most {MAX_PIXELS} in all: "
             "scale it down"
         )
-    pixels = pixels or MAX_PIXELS  # of a stream that does not tell yet
+    pixels = pixels or MAX_PIXELS  # unknown before the first frame
     threads = max(1, min(_MOST_THREADS, usable_cpus(), _FRAME_MEMORY // (3 * pixels)))
-    # Frames may grow in mid-stream, when the number of threads is settled, but not by much.
+    # Frames may grow after the number of threads is chosen, but only to a limit.
     most = min(MAX_PIXELS, max(4 * pixels, LARGEST_PICTURE))
     stream.codec_context.options = {"max_pixels": str(most)}
     stream.thread_type = "AUTO"
@@ -108,16 +119,25 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
 
 
 def unreadable(path: Path, error: Exception) -> VideoError:
-    """The error for a video that can be opened but not be read."""
+    """Return the error for a video that can be opened but not read."""
     if isinstance(error, MemoryError):
         return VideoError(f"there is not enough memory to decode the video {path}: scale it down, or free memory")
     return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
 
 
 def decode(path: Path, findings: Findings, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-    """Frames in the order in which they are shown; what cannot be decoded is counted in `findings` and passed over.
+    """Decode packets past damage.
 
-    packets: of `demux`.  Raises VideoError where hundreds of packets in a row give no frame, or memory is short.
+    Args:
+        path: The file, for messages.
+        findings: Counts damaged frames and packets.
+        packets: The packets of `demux`.
+
+    Yields:
+        Frames in presentation order.
+
+    Raises:
+        VideoError: Hundreds of consecutive packets give no frame, or memory runs out.
     """
     failures = 0
     for packet in packets:
@@ -155,7 +175,7 @@ def decode(path: Path, findings: Findings, packets: Iterator[Packet[VideoStream]
 
 
 def _smaller(frame: VideoFrame) -> VideoFrame:
-    """The frame, scaled down by a whole number where it has more than LARGEST_PICTURE pixels."""
+    """Scale a frame of more than LARGEST_PICTURE pixels down by a whole number."""
     by = math.isqrt(max(0, frame.width * frame.height - 1) // LARGEST_PICTURE) + 1
     if by == 1:
         return frame
@@ -165,7 +185,7 @@ def _smaller(frame: VideoFrame) -> VideoFrame:
 def demux(
     container: InputContainer, stream: VideoStream, path: Path, findings: Findings
 ) -> Iterator[Packet[VideoStream]]:
-    """Packets of a stream, as `media.packets` has them; parts that cannot be read are told to `findings`."""
+    """Return the packets of a stream (see `media.packets`); unreadable parts are noted in `findings`."""
 
     def note(error: BaseException) -> None:
         findings.tell(f"a part of it cannot be read ({reason(error)}), and is passed over")
@@ -174,9 +194,13 @@ def demux(
 
 
 class Upright:
-    """Makes pictures of frames: upright, of square pixels, and of the size of the first.
+    """Converts frames to upright pictures with square pixels, all of the size of the first.
 
-    size: (height, width) of the pictures, pixels; None takes that of the first frame.
+    Args:
+        stream: The video stream.
+        first: The first frame.
+        findings: Receives notes on changes of size and odd pixels.
+        size: (height, width) of the pictures in pixels; None for that of the first frame.
     """
 
     def __init__(
@@ -189,9 +213,10 @@ class Upright:
         self.size = size or self._shape(first)
 
     def picture(self, frame: VideoFrame) -> UInt8:
-        """(H, W, 3) uint8 RGB. Raises nearly anything for a frame that cannot be converted.
+        """Convert a frame to (H, W, 3) uint8 RGB.
 
-        A frame of another shape is scaled as a whole, without distorting it, and put in the middle of black.
+        A frame of another aspect ratio is scaled without distortion and centred on black. Raises exceptions of any type
+        for a frame that cannot be converted.
         """
         turns = _quarter_turns(frame)
         height, width = shape = self._shape(frame)
@@ -211,14 +236,14 @@ class Upright:
         return canvas
 
     def full_size(self, first: VideoFrame) -> tuple[int, int]:
-        """(height, width) that pictures would have if no frame was scaled down; first: the first frame."""
+        """Return the (height, width) of pictures without scaling. first: the first frame."""
         coded = self._stream.codec_context
         if coded.width * coded.height <= LARGEST_PICTURE:
             return self.size
         return self._turned(coded.height, coded.width, first)
 
     def _shape(self, frame: VideoFrame) -> tuple[int, int]:
-        """(height, width) of a frame's picture before it is scaled to the first size."""
+        """Return the (height, width) of a frame's picture before it is scaled to the first size."""
         return self._turned(frame.height, frame.width, frame)
 
     def _turned(self, height: int, width: int, frame: VideoFrame) -> tuple[int, int]:
@@ -226,7 +251,7 @@ class Upright:
         return (width, height) if _quarter_turns(frame) % 2 else (height, width)
 
     def _pixel_aspect(self) -> Fraction:
-        """Width of a pixel by its height: the container's, until the codec's own changes."""
+        """Return the pixel aspect ratio: the container's, until the codec's changes."""
         now = _aspect(self._stream.codec_context)
         if now != self._codec_aspect:
             self._codec_aspect = now
@@ -239,7 +264,7 @@ class Upright:
 
 
 def _aspect(source: object) -> Fraction | None:
-    """The pixel aspect of a stream or a decoder; None where it is not told."""
+    """Return the pixel aspect ratio of a stream or a decoder; None for unknown."""
     try:
         return getattr(source, "sample_aspect_ratio", None) or None
     except (ArithmeticError, ValueError):
@@ -247,7 +272,7 @@ def _aspect(source: object) -> Fraction | None:
 
 
 def _squared(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
-    """(height, width) with square pixels: the short side of a pixel is drawn out, unless that makes too many."""
+    """Return the (height, width) with square pixels; enlarge the shorter pixel side if the limit allows."""
     if aspect == 1:
         return height, width
     longer = (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
@@ -257,18 +282,18 @@ def _squared(height: int, width: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """How many quarter turns counterclockwise bring the picture upright."""
+    """Return the number of counterclockwise quarter turns that make the picture upright."""
     try:
         return round(frame.rotation / 90) % 4
-    except (ArithmeticError, ValueError):  # of a matrix that turns nothing
+    except (ArithmeticError, ValueError):  # a degenerate matrix
         return 0
 
 
 def _rgb(frame: VideoFrame, shape: tuple[int, int], turns: int) -> UInt8:
-    """The picture, turned, and of `shape` (height, width) afterwards."""
+    """Convert to RGB and rotate; `shape` is the (height, width) of the result."""
     height, width = shape[::-1] if turns % 2 else shape
-    # Always by a conversion, whose rows lie one below the other: a frame that is RGB already is not copied by PyAV, and
-    # of one that is stored upside down it reads other memory than the picture's.
+    # Always convert: PyAV does not copy a frame that is already RGB, and of a frame that is stored upside down it reads
+    # memory outside of the picture.
     if frame.format.name == "rgb24":
         array = frame.to_ndarray(width=width, height=height, format="bgr24")[..., ::-1]
     else:

@@ -1,4 +1,4 @@
-"""Runs children over their inputs, ends those that take too long, counts, and keeps what failed."""
+"""Runs child processes over inputs, kills them above the limits, counts outcomes and keeps inputs that fail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEPT = 3  # files of one kind of failure
 
 @dataclass(frozen=True)
 class Limits:
-    """seconds: of CPU time an input; ten times as much of wall-clock time.  memory: MB."""
+    """Limits per input. seconds: of CPU time, and a tenth of the wall-clock limit.  memory: MB."""
 
     seconds: float = 10
     memory: int = 600
@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass
 class Tally:
-    """What became of a reader's inputs. kinds: failures by what tells one fault from another."""
+    """Outcomes of a reader's inputs. kinds: failures by their fault."""
 
     reader: str
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -52,19 +52,26 @@ class Tally:
 
 @dataclass(frozen=True)
 class Campaign:
-    """seed: decides the sequence of inputs of each reader.  keep: folder for inputs that failed.
-    tree: checkout whose package is tried, with its own `.venv`; None for the Python that runs this.
+    """A run of the fuzzer.
+
+    Attributes:
+        seed: Decides the sequence of inputs of each reader.
+        keep: Folder for inputs that fail.
+        limits: Limits per input.
+        tree: Checkout whose package is fuzzed, with its own `.venv`; None for this Python.
+        broken: Readers whose child processes do not start.
+        ended: Set when no more inputs are to be read.
     """
 
     seed: int
     keep: Path
     limits: Limits = Limits()
     tree: Path | None = None
-    broken: set[str] = field(default_factory=set)  # readers whose children do not start
-    ended: threading.Event = field(default_factory=threading.Event)  # set when no more is to be tried
+    broken: set[str] = field(default_factory=set)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self, readers: Iterable[str], seconds: float, jobs: int) -> list[Tally]:
-        """Give each reader its share of `seconds` of wall-clock time on each of `jobs` children at a time."""
+        """Fuzz readers with `jobs` parallel children; each gets its share of `seconds` of wall-clock time."""
         names = list(readers)
         share = seconds * min(jobs, len(names)) / len(names)
         with ThreadPoolExecutor(min(jobs, len(names))) as pool:
@@ -75,7 +82,7 @@ class Campaign:
                 raise
 
     def fuzz(self, reader: str, seconds: float, most: int | None = None) -> Tally:
-        """Try inputs of one reader until its time is over or `most` were tried."""
+        """Fuzz one reader until its time is over or `most` inputs were read."""
         tally, number, stop = Tally(reader), 0, time.monotonic() + seconds
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             while time.monotonic() < stop and (most is None or number < most) and reader not in self.broken:
@@ -97,7 +104,7 @@ class Campaign:
 
 
 class _Child:
-    """A process that reads inputs from number `first` on."""
+    """A child process that reads inputs, beginning with number `first`."""
 
     def __init__(self, campaign: Campaign, reader: str, folder: Path, first: int, file: Path | None = None) -> None:
         self._campaign, self._reader, self._folder, self._number = campaign, reader, folder, first
@@ -136,7 +143,7 @@ class _Child:
                 pipe.close()
 
     def follow(self, tally: Tally, stop: float, most: int | None) -> int:
-        """Count until the time is over or the child has ended; the number of the input to go on with."""
+        """Count outcomes until the time is over or the child ends; return the number of the next input."""
         suffix: str | None = None  # of the input in work
         began, used = time.monotonic(), 0.0
         while True:
@@ -163,17 +170,17 @@ class _Child:
                 self._keep(tally, "time", words, suffix)
                 return self._number + 1
             if suffix is None and passed > START:
-                return self._broken(tally, f"nothing happens: {self._last_words()}")
+                return self._broken(tally, f"no input is read: {self._stderr()}")
 
     def _ended(self, tally: Tally, suffix: str | None) -> int:
         code, between = self._process.wait(), suffix is None
         if between and self._file is not None and code == 0:
             return self._number
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        words = self._last_words()
+        words = self._stderr()
         if between and self._last is None:
             return self._broken(tally, f"{name}: {words}")
-        if between:  # the input before has damaged what was used only now
+        if between:  # a delayed effect of the previous input
             suffix, self._number = self._last, self._number - 1
         where = re.findall(r'File ".*?([^/"]+\.py)", line (\d+) in (\S+)', words)
         top = " ".join(where[0]) if where else ""
@@ -184,7 +191,7 @@ class _Child:
         return self._number + 1
 
     def _broken(self, tally: Tally, words: str) -> int:
-        """The child does not come to its inputs: there is nothing to keep, and nothing more to try."""
+        """Record a child that reads no input, so that its reader is not started again."""
         tally.outcomes[FAILED] += 1
         tally.kinds["start: no input was read"] += 1
         tally.examples["start: no input was read"] = words
@@ -221,7 +228,7 @@ class _Child:
         return f"python scripts/fuzz.py{tree} --replay {path}"
 
     def _lines(self) -> list[dict[str, object]] | None:
-        """What the child has said, after a fifth of a second at the latest; None when it has ended."""
+        """Return the child's messages, after 0.2 s at the latest; None after it ended."""
         ready, _, _ = select.select([self._pipe], [], [], 0.2)
         if not ready:
             return []
@@ -232,7 +239,7 @@ class _Child:
         return [json.loads(line) for line in whole]
 
     def _cpu(self) -> float:
-        """Seconds of CPU time that the child has used."""
+        """Return the CPU time of the child in seconds."""
         try:
             text = Path(f"/proc/{self._process.pid}/stat").read_text()
         except OSError:
@@ -240,16 +247,16 @@ class _Child:
         ticks = text.rpartition(")")[2].split()[11:13]
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
-    def _last_words(self) -> str:
+    def _stderr(self) -> str:
         own = self._folder / "stderr"
-        said = own.read_text(errors="replace") if own.exists() else ""
+        text = own.read_text(errors="replace") if own.exists() else ""
         if self._process.poll() is not None and self._process.stderr is not None:
-            said = self._process.stderr.read().decode(errors="replace") + said
-        return said[-4000:]
+            text = self._process.stderr.read().decode(errors="replace") + text
+        return text[-4000:]
 
 
 def _kind(finding: str) -> str:
-    """What tells one fault from another: the place and type of an exception, else the finding without its numbers."""
+    """Return the fault of a finding: place and type of an exception, or else the finding without its numbers."""
     if finding.startswith("exception: "):
         return ": ".join(finding.split(": ")[:3])
     if finding.startswith(("memory: ", "descriptors: ")):
@@ -259,7 +266,7 @@ def _kind(finding: str) -> str:
 
 
 def _tests_alone(folder: Path) -> Path:
-    """A folder from which the tests of this checkout can be imported, and nothing else of it."""
+    """Return a folder from which only the tests of this checkout can be imported."""
     path = folder / "path"
     path.mkdir(exist_ok=True)
     link = path / "tests"
@@ -269,7 +276,7 @@ def _tests_alone(folder: Path) -> Path:
 
 
 def summary(tallies: Iterable[Tally]) -> str:
-    """A table of readers and outcomes, then each kind of failure with its first input."""
+    """Return a table of readers and outcomes, and each kind of failure with its first input."""
     rows = [f"{'reader':<12}{'inputs':>9}{'accepted':>10}{'refused':>9}{'FAILED':>8}"]
     tallies = list(tallies)
     for tally in tallies:

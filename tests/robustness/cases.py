@@ -1,4 +1,4 @@
-"""One input of the fuzzer: what it is made of, and how it is kept in a file."""
+"""An input of the fuzzer, the interface of readers, and the names of kept files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Case:
-    """suffix: of the file's name, as `.wav`.  content: its bytes."""
+    """An input. suffix: of the file name, such as ".wav".  content: its bytes."""
 
     suffix: str
     content: bytes
@@ -20,42 +20,42 @@ class Case:
 class Reader(Protocol):
     """One kind of input: makes seeds, makes hostile inputs of them, and reads an input as a user's call would.
 
-    A reader is made once a child process, with a folder of its own for whatever it needs beside the input.
+    Each child process creates its reader once, with a folder of its own for other files.
 
-    memory: MB that an input may take in any case, where that is more than is allowed.
-    noisy: how files begin whose library prints on stderr what it finds, and cannot be asked not to.
+    memory: MB that an input may take in any case, where that is more than the limit.
+    noisy: first bytes of the files whose library prints messages on stderr that cannot be turned off.
     """
 
     memory: int
     noisy: tuple[bytes, ...]
 
     def seeds(self) -> Sequence[Case]:
-        """Well-formed inputs. Slow, so that they are made once and kept."""
+        """Return well-formed inputs. This is slow, so they are made once and kept."""
         ...
 
     def make(self, chance: random.Random, seeds: Sequence[Case]) -> Case:
-        """A hostile input. Depends on `chance` and `seeds` alone."""
+        """Return a hostile input that depends on `chance` and `seeds` alone."""
         ...
 
     def read(self, path: Path) -> None:
         """Read the input as the package's callers do.
 
-        Returns for an input that is taken, raises an error of the package's tree for one that is refused. Any other
-        exception is a failure; AssertionError says that what was read breaks a promise.
+        It returns for an accepted input and raises an error of the package's tree for a refused one. Any other
+        exception is a failure; AssertionError means that the result breaks a documented property.
         """
         ...
 
 
 def chance_of(seed: int, reader: str, number: int) -> random.Random:
-    """The randomness of one input, so that it can be made again without those before it."""
+    """Return the random generator of one input, so that it can be made without the ones before it."""
     return random.Random(f"{seed} {reader} {number}")
 
 
 def kept_name(reader: str, seed: int, number: int, suffix: str) -> str:
-    """File name of an input that failed: the reader can be told from it."""
+    """Return the file name of an input that fails; it begins with the reader."""
     return f"{reader}-{seed}-{number}{suffix}"
 
 
 def reader_of(path: Path) -> str:
-    """The reader that a kept file is for."""
+    """Return the reader of a kept file."""
     return path.name.partition("-")[0]

@@ -1,7 +1,8 @@
 """The process in which inputs are read: `python -m tests.robustness.child READER FOLDER SEED FIRST MEMORY [FILE]`.
 
-Tells its parent on stdout, a JSON object a line, which input begins and how it ended. An input is written to disk
-before it is read, so that one that ends the process can be found; those that failed otherwise are moved to `failed`.
+It reports to its parent on stdout, one JSON object per line: the start of each input, and its outcome. An input is
+written to disk before it is read, so that an input that kills the process is found. Other failures are copied to
+`failed`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from tests.robustness.limits import Measure, restrict
 from tests.robustness.readers import READERS, planted
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "FAILED"
-LONGEST_MESSAGE = 8000  # characters: an error is read by people; some name every tensor of an engine
-Tell = Callable[..., None]
+LONGEST_MESSAGE = 8000  # characters; some errors list every tensor of an engine
+Report = Callable[..., None]
 
 
 def main(arguments: list[str]) -> None:
     name, folder, seed, first, memory = arguments[0], Path(arguments[1]), *map(int, arguments[2:5])
-    tell = _speak(folder)
+    report = _redirect(folder)
     reader = (READERS | planted.READERS)[name](folder / "work")
     from vexpress_rt import device
 
@@ -36,23 +37,24 @@ def main(arguments: list[str]) -> None:
     restrict()
     if len(arguments) > 5:
         kept = Path(arguments[5])
-        _run(reader, Case(kept.suffix, kept.read_bytes()), 0, folder, Measure(folder, max(memory, reader.memory)), tell)
+        measure = Measure(folder, max(memory, reader.memory))
+        _run(reader, Case(kept.suffix, kept.read_bytes()), 0, folder, measure, report)
         return
     seeds = _seeds(reader, folder / "seeds" / name)
-    tell(ready=len(seeds))
-    measure = Measure(folder, max(memory, reader.memory))  # from here on: encoders of seeds may print
+    report(ready=len(seeds))
+    measure = Measure(folder, max(memory, reader.memory))  # after the seeds, whose encoders may print
     for number in count(first):
-        _run(reader, reader.make(chance_of(seed, name, number), seeds), number, folder, measure, tell)
+        _run(reader, reader.make(chance_of(seed, name, number), seeds), number, folder, measure, report)
 
 
-def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure, tell: Tell) -> None:
+def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure, report: Report) -> None:
     from vexpress_rt.errors import VExpressError
 
     path = folder / "inputs" / f"input{case.suffix}"
-    for before in path.parent.iterdir():  # only now: what the last one did to the memory may show by here
+    for before in path.parent.iterdir():  # as late as this: memory damage by the last input may show until here
         before.unlink()
     path.write_bytes(case.content)
-    tell(begin=number, suffix=case.suffix)
+    report(begin=number, suffix=case.suffix)
     findings: list[str] = []
     outcome, detail = ACCEPTED, ""
     with measure.watched(findings, path, noisy=case.content.startswith(reader.noisy)):
@@ -68,41 +70,41 @@ def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure
             detail = traceback.format_exc()
     if findings:
         shutil.copyfile(path, folder / "failed" / f"{number}{case.suffix}")
-    tell(end=number, outcome=FAILED if findings else outcome, findings=findings, detail=detail)
+    report(end=number, outcome=FAILED if findings else outcome, findings=findings, detail=detail)
 
 
 def _unfit(message: str) -> list[str]:
-    """What is wrong with an error's words."""
+    """Return a finding for an empty or too long error message."""
     if message.strip() and len(message) <= LONGEST_MESSAGE:
         return []
     return [f"message: an error of {len(message)} characters: {message[:200]!r}"]
 
 
 def _place(error: BaseException) -> str:
-    """Where in the package an exception came from, which tells one fault from another."""
+    """Return the innermost line of the package in an exception's traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "vexpress_rt" in frame.filename]
     frame = (ours or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
 
 
-def _speak(folder: Path) -> Tell:
-    """The way to the parent. What anything else prints goes into a file, where `Measure` finds it."""
+def _redirect(folder: Path) -> Report:
+    """Return the function that reports to the parent. Redirect all other output to a file for `Measure`."""
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
-    said = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
-    os.dup2(said, 2)
+    printed = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
+    os.dup2(printed, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     faulthandler.enable()
     logging.getLogger("vexpress_rt").addHandler(logging.NullHandler())
 
-    def tell(**values: object) -> None:
+    def report(**values: object) -> None:
         pipe.write(json.dumps(values) + "\n")
 
-    return tell
+    return report
 
 
 def _seeds(reader: Reader, folder: Path) -> list[Case]:
-    """The reader's seeds, made once a campaign and read again when a child is started anew."""
+    """Return the reader's seeds. They are made once per campaign and read again by each new child."""
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
         for index, case in enumerate(reader.seeds()):

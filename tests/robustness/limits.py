@@ -11,33 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HARD_MEMORY = 4 << 30  # bytes beyond what the child has at its start, which the system does not give
-LARGEST_FILE = 256 << 20  # bytes that may be written to one
+HARD_MEMORY = 4 << 30  # bytes of RLIMIT_DATA above the child's memory at its start
+LARGEST_FILE = 256 << 20  # bytes; RLIMIT_FSIZE
 CANARIES = ("secret.wav", "secret.png", "secret.npy", "secret.bin", "secret.mp4", "secret.txt")
 _IN_NONBLOCK, _IN_OPEN = 0o4000, 0x20
-# Events of the interpreter that no input may cause, whatever their arguments.
+# Audit events that no input may cause.
 _FORBIDDEN = ("subprocess.Popen", "os.exec", "os.system", "os.posix_spawn", "socket.connect", "socket.getaddrinfo")
 
 
 class Measure:
-    """Looks at the process before and after an input. Its findings are sentences; none means that all is well.
+    """Compares the process before and after an input, and returns findings: a sentence for each violation.
 
-    folder: holds `canary`, whose files no reader has a reason to open, `inputs` and `tmp`.
-    memory: MB of resident memory that an input may take beyond what was there.
+    Args:
+        folder: Contains `canary`, whose files no reader may open, `inputs` and `tmp`.
+        memory: Limit of an input's resident memory in MB.
     """
 
     def __init__(self, folder: Path, memory: int) -> None:
         self._folder, self._memory = folder, memory
         self._events: list[str] = []
         self._notify = _watch(folder / "canary")
-        self._descriptors, self._said = 0, os.fstat(2).st_size
-        sys.addaudithook(self._hear)
+        self._descriptors, self._stderr_size = 0, os.fstat(2).st_size
+        sys.addaudithook(self._audit)
 
     @contextmanager
     def watched(self, findings: list[str], allowed: Path, *, noisy: bool) -> Iterator[None]:
-        """Watch what the block does.
+        """Watch the block and append to `findings`.
 
-        allowed: what may be in `inputs` afterwards.  noisy: whether libraries may print on stderr.
+        Args:
+            findings: The list to append to.
+            allowed: The only file that may be in `inputs` afterwards.
+            noisy: Whether libraries may print on stderr.
         """
         self._events.clear()
         before = _status("VmRSS")
@@ -55,7 +59,7 @@ class Measure:
             findings += [] if noisy else printed
             findings += self._leaked()
 
-    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
+    def _audit(self, event: str, arguments: tuple[object, ...]) -> None:
         if event in _FORBIDDEN:
             self._events.append(f"{event} {arguments!r:.200}")
         elif event == "open" and "/canary/" in str(arguments[0]):
@@ -79,14 +83,14 @@ class Measure:
         return found
 
     def _printed(self) -> list[str]:
-        """What libraries print past the package, which a user could not make sense of."""
+        """Return the output that libraries print on stderr past the package."""
         size = os.fstat(2).st_size
-        if size == self._said:
+        if size == self._stderr_size:
             return []
         with (self._folder / "stderr").open("rb") as file:
-            file.seek(self._said)
+            file.seek(self._stderr_size)
             text = file.read(2000).decode(errors="replace")
-        self._said = size
+        self._stderr_size = size
         return [f"stderr: {text.strip()[:500]!r}"]
 
     def _leaked(self) -> list[str]:
@@ -95,12 +99,12 @@ class Measure:
             gc.collect()
             count = _descriptors()
         before, self._descriptors = self._descriptors, count
-        # The first inputs load libraries, which keep some open.
+        # The first inputs load libraries, which keep descriptors open.
         return [f"descriptors: {count - before} more than before"] if before and count > before + 2 else []
 
 
 def restrict() -> None:
-    """Bound what the process can take from the machine, so that a hostile input ends the child and nothing else."""
+    """Limit the resources of the process, so that a hostile input ends the child and nothing else."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
     limit = _status("VmData") * 1024 + HARD_MEMORY
@@ -108,14 +112,14 @@ def restrict() -> None:
 
 
 def lay_canaries(folder: Path) -> None:
-    """Files that hostile inputs name, and whose opening tells of a reader that follows names in its input."""
+    """Write the files that hostile inputs name. A reader that opens one follows names in its input."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in CANARIES:
         (folder / name).write_bytes(b"canary " * 1000)
 
 
 def _watch(folder: Path) -> int:
-    """A descriptor that hears of files being opened, by C libraries too; -1 where the system has no such thing."""
+    """Return an inotify descriptor for opened files, by C libraries too; -1 without inotify."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
         descriptor = int(library.inotify_init1(_IN_NONBLOCK))
@@ -127,7 +131,7 @@ def _watch(folder: Path) -> int:
 
 
 def _status(field: str) -> int:
-    """A field of /proc/self/status, in kB."""
+    """Return a field of /proc/self/status in kB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field + ":"))
 

@@ -1,4 +1,4 @@
-"""Damage to bytes: without knowledge of the format, and block by block with it."""
+"""Mutations of bytes: without knowledge of the format, and of the blocks of known formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.robustness.structures import Block, blocks
 LARGEST = 4 << 20  # bytes of an input
 _BOUNDARIES = (0, 1, 2, 3, 7, 8, 9, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _WIDE = (*_BOUNDARIES, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-# Texts that a reader must not follow, or that have upset one before.
+# Strings that a reader must not follow, or that once caused a failure.
 TOKENS = (
     b"../canary/secret.wav", b"file:../canary/secret.wav", b"concat:../canary/secret.wav|../canary/secret.wav",
     b"../canary/secret.bin", b"subfile,,start,0,end,9,,:../canary/secret.wav", b"http://127.0.0.1:9/x", b"%s%n%99999d",
@@ -21,7 +21,7 @@ TOKENS = (
 
 
 def mutate(chance: random.Random, content: bytes, others: Sequence[bytes], tokens: Sequence[bytes] = TOKENS) -> bytes:
-    """`content` with one to eight changes. others: more files of the kind, to take pieces from."""
+    """Return `content` with one to eight changes. others: files of the same kind, to take pieces from."""
     data = bytearray(content)
     for _ in range(chance.choice((1, 1, 1, 2, 3, 5, 8))):
         operation = chance.choice(_STRUCTURED if chance.random() < 0.5 else _PLAIN)
@@ -36,7 +36,7 @@ Operation = Callable[[random.Random, bytearray, bytes, Sequence[bytes]], None]
 
 
 def _place(chance: random.Random, length: int) -> int:
-    """Somewhere in a file: half of the time in its head, where most of what is trusted stands."""
+    """Return a random offset: half of the time in the header, which has most of the sizes and counts."""
     where = chance.random()
     if where < 0.5:
         return chance.randrange(min(length, 512) or 1)
@@ -134,7 +134,7 @@ def _chosen(chance: random.Random, data: bytes) -> Block | None:
 
 
 def _block_size(chance: random.Random, data: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
-    """A block declares another size than it has."""
+    """Change the size that a block declares."""
     block = _chosen(chance, data)
     if block is None or not block.width:
         return _integer(chance, data, other, tokens)
@@ -145,19 +145,19 @@ def _block_size(chance: random.Random, data: bytearray, other: bytes, tokens: Se
 
 
 def _block_inside(chance: random.Random, data: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
-    """A change within a block, after which checksums are made right again, so that readers go on to what follows."""
+    """Change the content of a block and correct its checksum, so that readers continue."""
     block = _chosen(chance, data)
     if block is None:
         return _flip(chance, data, other, tokens)
     body = bytearray(data[block.body : block.stop])
     chance.choice((_flip, _byte, _integer, _real, _overwrite, _blank, _shuffle))(chance, body, other, tokens)
     length = block.stop - block.body
-    data[block.body : block.stop] = (body + bytes(length))[:length]  # of the same size, so that all else stays in place
+    data[block.body : block.stop] = (body + bytes(length))[:length]  # of the same size, so that all other offsets stay
     block.repair(data)
 
 
 def _block_grow(chance: random.Random, data: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
-    """A block becomes longer or shorter, and says so."""
+    """Make a block longer or shorter, with its size field."""
     block = _chosen(chance, data)
     if block is None or not block.width:
         return _insert(chance, data, other, tokens)
@@ -194,7 +194,7 @@ def _block_swap(chance: random.Random, data: bytearray, other: bytes, tokens: Se
 
 
 def _block_foreign(chance: random.Random, data: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
-    """A block out of another file, beside or in place of one of this."""
+    """Insert a block of another file, or replace one by it."""
     mine, theirs = _chosen(chance, data), _chosen(chance, other)
     if mine is None or theirs is None:
         return _cross(chance, data, other, tokens)

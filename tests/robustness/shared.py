@@ -1,4 +1,4 @@
-"""Files beside the project that were found to be read wrongly once."""
+"""Files beside the checkout that were once read wrongly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "cases"  # only some c
 
 
 def shared_cases(suffixes: Set[str]) -> list[Case]:
-    """Those of these suffixes; none where there is no such folder."""
+    """Return the cases with these suffixes; none without the folder."""
     if not FOLDER.is_dir():
         return []
     paths = (path for path in sorted(FOLDER.iterdir()) if path.suffix in suffixes)

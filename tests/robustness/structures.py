@@ -1,4 +1,4 @@
-"""Where the blocks of common file formats begin and end, and where they say how long they are."""
+"""The blocks of common file formats: their offsets and their size fields."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Block:
     checksum: str = ""
 
     def declared(self, length: int) -> int:
-        """What the size says of a content of `length` bytes."""
+        """Return the value of the size field for a content of `length` bytes."""
         return length + self.extra
 
     def encode(self, value: int) -> bytes:
-        """A size as the format writes it, as far as it fits."""
+        """Encode a size as the format does, truncated to the width of the field."""
         width = self.width
         if self.order == "vint":
             return ((value % (1 << 7 * width)) | 1 << 7 * width).to_bytes(width, "big")
@@ -47,7 +47,7 @@ class Block:
         return replace(self, stop=self.body + length)
 
     def repair(self, data: bytearray) -> None:
-        """Make the checksum right again, where the format has one."""
+        """Correct the checksum, if the format has one."""
         if self.checksum == "png":
             data[self.stop : self.stop + 4] = struct.pack(">I", zlib.crc32(data[self.start + 4 : self.stop]))
         elif self.checksum == "ogg" and self.stop - self.start > 27:
@@ -56,7 +56,7 @@ class Block:
 
 
 def blocks(data: bytes) -> list[Block]:
-    """The blocks of a file of a known format; none of an unknown or too damaged one."""
+    """Return the blocks of a file; none for an unknown format or a badly damaged file."""
     walker = next((walk for magic, at, walk in _FORMATS if data[at : at + len(magic)] == magic), None)
     found: list[Block] = []
     if walker is not None:
@@ -192,7 +192,7 @@ def _flac(data: bytes) -> Iterator[Block]:
 
 
 def _id3(data: bytes) -> Iterator[Block]:
-    """Tags in front and their frames, then whatever frames of sound follow."""
+    """ID3 tags and their frames, then the frames of sound."""
     size = int.from_bytes(bytes(0), "big")
     for byte in data[6:10]:
         size = size << 7 | byte & 127
@@ -207,7 +207,7 @@ def _id3(data: bytes) -> Iterator[Block]:
 
 
 def _synced(data: bytes, mark: bytes, start: int = 0) -> Iterator[Block]:
-    """Frames that begin with a mark and end where the next one begins."""
+    """Frames that begin with a marker and end at the next one."""
     start = data.find(mark, start)
     while start >= 0:
         following = data.find(mark, start + len(mark))

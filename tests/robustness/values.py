@@ -1,4 +1,4 @@
-"""Values that no caller should pass, by the expression that makes each, so that an input is a readable text."""
+"""Values that no caller should pass, as Python expressions, so that an input is readable text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Raises:
 def call(*a): return None
 def boom(*a): raise KeyError('from the caller')
 """
-# Numbers, texts and things of any type.
+# Numbers, strings and objects of any type.
 ANY = (
     "None", "True", "False", "0", "1", "-1", "2", "25", "240", "241", "2**31", "2**63", "2**64", "10**400",
     "-10**400", "0.0", "-0.0",
@@ -42,8 +42,7 @@ ANY = (
     "memoryview(b'abc')", "()", "[]", "{}", "set()", "(1, 2)", "[0.1, 0.9]", "(0.9, 0.1)", "[float('nan'), 1]",
     "{'a': 1}", "object()",
     "object", "int", "call", "boom", "lambda *a: 0", "range(3)", "iter([1])", "(x for x in [1])", "1j",
-    "complex('nan')",
-    "Decimal('30')",
+    "complex('nan')", "Decimal('30')",
     "Decimal('NaN')", "Decimal('sNaN')", "Decimal('Infinity')", "Decimal('1e999999')", "Fraction(30)",
     "Fraction(1, 10**30)",
     "Fraction(10**400)", "np.float16('inf')", "np.float16('nan')", "np.float16(16000)", "np.float32(30)",
@@ -108,14 +107,14 @@ _NUMBERS = (0, 1, -1, 2, 7, 128, 4096, 2**31 - 1, 2**31, 2**62, 10**18, 10**30, 
 
 
 def value(expression: str) -> Any:
-    """The value of one of the expressions above."""
+    """Return the value of one of the expressions above."""
     namespace: dict[str, Any] = {}
-    exec(_SETUP, namespace)  # our own text, as are the expressions
+    exec(_SETUP, namespace)  # trusted: constant, as are the expressions
     return eval(expression, namespace)
 
 
 def nasty_json(chance: random.Random, deep: int = 0) -> Any:
-    """Some JSON value."""
+    """Return a random JSON value."""
     kind = chance.randrange(8 if deep < 3 else 5)
     if kind < 2:
         return chance.choice(_NUMBERS)

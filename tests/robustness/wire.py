@@ -1,4 +1,4 @@
-"""Damage to a protobuf message field by field: what encloses a field is made to fit again."""
+"""Mutations of the fields of a protobuf message; the sizes of enclosing fields are corrected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TEXTS = (
     b"-1",
     b"1e999",
 )
-_LARGEST = 1 << 26  # bytes of a damaged message; a larger one says nothing new
-_LARGE = 1 << 14  # bytes beyond which a field is taken to be weights
+_LARGEST = 1 << 26  # bytes of a damaged message
+_LARGE = 1 << 14  # bytes; larger fields are weights
 
 
 @dataclass
 class _Field:
-    """number, kind: of the field.  value: a number, bytes, or the fields of a message."""
+    """A field. number, kind: of its key.  value: a number, bytes, or the fields of a message."""
 
     number: int
     kind: int
@@ -35,7 +35,7 @@ class _Field:
 
 
 def damage(chance: random.Random, message: bytes) -> bytes:
-    """The message with one to six changes to fields anywhere in it."""
+    """Return the message with one to six changes to fields at any depth."""
     fields = _parse(message, 0)
     if not fields:
         return message + chance.randbytes(8)
@@ -57,7 +57,7 @@ def _size(fields: list[_Field]) -> int:
 
 
 def _pick(chance: random.Random, fields: list[_Field]) -> list[_Field]:
-    """A message in the message: down a random way, as often to a rare field as to a frequent one."""
+    """Return a random nested message; rare fields are as likely as frequent ones."""
     holder = fields
     while chance.random() < 0.8:
         inner = [field.value for field in holder if isinstance(field.value, list) and field.value]
@@ -117,7 +117,7 @@ def _dented(chance: random.Random, data: bytes) -> bytes:
 
 
 def _parse(data: bytes, deep: int) -> list[_Field] | None:
-    """The fields of a message; None for bytes that are none."""
+    """Return the fields of a message; None for bytes that are not a message."""
     fields, at = [], 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -9,7 +9,6 @@ import numpy as np
 
 from vexpress_rt.backends import Array, Resident, Tensor
 from vexpress_rt.errors import BackendError, BundleDamagedError
-from vexpress_rt.memory import ran_out
 from vexpress_rt.specs import EngineSpec, TensorSpec, interface_errors
 
 
@@ -68,8 +67,3 @@ def refuse_closed(spec: EngineSpec) -> NoReturn:
 def told(error: Exception) -> str:
     """What a library's exception says, on one line of at most 1000 characters."""
     return " ".join(str(error).split())[:1000] or type(error).__name__
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether it is about memory that ran out, the host's or a GPU's."""
-    return ran_out(error)

@@ -17,7 +17,6 @@ from vexpress_rt.backends.calls import (
     check_interface,
     check_outputs,
     only_input,
-    out_of_memory,
     refuse_closed,
     told,
 )
@@ -47,8 +46,8 @@ def load(
     """The engine in the ONNX file `path`.
 
     spec: what its inputs and outputs must be; None takes them as they are in the file (the face detector).
-    threads: CPU threads of one operator, but no more than there are CPUs for this process (`cpus.usable_cpus`); None
-        leaves it to ONNX Runtime (one a physical core), or takes all that the process may use where those are fewer.
+    threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None is
+        ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
     share_weights: on the CPU, use weights where the file is mapped to, which all graphs of that file have in common, in
         the place of a copy of its own that is packed for the kernels.
     provider: `cpu` or `cuda`.  executor: on CUDA, what runs it with others, one at a time; None makes one of its own.
@@ -213,12 +212,12 @@ def _make_arena(library: Any) -> None:
 
 
 def memory_limit() -> int:
-    """Bytes that all engines on the CPU may compute in: seven eighths of the memory that this process may have.
+    """Return the limit in bytes of the memory of all engines on the CPU: 7/8 of the machine's or container's memory.
 
-    An engine that wants more, of an untrusted bundle for instance, fails with a message; the system would end the
-    process, or another one.
+    An engine that allocates more, for example one of an untrusted bundle, fails with a message. Otherwise the kernel
+    would kill this process or another one.
     """
-    return (whole_memory() or 0) // 8 * 7  # 0: ONNX Runtime sets no limit
+    return (whole_memory() or 0) // 8 * 7  # 0: no limit
 
 
 def _options(library: Any, threads: int | None) -> Any:
@@ -241,7 +240,7 @@ def _options(library: Any, threads: int | None) -> Any:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     limit = limit_threads(threads)
-    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime counts the machine's cores
+    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime uses the machine's cores
         options.intra_op_num_threads = limit.threads
     return options
 
@@ -266,7 +265,7 @@ def _dtype(kind: str) -> str:
 
 
 def _wrapped(what: str, error: Exception) -> BackendError:
-    if out_of_memory(error):
+    if ran_out(error):
         return BackendError(
             f"{what}: memory ran out ({told(error)}): close other programs; if the audio encoder failed, give the "
             "speech in shorter parts, else build a bundle with smaller --height and --width, or fewer --frames"

@@ -11,10 +11,11 @@ import numpy as np
 
 from vexpress_rt import device
 from vexpress_rt.backends import Array
-from vexpress_rt.backends.calls import check_outputs, out_of_memory, told
+from vexpress_rt.backends.calls import check_outputs, told
 from vexpress_rt.backends.device_engine import DeviceEngine, Port
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.memory import ran_out
 from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec
 
@@ -110,7 +111,7 @@ class OnnxCudaEngine(DeviceEngine):
             values = dict(zip((*self._varying, *self._outputs), self._binding.get_outputs(), strict=True))
             arrays = {key: values[key].numpy() for key in self._varying}
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            if out_of_memory(error):
+            if ran_out(error):
                 raise device.out_of_memory(f"engine {name} failed", None, told(error)) from error
             raise BackendError(f"engine {name} failed: {told(error)}") from error
         if self._checked:

@@ -11,12 +11,13 @@ from typing import Any
 
 from vexpress_rt import device
 from vexpress_rt.backends import Array, tensorrt_library
-from vexpress_rt.backends.calls import check_interface, out_of_memory
+from vexpress_rt.backends.calls import check_interface
 from vexpress_rt.backends.device_engine import DeviceEngine
 from vexpress_rt.backends.executor import Executor
 from vexpress_rt.backends.tensorrt_library import Library
 from vexpress_rt.backends.tensorrt_messages import Messages
 from vexpress_rt.errors import BackendError
+from vexpress_rt.memory import ran_out
 from vexpress_rt.shutdown import native_call
 from vexpress_rt.specs import EngineSpec, TensorSpec
 
@@ -204,7 +205,7 @@ def _complaints(library: Library, what: str) -> Iterator[Messages]:
         try:
             yield messages
         except BackendError as error:
-            if out_of_memory(error) and device.REMEDY not in str(error):
+            if ran_out(error) and device.REMEDY not in str(error):
                 raise device.out_of_memory(what, None, str(error)) from error
             raise BackendError(f"{what}: {error}") from error
 

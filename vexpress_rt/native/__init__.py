@@ -55,8 +55,8 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
     previous, current, following: (H, W, 3) uint8 RGB; H and W at least 1. Colours are filtered by themselves. Beyond a
         border the picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own
         mirror image. Spec, stage 10.
-    threads: bands of rows filtered at once, 1 to 1024, but no more than there are CPUs for this process; None takes
-        as many as that. NumPy always takes one.
+    threads: bands of rows filtered at once, 1 to 1024, limited to the CPUs that this process may use; None uses all of
+        them. NumPy always uses one.
 
     Returns (H, W, 3) uint8. Other Python threads go on meanwhile.
     Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.

@@ -1,5 +1,5 @@
-"""Containers of photos, read without trust before a decoder sees them.
+"""Readers of untrusted photo containers, which run before a decoder.
 
-A reader takes the bytes of a file and gives `Parts`: the same picture with everything left out that decides no pixel
-(text, profiles, thumbnails, EXIF), its orientation, and the memory that its decoding takes at most.
+A reader takes the bytes of a file and returns an `EncodedPhoto`: the same picture without data that affects no pixel
+(text, profiles, thumbnails, EXIF), its orientation, and an upper bound of the memory that its decoder takes.
 """

@@ -1,4 +1,4 @@
-"""AVIF and HEIF: sizes as the container and the coded pictures say them, without EXIF.
+"""AVIF and HEIF: the sizes in the container and in the coded pictures; EXIF is removed.
 
 Format: ISO/IEC 14496-12 (boxes), 23008-12 (items); AV1 bitstream specification, 5.5 (sequence header).
 """
@@ -9,52 +9,61 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError, missing_end
+from vexpress_rt.photos.encoded import (
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    missing_end,
+    several_pictures,
+    truncated,
+)
 
 _AVIF = (b"avif", b"avis")
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 _MAX_BOXES = 20_000
 _MAX_ITEMS = 2_000
 _SEQUENCE_HEADER = 1
-_FRAMES = (3, 6)  # a frame's header, alone or with the frame
-# What is tried in place of missing bytes: decoders of AV1 refuse some.
+_FRAMES = (3, 6)  # a frame header, alone or with the frame
+# Bytes that are tried in place of missing ones; AV1 decoders reject some of them.
 _FILLS = (0, 0xAA, 0xFF, 0x55)
-# Auxiliary pictures that are decoded with the photo; maps of depth and gain are not.
+# Types of alpha, which is decoded with the photo; other auxiliary pictures (depth, gain maps) are not.
 _ALPHA = (
     b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
     b"urn:mpeg:hevc:2015:auxid:1",
     b"urn:mpeg:avc:2015:auxid:1",
 )
-_MAX_FRAMES = 8  # a picture has one, or one a layer; others, however few bytes they have, cost as much
-# Bytes a pixel of planes, converted samples and the picture as bytes: (of 4:2:0 without alpha, of all others).
+_MAX_FRAMES = 8  # a picture has one, or one per layer; hidden frames of a few bytes cost as much
+# Bytes per pixel for planes, converted samples and the picture: (4:2:0 without alpha, all others).
 _AVIF_DECODING = (10, 20)
 _HEIF_DECODING = (7, 16)
 
 
 @dataclass
 class _Meta:
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every property ispe
-    kinds: dict[int, bytes] = field(default_factory=dict)  # of items, by their number
-    exif: list[int] = field(default_factory=list)  # where the kinds of EXIF items stand
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of every `ispe` property
+    kinds: dict[int, bytes] = field(default_factory=dict)  # of items, by item number
+    exif: list[int] = field(default_factory=list)  # offsets of the type codes of EXIF items
     primary: int = 0
     places: list[tuple[int, int, int, int]] = field(default_factory=list)  # item, method, offset, length of extents
-    items: int = 0  # where the items' own data begin
-    plain: bool = True  # all pictures are 4:2:0 or grey, none is alpha
+    items: int = 0  # offset of `idat`
+    plain: bool = True  # all pictures are 4:2:0 or grey, without alpha
 
 
 def is_bmff(data: bytes) -> bool:
+    """Return whether a file is an AVIF or HEIF."""
     return data[4:8] == b"ftyp" and (data[8:12] in _AVIF or data[8:12] in _HEIF)
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read an AVIF or HEIF: see `containers.read`."""
     boxes = {name: (start, end) for name, start, end in _boxes(data, 0, len(data))}
     start, end = boxes[b"ftyp"]
     brands = {data[at : at + 4] for at in (start, *range(start + 8, end, 4))}
     avif = bool(brands & set(_AVIF))
     if b"moov" in boxes and (data[8:12] in (b"avis", b"msf1") or b"meta" not in boxes):
-        raise RefusedError("is an AVIF or HEIF of several frames or pages; expected one picture: save a frame")
+        raise several_pictures("an AVIF or HEIF")
     if b"meta" not in boxes:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     meta = _read_meta(data, *boxes[b"meta"])
     gap = None
     if (whole := _end_of_items(meta)) > len(data) > boxes[b"meta"][1]:
@@ -64,7 +73,7 @@ def read(data: bytes) -> Parts:
     if not meta.sizes:
         raise DamagedError("it holds no size")
     width, height = max(meta.sizes, key=lambda size: size[0] * size[1])
-    return Parts(
+    return EncodedPhoto(
         kind="AVIF" if avif else "HEIF",
         width=width,
         height=height,
@@ -76,7 +85,7 @@ def read(data: bytes) -> Parts:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of the boxes in data[at:end], without their heads."""
+    """Yield (name, start, end) of the boxes in data[at:end], without their headers."""
     for _ in range(_MAX_BOXES):
         if at + 8 > end:
             return
@@ -149,7 +158,7 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
     def number(wide: int) -> int:
         nonlocal at
         if at + wide > end:
-            raise DamagedError("it is truncated: it ends within the places of its items")
+            raise truncated("within the places of its items")
         value = int.from_bytes(data[at : at + wide], "big")
         at += wide
         return value
@@ -168,14 +177,14 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
 
 
 def _end_of_items(meta: _Meta) -> int:
-    """Where the last byte of an item in the file should be."""
+    """Return the offset of the end of the last item in the whole file."""
     return max((offset + length for _, method, offset, length in meta.places if method == 0), default=0)
 
 
 def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
-    """The sizes that AV1 pictures and grids have themselves, by which a decoder takes memory.
+    """Return the sizes inside AV1 pictures and grids, by which a decoder allocates memory.
 
-    most: coded frames a picture may have.
+    Raises RefusedError for a picture of more than `most` coded frames.
     """
     sizes: list[tuple[int, int]] = []
     for item, content in _contents(data, meta).items():
@@ -193,7 +202,7 @@ def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
 
 
 def _contents(data: bytes, meta: _Meta) -> dict[int, bytes]:
-    """The bytes of the items that are pictures, by their number."""
+    """Return the bytes of the picture items, by item number."""
     contents: dict[int, bytes] = {}
     left = 2 * len(data)
     for item, method, offset, length in meta.places:
@@ -208,7 +217,7 @@ def _contents(data: bytes, meta: _Meta) -> dict[int, bytes]:
 
 
 def _units(coded: bytes) -> Iterator[tuple[int, bytes]]:
-    """(kind, body) of AV1's open bitstream units."""
+    """Yield (type, body) of AV1's open bitstream units."""
     at = 0
     for _ in range(10_000):
         if at >= len(coded):
@@ -235,12 +244,12 @@ class _Bits:
     def take(self, count: int) -> int:
         self._left -= count
         if self._left < 0:
-            raise DamagedError("it is truncated: it ends within a sequence header")
+            raise truncated("within a sequence header")
         return self._value >> self._left & (1 << count) - 1
 
 
 def _sequence_size(body: bytes) -> tuple[int, int]:
-    """(width, height), the most that a frame has."""
+    """Return the maximum (width, height) of a frame."""
     bits = _Bits(body)
     bits.take(4)  # profile, still picture
     if not bits.take(1):  # not the short header of still pictures
@@ -279,7 +288,7 @@ def _skip_uvlc(bits: _Bits) -> None:
 
 
 def _without_exif(data: bytes, meta: _Meta) -> bytes:
-    """`data` with its EXIF items renamed, so that no decoder reads them. The container has the orientation."""
+    """Rename EXIF items, so that no decoder reads them. The container itself has the orientation."""
     if not meta.exif:
         return data
     changed = bytearray(data)

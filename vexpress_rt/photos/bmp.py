@@ -1,42 +1,43 @@
-"""BMP: its size, and rows that are missing at its end."""
+"""BMP: the size, and rows that are missing at the end of the file."""
 
 from __future__ import annotations
 
 import struct
 
-from vexpress_rt.photos.parts import DamagedError, Parts, RefusedError, missing_rows
+from vexpress_rt.photos.encoded import EncodedPhoto, RefusedError, missing_rows, truncated
 
 MAGIC = b"BM"
 
-# Pillow decodes runs in Python: 1 us a run, 0.1 us a pixel.
+# Pillow decodes runs in Python: 1 us per run, 0.1 us per pixel.
 _MAX_RUN_BYTES = 6 * 2**20
 _MAX_RUN_PIXELS = 25_000_000
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a BMP: see `containers.read`."""
     if len(data) < 26:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     (start, header), compression = struct.unpack_from("<II", data, 10), 0
     if header == 12:
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
     elif len(data) >= 34:
         width, height, _, bits, compression = struct.unpack_from("<IiHHI", data, 18)
     else:
-        raise DamagedError("it is truncated: it ends before its pixels")
+        raise truncated("before its pixels")
     height = abs(height)
     bands = 1 if bits <= 8 else 4
-    parts = Parts(kind="BMP", width=width, height=height, data=data, memory=0, bands=bands)
+    encoded = EncodedPhoto(kind="BMP", width=width, height=height, data=data, memory=0, bands=bands)
     if compression in (1, 2):
-        _check_runs(len(data), parts.pixels)
-        parts.memory += 2 * parts.pixels
+        _check_runs(len(data), encoded.pixels)
+        encoded.memory += 2 * encoded.pixels
     elif compression in (0, 3):
         stride = (width * bits + 31) // 32 * 4
         there = max(0, len(data) - start) // stride if stride else height
-        if there < height and parts.pixels < 2**31:
-            # The lowest row comes first, so that a file cut off lacks the upper ones.
-            parts.notes = (missing_rows(there, height, "black"),)
-            parts.data = data[: start + there * stride] + bytes((height - there) * stride)
-    return parts
+        if there < height and encoded.pixels < 2**31:
+            # The lowest row comes first, so that a truncated file lacks the upper ones.
+            encoded.notes = (missing_rows(there, height, "black"),)
+            encoded.data = data[: start + there * stride] + bytes((height - there) * stride)
+    return encoded
 
 
 def _check_runs(count: int, pixels: int) -> None:

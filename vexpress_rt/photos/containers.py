@@ -1,15 +1,15 @@
-"""Which reader takes which file."""
+"""The choice of the reader for a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from vexpress_rt.photos import bmff, bmp, gif, jpeg, jpeg2000, png, pnm, tiff, webp
-from vexpress_rt.photos.parts import Parts
+from vexpress_rt.photos.encoded import EncodedPhoto
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Parts]], ...] = (
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], EncodedPhoto]], ...] = (
     (lambda data: data.startswith(jpeg.MAGIC), jpeg.read),
     (lambda data: data.startswith(png.MAGIC), png.read),
     (webp.is_webp, webp.read),
@@ -22,9 +22,17 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Parts]], ...] =
 )
 
 
-def read(data: bytes) -> Parts | None:
-    """The parts of a photo; None for bytes that are none of `FORMATS`.
+def read(data: bytes) -> EncodedPhoto | None:
+    """Read the container of a photo.
 
-    Raises DamagedError for a container that breaks off, RefusedError for one that is not taken.
+    Args:
+        data: The bytes of the file.
+
+    Returns:
+        The photo for its decoder; None for bytes in none of `FORMATS`.
+
+    Raises:
+        DamagedError: The container is truncated or malformed.
+        RefusedError: The photo is of a kind or size that is not supported.
     """
     return next((reader(data) for knows, reader in _READERS if knows(data)), None)

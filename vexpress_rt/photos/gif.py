@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import struct
 
-from vexpress_rt.photos.parts import ALL_ROWS, DamagedError, Parts, RefusedError, missing_rows
+from vexpress_rt.photos.encoded import (
+    ALL_ROWS,
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    missing_rows,
+    several_pictures,
+    truncated,
+)
 
 MAGIC = (b"GIF87a", b"GIF89a")
 
 _EXTENSION, _PICTURE, _CONTROL = 0x21, 0x2C, 0xF9
 _MAX_BLOCKS = 1_000
-_MAX_PIXELS = 100_000_000  # of a picture that is filled up
-_MAX_CUT = 2**22  # bytes, whose codes are followed in about 3 s
-_MAX_PIECES = 2_000_000  # of 255 bytes but for the last, as encoders write them
+_MAX_PIXELS = 100_000_000  # of a picture whose missing end is filled
+_MAX_CUT = 2**22  # bytes of codes in a truncated picture, which are counted in about 3 s
+_MAX_PIECES = 2_000_000  # encoders write 255 bytes per piece
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a GIF: see `containers.read`."""
     if len(data) < 13:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + _table(flags)
     kept = [data[:at]]
@@ -39,7 +48,7 @@ def read(data: bytes) -> Parts:
         elif kind == _PICTURE:
             pictures += 1
             if at + 10 > len(data):
-                raise DamagedError("it is truncated: it ends before its pixels")
+                raise truncated("before its pixels")
             left, top, wide, tall, local = struct.unpack_from("<HHHHB", data, at + 1)
             end = _after_blocks(data, at + 11 + _table(local))
             if pictures == 1:
@@ -52,13 +61,13 @@ def read(data: bytes) -> Parts:
         else:
             end = at + 1
         if pictures > 1:
-            raise RefusedError("is a GIF of several frames or pages; expected one picture: save a frame")
+            raise several_pictures("a GIF")
         at = end
     else:
         raise RefusedError(f"is a GIF of more than {_MAX_BLOCKS} blocks; expected a few: save it anew")
     if not pictures:
-        raise DamagedError("it is truncated: it ends before its pixels")
-    return Parts(
+        raise truncated("before its pixels")
+    return EncodedPhoto(
         kind="GIF",
         width=width,
         height=height,
@@ -70,12 +79,12 @@ def read(data: bytes) -> Parts:
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that `flags` announce."""
+    """Return the size in bytes of the colour table that `flags` declare."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _cut_codes(data: bytes, at: int) -> bytes:
-    """What the chain of data blocks at `at` holds if its closing empty block is missing; else nothing."""
+    """Return the content of the chain of data blocks at `at` if its terminating empty block is missing, or b""."""
     pieces: list[bytes] = []
     for _ in range(_MAX_PIECES):
         if at >= len(data):
@@ -88,12 +97,13 @@ def _cut_codes(data: bytes, at: int) -> bytes:
 
 
 def _in_blocks(codes: bytes) -> bytes:
+    """Split `codes` into data blocks."""
     pieces = [codes[at : at + 255] for at in range(0, len(codes), 255)]
     return b"".join(bytes([len(piece)]) + piece for piece in pieces) + b"\0"
 
 
 def _filled(codes: bytes, size: int, width: int, height: int) -> tuple[bytes, str]:
-    """LZW codes that end too early, with pixels of index 0 up to the last one; and the note that says so."""
+    """Complete truncated LZW codes with pixels of index 0; return the codes and the note about it."""
     if not 1 <= size <= 8:
         raise DamagedError(f"its pixels have {size} bits; expected 1 to 8")
     if len(codes) > _MAX_CUT:
@@ -109,9 +119,9 @@ def _filled(codes: bytes, size: int, width: int, height: int) -> tuple[bytes, st
 
 
 def _follow_codes(codes: bytes, size: int, wanted: int) -> tuple[int, int]:
-    """How many of `wanted` pixels the whole codes stand for, and how many bits these codes have."""
+    """Return how many of `wanted` pixels the complete codes decode to, and the bits of these codes."""
     clear = 1 << size
-    lengths = [1] * clear + [0, 0]  # pixels that a code stands for
+    lengths = [1] * clear + [0, 0]  # number of pixels by code
     width, last, pixels, used = size + 1, 0, 0, 0
     held = bits = at = 0
     while pixels < wanted:
@@ -140,7 +150,7 @@ def _follow_codes(codes: bytes, size: int, wanted: int) -> tuple[int, int]:
 
 
 def _after_blocks(data: bytes, at: int) -> int:
-    """Where the chain of data blocks at `at` ends, its closing empty block included."""
+    """Return the offset after the chain of data blocks at `at` and its terminating empty block."""
     for _ in range(_MAX_PIECES):
         if at >= len(data) or not data[at]:
             return min(at + 1, len(data))

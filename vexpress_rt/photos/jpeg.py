@@ -1,4 +1,4 @@
-"""JPEG: the segments that decide pixels, the number of scans, and an end where it is missing.
+"""JPEG: the segments that affect pixels, the number of scans, and the end marker where it is missing.
 
 Format: ITU-T T.81, annex B.
 """
@@ -8,8 +8,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from vexpress_rt.photos.encoded import (
+    LESS_DETAIL,
+    MAX_METADATA,
+    DamagedError,
+    EncodedPhoto,
+    Gap,
+    RefusedError,
+    check_scans,
+    truncated,
+)
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import LESS_DETAIL, MAX_METADATA, DamagedError, Gap, Parts, RefusedError, check_scans
 
 MAGIC = b"\xff\xd8\xff"
 
@@ -17,17 +26,17 @@ _SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-# Tables, frame, scan, restart interval; APP0 and APP14 decide how the colours are stored.
+# Tables, frame, scan, restart interval; APP0 and APP14 declare the colour space.
 _WANTED = _FRAMES | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}
 _ANY = re.compile(rb"\xff([^\x00\xff])")
-# What ends the coded data of a scan; other values are damage within it, which the decoder passes over.
+# Markers that end the coded data of a scan; other values are damage inside it, which the decoder skips.
 _AFTER_SCAN = re.compile(rb"\xff([\xc4\xcc\xd9-\xdd\xe0-\xef\xfe])")
 _MAX_SEGMENTS = 20_000
 
 
 @dataclass
 class _Head:
-    """What stands before the first scan."""
+    """The segments before the first scan."""
 
     kept: list[bytes] = field(default_factory=lambda: [_SOI])
     exif: bytearray = field(default_factory=bytearray)
@@ -38,10 +47,16 @@ class _Head:
 
 @dataclass
 class _Scans:
-    """count: of them.  end: where the last one ends.  whole: whether the end of the picture follows there.
+    """The scans of a picture.
 
-    components: those seen.  exact: the frequencies of each that are there to the last bit.
-    detail: the number of the first scan with frequencies of the first component, from 1.
+    Attributes:
+        count: Number of scans.
+        end: Offset of the end of the last scan.
+        whole: Whether an end marker follows there.
+        components: Identifiers of the components in all scans.
+        detail: Number, from 1, of the first scan with AC frequencies of the first component.
+        first: Identifier of the first component.
+        exact: Frequencies of each component that a scan codes to the last bit.
     """
 
     count: int = 0
@@ -53,7 +68,7 @@ class _Scans:
     exact: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, header: bytes) -> None:
-        """header: the number of components, a number and a table for each, first and last frequency, two half bytes."""
+        """Add a scan by its header: component count, (identifier, tables) of each, spectral range, approximation."""
         self.count += 1
         named = set(header[1 : 1 + 2 * header[0] : 2]) if header else set()
         self.components |= named
@@ -66,8 +81,8 @@ class _Scans:
             self.detail = min(self.detail, self.count)
 
 
-def read(data: bytes) -> Parts:
-    """The first picture in `data`; of a multi-picture JPEG the photo itself."""
+def read(data: bytes) -> EncodedPhoto:
+    """Read the first picture in `data`; in a multi-picture JPEG that is the photo itself."""
     head, start = _read_head(data)
     scans = _follow_scans(data, start)
     height, width = int.from_bytes(head.frame[1:3], "big"), int.from_bytes(head.frame[3:5], "big")
@@ -79,7 +94,7 @@ def read(data: bytes) -> Parts:
     if not scans.whole and several:
         _check_cut(scans, head)
         if _all_scans_begin(scans, head):
-            # Bytes after a scan that is complete change nothing. Both pictures together are held to the limit of one.
+            # Bytes after a complete scan change nothing. The picture is decoded twice within the limit for one.
             check_scans(2 * scans.count, width * height)
             kept = kept.rstrip(b"\xff")
             gap = Gap(len(kept), (b"", b"\xaa" * 64), detail=True)
@@ -89,7 +104,7 @@ def read(data: bytes) -> Parts:
     bands = 1 if head.frame[5] == 1 else 4
     # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
     coefficients = 2 * samples if several else 0
-    return Parts(
+    return EncodedPhoto(
         kind="JPEG",
         width=width,
         height=height,
@@ -104,12 +119,12 @@ def read(data: bytes) -> Parts:
 
 
 def count_scans(data: bytes) -> int:
-    """How often a scan can begin in `data`, at most."""
+    """Return an upper bound of the number of scans in `data`."""
     return data.count(bytes([0xFF, _SOS]))
 
 
 def _read_head(data: bytes) -> tuple[_Head, int]:
-    """What stands before the first scan, and where that begins."""
+    """Return the segments before the first scan, and the offset of that scan."""
     head, at = _Head(), 2
     for _ in range(_MAX_SEGMENTS):
         found = _ANY.search(data, at)
@@ -129,7 +144,7 @@ def _read_head(data: bytes) -> tuple[_Head, int]:
         _keep(head, marker, body, data[start:at])
     else:
         raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
-    raise DamagedError("it is truncated: it ends before its pixels")
+    raise truncated("before its pixels")
 
 
 def _keep(head: _Head, marker: int, body: bytes, segment: bytes) -> None:
@@ -171,10 +186,10 @@ def _follow_scans(data: bytes, start: int) -> _Scans:
 
 
 def _check_cut(scans: _Scans, head: _Head) -> None:
-    """Raise DamagedError where the last of several scans are missing and the picture is too coarse.
+    """Raise DamagedError if a picture whose last scans are missing is too coarse.
 
-    There must be a whole scan of the first component's lowest frequencies, or, where every scan has all frequencies,
-    one of each component.
+    A progressive picture needs a complete scan with AC frequencies of the first component; another one needs a scan of
+    each component.
     """
     enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
     if not enough:
@@ -182,14 +197,14 @@ def _check_cut(scans: _Scans, head: _Head) -> None:
 
 
 def _all_scans_begin(scans: _Scans, head: _Head) -> bool:
-    """Whether scans of every component are there, and of all its frequencies to the last bit."""
+    """Return whether all components have a scan; in a progressive picture, one of the last bit of every frequency."""
     components = set(head.frame[6 : 6 + 3 * head.frame[5] : 3])
     exact = {each for each, known in scans.exact.items() if len(known) == 64}
     return components <= (exact if head.progressive else scans.components)
 
 
 def _samples(frame: bytes) -> float:
-    """Samples a pixel, all components together."""
+    """Return the samples per pixel of all components together."""
     factors = [(each >> 4, each & 15) for each in frame[7 : 6 + 3 * frame[5] : 3]]
     most = max((wide for wide, _ in factors), default=0) * max((tall for _, tall in factors), default=0)
     if not most:

@@ -1,4 +1,4 @@
-"""JPEG 2000: the size, and the parts of a picture for which its decoder keeps records.
+"""JPEG 2000: the size, and the tiles, packets and code-blocks for which the decoder allocates records.
 
 Format: ITU-T T.800, annex A (codestream) and I (boxes).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from vexpress_rt.photos.parts import DamagedError, Gap, Parts, RefusedError, missing_end
+from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
 
 MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
@@ -16,7 +16,7 @@ _SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0x51, 0x52, 0x53, 0x5F, 0x90, 0x93, 0
 _MAX_PIXELS = 16_000_000
 _MAX_TILES = 2_000
 _MAX_PACKETS = 1_000_000
-_MIN_BLOCK = 8  # log2 of the least number of pixels a code-block
+_MIN_BLOCK = 8  # log2 of the smallest number of pixels per code-block
 _MAX_BYTES = 32 * 2**20  # 6 s of arithmetic decoding
 _MAX_MARKERS = 200_000
 _END = b"\xff\xd9"
@@ -24,20 +24,21 @@ _END = b"\xff\xd9"
 
 @dataclass
 class _Coding:
-    """The worst of all that the headers ask for."""
+    """The most expensive coding parameters in all headers."""
 
     layers: int = 1
     levels: int = 0
     block: int = 30  # log2 of its pixels
     precinct: int = 30  # log2 of its pixels
-    end: int = 0  # where the last part of a tile ends, as its header says
-    parts_left: dict[int, int] = field(default_factory=dict)  # of each tile, after the last that is there
+    end: int = 0  # declared end of the last tile-part
+    parts_left: dict[int, int] = field(default_factory=dict)  # by tile: tile-parts that follow the last one present
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a JPEG 2000: see `containers.read`."""
     stream = data if data.startswith(MAGIC[0]) else _codestream(data)
     if len(stream) < 42 or stream[3] != _SIZ:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     right, bottom, left, top, wide, tall, tile_left, tile_top, components = struct.unpack_from(">IIIIIIIIH", stream, 8)
     width, height = right - left, bottom - top
     if not (wide and tall) or min(width, height) < 1:
@@ -52,7 +53,7 @@ def read(data: bytes) -> Parts:
         if there < tiles:
             raise DamagedError(f"it is truncated: only {there} of its {tiles} tiles are there")
         data, gap = _filled(data, missing)
-    return Parts(
+    return EncodedPhoto(
         kind="JPEG2000",
         width=width,
         height=height,
@@ -64,7 +65,7 @@ def read(data: bytes) -> Parts:
 
 
 def _filled(data: bytes, missing: int) -> tuple[bytes, Gap]:
-    """`data`, whose last `missing` bytes are not there, with the end of a picture, and the gap before that."""
+    """Append the end marker to `data`, whose last `missing` bytes are missing, and return it with the gap before it."""
     if 2 * len(data) > _MAX_BYTES:
         raise RefusedError(
             f"is a JPEG 2000 of {len(data)} bytes whose end is missing; expected at most {_MAX_BYTES // 2}: "
@@ -88,11 +89,11 @@ def _codestream(data: bytes) -> bytes:
         if length < head:
             break
         at += length
-    raise DamagedError("it is truncated: it ends before its pixels")
+    raise truncated("before its pixels")
 
 
 def _read_coding(stream: bytes) -> _Coding:
-    """Follow the markers of the main header and of every tile-part's."""
+    """Read the markers of the main header and of every tile-part header."""
     coding, at, part_end = _Coding(), 2, 0
     wide = int.from_bytes(stream[40:42], "big") > 256
     for _ in range(_MAX_MARKERS):
@@ -119,7 +120,7 @@ def _read_coding(stream: bytes) -> _Coding:
 
 
 def _add(coding: _Coding, style: bytes, own_precincts: bool) -> None:
-    """style: levels, the exponents of a code-block's sides less 2, two more, then a byte a precinct."""
+    """Add a coding style: levels, exponents of the code-block's sides minus 2, two bytes, then a byte per precinct."""
     coding.levels = max(coding.levels, style[0])
     block = (style[1] & 15) + (style[2] & 15) + 4
     if own_precincts:

@@ -1,11 +1,11 @@
-"""The orientation in EXIF and XMP, and nothing else of them: an odd entry elsewhere makes no photo unusable."""
+"""The orientation in EXIF and XMP. Nothing else of them is read, so that other malformed entries do no harm."""
 
 from __future__ import annotations
 
 import re
 import struct
 
-from vexpress_rt.photos.parts import MAX_METADATA
+from vexpress_rt.photos.encoded import MAX_METADATA
 
 _TAG = 0x0112
 _TYPES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
@@ -14,7 +14,7 @@ _PREFIX = b"Exif\0\0"
 
 
 def find_orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
-    """1 to 8, as EXIF counts it: of `exif`, else of `xmp`, else 1, which is as stored."""
+    """Return the EXIF orientation, 1 to 8, from `exif`, or else from `xmp`, or else 1 (as stored)."""
     found = _of_exif(exif[:MAX_METADATA])
     if found is None and (match := _XMP.search(xmp[:MAX_METADATA])):
         found = int(match[2])
@@ -22,7 +22,7 @@ def find_orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
 
 
 def _of_exif(exif: bytes) -> int | None:
-    """The value of the tag; None without one, 0 for one of another type or count."""
+    """Return the value of the tag; None without the tag, 0 if it has another type or count."""
     while exif.startswith(_PREFIX):
         exif = exif[len(_PREFIX) :]
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])

@@ -1,4 +1,4 @@
-"""PNG: the chunks that decide pixels, and the rows that are there where the file is cut off.
+"""PNG: the chunks that affect pixels, and the decodable rows of a truncated file.
 
 Format: W3C, Portable Network Graphics (third edition).
 """
@@ -11,17 +11,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from vexpress_rt.photos.encoded import (
+    MAX_METADATA,
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    missing_rows,
+    several_pictures,
+    truncated,
+)
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, missing_rows
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
 _KEPT = (b"PLTE", b"tRNS")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
 _MAX_CHUNKS = 200_000
 _MAX_TEXTS = 8  # that may hold the orientation
-_PIECE = 4096  # bytes that are inflated at once, so that little is lost at an error
+_PIECE = 4096  # bytes that are inflated at once; an error loses at most one piece
 
 
 @dataclass
@@ -33,25 +41,26 @@ class _Found:
     raw_exif: bytes = b""
     xmp: bytes = b""
     animated: int = 0  # frames of the animation
-    frame_first: bool = False  # a frame's control comes before the pixels, so that they belong to the animation
+    frame_first: bool = False  # fcTL precedes IDAT, so that IDAT is the animation's first frame
     texts: int = 0
-    bad: list[str] = field(default_factory=list)  # chunks whose checksum is wrong
-    sound: int | None = None  # bytes of pixels before the first piece whose checksum is wrong
+    bad: list[str] = field(default_factory=list)  # names of chunks with a wrong checksum
+    intact: int | None = None  # bytes of IDAT before the first chunk with a wrong checksum
     ended: bool = False
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a PNG: see `containers.read`."""
     found = _read_chunks(data)
     if not found.pixels:
-        raise DamagedError("it is truncated: it ends before its pixels")
+        raise truncated("before its pixels")
     if found.animated + (not found.frame_first) > 1:
-        raise RefusedError("is a PNG of several frames or pages; expected one picture: save a frame")
+        raise several_pictures("a PNG")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", found.header)
     if colour not in _SAMPLES:
         raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
     bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
-    notes = [f"photo: the checksum of its chunk {name} is wrong; the chunk is left out" for name in found.bad[:3]]
-    parts = Parts(
+    notes = [f"photo: the checksum of its {name} chunk is wrong; the chunk is left out" for name in found.bad[:3]]
+    encoded = EncodedPhoto(
         kind="PNG",
         width=width,
         height=height,
@@ -63,12 +72,13 @@ def read(data: bytes) -> Parts:
     )
     if not interlaced:
         bare = replace(found, pixels=[])
-        parts.repair = partial(_repaired, replace(parts, data=b""), bare)  # has notes of its own
-    if found.sound is not None:
-        parts.notes += ("photo: the checksum of its pixels is wrong; they are taken as they are",)
+        # It takes the notes so far, and adds its own.
+        encoded.repair = partial(_repaired, replace(encoded, data=b""), bare)
+    if found.intact is not None:
+        encoded.notes += ("photo: the checksum of its pixels is wrong; they are used as they are",)
     if not found.ended:
-        parts.notes += (missing_rows(height, height, "black"),)
-    return parts
+        encoded.notes += (missing_rows(height, height, "black"),)
+    return encoded
 
 
 def _read_chunks(data: bytes) -> _Found:
@@ -81,8 +91,8 @@ def _read_chunks(data: bytes) -> _Found:
         elif not found.header:
             raise DamagedError("it does not begin with its header")
         elif name == b"IDAT" and not closed:
-            if not right and found.sound is None:
-                found.sound = sum(map(len, found.pixels))
+            if not right and found.intact is None:
+                found.intact = sum(map(len, found.pixels))
             found.pixels.append(body)
         elif name == b"IEND":
             found.ended = True
@@ -91,12 +101,12 @@ def _read_chunks(data: bytes) -> _Found:
             closed = bool(found.pixels)
             _keep(found, name, body, right)
     if not found.header:
-        raise DamagedError("it is truncated: it ends before its header")
+        raise truncated("before its header")
     return found
 
 
 def _chunks(data: bytes, found: _Found) -> Iterator[tuple[bytes, memoryview, bool]]:
-    """(name, body, whether the checksum is right) of each; of the last, if it holds pixels, what there is of it."""
+    """Yield (name, body, whether the checksum is right) of each chunk; a truncated last IDAT as far as it goes."""
     view, at = memoryview(data), len(MAGIC)
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(data):
@@ -135,7 +145,7 @@ def _keep(found: _Found, name: bytes, body: memoryview, right: bool) -> None:
 
 
 def _keep_text(found: _Found, name: bytes, body: memoryview) -> None:
-    """The orientation is all that is wanted of texts: ImageMagick's hexadecimal EXIF, and XMP."""
+    """Keep the two texts that can hold the orientation: ImageMagick's hexadecimal EXIF, and XMP."""
     key, _, rest = bytes(body[:MAX_METADATA]).partition(b"\0")
     if key not in (b"Raw profile type exif", b"XML:com.adobe.xmp") or found.texts == _MAX_TEXTS:
         return
@@ -173,22 +183,22 @@ def _written(found: _Found) -> bytes:
     return b"".join([*parts, *_chunk(b"IDAT", *found.pixels), *_chunk(b"IEND")])
 
 
-def _repaired(parts: Parts, found: _Found, failed: Parts) -> Parts:
-    """The same picture with black rows for those that are missing in `failed`, which did not decode."""
-    row = 1 + (parts.width * found.header[8] * _SAMPLES[found.header[9]] + 7) // 8
-    rows, pieces = _whole_rows(failed.take(), found.sound, row, parts.height)
-    note = missing_rows(rows, parts.height, "black")
+def _repaired(encoded: EncodedPhoto, found: _Found, failed: EncodedPhoto) -> EncodedPhoto:
+    """Replace the rows of `failed` that cannot be decoded by black ones."""
+    row = 1 + (encoded.width * found.header[8] * _SAMPLES[found.header[9]] + 7) // 8
+    rows, pieces = _whole_rows(failed.take(), found.intact, row, encoded.height)
+    note = missing_rows(rows, encoded.height, "black")
     if found.ended:
         note = note.replace("its last bytes are missing", "its pixels are damaged")
     content = _written(replace(found, pixels=pieces))
-    return replace(parts, data=content, repair=None, notes=(*parts.notes, note))
+    return replace(encoded, data=content, repair=None, notes=(*encoded.notes, note))
 
 
-def _whole_rows(data: bytes, sound: int | None, row: int, height: int) -> tuple[int, list[memoryview]]:
-    """How many rows of `row` bytes a PNG holds whole, and those packed anew, followed by zeros for the others."""
+def _whole_rows(data: bytes, intact: int | None, row: int, height: int) -> tuple[int, list[memoryview]]:
+    """Return the number of complete rows of `row` bytes, and these rows compressed again with zeros for the others."""
     start = data.index(b"IDAT") + 4
-    length = int.from_bytes(data[start - 8 : start - 4], "big") if sound is None else sound
-    # Without zlib's head, so that its checksum at the end, which may be what is wrong, is not looked at.
+    length = int.from_bytes(data[start - 8 : start - 4], "big") if intact is None else intact
+    # Without zlib's header the final checksum, which may be the damaged part, is not verified.
     packed = memoryview(data)[start + 2 : start + length]
     unpacker, packer = zlib.decompressobj(-zlib.MAX_WBITS), zlib.compressobj(1)
     pieces: list[bytes] = []
@@ -206,7 +216,7 @@ def _whole_rows(data: bytes, sound: int | None, row: int, height: int) -> tuple[
 
 
 def _inflated(unpacker: zlib._Decompress, packed: memoryview, most: int) -> Iterator[bytes]:
-    """What `packed` inflates to, up to its end or an error, at most `most` bytes at once."""
+    """Inflate `packed` up to its end or an error; yield at most `most` bytes at once."""
     for at in range(0, len(packed), _PIECE):
         piece: bytes | memoryview = packed[at : at + _PIECE]
         while True:

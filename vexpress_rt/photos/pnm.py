@@ -1,4 +1,4 @@
-"""PBM, PGM and PPM, plain and raw, whose values Pillow reads one by one in Python where they are text or not of 8 bits.
+"""PBM, PGM and PPM, plain and raw. Pillow decodes text and values of other than 8 bits one by one in Python.
 
 Format: Netpbm's pbm(5), pgm(5), ppm(5). Values are scaled as Pillow scales them.
 """
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.photos.parts import DamagedError, Parts, missing_rows
+from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, missing_rows
 from vexpress_rt.records import UInt8
 
-# magic: (values a pixel, whether they are text, whether the header has a largest value)
+# magic: (values per pixel, whether they are text, whether the header has a largest value)
 _KINDS = {
     b"P1": (1, True, False),
     b"P2": (1, True, True),
@@ -31,14 +31,16 @@ _COMMENT = re.compile(rb"#[^\r\n]*(?:[\r\n]|\Z)")
 _BLOCK = 2**20
 _MAX_COMMENTS = 1_000_000
 _MAX_HEADER = 2**16
-_WORKING = 32 * _BLOCK  # bytes while a block is read
+_WORKING = 32 * _BLOCK  # bytes of memory per block
 
 
 def is_pnm(data: bytes) -> bool:
+    """Return whether a file is a PBM, PGM or PPM."""
     return data[:2] in _KINDS and data[2:3] in (b" ", b"\t", b"\n", b"\v", b"\f", b"\r")
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a PBM, PGM or PPM: see `containers.read`."""
     bands, plain, scaled = _KINDS[data[:2]]
     numbers, at = [], 2
     for _ in range(3 if scaled else 2):
@@ -51,18 +53,18 @@ def read(data: bytes) -> Parts:
     at += 1  # one white space
     if not 0 < most < 65536:
         raise DamagedError(f"its largest value is {most}; expected 1 to 65535")
-    parts = Parts(kind="PPM", width=width, height=height, data=data, memory=_WORKING, bands=0)
+    encoded = EncodedPhoto(kind="PPM", width=width, height=height, data=data, memory=_WORKING, bands=0)
     if plain:
-        parts.fill = partial(_fill_plain, at=at, bands=bands, most=most, bits=not scaled)
-        return parts
+        encoded.fill = partial(_fill_plain, at=at, bands=bands, most=most, bits=not scaled)
+        return encoded
     stride = width * bands * (2 if most > 255 else 1) if scaled else (width + 7) // 8
-    parts.fill = partial(_fill_raw, at=at, stride=stride, bands=bands, most=most, bits=not scaled)
-    return parts
+    encoded.fill = partial(_fill_raw, at=at, stride=stride, bands=bands, most=most, bits=not scaled)
+    return encoded
 
 
 def _scale(most: int, bands: int) -> UInt8:
-    """(most + 1,) what each value becomes."""
-    if bands == 1 and most > 255:  # Pillow makes 16 bits of them first
+    """Return the 8-bit value of each stored value, (most + 1,) uint8."""
+    if bands == 1 and most > 255:  # Pillow scales these to 16 bits first
         return np.array([round(round(value / most * 65535) / 257) for value in range(most + 1)], np.uint8)
     return np.array([round(value / most * 255) for value in range(most + 1)], np.uint8)
 
@@ -102,7 +104,7 @@ def _fill_plain(data: bytes, out: UInt8, *, at: int, bands: int, most: int, bits
 
 
 def _blocks(data: bytes, at: int) -> Iterator[bytes]:
-    """`data` from `at` on, without comments, in blocks of whole values."""
+    """Yield `data` from offset `at` without comments, in blocks of complete values."""
     if comments := data.count(b"#", at):
         if comments > _MAX_COMMENTS:
             raise DamagedError(f"it has {comments} comments; expected at most {_MAX_COMMENTS}")
@@ -113,7 +115,7 @@ def _blocks(data: bytes, at: int) -> Iterator[bytes]:
 
 
 def _plain_bits(block: bytes, most: int) -> UInt8:
-    """The first `most` bits of a block, white as 1."""
+    """Return the first `most` bits of a block, 1 for white."""
     digits = np.frombuffer(b"".join(block.split())[:most], np.uint8)
     if np.any(digits >> 1 != ord("0") >> 1):
         raise DamagedError("it has a value that is neither 0 nor 1")
@@ -122,11 +124,11 @@ def _plain_bits(block: bytes, most: int) -> UInt8:
 
 
 def _plain_numbers(block: bytes, count: int, most: int) -> NDArray[np.int64]:
-    """The first `count` numbers of a block, none of which may be above `most`."""
+    """Return the first `count` numbers of a block. Raises DamagedError for one above `most`."""
     if odd := block.translate(None, b"0123456789 \t\n\v\f\r"):
         raise DamagedError(f"it has {odd[:10]!r} among its values")
     values: NDArray[np.int64] = np.fromstring(block, np.int64, sep=" ") if block.strip() else np.zeros(0, np.int64)
     values = values[:count]
     if values.size and (values.max() > most or values.min() < 0):
-        raise DamagedError(f"it has a value above the largest that it announces, {most}")
+        raise DamagedError(f"it has a value above the largest that it declares, {most}")
     return values

@@ -1,4 +1,4 @@
-"""TIFF: the tags of the first page that decide pixels, in a directory of their own.
+"""TIFF: the tags of the first page that affect pixels, copied to a new directory.
 
 Format: Adobe, TIFF 6.0; BigTIFF.
 """
@@ -8,17 +8,25 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from vexpress_rt.photos.encoded import (
+    MAX_METADATA,
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    check_scans,
+    several_pictures,
+    truncated,
+)
 from vexpress_rt.photos.jpeg import count_scans
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import MAX_METADATA, DamagedError, Parts, RefusedError, check_scans
 
 MAGIC = (b"MM\0\x2a", b"II\x2a\0", b"MM\x2a\0", b"II\0\x2a", b"II\x2b\0")
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_COUNTS, _PLANAR = 273, 274, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT, _XMP = 322, 323, 324, 325, 339, 700
-# What libtiff and Pillow make pixels of: further fill order, predictor, colour map, extra samples, ink set, the tables
-# of JPEG (347; 512 to 521 of the old kind), the kinds of YCbCr and of fax.
+# The tags that libtiff and Pillow decode by. Those by number are fill order, predictor, colour map, extra samples,
+# ink set, the tables of JPEG (347; 512 to 521 for old-style JPEG), and the options of YCbCr and fax.
 _WANTED = frozenset(
     {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_COUNTS, _PLANAR}
     | {_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT}
@@ -27,7 +35,7 @@ _WANTED = frozenset(
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q"}
 _MAX_STRIPS = 50_000
-_MAX_VALUES = 200_000  # of any other tag; a colour map of 16 bits has 196,608
+_MAX_VALUES = 200_000  # in any other tag; a 16-bit colour map has 196,608
 _JPEG = (6, 7)
 _RAW = 1
 
@@ -37,7 +45,7 @@ class _Entry:
     packed: bytes  # as in the file
     kind: int
     count: int
-    place: int  # of its values in the file
+    place: int  # offset of its values
 
 
 @dataclass
@@ -48,10 +56,11 @@ class _Directory:
     next: int
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a TIFF: see `containers.read`."""
     directory = _read_directory(data)
     if directory.next:
-        raise RefusedError("is a TIFF of several frames or pages; expected one picture: save a page")
+        raise several_pictures("a TIFF")
 
     def values(tag: int, default: int) -> tuple[int, ...]:
         return _integers(data, directory, tag) or (default,)
@@ -72,13 +81,13 @@ def read(data: bytes) -> Parts:
     if compression == _RAW and (wide, tall) != (width, height):
         _check_pieces(len(offsets), (width, height), (wide, tall), samples if values(_PLANAR, 1)[0] == 2 else 1)
     pixel_bits = max(sum(bits), bits[0] * samples)
-    bands = 1 if pixel_bits <= 8 else 4  # 16-bit grey takes 2, or 4 where it has a sign
+    bands = 1 if pixel_bits <= 8 else 4  # 16-bit grey takes 2, or 4 if it is signed
     if compression in _JPEG:
         _check_jpeg(data, offsets, width * height, piece)
-    # libtiff decodes a strip or tile at once, and those of YCbCr to four bytes a pixel besides.
+    # libtiff decodes a strip or tile at once, and converts YCbCr to four more bytes per pixel.
     buffered = 0 if compression == _RAW else 2 * piece * pixel_bits // 8 + 4 * piece * (values(_PHOTOMETRIC, 0)[0] == 6)
     xmp = directory.entries.get(_XMP)
-    return Parts(
+    return EncodedPhoto(
         kind="TIFF",
         width=width,
         height=height,
@@ -104,15 +113,15 @@ def _read_directory(data: bytes) -> _Directory:
     big = data[2] == 43
     head, each = (16, 20) if big else (8, 12)
     if len(data) < head:
-        raise DamagedError("it is truncated: it ends before its directory")
+        raise truncated("before its directory")
     (at,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, head // 2)
     counter = 8 if big else 2
     if at + counter > len(data):
-        raise DamagedError("it is truncated: it ends before its directory")
+        raise truncated("before its directory")
     (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, at)
     first = at + counter
     if first + count * each > len(data) or count > 65535:
-        raise DamagedError("it is truncated: it ends within its directory")
+        raise truncated("within its directory")
     entries: dict[int, _Entry] = {}
     for start in range(first, first + count * each, each):
         tag, kind, number = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", data, start)
@@ -129,7 +138,7 @@ def _read_directory(data: bytes) -> _Directory:
 
 
 def _integers(data: bytes, directory: _Directory, tag: int) -> tuple[int, ...]:
-    """The values of a tag; () without it, or if they are no integers."""
+    """Return the values of a tag; () if it is missing or not of integers."""
     entry = directory.entries.get(tag)
     if entry is None or entry.kind not in _INTEGERS:
         return ()
@@ -139,26 +148,26 @@ def _integers(data: bytes, directory: _Directory, tag: int) -> tuple[int, ...]:
         what = "strips or tiles" if parts else f"values of tag {tag}"
         raise RefusedError(f"is a TIFF of {entry.count} {what}; expected at most {most}: save it as PNG or JPEG")
     if entry.place + entry.count * _SIZES[entry.kind] > len(data):
-        raise DamagedError("it is truncated: it ends within its directory's values")
+        raise truncated("within its directory's values")
     return struct.unpack_from(f"{directory.order}{entry.count}{_INTEGERS[entry.kind]}", data, entry.place)
 
 
 def _check_pieces(count: int, size: tuple[int, int], piece: tuple[int, int], planes: int) -> None:
-    """Refuse more strips or tiles than the picture has places for, which Pillow would read one over the other."""
+    """Refuse surplus strips or tiles, which Pillow would decode on top of each other."""
     needed = -(-size[0] // max(piece[0], 1)) * -(-size[1] // max(piece[1], 1)) * planes
     if count > needed:
         raise DamagedError(f"it has {count} strips or tiles where its size needs {needed}")
 
 
 def _check_jpeg(data: bytes, offsets: tuple[int, ...], pixels: int, piece: int) -> None:
-    """Refuse strips whose JPEGs have many scans, whichever of them it is."""
+    """Refuse JPEG strips or tiles with many scans."""
     scans, distinct = count_scans(data), len(set(offsets))
     if scans > distinct or distinct < len(offsets):
         check_scans(scans, pixels)
 
 
 def _written(data: bytes, directory: _Directory) -> bytes:
-    """`data` with a new directory of the wanted tags at its end."""
+    """Return `data` with a new directory of the wanted tags at its end."""
     big, order = directory.big, directory.order
     for tag in directory.entries:
         if tag in _WANTED:

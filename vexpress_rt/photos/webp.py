@@ -1,4 +1,4 @@
-"""WebP: the chunks that decide pixels. Its decoder takes memory for the picture as soon as it is opened.
+"""WebP: the chunks that affect pixels. The decoder allocates the picture when it opens the file.
 
 Format: RFC 9649.
 """
@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import struct
 
+from vexpress_rt.photos.encoded import (
+    ALL_ROWS,
+    MAX_METADATA,
+    EncodedPhoto,
+    RefusedError,
+    missing_end,
+    several_pictures,
+    truncated,
+)
 from vexpress_rt.photos.orientation import find_orientation
-from vexpress_rt.photos.parts import ALL_ROWS, MAX_METADATA, DamagedError, Parts, RefusedError, missing_end
 
 _KEPT = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
-_METADATA_FLAGS = 0x2C  # profile, EXIF and XMP, which are left out
+_METADATA_FLAGS = 0x2C  # profile, EXIF and XMP, which are removed
 _MAX_CHUNKS = 10_000
-_MORE = 65_536  # bytes after a picture whose end is missing, where its decoder would fail
-_DECODING = 16  # bytes a pixel: two canvases, the decoder's own picture, and the frame as bytes
+_MORE = 65_536  # extra bytes after a truncated picture; without them its decoder fails
+_DECODING = 16  # bytes per pixel: two canvases, the decoder's picture, and the frame as bytes
 
 
 def is_webp(data: bytes) -> bool:
+    """Return whether a file is a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes) -> EncodedPhoto:
+    """Read a WebP: see `containers.read`."""
     exif = xmp = b""
     kept: list[bytes] = []
     sizes: list[tuple[int, int]] = []
@@ -43,15 +53,15 @@ def read(data: bytes) -> Parts:
             else:
                 kept += [name, struct.pack("<I", len(body)), bytes(body), bytes(len(body) % 2)]
     if frames > 1:
-        raise RefusedError("is a WEBP of several frames or pages; expected one picture: save a frame")
+        raise several_pictures("a WEBP")
     if not sizes:
-        raise DamagedError("it is truncated: it ends before its size")
+        raise truncated("before its size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     content = b"".join(kept)
     gap = missing_end(12 + len(content), missing, more=_MORE) if cut_picture else None
     filled = missing + _MORE if gap else 0
     content += bytes((len(content) + filled) % 2)
-    return Parts(
+    return EncodedPhoto(
         kind="WEBP",
         width=width,
         height=height,
@@ -64,7 +74,7 @@ def read(data: bytes) -> Parts:
 
 
 def _chunks(data: bytes) -> tuple[list[tuple[bytes, memoryview]], int]:
-    """(name, body) of the chunks, and how many bytes of the last one are missing."""
+    """Return (name, body) of the chunks, and the number of missing bytes of the last one."""
     view, at, found, missing = memoryview(data), 12, [], 0
     end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     while at + 8 <= end:

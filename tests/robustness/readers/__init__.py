@@ -1,4 +1,4 @@
-"""The readers that are fuzzed, by name; one file each."""
+"""The fuzzed readers by name, one file each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of the Python interface: one call with one to three values that it should not be given.
+"""Arguments of the Python API: one call with one to three odd values.
 
 An input is JSON: the call, and an expression for each argument.
 """
@@ -23,7 +23,7 @@ _OPTIONS = (
     "audio_attention_weight", "fps", "overlap", "seed", "median_filter", "extension", "upstream_anchor", "quality",
 )  # fmt: skip
 _VIDEO = ("portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "schedule", "progress")
-# What each call takes that may be odd.
+# The arguments of each call that may be odd.
 CALLS: dict[str, tuple[str, ...]] = {
     "config": _OPTIONS,
     "generate_config": _OPTIONS,
@@ -37,7 +37,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "track": ("points", "fps", "size", "notes"),
     "recorded_track": ("points", "fps", "size"),
 }  # fmt: skip
-# Odd in themselves, or only there.
+# Values that are odd everywhere, or only for that argument.
 _SPECIAL = {
     "fps": ("0", "1e-9", "240.0001", "'30000/1001'", "'1e9'", "Decimal('29.97')", "np.float16(30)", "Fraction(1, 3)",
     "'1/3/5'", "'//'"),
@@ -59,7 +59,7 @@ _SPECIAL = {
 
 
 class Arguments:
-    """Makes the call with the bundle that ships, one step and two frames."""
+    """Calls the API with the bundle that ships, one step and two frames."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -86,7 +86,7 @@ class Arguments:
         try:
             getattr(self, f"_{content['call']}")(arguments)
         except (KeyError, TypeError):
-            if "progress" not in content["arguments"]:  # what the caller's function raises has to come out as it is
+            if "progress" not in content["arguments"]:  # exceptions of the caller's `progress` must pass through
                 raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -102,7 +102,7 @@ class Arguments:
 
     @cached_property
     def _usual(self) -> Any:
-        """The generator, a portrait and a configuration, made once."""
+        """Return the generator, a portrait and a configuration, created once."""
         import numpy as np
 
         from vexpress_rt import GenerationConfig, Generator
@@ -175,7 +175,7 @@ class Arguments:
             assert all(frame.image.shape == (*self._usual[0].size, 3) for frame in session.frames())
 
     def _inputs(self, arguments: dict[str, Any]) -> tuple[Any, Any]:
-        """Portrait and sound, taken out of the arguments where they are odd."""
+        """Return portrait and sound, from the arguments where they are odd."""
         import numpy as np
 
         _, portrait, config = self._usual

@@ -1,4 +1,4 @@
-"""The command line: arguments in any order, doubled, cut, of odd values. An input is JSON: a list of texts."""
+"""The command line: arguments reordered, doubled, truncated or odd. An input is a JSON list of strings."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Calls:
             raise InputError(text.strip())
 
     def _lay(self) -> None:
-        """A photo, speech and keypoints to name."""
+        """Write the photo, speech and keypoints that commands name."""
         import numpy as np
         from PIL import Image
 
@@ -116,7 +116,7 @@ class Calls:
 
 
 def _take_back(start: int) -> str:
-    """What was told on stderr since `start`, removed from there: words to a user are no failure."""
+    """Return and remove the messages on stderr since `start`: messages of the command are not a failure."""
     import sys
 
     sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""ONNX graphs of a bundle: made to do harm, and damaged field by field as protobuf. The manifest lists them with their
-true size and hash, as whoever makes a hostile bundle would.
+"""ONNX graphs of a bundle: hostile ones, and ones with mutated protobuf fields.
 
-The engine that a graph is for stands in the suffix of the input's name.
+The manifest lists them with their true size and hash, as in a hostile bundle. The suffix of an input's name contains
+the engine of the graph.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOCATIONS = (
 
 
 class Graphs:
-    """Loads the engine as a `Generator` does, and runs it once."""
+    """Loads an engine as `Generator` does, and runs it once."""
 
     memory = 3600  # what engines may compute in, seven eighths of `limits.HARD_MEMORY`: beyond it they fail
     noisy: tuple[bytes, ...] = ()
@@ -74,7 +74,7 @@ class Graphs:
             engine.close()
 
     def _with(self, name: str, graph: bytes) -> Path:
-        """The bundle that ships, with one graph in another's place."""
+        """Return the bundle that ships with one graph replaced."""
         import hashlib
 
         target = self._folder / f"{name}.onnx"
@@ -101,7 +101,7 @@ class Graphs:
         return found
 
     def _check_weights(self, bundle: Any, name: str) -> None:
-        """Of a graph that was taken, all weights lie in files that the manifest lists for it."""
+        """Assert that all weights of an accepted graph are in files that the manifest lists for it."""
         import onnx
 
         model = onnx.load(str(self._folder / f"{name}.onnx"), load_external_data=False)
@@ -135,14 +135,14 @@ def _zeros(tensor: Any) -> np.ndarray:
 
 
 def hostile(chance: random.Random) -> bytes:
-    """A graph that tries to hang, to grow, to reach beyond its files, or to bring code of its own."""
+    """Return a graph that hangs, grows, refers to other files or contains custom code."""
     return chance.choice(_HOSTILE)(chance)
 
 
 def _model(
     nodes: Sequence[Any], weights: Sequence[Any] = (), *, functions: Sequence[Any] = (), domains: Sequence[str] = ()
 ) -> bytes:
-    """A graph of the detector's input, 1 x 3 x 512 x 512, and some output `y`."""
+    """Return a graph with the detector's input, 1 x 3 x 512 x 512, and an output `y`."""
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, None, None])]
@@ -201,7 +201,7 @@ def _if(chance: random.Random) -> bytes:
 
 
 def _functions(chance: random.Random) -> bytes:
-    """Each calls the one before twice: 2^n nodes when they are inlined."""
+    """Functions of which each calls the previous one twice: 2^n nodes after inlining."""
     from onnx import helper
 
     count = chance.choice((3, 12, 30, 60))
@@ -214,7 +214,7 @@ def _functions(chance: random.Random) -> bytes:
 
 
 def _growth(chance: random.Random) -> bytes:
-    """Constants that are folded to far more than the file has."""
+    """Constants that fold to far more bytes than the file has."""
     side = chance.choice((1 << 8, 1 << 12, 1 << 15, 1 << 20))
     kind = chance.randrange(6)
     if kind == 0:
@@ -260,7 +260,7 @@ def _external(chance: random.Random) -> bytes:
 
 
 def _foreign(chance: random.Random) -> bytes:
-    """Operators that the exporter never writes, of other domains or of none."""
+    """Operators that the exporter never writes, of other or unknown domains."""
     domain = chance.choice(
         ("", "com.microsoft", "ai.onnx.ml", "ai.onnx.training", "evil", "com.microsoft.nchwc", "org.pytorch.aten")
     )
@@ -277,7 +277,7 @@ def _foreign(chance: random.Random) -> bytes:
 
 
 def _wide(chance: random.Random) -> bytes:
-    """Very many nodes, names or outputs; a circle; a name that is there twice."""
+    """Very many nodes, names or outputs; a cycle; a duplicate name."""
     kind = chance.randrange(4)
     if kind == 0:
         count = chance.choice((1000, 20000))
@@ -291,7 +291,7 @@ def _wide(chance: random.Random) -> bytes:
 
 
 def _declared(chance: random.Random) -> bytes:
-    """Tensors whose declared sizes are not those of their data."""
+    """Tensors whose declared sizes differ from their data."""
     from onnx import TensorProto
 
     tensor = TensorProto(name="w", data_type=chance.choice((1, 7, 8, 10, 16, 17, 21, 99, 0)))

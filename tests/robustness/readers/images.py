@@ -1,4 +1,4 @@
-"""Photos: every format of `image.FORMATS`, in several modes and with what cameras and programs put beside them."""
+"""Photos: every format of `image.FORMATS`, in several modes, with the metadata of cameras and programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIXES = {
     "AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "JPEG": ".jpg", "JPEG2000": ".jp2", "PNG": ".png", "PPM": ".ppm",
     "TIFF": ".tif", "WEBP": ".webp",
 }  # fmt: skip
-# What each writer is asked for: mode and options.
+# Mode and options for each writer.
 _PLANS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "AVIF": (("RGB", {}), ("RGBA", {"quality": 30}), ("L", {"subsampling": "4:0:0"})),
     "BMP": (("RGB", {}), ("L", {}), ("P", {}), ("1", {}), ("RGBA", {})),
@@ -111,7 +111,7 @@ def _written() -> Iterator[Case]:
 
 
 def _decorated() -> Iterator[Case]:
-    """With EXIF, colour profiles, text, thumbnails, several pages, other depths."""
+    """Photos with EXIF, colour profiles, text, thumbnails, several pages or other depths."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x8298] = 6, "a caption", "someone"
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
@@ -136,7 +136,7 @@ def _decorated() -> Iterator[Case]:
 
 
 def _bomb(chance: random.Random) -> Case:
-    """A small file that declares or unpacks to a large picture."""
+    """Return a small file that declares or decodes to a large picture."""
     width, height = chance.choice(
         ((9999, 9999), (16, 6_000_000), (65535, 1500), (20000, 20000), (2**31 - 1, 2**31 - 1))
     )

@@ -1,4 +1,4 @@
-"""Files of keypoints: .npy, .npz, torch's old and new formats, and pickles that are put together opcode by opcode."""
+"""Files of keypoints: .npy, .npz, torch's old and new formats, and pickles assembled from opcodes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMES = (
 
 
 class KeypointFiles:
-    """`load_keypoints`, then what is done to a track before it is drawn."""
+    """Calls `load_keypoints`, and processes the track as before drawing."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -110,7 +110,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _members(chance: random.Random, data: bytes) -> bytes:
-    """A zip with one member changed, doubled, left out, renamed or inflated; sound as a zip."""
+    """Return a valid zip with one member changed, doubled, removed, renamed or enlarged."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     index = chance.randrange(len(members))
@@ -138,7 +138,7 @@ def _members(chance: random.Random, data: bytes) -> bytes:
     method = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
     import warnings
 
-    with warnings.catch_warnings():  # of names that are there twice
+    with warnings.catch_warnings():  # about duplicate names
         warnings.simplefilter("ignore")
         with zipfile.ZipFile(stream, "w", method) as archive:
             for name, content in members:
@@ -148,7 +148,7 @@ def _members(chance: random.Random, data: bytes) -> bytes:
 
 
 def _opcodes(chance: random.Random, program: bytes) -> bytes:
-    """A pickle with opcodes left out, doubled, exchanged or taken from elsewhere in it."""
+    """Return a pickle with opcodes removed, doubled, swapped or moved."""
     try:
         starts = [at for _, _, at in pickletools.genops(program) if at is not None]
     except ValueError:
@@ -174,7 +174,7 @@ def _opcodes(chance: random.Random, program: bytes) -> bytes:
 
 
 def _program(chance: random.Random) -> bytes:
-    """A pickle of opcodes at random, more than half of them such that something is on the stack."""
+    """Return a pickle of random opcodes, more than half of which push a value."""
     length = chance.choice((3, 8, 20, 60, 400))
     return b"\x80\x02" + b"".join(_opcode(chance) for _ in range(length)) + b"."
 

@@ -1,4 +1,4 @@
-"""Live sessions: calls at random, from one thread or two, with odd sound.
+"""Live sessions: random calls from one thread or two, with odd sound.
 
 An input is JSON: options of the session, and for each thread a list of calls.
 """
@@ -41,8 +41,9 @@ _CALLS = (
 
 
 class Live:
-    """Makes the session with the bundle that ships, and the calls one after the other. Each may be refused by itself;
-    frames that come have to be in order and of the right size, with all the sound between them.
+    """Opens a session with the bundle that ships, and makes the calls in order.
+
+    Each call may be refused; the frames must be in order and of the right size, with all of the sound.
     """
 
     memory = 0
@@ -103,7 +104,7 @@ class Live:
 
 
 class _Player:
-    """Makes calls on a session and looks at what comes."""
+    """Calls a session and checks its frames."""
 
     def __init__(self, session: Any, size: tuple[int, int]) -> None:
         self._session, self._size = session, size

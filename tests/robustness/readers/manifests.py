@@ -1,4 +1,4 @@
-"""Manifests of bundles: JSON with values, keys and whole branches changed, and as text."""
+"""Manifests of bundles: JSON with changed values, keys and branches, and mutated as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKENS = (
 
 
 class Manifests:
-    """`Bundle.open` of a folder with the manifest, its description, its recommended settings and its hashes."""
+    """Opens a bundle with the manifest, and reads its description, recommended settings and hashes."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -67,7 +67,7 @@ class Manifests:
 
 
 def _changed(chance: random.Random, data: Any) -> Any:
-    """The data with a value, a key or a branch changed somewhere in it."""
+    """Return the data with a value, a key or a branch changed at any depth."""
     places: list[tuple[Any, Any]] = []
     _collect(data, places)
     if not places:

@@ -1,4 +1,4 @@
-"""Readers with a fault of each kind, by which the harness itself is tried."""
+"""Readers with planted faults of each kind, for tests of the fuzzer itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vexpress_rt.errors import InputError
 
 
 class _Planted:
-    """Every third input has the fault; of the others every second one is refused."""
+    """A reader with a fault on every third input; of the others every second one is refused."""
 
     memory = 0
     noisy = ()
@@ -42,7 +42,7 @@ class _Planted:
 
 class _Sound(_Planted):
     def fail(self, path: Path) -> None:
-        """No fault at all."""
+        """Do nothing."""
 
 
 class _Crash(_Planted):

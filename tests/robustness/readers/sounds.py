@@ -74,7 +74,7 @@ _TOKENS = (
 
 
 class Sounds:
-    """`open_recording`, then its samples, then every few times the sound track of a video."""
+    """Opens the recording, reads its samples, and sometimes writes it as the sound track of a video."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -124,7 +124,7 @@ class Sounds:
 
 
 def written(kind: str, suffix: str, codec: str, rate: int, layout: str, seconds: float = 0.25) -> bytes:
-    """A recording of tones, another in each channel. Bit for bit the same each time, so that a seed decides all."""
+    """Return a recording with another tone in each channel, bit for bit the same in each run."""
     stream = io.BytesIO()
     options = {"fflags": "+bitexact", "strict": "experimental"}
     with av.open(stream, "w", format=kind, container_options=options) as container:
@@ -145,7 +145,7 @@ def written(kind: str, suffix: str, codec: str, rate: int, layout: str, seconds:
 
 
 def _tagged() -> Iterator[Case]:
-    """With tags, cover art and padding in front, between and behind."""
+    """Recordings with tags, cover art and padding before, between and after their frames."""
     plain = written("mp3", ".mp3", "libmp3lame", 22050, "mono")
     cover = b"APIC" + (3000).to_bytes(4, "big") + b"\0\0\0image/png\0\3\0" + bytes(2986)
     tag = b"ID3\x03\0\0\0\0" + bytes([(len(cover) + 100) >> 7, (len(cover) + 100) & 127]) + cover + bytes(100)

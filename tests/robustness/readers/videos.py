@@ -1,4 +1,4 @@
-"""Driving videos: containers, codecs, turned, of changing rate and size."""
+"""Driving videos: containers, codecs, rotation, variable rate and size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.robustness.mutations import TOKENS, mutate
 from tests.robustness.readers.sounds import written
 from tests.robustness.shared import shared_cases
 
-MOST_FRAMES = 300  # a caller takes no more of a driving video than its own video is long
+MOST_FRAMES = 300  # a caller reads a driving video only as far as its own video is long
 _PLANS = (
     ("mp4", ".mp4", "libx264", "yuv420p"), ("mov", ".mov", "mjpeg", "yuvj420p"), ("mov", ".mov", "prores_ks",
     "yuv422p10le"),
@@ -41,7 +41,7 @@ _TOKENS = (
 
 
 class Videos:
-    """`read_frames`, then frames as the search for faces takes them."""
+    """Opens the video and reads frames as the search for faces does."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -79,7 +79,7 @@ class Videos:
 
 
 def filmed(kind: str, codec: str, pixels: str, size: tuple[int, int] = (64, 48), count: int = 12) -> bytes:
-    """A moving square, `size` in (width, height)."""
+    """Return pictures of a moving square. size: (width, height)."""
     if codec == "h263":
         size = (128, 96)
     if codec == "dnxhd":
@@ -102,7 +102,7 @@ def filmed(kind: str, codec: str, pixels: str, size: tuple[int, int] = (64, 48),
 
 
 def _rotated(data: bytes) -> bytes:
-    """A quarter turn in the track's matrix."""
+    """Return the video with a quarter turn in the track's matrix."""
     at = data.find(b"tkhd") + 4 + 40
     matrix = b"".join(value.to_bytes(4, "big", signed=True) for value in (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
     return data[:at] + matrix + data[at + 36 :]
