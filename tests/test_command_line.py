@@ -130,7 +130,7 @@ def test_quiet_lets_through_what_was_repaired_or_left_out(
     fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repaired = [
-        "photo: its last bytes are missing; all of its rows are there",
+        "photo: its last bytes are missing; all of its rows can be decoded",
         "audio: 0.50 seconds are missing",
         "driving video: 2 frames are damaged",
     ]

@@ -141,7 +141,7 @@ def test_what_is_no_raster_picture_is_refused(tmp_path: Path, content: bytes) ->
 
 @pytest.mark.parametrize(
     ("kind", "kept"),
-    [(kind, 0.5) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")] + [("WEBP", 0.9), ("TIFF", 0.9)],
+    [(kind, 0.5) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")] + [("TIFF", 0.9)],
 )
 def test_a_truncated_file_is_refused(kind: str, kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

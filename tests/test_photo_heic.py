@@ -14,6 +14,7 @@ from tests.test_image import gradient
 from vexpress_rt import image as module
 from vexpress_rt.errors import ImageError
 from vexpress_rt.image import load_image, load_photo
+from vexpress_rt.photos import bmff
 
 
 def box(name: bytes, *parts: bytes) -> bytes:
@@ -66,6 +67,38 @@ def test_the_transparency_of_a_heic_is_laid_on_white() -> None:
     loaded = load_image(heic(layer)).astype(int)
     assert np.abs(loaded[32, 8] - 255).max() <= 2
     assert np.abs(loaded[32, 56] - (200, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("urn", "alpha"),
+    [
+        (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", True),
+        (b"urn:mpeg:hevc:2015:auxid:1", True),
+        (b"urn:mpeg:hevc:2015:auxid:2", False),
+        (b"urn:com:apple:photo:2020:aux:hdrgainmap", False),
+        (b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth", False),
+    ],
+)
+@pytest.mark.parametrize("brand", [b"heic", b"avif"])
+def test_of_auxiliary_pictures_alpha_alone_counts(urn: bytes, alpha: bool, brand: bytes) -> None:
+    size = box(b"ispe", bytes(4), struct.pack(">II", 8064, 6048))
+    auxiliary = box(b"auxC", bytes(4), urn, b"\0")
+    properties = box(b"iprp", box(b"ipco", size, auxiliary))
+    plain = bmff.read(box(b"ftyp", brand, bytes(4)) + box(b"meta", bytes(4), box(b"iprp", box(b"ipco", size))))
+    parts = bmff.read(box(b"ftyp", brand, bytes(4)) + box(b"meta", bytes(4), properties))
+    assert (parts.memory > plain.memory) == alpha
+    assert alpha or parts.memory == plain.memory
+
+
+def test_a_heic_with_a_gain_map_is_the_photo_alone() -> None:
+    layer = np.dstack([gradient(), gradient()[..., 0]])
+    data = heic(layer)
+    start = data.index(b"urn:mpeg:")
+    end = data.index(b"\0", start)
+    urn = b"urn:com:apple:photo:2020:aux:hdrgainmap"[: end - start].ljust(end - start, b"\0")
+    photo = load_photo(data[:start] + urn + data[end:])
+    assert np.abs(photo.pixels.astype(int) - gradient()).max() <= 2
+    assert photo.notes == ()
 
 
 def test_a_heic_cut_off_is_damaged_and_one_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

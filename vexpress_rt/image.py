@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,15 @@ from vexpress_rt.errors import ImageError, KeypointError
 from vexpress_rt.paths import input_file
 from vexpress_rt.photos import containers
 from vexpress_rt.photos.containers import FORMATS
-from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, RefusedError, missing_rows, several_pictures
+from vexpress_rt.photos.encoded import (
+    DamagedError,
+    EncodedPhoto,
+    Gap,
+    RefusedError,
+    differing_rows,
+    missing_rows,
+    several_pictures,
+)
 from vexpress_rt.records import Crop, Float32, UInt8, check_finite_points
 
 MIN_SIDE = 16
@@ -63,8 +72,8 @@ def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
 
     Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000, PNM or, with pillow-heif installed, HEIC, in any
     colour mode: grey, palette and CMYK are converted, 16-bit channels are reduced to 8, transparency is composited on
-    white, and the EXIF orientation is applied. Colour profiles are ignored, as upstream does. A JPEG, PNG, BMP or PNM
-    with a missing end is accepted if at least half of its rows can be decoded.
+    white, and the EXIF orientation is applied. Colour profiles are ignored, as upstream does. A photo with a missing
+    end is accepted if its decoder accepts it and at least half of its rows can be decoded.
 
     Args:
         source: The path of a file, the bytes of one, or an (H, W, 3) uint8 RGB array, which is used as it is. Grey and
@@ -280,7 +289,9 @@ def _decoded(encoded: EncodedPhoto, reduction: int, name: str) -> Photo:
     # Pillow warns about large pictures, whose size is checked already, and about metadata, which is not used.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image, encoded = _loaded(encoded, reduction)
+        gap = encoded.gap
+        images = _filled(encoded.take(), gap, encoded.kind, reduction) if gap else iter(())
+        image, encoded = (next(images), encoded) if gap else _loaded(encoded, reduction)
         with image:
             size = (encoded.width, encoded.height) if reduction > 1 else image.size
             if image.width * image.height > encoded.pixels:
@@ -289,11 +300,16 @@ def _decoded(encoded: EncodedPhoto, reduction: int, name: str) -> Photo:
             orientation = encoded.orientation or image.getexif().get(_ORIENTATION, 1)
             pixels, stored = _canvas(image.size, orientation)
             _convert(image, stored)
-    notes = encoded.notes
+            mode = image.mode
+        del image  # frees its decoder before the second picture is decoded
+        notes = encoded.notes
+        if gap:
+            wrong = -(-_differing_rows(next(images), stored) * size[1] // len(stored))
+            notes += (differing_rows(wrong, size[1], gap),)
     if reduction > 1:
         notes += (f"photo: {size[0]} x {size[1]} pixels are too many to decode in full; it is read at half its size",)
     if encoded.cut:
-        shown = _shown_rows(stored, _GREY.get(image.mode, 128)) * size[1] // len(stored)
+        shown = _shown_rows(stored, _GREY.get(mode, 128)) * size[1] // len(stored)
         notes += (missing_rows(shown, size[1], "grey"),)
     return Photo(pixels, size if orientation >= 5 else size[::-1], reduction, notes)
 
@@ -309,6 +325,30 @@ def _loaded(encoded: EncodedPhoto, reduction: int) -> tuple[Image.Image, Encoded
     encoded.data = data
     del data
     return _loaded(encoded.repair(encoded), reduction)
+
+
+def _filled(data: bytes, gap: Gap, kind: str, reduction: int) -> Iterator[Image.Image]:
+    """Yield the picture decoded with each of the fillers of `gap`, without those that do not decode."""
+    for filler in gap.fillers:
+        try:
+            image = _load(b"".join([memoryview(data)[: gap.at], filler, memoryview(data)[gap.at :]]), kind, reduction)
+        except (OSError, SyntaxError, ValueError, RuntimeError, EOFError):
+            continue
+        yield image
+        del image
+    raise DamagedError("its last bytes are missing, and it does not decode without them")
+
+
+def _differing_rows(image: Image.Image, stored: UInt8) -> int:
+    """Return the number of rows in which `image` differs from `stored` (H, W, 3)."""
+    if image.size != (stored.shape[1], stored.shape[0]):
+        return len(stored)
+    step = max(1, _STRIP // image.width)
+    return sum(
+        int((_to_rgb(image.crop((0, top, image.width, min(top + step, image.height)))) != stored[top : top + step])
+            .any(axis=(1, 2)).sum())
+        for top in range(0, image.height, step)
+    )  # fmt: skip
 
 
 def _load(data: bytes, kind: str, reduction: int) -> Image.Image:

@@ -9,7 +9,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, RefusedError, several_pictures, truncated
+from vexpress_rt.photos.encoded import (
+    DamagedError,
+    EncodedPhoto,
+    RefusedError,
+    missing_end,
+    several_pictures,
+    truncated,
+)
 
 _AVIF = (b"avif", b"avis")
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
@@ -17,6 +24,14 @@ _MAX_BOXES = 20_000
 _MAX_ITEMS = 2_000
 _SEQUENCE_HEADER = 1
 _FRAMES = (3, 6)  # a frame header, alone or with the frame
+# Bytes that are tried in place of missing ones; AV1 decoders reject some of them.
+_FILLS = (0, 0xAA, 0xFF, 0x55)
+# Types of alpha, which is decoded with the photo; other auxiliary pictures (depth, gain maps) are not.
+_ALPHA = (
+    b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
+    b"urn:mpeg:hevc:2015:auxid:1",
+    b"urn:mpeg:avc:2015:auxid:1",
+)
 _MAX_FRAMES = 8  # a picture has one, or one per layer; hidden frames of a few bytes cost as much
 # Bytes per pixel for planes, converted samples and the picture: (4:2:0 without alpha, all others).
 _AVIF_DECODING = (10, 20)
@@ -50,8 +65,11 @@ def read(data: bytes) -> EncodedPhoto:
     if b"meta" not in boxes:
         raise truncated("before its size")
     meta = _read_meta(data, *boxes[b"meta"])
+    gap = None
+    if (whole := _end_of_items(meta)) > len(data) > boxes[b"meta"][1]:
+        gap = missing_end(len(data), whole - len(data), _FILLS)
     if avif:
-        meta.sizes += _coded_sizes(data, meta)
+        meta.sizes += _coded_sizes(data, meta, 1 if gap else _MAX_FRAMES)
     if not meta.sizes:
         raise DamagedError("it holds no size")
     width, height = max(meta.sizes, key=lambda size: size[0] * size[1])
@@ -62,6 +80,7 @@ def read(data: bytes) -> EncodedPhoto:
         data=_without_exif(data, meta) if avif else data,
         memory=width * height * (_AVIF_DECODING if avif else _HEIF_DECODING)[not meta.plain],
         orientation=0 if avif else 1,  # AVIF: its decoder reads it; HEIF: its decoder applies it
+        gap=gap,
     )
 
 
@@ -111,7 +130,7 @@ def _read_property(kind: bytes, body: bytes, meta: _Meta) -> None:
     elif kind == b"hvcC" and len(body) >= 18:
         meta.plain &= body[16] & 3 <= 1
     elif kind == b"auxC":
-        meta.plain = False
+        meta.plain &= body[4:].split(b"\0")[0] not in _ALPHA
 
 
 def _read_items(data: bytes, start: int, end: int, meta: _Meta) -> None:
@@ -157,16 +176,24 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
                 raise RefusedError(f"has more than {10 * _MAX_ITEMS} extents; expected a few: save it as PNG or JPEG")
 
 
-def _coded_sizes(data: bytes, meta: _Meta) -> list[tuple[int, int]]:
-    """Return the sizes inside AV1 pictures and grids, by which a decoder allocates memory."""
+def _end_of_items(meta: _Meta) -> int:
+    """Return the offset of the end of the last item in the whole file."""
+    return max((offset + length for _, method, offset, length in meta.places if method == 0), default=0)
+
+
+def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
+    """Return the sizes inside AV1 pictures and grids, by which a decoder allocates memory.
+
+    Raises RefusedError for a picture of more than `most` coded frames.
+    """
     sizes: list[tuple[int, int]] = []
     for item, content in _contents(data, meta).items():
         if meta.kinds.get(item) == b"av01":
             units = list(_units(content))
             sizes += [_sequence_size(body) for kind, body in units if kind == _SEQUENCE_HEADER]
-            if (frames := sum(kind in _FRAMES for kind, _ in units)) > _MAX_FRAMES:
+            if (frames := sum(kind in _FRAMES for kind, _ in units)) > most:
                 raise RefusedError(
-                    f"is an AVIF whose picture has {frames} coded frames; expected at most {_MAX_FRAMES}: save it anew"
+                    f"is an AVIF whose picture has {frames} coded frames; expected at most {most}: save it anew"
                 )
         elif meta.kinds.get(item) == b"grid" and len(content) >= 8:
             wide = len(content) >= 12 and content[1] & 1

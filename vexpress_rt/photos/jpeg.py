@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from vexpress_rt.photos.encoded import MAX_METADATA, DamagedError, EncodedPhoto, RefusedError, check_scans, truncated
+from vexpress_rt.photos.encoded import (
+    LESS_DETAIL,
+    MAX_METADATA,
+    DamagedError,
+    EncodedPhoto,
+    Gap,
+    RefusedError,
+    check_scans,
+    truncated,
+)
 from vexpress_rt.photos.orientation import find_orientation
 
 MAGIC = b"\xff\xd8\xff"
@@ -47,6 +56,7 @@ class _Scans:
         components: Identifiers of the components in all scans.
         detail: Number, from 1, of the first scan with AC frequencies of the first component.
         first: Identifier of the first component.
+        exact: Frequencies of each component that a scan codes to the last bit.
     """
 
     count: int = 0
@@ -55,6 +65,7 @@ class _Scans:
     components: set[int] = field(default_factory=set)
     detail: int = _MAX_SEGMENTS
     first: int = -1
+    exact: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, header: bytes) -> None:
         """Add a scan by its header: component count, (identifier, tables) of each, spectral range, approximation."""
@@ -63,6 +74,9 @@ class _Scans:
         self.components |= named
         if self.count == 1 and header:
             self.first = header[1] if len(header) > 1 else -1
+        if len(header) >= 3 and not header[-1] & 15:
+            for component in named:
+                self.exact.setdefault(component, set()).update(range(header[-3], min(header[-2], 63) + 1))
         if self.first in named and len(header) >= 3 and header[-2] >= 1:
             self.detail = min(self.detail, self.count)
 
@@ -75,23 +89,32 @@ def read(data: bytes) -> EncodedPhoto:
     check_scans(scans.count, width * height)
     several = head.progressive or scans.count > 1
     notes: tuple[str, ...] = ()
+    gap = None
+    kept = b"".join([*head.kept, memoryview(data)[start : scans.end]])
     if not scans.whole and several:
-        notes = (_check_cut(scans, head),)
+        _check_cut(scans, head)
+        if _all_scans_begin(scans, head):
+            # Bytes after a complete scan change nothing. The picture is decoded twice within the limit for one.
+            check_scans(2 * scans.count, width * height)
+            kept = kept.rstrip(b"\xff")
+            gap = Gap(len(kept), (b"", b"\xaa" * 64), detail=True)
+        else:
+            notes = (LESS_DETAIL,)
     samples = _samples(head.frame)
     bands = 1 if head.frame[5] == 1 else 4
     # The decoder keeps every coefficient, 2 bytes a sample, until the last scan.
     coefficients = 2 * samples if several else 0
-    kept = b"".join([*head.kept, memoryview(data)[start : scans.end], bytes([0xFF, _EOI])])
     return EncodedPhoto(
         kind="JPEG",
         width=width,
         height=height,
-        data=kept,
+        data=kept + bytes([0xFF, _EOI]),
         memory=int(width * height * coefficients),
         bands=bands,
         orientation=find_orientation(bytes(head.exif), head.xmp),
         notes=notes,
         cut=not (scans.whole or several),
+        gap=gap,
     )
 
 
@@ -162,8 +185,8 @@ def _follow_scans(data: bytes, start: int) -> _Scans:
     raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
 
 
-def _check_cut(scans: _Scans, head: _Head) -> str:
-    """Return the note for a picture whose last scans are missing. Raises DamagedError if it is too coarse.
+def _check_cut(scans: _Scans, head: _Head) -> None:
+    """Raise DamagedError if a picture whose last scans are missing is too coarse.
 
     A progressive picture needs a complete scan with AC frequencies of the first component; another one needs a scan of
     each component.
@@ -171,7 +194,13 @@ def _check_cut(scans: _Scans, head: _Head) -> str:
     enough = scans.detail < scans.count if head.progressive else len(scans.components) == head.frame[5]
     if not enough:
         raise DamagedError("only the coarsest of it can be decoded")
-    return "photo: its last bytes are missing; it has less detail than the whole file"
+
+
+def _all_scans_begin(scans: _Scans, head: _Head) -> bool:
+    """Return whether all components have a scan; in a progressive picture, one of the last bit of every frequency."""
+    components = set(head.frame[6 : 6 + 3 * head.frame[5] : 3])
+    exact = {each for each, known in scans.exact.items() if len(known) == 64}
+    return components <= (exact if head.progressive else scans.components)
 
 
 def _samples(frame: bytes) -> float:

@@ -6,9 +6,9 @@ Format: ITU-T T.800, annex A (codestream) and I (boxes).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, RefusedError, truncated
+from vexpress_rt.photos.encoded import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
 
 MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
@@ -19,6 +19,7 @@ _MAX_PACKETS = 1_000_000
 _MIN_BLOCK = 8  # log2 of the smallest number of pixels per code-block
 _MAX_BYTES = 32 * 2**20  # 6 s of arithmetic decoding
 _MAX_MARKERS = 200_000
+_END = b"\xff\xd9"
 
 
 @dataclass
@@ -29,6 +30,8 @@ class _Coding:
     levels: int = 0
     block: int = 30  # log2 of its pixels
     precinct: int = 30  # log2 of its pixels
+    end: int = 0  # declared end of the last tile-part
+    parts_left: dict[int, int] = field(default_factory=dict)  # by tile: tile-parts that follow the last one present
 
 
 def read(data: bytes) -> EncodedPhoto:
@@ -43,6 +46,13 @@ def read(data: bytes) -> EncodedPhoto:
     tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // tall)
     coding = _read_coding(stream)
     _check(width * height, tiles, components, coding, len(data))
+    missing = coding.end + len(_END) - len(stream)
+    gap = None
+    if missing > 0:
+        there = sum(left <= 0 for left in coding.parts_left.values())
+        if there < tiles:
+            raise DamagedError(f"it is truncated: only {there} of its {tiles} tiles are there")
+        data, gap = _filled(data, missing)
     return EncodedPhoto(
         kind="JPEG2000",
         width=width,
@@ -50,7 +60,19 @@ def read(data: bytes) -> EncodedPhoto:
         data=data,
         # Coefficients as int32, the tile as bytes or 16 bits, and records of the code-blocks.
         memory=width * height * (4 + 2 + 1) * components,
+        gap=gap,
     )
+
+
+def _filled(data: bytes, missing: int) -> tuple[bytes, Gap]:
+    """Append the end marker to `data`, whose last `missing` bytes are missing, and return it with the gap before it."""
+    if 2 * len(data) > _MAX_BYTES:
+        raise RefusedError(
+            f"is a JPEG 2000 of {len(data)} bytes whose end is missing; expected at most {_MAX_BYTES // 2}: "
+            "transfer it anew"
+        )
+    data = data[: len(data) + min(0, missing - len(_END))]
+    return data + _END, missing_end(len(data), max(0, missing - len(_END)))
 
 
 def _codestream(data: bytes) -> bytes:
@@ -86,6 +108,8 @@ def _read_coding(stream: bytes) -> _Coding:
         if marker == _SOT and len(body) >= 6:
             size = int.from_bytes(body[2:6], "big")
             part_end = at + size if size >= 14 else len(stream)
+            coding.end = part_end
+            coding.parts_left[int.from_bytes(body[:2], "big")] = body[7] - body[6] - 1 if len(body) >= 8 else 0
         elif marker == _COD and len(body) >= 10:
             coding.layers = max(coding.layers, int.from_bytes(body[2:4], "big"))
             _add(coding, body[5:], bool(body[0] & 1))

@@ -1,0 +1,41 @@
+"""Measure memory and time of the largest and worst photos, each in its own process: `python scripts/measure_photos.py`.
+
+Prints the peak growth of the process in MB, its CPU time in seconds, and the outcome. The exit code is 1 if a photo
+exceeds the limits in README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the tests are not installed
+
+from tests.photo_bombs import BOMBS  # noqa: E402
+from tests.test_photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, measure  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--only", nargs="+", choices=BOMBS, metavar="NAME", help=f"of {'; '.join(BOMBS)} (default: all)")
+    add("--scale", type=float, help="in (0, 1], of the number of pixels or parts (default: 1, and the largest taken)")
+    add("--cut", type=int, default=0, metavar="BYTES", help="leave out at the end of each (default: 0)")
+    given = parser.parse_args()
+    scales = [(name, given.scale or 1.0) for name in given.only or BOMBS]
+    if given.scale is None:
+        scales += [(name, scale) for name, scale in LARGEST.items() if name in (given.only or BOMBS)]
+    too_much = False
+    for name, scale in scales:
+        with tempfile.TemporaryDirectory() as folder:
+            grown, seconds, outcome = measure(Path(folder), {name: scale}, given.cut)[name]
+        too_much |= grown >= MOST_MEGABYTES or seconds >= MOST_SECONDS
+        print(f"{name:36} {scale:6.4g} {grown:6.0f} MB {seconds:6.2f} s  {outcome}", flush=True)
+    return int(too_much)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
