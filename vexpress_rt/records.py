@@ -271,7 +271,7 @@ def _size(size: Any) -> tuple[int, int] | None:
         return None
     sides: tuple[object, ...] = ()
     if isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1):
-        sides = tuple(size)
+        sides = tuple(size[:3])  # one that is too long need not be copied
     whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not whole or not all(1 <= int(side) <= MAX_SIDE for side in sides):  # type: ignore[call-overload]
         raise KeypointError(

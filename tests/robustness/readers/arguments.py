@@ -169,6 +169,8 @@ class Arguments:
         import numpy as np
 
         _, portrait, config = self._usual
+        if arguments.get("config", config) is None:
+            arguments.pop("config")  # the default takes ten seconds
         with self._usual[0].live(arguments.pop("portrait", portrait), **{"config": config, **arguments}) as session:
             session.push(np.zeros(session.sample_rate, np.float32))
             session.flush()

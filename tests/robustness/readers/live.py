@@ -163,9 +163,9 @@ class _Player:
         self._session.push(samples, rate)
 
     def _odd_pull(self, timeout: Any) -> None:
-        import numbers
+        from vexpress_rt.config import plain_number
 
-        if timeout is None or (isinstance(timeout, numbers.Real) and timeout > 0.1):
+        if timeout is None or (plain_number(timeout) or 0) > 0.1:
             timeout = 0.01  # sound may never come
         self._take(self._session.pull(timeout))
 
