@@ -133,7 +133,8 @@ def test_a_size_is_kept_as_two_whole_numbers(size: Any) -> None:
 
 @pytest.mark.parametrize(
     "size",
-    ["512x512", 512, np.broadcast_to(np.float32(0), 10**12), (0, 5), (-4, 5), (10**9, 1), (512.0, 512.0), (512,), (1, 2, 3), (True, 5), (None, 5), {4, 5},
+    ["512x512", 512, np.broadcast_to(np.float32(0), 10**12),
+     (0, 5), (-4, 5), (10**9, 1), (512.0, 512.0), (512,), (1, 2, 3), (True, 5), (None, 5), {4, 5},
      (np.nan, 5), np.array(5), [[4], 5], pytest.param((10**5000, 5), id="huge"), Fraction(25)],
 )  # fmt: skip
 def test_another_size_is_refused_with_the_remedy(size: Any) -> None:
