@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.audio_reader import SoundInfo, sound_blocks
 from vexpress_rt.channel_mix import mono_weights, stereo_weights
+from vexpress_rt.config import brief
 from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.deferral import signals_deferred
 from vexpress_rt.errors import InputError, OutputError, VExpressError
@@ -50,8 +51,8 @@ def check_output(output: str | os.PathLike[str]) -> Path:
         os.lstat(path)
     except FileNotFoundError:
         pass
-    except (OSError, TypeError, ValueError) as error:  # ValueError: a NUL or half a surrogate pair in the name
-        raise OutputError(f"cannot write {output!r}: {error}: choose another name") from error
+    except Exception as error:  # ValueError: a NUL or half a surrogate pair in the name; others of a caller's type
+        raise OutputError(f"cannot write {brief(output)}: {error}: choose another name") from error
     if path.suffix.lower() not in CONTAINERS:
         raise OutputError(f"cannot write {path}: its extension is {path.suffix!r}; expected {', '.join(CONTAINERS)}")
     if path.is_dir():
