@@ -258,3 +258,15 @@ def test_a_build_leaves_no_folder_for_a_compiler_s_cache(tmp_path: Path, micro_c
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_ctrl_c_does_not_end_a_command_that_has_finished() -> None:
+    """While the interpreter exits, the system's handler would end the process by the signal."""
+    code = (
+        "import atexit, signal\n"
+        "atexit.register(lambda: print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))\n"
+        "from vexpress_rt import entry\n"
+        "print(entry.run_command(lambda: 0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["0", "True"]

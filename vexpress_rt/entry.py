@@ -5,6 +5,7 @@ This module imports as little as possible, because Ctrl-C is unhandled until it 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -76,6 +77,8 @@ def handle_interrupts() -> bool:
     except ValueError:  # not the main thread
         return False
     sys.unraisablehook = _raise_again
+    # Python restores the system's handler when it exits, which would end a command that has finished by the signal.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     return True
 
 
