@@ -45,6 +45,7 @@ _MOST_FAILURES = 20  # consecutive failed reads, after which a damaged file coun
 _UNREADABLE = (errno.EIO, errno.ENXIO, errno.ESTALE)  # faults of the disk or the network
 
 S = TypeVar("S", bound=Stream)
+E = TypeVar("E", bound=InputError)
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -81,7 +82,7 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
         )
     except Exception as cause:  # FFmpeg's errors, and PyAV's own on unexpected data
         if ran_out(cause):
-            raise _no_memory(kind, path, error) from cause
+            raise no_memory(kind, path, error) from cause
         raise error(
             f"{kind} {path} cannot be read ({reason(cause)}); expected a sound or video file such as WAV, MP3, MP4 "
             "or MKV: check that it plays, or convert it"
@@ -92,10 +93,11 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
         except VExpressError:
             raise
         except MemoryError as cause:
-            raise _no_memory(kind, path, error) from cause
+            raise no_memory(kind, path, error) from cause
 
 
-def _no_memory(kind: str, path: Path, error: type[InputError]) -> InputError:
+def no_memory(kind: str, path: Path, error: type[E]) -> E:
+    """Return the error for a file whose decoding runs out of memory."""
     return error(
         f"{kind} {path} needs more memory than there is, or more than {MAX_ALLOCATION // 2**20} MiB in one piece: "
         f"{REMEDY}, or convert the file"

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from vexpress_rt.cpus import usable_cpus
 from vexpress_rt.errors import VideoError
-from vexpress_rt.media import MAX_PIXELS, moving_pictures, open_media, packets, reason
+from vexpress_rt.media import MAX_PIXELS, moving_pictures, no_memory, open_media, packets, reason
 from vexpress_rt.records import UInt8
 
 # Bytes for frames in decoding. Each thread of a decoder holds one, of up to 3 bytes per pixel (4:2:0, 10 bit).
@@ -121,7 +121,7 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
 def unreadable(path: Path, error: Exception) -> VideoError:
     """Return the error for a video that can be opened but not read."""
     if isinstance(error, MemoryError):
-        return VideoError(f"there is not enough memory to decode the video {path}: scale it down, or free memory")
+        return no_memory("the video", path, VideoError)
     return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
 
 
