@@ -65,7 +65,7 @@ def configurations() -> dict[str, GenerationConfig]:
     presets = {name: GenerationConfig(preset=name) for name in PRESETS}
     saving = {
         "balanced, guided in the middle": GenerationConfig(preset="balanced", guidance_interval=MIDDLE),
-        "balanced, every second step": GenerationConfig(preset="balanced", unconditional_every=2),
+        "balanced, every second step": GenerationConfig(preset="balanced", uncond_interval=2),
     }
     return {BASE: presets[BASE], **presets, **saving, RECOMMENDED: GenerationConfig()}
 
@@ -142,7 +142,7 @@ def _row(
         "sampler": settings.sampler,
         "steps": settings.steps,
         "guidance_interval": list(settings.guidance_interval),
-        "unconditional_every": settings.unconditional_every,
+        "uncond_interval": settings.uncond_interval,
         "seconds": summary([video.seconds for video in videos]),
         "speedup": summary([b.seconds / v.seconds for b, v in zip(base, videos, strict=True)]),
         "denoising_speedup": summary([b.denoising / v.denoising for b, v in zip(base, videos, strict=True)]),

@@ -39,9 +39,9 @@ class UpstreamReferenceNet:
         self._network = network
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
         """Features stay tensors in any case."""
-        del resident
+        del keep_on_device
         features = self._network(torch.as_tensor(inputs["latent"]), torch.zeros(1))
         return {FEATURE + name: feature for name, feature in features.items()}
 
@@ -53,9 +53,9 @@ class UpstreamDenoisers:
         self._denoiser, self._both = denoiser, both
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
         """As the engine's, with features for keys and values; predictions stay tensors in any case."""
-        del resident
+        del keep_on_device
         given = {name: torch.as_tensor(value) for name, value in inputs.items()}
         features = {name.removeprefix(FEATURE): t for name, t in given.items() if name.startswith(FEATURE)}
         weights = given["reference_attention_weight"], given["audio_attention_weight"]
@@ -103,8 +103,8 @@ class UpstreamVideo(TorchVideo):
         surplus = max(0, shape.frames - length)
         rows = _extended(feature_rows(self._hear(waveform), length, model.audio_rows), surplus)
         drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in scene.keypoints])
-        tokens = get("audio_projection").run({"feature_rows": rows}, resident=True)
-        features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, resident=True)
+        tokens = get("audio_projection").run({"feature_rows": rows}, keep_on_device=True)
+        features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, keep_on_device=True)
         whole = {**tokens, **features}
 
         def of(window: Window) -> dict[str, torch.Tensor]:

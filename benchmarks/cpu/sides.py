@@ -60,7 +60,7 @@ class Sides:
         engine, other = self._engines.get(name), self.torch.get(name)
         inputs = timed_inputs(engine)
         given = self._as_upstream(inputs)
-        return (lambda: engine.run(inputs)), (lambda: other.run(given, resident=True))
+        return (lambda: engine.run(inputs)), (lambda: other.run(given, keep_on_device=True))
 
     def window_step_calls(self) -> tuple[Call, Call]:
         """One step of one window: both halves, guidance and the sampler's step, from conditions that are there."""

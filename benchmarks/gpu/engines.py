@@ -37,7 +37,7 @@ def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
         figures["describe"] = engines.describe()
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
-            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), resident=False)):
+            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
                 raise CheckFailedError(f"engine {name} gives values that are not finite in {', '.join(wrong)}")
     return figures
 
@@ -88,8 +88,8 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
     previous: dict[str, Array] = {}
     for run, seed in enumerate(SEEDS):
         inputs = draw_inputs(engine, seed)
-        outputs = _run(engine, inputs, resident=run > 0)
-        expected = _run(reference, _widened(inputs, reference), resident=False)
+        outputs = _run(engine, inputs, keep_on_device=run > 0)
+        expected = _run(reference, _widened(inputs, reference), keep_on_device=False)
         for name, array in outputs.items():
             error = relative_error(array, expected[name])
             if not error <= worst:
@@ -136,14 +136,14 @@ def _not_made_for(target: str) -> str:
     return "" if listed else f"{capability[0]}.{capability[1]}"
 
 
-def _run(engine: Engine, inputs: Mapping[str, Tensor], *, resident: bool) -> dict[str, Array]:
+def _run(engine: Engine, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> dict[str, Array]:
     if engine.spec.name == FACE_DETECTOR:
         names = (tensor.name for tensor in engine.spec.outputs)
         return dict(zip(names, engine.run_positional(np.asarray(next(iter(inputs.values())))), strict=True))
-    if not resident:
+    if not keep_on_device:
         return engine.run(inputs)
-    outputs = engine.run(inputs, resident=True)
-    return {name: t if isinstance(t, np.ndarray) else t.host() for name, t in outputs.items()}
+    outputs = engine.run(inputs, keep_on_device=True)
+    return {name: t if isinstance(t, np.ndarray) else t.numpy() for name, t in outputs.items()}
 
 
 def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:

@@ -74,7 +74,7 @@ def time_engines(
         inputs = {**timed_inputs(engine), **{t.name: left[t.name] for t in engine.spec.inputs if t.name in left}}
 
         def run(engine: Engine = engine, inputs: Mapping[str, Tensor] = inputs) -> Outputs:
-            outputs = engine.run(inputs, resident=True)
+            outputs = engine.run(inputs, keep_on_device=True)
             finish(outputs)
             return outputs
 

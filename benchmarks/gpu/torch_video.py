@@ -113,7 +113,7 @@ class TorchVideo:
                 place = _frames(window)
                 outputs = engine.run(
                     {**fixed[window], "latents": latents[place], "timestep": np.array([timestep], np.float32)},
-                    resident=True,
+                    keep_on_device=True,
                 )
                 total[place] += _guided(outputs, guidance.scale)
             latents = a * latents + b * (total / covering)

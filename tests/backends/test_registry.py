@@ -19,7 +19,7 @@ from tests.support.compiled import PORTABLE, add_plans
 from tests.support.engines import CAPACITY
 from tests.support.scenes import FAST, frames_of, photo, speech
 from vexpress_rt.backends import registry as providers
-from vexpress_rt.backends.registry import Choice, choose
+from vexpress_rt.backends.registry import ProviderSelection, choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
@@ -114,7 +114,7 @@ def plans_alone(tmp_path: Path) -> Bundle:
 
 
 def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(machine: Machine, compiled: Bundle) -> None:
-    assert choose("auto", compiled) == Choice("tensorrt", "the bundle is compiled for it and there is a GPU")
+    assert choose("auto", compiled) == ProviderSelection("tensorrt", "the bundle is compiled for it and there is a GPU")
 
 
 def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Bundle) -> None:
@@ -157,7 +157,7 @@ def test_plans_that_are_not_used_are_worth_a_warning(
 
 @pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
 def test_what_is_asked_for_is_taken(machine: Machine, compiled: Bundle, name: str) -> None:
-    assert choose(name, compiled) == Choice(name, "asked for")
+    assert choose(name, compiled) == ProviderSelection(name, "asked for")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
         ("--preset fast", {"preset": "fast"}),
         ("--sampler dpm++2m", {"sampler": "dpm++2m"}),
         ("--guidance-interval 0.2,0.8", {"guidance_interval": (0.2, 0.8)}),
-        ("--unconditional-every 2", {"unconditional_every": 2}),
+        ("--unconditional-every 2", {"uncond_interval": 2}),
     ],
 )
 def test_option_reaches_the_configuration(flags: str, expected: dict[str, Any]) -> None:

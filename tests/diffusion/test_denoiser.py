@@ -18,7 +18,7 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, VideoShape
 from vexpress_rt.config import SAMPLERS, SCHEDULES
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
-from vexpress_rt.diffusion.latents import Flight, HostLatents, Latents
+from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import Sampler, ddim, make_sampler
@@ -237,7 +237,7 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
 def test_only_in_breadth_order_frames_in_flight_grow_with_the_video(schedule: str, most: int) -> None:
     slots = []
 
-    def latents(flight: Flight, shape: tuple[int, ...], vectors: int) -> Latents:
+    def latents(flight: LatentRing, shape: tuple[int, ...], vectors: int) -> Latents:
         slots.append(flight.slots)
         return HostLatents(flight, shape, vectors)
 

@@ -23,7 +23,7 @@ def test_guidance_of_at_most_one_takes_the_conditional_half_alone(scale: float, 
 
 
 def test_guidance_is_as_it_is_set() -> None:
-    config = Settings(guidance_scale=2, guidance_interval=(0.25, 0.5), unconditional_every=3)
+    config = Settings(guidance_scale=2, guidance_interval=(0.25, 0.5), uncond_interval=3)
     assert Guidance.of(config) == Guidance(2, 0.95, 3.0, (0.25, 0.5), 3)
     assert Guidance.of(config).engines(4) == ("denoiser_cond", "denoiser")
 

@@ -22,13 +22,13 @@ from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, W
 from tests.support.kernel_cases import assert_same_bits
 from vexpress_rt.backends import registry as providers
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor
-from vexpress_rt.backends.registry import Choice, load
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
+from vexpress_rt.backends.registry import ProviderSelection, load
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.denoiser import Guidance
-from vexpress_rt.diffusion.latents import Flight
+from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.diffusion.samplers import make_sampler
 from vexpress_rt.pipeline import generator as generator_module
 from vexpress_rt.pipeline import placement
@@ -63,7 +63,7 @@ def test_latents_on_the_gpu_have_the_hosts_values_bit_for_bit(
 def test_videos_by_turns_do_not_disturb_each_other(gpu: Gpu) -> None:
     noises = [lambda frame, by=by: np.full((4, 2, 2), frame + by, np.float32) for by in range(2)]
     runs = [gpu.denoiser(*VIDEO, noise=noise).run() for noise in noises]
-    found = [[latent.host() for _, latent in pair] for pair in zip(*runs, strict=True)]  # type: ignore[union-attr]
+    found = [[latent.numpy() for _, latent in pair] for pair in zip(*runs, strict=True)]  # type: ignore[union-attr]
     for video, noise in zip(zip(*found, strict=True), noises, strict=True):
         assert_same_bits(np.concatenate(video), values(make_denoiser(*VIDEO, noise=noise)))
 
@@ -134,7 +134,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
 def test_latents_outlive_what_made_them(gpu: Gpu) -> None:
     frame, latent = next(gpu.denoiser(*VIDEO).run())
     gpu.close()
-    assert_same_bits(latent.host()[0], EXPECTED[frame])  # type: ignore[union-attr]
+    assert_same_bits(latent.numpy()[0], EXPECTED[frame])  # type: ignore[union-attr]
 
 
 def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
@@ -148,14 +148,14 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
-    latents = placement.choose(gpu.executor, None).latents(Flight((window,), 1), shape, 1)
+    latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
     latents.begin(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.spares.take(32, "predictions", other.compute)
         runtime.fill(buffer, 0, other.compute)
-        zeros = DeviceTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
+        zeros = CudaTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
         latents.step(window, None, zeros, 1, ((0.5, 1),))
-        np.testing.assert_array_equal(latents.take(1).host(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
+        np.testing.assert_array_equal(latents.take(1).numpy(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
         latents.close()
         zeros.close()
 
@@ -184,18 +184,18 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
     assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 
 
-def loopback(choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
+def loopback(choice: ProviderSelection, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
     """An engine of a bundle, computed on the CPU, with its tensors on the GPU."""
-    return Loopback(load(Choice("cpu", ""), bundle, name, threads), executor)
+    return Loopback(load(ProviderSelection("cpu", ""), bundle, name, threads), executor)
 
 
 def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Generator(bundle, provider="cpu") as generator:
         expected = generate(generator)
-    monkeypatch.setattr(generator_module, "choose", lambda *arguments: Choice("cuda", "asked for"))
+    monkeypatch.setattr(generator_module, "choose", lambda *arguments: ProviderSelection("cuda", "asked for"))
     monkeypatch.setattr(providers, "load", loopback)
     with Generator(bundle) as generator:
-        assert generator._engines.place().frames.resident
+        assert generator._engines.place().frames.keep_on_device
         for _ in range(2):
             np.testing.assert_array_equal(generate(generator), expected)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.diffusion.test_denoiser import make_denoiser, plans, window_inputs
 from vexpress_rt.diffusion.context_windows import Window, coverage, final_frames, plan_windows, walk
-from vexpress_rt.diffusion.latents import Flight, HostLatents
+from vexpress_rt.diffusion.latents import HostLatents, LatentRing
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.latent_step import Share
 
@@ -26,7 +26,7 @@ def test_no_two_frames_in_flight_share_a_slot_and_none_lies_empty(
     plan: tuple[int, int, int], steps: int, schedule: str
 ) -> None:
     windows = plan_windows(*plan)
-    flight = Flight(windows, steps, schedule)
+    flight = LatentRing(windows, steps, schedule)
     final, in_flight, most = final_frames(windows, windows[-1].stop), set[int](), 0
     for window, step in walk(windows, steps, schedule):
         in_flight |= set(range(window.start, window.stop)) if step == 0 else set()
@@ -41,7 +41,7 @@ def test_no_two_frames_in_flight_share_a_slot_and_none_lies_empty(
 @given(plan=plans(), steps=st.integers(1, 6), schedule=SCHEDULES)
 def test_a_window_lies_in_one_piece_or_two(plan: tuple[int, int, int], steps: int, schedule: str) -> None:
     windows = plan_windows(*plan)
-    flight = Flight(windows, steps, schedule)
+    flight = LatentRing(windows, steps, schedule)
     for window in windows:
         frames, slots = np.arange(window.start, window.stop), np.arange(flight.slots)
         pieces = list(flight.pieces(window.start, window.stop))
@@ -56,7 +56,7 @@ def test_in_each_step_a_frame_hears_its_windows_one_by_one(
     plan: tuple[int, int, int], steps: int, schedule: str
 ) -> None:
     windows = plan_windows(*plan)
-    flight, cover = Flight(windows, steps, schedule), coverage(windows, windows[-1].stop)
+    flight, cover = LatentRing(windows, steps, schedule), coverage(windows, windows[-1].stop)
     heard = np.zeros_like(cover)
     for window, _ in walk(windows, steps, schedule):
         expected = [
@@ -70,13 +70,13 @@ def test_in_each_step_a_frame_hears_its_windows_one_by_one(
 
 def test_slots_of_a_wavefront_are_those_of_about_as_many_windows_as_steps() -> None:
     for length in (1000, 3000):
-        flight = Flight(plan_windows(length, 24, 4), 25)
+        flight = LatentRing(plan_windows(length, 24, 4), 25)
         assert 24 + 23 * 20 <= flight.slots <= 24 + 26 * 20
 
 
 def test_what_is_gathered_is_what_began_also_around_the_end_of_the_slots() -> None:
     windows = (Window(0, 0, 4), Window(1, 4, 8), Window(2, 8, 10))
-    flight = Flight(windows, 1)
+    flight = LatentRing(windows, 1)
     assert flight.slots == 4
     latents = HostLatents(flight, LATENT)
     noise = np.random.default_rng(0).standard_normal((6, *LATENT)).astype(np.float32)
@@ -87,7 +87,7 @@ def test_what_is_gathered_is_what_began_also_around_the_end_of_the_slots() -> No
 
 def test_gathered_and_taken_latents_are_the_callers_own() -> None:
     window = Window(0, 0, 2)
-    latents = HostLatents(Flight((window,), 1), LATENT)
+    latents = HostLatents(LatentRing((window,), 1), LATENT)
     latents.begin(0, np.ones((2, *LATENT), np.float32))
     latents.gather(window)[:] = 7
     latents.take(1)[:] = 7

@@ -53,7 +53,7 @@ def fake_specs(model: ModelConfig = SMALL, shape: VideoShape = SHAPE) -> dict[st
 
 
 class FakeResident:
-    """A `Resident`, of which NumPy can make nothing."""
+    """A `DeviceTensor`, of which NumPy can make nothing."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -64,7 +64,7 @@ class FakeResident:
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise AssertionError("NumPy was given a tensor that is on a device")
 
-    def host(self) -> Array:
+    def numpy(self) -> Array:
         return self.array.copy()
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class FakeEngine:
         self.closed = False
         self._compute = compute or _zeros
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Any]:
         assert not self.closed
         there = {name: tensor.array for name, tensor in inputs.items() if isinstance(tensor, FakeResident)}
         assert self.away or not there
@@ -100,7 +100,7 @@ class FakeEngine:
         self.left_away.append(set(there))
         outputs = self._compute(self.spec, arrays)
         _check(self.spec.outputs, outputs)
-        if self.away and resident:
+        if self.away and keep_on_device:
             return {name: FakeResident(array) for name, array in outputs.items()}
         return outputs
 

@@ -24,7 +24,7 @@ from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
 from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.placement import Place
+from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.stages.frame_decoder import make_frames
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -56,7 +56,7 @@ def plan(spec: EngineSpec) -> Plan:
     return Plan(side(spec.inputs), side(spec.outputs), compute, ranges, sizes)
 
 
-def make_video(engine: Get, place: Place) -> np.ndarray:
+def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
     """Frames of LENGTH: photo and speech through all engines."""
     portrait = encode_portrait(engine("vae_encoder"), engine("reference_net"), PHOTO)
     features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)

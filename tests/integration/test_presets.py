@@ -21,7 +21,7 @@ from vexpress_rt.pipeline.generator import Generator
 
 
 def test_the_exact_preset_is_the_published_pipeline_whatever_a_bundle_recommends() -> None:
-    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "unconditional_every": 2}
+    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "uncond_interval": 2}
     assert GenerationConfig(preset="exact").settle(recommended, 24) == Settings()
 
 
@@ -38,7 +38,7 @@ def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: 
 
 def test_every_preset_says_the_same_options_and_nothing_of_how_strong_guidance_is() -> None:
     for options in PRESETS.values():
-        assert set(options) == {"steps", "sampler", "guidance_interval", "unconditional_every"}
+        assert set(options) == {"steps", "sampler", "guidance_interval", "uncond_interval"}
         assert GenerationConfig(**options).settle({}, 24) == Settings(**options)
 
 
@@ -78,8 +78,8 @@ def test_settings_take_no_preset_since_they_leave_nothing_to_it() -> None:
         ({"guidance_interval": iter([0, 0.5])}, "guidance_interval is <"),
         ({"guidance_interval": np.array([[0, 0.5]])}, "guidance_interval is array"),
         ({"guidance_interval": np.array(0.5)}, "guidance_interval is array"),
-        ({"unconditional_every": 0}, "unconditional_every is 0; expected a whole number of at least 1"),
-        ({"unconditional_every": 1.5}, "unconditional_every is 1.5"),
+        ({"uncond_interval": 0}, "uncond_interval is 0; expected a whole number of at least 1"),
+        ({"uncond_interval": 1.5}, "uncond_interval is 1.5"),
     ],
 )
 def test_impossible_samplers_and_guidance_are_refused(options: dict[str, Any], message: str) -> None:
@@ -151,5 +151,5 @@ def test_what_runs_only_in_some_steps_is_missed_before_the_work(tmp_path: Path, 
 
 def test_reusing_in_every_step_what_was_just_computed_changes_nothing(generator: Generator) -> None:
     plain = video(generator, FAST)
-    np.testing.assert_array_equal(plain, video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=1)))
-    assert (plain != video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=2))).any()
+    np.testing.assert_array_equal(plain, video(generator, GenerationConfig(steps=2, overlap=2, uncond_interval=1)))
+    assert (plain != video(generator, GenerationConfig(steps=2, overlap=2, uncond_interval=2))).any()

@@ -19,7 +19,7 @@ from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim, make_sampler
-from vexpress_rt.live.window_denoiser import FADE, Heard, LiveStages, denoise_held
+from vexpress_rt.live.window_denoiser import FADE, AudioContext, WindowDenoiser, denoise_held
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.native.latent_step import take_step
 from vexpress_rt.stages.frame_decoder import HostFrames
@@ -111,7 +111,7 @@ def reference() -> dict[str, np.ndarray]:
     return {t.name: np.full(t.shape, 0.1, np.float32) for t in tensors}
 
 
-def make_stages(**changes: Any) -> LiveStages:
+def make_stages(**changes: Any) -> WindowDenoiser:
     loaded: dict[str, Engine] = {}
 
     def engine(name: str) -> Engine:
@@ -129,10 +129,10 @@ def make_stages(**changes: Any) -> LiveStages:
         "path": HostFrames(),
         "filtered": True,
     }
-    return LiveStages(**(values | changes))
+    return WindowDenoiser(**(values | changes))
 
 
-HEARD = Heard(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
+HEARD = AudioContext(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

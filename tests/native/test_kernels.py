@@ -86,7 +86,7 @@ class MixingEngine:
 
     spec = EngineSpec("denoiser", (TensorSpec("latents", ("F", "c", "h", "w"), (None, 4, 2, 3), "float32"),), ())
 
-    def run(self, inputs: Mapping[str, np.ndarray], *, resident: bool = False) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, np.ndarray], *, keep_on_device: bool = False) -> dict[str, np.ndarray]:
         latents = inputs["latents"]
         mixed = np.sin(latents + latents.mean(axis=0)) + np.float32(inputs["timestep"][0] / 1000)
         return {"unconditional": np.cos(mixed), "conditional": mixed}

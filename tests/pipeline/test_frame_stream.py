@@ -78,9 +78,9 @@ def test_a_stream_gives_the_frames_of_the_step_by_step_order(
     length = data.draw(st.integers(1, FRAMES + 4 * (FRAMES - overlap)), "length")  # one frame to five windows
     options = {"overlap": overlap, "median_filter": filtered, "seed": seed, "preset": preset}
     if steps:
-        every = data.draw(st.integers(1, 3), "unconditional_every")
+        every = data.draw(st.integers(1, 3), "uncond_interval")
         sampler = data.draw(st.sampled_from(SAMPLERS), "sampler")
-        options |= {"steps": steps, "sampler": sampler, "unconditional_every": every, "guidance_interval": (0.2, 0.8)}
+        options |= {"steps": steps, "sampler": sampler, "uncond_interval": every, "guidance_interval": (0.2, 0.8)}
     config, portrait = GenerationConfig(**options), generator.prepare(photo())
     whole = generator.generate(portrait, sound(length), keypoints=track(3), config=config, schedule="breadth")
     streamed = collect(generator.stream(portrait, sound(length), keypoints=track(3), config=config))

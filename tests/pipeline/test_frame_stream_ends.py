@@ -20,7 +20,7 @@ from vexpress_rt.diffusion.latents import HostLatents
 from vexpress_rt.errors import BackendError, ConfigError, InputError
 from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline import runner as pipeline
-from vexpress_rt.stages.audio_encoder import Hearing
+from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 
 
 class StopError(Exception):
@@ -46,7 +46,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return Counted
 
     monkeypatch.setattr(placement, "HostLatents", counted("latents", HostLatents))
-    monkeypatch.setattr(pipeline, "Hearing", counted("recordings", Hearing))
+    monkeypatch.setattr(pipeline, "AudioFeatureStream", counted("recordings", AudioFeatureStream))
     return count
 
 

@@ -67,7 +67,7 @@ def test_frames_are_counted_exactly(generator: Generator, samples: int, rate: in
     assert video.duration == pytest.approx(length / float(config.rate))
 
 
-# Portraits
+# PortraitEncoder
 
 
 def test_a_photo_may_be_a_path_bytes_an_array_or_prepared(generator: Generator, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_photo_without_a_face_can_be_driven_unchanged(generator: Generator, ca
         generator.generate(portrait, speech(0.1), config=FAST)
 
 
-# Motion
+# PoseTrack
 
 
 @pytest.mark.parametrize("mode", RETARGET_MODES)
@@ -182,7 +182,7 @@ def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
 def test_a_talking_video_of_the_photos_size_drives_the_photo(
     generator: Generator, backend: FakeBackend, tmp_path: Path
 ) -> None:
-    """Scene 1: keypoints and sound from one video, in its own pixels."""
+    """PipelineInputs 1: keypoints and sound from one video, in its own pixels."""
     driving = tmp_path / "driving.mp4"
     with av.open(str(driving), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1"})

@@ -22,7 +22,7 @@ from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, EngineSpec, VideoShape
 from vexpress_rt.errors import AudioError, BackendError
 from vexpress_rt.media.audio import frame_rows, normalize, open_recording
-from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, CONTEXT_SECONDS, Hearing, plan_chunks
+from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, CONTEXT_SECONDS, AudioFeatureStream, plan_chunks
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.types import Recording
 
@@ -85,7 +85,7 @@ def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
 ) -> None:
     """No attention here, so that every feature has to be exactly what and where it would be in one pass."""
     recording, encoder = record(count), make_encoder()
-    hearing = Hearing(recording, MODEL, encoder, length, one_pass=seconds, chunk=seconds, context=context)
+    hearing = AudioFeatureStream(recording, MODEL, encoder, length, one_pass=seconds, chunk=seconds, context=context)
     expected = frame_rows(in_one_pass(recording), length, MODEL.audio_rows, 0, length)
     for start in range(0, length, 3):  # windows that overlap
         stop = min(start + 5, length)
@@ -96,7 +96,7 @@ def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
 
 def test_the_longest_recording_of_one_pass_is_given_to_the_encoder_whole() -> None:
     recording, encoder = record(AUDIO_SECONDS * RATE), make_encoder()
-    Hearing(recording, MODEL, encoder, 60).rows(0, 60)
+    AudioFeatureStream(recording, MODEL, encoder, 60).rows(0, 60)
     assert isinstance(recording.source, tuple)
     np.testing.assert_array_equal(encoder.calls[0]["samples"][0], recording.source[0])
 
@@ -104,7 +104,7 @@ def test_the_longest_recording_of_one_pass_is_given_to_the_encoder_whole() -> No
 def test_a_second_more_is_heard_in_two_chunks_of_equal_length() -> None:
     recording, encoder = record((AUDIO_SECONDS + 1) * RATE), make_encoder()
     told: list[tuple[int, int]] = []
-    Hearing(recording, MODEL, encoder, 61, lambda *what: told.append(what)).rows(0, 61)
+    AudioFeatureStream(recording, MODEL, encoder, 61, lambda *what: told.append(what)).rows(0, 61)
     first, second = (call["samples"].size for call in encoder.calls)
     assert first == second <= CHUNK_SECONDS * RATE < AUDIO_SECONDS * RATE
     assert told == [(1, 2), (2, 2)]
@@ -112,7 +112,7 @@ def test_a_second_more_is_heard_in_two_chunks_of_equal_length() -> None:
 
 def test_chunks_are_heard_as_frames_need_them() -> None:
     encoder = make_encoder()
-    hearing = Hearing(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
+    hearing = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
     calls = []
     for start in range(600):
         hearing.rows(start, start + 1)
@@ -123,7 +123,7 @@ def test_chunks_are_heard_as_frames_need_them() -> None:
 
 
 def test_no_more_is_held_than_a_chunk_and_what_windows_need() -> None:
-    hearing = Hearing(record(10 * AUDIO_SECONDS * RATE), MODEL, make_encoder(), 600)
+    hearing = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, make_encoder(), 600)
     most = 0
     for start in range(0, 590, 5):
         hearing.rows(start, start + 10)
@@ -139,7 +139,7 @@ def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) 
     recording = open_recording((samples, RATE), RATE)
     model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=STRIDE)
     encoder = make_encoder()
-    hearing = Hearing(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
+    hearing = AudioFeatureStream(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
     hearing.rows(0, 100)
     whole = normalize(samples)
     for chunk, call in zip(hearing.chunks, encoder.calls, strict=True):
@@ -150,7 +150,7 @@ def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) 
 def test_an_encoder_of_another_stride_is_refused() -> None:
     model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=60, audio_normalize=False)
     with pytest.raises(BackendError, match=r"gave 4\d features for 2400 samples; expected 40, one every 60: build"):
-        Hearing(record(2400), model, make_encoder(), 10).rows(0, 10)
+        AudioFeatureStream(record(2400), model, make_encoder(), 10).rows(0, 10)
 
 
 def test_a_file_that_ends_before_it_did_is_told(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_file_that_ends_before_it_did_is_told(tmp_path: Path) -> None:
     recording = open_recording(path, RATE)
     write_wav(path, np.full((1, 2000), 0.25), RATE)
     with pytest.raises(AudioError, match=r"had 3000 samples at 1000 Hz and now ends 1000 before: leave the file"):
-        Hearing(replace(recording, stamp=None), MODEL, make_encoder(), 10).rows(0, 10)
+        AudioFeatureStream(replace(recording, stamp=None), MODEL, make_encoder(), 10).rows(0, 10)
 
 
 # The model that ships

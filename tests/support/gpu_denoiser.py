@@ -70,7 +70,7 @@ def values(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
     """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
     latents: dict[int, Any] = dict(denoiser.run(schedule))
     assert list(latents) == list(range(denoiser.length))
-    arrays = [latent if isinstance(latent, np.ndarray) else latent.host() for latent in latents.values()]
+    arrays = [latent if isinstance(latent, np.ndarray) else latent.numpy() for latent in latents.values()]
     return np.concatenate(arrays)
 
 

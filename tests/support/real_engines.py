@@ -41,10 +41,10 @@ def check(target: str, folder: Path) -> None:
                 for count in (10, 10, 10, 1000):
                     shapes = {t.name: tuple(count if size is None else size for size in t.shape) for t in spec.inputs}
                     inputs = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
-                    kept, expected = engine.run(inputs, resident=True), reference.run(inputs)
+                    kept, expected = engine.run(inputs, keep_on_device=True), reference.run(inputs)
                     for output, tensor in kept.items():
                         assert not isinstance(tensor, np.ndarray)
-                        np.testing.assert_allclose(tensor.host(), expected[output], rtol=1e-2, atol=1e-2)
+                        np.testing.assert_allclose(tensor.numpy(), expected[output], rtol=1e-2, atol=1e-2)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 from vexpress_rt import BackendError
 from vexpress_rt.utils import shutdown
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,11 +52,11 @@ def test_a_process_keeps_its_exit_code_while_daemon_threads_generate(tmp_path: P
 
 _THREAD = """
 import sys, threading, time
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 def work():
     time.sleep(0.3)  # the main thread has ended
-    with Background(print) as write:
+    with Worker(print) as write:
         for item in range(20):
             write(item)
 
@@ -101,7 +101,7 @@ def test_threads_that_the_system_refuses_are_an_error(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(BackendError, match=r"starts no more threads \(can't start new thread\): raise the limit"):
-        Background(print).__enter__()
+        Worker(print).__enter__()
 
 
 def test_a_cancelled_call_ends_its_thread_silently() -> None:

@@ -14,7 +14,7 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.backends.tensorrt import engine as tensorrt
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
-from vexpress_rt.backends.tensorrt.plan_rebuild import Progress, Told
+from vexpress_rt.backends.tensorrt.plan_rebuild import Progress, ProgressGuard
 from vexpress_rt.backends.tensorrt.plan_store import Plans, find_plans
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, ONLY_TENSORRT, TARGETS
@@ -29,7 +29,7 @@ _log = logging.getLogger("vexpress_rt")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProviderSelection:
     """name: `tensorrt`, `cuda` or `cpu`.  reason: why that, for people.  plans: what TensorRT runs."""
 
     name: str
@@ -37,7 +37,7 @@ class Choice:
     plans: Plans | None = field(default=None, compare=False)
 
 
-def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None) -> Choice:
+def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None) -> ProviderSelection:
     """What is to run the engines of a bundle. Of PROVIDERS, "auto" takes the best that bundle and machine have.
 
     Most bundles hold ONNX files, so that those that were compiled for TensorRT run without it, too; "auto" warns then.
@@ -52,9 +52,9 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
     check_choice("provider", provider, PROVIDERS)
     check_choice("rebuild", rebuild, REBUILD)
     if provider != "auto":
-        return Choice(provider, "asked for", _check(provider, bundle, rebuild, progress))
+        return ProviderSelection(provider, "asked for", _check(provider, bundle, rebuild, progress))
     lacks: dict[str, list[str]] = {}
-    told = None if progress is None else Told(progress)
+    told = None if progress is None else ProgressGuard(progress)
     for name in PROVIDERS[1:]:
         try:
             plans = _check(name, bundle, rebuild, told, suited=True)
@@ -68,12 +68,12 @@ def choose(provider: str, bundle: Bundle, rebuild: str = "auto", progress: Progr
         reason = "; ".join([_MERITS[name], *_told(lacks)])
         expected = name == "tensorrt" or bundle.manifest.target == TARGETS[0]
         _log.log(logging.INFO if expected else logging.WARNING, "provider %s: %s", name, reason)
-        return Choice(name, reason, plans)
+        return ProviderSelection(name, reason, plans)
     raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_told(lacks))}")
 
 
 def load(
-    choice: Choice, bundle: Bundle, name: str, threads: int | None, executor: Executor | None = None, *,
+    choice: ProviderSelection, bundle: Bundle, name: str, threads: int | None, executor: Executor | None = None, *,
     share_weights: bool = False,
 ) -> Engine:  # fmt: skip
     """The engine `name` of a bundle, as was chosen.
@@ -113,7 +113,9 @@ class Engines:
     threads: CPU threads. A number above `cpus.usable_cpus()` is lowered to it, with a warning. None for one per core.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, threads: int | None, *, share_weights: bool = False) -> None:
+    def __init__(
+        self, bundle: Bundle, choice: ProviderSelection, threads: int | None, *, share_weights: bool = False
+    ) -> None:
         self.bundle = bundle
         self.choice = choice
         self._limit = limit_threads(threads)

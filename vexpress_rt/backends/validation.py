@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from vexpress_rt.backends.base import Array, Resident, Tensor
+from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError
 
@@ -23,7 +23,7 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
     Raises BackendError naming every one that is missing, unknown, or of another shape or dtype.
     """
     feed = {
-        name: tensor if isinstance(tensor, Resident) else np.asarray(tensor, order="C")
+        name: tensor if isinstance(tensor, DeviceTensor) else np.asarray(tensor, order="C")
         for name, tensor in inputs.items()
     }
     given = EngineSpec(spec.name, tuple(describe(name, tensor) for name, tensor in feed.items()), ())

@@ -12,9 +12,9 @@ from vexpress_rt.backends.base import Engine, Tensor
 from vexpress_rt.bundle.engine_spec import ModelConfig
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window, final_frames, walk
-from vexpress_rt.diffusion.guidance import GuidedPart, plan_guidance
+from vexpress_rt.diffusion.guidance import GuidanceStep, plan_guidance
 from vexpress_rt.diffusion.latent_check import check_latents
-from vexpress_rt.diffusion.latents import Flight, HostLatents, Latents, MakeLatents
+from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents, MakeLatents
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import Sampler, make_sampler
 from vexpress_rt.types import Float32
@@ -44,10 +44,10 @@ class Guidance:
             settings.reference_attention_weight,
             settings.audio_attention_weight,
             settings.guidance_interval,
-            settings.unconditional_every,
+            settings.uncond_interval,
         )
 
-    def plan(self, steps: int) -> tuple[GuidedPart, ...]:
+    def plan(self, steps: int) -> tuple[GuidanceStep, ...]:
         """What runs in each of so many steps."""
         return plan_guidance(steps, self.scale, self.interval, self.every)
 
@@ -86,7 +86,7 @@ class Denoiser:
     """Denoises a video.
 
     engines: those of `guidance.engines` at least, loaded, all in one place.  static: their inputs that stay the same
-        throughout. They and a window's inputs may be Residents of the engines' place.
+        throughout. They and a window's inputs may be DeviceTensors of the engines' place.
     windows: of `windows.plan_windows`.  length: frames of the video.
     noise: the initial latent (c, h, w) float32 of a frame; asked once for each frame, also for surplus ones of a video
         that is shorter than a window.
@@ -116,7 +116,7 @@ class Denoiser:
         first frame of their window, on a GPU before the second. Exceptions of `noise`, `conditions` and `progress` pass
         through.
         """
-        flight = Flight(self.windows, len(self.sampler), schedule)
+        flight = LatentRing(self.windows, len(self.sampler), schedule)
         with closing(self.latents(flight, self._latent_shape(), self.sampler.vectors)) as latents:
             yield from self._walk(latents, schedule)
 
@@ -150,23 +150,23 @@ class Denoiser:
         """
         copied = latents.copy_to_host(frames.start, frames.stop)
         for frame in frames:
-            if frame == frames.start and not latents.resident:
+            if frame == frames.start and not latents.keep_on_device:
                 check_latents(copied(), frames.start, inputs, self.noise, range(frames.start, begun))
             yield frame, latents.take(frame)
-            if frame == frames.start and latents.resident:
+            if frame == frames.start and latents.keep_on_device:
                 check_latents(copied(), frames.start, inputs, self.noise, range(frames.start, begun))
             inputs = {}
 
     def _step(
-        self, latents: Latents, step: int, part: GuidedPart, static: Mapping[str, Tensor], active: _Active
+        self, latents: Latents, step: int, part: GuidanceStep, static: Mapping[str, Tensor], active: _Active
     ) -> None:
         window, timestep = active.window, np.array([self.sampler.timesteps[step]], np.float32)
         inputs = {**static, **active.conditions, "latents": latents.gather(window), "timestep": timestep}
-        outputs = self.engines[part.engine].run(inputs, resident=latents.resident)
-        unconditional = outputs["unconditional"] if part.computes else active.unconditional
+        outputs = self.engines[part.engine].run(inputs, keep_on_device=latents.keep_on_device)
+        unconditional = outputs["unconditional"] if part.run_uncond else active.unconditional
         coefficients = self.sampler.coefficients[step]
         latents.step(window, unconditional, outputs["conditional"], self.guidance.scale, coefficients)
-        active.unconditional = unconditional if part.keeps else None
+        active.unconditional = unconditional if part.cache_uncond else None
 
     def _latent_shape(self) -> tuple[int, ...]:
         """(c, h, w)."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.buffer_pool import free, when_dropped
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.latents import Flight
+from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.native.latent_step import Coefficients
 from vexpress_rt.types import Float32
@@ -28,10 +28,10 @@ class DeviceLatents:
     Raises BackendError when there is no room.
     """
 
-    resident = True
+    keep_on_device = True
 
     def __init__(
-        self, executor: Executor, kernels: Kernels, flight: Flight, shape: tuple[int, ...], vectors: int = 1
+        self, executor: Executor, kernels: Kernels, flight: LatentRing, shape: tuple[int, ...], vectors: int = 1
     ) -> None:
         self._executor = executor
         self._kernels = kernels
@@ -58,7 +58,7 @@ class DeviceLatents:
                 runtime.copy_in(self._vectors, staging[frames], compute, at=slots.start * self._bytes)
             self._uploaded = self._used(compute)
 
-    def gather(self, window: Window) -> DeviceTensor:
+    def gather(self, window: Window) -> CudaTensor:
         """A window's latents (F, c, h, w)."""
         return self._copied(window.start, window.stop, "latents of a window")
 
@@ -71,8 +71,8 @@ class DeviceLatents:
         coefficients: Coefficients,
     ) -> None:
         """As `latents.Latents` has it."""
-        assert isinstance(conditional, DeviceTensor)
-        assert unconditional is None or isinstance(unconditional, DeviceTensor)
+        assert isinstance(conditional, CudaTensor)
+        assert unconditional is None or isinstance(unconditional, CudaTensor)
         halves = [half for half in (unconditional, conditional) if half is not None]
         shares = self._flight.shares(window)
         with self._executor.entering() as compute:
@@ -113,7 +113,7 @@ class DeviceLatents:
 
         return copied
 
-    def take(self, frame: int) -> DeviceTensor:
+    def take(self, frame: int) -> CudaTensor:
         """The latent (1, c, h, w) of a frame."""
         return self._copied(frame, frame + 1, "the latent of a frame")
 
@@ -121,7 +121,7 @@ class DeviceLatents:
         """Free the slots, but not tensors that were given. Closing twice is allowed."""
         self._free()
 
-    def _copied(self, start: int, stop: int, purpose: str) -> DeviceTensor:
+    def _copied(self, start: int, stop: int, purpose: str) -> CudaTensor:
         executor, size = self._executor, self._bytes
         with executor.entering() as compute:
             buffer = executor.spares.take((stop - start) * size, purpose, compute)
@@ -129,7 +129,7 @@ class DeviceLatents:
                 length, place = (frames.stop - frames.start) * size, frames.start * size
                 runtime.copy_across(buffer, self._vectors, length, compute, to_byte=place, from_byte=slots.start * size)
             done = self._used(compute)
-        return DeviceTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
+        return CudaTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
 
     def _used(self, compute: runtime.Stream) -> runtime.Event:
         """Note that what has entered so far may use the slots; passes when it is done."""

@@ -8,25 +8,25 @@ _ROUNDING = 1e-9  # of shares that are products of decimal fractions
 
 
 @dataclass(frozen=True)
-class GuidedPart:
+class GuidanceStep:
     """What runs in a step.
 
     computes: both halves; else the conditional half alone, and if nothing is kept from the step before, no guidance.
     keeps: the unconditional prediction of this step, whether computed or kept until now, is kept for the next.
     """
 
-    computes: bool
-    keeps: bool = False
+    run_uncond: bool
+    cache_uncond: bool = False
 
     @property
     def engine(self) -> str:
         """The engine that computes what is needed."""
-        return "denoiser" if self.computes else "denoiser_cond"
+        return "denoiser" if self.run_uncond else "denoiser_cond"
 
 
 def plan_guidance(
     steps: int, scale: float, interval: tuple[float, float] = (0, 1), every: int = 1
-) -> tuple[GuidedPart, ...]:
+) -> tuple[GuidanceStep, ...]:
     """What runs in each of `steps` steps.
 
     scale: of classifier-free guidance; at 1 or less no step is guided.
@@ -41,4 +41,4 @@ def plan_guidance(
     guided = [i for i in range(steps) if scale > 1 and low - _ROUNDING <= i + 0.5 <= high + _ROUNDING]
     computing = set(guided[::every])
     reusing = set(guided) - computing
-    return tuple(GuidedPart(computes=i in computing, keeps=i + 1 in reusing) for i in range(steps))
+    return tuple(GuidanceStep(run_uncond=i in computing, cache_uncond=i + 1 in reusing) for i in range(steps))

@@ -16,7 +16,7 @@ from vexpress_rt.native.latent_step import Coefficients, Share, guided_step_nump
 from vexpress_rt.types import Float32
 
 
-class Flight:
+class LatentRing:
     """Where the frames in flight lie, and which windows each has heard: pure counting, for any kind of memory.
 
     In flight are the frames from the first window that has not ended to the last one that has begun, without gaps. So
@@ -67,11 +67,11 @@ class Latents(Protocol):
     """The latents of the frames in flight, what the sampler remembers of each, and the sums of their predictions in the
     step that each is in.
 
-    resident: whether predictions are to stay where the engine computes them.
+    keep_on_device: whether predictions are to stay where the engine computes them.
     """
 
     @property
-    def resident(self) -> bool: ...
+    def keep_on_device(self) -> bool: ...
 
     def begin(self, first: int, noise: Float32) -> None:
         """Frames `first` and following begin, with `noise` (n, c, h, w)."""
@@ -113,7 +113,7 @@ class Latents(Protocol):
         ...
 
 
-MakeLatents = Callable[[Flight, tuple[int, ...], int], Latents]  # shape of a frame's latent, (c, h, w); vectors
+MakeLatents = Callable[[LatentRing, tuple[int, ...], int], Latents]  # shape of a frame's latent, (c, h, w); vectors
 
 
 class HostLatents:
@@ -122,9 +122,9 @@ class HostLatents:
     shape: of a frame's latent, (c, h, w).  vectors: of `samplers.Sampler`; what is remembered lies beside the latents.
     """
 
-    resident = False
+    keep_on_device = False
 
-    def __init__(self, flight: Flight, shape: tuple[int, ...], vectors: int = 1) -> None:
+    def __init__(self, flight: LatentRing, shape: tuple[int, ...], vectors: int = 1) -> None:
         self._flight = flight
         self._vectors = np.empty((vectors, flight.slots, *shape), np.float32)
         self._latents: Float32 = self._vectors[0]

@@ -26,7 +26,7 @@ from vexpress_rt.diffusion.samplers import Sampler
 from vexpress_rt.media.audio import frame_rows
 from vexpress_rt.native.latent_step import guide, take_step
 from vexpress_rt.stages.conditioning import encode_audio
-from vexpress_rt.stages.frame_decoder import FramePath
+from vexpress_rt.stages.frame_decoder import FramePostprocessing
 from vexpress_rt.types import Float32, UInt8
 
 FADE = 2  # frames: makes seams what they are in exact mode; 4 and 8 hide them, and cost lip sync (`benchmarks.live`)
@@ -63,7 +63,7 @@ def _fading(held: int, frames: int) -> Float32:
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioContext:
     """What is heard around a window: normalised samples (n,) float32, of frames begin to end - 1."""
 
     samples: Float32
@@ -72,7 +72,7 @@ class Heard:
 
 
 @dataclass
-class LiveStages:
+class WindowDenoiser:
     """What makes the windows of a session: engines, the portrait, and how they are used.
 
     engine: by its name.  reference: the portrait's engine inputs.
@@ -91,13 +91,13 @@ class LiveStages:
     draw: Callable[[int], UInt8]
     rows: int
     minimum: int
-    path: FramePath
+    path: FramePostprocessing
     filtered: bool
     _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
     _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
 
     def denoise(
-        self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
+        self, window: Window, held: Float32, heard: AudioContext, proceed: Callable[[], bool] = lambda: True
     ) -> Float32 | None:
         """The latents of a window's frames but the held ones, as `denoise_held` has it.
 
@@ -120,25 +120,28 @@ class LiveStages:
             nonlocal kept
             timestep, part = np.array([self.sampler.timesteps[step]], np.float32), plan[step]
             outputs = self.engine(part.engine).run({**inputs, "latents": x, "timestep": timestep})
-            unconditional = outputs["unconditional"] if part.computes else kept
-            kept = unconditional if part.keeps else None
+            unconditional = outputs["unconditional"] if part.run_uncond else kept
+            kept = unconditional if part.cache_uncond else None
             conditional: Float32 = outputs["conditional"]
             return conditional if unconditional is None else guide(unconditional, conditional, self.guidance.scale)
 
         return predict
 
-    def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
+    def _conditions(self, window: Window, heard: AudioContext) -> Mapping[str, Tensor]:
         """The denoiser's `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
         features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
         start, stop = window.start - heard.begin, window.stop - heard.begin
         rows = frame_rows(features, heard.end - heard.begin, self.rows, start, stop)
-        return {**self.engine("audio_projection").run({"feature_rows": rows}, resident=True), **self._pose(window)}
+        return {
+            **self.engine("audio_projection").run({"feature_rows": rows}, keep_on_device=True),
+            **self._pose(window),
+        }
 
     def _pose(self, window: Window) -> Mapping[str, Tensor]:
         """The guider's answer to a window's drawings, which for a head that is held is always the same."""
         drawings = np.stack([self.draw(frame) for frame in range(window.start, window.stop)])
         if self._posed is None or not np.array_equal(self._posed[0], drawings):
-            self._posed = drawings, self.engine("pose_guider").run({"drawings": drawings}, resident=True)
+            self._posed = drawings, self.engine("pose_guider").run({"drawings": drawings}, keep_on_device=True)
         return self._posed[1]
 
     def picture(self, before: Float32, latent: Float32, following: Float32 | None) -> UInt8:
@@ -161,7 +164,9 @@ class LiveStages:
         for known, picture in self._decoded:
             if known is latent:
                 return picture
-        picture = self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
+        picture = self.engine("vae_decoder").run({"latent": latent[None]}, keep_on_device=self.path.keep_on_device)[
+            "frame"
+        ]
         self._decoded = [*self._decoded[-2:], (latent, picture)]
         return picture
 

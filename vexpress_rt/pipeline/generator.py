@@ -27,19 +27,19 @@ from vexpress_rt.config import (
 )
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
-from vexpress_rt.live.session_config import make_sound, plan_live
+from vexpress_rt.live.session_config import make_sound, plan_session
 from vexpress_rt.media.audio import check_rate, known_duration, open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
-from vexpress_rt.pipeline.frame_stream import FrameStream, Telling
-from vexpress_rt.pipeline.runner import Pipeline, Progress, Scene, Task
+from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
+from vexpress_rt.pipeline.runner import PipelineInputs, Progress, RunContext, Runner
 from vexpress_rt.stages.audio_encoder import gate_notes
-from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, Portraits, PortraitSource
-from vexpress_rt.stages.pose import KeypointSource, choose_retarget, endless_motion, plan_motion
+from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
+from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
 from vexpress_rt.utils.stopwatch import Stopwatch
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 
@@ -83,8 +83,8 @@ class Generator:
         choice = choose(provider, self.bundle, rebuild, progress)
         self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
         self.threads = self._engines.threads
-        self._portraits = Portraits(self.bundle, self._engines)
-        self._pipeline = Pipeline(self.bundle, self._engines)
+        self._portraits = PortraitEncoder(self.bundle, self._engines)
+        self._pipeline = Runner(self.bundle, self._engines)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -216,18 +216,18 @@ class Generator:
         settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
-        plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         sound = make_sound(plan, rate, manifest, settings)
         needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.check(settings)
-        place, notes = endless_motion(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
+        place, notes = looping_pose_track(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
         self._pipeline.load(settings)
         stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
-    def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
+    def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
@@ -235,12 +235,12 @@ class Generator:
             )
         check_choice("schedule", schedule, SCHEDULES)
         settings = self.bundle.manifest.settings(config)
-        return Task(settings, schedule, Stopwatch(), Telling(check_progress(progress)))
+        return RunContext(settings, schedule, Stopwatch(), ProgressReporter(check_progress(progress)))
 
     def _scene(
-        self, task: Task, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
+        self, task: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
         retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
-    ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
+    ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
         """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
@@ -257,7 +257,7 @@ class Generator:
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("keypoints"):
-            motion = plan_motion(
+            motion = plan_pose_track(
                 keypoints, mode, photo, length, task.settings, self._portraits.find_faces,
                 lambda done, total: task.tell("keypoints", done, total),
             )  # fmt: skip
@@ -268,14 +268,16 @@ class Generator:
         gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
-        return Scene(portrait, recording, motion.points, initial), notes
+        return PipelineInputs(portrait, recording, motion.points, initial), notes
 
-    def _check_memory(self, task: Task, noise: object, length: int, keep: bool) -> None:
+    def _check_memory(self, task: RunContext, noise: object, length: int, keep: bool) -> None:
         """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
         needs = self._pipeline.memory_needs(task.settings, task.schedule, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
-    def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
+    def _stream(
+        self, task: RunContext, scene: PipelineInputs, notes: tuple[str, ...], *, rgb: bool = True
+    ) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)
         fps, points = task.settings.rate, scene.points
         return FrameStream(frames, fps=fps, keypoints=points, notes=notes, watch=task.watch, telling=task.tell)
@@ -291,15 +293,17 @@ class Generator:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _collect(self, stream: FrameStream, task: Task, scene: Scene, path: Path | None, keep: bool) -> UInt8 | None:
+    def _collect(
+        self, stream: FrameStream, task: RunContext, scene: PipelineInputs, path: Path | None, keep: bool
+    ) -> UInt8 | None:
         """The frames if they are to be kept; written to the file, too, if one was named."""
         kept = np.empty((stream.length, *self.size, 3), np.uint8) if keep else None
         with ExitStack() as stack:
-            write: Background[UInt8] | None = None
+            write: Worker[UInt8] | None = None
             if path is not None:
                 stack.enter_context(task.watch.stage("encode"))  # waiting for it: stands still while a frame is made
                 writer = VideoWriter(path, self.size, stream.fps, scene.recording, task.settings.quality)
-                write = stack.enter_context(Background(stack.enter_context(writer).write))
+                write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:
                     kept[index] = frame

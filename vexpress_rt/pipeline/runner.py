@@ -16,11 +16,11 @@ from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.live.window_denoiser import LiveStages
+from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.frame_stream import Telling
-from vexpress_rt.pipeline.placement import Place
-from vexpress_rt.stages.audio_encoder import Hearing
+from vexpress_rt.pipeline.frame_stream import ProgressReporter
+from vexpress_rt.pipeline.placement import DeviceOperations
+from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
 from vexpress_rt.types import Float32, Portrait, Recording, UInt8
@@ -33,7 +33,7 @@ _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting,
 
 
 @dataclass(frozen=True)
-class Task:
+class RunContext:
     """How a video is to be made, from before its inputs are read until its last frame.
 
     settings: see there.  schedule: of `windows.walk`.
@@ -43,7 +43,7 @@ class Task:
     settings: Settings
     schedule: str
     watch: Stopwatch
-    tell: Telling
+    tell: ProgressReporter
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Scene:
+class PipelineInputs:
     """Who says what, and how the face moves meanwhile: the inputs of a video, read and checked.
 
     points: (L, 3, 2) float32, where the face is in each frame, in pixels of the bundle's picture.
@@ -72,14 +72,14 @@ class Scene:
         return len(self.points)
 
 
-class Pipeline:
+class Runner:
     """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
         self._lock = threading.Lock()
-        self._placement: Place | None = None
+        self._placement: DeviceOperations | None = None
 
     def close(self) -> None:
         """Drop what refers to the engines' executor. The engines are closed by their owner."""
@@ -90,7 +90,7 @@ class Pipeline:
         """Return where latents are between engines, for people."""
         return placement.describe(on_gpu=self._engines.choice.name != "cpu")
 
-    def _place(self) -> Place:
+    def _place(self) -> DeviceOperations:
         """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
         executor = self._engines.executor()
         with self._lock:
@@ -143,7 +143,7 @@ class Pipeline:
             kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
             inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
-            reused = latent * shape.frames if settings.unconditional_every > 1 else 0
+            reused = latent * shape.frames if settings.uncond_interval > 1 else 0
             remedy = "take fewer steps" if schedule == SCHEDULES[0] else (
                 "use schedule='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
@@ -169,7 +169,7 @@ class Pipeline:
         model, shape = self._manifest.model, self._manifest.shape
         return model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor
 
-    def frames(self, task: Task, scene: Scene, *, rgb: bool = True) -> Generator[UInt8, None, None]:
+    def frames(self, task: RunContext, scene: PipelineInputs, *, rgb: bool = True) -> Generator[UInt8, None, None]:
         """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
 
         Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
@@ -182,11 +182,11 @@ class Pipeline:
                 task.tell("frames", done, scene.length)
                 yield frame
 
-    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> LiveStages:
+    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> WindowDenoiser:
         """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
         shape = self._latent_shape()
-        return LiveStages(
+        return WindowDenoiser(
             engine=self._engines.get,
             guidance=Guidance.of(settings),
             sampler=choose_sampler(settings, model),
@@ -199,7 +199,7 @@ class Pipeline:
             filtered=settings.median_filter,
         )
 
-    def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
+    def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
         def rows(start: int, stop: int) -> Float32:
             with task.watch.stage("audio"):
                 return hearing.rows(start, stop)
@@ -207,8 +207,8 @@ class Pipeline:
         with closing(self._hearing(task, scene)) as hearing:
             yield from self._denoiser(task, scene, rows).run(task.schedule)
 
-    def _hearing(self, task: Task, scene: Scene) -> Hearing:
-        return Hearing(
+    def _hearing(self, task: RunContext, scene: PipelineInputs) -> AudioFeatureStream:
+        return AudioFeatureStream(
             scene.recording,
             self._manifest.model,
             self._engines.get("audio_encoder"),
@@ -217,7 +217,7 @@ class Pipeline:
             gated=task.settings.noise_gate,
         )
 
-    def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:
+    def _denoiser(self, task: RunContext, scene: PipelineInputs, rows: Callable[[int, int], Float32]) -> Denoiser:
         manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
         return Denoiser(
             engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},

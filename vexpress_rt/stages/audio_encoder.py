@@ -68,7 +68,7 @@ def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[s
     )
 
 
-class Hearing:
+class AudioFeatureStream:
     """The rows of audio features of a video's frames, in order.
 
     recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.

@@ -36,7 +36,7 @@ class CroppedPhoto:
 PortraitSource = Portrait | CroppedPhoto | ImageSource
 
 
-class Portraits:
+class PortraitEncoder:
     """Makes the portraits of a bundle."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:

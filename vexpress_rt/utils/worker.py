@@ -14,10 +14,10 @@ from vexpress_rt.utils.signals import signals_deferred
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
+class Worker(Generic[T]):
     """Calls `function` with one item after another, in order, in a thread of its own.
 
-    with Background(writer.write) as write:
+    with Worker(writer.write) as write:
         for frame in frames:
             write(frame)
 

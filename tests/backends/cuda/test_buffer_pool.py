@@ -13,8 +13,8 @@ from tests.doubles.fake_cuda import FakeCuda, installed
 from tests.support.engines import CAPACITY
 from vexpress_rt.backends.cuda import buffer_pool as module
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.buffer_pool import Spares
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor
+from vexpress_rt.backends.cuda.buffer_pool import BufferPool
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.errors import BackendError
 
 
@@ -31,12 +31,12 @@ def executor(cuda: FakeCuda) -> Iterator[Executor]:
         yield made
 
 
-def filled(executor: Executor, value: int, size: int = 64) -> DeviceTensor:
+def filled(executor: Executor, value: int, size: int = 64) -> CudaTensor:
     """A tensor whose bytes are being set to `value`."""
     with executor.entering() as compute:
         buffer = executor.spares.take(size, "a test's tensor", compute)
         runtime.fill(buffer, value, compute)
-        return DeviceTensor((size,), "uint8", buffer, compute.record(), executor.spares)
+        return CudaTensor((size,), "uint8", buffer, compute.record(), executor.spares)
 
 
 def test_memory_of_a_dropped_tensor_is_used_again_without_a_wait(executor: Executor, cuda: FakeCuda) -> None:
@@ -44,7 +44,7 @@ def test_memory_of_a_dropped_tensor_is_used_again_without_a_wait(executor: Execu
         filled(executor, value)
     assert cuda.calls["cudaMalloc"] == 1
     assert cuda.calls["cudaEventSynchronize"] == cuda.calls["cudaStreamSynchronize"] == 0
-    np.testing.assert_array_equal(filled(executor, 9).host(), [9] * 64)
+    np.testing.assert_array_equal(filled(executor, 9).numpy(), [9] * 64)
 
 
 def test_memory_of_another_size_is_not(executor: Executor, cuda: FakeCuda) -> None:
@@ -64,7 +64,7 @@ def test_memory_is_not_used_again_before_another_stream_has_read_it(executor: Ex
         other = filled(executor, 4)  # the same memory: the fake complains unless this waits for the copy
         done.synchronize()
         np.testing.assert_array_equal(host.array, 3)
-        np.testing.assert_array_equal(other.host(), 4)
+        np.testing.assert_array_equal(other.numpy(), 4)
 
 
 def test_readers_on_several_threads_are_all_waited_for(
@@ -139,7 +139,7 @@ def test_a_tensor_that_is_dropped_with_its_events_in_a_cycle_is_freed_after_its_
 
 
 def test_closing_twice_and_clearing_nothing_are_allowed(cuda: FakeCuda) -> None:
-    spares = Spares()
+    spares = BufferPool()
     assert not spares.clear()
     spares.close()
     spares.close()

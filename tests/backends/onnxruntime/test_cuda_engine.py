@@ -17,7 +17,7 @@ from tests.doubles.fake_cuda import FakeCuda, installed
 from tests.doubles.fake_onnxruntime import FakeOnnxRuntime
 from tests.support.engines import CAPACITY, MATRIX
 from tests.support.onnx_graphs import FLOAT, HALF, node, save
-from vexpress_rt.backends.base import Engine, Resident
+from vexpress_rt.backends.base import DeviceTensor, Engine
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime.engine import load
@@ -90,8 +90,8 @@ def test_results_of_earlier_calls_stay_as_they_were(load_one: Load) -> None:
 def test_tensors_go_from_engine_to_engine_without_a_copy_over_the_host(load_one: Load, cuda: FakeCuda) -> None:
     with Executor() as executor:
         first, second = load_one(doubler, executor=executor), load_one(doubler, executor=executor)
-        tensor = first.run({"x": MATRIX}, resident=True)["y"]
-        assert isinstance(tensor, Resident)
+        tensor = first.run({"x": MATRIX}, keep_on_device=True)["y"]
+        assert isinstance(tensor, DeviceTensor)
         np.testing.assert_array_equal(second.run({"x": tensor})["y"], 4 * MATRIX)
         assert (cuda.copies["HostToDevice"], cuda.copies["DeviceToHost"]) == (1, 1)
         first.close()
@@ -100,21 +100,21 @@ def test_tensors_go_from_engine_to_engine_without_a_copy_over_the_host(load_one:
 
 def test_calls_that_leave_their_outputs_do_not_wait(load_one: Load, cuda: FakeCuda) -> None:
     engine = load_one(doubler)
-    tensors = [engine.run({"x": MATRIX + np.float32(value)}, resident=True)["y"] for value in range(2)]
+    tensors = [engine.run({"x": MATRIX + np.float32(value)}, keep_on_device=True)["y"] for value in range(2)]
     assert cuda.copies["DeviceToDevice"] == 0
     for value, tensor in enumerate(tensors):
-        np.testing.assert_array_equal(tensor.host(), 2 * (MATRIX + value))
+        np.testing.assert_array_equal(tensor.numpy(), 2 * (MATRIX + value))
 
 
-@pytest.mark.parametrize("resident", [False, True])
-def test_outputs_of_open_size_come_as_arrays(load_one: Load, resident: bool) -> None:
+@pytest.mark.parametrize("keep_on_device", [False, True])
+def test_outputs_of_open_size_come_as_arrays(load_one: Load, keep_on_device: bool) -> None:
     engine = load_one(splitter)
     for count in (3, 5, 2, 2):
         samples = np.arange(count, dtype=np.float32)[None]
-        outputs = engine.run({"samples": samples}, resident=resident)
+        outputs = engine.run({"samples": samples}, keep_on_device=keep_on_device)
         assert list(outputs) == ["total", "negative"]
         np.testing.assert_array_equal(outputs["negative"], -samples)
-        total = outputs["total"].host() if resident else outputs["total"]
+        total = outputs["total"].numpy() if keep_on_device else outputs["total"]
         np.testing.assert_array_equal(total, [[samples.sum()]])
 
 
@@ -153,7 +153,7 @@ def test_a_tensor_of_another_dtype_is_named(load_one: Load) -> None:
     def halver(path: Path) -> EngineSpec:
         return save(path, [node("Neg", "x", "y")], [("x", HALF, [2, 3])], [("y", HALF, [2, 3])])
 
-    tensor = load_one(doubler).run({"x": MATRIX}, resident=True)["y"]
+    tensor = load_one(doubler).run({"x": MATRIX}, keep_on_device=True)["y"]
     with pytest.raises(BackendError, match=r"input x: float32 \(2, 3\); expected x: float16"):
         load_one(halver).run({"x": tensor})
 
@@ -192,12 +192,12 @@ def test_what_the_library_complains_about_carries_the_engines_name(load_one: Loa
 
 def test_a_closed_engine_says_so_and_everything_is_freed(load_one: Load, cuda: FakeCuda) -> None:
     engine = load_one(doubler)
-    tensor = engine.run({"x": MATRIX}, resident=True)["y"]
+    tensor = engine.run({"x": MATRIX}, keep_on_device=True)["y"]
     engine.close()
     engine.close()
     with pytest.raises(BackendError, match="engine doubler was closed"):
         engine.run({"x": MATRIX})
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
     tensor.close()
     assert cuda.machine.used == 0
 
@@ -247,8 +247,8 @@ def test_a_gpu_computes_and_keeps_tensors(tmp_path: Path) -> None:
         with doubles, splits:
             tensor = MATRIX
             for _ in range(3):
-                tensor = doubles.run({"x": tensor}, resident=True)["y"]
-            np.testing.assert_array_equal(tensor.host(), 8 * MATRIX)
+                tensor = doubles.run({"x": tensor}, keep_on_device=True)["y"]
+            np.testing.assert_array_equal(tensor.numpy(), 8 * MATRIX)
             for count in (3, 5):
                 outputs = splits.run({"samples": np.ones((1, count), np.float32)})
                 assert outputs["negative"].shape == (1, count)

@@ -18,7 +18,7 @@ SPARE_BYTES = 128 << 20  # kept at most: what a step and a frame at 512 x 512 ne
 _log = logging.getLogger("vexpress_rt")
 
 
-class Spares(Closable):
+class BufferPool(Closable):
     """Memory of tensors that were dropped, for tensors of the same size.
 
     CUDA waits for all work on the GPU when it takes memory back. Without spares every step would do so, and nothing

@@ -13,7 +13,7 @@ import numpy as np
 
 from vexpress_rt.backends.base import Array
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.buffer_pool import Spares, when_dropped
+from vexpress_rt.backends.cuda.buffer_pool import BufferPool, when_dropped
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.closable import Closable
 
@@ -48,7 +48,7 @@ class Executor(Closable):
         self.lock = threading.RLock()
         self.compute = runtime.Stream()
         self.copies = runtime.Stream()
-        self.spares = Spares()
+        self.spares = BufferPool()
         self.generation = 0  # of the block: what was set up with another one is to be set up anew
         self._block: runtime.Buffer | None = None
         self._open = True
@@ -105,15 +105,15 @@ class Executor(Closable):
             block.close()
 
 
-class DeviceTensor:
-    """A `Resident` on the GPU, contiguous.
+class CudaTensor:
+    """A `DeviceTensor` on the GPU, contiguous.
 
     buffer: holds it; goes to `spares` in the end.  ready: passes when it is computed.
     serial: no other tensor of this process has the same.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, spares: Spares
+        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, spares: BufferPool
     ) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -139,7 +139,7 @@ class DeviceTensor:
         if not self._give_back.alive:
             raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
 
-    def host(self) -> Array:
+    def numpy(self) -> Array:
         """A copy as an array, once it is computed. Raises BackendError, also for bfloat16, which no array can hold."""
         self.check_open()
         if not becomes_array(self.dtype):

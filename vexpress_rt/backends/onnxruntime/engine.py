@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vexpress_rt.backends.base import Array, Resident, Tensor
+from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine
 from vexpress_rt.backends.validation import (
@@ -106,7 +106,7 @@ class OnnxEngine:
         self._session = session
         self._checked = checked  # released graphs may declare output sizes that they do not keep to
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Array]:
         """Outputs by name, for inputs by name with the shapes and dtypes of `spec`; arrays are resident here.
 
         Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine
@@ -116,7 +116,7 @@ class OnnxEngine:
         if self._session is None:
             refuse_closed(self.spec)
         feed = check_inputs(self.spec, inputs)
-        if elsewhere := [key for key, tensor in feed.items() if isinstance(tensor, Resident)]:
+        if elsewhere := [key for key, tensor in feed.items() if isinstance(tensor, DeviceTensor)]:
             raise BackendError(
                 f"engine {name} runs on the CPU and {', '.join(elsewhere)} is not there: pass what its host() gives"
             )

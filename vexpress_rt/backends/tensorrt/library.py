@@ -85,7 +85,7 @@ class Library:
         """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
         return self.target == "tensorrt" or capability in _RTX
 
-    def misfit(self, gpu: str, capability: tuple[int, int]) -> str:
+    def unsupported_reason(self, gpu: str, capability: tuple[int, int]) -> str:
         """That it is not made for a GPU, and what to build for that instead; empty where it is."""
         if self.is_made_for(capability):
             return ""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vexpress_rt.backends.tensorrt.compiler import Compiler, machine
 from vexpress_rt.backends.tensorrt.options import EngineOptions, audio_range
-from vexpress_rt.backends.tensorrt.staging import replaced, workshop
+from vexpress_rt.backends.tensorrt.staging import replaced, staging_directory
 from vexpress_rt.bundle.bundle import WORKING, Bundle, file_entry
 from vexpress_rt.bundle.compilation import PLAN, Compilation, with_newest
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], object]
 _log = logging.getLogger("vexpress_rt")
 
 
-class Told:
+class ProgressGuard:
     """A `progress` that keeps what it raised first, so that that is not taken for a failure of the work.
 
     failure: what it raised, or None.
@@ -72,7 +72,7 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
     if not compiler.compilation.fits(machine(compiler.library)):  # a GPU before Ampere, with portable plans asked for
         compiler = Compiler.here(bundle.manifest.target, replace(options, hardware_compatible=False), bundle.folder)
-    told = Told(progress)
+    told = ProgressGuard(progress)
     try:
         return _compiled_alone(bundle, compiler, settled, why, told)
     except Exception:
@@ -152,7 +152,7 @@ def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -
     sound = {name: plan for name, plan in old.plans.items() if bundle.is_sound(plan, thorough=True)}
     lacking = [name for name in needed(bundle.manifest) if name not in sound]
     _log.warning("%s: compiling %s engines, once; this takes minutes", why, len(lacking))
-    with workshop(bundle.folder) as shop:
+    with staging_directory(bundle.folder) as shop:
         _clear(bundle, [compiler.compilation.plan_name(name) for name in lacking])
         bar = _Bar(bundle, lacking, progress)
         made: dict[str, str] = {}

@@ -41,8 +41,8 @@ def find_plans(
         )
     runtime.check()
     library = tensorrt_library.load(target)
-    if suited and (misfit := library.misfit(*runtime.name_and_capability())):
-        raise BackendError(f"{misfit}, or try the one at hand with provider='tensorrt'")
+    if suited and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
+        raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
     return Plans(bundle, machine(library), rebuild, progress, thorough)
 
 

@@ -23,7 +23,7 @@ def replaced(folder: Path) -> BundleDamagedError:
     )
 
 
-class Shop:
+class StagingDirectory:
     """A folder to work in, inside the bundle's. Both are held open: what is handed over goes where it belongs, even if
     another folder has taken the bundle's name since.
     """
@@ -61,14 +61,14 @@ class Shop:
 
 
 @contextmanager
-def workshop(folder: Path) -> Iterator[Shop]:
-    """A new Shop in the folder of a bundle, without those that killed processes left there; gone at the end."""
+def staging_directory(folder: Path) -> Iterator[StagingDirectory]:
+    """Create a staging directory in a bundle's folder; remove it at the end, and those that killed processes left."""
     for path in folder.glob(f"{MARK}*"):
         shutil.rmtree(path, ignore_errors=True)
     path = folder / f"{MARK}{secrets.token_hex(4)}"
     try:
         path.mkdir()
-        shop = Shop(path)
+        shop = StagingDirectory(path)
         try:
             yield shop
         except (VExpressError, OSError) as error:
