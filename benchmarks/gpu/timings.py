@@ -22,6 +22,7 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import becomes_array
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, ONLY_TENSORRT
+from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
@@ -43,7 +44,7 @@ def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
     with opened(bundle, options["provider"]) as engines:
-        figures["describe"] = engines.describe()
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.choice.name != "cpu"))
         figures["engines"] = {}
         for name, result in time_engines(engines.get, wait):
             figures["engines"][name] = result

@@ -10,22 +10,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.build import fingerprint
-from export.checkpoint.reader import Checkpoint
 from export.build.compile import Plans
-from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
-from export.errors import ExportError
-from export.onnx.graph import WeightsFile, read_interface
 from export.build.options import BuildOptions
 from export.build.parity import Parity, check
+from export.checkpoint.reader import Checkpoint
+from export.errors import ExportError
+from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
+from export.onnx.graph import WeightsFile, read_interface
 from export.onnx.to_onnx import to_onnx
 from export.onnx.widen import widen, widened
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, file_entry, sha256_file
-from vexpress_rt.bundle.manifest import EngineEntry, FileEntry, Manifest
+from vexpress_rt.bundle.engine_spec import (
+    ENGINE_NAMES,
+    FACE_DETECTOR,
+    PRECISIONS,
+    TARGETS,
+    EngineSpec,
+    VideoShape,
+    engine_specs,
+)
 from vexpress_rt.bundle.graph_check import check_graph_file
+from vexpress_rt.bundle.manifest import EngineEntry, FileEntry, Manifest
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleError
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, EngineSpec, VideoShape, engine_specs
 
 # Engines that are graphs over the same weights: they share one weights file and are built together.
 SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}

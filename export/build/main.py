@@ -15,18 +15,18 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.command import run, tell
-from export.errors import ExportError
 from export.build.options import BuildOptions
 from export.build.staging import staged
 from export.build.targets import best_target
+from export.command import run, tell
+from export.errors import ExportError
 from vexpress_rt.backends.tensorrt.options import EngineOptions
-from vexpress_rt.bundle.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from vexpress_rt.bundle.bundle import WORKING, Bundle
-from vexpress_rt.config import GenerationConfig
-from vexpress_rt.utils.cpus import usable_cpus
-from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
+from vexpress_rt.bundle.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from vexpress_rt.config import GenerationConfig
+from vexpress_rt.errors import BundleError, ConfigError
+from vexpress_rt.utils.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from export.build.assembly import Assembly, Report
@@ -46,8 +46,8 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     import torch  # takes seconds, in which Ctrl-C must still exit with one line
 
     from export.build.assembly import Assembly
-    from export.checkpoint.reader import Checkpoint
     from export.build.parity import HEADER
+    from export.checkpoint.reader import Checkpoint
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch ignores the CPU quota
     checkpoint = Checkpoint(weights)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexpress_rt.backends.tensorrt.options import EngineOptions
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape, check_precision
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape, check_precision
 
 
 @dataclass(frozen=True)

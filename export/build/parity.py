@@ -14,8 +14,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.onnx.engine_modules import Engine
 from export.errors import ExportError
+from export.onnx.engine_modules import Engine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 Array = NDArray[Any]

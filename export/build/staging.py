@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from vexpress_rt.utils.entry import Stopped
 from vexpress_rt.errors import OutputError, VExpressError
+from vexpress_rt.utils.entry import Stopped
 
 MARK = ".building-"
 OLD = ".old"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.library import Library
-from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT, TARGETS
+from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 
 def best_target(precision: str) -> tuple[str, str]:

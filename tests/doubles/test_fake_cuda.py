@@ -51,8 +51,8 @@ def test_fakes_constants_are_those_of_cuda(kind: str) -> None:
 def test_cuda_python_takes_the_arguments_that_it_is_given() -> None:
     # A process that sees no GPU: every call ends in an error code there, unless its arguments are amiss.
     code = """
-from vexpress_rt import device
-library = device._library()
+from vexpress_rt.backends.cuda import runtime
+library = runtime._library()
 modes, kinds = library.cudaStreamCaptureMode, library.cudaMemcpyKind
 calls = {
     "cudaGetDeviceProperties": (0,), "cudaMemGetInfo": (), "cudaMalloc": (8,), "cudaFree": (4096,),

@@ -37,7 +37,7 @@ def run_and_die(output: Path, last_words: str) -> None:
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from export import staging
+from export.build import staging
 output = Path(sys.argv[1])
 with staging.staged(output) as (folder, commit):
     (folder / "file").write_text("half")

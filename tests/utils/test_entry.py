@@ -100,7 +100,7 @@ def test_a_program_without_streams_may_call_the_command_line(monkeypatch: pytest
 def test_missing_descriptors_lead_to_the_null_device() -> None:
     """Files that are opened later do not get the descriptor of stderr."""
     code = (
-        "from vexpress_rt import entry; entry.open_standard_streams(); import os; file = os.open('x', os.O_CREAT | 1);"
+        "from vexpress_rt.utils import entry; entry.open_standard_streams(); import os; file = os.open('x', os.O_CREAT | 1);"
         "os.write(2, b'noise'); assert file > 2, file; raise SystemExit(os.fstat(file).st_size)"
     )
     command = ["sh", "-c", 'cd "$1" && exec "$0" -c "$2" <&- >&- 2>&-', sys.executable]
@@ -266,7 +266,7 @@ def test_ctrl_c_does_not_end_a_command_that_has_finished() -> None:
     code = (
         "import atexit, signal\n"
         "atexit.register(lambda: print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))\n"
-        "from vexpress_rt import entry\n"
+        "from vexpress_rt.utils import entry\n"
         "print(entry.run_command(lambda: 0))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -244,7 +244,7 @@ def test_a_tensor_comes_to_the_host_from_any_thread_while_the_engine_goes_on(loa
 
     engine = load_plan(doubler())
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(left_there(engine, value).host) for value in range(10)]
+        waiting = [pool.submit(left_there(engine, value).numpy) for value in range(10)]
         for value, result in enumerate(waiting):
             np.testing.assert_array_equal(result.result(), 2 * (MATRIX + value))
 

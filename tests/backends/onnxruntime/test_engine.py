@@ -304,7 +304,7 @@ sys.exit(not ((total > 0).all() and (x * np.float32(1) > 0).all()))
 GREEDY = """
 import sys
 import numpy as np
-from vexpress_rt.backends.base import onnxruntime
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.errors import BackendError
 
 onnxruntime.memory_limit = lambda: 64 << 20
