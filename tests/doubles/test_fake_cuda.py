@@ -67,12 +67,12 @@ calls = {
 }
 for name, arguments in calls.items():
     try:
-        device._call(name, *arguments)
-    except device.BackendError as error:
+        runtime._call(name, *arguments)
+    except runtime.BackendError as error:
         assert str(error).startswith(f"{name}: "), error
     else:
         raise SystemExit(f"{name} succeeded")
-assert device.count() == 0
+assert runtime.count() == 0
 """
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -100,7 +100,8 @@ def test_a_program_without_streams_may_call_the_command_line(monkeypatch: pytest
 def test_missing_descriptors_lead_to_the_null_device() -> None:
     """Files that are opened later do not get the descriptor of stderr."""
     code = (
-        "from vexpress_rt.utils import entry; entry.open_standard_streams(); import os; file = os.open('x', os.O_CREAT | 1);"
+        "from vexpress_rt.utils import entry; import os;"
+        "entry.open_standard_streams(); file = os.open('x', os.O_CREAT | 1);"
         "os.write(2, b'noise'); assert file > 2, file; raise SystemExit(os.fstat(file).st_size)"
     )
     command = ["sh", "-c", 'cd "$1" && exec "$0" -c "$2" <&- >&- 2>&-', sys.executable]
