@@ -16,7 +16,8 @@ from benchmarks import seams
 from tests.doubles.fakes import FakeEngine, fake_specs
 from tests.media.test_audio import write_wav
 from tests.support.factories import model_config
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, EngineSpec, VideoShape
