@@ -18,10 +18,10 @@ from tests.diffusion.test_denoiser import ALPHAS, GUIDANCES, make_denoiser, plan
 from tests.doubles.fakes import FakeEngine, predict
 from tests.doubles.loopback import Loopback
 from tests.pipeline.test_generator_gpu import generate
+from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
 from vexpress_rt.backends import registry as providers
-from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.backends.registry import ProviderSelection, load
 from vexpress_rt.bundle.bundle import Bundle
@@ -47,17 +47,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     plan=plans(),
     steps=st.integers(1, 4),
     guidance=GUIDANCES,
-    schedule=st.sampled_from(["wavefront", "breadth"]),
+    window_order=st.sampled_from(["wavefront", "step_major"]),
     name=st.sampled_from(SAMPLERS),
 )
 def test_latents_on_the_gpu_have_the_hosts_values_bit_for_bit(
-    plan: tuple[int, int, int], steps: int, guidance: Guidance, schedule: str, name: str
+    plan: tuple[int, int, int], steps: int, guidance: Guidance, window_order: str, name: str
 ) -> None:
     sampler = make_sampler(name, steps, ALPHAS)
     with pytest.MonkeyPatch.context() as patch:
         for gpu in gpus(patch):
-            found = values(gpu.denoiser(*plan, steps, guidance, sampler=sampler), schedule)
-            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance, sampler=sampler), schedule))
+            found = values(gpu.denoiser(*plan, steps, guidance, sampler=sampler), window_order)
+            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance, sampler=sampler), window_order))
 
 
 def test_videos_by_turns_do_not_disturb_each_other(gpu: Gpu) -> None:
@@ -81,7 +81,7 @@ def test_videos_in_several_threads_do_not_disturb_each_other(gpu: Gpu) -> None:
 def test_noise_and_scalars_are_all_that_goes_to_the_gpu_and_finished_latents_all_that_comes_back(gpu: Gpu) -> None:
     for _ in gpu.denoiser(*VIDEO).run():
         pass
-    gpu.executor.settle()
+    gpu.executor.synchronize()
     steps, noise = WINDOWS * STEPS, WINDOWS
     assert gpu.cuda.copies["HostToDevice"] == steps * (INPUTS - 1) + noise  # the other inputs are arrays here
     assert gpu.cuda.copies["DeviceToHost"] == WINDOWS  # to be looked at, those of a window at once
@@ -106,17 +106,17 @@ def test_memory_is_asked_for_once_a_video_and_not_once_a_step(gpu: Gpu) -> None:
 
 def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     used, pinned = gpu.cuda.machine.used, len(gpu.cuda.machine.memory)
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     used = len(gpu.cuda.machine.memory)
     frames = gpu.denoiser(*VIDEO).run()
     next(frames)
@@ -127,7 +127,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     cycle.append(cycle)  # type: ignore[arg-type]
     del frames, cycle
     gc.collect()
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     assert len(gpu.cuda.machine.memory) == used
 
 
@@ -151,9 +151,9 @@ def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
     latents.begin(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
-        buffer = other.spares.take(32, "predictions", other.compute)
-        runtime.fill(buffer, 0, other.compute)
-        zeros = CudaTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
+        buffer = other.pool.acquire(32, "predictions", other.compute)
+        fill(buffer, 0, other.compute)
+        zeros = CudaTensor((2, *shape), "float32", buffer, other.compute.record(), other.pool)
         latents.step(window, None, zeros, 1, ((0.5, 1),))
         np.testing.assert_array_equal(latents.take(1).numpy(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
         latents.close()
@@ -166,20 +166,20 @@ def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
 @pytest.mark.gpu
 @pytest.mark.nvcc
 @pytest.mark.parametrize("guidance", [Guidance(3.5, 1, 3), Guidance(1, 1, 3), Guidance(3.5, 1, 3, (0.2, 0.9), 2)])
-@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
+@pytest.mark.parametrize("window_order", ["wavefront", "step_major"])
 @pytest.mark.parametrize("plan", [(3, 6, 2), (23, 6, 4), (17, 8, 0)])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_gpu_gives_the_hosts_values_bit_for_bit(
-    plan: tuple[int, int, int], schedule: str, guidance: Guidance, name: str
+    plan: tuple[int, int, int], window_order: str, guidance: Guidance, name: str
 ) -> None:
     sampler = make_sampler(name, 4, ALPHAS)
-    expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), schedule)
+    expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), window_order)
     with Executor() as executor:
         engines = {e: Loopback(FakeEngine(specs(plan[1])[e], predict), executor) for e in guidance.engines(4)}
         latents = placement.choose(executor, None).latents
         assert isinstance(latents, partial)  # the kernels were found
         denoiser = make_denoiser(*plan, 4, guidance, sampler=sampler, engines=engines, latents=latents)
-        found = values(denoiser, schedule)
+        found = values(denoiser, window_order)
     assert_same_bits(found, expected)
     assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 

@@ -106,7 +106,7 @@ class AudioFeatureStream:
         self._first = 0
 
     def rows(self, start: int, stop: int) -> Float32:
-        """Feature rows (stop - start, R, A) float32 of frames [start, stop), start < stop; see `audio.frame_rows`.
+        """Feature rows (stop - start, R, A) float32 of frames [start, stop), start < stop; see `feature_windows`.
 
         Neither may be less than in the call before: what lies before is dropped. Raises AudioError if the recording
         cannot be read again, BackendError if the encoder fails or its features are not as many as its stride says.
