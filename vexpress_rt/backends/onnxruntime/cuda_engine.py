@@ -26,7 +26,7 @@ from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.memory_errors import ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 PROVIDER = "CUDAExecutionProvider"
 _PACKAGE = "'onnxruntime-gpu[cuda,cudnn]'"

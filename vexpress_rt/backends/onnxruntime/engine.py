@@ -25,7 +25,7 @@ from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_budget import whole_memory
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 _SILENT = 4  # severity "fatal": errors are raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
