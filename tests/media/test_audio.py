@@ -17,8 +17,6 @@ from vexpress_rt.errors import AudioError
 from vexpress_rt.media import audio, audio_reader
 from vexpress_rt.media.audio import load_audio, normalize
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-
 
 def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)

@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt.utils.signals import cleaned_up_first, signals_deferred
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_signal_takes_effect_at_the_end_of_the_block() -> None:
