@@ -72,8 +72,8 @@ def calls(denoiser: Denoiser) -> list[dict[str, np.ndarray]]:
     return engine.calls  # type: ignore[attr-defined, no-any-return]
 
 
-def run(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
-    frames, latents = zip(*denoiser.run(schedule), strict=True)
+def run(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
+    frames, latents = zip(*denoiser.run(window_order), strict=True)
     assert frames == tuple(range(denoiser.length))
     return np.concatenate(latents)
 
