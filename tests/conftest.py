@@ -212,7 +212,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     from tests.doubles.fakes import FakeBackend
 
     fake = FakeBackend()
-    monkeypatch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
+    fake.install(monkeypatch)
     return fake
 
 

@@ -35,7 +35,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
     """A generator of windows of five frames, and the fakes that it runs on."""
     fake = FakeBackend()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
+        fake.install(patch)
         folder = write_bundle(tmp_path_factory.mktemp("five") / "bundle", shape=VideoShape(64, 64, FRAMES))
         with Generator(folder) as made:
             yield made, fake

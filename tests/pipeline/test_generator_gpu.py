@@ -51,7 +51,7 @@ class Gpu:
     def allocations(self) -> int:
         """How many are not freed, spares aside."""
         gc.collect()
-        executor = self.generator._engines._shared()
+        executor = self.generator._engines.executor()
         assert executor is not None
         executor.pool.clear()
         return len(self.cuda.machine.memory)
