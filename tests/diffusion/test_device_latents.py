@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.diffusion.test_denoiser import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.doubles.fakes import FakeEngine, predict
 from tests.doubles.loopback import Loopback
-from tests.pipeline.test_generator_gpu import generate
+from tests.support.denoisers import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
+from tests.support.micro_videos import generate
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
 from vexpress_rt.backends.provider import EngineLoader
