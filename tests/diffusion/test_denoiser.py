@@ -17,7 +17,8 @@ from tests.doubles.fakes import SMALL, FakeEngine, fake_specs, predict
 from vexpress_rt.bundle.engine_spec import EngineSpec, VideoShape
 from vexpress_rt.config import SAMPLERS, SCHEDULES
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
@@ -94,15 +95,15 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
         "reference_attention_weight": np.array([guidance.reference_weight], np.float32),
         "audio_attention_weight": np.array([guidance.audio_weight], np.float32),
     }
-    vectors = [np.stack([noise(frame) for frame in range(total)])]
-    vectors += [np.full_like(vectors[0], np.nan)] * (sampler.vectors - 1)
+    state = [np.stack([noise(frame) for frame in range(total)])]
+    state += [np.full_like(state[0], np.nan)] * (sampler.state_size - 1)
     covered = np.zeros((total, 1, 1, 1), np.float32)
     for window in windows:
         covered[window.start : window.stop] += 1
     low, high = guidance.interval
     guided_steps, held = 0, dict[int, np.ndarray]()
     for step, (timestep, coefficients) in enumerate(zip(sampler.timesteps, sampler.coefficients, strict=True)):
-        x = vectors[0]
+        x = state[0]
         prediction = np.zeros_like(x)
         guides = guidance.scale > 1 and low <= (step + 0.5) / len(sampler) <= high
         for window in windows:
@@ -112,13 +113,13 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
             both = predict(specs(frames)["denoiser"], inputs)
             guided = both["conditional"]
             if guides:
-                if guided_steps % guidance.every == 0:
+                if guided_steps % guidance.uncond_interval == 0:
                     held[window.index] = both["unconditional"]
                 guided = held[window.index] + np.float32(guidance.scale) * (guided - held[window.index])
             prediction[part] += guided / covered[part]
         guided_steps += guides
-        vectors = take_step(vectors, prediction, coefficients)
-    return vectors[0][:length]
+        state = take_step(state, prediction, coefficients)
+    return state[0][:length]
 
 
 @st.composite
@@ -137,7 +138,7 @@ GUIDANCES = st.builds(
     reference_weight=st.just(0.95),
     audio_weight=st.just(3.0),
     interval=st.sampled_from([(0, 1), (0.25, 1), (0, 0.75), (0.2, 0.6), (0.4, 0.41)]),
-    every=st.integers(1, 4),
+    uncond_interval=st.integers(1, 4),
 )
 
 
@@ -237,9 +238,9 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
 def test_only_in_breadth_order_frames_in_flight_grow_with_the_video(schedule: str, most: int) -> None:
     slots = []
 
-    def latents(flight: LatentRing, shape: tuple[int, ...], vectors: int) -> Latents:
-        slots.append(flight.slots)
-        return HostLatents(flight, shape, vectors)
+    def latents(ring: LatentRing, shape: tuple[int, ...], state_size: int) -> Latents:
+        slots.append(ring.slots)
+        return HostLatents(ring, shape, state_size)
 
     run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), schedule)
     assert slots[0] <= most

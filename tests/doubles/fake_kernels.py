@@ -10,7 +10,7 @@ import pytest
 from tests.doubles.fake_cuda import FakeCuda
 from vexpress_rt.native import median_3x3x3_numpy
 from vexpress_rt.native.device_kernels import EXTENSION
-from vexpress_rt.native.latent_step import Share, guided_step_numpy
+from vexpress_rt.native.latent_step import SlotUpdate, guided_step_numpy
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 
@@ -34,12 +34,12 @@ class FakeKernels:
         self.refused = 0
 
     def guided_step(
-        self, vectors: int, totals: int, unconditional: int, conditional: int, values: int, slots: int,
-        shares: np.ndarray, scale: float, table: np.ndarray, stream: int,
+        self, state_size: int, totals: int, unconditional: int, conditional: int, values: int, slots: int,
+        updates: np.ndarray, scale: float, table: np.ndarray, stream: int,
     ) -> None:  # fmt: skip
-        parts, size = [Share(*row) for row in shares.tolist()], 4 * values
+        parts, size = [SlotUpdate(*row) for row in updates.tolist()], 4 * values
         reads = [(half, size * len(parts)) for half in (unconditional, conditional) if half]
-        writes = [(vectors, size * slots * len(table)), (totals, size * slots)]
+        writes = [(state, size * slots * len(table)), (totals, size * slots)]
         numbers = tuple(map(tuple, table.tolist()))
 
         def run() -> None:

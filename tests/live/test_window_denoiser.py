@@ -15,7 +15,8 @@ from vexpress_rt.backends.base import Engine
 from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim, make_sampler
@@ -63,7 +64,7 @@ def test_held_frames_are_known_at_every_level_and_the_others_take_the_samplers_s
     found = denoise_held(model, sampler, start, held)
     assert found is not None
     assert found.shape == (FRAMES - count, *LATENT)
-    free = [start[count:], *[np.zeros_like(start[count:])] * (sampler.vectors - 1)]
+    free = [start[count:], *[np.zeros_like(start[count:])] * (sampler.state_size - 1)]
     for step, x in enumerate(seen):
         level = sampler.alpha_bars[step]
         np.testing.assert_allclose(x[:count], np.sqrt(level) * held + np.sqrt(1 - level) * start[:count], atol=1e-6)
@@ -123,11 +124,11 @@ def make_stages(**changes: Any) -> WindowDenoiser:
         "sampler": SAMPLER,
         "reference": reference(),
         "noise": noise,
-        "draw": lambda frame: np.full((16, 16, 3), frame, np.uint8),
-        "rows": SMALL.audio_rows,
-        "minimum": 400,
-        "path": HostFrames(),
-        "filtered": True,
+        "keypoint_map": lambda frame: np.full((16, 16, 3), frame, np.uint8),
+        "audio_rows": SMALL.audio_rows,
+        "minimum_samples": 400,
+        "postprocessing": HostFrames(),
+        "median_filter": True,
     }
     return WindowDenoiser(**(values | changes))
 
@@ -138,7 +139,7 @@ HEARD = AudioContext(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
     "guidance",
-    [Guidance(1.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5, interval=(0.3, 1), every=2)],
+    [Guidance(1.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5, interval=(0.3, 1), uncond_interval=2)],
 )
 def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidance, sampler: str) -> None:
     stages = make_stages(guidance=guidance, sampler=make_sampler(sampler, STEPS, ALPHAS))
@@ -154,7 +155,7 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidanc
 
 
 def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
-    stages = make_stages(draw=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
+    stages = make_stages(keypoint_map=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
     stages.denoise(Window(0, 5, 5 + FRAMES), NOTHING, HEARD)
     (call,) = stages.engine("pose_guider").calls  # type: ignore[attr-defined]
     assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
@@ -179,25 +180,25 @@ def picture(latent: np.ndarray) -> np.ndarray:
 def test_pictures_are_those_of_a_whole_clip_and_the_last_is_its_own_neighbour() -> None:
     latents, stages = list(stacked(0, 5) * 8), make_stages()
     frames = np.stack([picture(latent) for latent in latents])
-    found = [stages.picture(*latents[i : i + 3]) for i in range(3)]
+    found = [stages.decode(*latents[i : i + 3]) for i in range(3)]
     np.testing.assert_array_equal(np.stack(found), median_filter(frames)[1:-1])
-    last = stages.picture(*latents[3:], None)
+    last = stages.decode(*latents[3:], None)
     np.testing.assert_array_equal(last, median_3x3x3(frames[3], frames[4], frames[4]))
 
 
 def test_pictures_may_stay_unfiltered() -> None:
     latents = stacked(0, 3) * 8
-    found = make_stages(filtered=False).picture(*latents)
+    found = make_stages(median_filter=False).decode(*latents)
     np.testing.assert_array_equal(found, picture(latents[1]))
 
 
 @pytest.mark.parametrize(("filtered", "decoded"), [(True, 6), (False, 4)])
 def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
-    stages, latents = make_stages(filtered=filtered), list(stacked(0, 6))
+    stages, latents = make_stages(median_filter=filtered), list(stacked(0, 6))
     for i in range(4):
-        stages.picture(*latents[i : i + 3])
+        stages.decode(*latents[i : i + 3])
     calls = stages.engine("vae_decoder").calls  # type: ignore[attr-defined]
     assert len(calls) == decoded
     stages.forget()
-    stages.picture(*latents[3:])
+    stages.decode(*latents[3:])
     assert len(calls) == decoded + (3 if filtered else 1)
