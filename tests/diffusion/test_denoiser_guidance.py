@@ -7,10 +7,10 @@ import weakref
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import Arrays, make_denoiser, run, specs
 from tests.doubles.fakes import FakeEngine, predict
+from tests.support.denoisers import Arrays, make_denoiser, run, specs
 from vexpress_rt.bundle.engine_spec import EngineSpec
-from vexpress_rt.config import SCHEDULES, Settings
+from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.guidance import Guidance
 
 
@@ -28,7 +28,7 @@ def test_guidance_is_as_it_is_set() -> None:
     assert Guidance.from_settings(config).engines(4) == ("denoiser_cond", "denoiser")
 
 
-@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize("order", WINDOW_ORDERS)
 def test_each_half_runs_where_it_is_planned_and_no_oftener(order: str) -> None:
     guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), uncond_interval=2)
     denoiser = make_denoiser(length=10, frames=4, overlap=1, steps=8, guidance=guidance)
@@ -53,7 +53,9 @@ def test_a_prediction_that_is_reused_is_kept_no_longer_than_that() -> None:
         alive.append(sum(prediction() is not None for prediction in predictions))
 
     alive: list[int] = []
-    guidance = Guidance(3.5, 0.95, 3.0, interval=(0, 0.75), uncond_interval=2)  # of 4 steps: computed, reused, computed, without
+    guidance = Guidance(
+        3.5, 0.95, 3.0, interval=(0, 0.75), uncond_interval=2
+    )  # of 4 steps: computed, reused, computed, without
     engines = {"denoiser": FakeEngine(specs(4)["denoiser"], watched),
                "denoiser_cond": FakeEngine(specs(4)["denoiser_cond"], predict)}  # fmt: skip
     run(make_denoiser(length=4, frames=4, overlap=0, steps=4, guidance=guidance, engines=engines, progress=progress))

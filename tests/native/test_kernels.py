@@ -1,4 +1,4 @@
-"""The arithmetic of the CUDA kernels, compiled for the CPU, against its twins in NumPy."""
+"""The arithmetic of the CUDA kernels, compiled for the CPU, against the reference implementations in NumPy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.support.kernel_cases import (
     NoStream,
     Step,
     assert_same_bits,
+    check_correction,
     check_guided_step,
     check_median,
     check_nv12,
@@ -33,7 +34,7 @@ from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import Sampler, make_sampler
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native.device_kernels import Kernels
-from vexpress_rt.native.latent_step import SlotUpdate
+from vexpress_rt.native.latent_step import Correction, SlotUpdate, correct_predictions_numpy
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 SEEDS = st.integers(0, 2**32)
@@ -118,7 +119,8 @@ def walk_with_kernel(
         kernels.guided_step(
             state, totals,
             HostMemory(outputs["unconditional"]) if guidance.scale > 1 else None, HostMemory(outputs["conditional"]),
-            values=24, slots=slots, updates=[SlotUpdate(frame, accumulated[frame], int(cover[frame])) for frame in frames],
+            values=24, slots=slots,
+            updates=[SlotUpdate(frame, accumulated[frame], int(cover[frame])) for frame in frames],
             scale=guidance.scale, coefficients=sampler.coefficients[step], stream=NoStream(),
         )  # fmt: skip
         for frame in frames:
@@ -143,11 +145,38 @@ def test_whole_videos_are_denoised_to_the_same_bits_as_without_the_kernel(
     assert_same_bits(walk_with_kernel(kernels, windows, length, guidance, made), expected)
 
 
+# The correction of predictions.
+
+
+@given(frames=st.integers(1, 9), values=st.integers(1, 40), seed=SEEDS, guided=st.booleans())
+def test_corrected_predictions_are_what_numpy_gives_bit_for_bit(
+    kernels: Kernels, frames: int, values: int, seed: int, guided: bool
+) -> None:
+    check_correction(kernels, ARENA, frames=frames, values=values, seed=seed, guided=guided)
+
+
+@pytest.mark.parametrize("frames", [63, 64, 65, 129])
+def test_predictions_of_windows_of_any_length_are_corrected(kernels: Kernels, frames: int) -> None:
+    check_correction(kernels, ARENA, frames=frames, values=5)
+
+
+def test_a_correction_subtracts_the_error_of_the_known_prediction() -> None:
+    conditional = np.array([[1.0, 2.0], [3.0, 5.0], [7.0, 9.0]], np.float32)
+    correction = Correction(1, np.array([2.0, 1.0], np.float32), np.array([1.0, 1.0, 0.5], np.float32))
+    found = correct_predictions_numpy(None, conditional, 1.0, correction)
+    np.testing.assert_array_equal(found, [[0, -2], [2, 1], [6.5, 7]])
+    unconditional = np.zeros_like(conditional)
+    found = correct_predictions_numpy(unconditional, conditional, 2.0, correction)
+    np.testing.assert_array_equal(found, [[-2, -5], [2, 1], [12, 13.5]])
+
+
 # The median.
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 12), seed=SEEDS, levels=st.sampled_from([2, 5, 256]))
-def test_median_gives_what_its_twin_gives(kernels: Kernels, height: int, width: int, seed: int, levels: int) -> None:
+def test_median_gives_what_its_reference_gives(
+    kernels: Kernels, height: int, width: int, seed: int, levels: int
+) -> None:
     check_median(kernels, ARENA, random_picture(3, height, width, 3, seed=seed, levels=levels))
 
 
@@ -163,7 +192,7 @@ def test_one_frame_may_be_all_three(kernels: Kernels) -> None:
 
 
 @given(rows=st.integers(1, 6), columns=st.integers(1, 8), seed=SEEDS, levels=st.sampled_from([2, 256]))
-def test_nv12_gives_what_its_twin_gives(kernels: Kernels, rows: int, columns: int, seed: int, levels: int) -> None:
+def test_nv12_gives_what_its_reference_gives(kernels: Kernels, rows: int, columns: int, seed: int, levels: int) -> None:
     picture = random_picture(2 * rows, 2 * columns, 3, seed=seed, levels=levels) * np.uint8(255 // (levels - 1))
     check_nv12(kernels, ARENA, picture)
 

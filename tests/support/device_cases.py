@@ -12,6 +12,7 @@ from tests.support.kernel_cases import (
     Arena,
     Step,
     assert_same_bits,
+    check_correction,
     check_guided_step,
     check_median,
     check_nv12,
@@ -69,6 +70,10 @@ def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guide
     check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided, state_size=state_size))
 
 
+def _correction(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool) -> None:
+    check_correction(kernels, arena, frames=frames, values=values, guided=guided)
+
+
 def _median(kernels: Kernels, arena: Arena, height: int, width: int, levels: int) -> None:
     check_median(kernels, arena, random_picture(3, height, width, 3, levels=levels))
 
@@ -90,6 +95,13 @@ CASES: dict[str, Callable[[Kernels, Arena], None]] = {
         for frames, values in STEPS
         for guided in (True, False)
         for state_size in (1, 2, 3)
+    },
+    **{
+        f"correct_predictions {frames} x {values}{'' if guided else ', no guidance'}": partial(
+            _correction, frames=frames, values=values, guided=guided
+        )
+        for frames, values in STEPS
+        for guided in (True, False)
     },
     **{
         f"median_3x3x3 {height} x {width}, {levels} levels": partial(_median, height=height, width=width, levels=levels)

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import make_denoiser, specs
 from tests.doubles import fake_kernels
 from tests.doubles.fake_kernels import FakeKernels
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
-from tests.gpu.test_tensorrt_video import plan as plan_of
-from tests.support.engines import fake_tensorrt
+from tests.support.denoisers import make_denoiser, specs
+from tests.support.engines import fake_plan, fake_tensorrt
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load
@@ -40,7 +39,7 @@ class Gpu:
     def engine(self, name: str, frames: int) -> Engine:
         if (name, frames) not in self.engines:
             spec, file = specs(frames)[name], Path(__file__)  # any file will do: its content is the plan's name
-            self.plans[name] = self.module.plans[file.read_bytes()] = plan_of(spec)
+            self.plans[name] = self.module.plans[file.read_bytes()] = fake_plan(spec)
             self.engines[name, frames] = load(file, spec, executor=self.executor)
         return self.engines[name, frames]
 
@@ -67,9 +66,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         assert module.cuda.machine.violations == []
 
 
-def values(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
+def values(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
     """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
-    latents: dict[int, Any] = dict(denoiser.run(schedule))
+    latents: dict[int, Any] = dict(denoiser.run(window_order))
     assert list(latents) == list(range(denoiser.length))
     arrays = [latent if isinstance(latent, np.ndarray) else latent.numpy() for latent in latents.values()]
     return np.concatenate(arrays)

@@ -1,4 +1,4 @@
-"""The CUDA kernels against their twins, on any memory: a GPU's, or the host's, where their arithmetic runs as well."""
+"""The CUDA kernels against their reference implementations, on a GPU's memory or, compiled for the CPU, the host's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import numpy as np
 
 from vexpress_rt.native import median_3x3x3_numpy
 from vexpress_rt.native.device_kernels import Kernels, Memory, Stream
-from vexpress_rt.native.latent_step import Coefficients, SlotUpdate, guided_step_numpy
+from vexpress_rt.native.latent_step import (
+    Coefficients,
+    Correction,
+    SlotUpdate,
+    correct_predictions_numpy,
+    guided_step_numpy,
+)
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 
@@ -106,8 +112,8 @@ class Step:
         table = rng.uniform(-1, 1, (state_size, state_size + 1))
         table[:, 1:-1] *= rng.random((state_size, state_size - 1)) < 0.7
         return cls(
-            numbers(state_size, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1], updates,
-            float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
+            numbers(state_size, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1],
+            updates, float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
         )  # fmt: skip
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +145,36 @@ class Step:
 def check_guided_step(kernels: Kernels, arena: Arena, step: Step) -> None:
     for found, expected in zip(step.run(kernels, arena), step.reference(), strict=True):
         assert_same_bits(found, expected)
+
+
+def run_correction(
+    kernels: Kernels, arena: Arena, unconditional: np.ndarray | None, conditional: np.ndarray, scale: float,
+    correction: Correction,
+) -> np.ndarray:  # fmt: skip
+    """Corrected predictions (F, values), by the kernel."""
+    out = arena.put(np.zeros_like(conditional))
+    kernels.correct_predictions(
+        None if unconditional is None else arena.put(unconditional),
+        arena.put(conditional),
+        arena.put(correction.expected),
+        out,
+        values=conditional.shape[1],
+        frame=correction.frame,
+        weights=correction.weights,
+        scale=scale,
+        stream=arena.stream,
+    )
+    return arena.get(out, conditional)
+
+
+def check_correction(
+    kernels: Kernels, arena: Arena, *, frames: int, values: int, seed: int = 0, guided: bool = True
+) -> None:
+    step, rng = Step.random(frames=frames, values=values, seed=seed, guided=guided), np.random.default_rng(seed)
+    weights = np.maximum(rng.uniform(-0.5, 1, frames), 0).astype(np.float32)
+    correction = Correction(int(rng.integers(frames)), step.totals[0], weights)
+    given = (step.unconditional, step.conditional, step.scale, correction)
+    assert_same_bits(run_correction(kernels, arena, *given), correct_predictions_numpy(*given))
 
 
 def run_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ class Denoiser:
     progress: Callable[[int, int], None] = lambda done, total: None
     latents: MakeLatents = HostLatents
 
-    def run(self, schedule: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
+    def run(self, window_order: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
         """Yield (frame, latent (1, c, h, w) float32) in order, each as soon as it is final.
 
         In wavefront order memory holds the frames of about as many windows as there are steps, in step-major order
@@ -70,22 +70,22 @@ class Denoiser:
         pass through.
 
         Args:
-            schedule: An order of `context_windows.walk`; the values do not depend on it.
+            window_order: An order of `context_windows.walk`; the values do not depend on it.
 
         Raises:
             BackendError: An engine or the GPU failed, or latents are not finite or beyond `LATENT_LIMIT`. Latents are
                 checked before the first frame of their window is yielded, on a GPU before the second.
         """
-        ring = LatentRing(self.windows, len(self.sampler), schedule)
+        ring = LatentRing(self.windows, len(self.sampler), window_order)
         with closing(self.latents(ring, self._latent_shape(), self.sampler.state_size)) as latents:
-            yield from self._run(latents, schedule)
+            yield from self._run(latents, window_order)
 
-    def _run(self, latents: Latents, schedule: str) -> Iterator[tuple[int, Tensor]]:
+    def _run(self, latents: Latents, window_order: str) -> Iterator[tuple[int, Tensor]]:
         stepper = WindowStepper(self.engines.__getitem__, self.static, self.guidance, self.sampler)
         final = final_frames(self.windows, self.length)
         active: dict[int, ActiveWindow] = {}
         total, last, begun = len(self.windows) * len(self.sampler), len(self.sampler) - 1, 0
-        for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), schedule), start=1):
+        for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), window_order), start=1):
             if step == 0:
                 latents.write(begun, np.stack([self.noise(frame) for frame in range(begun, window.stop)]))
                 begun = window.stop
@@ -94,9 +94,7 @@ class Denoiser:
             self.progress(done, total)
             if step == last:
                 index = window.index  # no local name keeps the conditions in memory
-                yield from self._final(
-                    latents, final[index], {**stepper.inputs, **active.pop(index).conditions}, begun
-                )
+                yield from self._final(latents, final[index], {**stepper.inputs, **active.pop(index).conditions}, begun)
 
     def _final(
         self, latents: Latents, frames: range, inputs: Mapping[str, Tensor], begun: int

@@ -33,19 +33,19 @@ class LatentRing:
             steps, in step-major order all.
     """
 
-    def __init__(self, windows: Sequence[Window], steps: int, schedule: str = "wavefront") -> None:
+    def __init__(self, windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> None:
         """Count the frames in flight for `windows`, `steps` steps and an order of `context_windows.walk`."""
         stop = windows[-1].stop
         self._coverage = coverage(windows, stop)
         self._first = np.searchsorted([window.stop for window in windows], np.arange(stop), side="right")
-        self.slots = _most_in_flight(windows, steps, schedule)
+        self.slots = _most_in_flight(windows, steps, window_order)
 
     def slot(self, frame: int) -> int:
         """Return the slot of a frame."""
         return frame % self.slots
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Yield the contiguous pieces of frames [start, stop), at most `slots`: their indices from `start`, and slots."""
+        """Yield the contiguous pieces of frames [start, stop), at most `slots`: indices from `start`, and slots."""
         done = 0
         while start + done < stop:
             slot = self.slot(start + done)
@@ -65,9 +65,9 @@ class LatentRing:
         return [SlotUpdate(self.slot(frame), before, coverage) for frame, before, coverage in counts]
 
 
-def _most_in_flight(windows: Sequence[Window], steps: int, schedule: str) -> int:
+def _most_in_flight(windows: Sequence[Window], steps: int, window_order: str) -> int:
     most = ended = 0
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         if step == 0:
             most = max(most, window.stop - windows[ended].start)
         if step == steps - 1:

@@ -1,4 +1,4 @@
-"""One denoising step of one window: latents -> engine -> guidance and sampler step. Videos and live sessions share it."""
+"""One denoising step of a window: latents -> engine -> guidance and sampler step. Videos and live sessions share it."""
 
 from __future__ import annotations
 
