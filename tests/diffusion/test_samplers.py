@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from tests.support.sampler_runs import ALPHAS, follow
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.samplers import ddim, make_sampler
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.native.latent_step import take_step
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
+VALUES = np.load(GOLDEN / "scheduler.npz")
+
 
 # DDIM
 
@@ -24,10 +25,10 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
 @pytest.mark.parametrize("steps", [7, 8])
 def test_a_run_follows_the_golden_samples(steps: int) -> None:
     sampler = ddim(steps, ALPHAS)
-    samples = GOLDEN[f"ddim{steps}_samples"]
+    samples = VALUES[f"ddim{steps}_samples"]
     x = samples[0]
     for index in range(len(sampler)):
-        (x,) = take_step([x], GOLDEN[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
+        (x,) = take_step([x], VALUES[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
         np.testing.assert_allclose(x, samples[index + 1], rtol=0, atol=2e-6)
 
 
@@ -111,7 +112,7 @@ def test_a_model_that_knows_the_picture_is_followed_to_it(name: str, steps: int)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-9)
 
 
-def test_state_keep_shape_and_float32() -> None:
+def test_state_keeps_shape_and_float32() -> None:
     x, v = np.ones((2, 4, 3, 3), np.float32), np.full((2, 4, 3, 3), 2, np.float32)
     out, held = take_step([x, 4 * x], v, ((0.5, 1, 0.25), (0, 0, 1)))
     assert out.dtype == held.dtype == np.float32

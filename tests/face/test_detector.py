@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.face.detector import detect, largest_face, postprocess, preprocess, track_faces
 from vexpress_rt.types import Face
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "face_detector.npz")
-IMAGE = np.ascontiguousarray(GOLDEN["image_bgr"][:, :, ::-1])
+VALUES = np.load(GOLDEN / "face_detector.npz")
+IMAGE = np.ascontiguousarray(VALUES["image_bgr"][:, :, ::-1])
 FPS = Fraction(30)
 SIZE = (480, 640)
 
@@ -40,15 +40,15 @@ def test_the_network_input_equals_that_of_the_reference():
     blob, scale = preprocess(IMAGE)
     assert blob.shape == (1, 3, 512, 512)
     assert blob.dtype == np.float32
-    np.testing.assert_array_equal(blob[:, :, ::16, ::16], GOLDEN["blob"])
+    np.testing.assert_array_equal(blob[:, :, ::16, ::16], VALUES["blob"])
     assert scale == 512 / 400
 
 
 def test_boxes_scores_and_points_equal_those_of_the_reference():
-    faces = detect(lambda blob: [GOLDEN[f"raw{i}"] for i in range(9)], IMAGE)
+    faces = detect(lambda blob: [VALUES[f"raw{i}"] for i in range(9)], IMAGE)
     boxes = np.array([[*face.box, face.score] for face in faces])
-    np.testing.assert_allclose(boxes, GOLDEN["boxes"], atol=1e-4)
-    np.testing.assert_allclose(np.array([face.keypoints for face in faces]), GOLDEN["keypoints"], atol=1e-4)
+    np.testing.assert_allclose(boxes, VALUES["boxes"], atol=1e-4)
+    np.testing.assert_allclose(np.array([face.keypoints for face in faces]), VALUES["keypoints"], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.factories import rising
+from tests.support.paths import GOLDEN
 from vexpress_rt.config import EXTENSION_MODES
 from vexpress_rt.errors import ConfigError, KeypointError
 from vexpress_rt.face.keypoints import check_inside, draw_keypoints, fit_length, interpolate, load_keypoints, resample
 from vexpress_rt.types import KeypointTrack
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 RETARGETED = np.load(GOLDEN / "retarget.npz")
 FACE = np.array([[190, 230], [310, 232], [250, 300]], np.float32)
 

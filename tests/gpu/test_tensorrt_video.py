@@ -13,7 +13,8 @@ from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from tests.doubles.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
 from tests.support import real_engines
-from tests.support.engines import fake_plan, fake_tensorrt
+from tests.support.engines import fake_tensorrt
+from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt import engine as tensorrt
@@ -87,7 +88,7 @@ def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterato
     """All engines of a bundle, on one GPU."""
     loaded = {
         name: tensorrt.load(
-            module.write(tmp_path / f"{name}.engine", fake_plan(SPECS[name])), SPECS[name], executor=executor
+            module.write(tmp_path / f"{name}.engine", plan_of(SPECS[name])), SPECS[name], executor=executor
         )
         for name in ENGINE_NAMES
     }

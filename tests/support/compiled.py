@@ -87,7 +87,7 @@ def installed_builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
     """
     for cuda in installed(monkeypatch, CAPACITY):
         monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
-        monkeypatch.setattr("vexpress_rt.backends.registry.onnxruntime", FakeBackend())
+        FakeBackend().install(monkeypatch)
         fake = FakeBuilder()
         monkeypatch.setattr(compiler, "build_engine", fake)
         monkeypatch.setattr(Library, "polygraphy", lambda self: nullcontext())

@@ -1,4 +1,4 @@
-"""Denoisers with fake engines, and cases to try them with."""
+"""Denoisers with stand-in engines, and plans and guidance to run them with."""
 
 from __future__ import annotations
 

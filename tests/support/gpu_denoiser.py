@@ -13,7 +13,8 @@ from tests.doubles import fake_kernels
 from tests.doubles.fake_kernels import FakeKernels
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
 from tests.support.denoisers import make_denoiser, specs
-from tests.support.engines import fake_plan, fake_tensorrt
+from tests.support.engines import fake_tensorrt
+from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load
@@ -39,7 +40,7 @@ class Gpu:
     def engine(self, name: str, frames: int) -> Engine:
         if (name, frames) not in self.engines:
             spec, file = specs(frames)[name], Path(__file__)  # any file will do: its content is the plan's name
-            self.plans[name] = self.module.plans[file.read_bytes()] = fake_plan(spec)
+            self.plans[name] = self.module.plans[file.read_bytes()] = plan_of(spec)
             self.engines[name, frames] = load(file, spec, executor=self.executor)
         return self.engines[name, frames]
 

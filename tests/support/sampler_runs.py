@@ -1,4 +1,4 @@
-"""Samplers run in float64 on one number, with a model given as a function."""
+"""Runs of samplers on single numbers, with models that are functions."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from vexpress_rt.diffusion.latent_check import check_latents
 from vexpress_rt.diffusion.latents import HostLatents, LatentRing, MakeLatents
 from vexpress_rt.diffusion.samplers import Sampler
 from vexpress_rt.diffusion.window_step import ActiveWindow, WindowStepper
-from vexpress_rt.media.audio import frame_rows
 from vexpress_rt.native.latent_step import Correction
+from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.stages.frame_decoder import FramePostprocessing
 from vexpress_rt.types import Float32, UInt8
@@ -170,9 +170,9 @@ class WindowDenoiser:
         """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
         features = encode_audio(self.engine("audio_encoder"), audio.samples, self.minimum_samples)
         start, stop = window.start - audio.begin, window.stop - audio.begin
-        rows = frame_rows(features, audio.end - audio.begin, self.audio_rows, start, stop)
+        windows = feature_windows(features, audio.end - audio.begin, self.audio_rows, start, stop)
         return {
-            **self.engine("audio_projection").run({"feature_rows": rows}, keep_on_device=True),
+            **self.engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
             **self._pose(window),
         }
 

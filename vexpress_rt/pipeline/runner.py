@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.backends.registry import Engines
+from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
@@ -18,13 +18,14 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoints import draw_keypoints
 from vexpress_rt.live.window_denoiser import WindowDenoiser
+from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline.frame_stream import ProgressReporter
 from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
-from vexpress_rt.types import Float32, Portrait, Recording, UInt8
+from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 
@@ -89,7 +90,7 @@ class Runner:
 
     def describe_latents(self) -> str:
         """Return where latents are between engines, for people."""
-        return placement.describe(on_gpu=self._engines.choice.name != "cpu")
+        return placement.describe(on_gpu=self._engines.provider.on_gpu)
 
     def _place(self) -> DeviceOperations:
         """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
@@ -140,7 +141,7 @@ class Runner:
             Need(_BOOKKEEPING * length, "keypoints and windows", "choose a lower fps, or cut the "
                  "recording into parts"),
         ]  # fmt: skip
-        if self._engines.choice.name == "cpu":
+        if not self._engines.provider.on_gpu:
             windows = _in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).state_size + 1) * latent * slots

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from vexpress_rt.backends.registry import Engines
+from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import CROP_MODES, check_choice
