@@ -15,7 +15,8 @@ import pytest
 
 from export.networks.detector import synthetic_detector
 from tests.support.portraits import BLUE, GREEN, GREY, SKIN, drawn_portrait
-from vexpress_rt.face.detector import Detector, detect, largest_face, track_faces
+from vexpress_rt.face.detector import Detector, detect, largest_face
+from vexpress_rt.face.tracker import track_faces
 
 SKINS = [SKIN, (255, 219, 172), (241, 194, 125), (224, 172, 105), (198, 150, 115), (150, 105, 80)]
 

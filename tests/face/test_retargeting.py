@@ -13,7 +13,7 @@ from tests.support.factories import rising
 from tests.support.paths import GOLDEN
 from vexpress_rt.config import RETARGET_MODES
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError
-from vexpress_rt.face.keypoints import retarget
+from vexpress_rt.face.retargeting import retarget
 
 RETARGETED = np.load(GOLDEN / "retarget.npz")
 FACE = np.array([[190, 230], [310, 232], [250, 300]], np.float32)

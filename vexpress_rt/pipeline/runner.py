@@ -16,7 +16,7 @@ from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline import placement
@@ -195,8 +195,10 @@ class Runner:
             guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
-            keypoint_map=lambda frame: draw_keypoints(place(max(0, frame)), *size),
+            noise=lambda frame: frame_noise(
+                settings.seed, frame % 2**64, shape
+            ),  # frames before the first: 2^64 - 1 and down
+            keypoint_map=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
             postprocessing=operations.frames,
@@ -237,7 +239,7 @@ class Runner:
                 guider=self._engines.get("pose_guider"),
                 length=length,
                 rows=rows,
-                draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
+                draw=lambda frame: draw_keypoint_map(scene.points[frame], manifest.shape.height, manifest.shape.width),
             ),
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._place().latents,
