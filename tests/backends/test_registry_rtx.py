@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import PORTABLE, FakeBuilder, add_plans, installed_builder
+from tests.support.compiled import PORTABLE, add_plans, installed_builder
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 

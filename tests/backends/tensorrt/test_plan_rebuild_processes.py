@@ -15,8 +15,9 @@ import pytest
 
 from export.build.main import build
 from export.build.options import BuildOptions
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import ELSEWHERE, PORTABLE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.compiled import ELSEWHERE, PORTABLE, add_plans, compilation, installed_builder
 from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
 from tests.support.paths import ROOT
