@@ -1,8 +1,8 @@
 """How plans are rebuilt: compiled on this machine from a bundle's graphs, and added to the bundle.
 
 One process does so at a time; others that need the same plans wait for it and use them. Plans are compiled in a staging
-directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. The next process
-removes what a killed one left behind.
+directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. Files that a
+killed process left are removed by the next one.
 """
 
 from __future__ import annotations
