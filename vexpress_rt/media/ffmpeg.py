@@ -121,7 +121,7 @@ def _limit_allocations() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of FFmpeg or the system without path and error number."""
+    """Return the message of an error of FFmpeg or the system, without path and error number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
