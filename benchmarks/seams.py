@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.arguments import not_negative, positive
 from export.command import run
 from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import ModelConfig
@@ -55,11 +56,11 @@ def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) 
             kept.append(outputs["features"][0])
             return outputs
 
-    hearing = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
-    hearing.rows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
-    pairs = zip(hearing.chunks, kept, strict=True)
+    stream = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
+    stream.windows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
+    pairs = zip(stream.chunks, kept, strict=True)
     parts = [given[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start] for chunk, given in pairs]
-    return np.concatenate(parts), [chunk.kept.start for chunk in hearing.chunks[1:]]
+    return np.concatenate(parts), [chunk.kept.start for chunk in stream.chunks[1:]]
 
 
 def hearing_length(duration: Any) -> int:

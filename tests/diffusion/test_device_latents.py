@@ -14,20 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.diffusion.test_denoiser import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.doubles.fakes import FakeEngine, predict
 from tests.doubles.loopback import Loopback
-from tests.pipeline.test_generator_gpu import generate
+from tests.support.denoisers import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
-from vexpress_rt.backends import registry as providers
+from tests.support.micro_videos import generate
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
-from vexpress_rt.backends.registry import ProviderSelection, load
+from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
+from vexpress_rt.backends.provider import EngineLoader
+from vexpress_rt.backends.registry import ProviderSelection, find_provider
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.diffusion.samplers import make_sampler
 from vexpress_rt.pipeline import generator as generator_module
@@ -106,17 +107,17 @@ def test_memory_is_asked_for_once_a_video_and_not_once_a_step(gpu: Gpu) -> None:
 
 def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used, pinned = gpu.cuda.machine.used, len(gpu.cuda.machine.memory)
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used = len(gpu.cuda.machine.memory)
     frames = gpu.denoiser(*VIDEO).run()
     next(frames)
@@ -127,7 +128,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     cycle.append(cycle)  # type: ignore[arg-type]
     del frames, cycle
     gc.collect()
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert len(gpu.cuda.machine.memory) == used
 
 
@@ -149,7 +150,7 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
     latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
-    latents.begin(0, np.ones((2, *shape), np.float32))
+    latents.write(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.pool.acquire(32, "predictions", other.compute)
         fill(buffer, 0, other.compute)
@@ -184,16 +185,27 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
     assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 
 
-def loopback(choice: ProviderSelection, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
-    """An engine of a bundle, computed on the CPU, with its tensors on the GPU."""
-    return Loopback(load(ProviderSelection("cpu", ""), bundle, name, threads), executor)
+class LoopbackLoader(EngineLoader):
+    """A bundle's engines, computed on the CPU, with their tensors on the GPU."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def load(
+        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+    ) -> Loopback:
+        assert executor is not None
+        return Loopback(load_on_cpu(self.bundle, name, threads), executor)
+
+
+def select_loopback(name: str, bundle: Bundle, *options: object) -> ProviderSelection:
+    return ProviderSelection(find_provider("cuda"), "asked for", LoopbackLoader(bundle))
 
 
 def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Generator(bundle, provider="cpu") as generator:
         expected = generate(generator)
-    monkeypatch.setattr(generator_module, "choose", lambda *arguments: ProviderSelection("cuda", "asked for"))
-    monkeypatch.setattr(providers, "load", loopback)
+    monkeypatch.setattr(generator_module, "choose", select_loopback)
     with Generator(bundle) as generator:
         assert generator._engines.place().frames.keep_on_device
         for _ in range(2):

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.fakes import FakeBackend
-from tests.pipeline.test_frame_stream import RATE, collect
-from tests.support.scenes import FAST, frames_of, photo, speech
+from tests.support.scenes import FAST, RATE, collect, frames_of, photo, speech
 from tests.support.sound_files import write_wav
 from vexpress_rt import FrameStream, GenerationConfig, Generator
 from vexpress_rt.diffusion.latents import HostLatents
@@ -232,9 +231,9 @@ def test_memory_of_frames_in_flight_is_that_of_a_short_video(
     slots = []
 
     class Watched(HostLatents):
-        def __init__(self, flight: Any, shape: tuple[int, ...], vectors: int) -> None:
-            slots.append(flight.slots)
-            super().__init__(flight, shape, vectors)
+        def __init__(self, ring: Any, shape: tuple[int, ...], state_size: int) -> None:
+            slots.append(ring.slots)
+            super().__init__(ring, shape, state_size)
 
     monkeypatch.setattr(placement, "HostLatents", Watched)
     for seconds in (2, 20):

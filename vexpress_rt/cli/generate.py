@@ -67,7 +67,7 @@ def _keypoints(options: argparse.Namespace) -> KeypointTrack | str | None:
     """Return the keypoints for `Generator.generate`: the file, or its points with the size of their pictures."""
     if options.keypoints is None or options.keypoints_size is None:
         return options.keypoints  # type: ignore[no-any-return]
-    from vexpress_rt.face.keypoints import KEYPOINT_SUFFIXES, load_keypoints
+    from vexpress_rt.face.keypoint_track import KEYPOINT_SUFFIXES, load_keypoints
 
     if Path(options.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
         raise ConfigError(
