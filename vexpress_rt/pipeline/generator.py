@@ -229,9 +229,11 @@ class Generator:
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.check(settings)
-        place, notes = looping_pose_track(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
+        keypoints_at, notes = looping_pose_track(
+            keypoints, mode, photo, settings, extension, self._portraits.find_faces
+        )
         self._pipeline.load(settings)
-        stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
+        stages = self._pipeline.live(settings, self._portraits.finish(photo), keypoints_at)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
     def _task(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
