@@ -211,7 +211,7 @@ class Runner:
     def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
         def feature_windows(start: int, stop: int) -> Float32:
             with task.watch.stage("audio"):
-                return hearing.rows(start, stop)
+                return hearing.windows(start, stop)
 
         with closing(self._hearing(task, scene)) as hearing:
             yield from self._denoiser(task, scene, feature_windows).run(task.window_order)
