@@ -145,7 +145,7 @@ def test_memory_is_what_the_next_frames_need_however_long_it_lasts() -> None:
     assert len(sound._ends) <= 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 60)), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "discard_before"]), st.integers(0, 60)), max_size=20))
 def test_a_reel_keeps_what_was_not_forgotten(steps: list[tuple[str, int]]) -> None:
     buffer, everything, forgotten = SampleBuffer(), np.empty(0, np.float32), 0
     for name, number in steps:
@@ -183,8 +183,8 @@ def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest
     assert moved <= 3 * 320_000
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 6000)), max_size=20))
-def test_what_was_forgotten_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "discard_before"]), st.integers(0, 6000)), max_size=20))
+def test_what_was_discarded_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
     buffer = SampleBuffer()
     for name, number in steps:
         getattr(buffer, name)(np.ones(number, np.float32) if name == "append" else number)
