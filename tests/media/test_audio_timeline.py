@@ -125,7 +125,7 @@ def test_hours_of_many_channels_are_refused_before_they_are_decoded(tmp_path: Pa
     assert content[:4] == b"fLaC"
     content[21] |= 0x0F  # the upper bits of STREAMINFO's 36 for the number of samples
     path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"more than 5\.5 thousand million samples \(8 channels of 655350 Hz\)"):
+    with pytest.raises(AudioError, match=r"more than 5\.5 billion samples \(8 channels of 655350 Hz\)"):
         read_recording(path)
 
 

@@ -44,7 +44,7 @@ def test_one_channel_is_used_if_left_and_right_cancel_each_other(tmp_path: Path,
     ],
     ids=["offset", "hum", "noise"],
 )
-def test_what_both_sides_share_does_not_hide_that_they_are_inverted(shared: np.ndarray) -> None:
+def test_sound_in_both_sides_does_not_hide_that_they_are_inverted(shared: np.ndarray) -> None:
     sides = np.stack([VOICED + shared, -VOICED + shared])
     recording = open_recording((sides, RATE), RATE)
     assert is_one_of(recording.read(), sides)
@@ -58,7 +58,7 @@ def test_one_side_is_used_where_a_part_is_inverted() -> None:
 
 
 @pytest.mark.parametrize("cuts", [7, 1000, 30_000])
-def test_channels_are_judged_alike_however_they_are_cut(cuts: int) -> None:
+def test_the_sizes_of_pieces_do_not_change_the_decision(cuts: int) -> None:
     sides = np.stack([VOICED, -0.9 * VOICED])
     found = []
     for size in (cuts, 48_000):
@@ -69,7 +69,7 @@ def test_channels_are_judged_alike_however_they_are_cut(cuts: int) -> None:
     assert found == [0, 0]
 
 
-def test_channels_of_clips_shorter_than_a_block_are_judged_too() -> None:
+def test_channels_of_clips_shorter_than_a_block_are_compared_too() -> None:
     for count in (1, 20, 700):
         short = VOICED[1000 : 1000 + count] + np.float32(0.01)
         assert open_recording((np.stack([short] * min(2, count)), RATE), RATE).notes == ()

@@ -58,7 +58,7 @@ def test_a_relative_name_that_looks_like_an_address_is_a_file(tmp_path: Path, mo
     assert sum(block.shape[1] for block, _ in sound_blocks(Path("pipe:0"))) == 8000
 
 
-def test_folders_and_missing_files_are_told_apart(tmp_path: Path) -> None:
+def test_folders_and_missing_files_have_different_messages(tmp_path: Path) -> None:
     for path, found in ((tmp_path, "is a folder"), (tmp_path / "none.mp4", "does not exist")):
         with pytest.raises(VideoError, match=found), open_media(path, "the video", VideoError):
             pass

@@ -41,7 +41,7 @@ def test_a_truncated_recording_is_noted(tmp_path: Path, name: str, codec: str) -
     path.write_bytes(content[: len(content) * 6 // 10])
     samples, notes = read_recording(path)
     assert 0.9 < len(samples) / RATE < 3
-    assert re.search(r"declares .* and has .*: it is truncated|last page does not say .* truncated", notes[-1])
+    assert re.search(r"declares .* and has .*: it is truncated|last page is not marked .* truncated", notes[-1])
 
 
 def test_a_header_without_a_length_is_no_truncation(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class CancellationDetector:
 
     Args:
         weights: (channels,) float64, the weight of each channel in the mix.
-        rate: Hz.
+        rate: Sample rate in Hz.
     """
 
     def __init__(self, weights: NDArray[np.float64], rate: int) -> None:
