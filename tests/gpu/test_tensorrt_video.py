@@ -54,15 +54,17 @@ def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
         length=LENGTH,
         noise=lambda frame: frame_noise(1, frame, (SMALL.latent_channels, 4, 4)),
         conditions=WindowConditions(
-            projection=engine("audio_projection"),
-            guider=engine("pose_guider"),
+            audio_projection=engine("audio_projection"),
+            pose_guider=engine("pose_guider"),
             length=LENGTH,
-            rows=lambda start, stop: np.stack([features[i : i + SMALL.audio_rows] for i in range(start, stop)]),
-            draw=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
+            feature_windows=lambda start, stop: np.stack(
+                [features[i : i + SMALL.audio_rows] for i in range(start, stop)]
+            ),
+            keypoint_map=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
         ),
         latents=place.latents,
     )
-    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), filtered=True, rgb=True)
+    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), median_filter=True, rgb=True)
     return np.stack(list(frames))
 
 
