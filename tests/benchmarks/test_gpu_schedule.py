@@ -74,16 +74,18 @@ def overlap(one: Outcome, other: Outcome) -> bool:
 
 
 def test_what_takes_times_runs_alone_and_what_uses_the_gpu_one_at_a_time(tmp_path: Path) -> None:
-    options = {"seconds": 0.7}
+    building, checking = str(tmp_path / "building"), str(tmp_path / "checking")
+    options = {"seconds": 0.2}
     outcomes = run(
         tmp_path,
         part("timing", "waiting", options=options, alone=True),
-        part("build", "waiting", options=options),
-        part("check", "waiting", options=options, gpu=True),
+        part("build", "waiting", options={**options, "arrive": building, "meet": [checking]}),
+        part("check", "waiting", options={**options, "arrive": checking, "meet": [building]}, gpu=True),
         part("another_check", "waiting", options=options, gpu=True),
         jobs=3,
+        budget=600,
     )
-    assert overlap(outcomes["build"], outcomes["check"]) or overlap(outcomes["build"], outcomes["another_check"])
+    assert overlap(outcomes["build"], outcomes["check"])
     assert not overlap(outcomes["check"], outcomes["another_check"])
     assert not any(overlap(outcomes["timing"], outcomes[name]) for name in outcomes if name != "timing")
 

@@ -70,8 +70,17 @@ def hanging(options: Options, tell: Tell) -> Figures:
 
 
 def waiting(options: Options, tell: Tell) -> Figures:
-    """Takes `seconds`; gives when it began and ended, on a clock that all processes share."""
+    """Sleep; return when this began and ended, on a clock that all processes share.
+
+    Options: seconds: to sleep.  arrive: a file to make first.  meet: files, of which one must come within a minute.
+    """
     began = time.monotonic()
+    if "arrive" in options:
+        Path(options["arrive"]).touch()
+    while options.get("meet") and not any(Path(file).exists() for file in options["meet"]):
+        if time.monotonic() > began + 60:
+            raise TimeoutError("no other part runs beside this one")
+        time.sleep(0.01)
     time.sleep(options["seconds"])
     return {"began": began, "ended": time.monotonic()}
 
