@@ -102,7 +102,7 @@ def test_a_part_that_hangs_is_ended_with_all_that_it_started_and_the_others_go_o
         """4.5 s pass at once when the part hangs, and no more after it was ended, on a machine of any speed."""
         return 4.5 if pids.exists() and pids.read_text() else 0.0
 
-    for module in ("process", "schedule"):
+    for module in ("process", "part_runner"):
         monkeypatch.setattr(f"benchmarks.gpu.{module}.time", SimpleNamespace(monotonic=now, sleep=time.sleep))
     monkeypatch.setattr("benchmarks.gpu.process.GRACE", 0.2)
     code, result = on_a_gpu(part("hanging", options={"pids": str(pids)}), part("fine"), budget="6")
