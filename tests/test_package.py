@@ -162,7 +162,7 @@ def test_wheel_carries_version_licence_and_command(wheel: zipfile.ZipFile) -> No
 def test_runtime_needs_these_packages_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
-    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime", "tqdm"}
+    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime", "filelock", "tqdm"}
 
 
 def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:

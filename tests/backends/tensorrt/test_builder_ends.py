@@ -36,7 +36,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     path = folder / "graph.engine"
     yield path
-    assert {item.name for item in folder.iterdir()} <= {path.name}  # nothing partial, whatever happened
+    assert {item.name for item in folder.iterdir()} <= {path.name}  # no partial file is left
 
 
 def test_progress_grows_to_one(graph: Path, output: Path, library: Library) -> None:
