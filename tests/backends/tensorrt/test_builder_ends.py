@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,24 @@ def test_an_exception_of_progress_at_the_end_is_raised_as_well(
     assert not output.exists()
 
 
-def test_a_signal_ends_the_build_and_leaves_nothing(graph: Path, output: Path, library: Library) -> None:
+def test_a_signal_ends_the_build_and_leaves_nothing(
+    graph: Path, output: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled, run = threading.Event(), tensorrt_builder.run_uninterrupted
+
+    def watched(work: Callable[[], Any], *, cancel: Callable[[], object]) -> Any:
+        def cancelled() -> None:
+            cancel()
+            handled.set()
+
+        return run(work, cancel=cancelled)
+
     def interrupt(done: float) -> None:
         calls.append(done)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)  # the main thread handles it meanwhile
+        assert handled.wait(60)  # in the main thread
 
+    monkeypatch.setattr(tensorrt_builder, "run_uninterrupted", watched)
     calls: list[float] = []
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
