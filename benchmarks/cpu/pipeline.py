@@ -1,6 +1,6 @@
 """The plain PyTorch pipeline: the exporter's modules, eager, in upstream's order, from photo and speech to frames.
 
-Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; keypoint maps of all frames
+Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; maps of all keypoints
 -> guider; then step by step over all windows with both halves of guidance (see `benchmarks.cpu.upstream`), all frames
 decoded one by one, the 3x3x3 median in PyTorch, bytes. Windows, noise and sampler are the runtime's, so the frames
 are equal up to rounding.
