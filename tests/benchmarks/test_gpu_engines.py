@@ -275,7 +275,7 @@ def test_a_build_that_fails_is_a_failure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32")
-    with pytest.raises(CheckFailedError, match="ended with exit code 1: it does not say why"):
+    with pytest.raises(CheckFailedError, match="ended with exit code 1: no message"):
         bundles.build({**options, "height": 16, "width": 24, "frames": 3}, ignore)
 
 

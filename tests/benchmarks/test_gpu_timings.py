@@ -118,7 +118,7 @@ def test_results_at_the_limits_are_sound() -> None:
     [
         ({"psnr_to_torch_eager": 39.9}, "PSNR of 39.9 dB to the video of torch"),
         ({"psnr_to_torch_eager": 0.0}, "PSNR of 0.0 dB to the video of torch"),
-        ({"grey_levels": 1}, "all of the video is of one grey"),
+        ({"grey_levels": 1}, "the video has a single grey level"),
         ({"file": {"psnr": 36.8, "psnr_by_host": 37.9}}, "the file has a PSNR of 36.8 dB"),
     ],
 )
