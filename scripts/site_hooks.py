@@ -11,13 +11,16 @@ import functools
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PAGES = {ROOT / "CONTRIBUTING.md": DOCS / "contributing.md"}  # files that are a page of the site as a whole
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 _FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2$", re.MULTILINE | re.DOTALL)
 
 
@@ -38,20 +41,34 @@ def render(markdown: str, page: Path, address: str | None) -> str:
         FileNotFoundError: A link or an include names a file that does not exist.
     """
 
+    text = _relink(markdown, page, page, address)
+
     def include(match: re.Match[str]) -> str:
         source = page.parent / match[1]
-        return _relink(source.read_text(encoding="utf-8"), source, page, address)
+        levels = [len(marks) for marks in _HEADING.findall(text[: match.start()])]
+        included = _relink(source.read_text(encoding="utf-8"), source, page, address)
+        return _below(included, levels[-1] if levels else 0)
 
-    return _INCLUDE.sub(include, _relink(markdown, page, page, address))
+    return _INCLUDE.sub(include, text)
+
+
+def _below(markdown: str, level: int) -> str:
+    """Lower every heading by `level`, so that an included file stands below the heading before it."""
+    return _outside_code(markdown, lambda text: _HEADING.sub(lambda match: "#" * level + match[0], text))
 
 
 def _relink(markdown: str, source: Path, page: Path, address: str | None) -> str:
-    """Rewrite the links of `source` so that they hold on the site in the place of `page`; code blocks stay."""
+    """Rewrite the links of `source` so that they hold on the site in the place of `page`."""
+    return _outside_code(markdown, lambda text: _relink_text(text, source, page, address))
+
+
+def _outside_code(markdown: str, change: Callable[[str], str]) -> str:
+    """Apply `change` to the parts of a page that are no code blocks."""
     parts, end = [], 0
     for fence in _FENCE.finditer(markdown):
-        parts += [_relink_text(markdown[end : fence.start()], source, page, address), fence[0]]
+        parts += [change(markdown[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*parts, _relink_text(markdown[end:], source, page, address)])
+    return "".join([*parts, change(markdown[end:])])
 
 
 def _relink_text(text: str, source: Path, page: Path, address: str | None) -> str:
@@ -59,6 +76,7 @@ def _relink_text(text: str, source: Path, page: Path, address: str | None) -> st
         target = Path(os.path.normpath(source.parent / match[1]))
         if not target.exists():
             raise FileNotFoundError(f"{source} links to {match[1]}, and there is no such file: mend the link")
+        target = PAGES.get(target, target)
         if target.is_relative_to(DOCS):
             return PurePosixPath(os.path.relpath(target, page.parent)).as_posix() + (match[2] or "")
         kind = "tree" if target.is_dir() else "blob"
