@@ -17,7 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = {ROOT / "CONTRIBUTING.md": DOCS / "contributing.md"}  # files that are a page of the site as a whole
+# Files that are a page of the site as a whole.
+PAGES = {ROOT / f"{name.upper()}.md": DOCS / f"{name}.md" for name in ("contributing", "changelog")}
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _HEADING = re.compile(r"^(#+) ", re.MULTILINE)
