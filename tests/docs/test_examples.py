@@ -84,9 +84,7 @@ def write_flac(path: Path, samples: np.ndarray, rate: int) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=ids)
-def test_the_examples_of_a_page_run(
-    page: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_examples_of_a_page_run(page: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "work"
     shutil.copytree(inputs, folder, symlinks=True)
     monkeypatch.chdir(folder)
