@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a run as a script
 
-from vexpress_rt.arguments import ALIASES, REFUSED
+from vexpress_rt.cli.parser import ALIASES, REFUSED
 
 BEGIN, END = "<!-- flag table: begin -->", "<!-- flag table: end -->"
 # Flags of the public inference.py whose names do not change.

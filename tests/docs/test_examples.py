@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.inputs import SPEECH, make_inputs
 from tests.docs.examples import PAGES, PYTHON, ROOT, SHELL, Block, blocks, commands, script
 
 SECONDS = 0.48  # of the recordings: one window of the small model
@@ -39,8 +40,6 @@ NOT_RUN = [block for page in PAGES for block in blocks(page) if block.reason]
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that examples may read."""
-    from demo.inputs import SPEECH, make_inputs
-
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "out").mkdir()
     (folder / "demo").mkdir()
