@@ -13,6 +13,7 @@ import vexpress_rt
 from scripts import flag_table, site_hooks
 from tests.docs.examples import PAGES, ROOT, blocks
 from vexpress_rt import errors
+from vexpress_rt.cli.parser import parse
 from vexpress_rt.config import GenerationConfig, Settings
 
 DOCS = ROOT / "docs"
@@ -66,6 +67,16 @@ def test_the_table_of_options_has_every_option_and_its_default() -> None:
     page = (DOCS / "options.md").read_text(encoding="utf-8").split("<!-- options -->")[1]
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", page.split("\n\nNot part")[0], re.MULTILINE)
     assert rows == [(option.name, written(option.default)) for option in fields(Settings)]
+
+
+def test_every_flag_of_generate_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["generate", "--help"])
+    flags = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    options = {f"--{option.name.replace('_', '-')}" for option in fields(Settings)}
+    text = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    assert len(flags) > 25
+    assert sorted(flag for flag in flags - options if not re.search(rf"{flag}(?![\w-])", text)) == []
 
 
 def written(default: object) -> str:
