@@ -29,9 +29,9 @@ from vexpress_rt.media.recording import Recording
 from vexpress_rt.types import UInt8
 from vexpress_rt.utils.cpus import usable_cpus
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
+from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.partial_file import partial_file
-from vexpress_rt.utils.shutdown import native_call
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
@@ -142,8 +142,7 @@ class VideoWriter:
                 with native_call():
                     self._finish()
         finally:
-            with signals_deferred():  # closes everything and removes the partial file, unless that became the video
-                self._undo.close()
+            run_uninterrupted(self._undo.close)  # close everything; remove the partial file unless it became the video
 
     def _finish(self) -> None:
         if self._count == 0:
