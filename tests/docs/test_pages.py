@@ -17,6 +17,9 @@ from vexpress_rt.cli.parser import parse
 from vexpress_rt.config import GenerationConfig, Settings
 
 DOCS = ROOT / "docs"
+RUNTIME = ROOT / "vexpress_rt"
+PACKAGES = sorted(path.parent.name for path in RUNTIME.glob("*/__init__.py"))
+WRITTEN = [page for page in PAGES if page.parent.name != "benchmarks"]  # that page is made by `benchmarks.report`
 
 
 def headings(page: str) -> list[str]:
@@ -89,6 +92,24 @@ def written(default: object) -> str:
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     site_hooks.render(page.read_text(encoding="utf-8"), page, "https://example.org")  # raises FileNotFoundError
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`([\w./]+)`", text)
+    files = [name for name in names if name.endswith(".py") and "/" in name and "NAME" not in name]
+    modules = [name.replace(".", "/") for name in names if name.partition(".")[0] in PACKAGES and "/" not in name]
+    assert [name for name in files if not any((place / name).is_file() for place in (ROOT, RUNTIME))] == []
+    assert [name for name in modules if not any((RUNTIME / f"{name}{end}").exists() for end in (".py", ""))] == []
+
+
+def test_the_architecture_names_every_package_of_the_runtime() -> None:
+    rows = re.findall(
+        r"^\| (`[^|]+`) \| ([^|]+) \|$", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    contents = {package: text for names, text in rows for package in re.findall(r"`(\w+)`", names)}
+    assert {package for package in PACKAGES if package not in contents} == set()
 
 
 def test_links_to_files_outside_the_site_become_addresses() -> None:
