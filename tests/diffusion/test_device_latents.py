@@ -107,17 +107,17 @@ def test_memory_is_asked_for_once_a_video_and_not_once_a_step(gpu: Gpu) -> None:
 
 def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used, pinned = gpu.cuda.machine.used, len(gpu.cuda.machine.memory)
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used = len(gpu.cuda.machine.memory)
     frames = gpu.denoiser(*VIDEO).run()
     next(frames)
@@ -128,7 +128,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     cycle.append(cycle)  # type: ignore[arg-type]
     del frames, cycle
     gc.collect()
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert len(gpu.cuda.machine.memory) == used
 
 
