@@ -13,6 +13,7 @@ import vexpress_rt
 from scripts import flag_table, site_hooks
 from tests.docs.examples import PAGES, ROOT, blocks
 from vexpress_rt import errors
+from vexpress_rt.backends.registry import provider_names
 from vexpress_rt.cli.parser import parse
 from vexpress_rt.config import GenerationConfig, Settings
 
@@ -80,6 +81,11 @@ def test_every_flag_of_generate_is_documented(capsys: pytest.CaptureFixture[str]
     text = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
     assert len(flags) > 25
     assert sorted(flag for flag in flags - options if not re.search(rf"{flag}(?![\w-])", text)) == []
+
+
+def test_the_table_of_providers_has_those_of_the_registry_in_order() -> None:
+    table = (DOCS / "providers.md").read_text(encoding="utf-8").split("`auto`, the default")[0]
+    assert ["auto", *re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)] == list(provider_names())
 
 
 def written(default: object) -> str:
