@@ -28,7 +28,7 @@ from vexpress_rt.backends.registry import ProviderSelection, find_provider
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.diffusion.samplers import make_sampler
 from vexpress_rt.pipeline import generator as generator_module
@@ -150,7 +150,7 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
     latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
-    latents.begin(0, np.ones((2, *shape), np.float32))
+    latents.write(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.pool.acquire(32, "predictions", other.compute)
         fill(buffer, 0, other.compute)
