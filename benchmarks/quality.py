@@ -33,10 +33,10 @@ from export.pocket.evaluate.measuring import measure
 from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
-from vexpress_rt.audio import load_audio
 from vexpress_rt.config import PRESETS, GenerationConfig
-from vexpress_rt.generator import Generator
-from vexpress_rt.records import UInt8, Video
+from vexpress_rt.media.audio import load_audio
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import UInt8, Video
 
 BASE = "exact"  # the preset that the others' times are counted against
 MIDDLE = (0.2, 0.8)  # shares of the way from noise to picture
@@ -65,7 +65,7 @@ def configurations() -> dict[str, GenerationConfig]:
     presets = {name: GenerationConfig(preset=name) for name in PRESETS}
     saving = {
         "balanced, guided in the middle": GenerationConfig(preset="balanced", guidance_interval=MIDDLE),
-        "balanced, every second step": GenerationConfig(preset="balanced", unconditional_every=2),
+        "balanced, every second step": GenerationConfig(preset="balanced", uncond_interval=2),
     }
     return {BASE: presets[BASE], **presets, **saving, RECOMMENDED: GenerationConfig()}
 
@@ -142,7 +142,7 @@ def _row(
         "sampler": settings.sampler,
         "steps": settings.steps,
         "guidance_interval": list(settings.guidance_interval),
-        "unconditional_every": settings.unconditional_every,
+        "uncond_interval": settings.uncond_interval,
         "seconds": summary([video.seconds for video in videos]),
         "speedup": summary([b.seconds / v.seconds for b, v in zip(base, videos, strict=True)]),
         "denoising_speedup": summary([b.denoising / v.denoising for b, v in zip(base, videos, strict=True)]),

@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_published_pipeline() -> None:
     settings = GenerationConfig().settle({}, 24)
     assert (settings.steps, settings.guidance_scale, settings.overlap, settings.seed) == (25, 3.5, 4, 42)
     assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
-    assert (settings.sampler, settings.guidance_interval, settings.unconditional_every) == ("ddim", (0, 1), 1)
+    assert (settings.sampler, settings.guidance_interval, settings.uncond_interval) == ("ddim", (0, 1), 1)
     assert settings.median_filter is True
     assert settings.noise_gate is True
     assert settings.rate == 30

@@ -27,14 +27,14 @@ MAX_THREADS = 1024
 # converged picture as 25 of DDIM do, and 6 as near as 8. All steps are guided: at the same cost, fewer steps that are
 # guided stay nearer to it than more of which some are not, or reuse.
 PRESETS: dict[str, dict[str, Any]] = {
-    "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
-    "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
-    "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
+    "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
+    "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
+    "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
 }
 
 # Options that are numbers: the least and the largest value.
 _WHOLE: dict[str, tuple[int, float]] = {
-    "steps": (1, 1000), "unconditional_every": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
+    "steps": (1, 1000), "uncond_interval": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
     "quality": (0, 51),
 }  # fmt: skip
 CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
@@ -159,7 +159,7 @@ class GenerationConfig:
     guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
     guidance_interval: shares of the way from noise to picture, 0 to 1, between which steps are guided; in the others
         the conditional half runs alone, which is faster.
-    unconditional_every: of the guided steps, every how manieth computes the unconditional half; those between reuse
+    uncond_interval: of the guided steps, every how manieth computes the unconditional half; those between reuse
         what it gave, which is faster.
     reference_attention_weight: how strongly the photo is followed (useful: 0.9 to 1.0).
     audio_attention_weight: how strongly the voice is followed (useful: 1.0 to 3.0).
@@ -168,8 +168,8 @@ class GenerationConfig:
     seed: of the noise, 0 to 2**64 - 1.
     median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
     noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth;
-        `vexpress_rt.voice` documents the rule. Without the gate, all sound is raised to the level of speech, as
-        upstream does.
+        `media.voice_activity` documents the rule. Without the gate, all sound is raised to the level of speech,
+        as upstream does.
     extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
@@ -182,7 +182,7 @@ class GenerationConfig:
     sampler: str | None = None
     guidance_scale: float | None = None
     guidance_interval: tuple[float, float] | None = None
-    unconditional_every: int | None = None
+    uncond_interval: int | None = None
     reference_attention_weight: float | None = None
     audio_attention_weight: float | None = None
     fps: float | Fraction | str | None = None
@@ -246,7 +246,7 @@ class Settings(GenerationConfig):
     sampler: str = "ddim"
     guidance_scale: float = 3.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    unconditional_every: int = 1
+    uncond_interval: int = 1
     reference_attention_weight: float = 0.95
     audio_attention_weight: float = 3.0
     fps: float | Fraction | str = 30

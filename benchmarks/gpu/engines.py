@@ -11,12 +11,14 @@ import numpy as np
 from benchmarks.gpu.bundles import build
 from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
-from vexpress_rt import device
-from vexpress_rt.backends import Array, Engine, Tensor, tensorrt_library
-from vexpress_rt.bundle import Bundle
+from vexpress_rt.backends.base import Array, Engine, Tensor
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.tensorrt import library as tensorrt_library
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
-from vexpress_rt.providers import Engines, choose
-from vexpress_rt.specs import FACE_DETECTOR, TARGETS
+from vexpress_rt.pipeline import placement
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
@@ -33,10 +35,10 @@ def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
     figures = build(options, tell)
     tell(figures)
     with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
-        figures["describe"] = engines.describe()
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.choice.name != "cpu"))
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
-            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), resident=False)):
+            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
                 raise CheckFailedError(f"engine {name} gives values that are not finite in {', '.join(wrong)}")
     return figures
 
@@ -49,7 +51,7 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
     with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
-        figures["describe"] = found.describe()
+        figures["describe"] = found.describe(placement.describe(on_gpu=found.choice.name != "cpu"))
         for name in bundle.manifest.engines:
             try:
                 result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))
@@ -68,8 +70,8 @@ def opened(bundle: Bundle, provider: str) -> closing[Engines]:
 
 def tolerance(name: str, precision: str) -> float:
     """Largest error allowed, over the largest value of an output; that of exports, but for kernels' other order."""
-    from export.parity import TOLERANCE
-    from vexpress_rt.specs import PRECISIONS
+    from export.build.parity import TOLERANCE
+    from vexpress_rt.bundle.engine_spec import PRECISIONS
 
     activations = "float32" if name in ("audio_encoder", FACE_DETECTOR) else PRECISIONS[precision]
     return max(TOLERANCE[activations], ANOTHER_ORDER)
@@ -81,14 +83,14 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
     The first run brings its outputs to the host, the others leave them where they are computed until they are asked
     for. Raises BackendError.
     """
-    from export.parity import relative_error
+    from export.build.parity import relative_error
 
     worst, where, again = 0.0, "", True
     previous: dict[str, Array] = {}
     for run, seed in enumerate(SEEDS):
         inputs = draw_inputs(engine, seed)
-        outputs = _run(engine, inputs, resident=run > 0)
-        expected = _run(reference, _widened(inputs, reference), resident=False)
+        outputs = _run(engine, inputs, keep_on_device=run > 0)
+        expected = _run(reference, _widened(inputs, reference), keep_on_device=False)
         for name, array in outputs.items():
             error = relative_error(array, expected[name])
             if not error <= worst:
@@ -101,7 +103,7 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
 
 def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
     """Random inputs that fit an engine: those of the export's own check."""
-    from export.parity import random_inputs
+    from export.build.parity import random_inputs
 
     names = [tensor.name for tensor in engine.spec.inputs]
     if engine.spec.name == FACE_DETECTOR:
@@ -130,19 +132,19 @@ def _not_made_for(target: str) -> str:
     """The GPU's compute capability if NVIDIA does not list it for the target's library, else nothing."""
     if target == TARGETS[0]:
         return ""
-    _, capability = device.name_and_capability()
+    _, capability = runtime.name_and_capability()
     listed = tensorrt_library.load(target).is_made_for(capability)
     return "" if listed else f"{capability[0]}.{capability[1]}"
 
 
-def _run(engine: Engine, inputs: Mapping[str, Tensor], *, resident: bool) -> dict[str, Array]:
+def _run(engine: Engine, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> dict[str, Array]:
     if engine.spec.name == FACE_DETECTOR:
         names = (tensor.name for tensor in engine.spec.outputs)
         return dict(zip(names, engine.run_positional(np.asarray(next(iter(inputs.values())))), strict=True))
-    if not resident:
+    if not keep_on_device:
         return engine.run(inputs)
-    outputs = engine.run(inputs, resident=True)
-    return {name: t if isinstance(t, np.ndarray) else t.host() for name, t in outputs.items()}
+    outputs = engine.run(inputs, keep_on_device=True)
+    return {name: t if isinstance(t, np.ndarray) else t.numpy() for name, t in outputs.items()}
 
 
 def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:

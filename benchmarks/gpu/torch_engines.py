@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.checkpoint import Checkpoint
-from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
-from vexpress_rt.specs import PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
+from export.checkpoint.reader import Checkpoint
+from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
+from vexpress_rt.bundle.engine_spec import PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
 
 Tensors = dict[str, torch.Tensor]
 
 
 class TorchEngine:
-    """An `Engine` of `vexpress_rt.backends`, whose residents are tensors of torch on `device`."""
+    """An `Engine` of `vexpress_rt.backends.base`, whose residents are tensors of torch on `device`."""
 
     def __init__(self, spec: EngineSpec, module: Callable[..., Any], device: str) -> None:
         self.spec, self.module, self.device = spec, module, device
 
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, Any]:
         """Outputs by name: tensors on the device, still being computed, or arrays.
 
         inputs: arrays or tensors by name.
@@ -32,7 +32,7 @@ class TorchEngine:
             result = self.module(*given)
         outputs = [result] if isinstance(result, torch.Tensor) else result
         named = dict(zip((tensor.name for tensor in self.spec.outputs), outputs, strict=True))
-        return named if resident else {name: tensor.cpu().numpy() for name, tensor in named.items()}
+        return named if keep_on_device else {name: tensor.cpu().numpy() for name, tensor in named.items()}
 
     def run_positional(self, array: np.ndarray) -> list[np.ndarray]:
         """All outputs in order, of an engine with one input."""

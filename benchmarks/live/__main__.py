@@ -32,7 +32,7 @@ from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
-from vexpress_rt.audio import load_audio
+from vexpress_rt.media.audio import load_audio
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -140,7 +140,7 @@ def _percentiles(latencies: list[float]) -> dict[str, float]:
 
 
 def _memory(samples: list[tuple[float, float]]) -> dict[str, float]:
-    """Resident memory after a fifth of the time and in the end, and its slope in between."""
+    """DeviceTensor memory after a fifth of the time and in the end, and its slope in between."""
     later = np.array(samples[len(samples) // 5 :])
     slope = np.polyfit(later[:, 0] / 60, later[:, 1], 1)[0]
     tenth = max(1, len(later) // 10)

@@ -163,8 +163,8 @@ def presets_table(found: Mapping[str, Any]) -> Lines:
 def _preset(row: Row) -> list[str]:
     low, high = row["guidance_interval"]
     guided = f"{low:g} to {high:g}"
-    if row["unconditional_every"] > 1:
-        guided += f", every {row['unconditional_every']}"
+    if row["uncond_interval"] > 1:
+        guided += f", every {row['uncond_interval']}"
     return [
         row["name"],
         f"{row['sampler']}, {row['steps']}",
