@@ -14,8 +14,8 @@ from demo.charts import INK, PAPER, SEEN, Chart
 from demo.inputs import SPEECH, TEXT, Inputs, make_inputs
 from demo.scenes import Take, perform
 from vexpress_rt import GenerationConfig, Generator, VExpressError
-from vexpress_rt.driving import read_frames
-from vexpress_rt.records import UInt8
+from vexpress_rt.media.video_reader import read_frames
+from vexpress_rt.types import UInt8
 
 CONFIG = GenerationConfig()  # what the bundle recommends
 COLUMNS = ("one photo", "+ speech", "+ own motion", "+ another's motion")

@@ -82,6 +82,8 @@ def paced_recording(path: str) -> Iterator[NDArray[np.float32]]:
     start, count = time.monotonic(), 0
     resampler = av.AudioResampler("flt", "mono", RATE, frame_size=CHUNK)
     with av.open(path) as container:
+        if not container.streams.audio:
+            raise SystemExit(f"error: {path} has no sound; expected a recording of speech")
         for frame in chain(container.decode(audio=0), [None]):  # None drains the resampler
             for block in resampler.resample(frame):
                 count += block.samples

@@ -46,4 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except VExpressError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -22,7 +22,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont
 
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, VExpressError, Video
-from vexpress_rt.keypoints import load_keypoints
+from vexpress_rt.face.keypoints import load_keypoints
 
 SIZE = (512, 512)  # (height, width) in pixels of the pictures in which the published keypoints were found
 
@@ -60,9 +60,9 @@ class Case:
         )
 
 
-# The first six cases and their settings are the commands of the repository's README. For EMO and VASA-1 the repository
-# has inputs and no command. Photo and video show the same person there, as in the README's first scene, so keypoints are
-# used as they are, with the defaults.
+# The first six cases and their settings are the commands of the repository's README. For EMO and VASA-1 there are inputs
+# and no command. Photo and video show the same person there, as in the README's first scene, so the keypoints are used
+# as they are, with the defaults.
 EMO = ("talk_emotion", "talk_hb", "talk_jocker", "talk_kara", "talk_mola", "talk_yomir")
 VASA_1 = ("3", "5", "7", "9", "10", "11", "12", "13", "15", "17", "l2", "l3", "l4", "l5", "l7", "l8")
 CASES = (
@@ -200,17 +200,19 @@ def strips(result: Result) -> Iterator[list[Image.Image]]:
 
 
 def frames_at(path: Path, times: Sequence[float]) -> list[Image.Image]:
-    """Read the frames of a video that are shown at rising `times`, in seconds; none beyond its end."""
+    """Read the frames of a video that are shown at rising `times`, in seconds; none after its end."""
     pictures: list[Image.Image] = []
     with av.open(str(path)) as container:
+        step = 1 / (container.streams.video[0].average_rate or 25)
         for frame in container.decode(video=0):
-            while len(pictures) < len(times) and frame.time is not None and times[len(pictures)] <= frame.time:
+            end = (frame.time or 0) + step
+            while len(pictures) < len(times) and times[len(pictures)] < end:
                 pictures.append(Image.fromarray(frame.to_ndarray(format="rgb24")))
     return pictures
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        raise SystemExit(main())
     except VExpressError as error:
-        sys.exit(f"error: {error}")
+        raise SystemExit(f"error: {error}") from None
