@@ -18,10 +18,10 @@ from tests.diffusion.test_denoiser import ALPHAS, GUIDANCES, make_denoiser, plan
 from tests.doubles.fakes import FakeEngine, predict
 from tests.doubles.loopback import Loopback
 from tests.pipeline.test_generator_gpu import generate
+from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
 from vexpress_rt.backends import registry as providers
-from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.backends.registry import ProviderSelection, load
 from vexpress_rt.bundle.bundle import Bundle
@@ -81,7 +81,7 @@ def test_videos_in_several_threads_do_not_disturb_each_other(gpu: Gpu) -> None:
 def test_noise_and_scalars_are_all_that_goes_to_the_gpu_and_finished_latents_all_that_comes_back(gpu: Gpu) -> None:
     for _ in gpu.denoiser(*VIDEO).run():
         pass
-    gpu.executor.settle()
+    gpu.executor.synchronize()
     steps, noise = WINDOWS * STEPS, WINDOWS
     assert gpu.cuda.copies["HostToDevice"] == steps * (INPUTS - 1) + noise  # the other inputs are arrays here
     assert gpu.cuda.copies["DeviceToHost"] == WINDOWS  # to be looked at, those of a window at once
@@ -106,17 +106,17 @@ def test_memory_is_asked_for_once_a_video_and_not_once_a_step(gpu: Gpu) -> None:
 
 def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     used, pinned = gpu.cuda.machine.used, len(gpu.cuda.machine.memory)
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     used = len(gpu.cuda.machine.memory)
     frames = gpu.denoiser(*VIDEO).run()
     next(frames)
@@ -127,7 +127,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     cycle.append(cycle)  # type: ignore[arg-type]
     del frames, cycle
     gc.collect()
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     assert len(gpu.cuda.machine.memory) == used
 
 
@@ -151,9 +151,9 @@ def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
     latents.begin(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
-        buffer = other.spares.take(32, "predictions", other.compute)
-        runtime.fill(buffer, 0, other.compute)
-        zeros = CudaTensor((2, *shape), "float32", buffer, other.compute.record(), other.spares)
+        buffer = other.pool.acquire(32, "predictions", other.compute)
+        fill(buffer, 0, other.compute)
+        zeros = CudaTensor((2, *shape), "float32", buffer, other.compute.record(), other.pool)
         latents.step(window, None, zeros, 1, ((0.5, 1),))
         np.testing.assert_array_equal(latents.take(1).numpy(), np.full((1, *shape), 0.5))  # type: ignore[union-attr]
         latents.close()

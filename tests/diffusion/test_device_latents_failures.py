@@ -29,7 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 def check_next_run(gpu: Gpu) -> None:
     """Nothing is left of the one before, and the next gives what it should."""
-    gpu.executor.settle()
+    gpu.executor.synchronize()
     assert_same_bits(values(gpu.denoiser(*VIDEO)), EXPECTED)
 
 
@@ -39,7 +39,7 @@ def test_memory_that_runs_out_anywhere_is_told_and_the_next_run_works(gpu: Gpu, 
     told = []
     for call in range(100):
         before = gpu.cuda.calls[function]
-        gpu.executor.spares.clear()
+        gpu.executor.pool.clear()
         gpu.cuda.failures[function] = [0] * call + [2, 2]
         try:
             assert_same_bits(values(gpu.denoiser(*VIDEO)), EXPECTED)
@@ -86,11 +86,11 @@ def test_failing_conditions_leave_nothing_behind(gpu: Gpu, window: int) -> None:
         return window_inputs(asked)
 
     check_next_run(gpu)
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     used = len(gpu.cuda.machine.memory)
     with pytest.raises(KeyboardInterrupt):
         values(gpu.denoiser(*VIDEO, conditions=conditions))
-    gpu.executor.spares.clear()
+    gpu.executor.pool.clear()
     assert len(gpu.cuda.machine.memory) == used
 
 

@@ -16,12 +16,12 @@ def upload(executor: Executor, array: np.ndarray) -> CudaTensor:
     """The array as a tensor on the GPU."""
     with runtime.pinned(array.nbytes) as staging:
         staging.array[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        with executor.entering() as compute:
-            buffer = executor.spares.take(array.nbytes, "a test's tensor", compute)
-            runtime.copy_in(buffer, staging.array[: array.nbytes], compute)
+        with executor.enqueuing() as compute:
+            buffer = executor.pool.acquire(array.nbytes, "a test's tensor", compute)
+            runtime.copy_from_host(buffer, staging.array[: array.nbytes], compute)
             done = compute.record()
         done.synchronize()
-    return CudaTensor(array.shape, str(array.dtype), buffer, done, executor.spares)
+    return CudaTensor(array.shape, str(array.dtype), buffer, done, executor.pool)
 
 
 class Loopback:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.doubles.fake_cuda import FakeCuda, installed
 from tests.doubles.fake_machine import POISON, ViolationError
+from tests.support.device_memory import fill
 from vexpress_rt.backends.cuda import runtime
 
 
@@ -81,8 +82,8 @@ assert runtime.count() == 0
 
 def test_results_are_not_there_before_somebody_waits(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(8) as buffer, runtime.pinned(8) as host:
-        runtime.fill(buffer, 3, stream)
-        runtime.copy_out(host.array, buffer, stream)
+        fill(buffer, 3, stream)
+        runtime.copy_to_host(host.array, buffer, stream)
         assert host.array.tolist() == [POISON] * 8
         stream.synchronize()
         assert host.array.tolist() == [3] * 8
@@ -90,7 +91,7 @@ def test_results_are_not_there_before_somebody_waits(cuda: FakeCuda, stream: run
 
 def test_freeing_memory_that_work_may_still_use_is_a_violation(cuda: FakeCuda, stream: runtime.Stream) -> None:
     buffer = runtime.allocate(8)
-    runtime.fill(buffer, 3, stream)
+    fill(buffer, 3, stream)
     pointer = buffer.pointer
     with pytest.raises(ViolationError, match="8 bytes of device memory were freed while work on them may run"):
         cuda.cudaFree(pointer)
@@ -101,7 +102,7 @@ def test_freeing_memory_that_work_may_still_use_is_a_violation(cuda: FakeCuda, s
 def test_changing_host_memory_before_it_is_copied_is_a_violation(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(8) as buffer, runtime.pinned(8) as host:
         host.array[:] = 1
-        runtime.copy_in(buffer, host.array, stream)
+        runtime.copy_from_host(buffer, host.array, stream)
         host.array[:] = 2
         with pytest.raises(ViolationError, match="host memory changed before it was copied"):
             stream.synchronize()
@@ -110,7 +111,7 @@ def test_changing_host_memory_before_it_is_copied_is_a_violation(cuda: FakeCuda,
 def test_copying_from_memory_that_is_not_pinned_is_a_violation(cuda: FakeCuda, stream: runtime.Stream) -> None:
     array = np.zeros(64, np.uint8)
     with runtime.allocate(64) as buffer, pytest.raises(ViolationError, match="are not in pinned memory"):
-        runtime.copy_in(buffer, array, stream)
+        runtime.copy_from_host(buffer, array, stream)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.booleans(), st.booleans()), min_size=2, max_size=6))

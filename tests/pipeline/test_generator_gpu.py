@@ -53,7 +53,7 @@ class Gpu:
         gc.collect()
         executor = self.generator._engines._shared()
         assert executor is not None
-        executor.spares.clear()
+        executor.pool.clear()
         return len(self.cuda.machine.memory)
 
 

@@ -108,7 +108,7 @@ def test_memory_is_back_when_frames_are_no_longer_wanted(
     next(frames)
     del frames
     gc.collect()
-    executor.spares.clear()
+    executor.pool.clear()
     assert len(cuda.machine.memory) == 0
 
 
@@ -121,7 +121,7 @@ def test_frames_that_fail_take_the_pinned_memory_with_them(
 
     with pytest.raises(BackendError, match="vae_decoder failed"):
         list(path.arrays(source()))
-    executor.spares.clear()
+    executor.pool.clear()
     assert len(cuda.machine.memory) == 0
 
 

@@ -34,14 +34,14 @@ class DeviceArena:
         self._stack.callback(buffer.close)
         with runtime.pinned(array.nbytes) as host:
             host.array[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            runtime.copy_in(buffer, host.array, self.stream)
+            runtime.copy_from_host(buffer, host.array, self.stream)
             self.stream.synchronize()
         return buffer
 
     def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
         assert isinstance(memory, runtime.Buffer)
         with runtime.pinned(like.nbytes) as host:
-            runtime.copy_out(host.array, memory, self.stream)
+            runtime.copy_to_host(host.array, memory, self.stream)
             self.stream.synchronize()
             return host.array.copy().view(like.dtype).reshape(like.shape)
 

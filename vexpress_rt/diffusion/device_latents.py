@@ -40,8 +40,8 @@ class DeviceLatents:
         self._values = math.prod(shape)
         self._bytes = 4 * self._values
         purpose = f"latents of {flight.slots} frames in flight"
-        self._vectors = executor.spares.allocate(vectors * flight.slots * self._bytes, purpose)
-        self._totals = executor.spares.allocate(flight.slots * self._bytes, purpose)
+        self._vectors = executor.pool.allocate(vectors * flight.slots * self._bytes, purpose)
+        self._totals = executor.pool.allocate(flight.slots * self._bytes, purpose)
         self._pinned: runtime.Pinned | None = None
         self._uploaded: runtime.Event | None = None
         self._host_copy: runtime.Pinned | None = None
@@ -53,9 +53,9 @@ class DeviceLatents:
         """Frames `first` and following begin, with `noise` (n, c, h, w) float32."""
         staging = self._staging(noise.nbytes).view(np.float32).reshape(noise.shape)
         staging[...] = noise
-        with self._executor.entering() as compute:
+        with self._executor.enqueuing() as compute:
             for frames, slots in self._flight.pieces(first, first + len(noise)):
-                runtime.copy_in(self._vectors, staging[frames], compute, at=slots.start * self._bytes)
+                runtime.copy_from_host(self._vectors, staging[frames], compute, at=slots.start * self._bytes)
             self._uploaded = self._used(compute)
 
     def gather(self, window: Window) -> CudaTensor:
@@ -75,7 +75,7 @@ class DeviceLatents:
         assert unconditional is None or isinstance(unconditional, CudaTensor)
         halves = [half for half in (unconditional, conditional) if half is not None]
         shares = self._flight.shares(window)
-        with self._executor.entering() as compute:
+        with self._executor.enqueuing() as compute:
             for half in halves:
                 compute.wait(half.ready)
             self._kernels.guided_step(
@@ -101,10 +101,10 @@ class DeviceLatents:
             self._host_copy = runtime.pinned(size, "latents of a window")
             self._memory.append(self._host_copy)  # a smaller one stays in the list until `close`
         values = self._host_copy.array[:size]
-        with self._executor.entering() as compute:
+        with self._executor.enqueuing() as compute:
             for frames, slots in self._flight.pieces(start, stop):
                 piece = values[frames.start * self._bytes : frames.stop * self._bytes]
-                runtime.copy_out(piece, self._vectors, compute, at=slots.start * self._bytes)
+                runtime.copy_to_host(piece, self._vectors, compute, at=slots.start * self._bytes)
             done = self._used(compute)
 
         def copied() -> Float32:
@@ -123,13 +123,15 @@ class DeviceLatents:
 
     def _copied(self, start: int, stop: int, purpose: str) -> CudaTensor:
         executor, size = self._executor, self._bytes
-        with executor.entering() as compute:
-            buffer = executor.spares.take((stop - start) * size, purpose, compute)
+        with executor.enqueuing() as compute:
+            buffer = executor.pool.acquire((stop - start) * size, purpose, compute)
             for frames, slots in self._flight.pieces(start, stop):
                 length, place = (frames.stop - frames.start) * size, frames.start * size
-                runtime.copy_across(buffer, self._vectors, length, compute, to_byte=place, from_byte=slots.start * size)
+                runtime.copy_on_device(
+                    buffer, self._vectors, length, compute, to_byte=place, from_byte=slots.start * size
+                )
             done = self._used(compute)
-        return CudaTensor((stop - start, *self._shape), "float32", buffer, done, executor.spares)
+        return CudaTensor((stop - start, *self._shape), "float32", buffer, done, executor.pool)
 
     def _used(self, compute: runtime.Stream) -> runtime.Event:
         """Note that what has entered so far may use the slots; passes when it is done."""

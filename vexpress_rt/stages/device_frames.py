@@ -48,15 +48,15 @@ class DeviceFrames:
     def _made(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> CudaTensor:
         """What a kernel makes of frames."""
         executor, given = self._executor, [_on_gpu(frame) for frame in frames]
-        with executor.entering() as compute:
-            out = executor.spares.take(math.prod(shape), "a frame", compute)
+        with executor.enqueuing() as compute:
+            out = executor.pool.acquire(math.prod(shape), "a frame", compute)
             for frame in given:
                 compute.wait(frame.ready)
             launch(*(frame.buffer for frame in given), out, stream=compute)
             done = compute.record()
         for frame in given:
             frame.read_until(done)
-        return CudaTensor(shape, "uint8", out, done, executor.spares)
+        return CudaTensor(shape, "uint8", out, done, executor.pool)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
         """Frames as arrays; each is given out when the copy of the next one has been entered, or there is none."""
@@ -85,9 +85,9 @@ class _Download:
         self.staging = staging
         self._shape, self._dtype = tensor.shape, tensor.dtype
         self._used = staging.array[: tensor.bytes]
-        with executor.entering():
+        with executor.enqueuing():
             executor.copies.wait(tensor.ready)
-            runtime.copy_out(self._used, tensor.buffer, executor.copies)
+            runtime.copy_to_host(self._used, tensor.buffer, executor.copies)
             self._done = executor.copies.record()
         tensor.read_until(self._done)
 

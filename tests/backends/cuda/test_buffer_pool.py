@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.fake_cuda import FakeCuda, installed
+from tests.support.device_memory import fill
 from tests.support.engines import CAPACITY
 from vexpress_rt.backends.cuda import buffer_pool as module
 from vexpress_rt.backends.cuda import runtime
@@ -33,10 +34,10 @@ def executor(cuda: FakeCuda) -> Iterator[Executor]:
 
 def filled(executor: Executor, value: int, size: int = 64) -> CudaTensor:
     """A tensor whose bytes are being set to `value`."""
-    with executor.entering() as compute:
-        buffer = executor.spares.take(size, "a test's tensor", compute)
-        runtime.fill(buffer, value, compute)
-        return CudaTensor((size,), "uint8", buffer, compute.record(), executor.spares)
+    with executor.enqueuing() as compute:
+        buffer = executor.pool.acquire(size, "a test's tensor", compute)
+        fill(buffer, value, compute)
+        return CudaTensor((size,), "uint8", buffer, compute.record(), executor.pool)
 
 
 def test_memory_of_a_dropped_tensor_is_used_again_without_a_wait(executor: Executor, cuda: FakeCuda) -> None:
@@ -57,7 +58,7 @@ def test_memory_is_not_used_again_before_another_stream_has_read_it(executor: Ex
     tensor = filled(executor, 3)
     with runtime.pinned(64) as host:
         executor.copies.wait(tensor.ready)
-        runtime.copy_out(host.array, tensor.buffer, executor.copies)
+        runtime.copy_to_host(host.array, tensor.buffer, executor.copies)
         done = executor.copies.record()
         tensor.read_until(done)
         tensor.close()
@@ -139,16 +140,16 @@ def test_a_tensor_that_is_dropped_with_its_events_in_a_cycle_is_freed_after_its_
 
 
 def test_closing_twice_and_clearing_nothing_are_allowed(cuda: FakeCuda) -> None:
-    spares = BufferPool()
-    assert not spares.clear()
-    spares.close()
-    spares.close()
+    pool = BufferPool()
+    assert not pool.clear()
+    pool.close()
+    pool.close()
 
 
 def test_a_block_that_fails_ends_with_the_streams_settled(executor: Executor, cuda: FakeCuda) -> None:
-    with pytest.raises(KeyboardInterrupt), executor.entering() as compute:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), executor.enqueuing() as compute:  # noqa: PT012
         buffer = runtime.allocate(8)
-        runtime.fill(buffer, 1, compute)
+        fill(buffer, 1, compute)
         raise KeyboardInterrupt
     buffer.close()  # the fake complains if that is too early
     assert cuda.machine.used == 0

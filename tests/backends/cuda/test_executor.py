@@ -260,22 +260,22 @@ def test_no_room_to_bring_a_tensor_to_the_host_is_told(load_plan: Load, cuda: Fa
 def test_a_copy_to_the_host_that_is_interrupted_is_done_before_its_memory_goes(
     load_plan: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensor, copy_out = left_there(load_plan(doubler())), runtime.copy_out
+    tensor, copy_to_host = left_there(load_plan(doubler())), runtime.copy_to_host
 
     def interrupted(*arguments: Any) -> None:
-        copy_out(*arguments)
+        copy_to_host(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "copy_out", interrupted)
+        patch.setattr(runtime, "copy_to_host", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tensor.numpy()  # the fake complains of pinned memory that is freed too early
     np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
 
 
 def test_tensors_are_told_apart_by_a_number_that_is_never_used_again(cuda: FakeCuda) -> None:
-    with runtime.Stream() as stream, BufferPool() as spares:
-        made = [CudaTensor((8,), "uint8", runtime.allocate(8), stream.record(), spares) for _ in range(3)]
+    with runtime.Stream() as stream, BufferPool() as pool:
+        made = [CudaTensor((8,), "uint8", runtime.allocate(8), stream.record(), pool) for _ in range(3)]
         for tensor in made:
             tensor.close()
         assert len({tensor.serial for tensor in made}) == 3

@@ -34,7 +34,7 @@ class BufferPool(Closable):
         self._bytes = 0
         self._open = True
 
-    def take(self, size: int, purpose: str, stream: runtime.Stream) -> runtime.Buffer:
+    def acquire(self, size: int, purpose: str, stream: runtime.Stream) -> runtime.Buffer:
         """`size` bytes for work that enters `stream` from here on. Raises BackendError when there is no room."""
         with self._lock:
             kept = self._kept.get(size)
@@ -56,7 +56,7 @@ class BufferPool(Closable):
                 raise
         return runtime.allocate(size, purpose)
 
-    def put(self, buffer: runtime.Buffer, uses: Sequence[runtime.Event]) -> None:
+    def release(self, buffer: runtime.Buffer, uses: Sequence[runtime.Event]) -> None:
         """Take memory whose uses are over when these events have passed."""
         with self._lock:
             if self._open and self._bytes + buffer.bytes <= SPARE_BYTES:

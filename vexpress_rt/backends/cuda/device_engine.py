@@ -65,21 +65,21 @@ class Port:
             self._holds = 0
             staging = self._staging()
             staging.view(tensor.dtype).reshape(tensor.shape)[...] = tensor
-            runtime.copy_in(buffer, staging, stream)
+            runtime.copy_from_host(buffer, staging, stream)
         elif tensor.serial != self._holds:
             stream.wait(tensor.ready)
-            runtime.copy_across(buffer, tensor.buffer, self.bytes, stream)
+            runtime.copy_on_device(buffer, tensor.buffer, self.bytes, stream)
             self._holds = tensor.serial
 
-    def keep(self, spares: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
-        """Enter a copy to memory of its own, taken from `spares`."""
-        kept = spares.take(self.bytes, self._purpose, stream)
-        runtime.copy_across(kept, self._open_buffer(), self.bytes, stream)
+    def keep(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
+        """Enter a copy to memory of its own, taken from `pool`."""
+        kept = pool.acquire(self.bytes, self._purpose, stream)
+        runtime.copy_on_device(kept, self._open_buffer(), self.bytes, stream)
         return kept
 
     def fetch(self, stream: runtime.Stream) -> None:
         """Enter a copy to the host."""
-        runtime.copy_out(self._staging(), self._open_buffer(), stream)
+        runtime.copy_to_host(self._staging(), self._open_buffer(), stream)
 
     def array(self) -> Array:
         """What `fetch` brought, once its stream is past it."""
@@ -157,7 +157,7 @@ class DeviceEngine(Closable, ABC):
                 there = kept if keep_on_device else self._fetch([name for name in names if name not in left], done)
                 return {name: left[name] if name in left else there[name] for name in names}
             except BaseException as error:
-                self._executor.settle()  # nothing may still read or write what the next call uses
+                self._executor.synchronize()  # nothing may still read or write what the next call uses
                 if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):
                     raise BackendError(f"engine {self.spec.name} failed: {error}") from error
                 raise
@@ -173,7 +173,7 @@ class DeviceEngine(Closable, ABC):
             if not self._open:
                 return
             self._open = False
-            self._executor.settle()
+            self._executor.synchronize()
             self._release()
             for port in (*self._inputs.values(), *self._outputs.values()):
                 port.close()
@@ -215,12 +215,12 @@ class DeviceEngine(Closable, ABC):
         buffers: dict[str, runtime.Buffer] = {}  # by name, so that a failure drops none before `run` has settled
         for name, port in self._outputs.items() if keep_on_device else ():
             if name not in left:
-                buffers[name] = port.keep(self._executor.spares, compute)
+                buffers[name] = port.keep(self._executor.pool, compute)
         done = compute.record()
         kept: dict[str, Tensor] = {}
         for name, buffer in buffers.items():
             port = self._outputs[name]
-            kept[name] = CudaTensor(port.shape, port.spec.dtype, buffer, done, self._executor.spares)
+            kept[name] = CudaTensor(port.shape, port.spec.dtype, buffer, done, self._executor.pool)
         return left, kept, done
 
     def _fetch(self, names: list[str], done: runtime.Event) -> dict[str, Array]:

@@ -37,7 +37,7 @@ class Executor(Closable):
 
     Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
     them all. Finished outputs leave on the `copies` stream meanwhile. Whoever lets work enter `compute` holds `lock`,
-    and only so long: several threads may run engines, and each waits for its own results alone. `spares` is where
+    and only so long: several threads may run engines, and each waits for its own results alone. `pool` is where
     memory of tensors comes from.
 
     Close it after its engines. Raises BackendMissingError without cuda-python, BackendError without a GPU.
@@ -48,7 +48,7 @@ class Executor(Closable):
         self.lock = threading.RLock()
         self.compute = runtime.Stream()
         self.copies = runtime.Stream()
-        self.spares = BufferPool()
+        self.pool = BufferPool()
         self.generation = 0  # of the block: what was set up with another one is to be set up anew
         self._block: runtime.Buffer | None = None
         self._open = True
@@ -62,11 +62,11 @@ class Executor(Closable):
         if self._block is None or self._block.bytes < size:
             self.compute.synchronize()
             self._drop_block()
-            self._block = self.spares.allocate(size, purpose)
+            self._block = self.pool.allocate(size, purpose)
         return self._block
 
     @contextmanager
-    def entering(self) -> Iterator[runtime.Stream]:
+    def enqueuing(self) -> Iterator[runtime.Stream]:
         """Holds `lock` for a block that lets work enter `compute`, which it gives.
 
         When the block fails, what entered is done before anything that it uses can be freed.
@@ -75,10 +75,10 @@ class Executor(Closable):
             try:
                 yield self.compute
             except BaseException:
-                self.settle()
+                self.synchronize()
                 raise
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until everything that entered is done, whatever came of it."""
         with self.lock:  # or another thread may be capturing, which this would spoil
             for stream in (self.compute, self.copies):
@@ -92,8 +92,8 @@ class Executor(Closable):
         with self.lock:
             if self._open:
                 self._open = False
-                self.settle()
-                self.spares.close()
+                self.synchronize()
+                self.pool.close()
                 self._drop_block()
                 self.compute.close()
                 self.copies.close()
@@ -108,12 +108,12 @@ class Executor(Closable):
 class CudaTensor:
     """A `DeviceTensor` on the GPU, contiguous.
 
-    buffer: holds it; goes to `spares` in the end.  ready: passes when it is computed.
+    buffer: holds it; goes to `pool` in the end.  ready: passes when it is computed.
     serial: no other tensor of this process has the same.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, spares: BufferPool
+        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, pool: BufferPool
     ) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -122,7 +122,7 @@ class CudaTensor:
         self.serial = next(_serials)
         self._uses = [ready]
         self._lock = threading.Lock()
-        self._give_back = when_dropped(self, spares.put, buffer, self._uses)
+        self._give_back = when_dropped(self, pool.release, buffer, self._uses)
 
     @property
     def bytes(self) -> int:
@@ -150,7 +150,7 @@ class CudaTensor:
         with runtime.Stream() as stream, runtime.pinned(self.bytes) as host:
             try:
                 stream.wait(self.ready)
-                runtime.copy_out(host.array, self.buffer, stream)
+                runtime.copy_to_host(host.array, self.buffer, stream)
             finally:
                 stream.synchronize()  # also after Ctrl-C: pinned memory goes next
             return host.array.view(self.dtype).reshape(self.shape).copy()

@@ -220,30 +220,25 @@ def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
     return BackendError(f"{purpose}: the GPU's memory ran out ({why}; {asked}{state}): {REMEDY}")
 
 
-def copy_in(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
+def copy_from_host(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
     """Enter a copy of `array`, contiguous and in pinned memory, to `buffer` from byte `at` on."""
     _check_room(buffer.bytes - at, array)
     _copy(buffer.pointer + at, array.ctypes.data, array.nbytes, "HostToDevice", stream)
 
 
-def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
+def copy_to_host(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
     """Enter a copy of `buffer` from byte `at` on to `array`, contiguous and in pinned memory."""
     _check_room(buffer.bytes - at, array)
     _copy(array.ctypes.data, buffer.pointer + at, array.nbytes, "DeviceToHost", stream)
 
 
-def copy_across(
+def copy_on_device(
     target: Buffer, source: Buffer, size: int, stream: Stream, *, to_byte: int = 0, from_byte: int = 0
 ) -> None:
     """Enter a copy of `size` bytes of one buffer to another."""
     if size > min(target.bytes - to_byte, source.bytes - from_byte):
         raise BackendError(f"a copy of {size} bytes from {source.bytes} to {target.bytes}; expected room for all")
     _copy(target.pointer + to_byte, source.pointer + from_byte, size, "DeviceToDevice", stream)
-
-
-def fill(buffer: Buffer, value: int, stream: Stream) -> None:
-    """Enter setting every byte of `buffer` to `value`, 0 to 255."""
-    _call("cudaMemsetAsync", buffer.pointer, value, buffer.bytes, stream.handle)
 
 
 def readable(size: int) -> str:
