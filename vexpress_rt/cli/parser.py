@@ -20,6 +20,7 @@ from vexpress_rt.config import (
     GenerationConfig,
     Settings,
 )
+from vexpress_rt.utils.links import EXPORTER_PLACE
 
 # Upstream's name of a flag: ours. Names that differ in nothing but underscores need no entry.
 ALIASES = {
@@ -35,6 +36,11 @@ _BUILT = "decided when the bundle is built: python -m export.build"
 _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
 _BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
+# The formatter leaves the lines of the epilog as they are, so that the address is not broken.
+_ADDRESS: dict[str, Any] = {
+    "epilog": f"python -m export.build is {EXPORTER_PLACE}",
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
 _PROVIDER = "not a choice here: --provider says what runs the engines"
 REFUSED = {
     "context-frames": f"{_BUILT} --frames N",
@@ -93,6 +99,8 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
             argument = f" {argument}"  # a point left of the photo, which argparse would take for a flag
         result.append(argument)
     if refused:
+        if any("export.build" in line for line in refused):
+            refused.append(f"python -m export.build is {EXPORTER_PLACE}")
         parser.error("\n  ".join(refused))
     return result
 
@@ -101,6 +109,7 @@ def _add_generate(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
+        **_ADDRESS,
         help="make a video",
         description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
         usage="%(prog)s [--engines DIR] --image FILE --audio FILE --output FILE [option ...]",
@@ -180,7 +189,7 @@ def _usual(default: object) -> str:
 
 
 def _add_inspect(commands: Any) -> None:
-    parser = commands.add_parser("inspect", allow_abbrev=False, help="tell what a bundle of engines holds")
+    parser = commands.add_parser("inspect", allow_abbrev=False, **_ADDRESS, help="tell what a bundle of engines holds")
     parser.add_argument("bundle", metavar="DIR", nargs="?", help=_BUNDLE)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
     parser.add_argument("--json", action="store_true", help="print the manifest")
@@ -188,7 +197,7 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_compile(commands: Any) -> None:
     words = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
-    parser = commands.add_parser("compile", allow_abbrev=False, help=words)
+    parser = commands.add_parser("compile", allow_abbrev=False, **_ADDRESS, help=words)
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
 
 

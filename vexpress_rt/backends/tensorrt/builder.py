@@ -20,6 +20,7 @@ from vexpress_rt.backends.tensorrt.messages import Messages, readable
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.shutdown import native_call
 from vexpress_rt.utils.signals import signals_deferred
 
@@ -144,7 +145,7 @@ class _Build:
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
                 f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
-                f"export it again with `python -m export.build --engine {self._spec.name}`"
+                f"export it again with `python -m export.build --engine {self._spec.name}` {EXPORTER}"
             )
 
     def _tensor(self, tensor: Any) -> TensorSpec:

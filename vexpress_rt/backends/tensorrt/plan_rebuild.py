@@ -23,6 +23,7 @@ from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.bundle.manifest import BUILD_COMMAND, MANIFEST, FileEntry, Manifest, read_manifest, write_manifest
 from vexpress_rt.errors import BackendError, ConfigError, OutputError
 from vexpress_rt.utils.file_lock import locked
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import cleaned_up_first
 
 LOCK = f"{WORKING}.lock"
@@ -66,7 +67,7 @@ def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, p
     if not bundle.manifest.onnx:
         raise BackendError(
             f"{why}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
-            f"`{build_command(bundle)}`"
+            f"`{build_command(bundle)}` {EXPORTER}"
         )
     options = recorded_options(bundle.manifest)
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
