@@ -104,8 +104,8 @@ def first_frame_table(parts: Parts) -> Lines:
         [row["what"], *pair(row)[:3], *row["window_steps"].values(), *map(seconds, row["processor"].values())]
         for row in rows_of(parts, "first-frame")
     ]
-    head = ["clip", "`wavefront`", "`breadth`", "times as fast"]
-    return markdown([*head, "window-steps until then", "of `breadth`", "processor's time", "of `breadth`"], rows)
+    head = ["clip", "`wavefront`", "`step_major`", "times as fast"]
+    return markdown([*head, "window-steps until then", "of `step_major`", "processor's time", "of `step_major`"], rows)
 
 
 def lengths_table(parts: Parts) -> Lines:

@@ -21,7 +21,7 @@ from typing import Any
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.networks.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 from vexpress_rt.bundle.engine_spec import ModelConfig
-from vexpress_rt.config import check_recommended
+from vexpress_rt.config import check_recommended, current_names
 from vexpress_rt.errors import ConfigError
 
 UNET_CONFIG = "stable-diffusion-v1-5/unet/config.json"
@@ -162,6 +162,7 @@ def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     if not isinstance(recommended, dict):
         raise CheckpointError(f"{path} has {RECOMMENDED} = {recommended!r}; expected an object")
     try:
+        recommended = current_names(recommended)
         check_recommended(recommended)
     except ConfigError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.doubles.fakes import SMALL, FakeEngine, fake_specs, predict
 from vexpress_rt.bundle.engine_spec import EngineSpec, VideoShape
-from vexpress_rt.config import SAMPLERS, SCHEDULES
+from vexpress_rt.config import SAMPLERS, WINDOW_ORDERS
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
 from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents
@@ -80,8 +80,8 @@ def calls(denoiser: Denoiser) -> list[dict[str, np.ndarray]]:
     return engine.calls  # type: ignore[attr-defined, no-any-return]
 
 
-def run(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
-    frames, latents = zip(*denoiser.run(schedule), strict=True)
+def run(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
+    frames, latents = zip(*denoiser.run(window_order), strict=True)
     assert frames == tuple(range(denoiser.length))
     return np.concatenate(latents)
 
@@ -147,7 +147,7 @@ def test_every_sampler_and_guidance_gives_a_plain_loops_numbers_bit_for_bit_in_e
 ) -> None:
     sampler = make_sampler(name, steps, ALPHAS)
     expected = plain_loop(*plan, sampler, guidance)
-    for order in SCHEDULES:
+    for order in WINDOW_ORDERS:
         found = run(make_denoiser(*plan, steps, guidance, sampler=sampler), order)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
@@ -169,7 +169,7 @@ def test_a_run_that_was_given_up_leaves_nothing_to_the_next() -> None:
 
 def test_timestep_and_weights_are_inputs_of_every_call() -> None:
     denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=3, guidance=Guidance(2.0, 0.5, 1.25))
-    run(denoiser, "breadth")
+    run(denoiser, "step_major")
     given = calls(denoiser)
     assert [float(call["timestep"][0]) for call in given] == [999, 999, 666, 666, 332, 332]
     assert {float(call["reference_attention_weight"][0]) for call in given} == {0.5}
@@ -178,7 +178,7 @@ def test_timestep_and_weights_are_inputs_of_every_call() -> None:
 
 def test_every_call_gets_the_portraits_features_and_its_windows_conditions() -> None:
     denoiser = make_denoiser(length=6, frames=4, overlap=2, steps=2)
-    run(denoiser, "breadth")
+    run(denoiser, "step_major")
     for call, window in zip(calls(denoiser), denoiser.windows * 2, strict=True):  # type: ignore[operator]
         for name, expected in {**static_inputs(4), **window_inputs(window)}.items():
             np.testing.assert_array_equal(call[name], expected)
@@ -194,12 +194,12 @@ def counting(function: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Coun
     return counted, counts
 
 
-@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
-def test_noise_is_asked_once_a_frame_and_conditions_once_a_window(schedule: str) -> None:
+@pytest.mark.parametrize("window_order", ["wavefront", "step_major"])
+def test_noise_is_asked_once_a_frame_and_conditions_once_a_window(window_order: str) -> None:
     noises, frames = counting(noise)
     conditions, windows = counting(window_inputs)
     denoiser = make_denoiser(length=23, frames=6, overlap=4, steps=4, noise=noises, conditions=conditions)
-    run(denoiser, schedule)
+    run(denoiser, window_order)
     assert frames == Counter(range(23))
     assert windows == Counter(denoiser.windows)
 
@@ -233,23 +233,23 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
     assert alive["windows"] == 0
 
 
-@pytest.mark.parametrize(("schedule", "most"), [("wavefront", 6 + 3 * 4), ("breadth", 120)])
-def test_only_in_breadth_order_frames_in_flight_grow_with_the_video(schedule: str, most: int) -> None:
+@pytest.mark.parametrize(("window_order", "most"), [("wavefront", 6 + 3 * 4), ("step_major", 120)])
+def test_only_in_step_major_order_frames_in_flight_grow_with_the_video(window_order: str, most: int) -> None:
     slots = []
 
     def latents(flight: LatentRing, shape: tuple[int, ...], vectors: int) -> Latents:
         slots.append(flight.slots)
         return HostLatents(flight, shape, vectors)
 
-    run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), schedule)
+    run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), window_order)
     assert slots[0] <= most
 
 
-@pytest.mark.parametrize(("schedule", "needed"), [("wavefront", 6), ("breadth", 2 * 24 + 1)])
-def test_the_first_frame_comes_as_soon_as_it_is_final(schedule: str, needed: int) -> None:
+@pytest.mark.parametrize(("window_order", "needed"), [("wavefront", 6), ("step_major", 2 * 24 + 1)])
+def test_the_first_frame_comes_as_soon_as_it_is_final(window_order: str, needed: int) -> None:
     denoiser = make_denoiser(length=98, frames=6, overlap=2, steps=3)  # 24 windows
     assert len(denoiser.windows) == 24
-    frames = denoiser.run(schedule)
+    frames = denoiser.run(window_order)
     assert next(frames)[0] == 0
     assert len(calls(denoiser)) == needed
 

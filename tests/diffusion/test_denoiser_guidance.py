@@ -10,7 +10,7 @@ import pytest
 from tests.diffusion.test_denoiser import Arrays, make_denoiser, run, specs
 from tests.doubles.fakes import FakeEngine, predict
 from vexpress_rt.bundle.engine_spec import EngineSpec
-from vexpress_rt.config import SCHEDULES, Settings
+from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.denoiser import Guidance
 
 
@@ -28,7 +28,7 @@ def test_guidance_is_as_it_is_set() -> None:
     assert Guidance.of(config).engines(4) == ("denoiser_cond", "denoiser")
 
 
-@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize("order", WINDOW_ORDERS)
 def test_each_half_runs_where_it_is_planned_and_no_oftener(order: str) -> None:
     guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), every=2)
     denoiser = make_denoiser(length=10, frames=4, overlap=1, steps=8, guidance=guidance)

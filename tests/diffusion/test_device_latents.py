@@ -47,17 +47,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     plan=plans(),
     steps=st.integers(1, 4),
     guidance=GUIDANCES,
-    schedule=st.sampled_from(["wavefront", "breadth"]),
+    window_order=st.sampled_from(["wavefront", "step_major"]),
     name=st.sampled_from(SAMPLERS),
 )
 def test_latents_on_the_gpu_have_the_hosts_values_bit_for_bit(
-    plan: tuple[int, int, int], steps: int, guidance: Guidance, schedule: str, name: str
+    plan: tuple[int, int, int], steps: int, guidance: Guidance, window_order: str, name: str
 ) -> None:
     sampler = make_sampler(name, steps, ALPHAS)
     with pytest.MonkeyPatch.context() as patch:
         for gpu in gpus(patch):
-            found = values(gpu.denoiser(*plan, steps, guidance, sampler=sampler), schedule)
-            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance, sampler=sampler), schedule))
+            found = values(gpu.denoiser(*plan, steps, guidance, sampler=sampler), window_order)
+            assert_same_bits(found, values(make_denoiser(*plan, steps, guidance, sampler=sampler), window_order))
 
 
 def test_videos_by_turns_do_not_disturb_each_other(gpu: Gpu) -> None:
@@ -166,20 +166,20 @@ def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
 @pytest.mark.gpu
 @pytest.mark.nvcc
 @pytest.mark.parametrize("guidance", [Guidance(3.5, 1, 3), Guidance(1, 1, 3), Guidance(3.5, 1, 3, (0.2, 0.9), 2)])
-@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
+@pytest.mark.parametrize("window_order", ["wavefront", "step_major"])
 @pytest.mark.parametrize("plan", [(3, 6, 2), (23, 6, 4), (17, 8, 0)])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_gpu_gives_the_hosts_values_bit_for_bit(
-    plan: tuple[int, int, int], schedule: str, guidance: Guidance, name: str
+    plan: tuple[int, int, int], window_order: str, guidance: Guidance, name: str
 ) -> None:
     sampler = make_sampler(name, 4, ALPHAS)
-    expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), schedule)
+    expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), window_order)
     with Executor() as executor:
         engines = {e: Loopback(FakeEngine(specs(plan[1])[e], predict), executor) for e in guidance.engines(4)}
         latents = placement.choose(executor, None).latents
         assert isinstance(latents, partial)  # the kernels were found
         denoiser = make_denoiser(*plan, 4, guidance, sampler=sampler, engines=engines, latents=latents)
-        found = values(denoiser, schedule)
+        found = values(denoiser, window_order)
     assert_same_bits(found, expected)
     assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 

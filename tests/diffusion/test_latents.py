@@ -17,18 +17,18 @@ from vexpress_rt.diffusion.latents import HostLatents, LatentRing
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.latent_step import Share
 
-SCHEDULES = st.sampled_from(["wavefront", "breadth"])
+WINDOW_ORDERS = st.sampled_from(["wavefront", "step_major"])
 LATENT = (4, 2, 3)
 
 
-@given(plan=plans(), steps=st.integers(1, 6), schedule=SCHEDULES)
+@given(plan=plans(), steps=st.integers(1, 6), window_order=WINDOW_ORDERS)
 def test_no_two_frames_in_flight_share_a_slot_and_none_lies_empty(
-    plan: tuple[int, int, int], steps: int, schedule: str
+    plan: tuple[int, int, int], steps: int, window_order: str
 ) -> None:
     windows = plan_windows(*plan)
-    flight = LatentRing(windows, steps, schedule)
+    flight = LatentRing(windows, steps, window_order)
     final, in_flight, most = final_frames(windows, windows[-1].stop), set[int](), 0
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         in_flight |= set(range(window.start, window.stop)) if step == 0 else set()
         slots = {flight.slot(frame) for frame in in_flight}
         assert len(slots) == len(in_flight)
@@ -38,10 +38,10 @@ def test_no_two_frames_in_flight_share_a_slot_and_none_lies_empty(
     assert most == flight.slots
 
 
-@given(plan=plans(), steps=st.integers(1, 6), schedule=SCHEDULES)
-def test_a_window_lies_in_one_piece_or_two(plan: tuple[int, int, int], steps: int, schedule: str) -> None:
+@given(plan=plans(), steps=st.integers(1, 6), window_order=WINDOW_ORDERS)
+def test_a_window_lies_in_one_piece_or_two(plan: tuple[int, int, int], steps: int, window_order: str) -> None:
     windows = plan_windows(*plan)
-    flight = LatentRing(windows, steps, schedule)
+    flight = LatentRing(windows, steps, window_order)
     for window in windows:
         frames, slots = np.arange(window.start, window.stop), np.arange(flight.slots)
         pieces = list(flight.pieces(window.start, window.stop))
@@ -51,14 +51,14 @@ def test_a_window_lies_in_one_piece_or_two(plan: tuple[int, int, int], steps: in
         assert lying == [flight.slot(frame) for frame in frames.tolist()]
 
 
-@given(plan=plans(), steps=st.integers(1, 4), schedule=SCHEDULES)
+@given(plan=plans(), steps=st.integers(1, 4), window_order=WINDOW_ORDERS)
 def test_in_each_step_a_frame_hears_its_windows_one_by_one(
-    plan: tuple[int, int, int], steps: int, schedule: str
+    plan: tuple[int, int, int], steps: int, window_order: str
 ) -> None:
     windows = plan_windows(*plan)
-    flight, cover = LatentRing(windows, steps, schedule), coverage(windows, windows[-1].stop)
+    flight, cover = LatentRing(windows, steps, window_order), coverage(windows, windows[-1].stop)
     heard = np.zeros_like(cover)
-    for window, _ in walk(windows, steps, schedule):
+    for window, _ in walk(windows, steps, window_order):
         expected = [
             Share(flight.slot(frame), int(heard[frame] % cover[frame]), int(cover[frame]))
             for frame in range(window.start, window.stop)

@@ -104,6 +104,13 @@ def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path
     assert replace(found, wav2vec2={}) == replace(TINY, wav2vec2={})
 
 
+def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "weights", TINY, 0)
+    path = tmp_path / "weights" / OWN_CONFIG
+    edit(path, recommended={"unconditional_every": 2, "steps": 5})
+    assert Checkpoint(tmp_path / "weights").architecture.recommended == {"uncond_interval": 2, "steps": 5}
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [

@@ -131,10 +131,10 @@ def test_the_conditional_half_alone_is_the_same_as_in_both(golden: GoldenSet, en
     assert error(outputs["conditional"].swapaxes(0, 1)[None], golden["denoiser/cond"]) < STAGE
 
 
-@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
-def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, schedule: str) -> None:
+@pytest.mark.parametrize("window_order", ["wavefront", "step_major"])
+def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, window_order: str) -> None:
     settings, model = golden.settings, engines.bundle.manifest.model
-    config = GenerationConfig(**golden.options()).settle({}, settings["context_frames"])
+    config = GenerationConfig(**golden.options()).resolve({}, settings["context_frames"])
     static = {k: v for k, v in conditions(golden, engines).items() if k.startswith("reference_key") or "value/" in k}
     windows = plan_windows(settings["frames"], settings["context_frames"], settings["context_overlap"])
     pose = golden["kps_feature"][0].swapaxes(0, 1)
@@ -152,7 +152,7 @@ def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines
         },
     )
     assert list(denoiser.sampler.timesteps) == golden["timesteps"].tolist()
-    latents = np.concatenate([latent for _, latent in denoiser.run(schedule)])
+    latents = np.concatenate([latent for _, latent in denoiser.run(window_order)])
     assert error(latents.swapaxes(0, 1)[None], golden["latents_after_step"][-1]) < LATENT
 
 

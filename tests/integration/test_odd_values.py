@@ -138,7 +138,7 @@ def test_a_photo_is_prepared_or_refused(generator: Generator, name: str, express
             "config",
             "noise",
             "keypoints",
-            "schedule",
+            "window_order",
             "progress",
             "output",
             "keep_frames",

@@ -22,13 +22,13 @@ from vexpress_rt.pipeline.generator import Generator
 
 def test_the_exact_preset_is_the_published_pipeline_whatever_a_bundle_recommends() -> None:
     recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "uncond_interval": 2}
-    assert GenerationConfig(preset="exact").settle(recommended, 24) == Settings()
+    assert GenerationConfig(preset="exact").resolve(recommended, 24) == Settings()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: str) -> None:
     recommended = {"steps": 3, "sampler": "dpm++2m", "guidance_scale": 2, "fps": 25}
-    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).settle(recommended, 24)
+    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).resolve(recommended, 24)
     assert {name: getattr(settings, name) for name in PRESETS[preset]} == {
         **PRESETS[preset],
         "guidance_interval": (0.125, 0.5),
@@ -39,7 +39,7 @@ def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: 
 def test_every_preset_says_the_same_options_and_nothing_of_how_strong_guidance_is() -> None:
     for options in PRESETS.values():
         assert set(options) == {"steps", "sampler", "guidance_interval", "uncond_interval"}
-        assert GenerationConfig(**options).settle({}, 24) == Settings(**options)
+        assert GenerationConfig(**options).resolve({}, 24) == Settings(**options)
 
 
 def test_presets_make_fewer_calls_one_after_the_other() -> None:
@@ -107,7 +107,7 @@ def test_a_preset_gives_what_its_options_give_with_the_calls_that_they_plan(
     generator: Generator, backend: FakeBackend, preset: str
 ) -> None:
     found = video(generator, GenerationConfig(preset=preset, overlap=2))
-    settings = GenerationConfig(preset=preset).settle({}, 8)
+    settings = GenerationConfig(preset=preset).resolve({}, 8)
     planned = Counter(part.engine for part in Guidance.of(settings).plan(settings.steps))
     for name in ("denoiser", "denoiser_cond"):
         assert len(backend.calls(name)) == WINDOWS * planned[name]

@@ -96,7 +96,7 @@ def test_a_recording_without_voice_is_noted(
 
 
 def live_sound(samples: np.ndarray) -> SessionAudio:
-    sound = SessionAudio(RATE, RATE, GenerationConfig(fps=25).settle({}, 12).rate, before=60, ahead=2, after=2)
+    sound = SessionAudio(RATE, RATE, GenerationConfig(fps=25).resolve({}, 12).rate, before=60, ahead=2, after=2)
     sound.push(samples, RATE)
     return sound
 

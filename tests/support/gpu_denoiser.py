@@ -66,9 +66,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         assert module.cuda.machine.violations == []
 
 
-def values(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
+def values(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
     """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
-    latents: dict[int, Any] = dict(denoiser.run(schedule))
+    latents: dict[int, Any] = dict(denoiser.run(window_order))
     assert list(latents) == list(range(denoiser.length))
     arrays = [latent if isinstance(latent, np.ndarray) else latent.numpy() for latent in latents.values()]
     return np.concatenate(arrays)

@@ -147,9 +147,9 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "write them to a file with output="),
         ({"output": "video.mp4", "keep_frames": True}, "write them to a file with output="),
         ({"output": "video.mp4", "noise": "upstream"}, "leave out noise='upstream'"),
-        ({"output": "video.mp4", "schedule": "breadth"}, "use schedule='wavefront'"),
+        ({"output": "video.mp4", "window_order": "step_major"}, "use window_order='wavefront'"),
     ],
-    ids=["frames", "frames beside a file", "noise", "breadth"],
+    ids=["frames", "frames beside a file", "noise", "step_major"],
 )
 def test_a_long_video_is_refused_before_its_photo_is_read(
     generator: Generator, tmp_path: Path, options: dict[str, object], remedy: str

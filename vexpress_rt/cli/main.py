@@ -124,7 +124,7 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             begin("reading inputs and loading engines")
             video = generator.generate(
                 photo, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
-                noise=given.noise, schedule=given.schedule, output=given.output, progress=report,
+                noise=given.noise, window_order=given.window_order, output=given.output, progress=report,
             )  # fmt: skip
         if given.quiet:
             for note in video.notes:

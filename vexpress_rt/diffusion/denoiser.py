@@ -106,27 +106,28 @@ class Denoiser:
     progress: Callable[[int, int], None] = lambda done, total: None
     latents: MakeLatents = HostLatents
 
-    def run(self, schedule: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
+    def run(self, window_order: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
         """Yield (frame, latent (1, c, h, w) float32) in order, each as soon as it is final.
 
-        schedule: of `windows.walk`; the values do not depend on it. In wavefront order memory holds the frames of
-        about as many windows as there are steps, in breadth order all. It is freed when the iterator ends or is closed.
+        window_order: of `context_windows.walk`; the values do not depend on it. In wavefront order memory holds the
+        frames of about as many windows as there are steps, in step-major order all. It is freed when the iterator ends
+        or is closed.
 
         Raises BackendError, also for latents that are not finite or beyond `latent_check.LATENT_LIMIT`: before the
         first frame of their window, on a GPU before the second. Exceptions of `noise`, `conditions` and `progress` pass
         through.
         """
-        flight = LatentRing(self.windows, len(self.sampler), schedule)
+        flight = LatentRing(self.windows, len(self.sampler), window_order)
         with closing(self.latents(flight, self._latent_shape(), self.sampler.vectors)) as latents:
-            yield from self._walk(latents, schedule)
+            yield from self._walk(latents, window_order)
 
-    def _walk(self, latents: Latents, schedule: str) -> Iterator[tuple[int, Tensor]]:
+    def _walk(self, latents: Latents, window_order: str) -> Iterator[tuple[int, Tensor]]:
         final = final_frames(self.windows, self.length)
         static = {**self.static, **self.guidance.inputs()}
         plan = self.guidance.plan(len(self.sampler))
         active: dict[int, _Active] = {}
         total, last, begun = len(self.windows) * len(self.sampler), len(self.sampler) - 1, 0
-        for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), schedule), start=1):
+        for done, (window, step) in enumerate(walk(self.windows, len(self.sampler), window_order), start=1):
             if step == 0:
                 latents.begin(begun, np.stack([self.noise(frame) for frame in range(begun, window.stop)]))
                 begun = window.stop

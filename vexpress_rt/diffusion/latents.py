@@ -23,14 +23,14 @@ class LatentRing:
     frame f lies in slot f mod `slots`, and the frames of a window in one piece of the slots or in two.
 
     slots: as many as frames are ever in flight at once: in wavefront order those of about as many windows as there are
-        steps, in breadth order all.
+        steps, in step-major order all.
     """
 
-    def __init__(self, windows: Sequence[Window], steps: int, schedule: str = "wavefront") -> None:
+    def __init__(self, windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> None:
         stop = windows[-1].stop
         self._coverage = coverage(windows, stop)
         self._first = np.searchsorted([window.stop for window in windows], np.arange(stop), side="right")
-        self.slots = _most_in_flight(windows, steps, schedule)
+        self.slots = _most_in_flight(windows, steps, window_order)
 
     def slot(self, frame: int) -> int:
         """Where a frame lies."""
@@ -53,9 +53,9 @@ class LatentRing:
         return [Share(self.slot(frame), *counts) for frame, *counts in zip(frames, heard, covering, strict=True)]
 
 
-def _most_in_flight(windows: Sequence[Window], steps: int, schedule: str) -> int:
+def _most_in_flight(windows: Sequence[Window], steps: int, window_order: str) -> int:
     most = ended = 0
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         if step == 0:
             most = max(most, window.stop - windows[ended].start)
         if step == steps - 1:

@@ -17,13 +17,14 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.config import (
     RETARGET_MODES,
-    SCHEDULES,
+    WINDOW_ORDERS,
     GenerationConfig,
     brief,
     check_choice,
     check_flag,
     check_progress,
     check_threads,
+    refuse_renamed,
 )
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
@@ -128,10 +129,11 @@ class Generator:
         """
         return self._portraits.read(source, keypoints, crop)
 
+    @refuse_renamed
     def stream(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        schedule: str = "wavefront", progress: Progress | None = None,
+        window_order: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
         """The frames of a video of ceil(duration of the speech x fps) frames, while it is being made.
 
@@ -143,8 +145,8 @@ class Generator:
             with keypoints and `fix_face` without.
         noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
             latent itself, (1, c, L, h, w) float32.
-        schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
-            and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
+        window_order: order in which context windows are denoised. "wavefront" gives each frame as early as possible,
+            and memory does not grow with the speech; "step_major" runs each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
         progress: called with stage, done and total. The stages are recording (in seconds), keypoints and portrait,
             then audio, denoise and frames in alternation. An exception that it raises ends the work and comes out
@@ -156,14 +158,15 @@ class Generator:
         KeypointError, NoFaceError, VideoError), ConfigError, BundleError, BackendError, and the stream BackendError, or
         AudioError if the recording cannot be read again or its file was changed meanwhile.
         """
-        task = self._task(config, schedule, progress)
+        task = self._task(config, window_order, progress)
         scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
         return self._stream(task, scene, notes)
 
+    @refuse_renamed
     def generate(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        schedule: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
+        window_order: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
         progress: Progress | None = None,
     ) -> Video:  # fmt: skip
         """Generate a video: the frames of `stream`, kept or written to a file as they come.
@@ -177,7 +180,7 @@ class Generator:
         Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
         be used again.
         """
-        task = self._task(config, schedule, progress)
+        task = self._task(config, window_order, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
         scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, keep=keep)
@@ -213,7 +216,7 @@ class Generator:
         A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
         arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
         """
-        settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
+        settings, manifest = self._task(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
@@ -227,15 +230,15 @@ class Generator:
         stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
-    def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> RunContext:
+    def _task(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
-        check_choice("schedule", schedule, SCHEDULES)
+        check_choice("window_order", window_order, WINDOW_ORDERS)
         settings = self.bundle.manifest.settings(config)
-        return RunContext(settings, schedule, Stopwatch(), ProgressReporter(check_progress(progress)))
+        return RunContext(settings, window_order, Stopwatch(), ProgressReporter(check_progress(progress)))
 
     def _scene(
         self, task: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
@@ -272,7 +275,7 @@ class Generator:
 
     def _check_memory(self, task: RunContext, noise: object, length: int, keep: bool) -> None:
         """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
-        needs = self._pipeline.memory_needs(task.settings, task.schedule, noise, length, keep=keep)
+        needs = self._pipeline.memory_needs(task.settings, task.window_order, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
     def _stream(

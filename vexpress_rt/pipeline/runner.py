@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.backends.registry import Engines
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, Settings
+from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
@@ -36,12 +36,12 @@ _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting,
 class RunContext:
     """How a video is to be made, from before its inputs are read until its last frame.
 
-    settings: see there.  schedule: of `windows.walk`.
+    settings: see there.  window_order: of `context_windows.walk`.
     watch: is told the seconds of each stage.  tell: how far each stage has come.
     """
 
     settings: Settings
-    schedule: str
+    window_order: str
     watch: Stopwatch
     tell: ProgressReporter
 
@@ -114,14 +114,16 @@ class Runner:
         shape, layers = self._latent_shape(), self._manifest.model.audio_layers
         return choose_noise(choice, settings.seed, length, denoised, shape, layers)
 
-    def memory_needs(self, settings: Settings, schedule: str, noise: object, length: int, *, keep: bool) -> list[Need]:
+    def memory_needs(
+        self, settings: Settings, window_order: str, noise: object, length: int, *, keep: bool
+    ) -> list[Need]:
         """Return the host memory that grows with the length of a video.
 
         Data between engines counts only on the CPU; on a GPU it lies in the GPU's memory.
 
         Args:
             settings: The resolved options.
-            schedule: As in `Generator.stream`.
+            window_order: As in `Generator.stream`.
             noise: As in `Generator.stream`.
             length: Frames of the video.
             keep: Whether all frames are kept.
@@ -138,14 +140,14 @@ class Runner:
                  "recording into parts"),
         ]  # fmt: skip
         if self._engines.choice.name == "cpu":
-            windows = _in_flight(length, shape.frames, settings, schedule)
+            windows = _in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
             inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
             reused = latent * shape.frames if settings.uncond_interval > 1 else 0
-            remedy = "take fewer steps" if schedule == SCHEDULES[0] else (
-                "use schedule='wavefront': its frames are the same, and its memory does not grow with the speech"
+            remedy = "take fewer steps" if window_order == WINDOW_ORDERS[0] else (
+                "use window_order='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
             needs.append(
                 Need(kept + windows * (inputs + reused), f"latents and conditions of {windows} windows", remedy)
@@ -205,7 +207,7 @@ class Runner:
                 return hearing.rows(start, stop)
 
         with closing(self._hearing(task, scene)) as hearing:
-            yield from self._denoiser(task, scene, rows).run(task.schedule)
+            yield from self._denoiser(task, scene, rows).run(task.window_order)
 
     def _hearing(self, task: RunContext, scene: PipelineInputs) -> AudioFeatureStream:
         return AudioFeatureStream(
@@ -245,11 +247,11 @@ def _needed(settings: Settings) -> tuple[str, ...]:
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 
-def _in_flight(length: int, frames: int, settings: Settings, schedule: str) -> int:
+def _in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
     """Return the largest number of windows in flight: see `windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
-    if schedule != SCHEDULES[0]:
+    if window_order != WINDOW_ORDERS[0]:
         return windows
     return min(windows, (math.ceil(frames / new) - 1) * (settings.steps - 1) + 2)
 

@@ -22,7 +22,9 @@ _OPTIONS = (
     "reference_attention_weight",
     "audio_attention_weight", "fps", "overlap", "seed", "median_filter", "extension", "upstream_anchor", "quality",
 )  # fmt: skip
-_VIDEO = ("portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "schedule", "progress")
+_VIDEO = (
+    "portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "window_order", "progress",
+)  # fmt: skip
 # The arguments of each call that may be odd.
 CALLS: dict[str, tuple[str, ...]] = {
     "config": _OPTIONS,
