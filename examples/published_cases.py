@@ -60,9 +60,9 @@ class Case:
         )
 
 
-# The first six cases and their settings are the commands of the README there. For EMO and VASA-1 there are inputs and no
-# command. Photo and video show the same person there, as in the first scene of the README, so the keypoints are used as
-# they are, with the defaults.
+# The first six cases and their settings are the commands of the public README. For EMO and VASA-1 there are inputs and
+# no command. Photo and video show the same person there, as in the first scene, so the keypoints are used as they are,
+# with the defaults.
 EMO = ("talk_emotion", "talk_hb", "talk_jocker", "talk_kara", "talk_mola", "talk_yomir")
 VASA_1 = ("3", "5", "7", "9", "10", "11", "12", "13", "15", "17", "l2", "l3", "l4", "l5", "l7", "l8")
 CASES = (
