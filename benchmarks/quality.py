@@ -34,7 +34,7 @@ from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subjec
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
 from vexpress_rt.config import PRESETS, GenerationConfig
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
@@ -107,7 +107,7 @@ def clip(subject: Subject, seconds: float) -> Case:
 
 def _recorded(seed: int, seconds: float) -> Samples:
     del seed
-    return load_audio(SPEECH, RATE).samples[: round(seconds * RATE)]
+    return open_recording(SPEECH, RATE).read()[: round(seconds * RATE)]
 
 
 def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Seen:

@@ -21,7 +21,7 @@ from vexpress_rt.backends.registry import Engines, choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import ModelConfig
-from vexpress_rt.media.audio import load_audio, open_recording
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, AudioFeatureStream
 from vexpress_rt.types import Float32
 
@@ -31,7 +31,7 @@ NEAR = 0.5  # seconds around a seam that count as near
 
 def long_speech(path: Path, rate: int, seconds: float) -> Float32:
     """Speech of any length (N,): a recording over and over, each time with a level, a pause and noise of its own."""
-    rng, said = np.random.default_rng(0), load_audio(path, rate).samples
+    rng, said = np.random.default_rng(0), open_recording(path, rate).read()
     parts, count, needed = [], 0, round(seconds * rate)
     while count < needed:
         part = np.concatenate([said * rng.uniform(0.2, 1), np.zeros(round(rng.uniform(0, 1.5) * rate))])

@@ -62,7 +62,7 @@ def perform(generator: Generator, inputs: Inputs, config: GenerationConfig, fold
             source = scene.motion(inputs, sitter)
             path = folder / f"{sitter.name}_{scene.name}.mp4"
             video = generator.generate(
-                portrait, inputs.speech.source, keypoints=source, retarget=scene.retarget, config=config,
+                portrait, inputs.audio, keypoints=source, retarget=scene.retarget, config=config,
                 output=path, keep_frames=True,
             )  # fmt: skip
             seconds = time.monotonic() - start

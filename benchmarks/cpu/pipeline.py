@@ -25,8 +25,9 @@ from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.media.audio import feature_rows
-from vexpress_rt.types import UInt8, Waveform
+from vexpress_rt.media.recording import Recording
+from vexpress_rt.stages.audio_features import feature_windows
+from vexpress_rt.types import UInt8
 
 FEATURE = "feature/"  # what ReferenceNet gives, by attention site
 TAPS = 3  # of the median, along time, rows and columns
@@ -97,11 +98,11 @@ class UpstreamVideo(TorchVideo):
     def __init__(self, engines: UpstreamEngines) -> None:
         super().__init__(engines, lambda: None)
 
-    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> ConditionsOf:
+    def _conditions(self, scene: Scene, recording: Recording, length: int) -> ConditionsOf:
         """Tokens and keypoint features of all frames at once; a window takes its own."""
         model, shape, get = self._engines.model, self._engines.shape, self._engines.get
         surplus = max(0, shape.frames - length)
-        rows = _extended(feature_rows(self._hear(waveform), length, model.audio_rows), surplus)
+        rows = _extended(feature_windows(self._hear(recording), length, model.audio_rows, 0, length), surplus)
         drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in scene.keypoints])
         tokens = get("audio_projection").run({"feature_rows": rows}, keep_on_device=True)
         features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, keep_on_device=True)

@@ -32,7 +32,7 @@ from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -53,7 +53,7 @@ def _measure(given: argparse.Namespace) -> None:
     with Generator(given.bundle, provider=given.provider, threads=given.threads) as generator:
         photo = make_subject(FIRST).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
-        recording = Recording(load_audio(given.audio, RATE).samples, RATE)
+        recording = Recording(open_recording(given.audio, RATE).read(), RATE)
         report = {"machine": _machine(), "generator": generator.describe().splitlines(), "asked": _asked(given)}
         if given.minutes > 0:
             report |= _speed(generator, portrait, recording, config, options, given)

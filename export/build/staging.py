@@ -7,15 +7,13 @@ import glob
 import os
 import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from vexpress_rt.errors import OutputError, VExpressError
-from vexpress_rt.utils.entry import Stopped
+from vexpress_rt.utils.signals import run_uninterrupted
 
 MARK = ".building-"
 OLD = ".old"
@@ -25,8 +23,8 @@ OLD = ".old"
 def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A new folder beside `output`, and a function that puts it in the place of `output`.
 
-    Whatever was not put in place is removed, also on Ctrl-C, SIGTERM and SIGHUP; what processes left behind
-    that were killed is removed first. Raises OutputError where the disk refuses something.
+    Whatever was not put in place is removed, also by a command that a signal ends (`GracefulShutdown`); what killed
+    processes left behind is removed first. Raises OutputError where the disk refuses something.
     """
     try:
         output = output.resolve()
@@ -36,8 +34,8 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(output)
-        with _terminate_as_interrupt(), _removed_at_end(aside):
-            yield aside, lambda: _put_in_place(aside, output)
+        with _removed_at_end(aside):
+            yield aside, lambda: run_uninterrupted(partial(_put_in_place, aside, output))
     except VExpressError:
         raise
     except OSError as error:
@@ -46,16 +44,15 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
 
 def _put_in_place(aside: Path, output: Path) -> None:
     old = aside.with_name(aside.name + OLD)
-    with _interrupts_deferred():
-        if output.exists():
-            output.rename(old)
-        try:
-            aside.rename(output)
-        except OSError:
-            if old.exists():
-                old.rename(output)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    try:
+        aside.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -99,42 +96,3 @@ def _is_in_use(folder: Path) -> bool:
         return not _lock(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Stopped, a KeyboardInterrupt, inside, so that clean-up runs."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
-        yield
-
-
-@contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP wait until the end of the block."""
-    came: list[int] = []
-    with _handling(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        yield
-    if came:
-        raise Stopped
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
-    """`handler` for these signals inside, but for those that are ignored, as SIGHUP is under nohup.
-
-    Only the main thread may set handlers; in others nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heeded = [number for number in signals if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    previous = {number: signal.signal(number, handler) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)

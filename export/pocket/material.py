@@ -16,7 +16,7 @@ from export.pocket.autoencoder import Autoencoder, as_pictures
 from export.pocket.dataset import load_shard, save
 from export.pocket.hearing import Listener, normalised
 from export.pocket.pretraining import Place, load_autoencoder, mean_weights
-from vexpress_rt.media.audio import frame_rows
+from vexpress_rt.stages.audio_features import feature_windows
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _encode_speech(place: Place) -> None:
     rows = []
     for clip in clips:
         features = listener.eval().features(clip[None])[0].numpy()
-        rows.append(frame_rows(features, frames, count, 0, frames).astype(np.float16))
+        rows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
     part = path.with_name(f".{path.name}")
     np.save(part, np.stack(rows))
     part.replace(path)

@@ -21,8 +21,8 @@ from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
 from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.media.audio import feature_rows, normalize
 from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.stages.audio_features import feature_windows, normalize
 
 STAGE, LATENT = 5e-5, 1e-4
 
@@ -93,7 +93,8 @@ def test_speech_becomes_tokens(golden: GoldenSet, engines: Engines) -> None:
     features = engines.run("audio_encoder", samples=samples[None])["features"]
     assert error(features, golden["audio_last_hidden_state"]) < STAGE
     model, window = engines.bundle.manifest.model, golden.settings["context_frames"]
-    rows = feature_rows(features[0], golden.settings["frames"], model.audio_rows)
+    frames = golden.settings["frames"]
+    rows = feature_windows(features[0], frames, model.audio_rows, 0, frames)
     tokens = engines.run("audio_projection", feature_rows=rows[:window])["audio_tokens"]
     assert error(tokens, golden["audio_tokens"][:window]) < STAGE
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SampleBuffer, SessionAudio, boundary, normalize_live
-from vexpress_rt.media.audio import normalize
+from vexpress_rt.stages.audio_features import normalize
 
 RATES = st.sampled_from([8000, 11025, 16000, 24000, 44100, 48000])
 FPS = st.sampled_from([Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(25, 2), Fraction(240)])

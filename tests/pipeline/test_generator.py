@@ -23,7 +23,7 @@ from vexpress_rt.config import RETARGET_MODES, GenerationConfig
 from vexpress_rt.diffusion.noise import frame_noise, torch_randn
 from vexpress_rt.errors import InputError, NoFaceError
 from vexpress_rt.face.keypoints import draw_keypoints, retarget
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 
 LATENT = (SMALL.latent_channels, 8, 8)
@@ -39,7 +39,7 @@ def drawings(backend: FakeBackend) -> np.ndarray:
 
 @given(st.integers(1, 9000), st.sampled_from([8000, 16000, 44100]), st.sampled_from([1, 12.5, 24, 25, 29.97, 30, 60]))
 def test_a_video_has_exactly_as_many_frames_as_its_speech_needs(samples: int, rate: int, fps: float) -> None:
-    waveform = load_audio((np.zeros(samples, np.float32), rate), 16000)
+    waveform = open_recording((np.zeros(samples, np.float32), rate), 16000)
     exact = GenerationConfig(fps=fps).rate
     assert waveform.frame_count(exact) == math.ceil(Fraction(samples, rate) * exact)
 

@@ -15,11 +15,12 @@ from tests.support.scenes import photo
 from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.bundle.engine_spec import ModelConfig
 from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SessionAudio, normalize_live, voice_gains
-from vexpress_rt.media.audio import load_audio, normalize, open_recording
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.voice_activity import find_voice, voice_gain
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
+from vexpress_rt.stages.audio_features import normalize
 
-SAID = load_audio(SPEECH, RATE).samples
+SAID = open_recording(SPEECH, RATE).read()
 NORMALISED = model_config(audio_minimum_samples=WIDTH, audio_stride=STRIDE)
 AS_IT_IS = model_config(audio_minimum_samples=WIDTH, audio_stride=STRIDE, audio_normalize=False)
 

@@ -1,4 +1,4 @@
-"""A process that meets a bundle whose plans do not fit, as a program of its own:
+"""A process that meets a bundle whose plans do not fit, as a command of its own, which signals end gracefully:
 
     python -m tests.support.rebuilder FOLDER TARGET [LAST WORDS]
 
@@ -21,6 +21,7 @@ from vexpress_rt.backends.tensorrt import compiler
 from vexpress_rt.backends.tensorrt.library import Library
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.utils.signals import GracefulShutdown, Interrupted
 
 
 def main(folder: str, target: str, last_words: str = "") -> None:
@@ -42,9 +43,13 @@ def main(folder: str, target: str, last_words: str = "") -> None:
     bundle = Bundle.open(folder)
     print("ready", flush=True)
     sys.stdin.readline()
-    find_plans(bundle)
+    with GracefulShutdown():
+        find_plans(bundle)
     print(*built, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except Interrupted:
+        raise SystemExit(130) from None

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vexpress_rt.__main__ import main
 from vexpress_rt.cli import terminal
-from vexpress_rt.utils import entry
+from vexpress_rt.utils import entry, signals
 
 ROOT = Path(__file__).parents[2]
 VIDEO = [
@@ -114,8 +114,8 @@ def test_missing_descriptors_lead_to_the_null_device() -> None:
 
 def test_an_open_stream_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.open_stream(sys.stdout) is sys.stdout
-    assert terminal.file_number(None) is None
-    assert terminal.file_number(_closed()) is None
+    assert signals._descriptor(None) is None
+    assert signals._descriptor(_closed()) is None
 
 
 _IN_A_DESTRUCTOR = """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.types import Face, Float32, KeypointTrack, UInt8, name_frames
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 # (1, 3, S, S) float32 -> nine arrays: scores (N, 1), then boxes (N, 4), then keypoints (N, 10), for each of _STRIDES
 Detector = Callable[[Float32], Sequence[NDArray[Any]]]

@@ -30,7 +30,7 @@ from vexpress_rt.types import (
     name_frames,
     shape_of,
 )
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 KEYPOINT_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
 

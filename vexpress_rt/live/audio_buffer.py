@@ -29,7 +29,7 @@ def boundary(frame: int, rate: int, fps: Fraction) -> int:
 
 
 def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
-    """`audio.normalize`, for sound of which the end is not known: (n,) samples -> (n,) float32.
+    """`audio_features.normalize`, for sound of which the end is not known: (n,) samples -> (n,) float32.
 
     heard: (m,), the last LEVEL_SECONDS of sound, from which mean and variance are taken. Pauses in it do not count, so
     that neither they nor a long silence before make a voice louder; for what a second of voice lacks, speech of USUAL

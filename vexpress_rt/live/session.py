@@ -18,7 +18,7 @@ from vexpress_rt.errors import AudioError, InputError
 from vexpress_rt.live.audio_buffer import SessionAudio, normalize_live, voice_gains
 from vexpress_rt.live.session_config import SessionPlan, check_timeout
 from vexpress_rt.live.window_denoiser import AudioContext, WindowDenoiser
-from vexpress_rt.media.audio import check_rate, to_float32
+from vexpress_rt.media.audio_input import check_rate, to_float32
 from vexpress_rt.types import Float32, UInt8
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
 

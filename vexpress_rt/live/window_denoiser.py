@@ -23,8 +23,8 @@ from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.denoiser import Guidance
 from vexpress_rt.diffusion.latent_check import check_latents
 from vexpress_rt.diffusion.samplers import Sampler
-from vexpress_rt.media.audio import frame_rows
 from vexpress_rt.native.latent_step import guide, take_step
+from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.stages.frame_decoder import FramePostprocessing
 from vexpress_rt.types import Float32, UInt8
@@ -131,7 +131,7 @@ class WindowDenoiser:
         """The denoiser's `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
         features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
         start, stop = window.start - heard.begin, window.stop - heard.begin
-        rows = frame_rows(features, heard.end - heard.begin, self.rows, start, stop)
+        rows = feature_windows(features, heard.end - heard.begin, self.rows, start, stop)
         return {
             **self.engine("audio_projection").run({"feature_rows": rows}, keep_on_device=True),
             **self._pose(window),

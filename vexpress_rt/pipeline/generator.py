@@ -29,7 +29,8 @@ from vexpress_rt.config import (
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import make_sound, plan_session
-from vexpress_rt.media.audio import check_rate, known_duration, open_recording
+from vexpress_rt.media.audio_input import check_rate, known_duration
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
 from vexpress_rt.pipeline.runner import PipelineInputs, Progress, RunContext, Runner
@@ -156,10 +157,10 @@ class Generator:
         Everything is read and checked in the call, before any engine is loaded but the face detector; audio features,
         latents and frames are computed as frames are asked for. Raises InputError (ImageError, AudioError,
         KeypointError, NoFaceError, VideoError), ConfigError, BundleError, BackendError, and the stream BackendError, or
-        AudioError if the recording cannot be read again or its file was changed meanwhile.
+        AudioError if the temporary file that keeps a long recording cannot be read.
         """
         task = self._task(config, window_order, progress)
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
+        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, sound_track=False)
         return self._stream(task, scene, notes)
 
     @refuse_renamed
@@ -183,7 +184,9 @@ class Generator:
         task = self._task(config, window_order, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, keep=keep)
+        scene, notes = self._scene(
+            task, portrait, audio, keypoints, retarget, noise, keep=keep, sound_track=path is not None
+        )
         with self._stream(task, scene, notes, rgb=keep) as stream:
             frames = self._collect(stream, task, scene, path, keep)
         return Video(
@@ -242,7 +245,7 @@ class Generator:
 
     def _scene(
         self, task: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
-        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
+        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False, sound_track: bool,
     ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
         """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
@@ -253,7 +256,7 @@ class Generator:
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
         with task.watch.stage("audio"):
             read = partial(task.tell, "recording")
-            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read, sound_track=sound_track)
         length = recording.frame_count(task.settings.rate)
         self._check_memory(task, noise, length, keep)
         self._pipeline.check(task.settings)

@@ -17,13 +17,14 @@ from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoints import draw_keypoints
 from vexpress_rt.live.window_denoiser import WindowDenoiser
+from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline.frame_stream import ProgressReporter
 from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
-from vexpress_rt.types import Float32, Portrait, Recording, UInt8
+from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 

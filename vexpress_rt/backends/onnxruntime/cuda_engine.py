@@ -17,7 +17,7 @@ from vexpress_rt.backends.validation import check_outputs, told
 from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.memory_errors import ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 PROVIDER = "CUDAExecutionProvider"
 # The two packages share a folder: whichever was installed last wins, and uninstalling either breaks the other.

@@ -28,7 +28,7 @@ from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_budget import whole_memory
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 PROVIDERS = ("cpu", "cuda")
 _SILENT = 4  # severity "fatal": what goes wrong is raised, and need not be printed as well

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
 from vexpress_rt.utils.links import EXPORTER
-from vexpress_rt.utils.shutdown import native_call
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|memory allocat|allocat\w* .*memory|bad_?alloc", re.IGNORECASE)
@@ -85,8 +86,12 @@ class _Build:
 
     def run(self, messages: Messages) -> Any:
         """The serialised engine, an object with the buffer interface."""
-        with signals_deferred() as stopped, self._library.polygraphy() as polygraphy:
-            monitor = _make_monitor(self._library.module, self._progress, stopped)
+        stopped = threading.Event()  # TensorRT calls the progress monitor, in which no signal handler may raise
+        return run_uninterrupted(partial(self._build, messages, stopped), cancel=stopped.set)
+
+    def _build(self, messages: Messages, stopped: threading.Event) -> Any:
+        with self._library.polygraphy() as polygraphy:
+            monitor = _make_monitor(self._library.module, self._progress, stopped.is_set)
             try:
                 engine = self._run(polygraphy, monitor)
             except VExpressError:

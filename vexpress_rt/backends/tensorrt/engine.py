@@ -21,7 +21,7 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.memory_errors import ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 _log = logging.getLogger("vexpress_rt")
 

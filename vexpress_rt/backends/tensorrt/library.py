@@ -19,13 +19,14 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
 from vexpress_rt.bundle.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 from vexpress_rt.utils.links import EXPORTER
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
 
@@ -159,8 +160,7 @@ def load(target: str) -> Library:
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        with signals_deferred():  # its C++ would make an ImportError of a Ctrl-C
-            module = _import(target)
+        module = run_uninterrupted(partial(_import, target))  # its C++ would make an ImportError of a Ctrl-C
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)

@@ -24,7 +24,6 @@ from vexpress_rt.bundle.manifest import BUILD_COMMAND, MANIFEST, FileEntry, Mani
 from vexpress_rt.errors import BackendError, ConfigError, OutputError
 from vexpress_rt.utils.file_lock import locked
 from vexpress_rt.utils.links import EXPORTER
-from vexpress_rt.utils.signals import cleaned_up_first
 
 LOCK = f"{WORKING}.lock"
 Progress = Callable[[str, int, int], object]
@@ -86,7 +85,7 @@ def _compiled_alone(
     bundle: Bundle, compiler: Compiler, settled: Callable[[Bundle], bool], why: str, progress: Progress
 ) -> Bundle:
     try:
-        with cleaned_up_first(), _alone(bundle.folder, progress):
+        with _alone(bundle.folder, progress):
             current = _reopened(bundle)
             if not settled(current):
                 _compile(current, compiler, why, progress)

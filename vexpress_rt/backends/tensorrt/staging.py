@@ -7,11 +7,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from vexpress_rt.bundle.bundle import WORKING
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, OutputError, VExpressError
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 MARK = f"{WORKING}-"
 
@@ -48,12 +49,14 @@ class StagingDirectory:
 
     def hand_over(self, names: list[str], obsolete: list[str]) -> None:
         """Move files out, in order, and remove others there."""
-        with signals_deferred():
-            for name in names:
-                os.replace(name, name, src_dir_fd=self._inside, dst_dir_fd=self._outside)
-            for name in obsolete:
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=self._outside)
+        run_uninterrupted(partial(self._move, names, obsolete))
+
+    def _move(self, names: list[str], obsolete: list[str]) -> None:
+        for name in names:
+            os.replace(name, name, src_dir_fd=self._inside, dst_dir_fd=self._outside)
+        for name in obsolete:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._outside)
 
     def close(self) -> None:
         os.close(self._inside)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vexpress_rt import BackendError
-from vexpress_rt.utils import shutdown
+from vexpress_rt.utils import native_calls
 from vexpress_rt.utils.worker import Worker
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_a_thread_that_is_no_daemon_makes_its_video_after_the_main_thread_ended(
 
 _CHILD = """
 import os, threading, time
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 def stay():
     with native_call():
@@ -107,7 +107,7 @@ def test_threads_that_the_system_refuses_are_an_error(monkeypatch: pytest.Monkey
 def test_a_cancelled_call_ends_its_thread_silently() -> None:
     code = """
 import threading, time
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 cut = threading.Event()
 entered = threading.Event()
@@ -128,6 +128,6 @@ entered.wait()
 
 
 def test_calls_are_counted_while_they_run() -> None:
-    with shutdown.native_call():
-        assert [thread for thread, _ in shutdown._calls.running.values()] == [threading.get_ident()]
-    assert shutdown._calls.running == {}
+    with native_calls.native_call():
+        assert [thread for thread, _ in native_calls._calls.running.values()] == [threading.get_ident()]
+    assert native_calls._calls.running == {}
