@@ -52,7 +52,7 @@ def draw_pictures(inputs: Inputs, takes: Sequence[Take], driving: Sequence[UInt8
     """Yield a picture for each frame: a row for each sitter, the sound with its position, and what is said."""
     length = min(len(take.frames) for take in takes)
     chart = Chart(WIDTH - 2 * _GAP, _WAVE, length, PAPER)
-    chart.waveform(inputs.speech.samples, inputs.speech.rate / fps)
+    chart.waveform(inputs.speech.read(), inputs.speech.rate / fps)
     wave, font = chart.image(), ImageFont.load_default(15)
     rows = [[take for take in takes if take.sitter is sitter] for sitter in inputs.sitters]
     photos = [_resized(Image.open(sitter.photo).convert("RGB"), CELL) for sitter in inputs.sitters]
