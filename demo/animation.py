@@ -20,8 +20,8 @@ from vexpress_rt.types import UInt8
 CONFIG = GenerationConfig()  # what the bundle recommends
 COLUMNS = ("one photo", "+ speech", "+ own motion", "+ another's motion")
 CELL, INSET = 200, 64  # pixels, height and width of a picture, and of the driving face in its corner
-_GAP, _HEAD, _WAVE, _FOOT = 8, 30, 44, 26  # pixels
-WIDTH = len(COLUMNS) * (CELL + _GAP) + _GAP
+GAP, HEAD, WAVE, FOOT = 8, 30, 44, 26  # pixels
+WIDTH = len(COLUMNS) * (CELL + GAP) + GAP
 
 
 def make_animation(bundle: Path | None, path: Path, quality: int) -> int:
@@ -51,33 +51,34 @@ def make_animation(bundle: Path | None, path: Path, quality: int) -> int:
 def draw_pictures(inputs: Inputs, takes: Sequence[Take], driving: Sequence[UInt8], fps: float) -> Iterator[Image.Image]:
     """Yield a picture for each frame: a row for each sitter, the sound with its position, and what is said."""
     length = min(len(take.frames) for take in takes)
-    chart = Chart(WIDTH - 2 * _GAP, _WAVE, length, PAPER)
+    chart = Chart(WIDTH - 2 * GAP, WAVE, length, PAPER)
     chart.waveform(inputs.speech.read(), inputs.speech.rate / fps)
     wave, font = chart.image(), ImageFont.load_default(15)
     rows = [[take for take in takes if take.sitter is sitter] for sitter in inputs.sitters]
     photos = [_resized(Image.open(sitter.photo).convert("RGB"), CELL) for sitter in inputs.sitters]
-    below = _HEAD + len(rows) * (CELL + _GAP)
+    below = HEAD + len(rows) * (CELL + GAP)
     for index in range(length):
-        page = Image.new("RGB", (WIDTH, below + _WAVE + _FOOT + _GAP), PAPER)
+        page = Image.new("RGB", (WIDTH, below + WAVE + FOOT + GAP), PAPER)
         draw = ImageDraw.Draw(page)
         for column, title in enumerate(COLUMNS):
-            draw.text((_left(column) + CELL / 2, _HEAD / 2), title, INK, font, anchor="mm")
+            draw.text((column_left(column) + CELL / 2, HEAD / 2), title, INK, font, anchor="mm")
         for row, (photo, scenes) in enumerate(zip(photos, rows, strict=True)):
-            top = _HEAD + row * (CELL + _GAP)
-            page.paste(photo, (_left(0), top))
+            top = HEAD + row * (CELL + GAP)
+            page.paste(photo, (column_left(0), top))
             for column, take in enumerate(scenes, 1):
-                page.paste(_resized(Image.fromarray(take.frames[index]), CELL), (_left(column), top))
+                page.paste(_resized(Image.fromarray(take.frames[index]), CELL), (column_left(column), top))
             face = _resized(Image.fromarray(driving[min(index, len(driving) - 1)]), INSET)
-            page.paste(face, (_left(len(scenes)) + CELL - INSET, top + CELL - INSET))
-        page.paste(wave, (_GAP, below))
-        x = _GAP + chart.across(index)
-        draw.line((x, below, x, below + _WAVE), SEEN, 2)
-        draw.text((WIDTH / 2, below + _WAVE + _FOOT / 2), TEXT, INK, font, anchor="mm")
+            page.paste(face, (column_left(len(scenes)) + CELL - INSET, top + CELL - INSET))
+        page.paste(wave, (GAP, below))
+        x = GAP + chart.across(index)
+        draw.line((x, below, x, below + WAVE), SEEN, 2)
+        draw.text((WIDTH / 2, below + WAVE + FOOT / 2), TEXT, INK, font, anchor="mm")
         yield page
 
 
-def _left(column: int) -> int:
-    return _GAP + column * (CELL + _GAP)
+def column_left(column: int) -> int:
+    """Return the left edge of a column, in pixels."""
+    return GAP + column * (CELL + GAP)
 
 
 def _resized(picture: Image.Image, side: int) -> Image.Image:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from demo import animation
-from demo.animation import CELL, COLUMNS, WIDTH, draw_pictures, main
+from demo.animation import CELL, COLUMNS, GAP, HEAD, INSET, WIDTH, column_left, draw_pictures, main
 from demo.charts import SEEN
 from demo.inputs import SPEECH, Inputs, make_inputs
 from demo.scenes import SCENES, Take
@@ -47,18 +47,18 @@ def test_there_is_a_picture_for_each_frame(inputs: Inputs, pictures: list[np.nda
 def test_each_scene_is_in_its_column_and_each_sitter_in_a_row(inputs: Inputs, pictures: list[np.ndarray]) -> None:
     assert len(COLUMNS) == 1 + len(SCENES)
     for row in range(len(inputs.sitters)):
-        top = animation._HEAD + row * (CELL + animation._GAP)
+        top = HEAD + row * (CELL + GAP)
         for column, colour in enumerate(COLOURS, 1):
-            cell = pictures[-1][top : top + CELL, animation._left(column) : animation._left(column) + CELL]
+            cell = pictures[-1][top : top + CELL, column_left(column) : column_left(column) + CELL]
             assert (cell[: CELL // 2] == colour).all()
-            inset = cell[-animation.INSET :, -animation.INSET :]
+            inset = cell[-INSET:, -INSET:]
             assert (inset == (0 if column == len(COLOURS) else colour)).all()
 
 
 def test_the_position_in_the_sound_moves_to_the_right(pictures: list[np.ndarray]) -> None:
-    below = animation._HEAD + 2 * (CELL + animation._GAP)
+    below = HEAD + 2 * (CELL + GAP)
     places = [np.flatnonzero((picture[below + 1] == SEEN).all(axis=-1)).mean() for picture in pictures]
-    assert all(before < after for before, after in zip(places, places[1:], strict=False))
+    assert all(before < after for before, after in pairwise(places))
 
 
 def test_the_picture_that_ships_moves_at_the_rate_of_the_small_model_and_has_less_than_2_mb() -> None:
