@@ -24,7 +24,7 @@ from export.networks.denoising_unet import DenoisingUNet
 from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.types import UInt8
@@ -103,7 +103,7 @@ class UpstreamVideo(TorchVideo):
         model, shape, get = self._engines.model, self._engines.shape, self._engines.get
         surplus = max(0, shape.frames - length)
         rows = _extended(feature_windows(self._hear(recording), length, model.audio_rows, 0, length), surplus)
-        drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in scene.keypoints])
+        drawings = np.stack([draw_keypoint_map(points, shape.height, shape.width) for points in scene.keypoints])
         tokens = get("audio_projection").run({"feature_rows": rows}, keep_on_device=True)
         features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, keep_on_device=True)
         whole = {**tokens, **features}

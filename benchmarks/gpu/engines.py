@@ -13,7 +13,8 @@ from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
@@ -35,7 +36,7 @@ def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
     figures = build(options, tell)
     tell(figures)
     with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.choice.name != "cpu"))
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
             if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
@@ -51,7 +52,7 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
     with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
-        figures["describe"] = found.describe(placement.describe(on_gpu=found.choice.name != "cpu"))
+        figures["describe"] = found.describe(placement.describe(on_gpu=found.provider.on_gpu))
         for name in bundle.manifest.engines:
             try:
                 result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))

@@ -44,7 +44,7 @@ def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
     with opened(bundle, options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.choice.name != "cpu"))
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
         figures["engines"] = {}
         for name, result in time_engines(engines.get, wait):
             figures["engines"][name] = result

@@ -15,7 +15,7 @@ from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window, coverage, plan_windows
 from vexpress_rt.diffusion.denoiser import Guidance, choose_sampler
 from vexpress_rt.diffusion.noise import choose_noise
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native import median_filter
@@ -82,7 +82,7 @@ class TorchVideo:
             guider=self._engines.get("pose_guider"),
             length=length,
             rows=lambda start, stop: feature_windows(features, length, model.audio_rows, start, stop),
-            draw=lambda frame: draw_keypoints(scene.keypoints[frame], shape.height, shape.width),
+            draw=lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
         )
 
     def _decode(self, latents: torch.Tensor) -> UInt8:

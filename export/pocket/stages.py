@@ -18,7 +18,7 @@ from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, noised
 from export.pocket.material import Material
 from export.pocket.model import Batch, Trainee
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 
 NONE = 0.1  # share of windows that see no condition at all
 MOUTH_REACH = 0.09  # of what counts more in the loss, in shares of the picture's side
@@ -101,7 +101,7 @@ def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, pro
 
 def drawings(points: NDArray[np.float32]) -> Tensor:
     """(P, T, 3, 2) pixels -> (P, T, 3, H, W) in [0, 1], as the guider is given them."""
-    drawn = np.stack([draw_keypoints(each, SIZE, SIZE) for each in points.reshape(-1, 3, 2)])
+    drawn = np.stack([draw_keypoint_map(each, SIZE, SIZE) for each in points.reshape(-1, 3, 2)])
     pictures = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
     return pictures.reshape(*points.shape[:2], 3, SIZE, SIZE)
 

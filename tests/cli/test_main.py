@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import make_manifest
+from tests.support.paths import ROOT
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
 from vexpress_rt.__main__ import main
 
-ROOT = Path(__file__).parents[2]
 REQUIRED = ["--engines", "bundle", "--image", "face.png", "--audio", "speech.wav", "--output", "out.mp4"]
 
 

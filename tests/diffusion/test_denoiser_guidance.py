@@ -7,8 +7,8 @@ import weakref
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import Arrays, make_denoiser, run, specs
 from tests.doubles.fakes import FakeEngine, predict
+from tests.support.denoisers import Arrays, make_denoiser, run, specs
 from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.denoiser import Guidance

@@ -14,16 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.diffusion.test_denoiser import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.doubles.fakes import FakeEngine, predict
 from tests.doubles.loopback import Loopback
-from tests.pipeline.test_generator_gpu import generate
+from tests.support.denoisers import ALPHAS, GUIDANCES, make_denoiser, plans, specs
 from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
-from vexpress_rt.backends import registry as providers
+from tests.support.micro_videos import generate
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
-from vexpress_rt.backends.registry import ProviderSelection, load
+from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
+from vexpress_rt.backends.provider import EngineLoader
+from vexpress_rt.backends.registry import ProviderSelection, find_provider
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
@@ -184,16 +185,27 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
     assert all("latents" in there for engine in engines.values() for there in engine.left_there)
 
 
-def loopback(choice: ProviderSelection, bundle: Bundle, name: str, threads: int | None, executor: Executor) -> Loopback:
-    """An engine of a bundle, computed on the CPU, with its tensors on the GPU."""
-    return Loopback(load(ProviderSelection("cpu", ""), bundle, name, threads), executor)
+class LoopbackLoader(EngineLoader):
+    """A bundle's engines, computed on the CPU, with their tensors on the GPU."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def load(
+        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+    ) -> Loopback:
+        assert executor is not None
+        return Loopback(load_on_cpu(self.bundle, name, threads), executor)
+
+
+def select_loopback(name: str, bundle: Bundle, *options: object) -> ProviderSelection:
+    return ProviderSelection(find_provider("cuda"), "asked for", LoopbackLoader(bundle))
 
 
 def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Generator(bundle, provider="cpu") as generator:
         expected = generate(generator)
-    monkeypatch.setattr(generator_module, "choose", lambda *arguments: ProviderSelection("cuda", "asked for"))
-    monkeypatch.setattr(providers, "load", loopback)
+    monkeypatch.setattr(generator_module, "choose", select_loopback)
     with Generator(bundle) as generator:
         assert generator._engines.place().frames.keep_on_device
         for _ in range(2):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import window_inputs
+from tests.support.denoisers import window_inputs
 from tests.support.engines import CAPACITY
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, LENGTH, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits

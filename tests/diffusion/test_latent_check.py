@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import LATENT, calls, make_denoiser, noise, window_inputs
 from tests.doubles.fakes import COMPUTE, FakeBackend, FakeResident
+from tests.support.denoisers import LATENT, calls, make_denoiser, noise, window_inputs
 from tests.support.live_sessions import said_by, voice
 from tests.support.scenes import FAST, photo, speech
 from vexpress_rt.config import WINDOW_ORDERS, GenerationConfig

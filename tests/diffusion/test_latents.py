@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.diffusion.test_denoiser import make_denoiser, plans, window_inputs
+from tests.support.denoisers import make_denoiser, plans, window_inputs
 from vexpress_rt.diffusion.context_windows import Window, coverage, final_frames, plan_windows, walk
 from vexpress_rt.diffusion.latents import HostLatents, LatentRing
 from vexpress_rt.errors import BackendError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.diffusion.test_samplers import ALPHAS, Model, follow
+from tests.support.sampler_runs import ALPHAS, Model, follow
 from vexpress_rt.diffusion.samplers import ddim_coefficients, dpm_solver_2m, make_sampler, unipc
 from vexpress_rt.native.latent_step import Coefficients
 

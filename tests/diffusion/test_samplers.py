@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
+from tests.support.sampler_runs import ALPHAS, follow
 from vexpress_rt.config import SAMPLERS
-from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim, make_sampler
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.native.latent_step import Coefficients, take_step
+from vexpress_rt.native.latent_step import take_step
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
-ALPHAS = alphas_cumprod(1000, 0.00085, 0.012)
-Model = Callable[[float, float], float]  # x and alpha-bar -> v
-
-
-def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model, x: float) -> list[float]:
-    """Every x of a run, in float64; what is remembered is not a number until it is written."""
-    vectors, seen = [x, *[math.nan] * (len(tables[0]) - 1)], [x]
-    for table, level in zip(tables, levels[:-1], strict=True):
-        terms = [*vectors, model(vectors[0], level)]
-        vectors = [sum(c * term for c, term in zip(row, terms, strict=True) if c != 0) for row in table]
-        seen.append(vectors[0])
-    return seen
+VALUES = np.load(GOLDEN / "scheduler.npz")
 
 
 # DDIM
@@ -39,10 +25,10 @@ def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model
 @pytest.mark.parametrize("steps", [7, 8])
 def test_a_run_follows_the_golden_samples(steps: int) -> None:
     sampler = ddim(steps, ALPHAS)
-    samples = GOLDEN[f"ddim{steps}_samples"]
+    samples = VALUES[f"ddim{steps}_samples"]
     x = samples[0]
     for index in range(len(sampler)):
-        (x,) = take_step([x], GOLDEN[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
+        (x,) = take_step([x], VALUES[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
         np.testing.assert_allclose(x, samples[index + 1], rtol=0, atol=2e-6)
 
 

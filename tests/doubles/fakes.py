@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support.factories import model_config
 from tests.support.onnx_graphs import one_node_model
@@ -127,7 +128,7 @@ def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
 
 
 class FakeBackend:
-    """Stands in for `vexpress_rt.backends.onnxruntime.engine`: `load` gives fake engines.
+    """Stands in for the modules of `vexpress_rt.backends.onnxruntime`, on the CPU alone: `load` gives fake engines.
 
     engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
     sharing: names of those that share weights.  broken: what to raise when an engine is loaded, by name.
@@ -155,7 +156,12 @@ class FakeBackend:
         self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)
         return self.engines[spec.name]
 
-    def check_cuda(self) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the place of ONNX Runtime."""
+        for module in ("engine", "cuda_engine"):
+            monkeypatch.setattr(f"vexpress_rt.backends.onnxruntime.provider.{module}", self)
+
+    def check_installed(self) -> None:
         raise BackendMissingError("what is installed are fakes, on the CPU alone")
 
     def version(self) -> str:

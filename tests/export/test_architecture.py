@@ -28,8 +28,9 @@ from export.networks.architecture import (
 from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
 from tests.support.micro import MICRO, MICRO_MODEL
+from tests.support.paths import GOLDEN
 
-SPEC = Path(__file__).parents[1] / "golden" / "spec"
+SPEC = GOLDEN / "spec"
 GUIDER, PROJECTION = "v-express/v_kps_guider.bin", "v-express/audio_projection.bin"
 AUDIO = "wav2vec2-base-960h/pytorch_model.bin"
 

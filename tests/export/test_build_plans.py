@@ -16,10 +16,10 @@ from export.build.main import build, main
 from export.build.options import BuildOptions
 from export.checkpoint.reader import DETECTOR
 from export.errors import ExportError
-from tests.export.test_build import Log, flip
-from tests.export.test_build_reuse import change
-from tests.export.test_staging import content
-from tests.support.compiled import FakeBuilder, add_plans, compilation, installed_builder
+from tests.doubles.fake_builder import FakeBuilder
+from tests.support.builds import Log, change, flip
+from tests.support.compiled import add_plans, compilation, installed_builder
+from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.registry import choose

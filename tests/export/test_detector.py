@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 
 from export.networks.detector import synthetic_detector
-from vexpress_rt.face.detector import Detector, detect, largest_face, track_faces
+from tests.support.portraits import BLUE, GREEN, GREY, SKIN, drawn_portrait
+from vexpress_rt.face.detector import Detector, detect, largest_face
+from vexpress_rt.face.tracker import track_faces
 
-SKIN = (224, 178, 148)
 SKINS = [SKIN, (255, 219, 172), (241, 194, 125), (224, 172, 105), (198, 150, 115), (150, 105, 80)]
-BLUE, GREY, GREEN = (70, 110, 160), (128, 128, 128), (90, 140, 90)
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +34,6 @@ def run(file: Path) -> Detector:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda blob: session.run(None, {"input.1": blob})
-
-
-def ellipse(image: Any, x: float, y: float, half_width: float, half_height: float, colour: Any) -> None:
-    cv2.ellipse(image, (round(x), round(y)), (round(half_width), round(half_height)), 0, 0, 360, colour, -1)
-
-
-def portrait(height: int, width: int, x: float, y: float, half: float, skin: Any = SKIN, background: Any = BLUE) -> Any:
-    """Head and shoulders; the face is an ellipse around (x, y), 2 half wide, 2.6 half high, eyes at y - 0.3 half."""
-    image = np.full((height, width, 3), background, np.uint8)
-    ellipse(image, x, y + 3.6 * half, 2.2 * half, 2 * half, (40, 60, 90))
-    ellipse(image, x, y + 1.2 * half, 0.45 * half, 0.7 * half, [0.9 * c for c in skin])
-    ellipse(image, x, y - 0.3 * half, 1.2 * half, 1.4 * half, (60, 40, 30))
-    ellipse(image, x, y, half, 1.3 * half, skin)
-    for side in (-0.42, 0.42):
-        ellipse(image, x + side * half, y - 0.3 * half, 0.16 * half, 0.08 * half, (40, 30, 20))
-    ellipse(image, x, y + 0.65 * half, 0.3 * half, 0.1 * half, (170, 60, 60))
-    return image
 
 
 def test_the_file_is_small_and_always_the_same(file: Path, tmp_path: Path) -> None:
@@ -74,7 +57,7 @@ def test_outputs_come_as_scrfds_do_for_any_input_of_whole_cells(run: Detector, s
 @pytest.mark.parametrize("skin", SKINS)
 @pytest.mark.parametrize("background", [BLUE, GREY, GREEN])
 def test_the_face_of_a_drawn_portrait_is_found(run: Detector, skin: Any, background: Any) -> None:
-    faces = detect(run, portrait(512, 512, 240, 220, 80, skin, background))
+    faces = detect(run, drawn_portrait(512, 512, 240, 220, 80, skin, background))
     best = faces[0]
     assert best is largest_face(faces)
     expected = [(240 - 34, 196), (240 + 34, 196), (240, 225)]
@@ -85,18 +68,20 @@ def test_the_face_of_a_drawn_portrait_is_found(run: Detector, skin: Any, backgro
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (256, 256), (720, 1280), (600, 400)])
 def test_it_is_found_in_pictures_of_all_sizes(run: Detector, height: int, width: int) -> None:
     x, y, half = 0.5 * width, 0.42 * height, 0.2 * height / 1.3
-    best = largest_face(detect(run, portrait(height, width, x, y, half)))
+    best = largest_face(detect(run, drawn_portrait(height, width, x, y, half)))
     assert abs(best.keypoints[:2].mean(axis=0) - (x, y - 0.3 * half)).max() < 0.4 * half
 
 
 @pytest.mark.parametrize("half", [40, 60, 90, 130])
 def test_the_box_grows_with_the_face(run: Detector, half: int) -> None:
-    best = largest_face(detect(run, portrait(512, 512, 256, 230, half)))
+    best = largest_face(detect(run, drawn_portrait(512, 512, 256, 230, half)))
     assert best.box[2] - best.box[0] == pytest.approx(2 * half, rel=0.2)
 
 
 def test_points_lie_as_in_a_face(run: Detector) -> None:
-    left, right, nose, mouth_left, mouth_right = largest_face(detect(run, portrait(512, 512, 256, 220, 80))).keypoints
+    left, right, nose, mouth_left, mouth_right = largest_face(
+        detect(run, drawn_portrait(512, 512, 256, 220, 80))
+    ).keypoints
     assert left[0] < nose[0] < right[0]
     assert mouth_left[0] < nose[0] < mouth_right[0]
     assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
@@ -104,7 +89,7 @@ def test_points_lie_as_in_a_face(run: Detector) -> None:
 
 def test_the_points_follow_a_face_that_moves(run: Detector) -> None:
     places = np.array([(256 + 60 * np.sin(i / 3), 220 + 30 * np.cos(i / 2)) for i in range(20)]).round()
-    found = [detect(run, portrait(512, 512, x, y, 80)) for x, y in places]
+    found = [detect(run, drawn_portrait(512, 512, x, y, 80)) for x, y in places]
     track = track_faces(found, Fraction(25), (512, 512))
     drift = track.points.mean(axis=1) - places
     assert abs(drift - drift.mean(axis=0)).max() < 8

@@ -15,15 +15,10 @@ import pytest
 
 from export.build import staging
 from export.build.staging import staged
+from tests.support.folders import content
+from tests.support.paths import ROOT
 from vexpress_rt.errors import OutputError, VExpressError
 from vexpress_rt.utils.signals import GracefulShutdown
-
-ROOT = Path(__file__).parents[2]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def fill(output: Path, text: str = "new", before_commit: Callable[[], None] = lambda: None) -> None:

@@ -20,7 +20,7 @@ from export.checkpoint.reader import DETECTOR, main
 from export.errors import CheckpointError
 from export.networks.denoising_unet import sinusoidal_positions
 from tests.conftest import GoldenSet
-from tests.export.test_staging import content
+from tests.support.folders import content
 from tests.support.micro import MICRO
 
 

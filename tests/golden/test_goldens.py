@@ -20,7 +20,7 @@ from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.stages.audio_features import feature_windows, normalize
 
@@ -101,7 +101,7 @@ def test_speech_becomes_tokens(golden: GoldenSet, engines: Engines) -> None:
 
 def test_keypoints_become_features(golden: GoldenSet, engines: Engines) -> None:
     shape = engines.bundle.manifest.shape
-    drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in golden["keypoints"]])
+    drawings = np.stack([draw_keypoint_map(points, shape.height, shape.width) for points in golden["keypoints"]])
     np.testing.assert_array_equal(drawings, golden["kps_images"])
     feature = engines.run("pose_guider", drawings=drawings[: shape.frames])["pose_feature"]  # (F, K, h, w)
     assert error(feature, golden["kps_feature"][0].swapaxes(0, 1)[: shape.frames]) < STAGE

@@ -17,10 +17,9 @@ import pytest
 
 from tests.support.device_cases import CASES, DeviceArena, check_captured_step
 from tests.support.kernel_cases import host_kernels
+from tests.support.paths import ROOT
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import EXTENSION, Kernels
-
-ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import hardware
+from tests.support.paths import ROOT
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.library import Library
 
-ROOT = Path(__file__).parents[2]
 SAMPLE = """
 import pytest
 

@@ -21,9 +21,10 @@ from demo.sheet import CELL, COLUMNS, WIDTH, Row, Sound, contact_sheet
 from export.pocket.acting import REACH
 from export.pocket.faces import Drawing, Pose, draw_face, random_person
 from export.pocket.lips import RATE, mouth_track
+from tests.support.paths import ROOT
 from tests.support.scenes import read_back
 from vexpress_rt import GenerationConfig
-from vexpress_rt.face.keypoints import load_keypoints
+from vexpress_rt.face.keypoint_track import load_keypoints
 from vexpress_rt.media.image import load_image
 from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_reader import read_frames
@@ -49,7 +50,7 @@ def heard(speech: Recording) -> NDArray[np.float32]:
 def test_the_demo_needs_nothing_but_what_the_runtime_needs() -> None:
     code = "import sys, demo.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert "export" in loaded
     assert not {"torch", "transformers", "safetensors", "onnx", "onnxscript", "scipy"} & set(loaded)

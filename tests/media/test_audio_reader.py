@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from av.packet import Packet
 
+from tests.support.paths import CORPUS
 from tests.support.sound_files import ape_tag, id3v2, tone, write_sound, write_talking_picture
 from vexpress_rt.errors import AudioError, VExpressError
 from vexpress_rt.media import audio_reader
@@ -25,7 +26,6 @@ from vexpress_rt.media.cancellation import CancellationDetector
 from vexpress_rt.media.ffmpeg import packets
 from vexpress_rt.media.recording import open_recording
 
-CORPUS = Path(__file__).parents[1] / "corpus"
 RATE = 16000
 
 

@@ -19,8 +19,6 @@ from vexpress_rt.media import audio_input, audio_reader
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.stages.audio_features import normalize
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-
 
 def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)

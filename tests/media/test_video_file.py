@@ -17,6 +17,7 @@ import pytest
 from av.container import OutputContainer
 
 from tests.support.clips import SIZE, frames, sound, write
+from tests.support.paths import ROOT
 from tests.support.sound_files import write_wav
 from vexpress_rt.errors import InputError, OutputError
 from vexpress_rt.media import video_writer
@@ -162,7 +163,7 @@ def test_a_file_that_cannot_grow_is_an_output_error_and_leaves_nothing(tmp_path:
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(tmp_path / "a.mp4")],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.stderr.startswith("refused: cannot write"), done.stderr
     assert "File too large" in done.stderr

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.doubles.fakes import FakeBackend, write_bundle
-from tests.support.scenes import FAST, frames_of, photo, speech, track
-from vexpress_rt import FrameStream, GenerationConfig, Generator
+from tests.support.scenes import FAST, RATE, collect, frames_of, photo, speech, track
+from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import PRESETS, SAMPLERS, WINDOW_ORDERS
 from vexpress_rt.errors import (
@@ -27,7 +27,6 @@ from vexpress_rt.errors import (
 )
 
 FRAMES = 5  # of a window; odd, so that no overlap halves it
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
     """A generator of windows of five frames, and the fakes that it runs on."""
     fake = FakeBackend()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
+        fake.install(patch)
         folder = write_bundle(tmp_path_factory.mktemp("five") / "bundle", shape=VideoShape(64, 64, FRAMES))
         with Generator(folder) as made:
             yield made, fake
@@ -44,11 +43,6 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
 def sound(frames: int) -> tuple[np.ndarray, int]:
     """Speech of exactly so many frames at 30 a second."""
     return speech(frames / 30)
-
-
-def collect(stream: FrameStream) -> np.ndarray:
-    with stream:
-        return np.stack(list(stream))
 
 
 # The same frames

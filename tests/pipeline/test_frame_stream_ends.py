@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.fakes import FakeBackend
-from tests.pipeline.test_frame_stream import RATE, collect
-from tests.support.scenes import FAST, frames_of, photo, speech
+from tests.support.scenes import FAST, RATE, collect, frames_of, photo, speech
 from tests.support.sound_files import write_wav
 from vexpress_rt import FrameStream, GenerationConfig, Generator
 from vexpress_rt.diffusion.latents import HostLatents

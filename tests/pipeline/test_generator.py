@@ -22,7 +22,8 @@ from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, VideoShape
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig
 from vexpress_rt.diffusion.noise import frame_noise, torch_randn
 from vexpress_rt.errors import InputError, NoFaceError
-from vexpress_rt.face.keypoints import draw_keypoints, retarget
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.face.retargeting import retarget
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 
@@ -153,14 +154,14 @@ def test_each_mode_draws_the_face_where_it_puts_it(generator: Generator, backend
     assert video.length == 8
     expected = retarget(track(8), portrait.keypoints, mode)
     np.testing.assert_array_equal(video.keypoints, expected)
-    np.testing.assert_array_equal(drawings(backend), [draw_keypoints(points, 64, 64) for points in expected])
+    np.testing.assert_array_equal(drawings(backend), [draw_keypoint_map(points, 64, 64) for points in expected])
 
 
 def test_without_keypoints_the_photos_face_is_held_still(generator: Generator, backend: FakeBackend) -> None:
     portrait = generator.prepare(photo())
     assert portrait.keypoints is not None
     generator.generate(portrait, speech(0.1), config=FAST)
-    np.testing.assert_array_equal(drawings(backend), [draw_keypoints(portrait.keypoints, 64, 64)] * 8)
+    np.testing.assert_array_equal(drawings(backend), [draw_keypoint_map(portrait.keypoints, 64, 64)] * 8)
 
 
 def test_what_was_decided_is_told(generator: Generator) -> None:

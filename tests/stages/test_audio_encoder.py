@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import seams
-from tests.doubles.fakes import FakeEngine, fake_specs
+from tests.support.audio_encoders import MODEL, RATE, STRIDE, WIDTH, make_encoder
 from tests.support.factories import model_config
 from tests.support.sound_files import write_wav
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, EngineSpec, VideoShape
+from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS
 from vexpress_rt.errors import BackendError
 from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, CONTEXT_SECONDS, AudioFeatureStream, plan_chunks
 from vexpress_rt.stages.audio_features import feature_windows, normalize
 from vexpress_rt.stages.conditioning import encode_audio
-
-RATE, WIDTH, STRIDE = 1000, 60, 50  # 20 features a second, of 60 samples each
-MODEL = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=STRIDE, audio_normalize=False)
-
-
-def convolve(spec: EngineSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Features as wav2vec2's convolutions give them: each of WIDTH samples, one every STRIDE."""
-    heard = np.lib.stride_tricks.sliding_window_view(inputs["samples"][0], WIDTH)[::STRIDE]
-    return {"features": np.repeat(heard.mean(axis=1)[None, :, None], spec.outputs[0].shape[2] or 1, axis=2)}
-
-
-def make_encoder() -> FakeEngine:
-    return FakeEngine(fake_specs(MODEL, VideoShape(64, 64, 4))["audio_encoder"], convolve)
 
 
 def record(count: int) -> Recording:

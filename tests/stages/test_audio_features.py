@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.stages.audio_features import feature_windows, normalize
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.parametrize("name", ["tiny_square", "tiny_wide"])

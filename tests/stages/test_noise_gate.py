@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.noise import RATE, SPEECH, Person, at_level, noise
 from export.pocket.evaluate.subjects import FIRST, make_subject
-from tests.stages.test_audio_encoder import STRIDE, WIDTH, make_encoder
+from tests.support.audio_encoders import STRIDE, WIDTH, make_encoder
 from tests.support.factories import model_config
 from tests.support.scenes import photo
 from vexpress_rt import GenerationConfig, Generator

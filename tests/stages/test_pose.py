@@ -13,7 +13,8 @@ import pytest
 
 from vexpress_rt.config import RETARGET_MODES, Settings
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
-from vexpress_rt.face.keypoints import interpolate, retarget
+from vexpress_rt.face.keypoint_track import interpolate
+from vexpress_rt.face.retargeting import retarget
 from vexpress_rt.media.image import face_crop
 from vexpress_rt.stages.pose import PoseTrack, choose_retarget, load_track, plan_pose_track, to_picture
 from vexpress_rt.types import Face, KeypointTrack, Portrait

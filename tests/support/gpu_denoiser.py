@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import make_denoiser, specs
 from tests.doubles import fake_kernels
 from tests.doubles.fake_kernels import FakeKernels
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
-from tests.gpu.test_tensorrt_video import plan as plan_of
+from tests.support.denoisers import make_denoiser, specs
 from tests.support.engines import fake_tensorrt
+from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.onnx_graphs import FLOAT, save_attention, save_open, save_relu
+from tests.support.paths import ROOT
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.backends.tensorrt import engine as tensorrt
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.builder import build_engine
 from vexpress_rt.backends.tensorrt.options import EngineOptions, Range
-
-ROOT = Path(__file__).parents[2]
 
 
 def start(target: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -13,9 +13,9 @@ import logging
 import sys
 from typing import Any
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fake_tensorrt import FakeTensorRT
-from tests.support.compiled import FakeBuilder
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.tensorrt import compiler
 from vexpress_rt.backends.tensorrt.library import Library

@@ -17,11 +17,11 @@ import av
 import pytest
 from PIL import Image
 
+from tests.support.paths import ROOT
 from vexpress_rt.__main__ import main
 from vexpress_rt.cli import terminal
 from vexpress_rt.utils import entry, signals
 
-ROOT = Path(__file__).parents[2]
 VIDEO = [
     "generate", "--image", "photo.png", "--image-keypoints", "34,40", "62,40", "48,58", "--audio", "speech.wav",
     "--output", "out.mp4", "--steps", "1",

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt import BackendError
 from vexpress_rt.utils import native_calls
 from vexpress_rt.utils.worker import Worker
-
-ROOT = Path(__file__).parents[2]
 
 # The main thread waits for a line of the daemon thread, so that this has begun, and ends at some moment after it.
 _DAEMON = """

@@ -8,14 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt.utils.signals import GracefulShutdown, Interrupted, run_uninterrupted
-
-ROOT = Path(__file__).parents[2]
 
 
 def interrupt() -> None:

@@ -65,6 +65,6 @@ def refuse_closed(spec: EngineSpec) -> NoReturn:
     raise BackendError(f"engine {spec.name} was closed; load it again to run it")
 
 
-def told(error: Exception) -> str:
-    """What a library's exception says, on one line of at most 1000 characters."""
+def error_text(error: Exception) -> str:
+    """Return the message of a library's exception on one line of at most 1000 characters."""
     return " ".join(str(error).split())[:1000] or type(error).__name__

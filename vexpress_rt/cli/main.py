@@ -110,7 +110,7 @@ def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
     """Return the keypoints for `generate`: the file, or its points with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
-    from vexpress_rt.face.keypoints import KEYPOINT_SUFFIXES, load_keypoints
+    from vexpress_rt.face.keypoint_track import KEYPOINT_SUFFIXES, load_keypoints
 
     if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
         raise ConfigError(

@@ -9,13 +9,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.backends.registry import Engines
+from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline import placement
@@ -89,7 +89,7 @@ class Runner:
 
     def describe_latents(self) -> str:
         """Return where latents are between engines, for people."""
-        return placement.describe(on_gpu=self._engines.choice.name != "cpu")
+        return placement.describe(on_gpu=self._engines.provider.on_gpu)
 
     def _place(self) -> DeviceOperations:
         """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
@@ -140,7 +140,7 @@ class Runner:
             Need(_BOOKKEEPING * length, "keypoints and windows", "choose a lower fps, or cut the "
                  "recording into parts"),
         ]  # fmt: skip
-        if self._engines.choice.name == "cpu":
+        if not self._engines.provider.on_gpu:
             windows = _in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
@@ -195,7 +195,7 @@ class Runner:
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
             noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
-            draw=lambda frame: draw_keypoints(place(max(0, frame)), *size),
+            draw=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
             rows=model.audio_rows,
             minimum=model.audio_minimum_samples,
             path=self._place().frames,
@@ -235,7 +235,7 @@ class Runner:
                 guider=self._engines.get("pose_guider"),
                 length=length,
                 rows=rows,
-                draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
+                draw=lambda frame: draw_keypoint_map(scene.points[frame], manifest.shape.height, manifest.shape.width),
             ),
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._place().latents,

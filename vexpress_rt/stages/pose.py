@@ -16,16 +16,17 @@ from numpy.typing import ArrayLike
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
-from vexpress_rt.face.detector import DETECTION_SIZE, LONGEST_GAP, track_faces
-from vexpress_rt.face.keypoints import (
+from vexpress_rt.face.detector import DETECTION_SIZE
+from vexpress_rt.face.keypoint_track import (
     KEYPOINT_SUFFIXES,
     check_inside,
     fit_length,
     load_keypoints,
     repeated_frames,
     resample,
-    retarget,
 )
+from vexpress_rt.face.retargeting import retarget
+from vexpress_rt.face.tracker import LONGEST_GAP, track_faces
 from vexpress_rt.media.image import face_crop
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames

@@ -20,7 +20,8 @@ from tests.support.onnx_graphs import FLOAT, HALF, node, save
 from vexpress_rt.backends.base import DeviceTensor, Engine
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
-from vexpress_rt.backends.onnxruntime.engine import load
+from vexpress_rt.backends.onnxruntime.cuda_engine import load
+from vexpress_rt.backends.registry import find_provider
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, ConfigError
 
@@ -47,7 +48,7 @@ def load_one(library: FakeOnnxRuntime, tmp_path: Path) -> Iterator[Load]:
     def load_graph(make: Callable[[Path], EngineSpec], *, checked: bool = True, **options: Any) -> Any:
         path = tmp_path / f"{make.__name__}.onnx"
         spec = make(path)
-        loaded.append(load(path, spec if checked else None, provider="cuda", **options))
+        loaded.append(load(path, spec if checked else None, **options))
         return loaded[-1]
 
     yield load_graph
@@ -144,7 +145,7 @@ def test_every_mismatch_between_file_and_specification_is_named(library: FakeOnn
     doubler(tmp_path / "e.onnx")
     spec = EngineSpec("e", (TensorSpec("z", ("2",), (2,), "float16"),), ())
     with pytest.raises(BundleDamagedError) as caught:
-        load(tmp_path / "e.onnx", spec, provider="cuda")
+        load(tmp_path / "e.onnx", spec)
     for part in ("lacks the input z: float16", "unknown input x", "unknown output y"):
         assert part in str(caught.value)
 
@@ -207,13 +208,13 @@ def test_an_onnx_runtime_without_cuda_says_what_to_install(library: FakeOnnxRunt
     with pytest.raises(
         BackendMissingError, match=r"runs on the CPU alone: .*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"
     ):
-        load(tmp_path / "e.onnx", None, provider="cuda")
+        load(tmp_path / "e.onnx", None)
 
 
 def test_no_onnx_runtime_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
-        load(tmp_path / "e.onnx", None, provider="cuda")
+        load(tmp_path / "e.onnx", None)
 
 
 def test_cuda_libraries_that_are_not_found_are_told(load_one: Load, library: FakeOnnxRuntime) -> None:
@@ -225,12 +226,12 @@ def test_cuda_libraries_that_are_not_found_are_told(load_one: Load, library: Fak
 def test_without_a_gpu_the_error_says_so(library: FakeOnnxRuntime, cuda: FakeCuda, tmp_path: Path) -> None:
     cuda.gpus = 0
     with pytest.raises(BackendError, match="no NVIDIA GPU can be used"):
-        load(tmp_path / "e.onnx", None, provider="cuda")
+        load(tmp_path / "e.onnx", None)
 
 
-def test_unknown_providers_are_refused(tmp_path: Path) -> None:
+def test_unknown_providers_are_refused() -> None:
     with pytest.raises(ConfigError, match="'rocm'"):
-        load(tmp_path / "e.onnx", None, provider="rocm")
+        find_provider("rocm")
 
 
 @pytest.mark.parametrize("method", ["bind_input", "bind_output"])
@@ -242,8 +243,8 @@ def test_fake_binding_takes_what_the_real_one_takes(method: str) -> None:
 @pytest.mark.gpu
 def test_a_gpu_computes_and_keeps_tensors(tmp_path: Path) -> None:
     with Executor() as executor:
-        doubles = load(tmp_path / "d.onnx", doubler(tmp_path / "d.onnx"), provider="cuda", executor=executor)
-        splits = load(tmp_path / "s.onnx", splitter(tmp_path / "s.onnx"), provider="cuda", executor=executor)
+        doubles = load(tmp_path / "d.onnx", doubler(tmp_path / "d.onnx"), executor=executor)
+        splits = load(tmp_path / "s.onnx", splitter(tmp_path / "s.onnx"), executor=executor)
         with doubles, splits:
             tensor = MATRIX
             for _ in range(3):

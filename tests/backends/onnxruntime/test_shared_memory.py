@@ -61,7 +61,7 @@ def test_shared_weights_give_the_same_results(tmp_path: Path) -> None:
 _TWO_RUN = """
 import sys, numpy as np
 from vexpress_rt.backends.onnxruntime.engine import load
-def keep_on_device():
+def resident():
     text = open("/proc/self/status").read()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) * 1024
 x = np.ones((2048, 2048), np.float32)  # 16 MiB, as is each result

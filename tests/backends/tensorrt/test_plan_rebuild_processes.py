@@ -15,10 +15,12 @@ import pytest
 
 from export.build.main import build
 from export.build.options import BuildOptions
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle
-from tests.export.test_staging import content
-from tests.support.compiled import ELSEWHERE, PORTABLE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.compiled import ELSEWHERE, PORTABLE, add_plans, compilation, installed_builder
+from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
+from tests.support.paths import ROOT
 from vexpress_rt.backends.tensorrt import plan_rebuild
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle
@@ -26,7 +28,6 @@ from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
 from vexpress_rt.bundle.manifest import read_manifest, write_manifest
 from vexpress_rt.utils.file_lock import locked
 
-ROOT = Path(__file__).parents[3]
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 

@@ -59,6 +59,13 @@ def memory() -> tuple[int, int]:
     return int(free), int(total)
 
 
+def describe() -> str:
+    """Return the GPU's name, compute capability and free memory, for people."""
+    title, (major, minor) = name_and_capability()
+    free, total = memory()
+    return f"{title}, compute capability {major}.{minor}, {readable(free)} of {readable(total)} of memory free"
+
+
 class _Owned(Closable):
     """Something that CUDA holds for us."""
 

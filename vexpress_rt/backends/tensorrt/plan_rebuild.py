@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from vexpress_rt.backends.provider import Progress, ProgressGuard
 from vexpress_rt.backends.tensorrt.compiler import Compiler, machine
 from vexpress_rt.backends.tensorrt.options import EngineOptions, audio_range
 from vexpress_rt.backends.tensorrt.staging import replaced, staging_directory
@@ -26,28 +27,8 @@ from vexpress_rt.utils.file_lock import locked
 from vexpress_rt.utils.links import EXPORTER
 
 LOCK = f"{WORKING}.lock"
-Progress = Callable[[str, int, int], object]
 
 _log = logging.getLogger("vexpress_rt")
-
-
-class ProgressGuard:
-    """A `progress` that keeps what it raised first, so that that is not taken for a failure of the work.
-
-    failure: what it raised, or None.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.failure: BaseException | None = None
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        try:
-            self._progress(stage, done, total)
-        except BaseException as error:
-            if self.failure is None:
-                self.failure = error
-            raise
 
 
 def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, progress: Progress) -> Bundle:

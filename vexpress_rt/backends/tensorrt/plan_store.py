@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.compiler import machine
-from vexpress_rt.backends.tensorrt.plan_rebuild import Progress, build_command, compile_plans, needed
+from vexpress_rt.backends.tensorrt.plan_rebuild import build_command, compile_plans, needed
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import TARGETS
@@ -19,7 +20,7 @@ from vexpress_rt.utils.links import EXPORTER
 
 def find_plans(
     bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None, *, thorough: bool = False,
-    suited: bool = False,
+    supported_only: bool = False,
 ) -> Plans:  # fmt: skip
     """The plans of a bundle for this machine.
 
@@ -27,7 +28,7 @@ def find_plans(
     they should have, which takes minutes, once; "never" makes that an error that names the command.
     progress: told while plans are compiled: stage, done, total; from any thread.
     thorough: compare all hashes now, and not when a plan is asked for.
-    suited: refuse a GPU that the library is not made for; it may run there nonetheless.
+    supported_only: refuse a GPU that the library is not made for; it may run there nonetheless.
 
     Raises ConfigError for a bundle that was not built for TensorRT; BackendMissingError without the library;
     BackendError without a GPU, and for one that is refused; PlansMissingError with "never"; what `compile_plans` raises
@@ -42,7 +43,7 @@ def find_plans(
         )
     runtime.check()
     library = tensorrt_library.load(target)
-    if suited and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
+    if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
         raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
     return Plans(bundle, machine(library), rebuild, progress, thorough)
 
