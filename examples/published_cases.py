@@ -22,7 +22,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont
 
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, VExpressError, Video
-from vexpress_rt.face.keypoints import load_keypoints
+from vexpress_rt.face.keypoint_track import load_keypoints
 
 SIZE = (512, 512)  # (height, width) in pixels of the pictures in which the published keypoints were found
 
