@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -100,14 +101,12 @@ def test_live_microphone_ends_with_an_error_of_the_thread_that_pushes(inputs: In
 
 
 def test_driving_video(inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    moved = {}
-    for motion in ("slight", "full"):
-        output = tmp_path / f"{motion}.mp4"
-        arguments = [inputs.photo, inputs.speech, inputs.driving, str(output), "--motion", motion, "--steps", "1"]
-        driving_video.main(arguments)
-        moved[motion] = check_video(output, inputs)
-    assert capsys.readouterr().out.count("the nose moves over") == 2
-    assert (moved["slight"] != moved["full"]).any()
+    output = tmp_path / "driven.mp4"
+    driving_video.main([inputs.photo, inputs.speech, inputs.driving, str(output), "--steps", "1"])
+    check_video(output, inputs)
+    moved = re.search(r"the nose moves over \[ *([\d.]+)", capsys.readouterr().out)
+    assert moved is not None
+    assert float(moved[1]) > 5  # pixels of 128: the driving head turns
 
 
 def test_many_portraits(inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
