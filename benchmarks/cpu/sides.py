@@ -21,7 +21,8 @@ from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.engine_spec import site_tokens
 from vexpress_rt.config import GenerationConfig, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import Video
@@ -73,7 +74,7 @@ class Sides:
         denoiser = Denoiser(
             engines={"denoiser": engine},
             static=reference,
-            guidance=Guidance.of(settings),
+            guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, self.manifest.model),
             windows=window,
             length=frames,

@@ -13,7 +13,8 @@ from benchmarks.gpu.scene import RATE, Scene
 from benchmarks.gpu.torch_engines import TorchEngines
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window, coverage, plan_windows
-from vexpress_rt.diffusion.denoiser import Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.media.recording import Recording, open_recording
@@ -98,7 +99,7 @@ class TorchVideo:
     ) -> torch.Tensor:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device
-        guidance = Guidance.of(config)
+        guidance = Guidance.from_settings(config)
         (name,) = guidance.engines(config.steps)  # the published pipeline's, which guides all steps or none
         engine = self._engines.get(name)
         windows = plan_windows(length, shape.frames, config.overlap)

@@ -30,7 +30,7 @@ from tests.support.denoisers import (
 from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.config import SAMPLERS, WINDOW_ORDERS
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents
 from vexpress_rt.diffusion.samplers import Sampler, make_sampler
 from vexpress_rt.errors import BackendError
@@ -45,15 +45,15 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
         "reference_attention_weight": np.array([guidance.reference_weight], np.float32),
         "audio_attention_weight": np.array([guidance.audio_weight], np.float32),
     }
-    vectors = [np.stack([noise(frame) for frame in range(total)])]
-    vectors += [np.full_like(vectors[0], np.nan)] * (sampler.vectors - 1)
+    state = [np.stack([noise(frame) for frame in range(total)])]
+    state += [np.full_like(state[0], np.nan)] * (sampler.state_size - 1)
     covered = np.zeros((total, 1, 1, 1), np.float32)
     for window in windows:
         covered[window.start : window.stop] += 1
     low, high = guidance.interval
     guided_steps, held = 0, dict[int, np.ndarray]()
     for step, (timestep, coefficients) in enumerate(zip(sampler.timesteps, sampler.coefficients, strict=True)):
-        x = vectors[0]
+        x = state[0]
         prediction = np.zeros_like(x)
         guides = guidance.scale > 1 and low <= (step + 0.5) / len(sampler) <= high
         for window in windows:
@@ -63,13 +63,13 @@ def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidanc
             both = predict(specs(frames)["denoiser"], inputs)
             guided = both["conditional"]
             if guides:
-                if guided_steps % guidance.every == 0:
+                if guided_steps % guidance.uncond_interval == 0:
                     held[window.index] = both["unconditional"]
                 guided = held[window.index] + np.float32(guidance.scale) * (guided - held[window.index])
             prediction[part] += guided / covered[part]
         guided_steps += guides
-        vectors = take_step(vectors, prediction, coefficients)
-    return vectors[0][:length]
+        state = take_step(state, prediction, coefficients)
+    return state[0][:length]
 
 
 @given(plans(), st.integers(1, 6), st.sampled_from(SAMPLERS), GUIDANCES)
@@ -168,9 +168,9 @@ def test_conditions_alive_are_those_of_as_many_windows_as_steps(steps: int) -> N
 def test_only_in_step_major_order_frames_in_flight_grow_with_the_video(window_order: str, most: int) -> None:
     slots = []
 
-    def latents(flight: LatentRing, shape: tuple[int, ...], vectors: int) -> Latents:
-        slots.append(flight.slots)
-        return HostLatents(flight, shape, vectors)
+    def latents(ring: LatentRing, shape: tuple[int, ...], state_size: int) -> Latents:
+        slots.append(ring.slots)
+        return HostLatents(ring, shape, state_size)
 
     run(make_denoiser(length=120, frames=6, overlap=2, steps=3, latents=latents), window_order)
     assert slots[0] <= most

@@ -28,7 +28,7 @@ from vexpress_rt.backends.registry import ProviderSelection, find_provider
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.diffusion.samplers import make_sampler
 from vexpress_rt.pipeline import generator as generator_module
@@ -107,17 +107,17 @@ def test_memory_is_asked_for_once_a_video_and_not_once_a_step(gpu: Gpu) -> None:
 
 def test_memory_is_back_after_a_video(gpu: Gpu) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used, pinned = gpu.cuda.machine.used, len(gpu.cuda.machine.memory)
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert (gpu.cuda.machine.used, len(gpu.cuda.machine.memory)) == (used, pinned)
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "drop in a cycle"])
 def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     values(gpu.denoiser(*VIDEO))
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     used = len(gpu.cuda.machine.memory)
     frames = gpu.denoiser(*VIDEO).run()
     next(frames)
@@ -128,7 +128,7 @@ def test_memory_is_back_when_a_video_is_given_up(gpu: Gpu, end: str) -> None:
     cycle.append(cycle)  # type: ignore[arg-type]
     del frames, cycle
     gc.collect()
-    gpu.executor.pool.clear()
+    gpu.executor.pool.trim()
     assert len(gpu.cuda.machine.memory) == used
 
 
@@ -150,7 +150,7 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
     latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
-    latents.begin(0, np.ones((2, *shape), np.float32))
+    latents.write(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.pool.acquire(32, "predictions", other.compute)
         fill(buffer, 0, other.compute)

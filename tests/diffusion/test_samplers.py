@@ -84,7 +84,7 @@ def test_noise_levels_are_those_of_the_timesteps_and_rise_from_noise_to_picture(
     assert sampler.alpha_bars[0] == 0
     assert all(level < following for level, following in pairwise(sampler.alpha_bars))
     assert sampler.alpha_bars[-1] == 1 or name == "ddim"
-    assert all(np.shape(table) == (sampler.vectors, sampler.vectors + 1) for table in sampler.coefficients)
+    assert all(np.shape(table) == (sampler.state_size, sampler.state_size + 1) for table in sampler.coefficients)
     assert np.isfinite(np.concatenate([np.ravel(table) for table in sampler.coefficients])).all()
 
 
@@ -112,7 +112,7 @@ def test_a_model_that_knows_the_picture_is_followed_to_it(name: str, steps: int)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-9)
 
 
-def test_vectors_keep_shape_and_float32() -> None:
+def test_state_keeps_shape_and_float32() -> None:
     x, v = np.ones((2, 4, 3, 3), np.float32), np.full((2, 4, 3, 3), 2, np.float32)
     out, held = take_step([x, 4 * x], v, ((0.5, 1, 0.25), (0, 0, 1)))
     assert out.dtype == held.dtype == np.float32
@@ -123,5 +123,5 @@ def test_vectors_keep_shape_and_float32() -> None:
 def test_what_is_remembered_is_not_looked_at_where_its_number_is_nought() -> None:
     x, held = np.float32([3]), np.float32([np.nan])
     for sampler in (make_sampler(name, 3, ALPHAS) for name in SAMPLERS):
-        vectors = take_step([x, *[held] * (sampler.vectors - 1)], x, sampler.coefficients[0])
-        assert np.isfinite(vectors).all()
+        state = take_step([x, *[held] * (sampler.state_size - 1)], x, sampler.coefficients[0])
+        assert np.isfinite(state).all()

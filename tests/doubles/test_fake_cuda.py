@@ -43,7 +43,18 @@ def test_fake_has_no_function_that_cuda_lacks_and_the_same_number_of_arguments()
             assert len(inspect.signature(function).parameters) - 1 == count, name
 
 
-@pytest.mark.parametrize("kind", ["cudaMemcpyKind", "cudaStreamCaptureMode", "cudaError_t"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cudaMemcpyKind",
+        "cudaStreamCaptureMode",
+        "cudaError_t",
+        "cudaDeviceAttr",
+        "cudaMemAllocationType",
+        "cudaMemLocationType",
+        "cudaMemPoolAttr",
+    ],
+)
 def test_fakes_constants_are_those_of_cuda(kind: str) -> None:
     for constant in getattr(FakeCuda, kind):
         assert int(getattr(getattr(real, kind), constant.name)) == constant
@@ -64,7 +75,9 @@ calls = {
     "cudaEventCreateWithFlags": (library.cudaEventDisableTiming,), "cudaEventRecord": (2, 1),
     "cudaEventSynchronize": (2,), "cudaStreamBeginCapture": (1, modes.cudaStreamCaptureModeRelaxed),
     "cudaStreamEndCapture": (1,), "cudaGraphInstantiate": (3, 0), "cudaGraphLaunch": (3, 1),
-    "cudaGraphDestroy": (3,), "cudaGraphExecDestroy": (3,),
+    "cudaGraphDestroy": (3,), "cudaGraphExecDestroy": (3,), "cudaMemPoolTrimTo": (4, 0), "cudaMemPoolDestroy": (4,),
+    "cudaMallocFromPoolAsync": (8, 4, 1), "cudaFreeAsync": (4096, 1),
+    "cudaDeviceGetAttribute": (library.cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported, 0),
 }
 for name, arguments in calls.items():
     try:
@@ -74,10 +87,115 @@ for name, arguments in calls.items():
     else:
         raise SystemExit(f"{name} succeeded")
 assert runtime.count() == 0
+try:
+    runtime.MemoryPool(1 << 20)
+except runtime.BackendError as error:
+    assert str(error).startswith("cudaMemPoolCreate: "), error
+else:
+    raise SystemExit("cudaMemPoolCreate succeeded")
+create = library.cudaMemPoolCreate
+library.cudaMemPoolCreate = lambda properties: (library.cudaError_t.cudaSuccess, library.cudaMemPool_t(4))
+library.cudaMemPoolDestroy = lambda pool: (library.cudaError_t.cudaSuccess,)
+try:
+    runtime.MemoryPool(1 << 20)
+except runtime.BackendError as error:
+    assert str(error).startswith("cudaMemPoolSetAttribute: "), error
+else:
+    raise SystemExit("cudaMemPoolSetAttribute succeeded")
 """
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     finished = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_fakes_pool_properties_are_those_of_cuda() -> None:
+    for made in (FakeCuda.cudaMemPoolProps(), real.cudaMemPoolProps()):
+        assert int(made.allocType) == int(made.location.type) == made.location.id == 0
+        made.allocType = real.cudaMemAllocationType.cudaMemAllocationTypePinned
+        made.location.type = real.cudaMemLocationType.cudaMemLocationTypeDevice
+        assert (int(made.allocType), int(made.location.type)) == (1, 1)
+
+
+@pytest.fixture
+def pool(cuda: FakeCuda) -> Iterator[runtime.MemoryPool]:
+    with runtime.MemoryPool(0) as made:
+        yield made
+
+
+def test_memory_of_a_pool_is_used_in_stream_order_alone(
+    cuda: FakeCuda, stream: runtime.Stream, pool: runtime.MemoryPool
+) -> None:
+    buffer = pool.allocate(8, stream)
+    with runtime.Stream() as other:
+        with pytest.raises(ViolationError, match="writes what another stream may still use"):
+            fill(buffer, 1, other)
+        other.wait(stream.record())
+        fill(buffer, 1, other)
+        with pytest.raises(ViolationError, match="freed in a stream while another may use them"):
+            buffer.free_on(stream)
+        cuda.cudaStreamSynchronize(other.handle)
+    pointer = buffer.pointer
+    buffer.free_on(stream)
+    with pytest.raises(ViolationError, match="are not in device memory"):
+        cuda.launch(stream.handle, "work", [], [(pointer, 8)], lambda: None)
+
+
+def test_freed_memory_of_a_pool_serves_again_after_the_work_before(
+    cuda: FakeCuda, stream: runtime.Stream, pool: runtime.MemoryPool
+) -> None:
+    with runtime.Stream() as other, runtime.pinned(8) as host:
+        first = pool.allocate(8, stream)
+        fill(first, 1, stream)
+        runtime.copy_to_host(host.array, first, stream)
+        first.free_on(stream)
+        second = pool.allocate(8, other)
+        fill(second, 2, other)
+        assert cuda.machine.used == 8
+        other.synchronize()  # and so the stream before
+        assert host.array.tolist() == [1] * 8
+        second.free_on(other)
+        other.synchronize()
+    assert cuda.machine.used == 0  # the pool keeps nothing when the host synchronizes
+
+
+def test_a_pool_keeps_what_its_threshold_allows_until_it_is_trimmed(cuda: FakeCuda, stream: runtime.Stream) -> None:
+    with runtime.MemoryPool(100) as pool:
+        for buffer in [pool.allocate(64, stream) for _ in range(3)]:
+            buffer.free_on(stream)
+        assert cuda.machine.used == 192
+        stream.synchronize()
+        assert cuda.machine.used == 64
+        pool.trim()
+        assert cuda.machine.used == 0
+
+
+def test_memory_of_a_pool_in_a_capture_is_a_violation(
+    cuda: FakeCuda, stream: runtime.Stream, pool: runtime.MemoryPool
+) -> None:
+    buffer = pool.allocate(8, stream)
+    stream.begin_capture()
+    with pytest.raises(ViolationError, match="would be the graph's"):
+        pool.allocate(8, stream)
+    with pytest.raises(ViolationError, match="would be the graph's"):
+        cuda.cudaFreeAsync(buffer.pointer, stream.handle)
+    stream.end_capture().close()
+    buffer.free_on(stream)
+
+
+def test_freeing_other_memory_in_stream_order_is_a_violation(cuda: FakeCuda, stream: runtime.Stream) -> None:
+    with runtime.allocate(8) as buffer, pytest.raises(ViolationError, match="no memory of a pool"):
+        cuda.cudaFreeAsync(buffer.pointer, stream.handle)
+
+
+def test_a_pool_that_is_closed_first_leaves_its_memory_to_whoever_has_it(
+    cuda: FakeCuda, stream: runtime.Stream
+) -> None:
+    pool = runtime.MemoryPool(1 << 20)
+    with pool.allocate(8, stream) as buffer:
+        pool.close()
+        fill(buffer, 3, stream)
+        stream.synchronize()
+    assert cuda.machine.used == 0
 
 
 def test_results_are_not_there_before_somebody_waits(cuda: FakeCuda, stream: runtime.Stream) -> None:

@@ -185,9 +185,9 @@ def test_engines_that_shared_a_block_at_once_would_be_noticed(tensorrt: FakeTens
     plan = doubler()
     path = tensorrt.write(tmp_path / "e.engine", plan)
     with load(path, spec_of("e", plan)) as engine, runtime.Stream() as first, runtime.Stream() as second:
-        assert engine._loaded.context.execute_async_v3(first.handle)
+        assert engine._plan.context.execute_async_v3(first.handle)
         with pytest.raises(ViolationError, match="engine writes what another stream may still use"):
-            engine._loaded.context.execute_async_v3(second.handle)
+            engine._plan.context.execute_async_v3(second.handle)
         for stream in (first, second):
             stream.synchronize()
 

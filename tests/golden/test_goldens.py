@@ -17,7 +17,8 @@ from vexpress_rt.backends.onnxruntime import engine as backend
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
@@ -142,7 +143,7 @@ def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines
     denoiser = Denoiser(
         engines={"denoiser": engines.get("denoiser")},
         static=static,
-        guidance=Guidance.of(config),
+        guidance=Guidance.from_settings(config),
         sampler=ddim(settings["steps"], alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)),
         windows=windows,
         length=settings["frames"],

@@ -20,7 +20,8 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt import engine as tensorrt
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim

@@ -13,7 +13,7 @@ from tests.doubles.fakes import FakeBackend, write_bundle
 from tests.support.scenes import FAST, frames_of, photo, speech, track
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
 from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig, Settings
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError
 from vexpress_rt.pipeline.generator import Generator
 
@@ -108,7 +108,7 @@ def test_a_preset_gives_what_its_options_give_with_the_calls_that_they_plan(
 ) -> None:
     found = video(generator, GenerationConfig(preset=preset, overlap=2))
     settings = GenerationConfig(preset=preset).resolve({}, 8)
-    planned = Counter(part.engine for part in Guidance.of(settings).plan(settings.steps))
+    planned = Counter(part.engine for part in Guidance.from_settings(settings).plan(settings.steps))
     for name in ("denoiser", "denoiser_cond"):
         assert len(backend.calls(name)) == WINDOWS * planned[name]
     np.testing.assert_array_equal(found, video(generator, GenerationConfig(overlap=2, **PRESETS[preset])))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.sound_files import write_media, write_wav
 from vexpress_rt.errors import AudioError
-from vexpress_rt.media import audio_input, audio_reader
+from vexpress_rt.media import audio_input, audio_timeline
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.stages.audio_features import normalize
 
@@ -238,7 +238,7 @@ def test_a_file_of_a_rate_out_of_range_is_refused(tmp_path: Path, rate: int) -> 
 
 
 def test_a_recording_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_reader, "MAX_SECONDS", 36)
+    monkeypatch.setattr(audio_timeline, "MAX_SECONDS", 36)
     monkeypatch.setattr(audio_input, "MAX_SECONDS", 36)
     samples = np.zeros(36_001, np.float32)
     path = write_wav(tmp_path / "long.wav", samples[None], 1000)

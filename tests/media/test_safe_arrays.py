@@ -1,4 +1,4 @@
-"""Array files that nobody vouches for: what is read, and that nothing in them is ever run."""
+"""Arrays are read from untrusted files, and no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_a_command_in_an_old_torch_file_is_not_run(read_bytes: Callable[[bytes],
         (b"\x80\x02cnumpy\nndarray\n)\x81.", "uses NEWOBJ"),
         (b"\x80\x02" + ENCODE + b"}X\x05\x00\x00\x00_callNsb.", "uses SETITEM"),
         (b"\x80\x02" + ENCODE + b"N}X\x05\x00\x00\x00_callNs\x86b.", "uses SETITEM"),
-        (b"\x80\x02" + ENCODE + b"}b.", "alter what it imports"),
-        (b"\x80\x02" + ENCODE + b"N}\x86b.", "alter what it imports"),
+        (b"\x80\x02" + ENCODE + b"}b.", "change what it imports"),
+        (b"\x80\x02" + ENCODE + b"N}\x86b.", "change what it imports"),
         (b"\x80\x02" + ENCODE + b"X\x01\x00\x00\x00xX\x05\x00\x00\x00rot13\x86R.", "encodes as 'rot13'"),
         (b"\x80\x02cnumpy\nndarray\nN}X\x05\x00\x00\x00_callNs\x86b.", "uses SETITEM"),
         (b"\x80\x02cnumpy\nndarray\nNN\x86b.", "damaged"),

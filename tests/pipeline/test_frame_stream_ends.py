@@ -231,9 +231,9 @@ def test_memory_of_frames_in_flight_is_that_of_a_short_video(
     slots = []
 
     class Watched(HostLatents):
-        def __init__(self, flight: Any, shape: tuple[int, ...], vectors: int) -> None:
-            slots.append(flight.slots)
-            super().__init__(flight, shape, vectors)
+        def __init__(self, ring: Any, shape: tuple[int, ...], state_size: int) -> None:
+            slots.append(ring.slots)
+            super().__init__(ring, shape, state_size)
 
     monkeypatch.setattr(placement, "HostLatents", Watched)
     for seconds in (2, 20):

@@ -52,7 +52,7 @@ class Gpu:
         gc.collect()
         executor = self.generator._engines.executor()
         assert executor is not None
-        executor.pool.clear()
+        executor.pool.trim()
         return len(self.cuda.machine.memory)
 
 

@@ -108,7 +108,7 @@ def test_memory_is_back_when_frames_are_no_longer_wanted(
     next(frames)
     del frames
     gc.collect()
-    executor.pool.clear()
+    executor.pool.trim()
     assert len(cuda.machine.memory) == 0
 
 
@@ -121,30 +121,35 @@ def test_frames_that_fail_take_the_pinned_memory_with_them(
 
     with pytest.raises(BackendError, match="vae_decoder failed"):
         list(path.arrays(source()))
-    executor.pool.clear()
+    executor.pool.trim()
     assert len(cuda.machine.memory) == 0
 
 
 @pytest.mark.parametrize("ahead", [1, 4])
-@pytest.mark.parametrize("spare", [0, 1 << 20])
+@pytest.mark.parametrize("kept", [0, 1 << 20])
 @pytest.mark.parametrize("filtered", [True, False])
 def test_memory_of_a_frame_is_not_used_again_before_its_last_use(
-    executor: Executor,
-    path: FramePostprocessing,
+    cuda: FakeCuda,
     monkeypatch: pytest.MonkeyPatch,
     ahead: int,
-    spare: int,
+    kept: int,
     filtered: bool,
 ) -> None:
     monkeypatch.setattr(device_frames, "AHEAD", ahead)
-    monkeypatch.setattr(buffer_pool, "SPARE_BYTES", spare)
+    monkeypatch.setattr(buffer_pool, "KEPT_BYTES", kept)
+    with Executor() as executor:
+        check_filtered_frames(executor, filtered=filtered)
+
+
+def check_filtered_frames(executor: Executor, *, filtered: bool) -> None:
+    path = placement.choose(executor, None).frames
     made, expected = iter(on_gpu(executor, clip(9))), iter(clip(9))
     found = path.arrays(median(made, path.median_3x3x3) if filtered else made)
     for frame, other in zip(found, median(expected, HostFrames().median_3x3x3) if filtered else expected, strict=True):
         np.testing.assert_array_equal(frame, other)
 
 
-@pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
+@pytest.mark.parametrize("function", ["cudaMallocFromPoolAsync", "cudaHostAlloc"])
 @pytest.mark.parametrize("call", range(2))
 def test_memory_that_runs_out_is_told_and_the_next_frames_come(
     executor: Executor, path: FramePostprocessing, cuda: FakeCuda, function: str, call: int

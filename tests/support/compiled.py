@@ -16,7 +16,7 @@ from tests.doubles.fake_cuda import installed
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from tests.doubles.fakes import FakeBackend
 from tests.support.engines import CAPACITY
-from vexpress_rt.backends.tensorrt import compiler
+from vexpress_rt.backends.tensorrt import builder
 from vexpress_rt.backends.tensorrt.library import Library
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.bundle import file_entry
@@ -63,6 +63,6 @@ def installed_builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
         monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
         FakeBackend().install(monkeypatch)
         fake = FakeBuilder()
-        monkeypatch.setattr(compiler, "build_engine", fake)
+        monkeypatch.setattr(builder, "build_engine", fake)
         monkeypatch.setattr(Library, "polygraphy", lambda self: nullcontext())
         yield fake

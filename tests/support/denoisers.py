@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.doubles.fakes import SMALL, FakeEngine, fake_specs, predict
 from vexpress_rt.bundle.engine_spec import EngineSpec, VideoShape
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
@@ -94,5 +95,5 @@ GUIDANCES = st.builds(
     reference_weight=st.just(0.95),
     audio_weight=st.just(3.0),
     interval=st.sampled_from([(0, 1), (0.25, 1), (0, 0.75), (0.2, 0.6), (0.4, 0.41)]),
-    every=st.integers(1, 4),
+    uncond_interval=st.integers(1, 4),
 )

@@ -18,7 +18,8 @@ from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.pipeline import placement
 
 LENGTH, FRAMES, OVERLAP, STEPS = 9, 4, 1, 3

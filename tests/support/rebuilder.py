@@ -17,7 +17,7 @@ from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.tensorrt import compiler
+from vexpress_rt.backends.tensorrt import builder
 from vexpress_rt.backends.tensorrt.library import Library
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle
@@ -28,7 +28,7 @@ def main(folder: str, target: str, last_words: str = "") -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     runtime._runtime = FakeCuda()
     built: list[str] = []
-    build: Any = compiler.build_engine
+    build: Any = builder.build_engine
     if target == "tensorrt":
         build = FakeBuilder()
         sys.modules["tensorrt"] = FakeTensorRT(runtime._runtime)  # type: ignore[assignment]
@@ -39,7 +39,7 @@ def main(folder: str, target: str, last_words: str = "") -> None:
         built.append(spec.name)
         return build(onnx, spec, *arguments)
 
-    compiler.build_engine = building
+    builder.build_engine = building
     bundle = Bundle.open(folder)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -14,9 +14,9 @@ Model = Callable[[float, float], float]  # x and alpha-bar -> v
 
 def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model, x: float) -> list[float]:
     """Every x of a run, in float64; what is remembered is not a number until it is written."""
-    vectors, seen = [x, *[math.nan] * (len(tables[0]) - 1)], [x]
+    state, seen = [x, *[math.nan] * (len(tables[0]) - 1)], [x]
     for table, level in zip(tables, levels[:-1], strict=True):
-        terms = [*vectors, model(vectors[0], level)]
-        vectors = [sum(c * term for c, term in zip(row, terms, strict=True) if c != 0) for row in table]
-        seen.append(vectors[0])
+        terms = [*state, model(state[0], level)]
+        state = [sum(c * term for c, term in zip(row, terms, strict=True) if c != 0) for row in table]
+        seen.append(state[0])
     return seen

@@ -239,7 +239,7 @@ class LiveSession:
     def _finished(self) -> bool:
         """Whether the next frame is denoised, and what the median takes of the one after it."""
         following = self._given + 1
-        alone = not self._stages.filtered or self._sound.ends_with(following)
+        alone = not self._stages.median_filter or self._sound.ends_with(following)
         return following < self._denoised or (alone and following == self._denoised)
 
     def _new_frames(self) -> int:
@@ -305,7 +305,7 @@ class LiveSession:
                 return None
             before, latent = self._latents[self._given - 1], self._latents[self._given]
             following = self._latents[self._given + 1] if self._given + 1 < self._denoised else None
-        image = self._stages.picture(before, latent, following)
+        image = self._stages.decode(before, latent, following)
         with self._changed:
             return self._give(image) if turn == self._turn else None
 

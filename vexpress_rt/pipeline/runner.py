@@ -13,7 +13,8 @@ from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
@@ -143,7 +144,7 @@ class Runner:
         if not self._engines.provider.on_gpu:
             windows = _in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
-            kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
+            kept = (choose_sampler(settings, model).state_size + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
             inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
             reused = latent * shape.frames if settings.uncond_interval > 1 else 0
@@ -188,24 +189,27 @@ class Runner:
     def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> WindowDenoiser:
         """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        shape = self._latent_shape()
+        shape, operations = self._latent_shape(), self._place()
         return WindowDenoiser(
             engine=self._engines.get,
-            guidance=Guidance.of(settings),
+            guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
-            draw=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
-            rows=model.audio_rows,
-            minimum=model.audio_minimum_samples,
-            path=self._place().frames,
-            filtered=settings.median_filter,
+            noise=lambda frame: frame_noise(
+                settings.seed, frame % 2**64, shape
+            ),  # frames before the first: 2^64 - 1 and down
+            keypoint_map=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
+            audio_rows=model.audio_rows,
+            minimum_samples=model.audio_minimum_samples,
+            postprocessing=operations.frames,
+            median_filter=settings.median_filter,
+            latents=operations.latents,
         )
 
     def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
         def rows(start: int, stop: int) -> Float32:
             with task.watch.stage("audio"):
-                return hearing.rows(start, stop)
+                return hearing.windows(start, stop)
 
         with closing(self._hearing(task, scene)) as hearing:
             yield from self._denoiser(task, scene, rows).run(task.window_order)
@@ -221,7 +225,7 @@ class Runner:
         )
 
     def _denoiser(self, task: RunContext, scene: PipelineInputs, rows: Callable[[int, int], Float32]) -> Denoiser:
-        manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
+        manifest, length, guidance = self._manifest, scene.length, Guidance.from_settings(task.settings)
         return Denoiser(
             engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
             static=scene.portrait.reference,
@@ -244,7 +248,7 @@ class Runner:
 
 def _needed(settings: Settings) -> tuple[str, ...]:
     """The engines that every video of these settings runs."""
-    denoisers = Guidance.of(settings).engines(settings.steps)
+    denoisers = Guidance.from_settings(settings).engines(settings.steps)
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 

@@ -134,20 +134,20 @@ def load_track(
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
-    needed, findings = math.ceil(seconds * video.fps) + 1, ReadReport()
+    needed, report = math.ceil(seconds * video.fps) + 1, ReadReport()
     most = needed + math.ceil(LONGEST_GAP * video.fps)
-    track = track_faces(_search(video, find_faces, most, findings, progress), video.fps, video.size, needed)
-    return replace(track, notes=(*findings.notes(), *track.notes))
+    track = track_faces(_search(video, find_faces, most, report, progress), video.fps, video.size, needed)
+    return replace(track, notes=(*report.notes(), *track.notes))
 
 
 def _search(
-    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: ReadReport, progress: FrameProgress | None
+    video: DrivingVideo, find_faces: FaceFinder, most: int, report: ReadReport, progress: FrameProgress | None
 ) -> Iterator[list[Face]]:
     """Yield the faces in each of at most `most` frames, at the video's constant rate."""
     done = 0
     (height, width), (rows, columns) = video.size, video.shown or video.size
     scale = np.array([width / columns, height / rows], np.float32)
-    with closing(video.runs(findings)) as runs:
+    with closing(video.runs(report)) as runs:
         for picture, repeats in runs:
             faces = [] if picture is None else [_scaled(face, scale) for face in find_faces(picture)]
             count = min(repeats, most - done)

@@ -184,7 +184,7 @@ def test_a_failure_to_free_what_was_dropped_is_logged(cuda: FakeCuda, caplog: py
     with runtime.Stream() as stream:
         buffer = runtime.allocate(8)
         buffer._free = "cudaStreamSynchronize"
-        buffer._object, pointer = stream.handle, buffer.pointer
+        buffer._handle, pointer = stream.handle, buffer.pointer
         cuda.failures["cudaStreamSynchronize"] = [700]
         with caplog.at_level(logging.WARNING):
             del buffer

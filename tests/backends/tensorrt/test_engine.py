@@ -194,7 +194,7 @@ def test_every_wrong_input_of_a_call_is_named(load_plan: Load) -> None:
 
 
 def test_a_tensor_of_another_kind_of_device_is_refused(load_plan: Load) -> None:
-    with pytest.raises(BackendError, match=r"input x of engine engine is not on the GPU: pass what its host\(\) gives"):
+    with pytest.raises(BackendError, match=r"input x of engine engine is not on the GPU: pass the array of its numpy"):
         load_plan(doubler()).run({"x": FakeResident(MATRIX)})
 
 

@@ -127,7 +127,7 @@ def test_a_wrong_checksum_beside_the_pixels_is_noted(name: str, last: bool) -> N
     parts.insert(-1 if last else 1, wrong)
     photo = load_photo(png_of(parts))
     np.testing.assert_array_equal(photo.pixels, picture())
-    assert photo.notes == (f"photo: the checksum of its {name} chunk is wrong; the chunk is left out",)
+    assert photo.notes == (f"photo: the checksum of its {name} chunk is wrong; the chunk is skipped",)
 
 
 @pytest.mark.parametrize("name", ["IHDR", "PLTE"])
