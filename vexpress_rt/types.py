@@ -45,7 +45,14 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> FileStamp | None:
-        """Return the current stamp of a file; None if there is no such file."""
+        """Return the current stamp of a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The stamp; None if there is no such file.
+        """
         try:
             found = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
@@ -54,7 +61,12 @@ class FileStamp(NamedTuple):
 
 
 def frame_count(duration: Fraction, fps: Fraction) -> int:
-    """Return the number of frames at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
+    """Return the number of video frames for speech: ceil(duration x fps), at least 1.
+
+    Args:
+        duration: Length of the speech in seconds.
+        fps: Frames per second.
+    """
     return max(1, math.ceil(duration * fps))
 
 
@@ -191,6 +203,9 @@ def keypoint_array(values: Any) -> Float32:
 def shape_of(value: Any) -> tuple[int, ...]:
     """Return the shape of an array-like.
 
+    Args:
+        value: Any object.
+
     Raises:
         KeypointError: `value` has no shape.
     """
@@ -211,7 +226,14 @@ def _too_long(frames: int) -> KeypointError:
 
 
 def five_points_advice(shape: tuple[int, ...]) -> str:
-    """Return advice for the five points of a face detector; empty for other shapes."""
+    """Return advice for a message about the five points of a face detector.
+
+    Args:
+        shape: The shape of the given points.
+
+    Returns:
+        The advice; empty for other shapes than (..., 5, 2).
+    """
     if shape[-2:] == (5, 2):
         return ". Of a detector's five points pass the first three: points[..., :3, :]"
     return ""

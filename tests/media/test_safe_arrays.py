@@ -46,7 +46,7 @@ from vexpress_rt.media.safe_arrays import _OPCODES, read_arrays
         as_torch(pickle.dumps(list(POINTS), 2).replace(b"numpy._core.", b"numpy.core.")),  # as NumPy 1 wrote it
     ],
 )
-def test_every_kind_of_file_gives_back_what_was_saved(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
+def test_every_kind_of_file_returns_the_saved_arrays(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
     np.testing.assert_array_equal(np.asarray(read_bytes(data)), POINTS)
 
 
@@ -153,7 +153,7 @@ def test_an_npz_without_one_clear_track_is_refused(read_bytes: Callable[[bytes],
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"PK", b"\x80", pickle.dumps([1], 2)])
-def test_what_is_no_array_file_is_refused_with_the_remedy(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
+def test_a_file_without_arrays_is_refused_with_the_remedy(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
     with pytest.raises(KeypointError, match=r"numpy\.save"):
         read_bytes(data)
 

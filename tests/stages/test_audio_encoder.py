@@ -106,7 +106,7 @@ def test_chunks_are_encoded_as_frames_need_them() -> None:
     assert calls[-1] == len(stream.chunks) == 17
 
 
-def test_no_more_is_held_than_a_chunk_and_what_windows_need() -> None:
+def test_memory_holds_one_chunk_and_the_features_of_later_windows() -> None:
     encoder = make_encoder()
     stream = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
     most = 0

@@ -107,8 +107,8 @@ def test_a_session_gates_as_a_recording_of_the_same_sound(stop: int) -> None:
     """Except for the last half second, whose continuation is unknown."""
     samples, unknown = mixed(), RATE // 2
     sound = live_sound(samples)
-    gain, counted = voice_gains(sound.recent(stop - 8, stop), RATE)
-    encoded, level = sound.around(stop - 8, stop)
+    gain, counted = voice_gains(sound.detection_input(stop - 8, stop), RATE)
+    encoded, level = sound.model_input(stop - 8, stop)
     assert (len(gain), len(counted)) == (len(encoded), len(level))
     whole = voice_gain(find_voice(samples, RATE), RATE, 0, len(samples))
     known, begin = (stop + 2) * 640, max(0, (stop + 2 - 62) * 640)
@@ -126,15 +126,17 @@ def test_the_sizes_of_live_pieces_change_nothing(chunk: int) -> None:
     whole, pieces = live_sound(samples), live_sound(samples[:0])
     for start in range(0, len(samples), chunk):
         pieces.push(samples[start : start + chunk], RATE)
-    for one, other in zip(*(voice_gains(sound.recent(90, 98), RATE) for sound in (whole, pieces)), strict=True):
+    for one, other in zip(
+        *(voice_gains(sound.detection_input(90, 98), RATE) for sound in (whole, pieces)), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
 def test_noise_before_a_voice_does_not_count_for_its_level() -> None:
     samples = np.concatenate([noise("white", 8 * RATE, -45), SAID[: 2 * RATE]])
     sound = live_sound(samples)
-    encoded, level = sound.around(242, 248)
-    gain, counted = voice_gains(sound.recent(242, 248), RATE)
+    encoded, level = sound.model_input(242, 248)
+    gain, counted = voice_gains(sound.detection_input(242, 248), RATE)
     found = normalize_live(encoded, level * counted, RATE) * gain
     alone = normalize_live(encoded, np.where(np.arange(len(level)) < len(level) - 2 * RATE, 0, level), RATE)
     spoken = gain == 1

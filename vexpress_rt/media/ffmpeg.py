@@ -98,7 +98,13 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
 
 
 def no_memory(kind: str, path: Path, error: type[E]) -> E:
-    """Return the error for a file whose decoding runs out of memory."""
+    """Return the error for a file whose decoding runs out of memory.
+
+    Args:
+        kind: Its name in messages: "the audio".
+        path: The file.
+        error: The class of the error.
+    """
     return error(
         f"{kind} {path} needs more memory than there is, or more than {MAX_ALLOCATION // 2**20} MiB in one piece: "
         f"{REMEDY}, or convert the file"
@@ -126,7 +132,15 @@ def reason(error: BaseException) -> str:
 
 
 def to_seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
-    """Convert a time stamp of FFmpeg, in units of `base` seconds; None if it has none."""
+    """Convert a time stamp of FFmpeg to seconds.
+
+    Args:
+        ticks: The time stamp in units of `base`; None if there is none.
+        base: Seconds per unit; None or 0 for unknown.
+
+    Returns:
+        Seconds, exact; None if the time is unknown.
+    """
     return None if ticks is None or not base else ticks * base
 
 

@@ -100,7 +100,13 @@ def _declared(file: BinaryIO, found: int) -> int | None:
 
 
 def ends_without_mark(path: Path) -> bool:
-    """Return whether the last page of an Ogg file lacks the end-of-stream flag (RFC 3533, section 6, flag 0x04)."""
+    """Return whether the last page of an Ogg file lacks the end-of-stream flag; False for an unreadable file.
+
+    Args:
+        path: The file.
+
+    Source: RFC 3533, section 6, flag 0x04.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _PAGE))
@@ -112,7 +118,14 @@ def ends_without_mark(path: Path) -> bool:
 
 
 def leading_tag(path: Path) -> int:
-    """Return the size of the ID3v2 tag at the start of a file; 0 without one, or if the file is unreadable."""
+    """Return the size of the ID3v2 tag at the start of a file in bytes.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The size with its header; 0 without a tag, and for an unreadable file.
+    """
     try:
         with path.open("rb") as file:
             return _id3_size(file.read(10))

@@ -63,7 +63,17 @@ class Photo:
 
 
 def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
-    """Return the pixels of `load_photo(source)`, (H, W, 3) uint8 RGB, upright."""
+    """Read and decode a photo, and drop its notes.
+
+    Args:
+        source: As in `load_photo`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        ImageError: As in `load_photo`.
+    """
     return load_photo(source).pixels
 
 

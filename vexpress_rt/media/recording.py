@@ -55,7 +55,14 @@ class Recording:
         return self.samples.count
 
     def read(self, start: int = 0, stop: int | None = None) -> Float32:
-        """Return samples [start, stop) at `rate`, mono, (stop - start,) float32; `stop` is None for the end.
+        """Return mono samples at `rate`.
+
+        Args:
+            start: Index of the first sample.
+            stop: Index after the last sample; None for the end.
+
+        Returns:
+            (stop - start,) float32.
 
         Raises:
             AudioError: The temporary file that keeps a long recording cannot be read.
@@ -64,7 +71,11 @@ class Recording:
         return samples
 
     def frame_count(self, fps: Fraction) -> int:
-        """Return the number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        """Return the number of video frames: ceil(duration x fps), at least 1.
+
+        Args:
+            fps: Frames per second.
+        """
         return frame_count(self.duration, fps)
 
 

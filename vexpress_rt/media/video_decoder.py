@@ -126,7 +126,12 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
 
 
 def unreadable(path: Path, error: Exception) -> VideoError:
-    """Return the error for a video that can be opened but not read."""
+    """Return the error for a video that can be opened but not read.
+
+    Args:
+        path: The file.
+        error: The cause.
+    """
     if isinstance(error, MemoryError):
         return no_memory("the video", path, VideoError)
     return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
@@ -192,7 +197,17 @@ def _smaller(frame: VideoFrame) -> VideoFrame:
 def demux(
     container: InputContainer, stream: VideoStream, path: Path, report: ReadReport
 ) -> Iterator[Packet[VideoStream]]:
-    """Return the packets of a stream (see `ffmpeg.packets`); unreadable parts are noted in `report`."""
+    """Return the packets of a stream, as `ffmpeg.packets` does.
+
+    Args:
+        container: The open file.
+        stream: The stream to read.
+        path: The file, for messages.
+        report: Receives a note on unreadable parts.
+
+    Raises:
+        VideoError: The disk or the network fails.
+    """
 
     def note(error: BaseException) -> None:
         report.add_note(f"a part of it cannot be read ({reason(error)}), and is skipped")
@@ -251,7 +266,11 @@ class UprightConverter:
         return canvas
 
     def full_size(self, first: VideoFrame) -> tuple[int, int]:
-        """Return the (height, width) of pictures without scaling. first: the first frame."""
+        """Return the (height, width) of pictures without the scaling to `LARGEST_PICTURE`.
+
+        Args:
+            first: The first frame.
+        """
         coded = self._stream.codec_context
         if coded.width * coded.height <= LARGEST_PICTURE:
             return self.size

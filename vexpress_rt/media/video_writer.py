@@ -111,7 +111,7 @@ class VideoWriter:
         if min(size) < 2 or size[0] % 2 or size[1] % 2:
             raise InputError(f"a video of {size[0]} x {size[1]} pixels (height x width); expected even sizes above 0")
         if fps <= 0:
-            raise InputError(f"a video of {fps} frames a second; expected more than 0")
+            raise InputError(f"a video of {fps} frames per second; expected more than 0")
         self._size, self._fps, self._audio, self._quality = size, fps, audio, quality
         self._count = 0
         self._converter = _converter(size, fps)

@@ -106,7 +106,7 @@ struct Median {
     std::uint32_t height;
     std::uint32_t width;
 
-    // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 mirrors into itself.
+    // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 is its own mirror image.
     static VEXPRESS_HOST_DEVICE std::uint32_t before(std::uint32_t i, std::uint32_t size) {
         return i > 0 ? i - 1 : size > 1 ? 1 : 0;
     }

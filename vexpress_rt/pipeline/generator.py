@@ -29,7 +29,7 @@ from vexpress_rt.config import (
 )
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
-from vexpress_rt.live.session_config import make_sound, plan_session
+from vexpress_rt.live.session_config import make_session_audio, plan_session
 from vexpress_rt.media.audio_input import check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
@@ -224,14 +224,16 @@ class Generator:
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
-        sound = make_sound(plan, rate, manifest, settings)
+        sound = make_session_audio(plan, rate, manifest, settings)
         needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.check(settings)
-        place, notes = looping_pose_track(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
+        keypoints_at, notes = looping_pose_track(
+            keypoints, mode, photo, settings, extension, self._portraits.find_faces
+        )
         self._pipeline.load(settings)
-        stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
+        stages = self._pipeline.live(settings, self._portraits.finish(photo), keypoints_at)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
     def _task(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:

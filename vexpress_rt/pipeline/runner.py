@@ -179,15 +179,17 @@ class Runner:
         Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
         """
         latents = task.watch.each("denoise", self._latents(task, scene))
-        path, filtered = self._place().frames, task.settings.median_filter
-        frames = make_frames(self._engines.get("vae_decoder"), latents, path, task.watch, filtered=filtered, rgb=rgb)
+        frames = make_frames(
+            self._engines.get("vae_decoder"), latents, self._place().frames, task.watch,
+            median_filter=task.settings.median_filter, rgb=rgb,
+        )  # fmt: skip
         with closing(latents), closing(frames):  # a failure leaves no memory taken
             for done, frame in enumerate(frames, start=1):
                 task.tell("frames", done, scene.length)
                 yield frame
 
-    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> WindowDenoiser:
-        """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
+    def live(self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32]) -> WindowDenoiser:
+        """Return the denoiser of a live session; keypoints_at: the face's keypoints (3, 2) in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
         shape, operations = self._latent_shape(), self._place()
         return WindowDenoiser(
@@ -198,7 +200,7 @@ class Runner:
             noise=lambda frame: frame_noise(
                 settings.seed, frame % 2**64, shape
             ),  # frames before the first: 2^64 - 1 and down
-            keypoint_map=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
+            keypoint_map=lambda frame: draw_keypoint_map(keypoints_at(max(0, frame)), *size),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
             postprocessing=operations.frames,
@@ -207,12 +209,12 @@ class Runner:
         )
 
     def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
-        def rows(start: int, stop: int) -> Float32:
+        def feature_windows(start: int, stop: int) -> Float32:
             with task.watch.stage("audio"):
                 return hearing.windows(start, stop)
 
         with closing(self._hearing(task, scene)) as hearing:
-            yield from self._denoiser(task, scene, rows).run(task.window_order)
+            yield from self._denoiser(task, scene, feature_windows).run(task.window_order)
 
     def _hearing(self, task: RunContext, scene: PipelineInputs) -> AudioFeatureStream:
         return AudioFeatureStream(
@@ -224,7 +226,9 @@ class Runner:
             gated=task.settings.noise_gate,
         )
 
-    def _denoiser(self, task: RunContext, scene: PipelineInputs, rows: Callable[[int, int], Float32]) -> Denoiser:
+    def _denoiser(
+        self, task: RunContext, scene: PipelineInputs, feature_windows: Callable[[int, int], Float32]
+    ) -> Denoiser:
         manifest, length, guidance = self._manifest, scene.length, Guidance.from_settings(task.settings)
         return Denoiser(
             engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
@@ -235,11 +239,13 @@ class Runner:
             length=length,
             noise=scene.noise,
             conditions=WindowConditions(
-                projection=self._engines.get("audio_projection"),
-                guider=self._engines.get("pose_guider"),
+                audio_projection=self._engines.get("audio_projection"),
+                pose_guider=self._engines.get("pose_guider"),
                 length=length,
-                rows=rows,
-                draw=lambda frame: draw_keypoint_map(scene.points[frame], manifest.shape.height, manifest.shape.width),
+                feature_windows=feature_windows,
+                keypoint_map=lambda frame: draw_keypoint_map(
+                    scene.points[frame], manifest.shape.height, manifest.shape.width
+                ),
             ),
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._place().latents,
