@@ -144,8 +144,7 @@ def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> Non
     thread = threading.Thread(target=keep_sweeping)
     thread.start()
     try:
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
+        for _ in range(300):
             with partial_file(tmp_path / "a.mp4") as path:
                 assert path.exists()
                 path.replace(tmp_path / "a.mp4")
