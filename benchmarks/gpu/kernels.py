@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.measure import measure, summary
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from tests.support.device_cases import CASES, DeviceArena, check_captured_step
 from tests.support.kernel_cases import Arena, Step, random_picture
 from vexpress_rt.native import device_kernels
@@ -18,7 +18,7 @@ from vexpress_rt.native.device_kernels import Kernels, Stream
 FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; pixels along a side
 
 
-def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Every case of `tests.support.device_cases` on the GPU, then times. No options.
 
     Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
@@ -26,7 +26,7 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     del options
     kernels = device_kernels.load()
     cases = run_cases(kernels, DeviceArena, {**CASES, "guided_step in a CUDA graph": check_captured_step})
-    tell(cases)
+    report(cases)
     if wrong := [name for name, result in cases["cases"].items() if result != "equal"]:
         raise CheckFailedError(f"{len(wrong)} of {len(cases['cases'])} cases differ from NumPy: {'; '.join(wrong)}")
     with ExitStack() as stack:

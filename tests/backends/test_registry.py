@@ -1,4 +1,4 @@
-"""What runs a bundle's engines: the choice, by bundle and machine, and what a generator says of it. All on fakes."""
+"""The choice of a provider by bundle and machine, and a generator's description of it. All on stand-ins."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ from vexpress_rt.pipeline.generator import Generator
 
 
 class Machine(FakeBackend):
-    """Stands in for the engine modules of all providers, and records which of them engines are loaded with.
+    """A stand-in for the engine modules of all providers, which records with which of them engines are loaded.
 
-    cuda: the GPU.  can_use_gpu: whether ONNX Runtime is one with CUDA.  asked: (library, engine) of every load.
-    executors: what engines on the GPU were to share.
+    Attributes:
+        cuda: The GPU.
+        can_use_gpu: Whether ONNX Runtime was built with CUDA.
+        loaded_with: (library, engine) of every load.
+        executors: The executors of engines on the GPU.
     """
 
     def __init__(self, cuda: FakeCuda) -> None:
         super().__init__()
         self.cuda = cuda
         self.can_use_gpu = True
-        self.asked: list[tuple[str, str]] = []
+        self.loaded_with: list[tuple[str, str]] = []
         self.executors: set[Any] = set()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +68,7 @@ class Machine(FakeBackend):
         assert path.suffix == (".plan" if target else ".onnx")
         engine = super().load(path, spec, threads=threads)
         engine.away = library != "cpu"
-        self.asked.append((library, engine.spec.name))
+        self.loaded_with.append((library, engine.spec.name))
         if engine.away:
             self.executors.add(executor)
         return engine
@@ -78,7 +81,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 
 @pytest.fixture
 def machine(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """One with a GPU, TensorRT, and an ONNX Runtime with CUDA; without kernels, since its engines know no tensors."""
+    """A machine with a GPU, TensorRT, and ONNX Runtime with CUDA; without kernels, as its engines return arrays."""
     monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
     fake = Machine(cuda)
@@ -100,7 +103,7 @@ def without_cuda(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def compiled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All engines have plans but the face detector."""
+    """A bundle with plans of all engines but the face detector."""
     return add_plans(write_bundle(tmp_path_factory.mktemp("compiled") / "bundle"))
 
 
@@ -120,7 +123,7 @@ def plans_alone(tmp_path: Path) -> Bundle:
     return Bundle.open(add_plans(write_bundle(tmp_path / "alone"), onnx=False))
 
 
-# The choice
+# Choosing
 
 
 def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(machine: Machine, compiled: Bundle) -> None:
@@ -143,7 +146,7 @@ def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Bun
         ([without_cuda], "tensorrt", "compiled for it"),
     ],
 )
-def test_auto_takes_what_is_left_and_says_why(
+def test_auto_takes_the_next_provider_and_says_why(
     machine: Machine, compiled: Bundle, monkeypatch: pytest.MonkeyPatch, lacks: list[Any], taken: str, why: str
 ) -> None:
     for remove in lacks:
@@ -153,7 +156,7 @@ def test_auto_takes_what_is_left_and_says_why(
     assert why in choice.reason
 
 
-def test_plans_that_are_not_used_are_worth_a_warning(
+def test_unused_plans_are_a_warning(
     machine: Machine, compiled: Bundle, plain: Bundle, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -167,7 +170,7 @@ def test_plans_that_are_not_used_are_worth_a_warning(
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
-def test_what_is_asked_for_is_taken(machine: Machine, compiled: Bundle, name: str) -> None:
+def test_a_requested_provider_is_taken(machine: Machine, compiled: Bundle, name: str) -> None:
     choice = choose(name, compiled)
     assert (choice.name, choice.reason) == (name, "asked for")
 
@@ -176,12 +179,12 @@ def test_what_is_asked_for_is_taken(machine: Machine, compiled: Bundle, name: st
     ("name", "lack", "error", "message"),
     [
         ("tensorrt", without_tensorrt, BackendMissingError, r"install it with `pip install 'vexpress-rt\[tensorrt\]'`"),
-        ("tensorrt", without_gpu, BackendError, "no NVIDIA GPU can be used .*: look at what `nvidia-smi` says"),
+        ("tensorrt", without_gpu, BackendError, "no NVIDIA GPU can be used .*: see the output of `nvidia-smi`"),
         ("cuda", without_gpu, BackendError, "no NVIDIA GPU can be used"),
         ("cuda", without_cuda, BackendMissingError, "runs on the CPU alone"),
     ],
 )
-def test_what_is_asked_for_and_cannot_be_had_is_refused(
+def test_a_requested_provider_that_cannot_run_is_refused(
     machine: Machine, compiled: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, lack: Any,
     error: type[Exception], message: str,
 ) -> None:  # fmt: skip
@@ -240,17 +243,17 @@ def test_engines_are_loaded_with_the_library_that_was_chosen(
     machine: Machine, compiled_bundle: Path, provider: str, library: str
 ) -> None:
     videos(compiled_bundle, provider=provider)
-    assert {asked for asked, name in machine.asked if name != FACE_DETECTOR} == {library}
+    assert {used for used, name in machine.loaded_with if name != FACE_DETECTOR} == {library}
 
 
 def test_a_detector_without_a_plan_runs_on_the_cpu_beside_tensorrt(machine: Machine, compiled_bundle: Path) -> None:
     videos(compiled_bundle, provider="tensorrt")
-    assert ("cpu", DETECTOR_SPEC.name) in machine.asked
+    assert ("cpu", DETECTOR_SPEC.name) in machine.loaded_with
 
 
 def test_a_detector_with_a_plan_runs_with_tensorrt(machine: Machine, tmp_path: Path) -> None:
     videos(add_plans(write_bundle(tmp_path / "whole"), ()))
-    assert {library for library, _ in machine.asked} == {"tensorrt"}
+    assert {library for library, _ in machine.loaded_with} == {"tensorrt"}
 
 
 def test_the_target_says_which_tensorrt(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +262,7 @@ def test_the_target_says_which_tensorrt(machine: Machine, tmp_path: Path, monkey
     monkeypatch.setattr(tensorrt_library, "load", lambda target: wanted.append(target) or load("tensorrt"))
     videos(add_plans(write_bundle(tmp_path / "rtx"), library="tensorrt-rtx", **PORTABLE))
     assert wanted == ["tensorrt-rtx"]
-    assert ("tensorrt-rtx", "denoiser") in machine.asked
+    assert ("tensorrt-rtx", "denoiser") in machine.loaded_with
 
 
 @pytest.mark.parametrize(("provider", "shared"), [("tensorrt", 1), ("cuda", 1), ("cpu", 0)])
@@ -291,7 +294,7 @@ def test_no_memory_of_the_gpu_is_taken_before_an_engine_is_needed(machine: Machi
         assert machine.cuda.left() == []
 
 
-# In words
+# Descriptions
 
 
 def test_a_generator_describes_itself(machine: Machine, compiled_bundle: Path) -> None:
@@ -305,9 +308,9 @@ def test_a_generator_describes_itself(machine: Machine, compiled_bundle: Path) -
     assert "for tensorrt, plans for Fake GPU (9.0), TensorRT 11.4.0" in text
     assert "64 x 64 pixels (height x width), windows of 8 frames" in text
     assert "tensorrt (the bundle is compiled for it and there is a GPU)" in text
-    assert all(told in text for told in ("of 1.0 MiB of memory free", "TensorRT 11.4.0"))
+    assert all(words in text for words in ("of 1.0 MiB of memory free", "TensorRT 11.4.0"))
 
 
 def test_on_the_cpu_a_generator_names_threads_and_onnx_runtime(machine: Machine, compiled_bundle: Path) -> None:
     with Generator(compiled_bundle, provider="cpu", threads=3) as generator:
-        assert all(told in generator.describe() for told in ("cpu (asked for)", "3 threads", "ONNX Runtime 0.0"))
+        assert all(words in generator.describe() for words in ("cpu (asked for)", "3 threads", "ONNX Runtime 0.0"))

@@ -165,7 +165,7 @@ def test_destroying_a_context_while_it_runs_is_a_violation(bench: Bench) -> None
 def test_a_context_without_its_engine_is_a_violation(bench: Bench) -> None:
     bench.bind()
     before, bench.context.parent = bench.context.parent, lambda: None
-    with pytest.raises(ViolationError, match="Context is used after what it was made from was destroyed"):
+    with pytest.raises(ViolationError, match="Context is used after the object that it was made from was destroyed"):
         bench.enqueue()
     bench.context.parent = before
 

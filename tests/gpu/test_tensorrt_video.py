@@ -1,4 +1,4 @@
-"""All stages that run engines, on TensorRT engines that share a GPU; and a real engine where there is a real GPU."""
+"""All stages on TensorRT engines that share a GPU, on stand-ins; and real engines on a real GPU."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_and_finished_latent
     windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
     per_window = 3 * STEPS + 3  # timestep and weights; rows, drawings and noise
     assert cuda.copies["HostToDevice"] == per_window * windows + 2  # photo and speech
-    features = 1  # what is heard in the speech, before it is cut into rows
+    features = 1  # of the whole speech, before it is cut into windows
     looked_at = windows + 1  # finished latents, of which those of one window lie in two pieces
     assert cuda.copies["DeviceToHost"] == features + looked_at + LENGTH
 
@@ -151,6 +151,6 @@ def test_a_second_video_takes_no_more_memory(make: Make, cuda: FakeCuda) -> None
     "target",
     [pytest.param("tensorrt", marks=pytest.mark.tensorrt), pytest.param("tensorrt-rtx", marks=pytest.mark.rtx)],
 )
-def test_a_gpu_runs_what_was_built(target: str, tmp_path: Path) -> None:
+def test_a_gpu_runs_built_engines(target: str, tmp_path: Path) -> None:
     done = real_engines.start(target, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

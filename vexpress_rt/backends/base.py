@@ -1,4 +1,4 @@
-"""What every backend offers: engines, and the tensors that they take and return."""
+"""The interface of all backends: engines, and the tensors that they take and return."""
 
 from __future__ import annotations
 

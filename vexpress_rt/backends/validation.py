@@ -50,7 +50,7 @@ def check_outputs(spec: EngineSpec, outputs: Mapping[str, Array]) -> None:
     given = EngineSpec(spec.name, (), tuple(describe(name, array) for name, array in outputs.items()))
     if wrong := interface_errors(given, EngineSpec(spec.name, (), spec.outputs), arrays=True):
         raise BackendError(
-            f"engine {spec.name} gave what it should not: {'; '.join(wrong)}: "
+            f"engine {spec.name} returned other outputs than specified: {'; '.join(wrong)}: "
             f"build it again with `python -m export.build --engine {spec.name}`"
         )
 
@@ -60,8 +60,8 @@ def check_interface(path: object, found: EngineSpec, expected: EngineSpec) -> No
 
     Args:
         path: The engine's file, for the message.
-        found: What the engine has.
-        expected: What the bundle says.
+        found: The engine's inputs and outputs.
+        expected: Those that the bundle records.
 
     Raises:
         BundleDamagedError: They differ; the message names every input and output.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     path = folder / "graph.engine"
     yield path
-    assert {item.name for item in folder.iterdir()} <= {path.name}  # nothing partial, whatever happened
+    assert {item.name for item in folder.iterdir()} <= {path.name}  # no partial file is left
 
 
 def test_progress_grows_to_one(graph: Path, output: Path, library: Library) -> None:
@@ -77,12 +77,24 @@ def test_what_a_progress_display_raises_is_not_lost_when_there_is_nothing_left_t
     assert not output.exists()
 
 
-def test_a_signal_ends_the_build_and_leaves_nothing(graph: Path, output: Path, library: Library) -> None:
+def test_a_signal_ends_the_build_and_leaves_nothing(
+    graph: Path, output: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled, run = threading.Event(), tensorrt_builder.run_uninterrupted
+
+    def watched(work: Callable[[], Any], *, cancel: Callable[[], object]) -> Any:
+        def cancelled() -> None:
+            cancel()
+            handled.set()
+
+        return run(work, cancel=cancelled)
+
     def interrupt(done: float) -> None:
         calls.append(done)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)  # the main thread handles it meanwhile
+        assert handled.wait(60)  # in the main thread
 
+    monkeypatch.setattr(tensorrt_builder, "run_uninterrupted", watched)
     calls: list[float] = []
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

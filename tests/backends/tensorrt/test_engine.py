@@ -127,7 +127,7 @@ def test_a_size_that_depends_on_values_is_refused(load_plan: Load) -> None:
         load_plan(pooler(sizes=lambda shapes: {})).run({"samples": np.zeros((1, 8), np.float32)})
 
 
-# What does not fit
+# Engines and inputs that do not fit
 
 
 def change(side: dict[str, tuple[str, tuple[int, ...]]], **changes: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -199,7 +199,7 @@ class DeviceEngine(Closable, ABC):
         name = self.spec.name
         if not keep_on_device and (lost := [t.describe() for t in self.spec.outputs if not becomes_array(t.dtype)]):
             raise BackendError(
-                f"engine {name} gives {', '.join(lost)}, which NumPy lacks: run it with keep_on_device=True"
+                f"engine {name} returns {', '.join(lost)}, which NumPy lacks: run it with keep_on_device=True"
             )
         feed = check_inputs(self.spec, inputs)
         for key, tensor in feed.items():

@@ -289,7 +289,7 @@ class _Build:
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
-            _log.warning("%s is of another GPU or version of %s; it begins anew", path, self._library.title)
+            _log.warning("%s is of another GPU or version of %s; a new one is begun", path, self._library.title)
         except FileNotFoundError:
             pass
         except OSError as error:

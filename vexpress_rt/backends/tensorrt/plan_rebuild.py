@@ -133,7 +133,7 @@ def _rebuild_alone(
     except OutputError as error:
         command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
         raise OutputError(
-            f"{reason}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use "
+            f"{reason}, and no plans can be added: {error}; or run `{command}` as a user who may write there, or use "
             "a copy of the bundle"
         ) from error
 
@@ -296,7 +296,7 @@ class StagingDirectory:
                 self._bundle.remove(name)
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Close both folders."""
         self._inside.close()
         self._bundle.close()
 
