@@ -29,7 +29,7 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.live.window_denoiser import FADE, AudioContext, WindowDenoiser
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.native.latent_step import guide, take_step
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.stages.frame_decoder import HostFrames
 
 FRAMES, STEPS = 6, 4
@@ -199,7 +199,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             guidance=guidance, sampler=sampler, engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )  # fmt: skip
         for _ in range(2):
             found = denoisers.denoise(window, held, HEARD)
@@ -212,7 +212,7 @@ def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch)
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), HEARD)
         assert gpu.cuda.copies["DeviceToHost"] == 2  # and the audio features
@@ -229,7 +229,7 @@ def test_memory_that_runs_out_anywhere_in_a_window_is_told_and_the_next_window_i
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         succeeded = 0
         denoisers.denoise(window, held, HEARD)  # loads the engines
@@ -261,7 +261,7 @@ def test_a_correction_that_cuda_refuses_is_told_and_the_next_window_is_denoised(
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         gpu.kernels.refused = 1
         with pytest.raises(BackendError, match="does not launch the kernel correct_predictions"):
