@@ -19,9 +19,8 @@ from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.media.recording import Recording
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline.device_operations import DeviceOperations, choose_device_operations, describe_latents
 from vexpress_rt.pipeline.frame_stream import ProgressReporter
-from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
@@ -87,24 +86,24 @@ class Runner:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
         self._lock = threading.Lock()
-        self._placement: DeviceOperations | None = None
+        self._operations: DeviceOperations | None = None
 
     def close(self) -> None:
         """Drop references to the engines' executor. The owner of the engines closes them."""
         with self._lock:
-            self._placement = None
+            self._operations = None
 
     def describe_latents(self) -> str:
         """Return where latents are between engines, for people."""
-        return placement.describe(on_gpu=self._engines.provider.on_gpu)
+        return describe_latents(on_gpu=self._engines.provider.on_gpu)
 
-    def _place(self) -> DeviceOperations:
-        """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
+    def _device_operations(self) -> DeviceOperations:
+        """Return the operations between engines. Raises BackendError after the engines were closed."""
         executor = self._engines.executor()
         with self._lock:
-            if self._placement is None:
-                self._placement = placement.choose(executor, self._engines.threads)
-            return self._placement
+            if self._operations is None:
+                self._operations = choose_device_operations(executor, self._engines.threads)
+            return self._operations
 
     def check(self, settings: Settings) -> None:
         """Check the sampler, and that the bundle has the engines for these settings, without loading any.
@@ -202,7 +201,7 @@ class Runner:
         """
         latents = context.stopwatch.each("denoise", self._latents(context, inputs))
         frames = make_frames(
-            self._engines.get("vae_decoder"), latents, self._place().frames, context.stopwatch,
+            self._engines.get("vae_decoder"), latents, self._device_operations().frames, context.stopwatch,
             median_filter=context.settings.median_filter, rgb=rgb,
         )  # fmt: skip
         with closing(latents), closing(frames):  # also after a failure
@@ -213,7 +212,7 @@ class Runner:
     def live(self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32]) -> WindowDenoiser:
         """Return the denoiser of a live session; keypoints_at: the face's keypoints (3, 2) in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        shape, operations = self._latent_shape(), self._place()
+        shape, operations = self._latent_shape(), self._device_operations()
         return WindowDenoiser(
             engine=self._engines.get,
             guidance=Guidance.from_settings(settings),
@@ -270,7 +269,7 @@ class Runner:
                 ),
             ),
             progress=lambda done, total: context.report("denoise", done, total),
-            latents=self._place().latents,
+            latents=self._device_operations().latents,
         )
 
 
