@@ -4,8 +4,8 @@ The exporter, the engines, the test doubles, the manifest and the documentation 
 
 Dims: H and W, pixels of the picture; h and w, the same in latents; F, frames of a context window; c, latent channels;
 K, channels of the U-Net's first level; Q, audio tokens per frame, each of D values; R, rows of audio features per
-frame, each of A values; N samples and T feature rows of a clip (any number); B, attention heads; S tokens and E channels
-per head of the attention block that the tensor is named after.
+frame, each of A values; N samples and T feature rows of a clip (any number); B, attention heads; S tokens and E
+channels per head of the attention block that the tensor is named after.
 """
 
 from __future__ import annotations
