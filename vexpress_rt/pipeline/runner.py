@@ -258,7 +258,7 @@ def _needed(settings: Settings) -> tuple[str, ...]:
 
 
 def _in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
-    """Return the largest number of windows in flight: see `windows.walk`."""
+    """Return the largest number of windows in flight: see `context_windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
     if window_order != WINDOW_ORDERS[0]:
