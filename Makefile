@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test test-lowest fuzz bench lint format dist setup clean
+.PHONY: demo test test-lowest fuzz bench docs lint format dist setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
@@ -38,6 +38,10 @@ fuzz: setup
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)
+
+# The site under build/site. A warning, such as a broken link, is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: setup
 	$(BIN)/ruff check .
@@ -84,6 +88,11 @@ $(VENV)/.export: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
 $(VENV)/.installed: $(VENV)/.export
 	@echo "Installing what the tests, the benchmarks and the linters need, TensorRT for RTX among it"
 	@$(PIP) --editable '.[export,test,bench,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	@echo "Installing what the documentation site is made with"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 clean:
