@@ -31,6 +31,7 @@ from vexpress_rt.media.image import face_crop
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames
 from vexpress_rt.types import Crop, Face, Float32, KeypointTrack, UInt8
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.paths import as_path
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
@@ -114,7 +115,7 @@ def check_face(
         why = f"no face was found in {photo}"
     else:
         why = "the bundle has no face detector"
-        remedies.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+        remedies.append(f"use a bundle that has one: `python -m export.build --engine {FACE_DETECTOR}` {EXPORTER}")
     if searched is not False:
         remedies.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
     if driven:
@@ -133,7 +134,7 @@ def load_track(
         source: The keypoints.
         find_faces: Returns the faces in a picture.
         seconds: Duration of the video to be made. A driving video is searched for that long and over the longest gap
-            that may follow, so that the track is that of the whole driving video. Each decoded frame is searched once.
+            that may follow, so that the track equals the whole driving video's. Each decoded frame is searched once.
         progress: Called after each frame of a driving video with the frames done and the largest possible total; may
             raise.
 
@@ -242,7 +243,7 @@ def looping_pose_track(
 ) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
     """Return the keypoints of the face for a video without an end.
 
-    The whole track is searched for the anchor of retargeting. Errors are those of `plan_pose_track`.
+    The whole track is searched for the anchor of retargeting. Raises the errors of `plan_pose_track` too.
 
     Args:
         source: The keypoints, or None. Of a driving video the first LONGEST_LOOP seconds are used.
