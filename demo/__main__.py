@@ -1,4 +1,4 @@
-"""Two portraits say what a recording says, in three scenes each: `python -m demo --output out`."""
+"""Animate two portraits with a recording, in three scenes each: `python -m demo --output out`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ def say(line: str) -> None:
 
 
 def make_videos(bundle: Path | None, folder: Path) -> list[Path]:
-    """Inputs, a video for each portrait and scene, and the contact sheet, in `folder`; gives what was made to see.
+    """Write inputs, a video for each portrait and scene, and the contact sheet.
 
-    bundle: None is the one that ships.
+    Args:
+        bundle: Engines to run; None for the bundle that ships.
+        folder: Folder to write to.
+
+    Returns:
+        Videos and contact sheet.
     """
     with Generator(bundle, provider="cpu") as generator, face_finder(generator.bundle) as find_faces:
         say("Drawing two portraits and a driving video")
@@ -55,7 +60,7 @@ def _sync(correlation: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="Make videos of three scenes.")
     parser.add_argument("--output", type=Path, default=Path("out"), help="folder to write to (out)")
     parser.add_argument("--bundle", type=Path, help="engines to run (those that ship)")

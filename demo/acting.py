@@ -1,4 +1,4 @@
-"""How a drawn head moves while it talks, in the demo: it turns, nods and tilts, smoothly and always the same."""
+"""Move a drawn head while it talks: it turns, nods and tilts, smoothly and always in the same way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _BLINK = 1.4, 0.16  # seconds: when, and how long
 
 
 def act(mouth: NDArray[np.floating[Any]], fps: float, *, mirrored: bool = False, scale: float = 1.0) -> list[Pose]:
-    """One pose for each row of `mouth` (L, 3): openness, width, rounding.
+    """Return one pose for each frame.
 
-    mirrored: begins to the left instead of to the right.  scale: size of the head, as in `Pose`.
+    Args:
+        mouth: (L, 3): openness, width and rounding by frame.
+        fps: Frames a second.
+        mirrored: Whether the head first moves to the left instead of to the right.
+        scale: Size of the head, as in `Pose`.
     """
     seconds = (np.arange(len(mouth)) + 0.5) / fps
     tracks = {

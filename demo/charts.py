@@ -18,7 +18,7 @@ PAPER, INK, FAINT = (250, 249, 246), (34, 34, 38), (104, 104, 112)
 HEARD, SEEN = (74, 118, 168), (214, 92, 30)
 _PANEL, _UNDER, _WAVE, _LEADER = (240, 240, 236), (198, 214, 232), (150, 152, 160), (188, 188, 184)
 
-_FINE = 4  # how often each side of a pixel is divided
+_FINE = 4  # oversampling
 _AIR = 6  # pixels above an openness of 1 and below one of 0
 
 
@@ -34,15 +34,15 @@ class Chart:
         self._draw = ImageDraw.Draw(self._image)
 
     def image(self) -> Image.Image:
-        """What was painted, (width, height)."""
+        """Return the chart as a picture of (width, height) pixels."""
         return self._image.reduce(_FINE)
 
     def across(self, frame: float) -> float:
-        """Pixels from the left, of the middle of a frame's time."""
+        """Return the place of a frame in pixels from the left."""
         return (frame + 0.5) * self.width / self.count
 
     def line(self, points: Sequence[tuple[float, float]], colour: Colour, width: float) -> None:
-        """Through points in pixels."""
+        """Draw a line through points in pixels."""
         self._draw.line([_fine(point) for point in points], colour, round(width * _FINE), joint="curve")
 
     def waveform(self, samples: NDArray[np.floating[Any]], per_frame: float) -> None:

@@ -1,4 +1,4 @@
-"""What the demo works on: drawn people, a recording, and two ways to say how the head moves."""
+"""Inputs of the demo: drawn people, a recording, keypoints, and a driving video."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ _DRIVER_SIZE, _DRIVER_SCALE = 256, 0.85  # pixels, height and width; of the head
 
 @dataclass(frozen=True)
 class Sitter:
-    """Somebody to see talking.
+    """A drawn person.
 
-    photo: a PNG.  keypoints: of the same face in motion, for each frame, in pixels of the bundle's picture, .npy.
-    closed, opened: `mouth_opening` in a drawing with the mouth closed, and as wide open as it gets.
+    Attributes:
+        name: Part of file names.
+        photo: PNG file.
+        keypoints: File (.npy) with keypoints of the same face in motion, in pixels of the bundle's picture.
+        closed: `mouth_opening` of a drawing with the mouth closed.
+        opened: `mouth_opening` of a drawing with the mouth fully open.
     """
 
     name: str
@@ -40,7 +44,7 @@ class Sitter:
     opened: float
 
     def openness(self, opening: Curve) -> Curve:
-        """What `mouth_opening` gave: 0 for the closed mouth, 1 for the wide open one."""
+        """Scale values of `mouth_opening`: 0 for the closed mouth, 1 for the fully open one."""
         return (opening - self.closed) / (self.opened - self.closed)
 
 

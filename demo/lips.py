@@ -1,4 +1,4 @@
-"""Do the lips follow the sound? Openness heard in it against openness seen in the frames."""
+"""Compare the openness of the mouth in the frames with that expected from the sound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Curve = NDArray[np.floating[Any]]  # (L,), by frame
 
 
 def openings(frames: Iterable[UInt8], find_faces: FaceFinder) -> Curve:
-    """`mouth_opening` in each of L frames, (L,), where the detector finds the face in it; NaN where it finds none."""
+    """Return `mouth_opening` of each of L frames, (L,); NaN where the detector finds no face."""
     return np.array([_opening(frame, find_faces(frame)) for frame in frames])
 
 
@@ -26,7 +26,7 @@ def _opening(frame: UInt8, found: list[Face]) -> float:
 
 
 def agreement(heard: Curve, seen: Curve) -> float:
-    """Correlation of two curves over the frames where both are known; NaN where one does not vary."""
+    """Return the correlation of two curves over the frames where both are known; NaN if one is constant."""
     known = np.isfinite(heard) & np.isfinite(seen)
     if known.sum() < 2 or min(np.ptp(heard[known]), np.ptp(seen[known])) == 0:
         return float("nan")
@@ -34,9 +34,9 @@ def agreement(heard: Curve, seen: Curve) -> float:
 
 
 def moments(heard: Curve, pairs: int) -> list[int]:
-    """At most 2 x `pairs` frames in rising order: open mouths, and after each the most closed one before the next.
+    """Choose at most 2 x `pairs` frames: open mouths, and the most closed one between each and the next.
 
-    Of the curve's peaks the highest, none nearer to another than half an even share of the time.
+    Open mouths are the highest peaks of the curve, with a distance of at least half an even share of the time.
     """
     padded = np.pad(heard, 1, constant_values=-np.inf)
     peaks = np.flatnonzero((heard > padded[:-2]) & (heard >= padded[2:]))
@@ -51,6 +51,6 @@ def moments(heard: Curve, pairs: int) -> list[int]:
 
 
 def _lowest(piece: Curve) -> int:
-    """The middle of where a curve is lowest."""
+    """Return the middle of the frames where a curve is lowest."""
     lowest = np.flatnonzero(piece == piece.min())
     return int(lowest[len(lowest) // 2])

@@ -22,7 +22,14 @@ from vexpress_rt.types import UInt8
 
 @dataclass(frozen=True)
 class Scene:
-    """name: of its videos.  title: in words.  motion: the file that says how a sitter's head moves, or None."""
+    """A scene of V-Express.
+
+    Attributes:
+        name: Part of the names of its videos.
+        title: Description.
+        retarget: Retargeting mode.
+        motion: Returns the file with the motion of a sitter's head, or None.
+    """
 
     name: str
     title: str
@@ -39,10 +46,15 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Take:
-    """A scene with a sitter, as it came out.
+    """A generated video of a scene with a sitter.
 
-    lead: a picture of what led the head, (h, w, 3).  frames: (L, H, W, 3); both uint8 RGB.
-    seconds: that generating took.
+    Attributes:
+        sitter: The person.
+        scene: The scene.
+        path: File of the video.
+        lead: Picture (h, w, 3) uint8 RGB of the source of the head's motion.
+        frames: (L, H, W, 3) uint8 RGB.
+        seconds: Duration of the generation.
     """
 
     sitter: Sitter
@@ -54,7 +66,7 @@ class Take:
 
 
 def perform(generator: Generator, inputs: Inputs, config: GenerationConfig, folder: Path) -> Iterator[Take]:
-    """Every scene with every sitter, each an MP4 in `folder`."""
+    """Generate every scene with every sitter, each as an MP4 in `folder`."""
     for sitter in inputs.sitters:
         start = time.monotonic()
         portrait = generator.prepare(sitter.photo)
@@ -83,6 +95,6 @@ def _lead(portrait: Portrait, source: Path | None, video: Video) -> UInt8:
 
 @contextmanager
 def face_finder(bundle: Bundle) -> Iterator[FaceFinder]:
-    """Finds faces in pictures with the detector of a bundle, on the CPU."""
+    """Return a function that finds faces in pictures with the detector of a bundle, on the CPU."""
     with closing(onnxruntime.load(bundle.engine_path(FACE_DETECTOR), None, threads=None)) as engine:
         yield lambda picture: detect(engine.run_positional, picture)

@@ -1,4 +1,4 @@
-"""The contact sheet: the sound, how open it sounds, and under it each scene's mouths, measured and seen."""
+"""Draw the contact sheet: sound and expected openness, below them measured openness and frames of each scene."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDTH = _LEFT + _CHARTS + _MARGIN
 
 @dataclass(frozen=True)
 class Sound:
-    """heard: openness in each frame's time, (L,).  fps: frames a second.  moments: frames to show, rising."""
+    """The sound of the sheet. heard: expected openness by frame, (L,).  moments: frames to show, ascending."""
 
     speech: Recording
     heard: Curve
@@ -35,7 +35,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Row:
-    """A scene. lines: what it is.  lead: what led it.  frames: all of them, (L, H, W, 3).  seen: openness, (L,)."""
+    """A scene. lines: description.  lead: picture of its source of motion.  seen: measured openness, (L,)."""
 
     lines: Sequence[str]
     lead: UInt8
@@ -52,7 +52,7 @@ class _Page:
         self.top = _MARGIN
 
     def text(self, x: int, y: int, text: str, size: int, colour: Colour = INK, anchor: str = "la") -> None:
-        """At `x` and `y` below the top."""
+        """Write text at `x`, and `y` below the top."""
         self.draw.text((x, self.top + y), text, colour, ImageFont.load_default(size), anchor=anchor)
 
     def put(self, picture: Image.Image, x: int, y: int = 0) -> None:
@@ -60,7 +60,7 @@ class _Page:
 
 
 def contact_sheet(heading: str, note: str, sound: Sound, groups: dict[str, list[Row]]) -> Image.Image:
-    """groups: scenes by the name of who is in them. At most COLUMNS moments are shown."""
+    """Draw the sheet. groups: scenes by the name of the person. At most COLUMNS moments are shown."""
     rows = sum(len(group) for group in groups.values())
     height = 2 * _MARGIN + 60 + _WAVE + _CURVE + 48 + 34 * len(groups) + rows * _row_height() - 18
     page = _Page(height)
@@ -90,7 +90,7 @@ def _head(page: _Page, heading: str, note: str) -> None:
 
 
 def _sound(page: _Page, sound: Sound) -> None:
-    """Waveform, openness, seconds."""
+    """Draw waveform, openness and seconds."""
     wave, curve = (Chart(_CHARTS, height, len(sound.heard)) for height in (_WAVE, _CURVE))
     wave.waveform(sound.speech.read(), sound.speech.rate / sound.fps)
     curve.heard(sound.heard)
@@ -106,7 +106,7 @@ def _sound(page: _Page, sound: Sound) -> None:
 
 
 def _row(page: _Page, row: Row, sound: Sound) -> None:
-    """Both curves, and below them the frames at the moments."""
+    """Draw both curves, and below them the frames at the moments."""
     curves, leaders = Chart(_CHARTS, _CURVE, len(sound.heard)), Chart(_CHARTS, _LEADERS, len(sound.heard), PAPER)
     moments = sound.moments[:COLUMNS]
     places = [column * (CELL + _GAP) for column in range(len(moments))]
