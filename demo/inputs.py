@@ -50,10 +50,14 @@ class Sitter:
 
 @dataclass(frozen=True)
 class Inputs:
-    """audio: a sound file.  speech: what is said in it.
+    """The inputs of all scenes.
 
-    mouth: what a mouth does that says it, (L, 3) float32: openness, width, rounding by frame.
-    driving: a video of somebody else who says it.
+    Attributes:
+        audio: Sound file.
+        speech: The recording in it.
+        mouth: (L, 3) float32, shape of a mouth that speaks it: openness, width and rounding by frame.
+        sitters: The drawn people.
+        driving: Video of another person who speaks it.
     """
 
     audio: Path
@@ -64,9 +68,16 @@ class Inputs:
 
 
 def make_inputs(folder: Path, speech: Path, size: tuple[int, int], fps: Fraction) -> Inputs:
-    """Draw photos, keypoints and the driving video into `folder`.
+    """Draw photos, keypoints and the driving video into a folder.
 
-    speech: a recording.  size: (height, width) of the bundle's picture.  fps: frames a second of motion.
+    Args:
+        folder: Folder to write to.
+        speech: Sound file of the speech.
+        size: (height, width) of the bundle's picture.
+        fps: Frames a second of the motion.
+
+    Returns:
+        The inputs.
     """
     recording = open_recording(speech, RATE)
     mouth = mouth_track(recording.read()).at(recording.frame_count(fps), float(fps))
