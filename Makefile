@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test test-lowest fuzz bench docs lint format setup clean
+.PHONY: demo test test-lowest fuzz bench docs lint format dist setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
@@ -52,6 +52,13 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The sdist, the wheel that is built from it, and a video that the wheel makes in an environment of its own.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python scripts/check_dist.py dist
 
 setup: $(VENV)/.installed
 

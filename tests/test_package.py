@@ -12,6 +12,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def project(tmp_path: Path) -> Path:
     """A checkout that has little but a bundle that ships, and others that do not."""
     folder = tmp_path / "project"
     (folder / "vexpress_rt").mkdir(parents=True)
-    for name in ("pyproject.toml", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
+    for name in ("pyproject.toml", "README.md", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
         shutil.copyfile(ROOT / name, folder / name)
     for name in ("pocket/manifest.json", "pocket/README.md", "pocket/denoiser.weights", "mine/manifest.json"):
         (folder / "engines" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +158,34 @@ def test_wheel_carries_version_licence_and_command(wheel: zipfile.ZipFile) -> No
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert "vexpress-rt = vexpress_rt.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+
+
+def test_description_of_the_wheel_is_the_readme_with_links_that_lead_from_anywhere(wheel: zipfile.ZipFile) -> None:
+    metadata = message_from_bytes(wheel.read(f"vexpress_rt-{vexpress_rt.__version__}.dist-info/METADATA"))
+    description = metadata.get_payload()
+    assert isinstance(description, str)
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    original = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) == len(original) > 20
+    assert all(link.startswith("https://") for link in links)
+    raw, blob = (f"https://{host}/" for host in ("raw.githubusercontent.com", "github.com"))
+    ours = [link for link in original if not link.startswith("https://")]
+    ends = [link for link in links if link.startswith((raw, blob))]
+    assert [link.partition("/main/")[2] for link in ends] == ours
+    assert [link.startswith(raw) for link in ends] == [link.endswith(".webp") for link in ours]
+
+
+def test_addresses_of_the_project_are_complete() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["urls"]) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(address.startswith("https://") for address in project["urls"].values())
+
+
+def test_changelog_has_a_section_for_the_version_or_for_the_one_to_come() -> None:
+    version = vexpress_rt.__version__
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert ".dev" in version or version in sections
 
 
 def test_runtime_needs_these_packages_and_nothing_else() -> None:

@@ -19,7 +19,7 @@ from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
@@ -36,7 +36,7 @@ def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     figures = build(options, report)
     report(figures)
     with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
+        figures["describe"] = engines.describe(device_operations.describe_latents(on_gpu=engines.provider.on_gpu))
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
             if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
@@ -52,7 +52,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
     with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
-        figures["describe"] = found.describe(placement.describe(on_gpu=found.provider.on_gpu))
+        figures["describe"] = found.describe(device_operations.describe_latents(on_gpu=found.provider.on_gpu))
         for name in bundle.manifest.engines:
             try:
                 result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))

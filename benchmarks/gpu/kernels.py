@@ -1,4 +1,4 @@
-"""The CUDA kernels against their twins in NumPy, bit for bit, and how long they take at full size."""
+"""The CUDA kernels against their reference implementations, bit for bit, and how long they take at full size."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]
         arena.put(array)
         for array in (step.state, step.totals, np.asarray(step.unconditional), step.conditional)
     )  # fmt: skip
+    expected, corrected = arena.put(step.totals[0]), arena.put(np.zeros_like(step.conditional))
+    weights = np.ones(FRAMES, np.float32)
     frames = [arena.put(random_picture(PIXELS, PIXELS, 3, seed=seed)) for seed in range(3)]
     picture = arena.put(np.zeros((PIXELS, PIXELS, 3), np.uint8))
     nv12 = arena.put(np.zeros((PIXELS * 3 // 2, PIXELS), np.uint8))
@@ -66,6 +68,10 @@ def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]
             state, totals, unconditional, conditional,
             values=LATENT, slots=len(step.totals), updates=step.updates, scale=step.scale,
             coefficients=step.coefficients, stream=stream,
+        ),
+        "correct_predictions": lambda: kernels.correct_predictions(
+            unconditional, conditional, expected, corrected,
+            values=LATENT, frame=0, weights=weights, scale=step.scale, stream=stream,
         ),
         "median_3x3x3": lambda: kernels.median_3x3x3(*frames, picture, **size),
         "rgb_to_nv12": lambda: kernels.rgb_to_nv12(frames[0], nv12, **size),

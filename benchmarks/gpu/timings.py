@@ -22,7 +22,7 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import becomes_array
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, ONLY_TENSORRT
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
@@ -44,7 +44,7 @@ def measure_bundle(options: Mapping[str, Any], report: ReportFigures) -> Figures
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
     with opened(bundle, options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
+        figures["describe"] = engines.describe(device_operations.describe_latents(on_gpu=engines.provider.on_gpu))
         figures["engines"] = {}
         for name, result in time_engines(engines.get, wait):
             figures["engines"][name] = result

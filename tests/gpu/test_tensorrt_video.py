@@ -25,8 +25,8 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
-from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.placement import DeviceOperations
+from vexpress_rt.pipeline import device_operations
+from vexpress_rt.pipeline.device_operations import DeviceOperations
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.stages.frame_decoder import make_frames
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -102,7 +102,7 @@ def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterato
 @pytest.fixture
 def make(engines: dict[str, tensorrt.TensorRTEngine], executor: Executor) -> Make:
     """Makes the video on the GPU."""
-    return lambda: make_video(engines.__getitem__, placement.choose(executor, None))
+    return lambda: make_video(engines.__getitem__, device_operations.choose_device_operations(executor, None))
 
 
 def on_the_cpu(name: str) -> Engine:
@@ -110,7 +110,7 @@ def on_the_cpu(name: str) -> Engine:
 
 
 def test_a_video_has_the_frames_that_the_cpu_makes(make: Make) -> None:
-    expected = make_video(on_the_cpu, placement.choose(None, None))
+    expected = make_video(on_the_cpu, device_operations.choose_device_operations(None, None))
     for _ in range(2):  # the second time with the graphs that the first left
         np.testing.assert_array_equal(make(), expected)
     assert len(np.unique(expected)) > 10

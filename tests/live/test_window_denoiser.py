@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -24,10 +25,11 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import Sampler, ddim, make_sampler
+from vexpress_rt.errors import BackendError
 from vexpress_rt.live.window_denoiser import FADE, AudioContext, WindowDenoiser
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.native.latent_step import guide, take_step
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.stages.frame_decoder import HostFrames
 
 FRAMES, STEPS = 6, 4
@@ -197,7 +199,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             guidance=guidance, sampler=sampler, engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )  # fmt: skip
         for _ in range(2):
             found = denoisers.denoise(window, held, HEARD)
@@ -210,10 +212,64 @@ def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch)
     for gpu in gpus(monkeypatch):
         denoisers = make_stages(
             engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), HEARD)
         assert gpu.cuda.copies["DeviceToHost"] == 2  # and the audio features
+        denoisers.forget()
+
+
+@pytest.mark.parametrize("function", ["cudaMalloc", "cudaMallocFromPoolAsync", "cudaHostAlloc"])
+def test_memory_that_runs_out_anywhere_in_a_window_is_told_and_the_next_window_is_denoised(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, held = Window(0, START, START + FRAMES), stacked(100, 102)
+    expected = make_stages().denoise(window, held, HEARD)
+    assert expected is not None
+    for gpu in gpus(monkeypatch):
+        denoisers = make_stages(
+            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
+        )
+        succeeded = 0
+        denoisers.denoise(window, held, HEARD)  # loads the engines
+        for call in range(100):
+            before = gpu.cuda.calls[function]
+            denoisers.forget()
+            gpu.executor.pool.trim()
+            gpu.cuda.failures[function] = [0] * call + [2, 2]
+            with contextlib.suppress(BackendError):
+                denoisers.denoise(window, held, HEARD)
+                succeeded += 1
+            if gpu.cuda.calls[function] - before <= call:
+                break
+        else:
+            raise AssertionError("there is no end of allocations")
+        failed = call + 1 - succeeded
+        assert failed >= {"cudaMalloc": 2, "cudaMallocFromPoolAsync": 3, "cudaHostAlloc": 1}[function]
+        gpu.cuda.failures.clear()
+        found = denoisers.denoise(window, held, HEARD)
+        assert found is not None
+        assert_same_bits(found, expected)
+        denoisers.forget()
+
+
+def test_a_correction_that_cuda_refuses_is_told_and_the_next_window_is_denoised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    window, held = Window(0, START, START + FRAMES), stacked(100, 102)
+    for gpu in gpus(monkeypatch):
+        denoisers = make_stages(
+            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
+        )
+        gpu.kernels.refused = 1
+        with pytest.raises(BackendError, match="does not launch the kernel correct_predictions"):
+            denoisers.denoise(window, held, HEARD)
+        found, expected = denoisers.denoise(window, held, HEARD), make_stages().denoise(window, held, HEARD)
+        assert found is not None
+        assert expected is not None
+        assert_same_bits(found, expected)
         denoisers.forget()
 
 

@@ -1,4 +1,4 @@
-"""The C++ median against its NumPy twin, SciPy and the goldens, and how the one that runs is chosen."""
+"""The C++ median against its reference implementation, SciPy and the goldens, and how the one that runs is chosen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import vexpress_rt
 from tests.support.paths import GOLDEN
 from vexpress_rt import native
 from vexpress_rt.errors import BackendMissingError, ConfigError, InputError
-from vexpress_rt.native import median as twin
+from vexpress_rt.native import median as reference
 
 PACKAGE = "vexpress_rt.native"
 UInt8 = NDArray[np.uint8]
@@ -62,12 +62,12 @@ clips = st.builds(
 
 
 @given(clip=clips)
-def test_cpp_gives_what_its_numpy_twin_gives(compiled: ModuleType, clip: UInt8) -> None:
+def test_cpp_gives_what_its_numpy_reference_gives(compiled: ModuleType, clip: UInt8) -> None:
     np.testing.assert_array_equal(compiled.median_filter(clip), native.median_filter_numpy(clip))
 
 
 @given(clip=clips)
-def test_numpy_twin_gives_what_scipy_gives(clip: UInt8) -> None:
+def test_numpy_reference_gives_what_scipy_gives(clip: UInt8) -> None:
     np.testing.assert_array_equal(native.median_filter_numpy(clip), scipy_median(clip))
 
 
@@ -92,9 +92,9 @@ def test_number_of_threads_changes_nothing(compiled: ModuleType, threads: int) -
     )
 
 
-def test_numpy_twin_is_right_across_its_bands_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_reference_is_right_across_its_bands_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = random_frames(3, 23, 10, 3)
-    monkeypatch.setattr(twin, "_BAND_VALUES", 4 * 10 * 3)
+    monkeypatch.setattr(reference, "_BAND_VALUES", 4 * 10 * 3)
     np.testing.assert_array_equal(native.median_filter_numpy(clip), scipy_median(clip))
 
 
@@ -143,7 +143,7 @@ def test_other_python_threads_go_on_meanwhile(compiled: ModuleType) -> None:
 GOOD = random_frames(4, 5, 3)
 
 
-@pytest.mark.parametrize("implementation", ["compiled", "twin"])
+@pytest.mark.parametrize("implementation", ["compiled", "reference"])
 @pytest.mark.parametrize(
     ("frames", "complaint"),
     [

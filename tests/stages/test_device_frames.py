@@ -16,7 +16,7 @@ from vexpress_rt.backends.cuda import buffer_pool
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.stages import device_frames
 from vexpress_rt.stages.frame_decoder import FramePostprocessing, HostFrames, make_frames, median
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -40,7 +40,7 @@ def executor(cuda: FakeCuda) -> Iterator[Executor]:
 
 @pytest.fixture
 def path(executor: Executor) -> FramePostprocessing:
-    return placement.choose(executor, None).frames
+    return device_operations.choose_device_operations(executor, None).frames
 
 
 def clip(length: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_memory_of_a_frame_is_not_used_again_before_its_last_use(
 
 
 def check_filtered_frames(executor: Executor, *, filtered: bool) -> None:
-    path = placement.choose(executor, None).frames
+    path = device_operations.choose_device_operations(executor, None).frames
     made, expected = iter(on_gpu(executor, clip(9))), iter(clip(9))
     found = path.arrays(median(made, path.median_3x3x3) if filtered else made)
     for frame, other in zip(found, median(expected, HostFrames().median_3x3x3) if filtered else expected, strict=True):
@@ -196,7 +196,7 @@ def test_frames_for_an_encoder_are_converted_on_the_gpu(executor: Executor, path
 def test_a_gpu_gives_the_hosts_frames(length: int) -> None:
     frames = clip(length, (512, 384, 3))
     with Executor() as executor:
-        path = placement.choose(executor, None).frames
+        path = device_operations.choose_device_operations(executor, None).frames
         assert path.keep_on_device
         assert path.rgb_to_nv12 is not None
         found = list(path.arrays(median(on_gpu(executor, frames), path.median_3x3x3)))

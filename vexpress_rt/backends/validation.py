@@ -10,6 +10,7 @@ import numpy as np
 from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError
+from vexpress_rt.utils.links import EXPORTER
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:
@@ -51,7 +52,7 @@ def check_outputs(spec: EngineSpec, outputs: Mapping[str, Array]) -> None:
     if wrong := interface_errors(given, EngineSpec(spec.name, (), spec.outputs), arrays=True):
         raise BackendError(
             f"engine {spec.name} returned other outputs than specified: {'; '.join(wrong)}: "
-            f"build it again with `python -m export.build --engine {spec.name}`"
+            f"build it again with `python -m export.build --engine {spec.name}` {EXPORTER}"
         )
 
 
@@ -69,7 +70,7 @@ def check_interface(path: object, found: EngineSpec, expected: EngineSpec) -> No
     if wrong := interface_errors(found, expected):
         raise BundleDamagedError(
             f"{path} is not the engine {expected.name} of this bundle: {'; '.join(wrong)}: "
-            f"build it again with `python -m export.build --engine {expected.name}`"
+            f"build it again with `python -m export.build --engine {expected.name}` {EXPORTER}"
         )
 
 

@@ -22,6 +22,7 @@ from vexpress_rt.config import (
     Settings,
     option_help,
 )
+from vexpress_rt.utils.links import EXPORTER_PLACE
 
 # Flags of the public inference.py with another name here. Names that differ in underscores alone need no entry.
 ALIASES = {
@@ -37,6 +38,11 @@ _BUILT = "decided when the bundle is built: python -m export.build"
 _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
 _BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
+# The formatter leaves the lines of the epilog as they are, so that the address is not broken.
+_ADDRESS: dict[str, Any] = {
+    "epilog": f"python -m export.build is {EXPORTER_PLACE}",
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
 _PROVIDER = "not a choice here: --provider says what runs the engines"
 # Flags of the public inference.py that have no meaning here, with what to do instead.
 REFUSED = {
@@ -107,6 +113,8 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
             argument = f" {argument}"  # a point left of the photo, which argparse would parse as a flag
         result.append(argument)
     if refused:
+        if any("export.build" in line for line in refused):
+            refused.append(f"python -m export.build is {EXPORTER_PLACE}")
         parser.error("\n  ".join(refused))
     return result
 
@@ -115,6 +123,7 @@ def _add_generate(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
+        **_ADDRESS,
         help="make a video",
         description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
         usage="%(prog)s [--engines DIR] --image FILE --audio FILE --output FILE [option ...]",
@@ -203,7 +212,9 @@ def _usual(default: object) -> str:
 
 
 def _add_inspect(commands: Any) -> None:
-    parser = commands.add_parser("inspect", allow_abbrev=False, help="list what a bundle of engines contains")
+    parser = commands.add_parser(
+        "inspect", allow_abbrev=False, **_ADDRESS, help="list what a bundle of engines contains"
+    )
     parser.add_argument("bundle", metavar="DIR", nargs="?", help=_BUNDLE)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
     parser.add_argument("--json", action="store_true", help="print the manifest")
@@ -211,7 +222,7 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_compile(commands: Any) -> None:
     text = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
-    parser = commands.add_parser("compile", allow_abbrev=False, help=text)
+    parser = commands.add_parser("compile", allow_abbrev=False, **_ADDRESS, help=text)
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
 
 

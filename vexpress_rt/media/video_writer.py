@@ -126,7 +126,7 @@ class VideoWriter:
                 self._video = self._add_video()
                 if self._sound is not None:
                     self._sound.attach(self._container)
-            self._undo = stack.pop_all()
+            self._cleanup = stack.pop_all()
         return self
 
     def write(self, frame: UInt8) -> None:
@@ -165,7 +165,9 @@ class VideoWriter:
                 with native_call():
                     self._finish()
         finally:
-            run_uninterrupted(self._undo.close)  # close everything; remove the partial file unless it became the video
+            run_uninterrupted(
+                self._cleanup.close
+            )  # close everything; remove the partial file unless it became the video
 
     def _finish(self) -> None:
         if self._count == 0:

@@ -31,6 +31,7 @@ from vexpress_rt.media.image import face_crop
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames
 from vexpress_rt.types import Crop, Face, Float32, KeypointTrack, UInt8
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.paths import as_path
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
@@ -114,7 +115,7 @@ def check_face(
         why = f"no face was found in {photo}"
     else:
         why = "the bundle has no face detector"
-        remedies.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+        remedies.append(f"use a bundle that has one: `python -m export.build --engine {FACE_DETECTOR}` {EXPORTER}")
     if searched is not False:
         remedies.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
     if driven:

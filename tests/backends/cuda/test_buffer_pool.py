@@ -220,3 +220,31 @@ def test_a_block_that_fails_ends_with_the_streams_synchronized(executor: Executo
         raise KeyboardInterrupt
     buffer.close()  # a violation, if this is too early
     assert cuda.machine.used == 0
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+def test_a_gpu_uses_memory_of_dropped_tensors_again_in_stream_order() -> None:
+    with Executor() as executor:
+        kept = filled(executor, 7, 1 << 20)
+        for value in range(100):
+            np.testing.assert_array_equal(filled(executor, value, 1 << 20).numpy(), value)
+        np.testing.assert_array_equal(kept.numpy(), 7)
+        assert executor.pool.trim() == runtime.MemoryPool.supported()
+    np.testing.assert_array_equal(kept.numpy(), 7)  # it outlives the executor
+    kept.close()
+
+
+@pytest.mark.gpu
+def test_a_gpu_frees_tensors_that_are_dropped_while_a_graph_is_captured() -> None:
+    with Executor() as executor:
+        tensor, other = filled(executor, 1), filled(executor, 2)
+        executor.compute.begin_capture()
+        fill(other.buffer, 3, executor.compute)
+        tensor.close()
+        with executor.compute.end_capture() as graph:
+            graph.launch(executor.compute)
+            executor.compute.synchronize()
+        np.testing.assert_array_equal(other.numpy(), 3)

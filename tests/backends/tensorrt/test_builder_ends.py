@@ -1,4 +1,4 @@
-"""Builds of engines as they go on, are ended, and are written."""
+"""Builds of engines: progress, interruptions and the file that is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_progress_grows_to_one(graph: Path, output: Path, library: Library) -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("display lost")], ids=["Ctrl-C", "error"])
-def test_what_a_progress_display_raises_ends_the_build_and_leaves_the_old_engine(
+def test_an_exception_of_progress_ends_the_build_and_leaves_the_old_engine(
     graph: Path, output: Path, library: Library, error: Any
 ) -> None:
     def stop(done: float) -> None:
@@ -65,7 +66,7 @@ def test_what_a_progress_display_raises_ends_the_build_and_leaves_the_old_engine
 
 
 @pytest.mark.parametrize("when", [0.8, 1.0])
-def test_what_a_progress_display_raises_is_not_lost_when_there_is_nothing_left_to_end(
+def test_an_exception_of_progress_at_the_end_is_raised_as_well(
     graph: Path, output: Path, library: Library, when: float
 ) -> None:
     def stop(done: float) -> None:
@@ -102,6 +103,27 @@ def test_a_signal_ends_the_build_and_leaves_nothing(
     assert len(calls) == 1
     assert signal.getsignal(signal.SIGINT) is before
     assert not output.exists()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_build_leaves_the_signal_handlers_of_the_process_alone(
+    graph: Path, output: Path, library: Library, in_thread: bool
+) -> None:
+    def handlers(done: float = 0) -> list[Any]:
+        found = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        during.append(found)
+        return found
+
+    during: list[list[Any]] = []
+    before = handlers()
+    spec = save_relu(graph)
+    if in_thread:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(build_engine, graph, spec, output, library, progress=handlers).result()
+    else:
+        build_engine(graph, spec, output, library, progress=handlers)
+    assert len(during) > 2
+    assert all(found == before for found in during)
 
 
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_build(graph: Path, library: Library) -> None:

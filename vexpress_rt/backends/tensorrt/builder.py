@@ -27,6 +27,7 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.compilation import PORTABLE, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.signals import run_uninterrupted
 
@@ -262,7 +263,7 @@ class _Build:
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
                 f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
-                f"export it again with `python -m export.build --engine {self._spec.name}`"
+                f"export it again with `python -m export.build --engine {self._spec.name}` {EXPORTER}"
             )
 
     def _tensor(self, tensor: Any) -> TensorSpec:

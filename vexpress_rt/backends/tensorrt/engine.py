@@ -19,6 +19,7 @@ from vexpress_rt.backends.tensorrt.messages import Messages
 from vexpress_rt.backends.validation import check_interface
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.memory_errors import ran_out
 from vexpress_rt.utils.native_calls import native_call
 
@@ -242,7 +243,8 @@ class _Plan:
         except (OSError, ValueError) as error:  # ValueError: empty
             raise BackendError(str(error)) from error
         if self.engine is None:
-            remedy = f"build the bundle again on this machine with `python -m export.build --target {library.target}`"
+            command = f"`python -m export.build --target {library.target}` {EXPORTER}"
+            remedy = f"build the bundle again on this machine with {command}"
             if unsupported_reason := library.unsupported_reason(*runtime.name_and_capability()):
                 remedy = f"{unsupported_reason}, or use provider='auto'"
             raise BackendError(f"{library.name} refuses it ({messages.text() or 'without saying why'}): {remedy}")

@@ -25,6 +25,7 @@ from typing import Any
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
 from vexpress_rt.bundle.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Library:
             return ""
         return (
             f"{self.name} is not made for {gpu} ({capability[0]}.{capability[1]}): build a bundle on this machine with "
-            "`python -m export.build --target tensorrt`"
+            f"`python -m export.build --target tensorrt` {EXPORTER}"
         )
 
     def dtype_name(self, dtype: Any) -> str:
@@ -169,7 +170,7 @@ class Library:
             raise BackendError(
                 f"Polygraphy works with one TensorRT library in a process, and in this one it already works with "
                 f"{other}: build engines for {self.target} in a process of its own, as "
-                f"`python -m export.build --target {self.target}` does"
+                f"`python -m export.build --target {self.target}` {EXPORTER} does"
             )
         backend.util.TRT_LOGGER = self.logger  # Polygraphy's own prints, and turns Ctrl-C into SIGTERM
         with output.verbosity(output.CRITICAL + 1):

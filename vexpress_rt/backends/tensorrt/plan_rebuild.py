@@ -35,6 +35,7 @@ from vexpress_rt.errors import (
     VExpressError,
 )
 from vexpress_rt.utils.file_lock import locked
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"
@@ -70,7 +71,7 @@ def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: s
     if not bundle.manifest.onnx:
         raise BackendError(
             f"{reason}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
-            f"`{build_command(bundle)}`"
+            f"`{build_command(bundle)}` {EXPORTER}"
         )
     options = recorded_options(bundle.manifest)
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)

@@ -30,7 +30,7 @@ class DeviceOperations:
     frames: FramePostprocessing
 
 
-def choose(executor: Executor | None, threads: int | None) -> DeviceOperations:
+def choose_device_operations(executor: Executor | None, threads: int | None) -> DeviceOperations:
     """Return the operations on the engines' GPU, if there are kernels for it, else on the host, with a warning.
 
     Args:
@@ -47,7 +47,7 @@ def choose(executor: Executor | None, threads: int | None) -> DeviceOperations:
     return DeviceOperations(HostLatents, HostFrames(threads))
 
 
-def describe(*, on_gpu: bool) -> str:
+def describe_latents(*, on_gpu: bool) -> str:
     """Describe where latents are, for people; on_gpu: whether the engines are on a GPU."""
     if not on_gpu:
         return "on the CPU"
