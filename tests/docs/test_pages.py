@@ -95,7 +95,7 @@ def written(default: object) -> str:
     return ",".join(f"{bound:g}" for bound in default) if isinstance(default, tuple) else str(default).lower()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     site_hooks.render(page.read_text(encoding="utf-8"), page, "https://example.org")  # raises FileNotFoundError
 
@@ -118,6 +118,17 @@ def test_the_architecture_names_every_package_of_the_runtime_and_modules_that_ex
     paths = [RUNTIME / package / name for package, name in named]
     assert len(paths) > 30
     assert [str(path) for path in paths if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_into_pages_lead_to_headings(page: Path) -> None:  # of those in docs/, `make docs` checks them
+    links = re.findall(r"\]\(docs/([\w/]+\.md)#([\w-]+)\)", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if link[1] not in map(anchor, headings(link[0]))] == []
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
 def test_links_to_files_outside_the_site_become_addresses() -> None:
