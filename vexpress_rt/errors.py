@@ -1,12 +1,12 @@
-"""The one tree of exceptions. Each also derives from the builtin that a caller would expect."""
+"""The exceptions of this package. Each also derives from the builtin exception that a caller would expect."""
 
 from __future__ import annotations
 
 
 class VExpressError(Exception):
-    """Base of every error that this package raises on purpose.
+    """The base of all exceptions of this package.
 
-    The message names the value found, what was expected, and the remedy.
+    Messages name the value found, the expected one, and the remedy.
     """
 
 
@@ -15,23 +15,23 @@ class ConfigError(VExpressError, ValueError):
 
 
 class InputError(VExpressError, ValueError):
-    """An input (image, audio, keypoints, noise) cannot be used as it is."""
+    """An input (image, audio, keypoints, noise) cannot be used."""
 
 
 class ImageError(InputError):
-    """The portrait cannot be decoded, is animated, truncated, or of an unusable size."""
+    """The photo cannot be decoded, is animated or truncated, or has an unusable size."""
 
 
 class AudioError(InputError):
-    """The speech cannot be decoded or holds no samples."""
+    """The speech cannot be decoded or has no samples."""
 
 
 class VideoError(InputError):
-    """A driving video cannot be decoded or holds no picture."""
+    """A driving video cannot be decoded or has no picture."""
 
 
 class KeypointError(InputError):
-    """A keypoint file or array is unreadable, misshapen, not finite, or outside the picture."""
+    """A keypoint file or array is unreadable, of the wrong shape, not finite, or outside the picture."""
 
 
 class NoFaceError(InputError):
@@ -43,15 +43,15 @@ class BundleError(VExpressError):
 
 
 class BundleNotFoundError(BundleError, FileNotFoundError):
-    """The folder holds no bundle, or the bundle lacks an engine that is needed."""
+    """The folder contains no bundle, or the bundle lacks an engine."""
 
 
 class BundleDamagedError(BundleError, ValueError):
-    """A file of the bundle is missing, of another size or hash, or the manifest is malformed."""
+    """A file of the bundle is missing or has another size or hash, or the manifest is malformed."""
 
 
 class BundleVersionError(BundleError, ValueError):
-    """The manifest has a schema that this version does not read."""
+    """The manifest has a schema that this version cannot read."""
 
 
 class BackendError(VExpressError, RuntimeError):
@@ -59,11 +59,11 @@ class BackendError(VExpressError, RuntimeError):
 
 
 class PlansMissingError(BackendError):
-    """The bundle is compiled for other machines than this one, and compiling it for this one now is forbidden."""
+    """The bundle has no plans for this machine, and `rebuild="never"` forbids to compile them."""
 
 
 class BackendMissingError(BackendError, ImportError):
-    """The library that runs this bundle's engines is not installed."""
+    """The library of a provider is not installed."""
 
 
 class OutputError(VExpressError, OSError):

@@ -48,7 +48,7 @@ class Gpu:
     cuda: FakeCuda
 
     def allocations(self) -> int:
-        """How many are not freed, spares aside."""
+        """Return the number of allocations, without unused memory of the pool."""
         gc.collect()
         executor = self.generator._engines.executor()
         assert executor is not None

@@ -1,11 +1,11 @@
-"""A bundle of engines: a folder with `manifest.json` -> engine files that are what the manifest says.
+"""`Bundle`: a folder of engines whose files are checked against its `manifest.json`.
 
-Opening compares the manifest with `specs.py` and the sizes of graphs and weights with the manifest; a file's hash is
-computed when an engine that needs it is first asked for, and again after the file was replaced or written to. A graph
-is then checked as well, before any library reads it: see `graph_check.py`. Plans, which can be made again, are checked
-when they are asked for.
+Opening a bundle compares the manifest with `engine_spec.py`, and the sizes of graphs and weights with the manifest. The
+hash of a file is computed when an engine first needs it, and again after the file was replaced or written to. Its graph
+is then checked as well, before any library reads it (`graph_check.py`). Plans, which can be compiled again, are checked
+when they are used.
 
-Hard links need no rule of their own: a hard link is the file itself, and its content is hashed.
+Hard links need no special case: a hard link is the file itself, and its content is hashed.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.types import FileStamp
 from vexpress_rt.utils.links import EXPORTER
 
-# What the names of files begin with that are in a bundle only while plans are compiled: no plain name can.
-WORKING = ".compiling"
-
+WORKING = ".compiling"  # prefix of files that exist while plans are compiled; names in a manifest cannot start with it
 
 # The largest protobuf message, in bytes. Graphs with larger weights keep them in files of their own.
 GRAPH_LIMIT = (1 << 31) - 1
@@ -57,28 +55,31 @@ class _Version(NamedTuple):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-_MOST_NAMED = 20  # inputs and outputs that do not fit, in a message
+_MOST_NAMED = 20  # wrong inputs and outputs that a message lists
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's content: 64 lower-case hexadecimal digits. Reads in pieces; raises OSError."""
+    """Return the sha256 of a file: 64 lower-case hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Size and hash of a file. Raises OSError."""
+    """Return the size and hash of a file. Raises OSError."""
     return FileEntry(path.stat().st_size, sha256_file(path))
 
 
 class Bundle:
-    """An opened bundle; made by `Bundle.open`.
+    """An opened bundle: see `Bundle.open`.
 
-    folder: where it lies.  manifest: what it says.
-    specs: what each engine takes and gives, by name, also of engines that the bundle lacks; the face detector has none.
-    identity: 16 hexadecimal digits that are equal for bundles with equal graphs and weights. Plans have no part in it:
-        they are the same graphs for some machine. A Portrait outlives a change of the GPU, which changes nothing but
-        the rounding.
+    Attributes:
+        folder: The folder of the bundle.
+        manifest: Its manifest.
+        specs: The inputs and outputs of each engine by name, also of engines that the bundle lacks. The face detector
+            has none.
+        identity: 16 hexadecimal digits that are equal for bundles with equal graphs and weights. Plans do not count,
+            because they are the same graphs compiled for a machine: a Portrait can be used on another GPU, where only
+            the rounding differs.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -94,11 +95,17 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
-        """The bundle in `folder`, its manifest and the sizes of its files checked.
+        """Open the bundle in a folder, and check its manifest and the sizes of its files.
 
-        Raises BundleNotFoundError if there is none, BundleVersionError for another schema, and BundleDamagedError for a
-        malformed manifest, for engines whose inputs or outputs are not those of `specs.py` (naming each), and for
-        files other than plans that are missing, of another size, or links.
+        Args:
+            folder: The folder that contains `manifest.json`.
+
+        Raises:
+            BundleNotFoundError: There is no bundle in the folder.
+            BundleVersionError: The manifest has another schema.
+            BundleDamagedError: The manifest is malformed; the inputs or outputs of engines are not those of
+                `engine_spec.py` (the message lists them); or a file other than a plan is missing, a link, or of another
+                size.
         """
         bundle = cls(Path(folder), read_manifest(folder))
         if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
@@ -109,26 +116,34 @@ class Bundle:
         return bundle
 
     def has(self, name: str) -> bool:
-        """Whether the bundle holds the engine `name`."""
+        """Return whether the bundle has an engine."""
         return name in self.manifest.engines
 
     def require(self, names: Iterable[str]) -> None:
-        """Raise BundleNotFoundError, which says how to build it, for an engine that the bundle lacks."""
+        """Check that the bundle has engines.
+
+        Raises:
+            BundleNotFoundError: An engine is missing. The message says how to build it.
+        """
         for name in names:
             self._entry(name)
 
     def shares_weights(self, name: str) -> bool:
-        """Whether a file has weights of the engine `name`, which there is, and of another."""
+        """Return whether a weight file of the engine `name` is also one of another engine."""
         engines = self.manifest.engines
         others = {file for other, entry in engines.items() if other != name for file in entry.data}
         return bool(others & set(engines[name].data))
 
     def engine_path(self, name: str) -> Path:
-        """The ONNX file of the engine `name`, after checking it and its weight files.
+        """Return the ONNX file of an engine, after checking it and its weight files.
 
         Sizes are compared every time. Hashes, graphs and weights are checked when this object first uses a file or a
-        new version of it. Raises BundleNotFoundError if the bundle lacks the engine or its graph, BundleDamagedError if
-        a file is missing or was changed, if `graph_check` refuses the graph, or if a weight is NaN or infinite.
+        new version of it.
+
+        Raises:
+            BundleNotFoundError: The bundle lacks the engine or its graph.
+            BundleDamagedError: A file is missing or was changed, `graph_check` refuses the graph, or a weight is NaN or
+                infinite.
         """
         entry = self._entry(name)
         if entry.file in self.manifest.absent:
@@ -158,14 +173,20 @@ class Bundle:
                 self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
     def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
-        """Stamps of the files beside the graph of the engine `name`, which ONNX Runtime maps, as they are now."""
+        """Return the current stamps of an engine's weight files, which ONNX Runtime maps into memory."""
         return {file: FileStamp.of(self.folder / file) for file in self._entry(name).data}
 
     def check_unwritten(self, name: str, stamps: Mapping[str, FileStamp | None]) -> None:
-        """Raise BundleDamagedError if a file of weights was written to since its stamp was taken.
+        """Check that no weight file was written to since its stamp was taken.
 
-        What is mapped changes then, under an engine that runs. A file that was replaced or removed stays as it is for
-        whoever has it mapped.
+        Writing to a mapped file changes the weights of a running engine. Replacing or removing the file does not.
+
+        Args:
+            name: The engine.
+            stamps: The result of `weight_stamps` when the engine was loaded.
+
+        Raises:
+            BundleDamagedError: A file was written to.
         """
         for file, now in self.weight_stamps(name).items():
             before = stamps[file]
@@ -173,10 +194,15 @@ class Bundle:
                 self._damaged(f"{file} was written to while it was in use; make a new Generator after mending it")
 
     def plan_path(self, name: str, compilation: Compilation | None = None) -> Path:
-        """The file that TensorRT compiled for the engine `name`, checked as `engine_path` checks; ONNX is not needed.
+        """Return the plan that TensorRT compiled for an engine, after checking its size and hash.
 
-        compilation: of `manifest.compiled`; None is the newest that has a plan of the engine.
-        Raises BundleNotFoundError if the bundle lacks the engine or its plan, BundleDamagedError as `engine_path`.
+        Args:
+            name: The engine.
+            compilation: One of `manifest.compiled`; None for the newest one with a plan of the engine.
+
+        Raises:
+            BundleNotFoundError: The bundle lacks the engine or its plan.
+            BundleDamagedError: The file is missing or was changed.
         """
         self._entry(name)
         candidates = [compilation] if compilation is not None else reversed(self.manifest.compiled)
@@ -190,14 +216,18 @@ class Bundle:
         return self.folder / plan
 
     def verify(self, *files: str) -> None:
-        """Raise BundleDamagedError if one of the bundle's files is missing or was changed; `engine_path` says when."""
+        """Check the sizes of files of the bundle, and their hashes as `engine_path` does.
+
+        Raises:
+            BundleDamagedError: A file is missing or was changed.
+        """
         for file in files:
             if self._check_size(file) != self._verified.get(file):
                 with self._open(file) as opened:
                     self._check_hash(file, opened)
 
     def is_sound(self, file: str, *, thorough: bool) -> bool:
-        """Whether one of the bundle's files is there with the size, and if thorough the hash, that it should have."""
+        """Return whether a file of the bundle exists with the right size and, if `thorough`, the right hash."""
         try:
             if thorough:
                 self.verify(file)
@@ -209,9 +239,9 @@ class Bundle:
 
     def _entry(self, name: str) -> EngineEntry:
         if not self.has(name):
-            held = ", ".join(self.manifest.engines) or "none"
+            engines = ", ".join(self.manifest.engines) or "none"
             raise BundleNotFoundError(
-                f"{self.folder} holds no engine {name!r}; it has {held}: "
+                f"{self.folder} holds no engine {name!r}; it has {engines}: "
                 f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}` {EXPORTER}"
             )
         return self.manifest.engines[name]
@@ -283,9 +313,9 @@ class Bundle:
         self._checked_graphs[name] = self._verified[name], entry.data, found.external
 
     def _check_weights(self, engine: str, entry: EngineEntry) -> None:
-        """Look for weights that are not finite in the files beside a graph, once for each version of a file.
+        """Search an engine's weight files for numbers that are not finite, once for each version of a file.
 
-        Both denoisers take most of theirs from one file: what was looked at for one is passed over for the other.
+        The denoisers share most of their weights: tensors that were searched for one are skipped for the other.
         """
         for name, tensors in self._checked_graphs[entry.file][2].items():
             version, seen = self._verified[name], set[Place]()

@@ -1,4 +1,4 @@
-"""What TensorRT made of a bundle's graphs, on which machine and with which options: a record of the manifest."""
+"""The record of compiled plans in a manifest: the machine, the options and the files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vexpress_rt.bundle.untrusted_json import malformed, record
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}  # the libraries, by target
 PORTABLE = "portable"
-PLAN = ".plan"  # what the names of plans end with, and of nothing else in a bundle
-_AMPERE = (8, 0)  # the compute capability from which on TensorRT's portable plans run
-COMPILATIONS_LIMIT = 16  # of a bundle; each may take as much disk as the weights
+PLAN = ".plan"  # suffix of plans, and of no other files of a bundle
+_AMPERE = (8, 0)  # lowest compute capability for TensorRT's portable plans
+COMPILATIONS_LIMIT = 16  # per bundle; each can take as much disk space as the weights
 TEXT_LIMIT = 4096  # characters
 _KINDS: dict[str, type] = {
     "library": str, "version": str, "gpu": str, "capability": str, "options": str, "options_sha256": str, "plans": dict,
@@ -23,7 +23,13 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What plans have to fit: a version of their library, and a GPU's name and compute capability, as "9.0"."""
+    """A machine that runs plans.
+
+    Attributes:
+        version: Version of the TensorRT library.
+        gpu: Name of the GPU.
+        capability: Its compute capability, such as "9.0".
+    """
 
     version: str
     gpu: str
@@ -32,13 +38,15 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Compilation:
-    """Plans: the files that a TensorRT library runs.
+    """Plans of one compilation: the files that a TensorRT library runs.
 
-    library: the target, `tensorrt` or `tensorrt-rtx`.  version: of the library; no other version reads its plans.
-    gpu: the name of the GPU, or PORTABLE where plans run on others, too.  capability: its compute capability, as "9.0";
-    empty where portable.
-    options: of the compiler, as JSON text.
-    plans: file by engine, for some or all of the bundle's engines.
+    Attributes:
+        library: The target, `tensorrt` or `tensorrt-rtx`.
+        version: Version of the library. Other versions cannot read the plans.
+        gpu: Name of the GPU, or PORTABLE for plans that run on other GPUs as well.
+        capability: Compute capability of the GPU, such as "9.0"; empty for portable plans.
+        options: Options of the compiler, as JSON text.
+        plans: File name by engine, for some or all of the bundle's engines.
     """
 
     library: str
@@ -50,20 +58,23 @@ class Compilation:
 
     @property
     def options_sha256(self) -> str:
-        """Of the text of the options: 64 hexadecimal digits."""
+        """The sha256 of the options: 64 hexadecimal digits."""
         return _sha256(self.options)
 
     @property
     def key(self) -> str:
-        """8 hexadecimal digits of everything but the plans."""
+        """8 hexadecimal digits that identify the compilation: a hash of everything but the plans."""
         return _sha256("\n".join([self.library, self.version, self.gpu, self.capability, self.options_sha256]))[:8]
 
     def plan_name(self, engine: str) -> str:
-        """The file for an engine's plan. Those of several compilations can lie side by side."""
+        """Return the file name of an engine's plan, which differs between compilations."""
         return f"{engine}.{self.key}{PLAN}"
 
     def fits(self, machine: Machine) -> bool:
-        """Whether its plans run there. That of another GPU of the same capability is not tried: NVIDIA warns of it."""
+        """Return whether the plans run on a machine.
+
+        Plans of another GPU with the same compute capability do not count: NVIDIA advises against running them.
+        """
         if self.version != machine.version:
             return False
         if self.gpu != PORTABLE:
@@ -71,19 +82,19 @@ class Compilation:
         return self.library != "tensorrt" or tuple(map(int, machine.capability.split("."))) >= _AMPERE
 
     def describe(self) -> str:
-        """For whom they are, in words: `NVIDIA H100 (9.0), TensorRT 11.4.0`."""
+        """Return the machine as text: `NVIDIA H100 (9.0), TensorRT 11.4.0`."""
         gpu = f"{self.gpu} ({self.capability})"
         if self.gpu == PORTABLE:
             gpu = "GPUs from Ampere (8.0) on" if self.library == "tensorrt" else "RTX GPUs"
         return f"{gpu}, {TITLES[self.library]} {self.version}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values. The hash of the options is among them, for whoever compares bundles."""
+        """Return plain JSON values, with the hash of the options, which makes bundles easy to compare."""
         return {**asdict(self), "options_sha256": self.options_sha256}
 
     @classmethod
     def from_json(cls, data: object, where: str = "a compilation") -> Compilation:
-        """The inverse of `to_json`. Raises BundleDamagedError saying what is wrong in `where`."""
+        """Read the result of `to_json`. Raises BundleDamagedError that names the fault in `where`."""
         values = record(data, where, _KINDS)
         digest = values.pop("options_sha256")
         for name, text in values.items():
@@ -96,14 +107,14 @@ class Compilation:
         result = cls(**values)
         if result.options_sha256 != digest:
             malformed(f"{where} has options of the sha256 {result.options_sha256}; expected {brief(digest)}")
-        for engine, plan in result.plans.items():  # under another name it could lie where one of another machine has to
+        for engine, plan in result.plans.items():  # another name could be that of another compilation's plan
             if plan != result.plan_name(engine):
                 malformed(f"{where} has the plan {brief(plan)}; expected {brief(result.plan_name(engine))}")
         return result
 
 
 def with_newest(compiled: Iterable[Compilation], newest: Compilation) -> tuple[Compilation, ...]:
-    """`newest` behind others, in the place of an older one of its key. The oldest make room for it."""
+    """Append a compilation, in place of an older one with its key. The oldest ones beyond the limit are dropped."""
     others = [one for one in compiled if one.key != newest.key]
     return (*others[1 - COMPILATIONS_LIMIT :], newest)
 

@@ -1,4 +1,4 @@
-"""Where the small trained bundle lies that comes with the package."""
+"""The small trained bundle that ships with the package."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vexpress_rt.errors import BundleNotFoundError
 from vexpress_rt.utils.links import EXPORTER
 
 _PACKAGE = Path(__file__).parents[1]
-# As wheels hold it; and beside the package, as in a checkout, from which an editable installation imports as well.
+# In a wheel; and in a checkout, which editable installations import from as well.
 PLACES = (_PACKAGE / "engines" / "pocket", _PACKAGE.parent / "engines" / "pocket")
 
 
 def shipped_bundle() -> Path:
-    """The folder of the bundle that ships with this package. Raises BundleNotFoundError if it came without."""
+    """Return the folder of the bundle that ships with this package. Raises BundleNotFoundError if it is missing."""
     for folder in PLACES:
         if (folder / MANIFEST).is_file():
             return folder

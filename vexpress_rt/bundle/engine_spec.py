@@ -1,10 +1,11 @@
-"""What each engine takes and gives: names, named dims, dtypes. The one place; exporter, runners, fakes, manifest
-and documents derive from it.
+"""The inputs and outputs of each engine: names, named dims and dtypes.
 
-Dims: H W pixels of the picture; h w the same in latents; F frames of a context window; c latent channels;
-K channels of the U-Net's first level; Q audio tokens a frame, each of D values; R rows of audio features a frame,
-each of A values; N samples and T feature rows of a clip (any number); B attention heads; S tokens and E channels a
-head of the attention block that the tensor's name ends in.
+The exporter, the engines, the test doubles, the manifest and the documentation derive from this module.
+
+Dims: H and W, pixels of the picture; h and w, the same in latents; F, frames of a context window; c, latent channels;
+K, channels of the U-Net's first level; Q, audio tokens per frame, each of D values; R, rows of audio features per
+frame, each of A values; N samples and T feature rows of a clip (any number); B, attention heads; S tokens and E
+channels per head of the attention block that the tensor is named after.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from vexpress_rt.types import SIDE_LIMIT
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-# ONNX Runtime has no kernels for bfloat16 convolutions on the CPU, and NumPy no bfloat16: such tensors stay on a GPU.
+# ONNX Runtime has no bfloat16 convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on the GPU.
 ONLY_TENSORRT = "bf16"
-AUDIO_SECONDS = 60  # of speech that one run of the audio encoder takes; its self-attention is quadratic
+AUDIO_SECONDS = 60  # longest speech of one run of the audio encoder, whose self-attention is quadratic
 
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One transformer block of the U-Nets: where reference features go over.
+    """A transformer block of the U-Nets, in which the denoiser attends to reference features.
 
-    name: its place in the state dict, e.g. `down_blocks.0.attentions.1`.
-    level: how often the latent was halved there.  channels: of the hidden states there.
+    Attributes:
+        name: Its name in the state dict, such as `down_blocks.0.attentions.1`.
+        level: How many times the latent has been halved there.
+        channels: Channels of the hidden states there.
     """
 
     name: str
@@ -39,10 +42,10 @@ class AttentionSite:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the runtime must know of the weights. Read from the checkpoint by `export`, carried by the manifest."""
+    """The configuration of a model that the runtime needs. `export` reads it from the checkpoint into the manifest."""
 
     latent_channels: int
-    vae_factor: int  # pixels a latent, along each side
+    vae_factor: int  # pixels per latent along each side
     block_out_channels: tuple[int, ...]
     layers_per_block: int
     down_attention: tuple[bool, ...]  # which levels have attention, top to bottom
@@ -60,7 +63,7 @@ class ModelConfig:
     train_timesteps: int
     beta_start: float
     beta_end: float
-    audio_stride: int = 320  # samples from one feature to the next; older bundles do not say so
+    audio_stride: int = 320  # samples from one feature to the next; missing in older bundles
 
     def __post_init__(self) -> None:
         levels, heads = len(self.block_out_channels), self.attention_heads
@@ -84,7 +87,7 @@ class ModelConfig:
             )
 
     def attention_sites(self) -> Iterator[AttentionSite]:
-        """The blocks that take reference features, in the order in which the denoiser meets them."""
+        """Yield the blocks that attend to reference features, in the order of the denoiser."""
         levels = len(self.block_out_channels)
         for level, attends in enumerate(self.down_attention):
             for layer in range(self.layers_per_block if attends else 0):
@@ -96,12 +99,12 @@ class ModelConfig:
                 yield AttentionSite(f"up_blocks.{block}.attentions.{layer}", level, self.block_out_channels[level])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings."""
+        """Return plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_json`. Raises ConfigError naming keys that are missing, unknown or of another type."""
+        """Read the result of `to_json`. Raises ConfigError that names keys with a fault."""
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
@@ -119,18 +122,23 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class VideoShape:
-    """Sizes that a bundle is built for: H and W in pixels, F frames in a context window."""
+    """The sizes that a bundle is built for: height and width in pixels, and frames of a context window."""
 
     height: int
     width: int
     frames: int
 
     def check(self, model: ModelConfig, *, allow_odd_sizes: bool = False) -> None:
-        """Raise ConfigError unless the model can be built for these sizes.
+        """Check that a model can be built for these sizes.
 
-        Height and width are multiples of 2**(levels - 1) VAE cells (64 pixels for the released model), so that every
-        level of the U-Net halves evenly. With `allow_odd_sizes` any multiple of a VAE cell will do: the
-        upsamplers meet odd sizes exactly as upstream's do, at some loss of picture quality at the borders.
+        Args:
+            model: The configuration of the model.
+            allow_odd_sizes: By default, height and width must be multiples of 2**(levels - 1) VAE cells (64 pixels for
+                the released model), so that every level of the U-Net halves evenly. This allows all multiples of a VAE
+                cell: upsampling handles odd sizes as the public implementation does, with lower quality at the borders.
+
+        Raises:
+            ConfigError: A size is not allowed. The message suggests the nearest one.
         """
         step = model.vae_factor * (1 if allow_odd_sizes else 2 ** (len(model.block_out_channels) - 1))
         for name, value in (("height", self.height), ("width", self.width)):
@@ -150,7 +158,14 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of an engine. `shape` has None where the size is only known at run time."""
+    """An input or output of an engine.
+
+    Attributes:
+        name: The name of the tensor.
+        dims: The names of its dims: see the module's docstring.
+        shape: Its sizes; None for a size that is known at run time.
+        dtype: Its element type, by NumPy's name.
+    """
 
     name: str
     dims: tuple[str, ...]
@@ -158,7 +173,7 @@ class TensorSpec:
     dtype: str
 
     def describe(self) -> str:
-        """`name: dtype (dim=size, ...)`, for messages and documents."""
+        """Return `name: dtype (dim=size, ...)`, for messages and documentation."""
         sizes = ", ".join(
             d if s is None or d == str(s) else f"{d}={s}" for d, s in zip(self.dims, self.shape, strict=True)
         )
@@ -167,7 +182,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine takes and gives, in order."""
+    """The inputs and outputs of an engine, in order."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -175,10 +190,17 @@ class EngineSpec:
 
 
 def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = False) -> list[str]:
-    """What keeps an engine with the interface `found` from serving as `expected`: one line for each tensor.
+    """Compare the inputs and outputs of an engine with its specification.
 
-    Tensors are compared by name; dims go by size, not by letter. A size that `found` leaves open fits any. One that
-    `expected` leaves open has to be open in an engine, but may be any in `arrays` that go in or come out.
+    Tensors are compared by name, dims by size.
+
+    Args:
+        found: The inputs and outputs of the engine. A size of None fits any size.
+        expected: The specification. A size of None fits None alone, or any size of `arrays`.
+        arrays: Whether `found` are the arrays of a call, and not an engine.
+
+    Returns:
+        A line for each tensor that differs; empty if the engine fits.
     """
     errors = []
     for side in ("input", "output"):
@@ -197,8 +219,8 @@ def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = 
     return errors
 
 
-# name: (inputs, outputs), one tensor a row: "NAME DTYPE DIM...". `activation` is the bundle's precision; a name that
-# ends in /* stands for one tensor an attention site.
+# name: (inputs, outputs), a tensor per row: "NAME DTYPE DIM...". `activation` is the bundle's precision; a name that
+# ends in /* stands for one tensor per attention site.
 _REFERENCE = ("reference_key/* activation B S E", "reference_value/* activation B S E")
 _DENOISER = (
     "latents float32 F c h w",
@@ -221,12 +243,12 @@ _ENGINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 ENGINE_NAMES = tuple(_ENGINES)
 
-# SCRFD as released has a fixed interface of its own and comes as a finished graph: it is copied, not built.
+# SCRFD is released as an ONNX graph with an interface of its own: it is copied, not exported.
 FACE_DETECTOR = "face_detector"
 
 
 def check_precision(precision: str, target: str) -> None:
-    """Raise ConfigError unless engines of that precision (a key of `PRECISIONS`) can be built for that target."""
+    """Raise ConfigError if engines of a precision (a key of `PRECISIONS`) cannot be built for a target."""
     if precision == ONLY_TENSORRT and target == TARGETS[0]:
         raise ConfigError(
             f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
@@ -235,7 +257,13 @@ def check_precision(precision: str, target: str) -> None:
 
 
 def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32") -> dict[str, EngineSpec]:
-    """The specification of every engine of a bundle, by name. `precision` is a key of `PRECISIONS`."""
+    """Return the specification of every engine of a bundle, by name.
+
+    Args:
+        model: The configuration of the model.
+        shape: The sizes of the bundle.
+        precision: A key of `PRECISIONS`.
+    """
     f = model.vae_factor
     sizes: dict[str, int | None] = {
         "H": shape.height, "W": shape.width, "h": shape.height // f, "w": shape.width // f, "F": shape.frames,
@@ -266,7 +294,7 @@ def _tensors(
 
 
 def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
-    """Number of positions at an attention site of a latent of height x width: each halving rounds up."""
+    """Return the number of tokens at an attention site of a latent of height x width. Each halving rounds up."""
     assert height is not None
     assert width is not None
     for _ in range(site.level):

@@ -1,8 +1,8 @@
 """The manifest of a bundle, `manifest.json`: records, reading and writing.
 
-A manifest is untrusted: nothing in it is used before it was checked, its size is bounded, and it can only name files
-that lie in the bundle's own folder. The schema is that of the records: `to_json` writes it, `from_json` reads it.
-`compilation.py` has the record of plans, `untrusted.py` what all of them are read with.
+A manifest is untrusted: nothing in it is used before it is checked, its size is bounded, and it can only name files in
+the bundle's own folder. The records define the schema: `to_json` writes it, `from_json` reads it. `compilation.py` has
+the record of plans, `untrusted_json.py` the functions that read all of them.
 """
 
 from __future__ import annotations
@@ -36,21 +36,26 @@ from vexpress_rt.utils.links import EXPORTER
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
-MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
-FILE_LIMIT = 16 << 30  # bytes; the released model's largest file has 5 GB. It bounds the hashing of sparse files.
+MANIFEST_LIMIT = 4 << 20  # bytes; the released model's manifest has less than 100,000
+FILE_LIMIT = 16 << 30  # bytes, to bound the hashing of sparse files; the released model's largest file has 5 GB
 BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of the bundle: its size in bytes, and its sha256 in 64 lower-case hexadecimal digits."""
+    """A file of the bundle.
+
+    Attributes:
+        bytes: Its size.
+        sha256: Its hash, 64 lower-case hexadecimal digits.
+    """
 
     bytes: int
     sha256: str
 
     @classmethod
     def from_json(cls, data: object, where: str = "a file") -> FileEntry:
-        """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
+        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
         values = record(data, where, {"bytes": int, "sha256": str})
         if not 0 <= values["bytes"] <= FILE_LIMIT:
             malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0 and at most {FILE_LIMIT}")
@@ -62,11 +67,14 @@ class FileEntry:
 class EngineEntry:
     """An engine of the bundle.
 
-    file: the ONNX file.  data: files with its weights, where they lie beside it; engines may share one.
-    weights_sha256: of the weights that it was made of, and their configuration.
-    fingerprint: of these, the options and the code that it was made with; an engine with an equal one need not be made
-    anew.
-    inputs, outputs: as `specs.py` has them; of the face detector, as found in its file.
+    Attributes:
+        file: The ONNX file.
+        data: Files with its weights, if they are not in the ONNX file. Engines can share one.
+        weights_sha256: Hash of the weights that it was exported from, and of their configuration.
+        fingerprint: Hash of these, of the options and of the exporter's code. An engine with an equal fingerprint need
+            not be exported again.
+        inputs: Its inputs, as in `engine_spec.py`; of the face detector, as in its file.
+        outputs: Its outputs, likewise.
     """
 
     file: str
@@ -78,12 +86,12 @@ class EngineEntry:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Graph and weights. Plans are those of a `Compilation`."""
+        """The files of graph and weights, without plans, which belong to a `Compilation`."""
         return (self.file, *self.data)
 
     @classmethod
     def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
-        """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
+        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
         texts: dict[str, type] = dict.fromkeys(("file", "weights_sha256", "fingerprint"), str)
         values = record(data, where, {**texts, "data": list, "inputs": list, "outputs": list})
         values["data"] = tuple(values["data"])
@@ -97,18 +105,23 @@ class EngineEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle was built for, by what, and what it holds.
+    """The manifest of a bundle: how it was built, and its contents.
 
-    package: version of vexpress_rt that built it.  versions: of python and the libraries that had a part in it.
-    target, precision: of `specs.TARGETS` and `specs.PRECISIONS`.
-    shape: height and width in pixels, frames of a context window.  allow_odd_sizes: see `VideoShape.check`.
-    engines: by name, some or all of `specs.ENGINE_NAMES` and `specs.FACE_DETECTOR`.
-    files: by name, every file of every engine and all plans.
-    recommended: what suits the model, of `config.RECOMMENDABLE`, by name, for what a caller leaves open.
-    parity: for the record, errors of engines against their torch modules: name -> number, or numbers by name.
-    onnx: whether the graphs and their weights lie in the bundle. Else but the sizes and hashes of those that plans were
-    compiled from are kept, as `files`; the face detector's graph always is.
-    compiled: what compiled plans, and for what, the newest last.
+    Attributes:
+        package: Version of vexpress_rt that built it.
+        versions: Versions of Python and of the libraries that exported it.
+        target: One of `engine_spec.TARGETS`.
+        precision: One of `engine_spec.PRECISIONS`.
+        shape: Height and width in pixels, and frames of a context window.
+        allow_odd_sizes: See `VideoShape.check`.
+        model: The configuration of the model.
+        engines: Engines by name, some or all of `engine_spec.ENGINE_NAMES` and `engine_spec.FACE_DETECTOR`.
+        files: Files by name: those of every engine, and all plans.
+        recommended: Options that suit the model, some of `config.RECOMMENDABLE`, for options that a caller leaves open.
+        parity: Differences between engines and their PyTorch modules: a number by engine, or numbers by output.
+        onnx: Whether the bundle contains the graphs and their weights. Without them, `files` has the sizes and hashes
+            of those that the plans were compiled from. The face detector's graph is always included.
+        compiled: Compilations of plans, the newest last.
     """
 
     package: str
@@ -126,35 +139,37 @@ class Manifest:
     compiled: tuple[Compilation, ...] = ()
 
     def specs(self) -> dict[str, EngineSpec]:
-        """What `specs.py` says about each engine of such a bundle, by name."""
+        """Return the specification of each engine of such a bundle, by name."""
         return engine_specs(self.model, self.shape, self.precision)
 
     def settings(self, config: GenerationConfig) -> Settings:
-        """What is used where a caller chose `config`. Raises ConfigError if that does not fit the window."""
+        """Resolve a configuration with this bundle's recommendations: see `GenerationConfig.resolve`."""
         return config.resolve(self.recommended, self.shape.frames)
 
     @property
     def graphs(self) -> set[str]:
-        """The files of the engines that are not plans."""
+        """The files of graphs and weights."""
         return {file for engine in self.engines.values() for file in engine.files}
 
     @property
     def absent(self) -> set[str]:
-        """Files of which only size and hash are kept."""
+        """Files that are not in the bundle: only their sizes and hashes are recorded."""
         detector = self.engines.get(FACE_DETECTOR)
         return set() if self.onnx else self.graphs - set(detector.files if detector else ())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the schema's keys; height, width and frames lie at the top level."""
+        """Return plain JSON values under the schema's keys, with height, width and frames at the top level."""
         data = asdict(self) | {"compiled": [compilation.to_json() for compilation in self.compiled]}
         plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **data.pop("shape"), **data}))
         return plain
 
     @classmethod
     def from_json(cls, data: object) -> Manifest:
-        """The inverse of `to_json`.
+        """Read the result of `to_json`.
 
-        Raises BundleVersionError for another schema, and BundleDamagedError naming the first thing that is wrong.
+        Raises:
+            BundleVersionError: It has another schema.
+            BundleDamagedError: It is malformed. The message names the first fault.
         """
         _check_schema(data)
         values = record(data, "the top level", _KINDS, optional=("recommended", "parity", "onnx", "compiled"))
@@ -183,9 +198,11 @@ _KINDS: dict[str, type] = {
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
-    """Write `manifest.json` into `folder`, whole or not at all.
+    """Write `manifest.json` into a folder, completely or not at all.
 
-    Raises BundleDamagedError for a manifest that `read_manifest` would refuse, OutputError if it cannot be written.
+    Raises:
+        BundleDamagedError: `read_manifest` would refuse the manifest.
+        OutputError: It cannot be written.
     """
     content = json.dumps(manifest.to_json(), indent=1).encode() + b"\n"
     parse_manifest(content)
@@ -200,10 +217,12 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """The manifest of the bundle in `folder`.
+    """Read the manifest of the bundle in a folder.
 
-    Raises BundleNotFoundError without folder or manifest, BundleVersionError for another schema, BundleDamagedError
-    for anything else that is wrong with it.
+    Raises:
+        BundleNotFoundError: There is no such folder, or no manifest in it.
+        BundleVersionError: The manifest has another schema.
+        BundleDamagedError: The manifest is malformed or cannot be read.
     """
     path = Path(folder) / MANIFEST
     remedy = f"build the bundle again with `{BUILD_COMMAND} {folder}` {EXPORTER}"
@@ -221,7 +240,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """A manifest from the bytes of its file. Raises what `Manifest.from_json` does."""
+    """Parse the bytes of a manifest file. Raises the errors of `Manifest.from_json`."""
     return Manifest.from_json(parse(content, MANIFEST_LIMIT))
 
 
@@ -250,7 +269,7 @@ def _check_schema(data: object) -> None:
 
 
 def _check_labels(values: dict[str, Any]) -> None:
-    """Target, precision, versions and parity: names and numbers that only have to be of their kind."""
+    """Check target, precision, versions and parity."""
     for name, choices in (("target", TARGETS), ("precision", tuple(PRECISIONS))):
         if values[name] not in choices:
             malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
@@ -277,7 +296,7 @@ def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
 
 
 def _check_plans(manifest: Manifest) -> None:
-    """Whether all compilations are of this bundle's target, engines and files, and none takes a file of another."""
+    """Check that all compilations are for this bundle's target, engines and files, and that they share no file."""
     if len(manifest.compiled) > COMPILATIONS_LIMIT:
         malformed(f"it has {len(manifest.compiled)} compilations; expected at most {COMPILATIONS_LIMIT}")
     for index, compilation in enumerate(manifest.compiled):

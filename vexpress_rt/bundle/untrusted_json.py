@@ -1,6 +1,6 @@
-"""JSON that anybody may have written, read without trust: bounded, strict, and not used before it was checked.
+"""Strict reading of untrusted JSON, a bundle's manifest: bounded, and checked before it is used.
 
-What is wrong raises BundleDamagedError, for such JSON is a bundle's manifest.
+Faults raise BundleDamagedError.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def malformed(what: str) -> NoReturn:
-    """Raise the error that says what is wrong."""
+    """Raise BundleDamagedError for a fault of the manifest."""
     raise BundleDamagedError(f"the manifest is malformed: {what}")
 
 
 def parse(content: bytes, limit: int) -> object:
-    """The value in at most `limit` bytes of UTF-8: no key twice, no NaN or infinity, no integer of over 19 digits."""
+    """Parse JSON in UTF-8.
+
+    Args:
+        content: The bytes.
+        limit: The largest number of bytes.
+
+    Raises:
+        BundleDamagedError: The content is too large or malformed, or has a key twice, NaN, infinity, or an integer of
+            more than 19 digits.
+    """
     if len(content) > limit:
         malformed(f"it is larger than {limit} bytes")
     try:
@@ -40,7 +49,17 @@ def parse(content: bytes, limit: int) -> object:
 
 
 def record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A copy of the object `data` if it has exactly the keys of `kinds`, each with a value of exactly that type."""
+    """Return a copy of a JSON object after checking its keys and the types of its values.
+
+    Args:
+        data: The parsed value.
+        where: Its place in the manifest, for messages.
+        kinds: The type of each key; no other keys may exist.
+        optional: Keys that can be missing.
+
+    Raises:
+        BundleDamagedError: `data` is no object, or a key or type is wrong.
+    """
     if type(data) is not dict:
         malformed(f"{where} is {brief(data)}; expected an object")
     if wrong := sorted((kinds.keys() ^ data.keys()) - (set(optional) - data.keys())):
@@ -52,20 +71,20 @@ def record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[
 
 
 def distinct(names: list[Any], what: str) -> None:
-    """Refuse what is no text, and a text that is there twice."""
+    """Check that all names are strings, and different ones."""
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
         malformed(f"{what} are not distinct texts: {brief(names)}")
 
 
 def plain_name(name: str, where: str) -> str:
-    """`name` if it can be that of a file in a folder, and of nothing elsewhere."""
+    """Return `name` if it is a plain file name, which cannot lead out of a folder."""
     if not _PLAIN_NAME.fullmatch(name):
         malformed(f"{where} names {brief(name)}; expected a plain name: letters, digits, '.', '_' and '-'")
     return name
 
 
 def sha256(text: str, where: str) -> str:
-    """`text` if it can be a sha256: 64 lower-case hexadecimal digits."""
+    """Return `text` if it has the form of a sha256: 64 lower-case hexadecimal digits."""
     if not _SHA256.fullmatch(text):
         malformed(f"{where} is {brief(text)}; expected 64 hexadecimal digits")
     return text

@@ -1,10 +1,10 @@
-"""Whether the weights of an engine are finite: a decoder makes a black picture of NaN, and a detector finds no face.
+"""A search for weights that are NaN or infinite.
 
-What an engine gives cannot tell: frames are uint8, where NaN is 0. So the files are looked at, once a version of them.
-Numbers are compared as integers, which needs neither bfloat16 in NumPy nor a copy: of those without a sign the greatest
-finite one is below the bits of infinity, and NaN above; the same holds of those with a sign, read without one.
+The outputs of an engine do not show them: frames are uint8, where NaN is 0, and a detector finds no face. So the files
+are searched, once for each version. Numbers are compared as unsigned integers, which needs neither bfloat16 in NumPy
+nor a copy: without the sign bit, every finite number is below the bits of infinity, and NaN is above.
 
-Infinity is refused as well: no exporter of engines writes it, neither for masks nor for bounds.
+Infinity is a fault as well: exporters write it neither for masks nor for bounds.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from vexpress_rt.bundle.onnx_graph import FLOAT16, SIZES, Graph, Tensor
 from vexpress_rt.bundle.protobuf import Data, Span
 
-BLOCK = 1 << 20  # bytes looked at in one go: they stay in a core's own cache
+BLOCK = 1 << 20  # bytes that are searched at once; they fit into a core's own cache
 
-# By element type: its name, and the bits of infinity.
+# For each element type, its name and the bits of infinity.
 FLOATS = {
     1: ("float32", 0x7F800000),
     FLOAT16: ("float16", 0x7C00),
@@ -31,9 +31,14 @@ FLOATS = {
 
 
 def find_in_graph(data: Data, graph: Graph) -> str | None:
-    """What is wrong with the numbers that an ONNX file holds itself: the first tensor that is not finite, or None.
+    """Search the numbers that an ONNX file contains itself.
 
-    data: the file that `graph` was read from.
+    Args:
+        data: The content of the file.
+        graph: The graph that was read from it.
+
+    Returns:
+        A description of the first number that is not finite; None if there is none.
     """
     constants = (value for node in graph.nodes for value in node.attributes.values() if isinstance(value, Tensor))
     for tensor in (*graph.initializers.values(), *constants):
@@ -48,9 +53,17 @@ def find_in_graph(data: Data, graph: Graph) -> str | None:
 
 
 def find_in_weights(file: io.BufferedReader, tensors: Iterable[Tensor]) -> str | None:
-    """As `find_in_graph`, of tensors whose numbers lie in `file`, all within it. Raises OSError.
+    """Search the numbers of tensors in a weight file. Bytes that tensors share are read once for each element type.
 
-    Bytes that several tensors share are read once for each element type.
+    Args:
+        file: The weight file.
+        tensors: Tensors whose places are inside it.
+
+    Returns:
+        As `find_in_graph`.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     floats = sorted((tensor for tensor in tensors if tensor.element in FLOATS), key=lambda tensor: tensor.element)
     buffer = memoryview(bytearray(BLOCK))
@@ -71,7 +84,7 @@ def find_in_weights(file: io.BufferedReader, tensors: Iterable[Tensor]) -> str |
 
 
 def _first_wrong(block: Any, element: int) -> int | None:
-    """Where the first number is that is not finite, of an array of unsigned integers with the bits of floats."""
+    """Return the index of the first number that is not finite in an array of float bits; None if there is none."""
     if not block.size:
         return None
     infinity, signed = FLOATS[element][1], block.view(f"<i{block.itemsize}")
@@ -82,7 +95,7 @@ def _first_wrong(block: Any, element: int) -> int | None:
 
 
 def _fault(tensor: Tensor, index: int, bits: Any) -> str:
-    """For people. index: of the number with these `bits`."""
+    """Describe the number with these bits at an index of a tensor."""
     name, infinity = FLOATS[tensor.element]
     infinite = int(bits) & (1 << (8 * SIZES[tensor.element] - 1)) - 1 == infinity
     too_large = " (float16 ends at 65504; --precision fp32 keeps more)" if tensor.element == FLOAT16 else ""
@@ -92,7 +105,7 @@ def _fault(tensor: Tensor, index: int, bits: Any) -> str:
 
 
 def _union(places: Iterable[Span]) -> Iterator[Span]:
-    """Places in order, those that touch or overlap as one. All begin and end between two numbers."""
+    """Yield the places in order, with those that touch or overlap merged."""
     start = stop = 0
     for first, end in sorted(places):
         if first > stop:
@@ -103,7 +116,7 @@ def _union(places: Iterable[Span]) -> Iterator[Span]:
 
 
 def _blocks(data: Data, tensor: Tensor) -> Iterator[Any]:
-    """The bits of a tensor's numbers, some at a time, as arrays of unsigned integers."""
+    """Yield the bits of a tensor's numbers as arrays of unsigned integers."""
     dtype = f"<u{SIZES[tensor.element]}"
     if not tensor.varints:
         for chunk in _chunks(data, tensor.pieces, BLOCK):
@@ -120,25 +133,25 @@ def _blocks(data: Data, tensor: Tensor) -> Iterator[Any]:
 
 
 def _chunks(data: Data, pieces: Iterable[Span | int], size: int) -> Iterator[bytes]:
-    """What lies in `pieces`, in chunks of at most twice `size` bytes; one piece may have 4 bytes or 2 GB."""
-    held, length = [], 0
+    """Yield the content of pieces, of 4 bytes to 2 GB each, in chunks of at most twice `size` bytes."""
+    parts, length = [], 0
     for piece in pieces:
-        if isinstance(piece, int):  # a varint that was read already
+        if isinstance(piece, int):  # the value of a varint
             found = iter([bytes((piece & 0x7F | 0x80, piece >> 7 & 0x7F | 0x80, piece >> 14 & 3))])
         else:
             found = (data[at : min(at + size, piece[1])] for at in range(*piece, size))
         for part in found:
-            held.append(part)
+            parts.append(part)
             length += len(part)
             if length >= size:
-                yield held[0] if len(held) == 1 else b"".join(held)
-                held, length = [], 0
-    if held:
-        yield b"".join(held)
+                yield parts[0] if len(parts) == 1 else b"".join(parts)
+                parts, length = [], 0
+    if parts:
+        yield b"".join(parts)
 
 
 def _decoded(octets: Any, ends: Any) -> Any:
-    """The lowest 16 bits of varints, which end at `ends`."""
+    """Return the lowest 16 bits of varints that end at the indices `ends`."""
     starts = np.concatenate(([0], ends[:-1] + 1))
     values = octets[starts].astype(np.uint32) & 0x7F
     for index in (1, 2):

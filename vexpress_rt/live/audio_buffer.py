@@ -74,7 +74,7 @@ class DetectionInput(NamedTuple):
 def voice_gains(detection: DetectionInput, rate: int) -> tuple[Float32, Float32]:
     """Return `voice_gain` for both arrays that `SessionAudio.model_input` returns for the same window.
 
-    The rule is that of recordings; samples that are unknown so far have gain 0.
+    Voice is detected as in recordings; samples that are unknown so far have gain 0.
     """
     voice, known = find_voice(detection.samples, rate, detection.begin), detection.begin + len(detection.samples)
     gain = voice_gain(voice, rate, detection.first, detection.last)

@@ -165,9 +165,7 @@ class VideoWriter:
                 with native_call():
                     self._finish()
         finally:
-            run_uninterrupted(
-                self._cleanup.close
-            )  # close everything; remove the partial file unless it became the video
+            run_uninterrupted(self._cleanup.close)  # also removes the partial file, unless it became the video
 
     def _finish(self) -> None:
         if self._count == 0:

@@ -42,7 +42,7 @@ def _load_extension() -> ModuleType | None:
             raise BackendError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
         raise BackendMissingError(
             f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
-            f"install it anew with a C++ compiler at hand, or set {SWITCH}=0 to go on in NumPy"
+            f"install it again with a C++ compiler, or set {SWITCH}=0 to use NumPy"
         ) from error
 
 

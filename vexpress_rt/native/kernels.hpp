@@ -141,13 +141,13 @@ struct Median {
     }
 };
 
-// RGB -> NV12; see `nv12.py`. Columns and rows are those of the chroma plane, half the picture's.
+// RGB -> NV12; see `nv12.py`. Columns and rows are of the chroma plane, half the picture's.
 //
 // BT.709 has exact decimal coefficients, so every value is a fraction of integers, rounded once. Chroma is taken
 // from the sum of eight weighted pixels, which the denominators make up for.
 struct Nv12 {
     const std::uint8_t* frame;  // height x width x 3
-    std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red in turn
+    std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red interleaved
     std::uint32_t height;
     std::uint32_t width;
 

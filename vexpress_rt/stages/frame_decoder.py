@@ -37,11 +37,11 @@ def median(frames: Iterable[T], median_3x3x3: Callable[[T, T, T], T]) -> Iterato
     """Filter a clip with the 3x3x3 median over time, rows and columns, holding three frames.
 
     In time the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
-    neighbour. Values are those of `native.median_filter` on the whole clip.
+    neighbour. The values equal `native.median_filter` on the whole clip.
 
     Args:
         frames: The frames in order.
-        median_3x3x3: Returns the middle one of three frames, filtered, such as that of a `FramePostprocessing`.
+        median_3x3x3: Returns the middle one of three frames, filtered, such as `FramePostprocessing.median_3x3x3`.
     """
     source = iter(frames)
     current = next(source, None)

@@ -134,7 +134,7 @@ def load_track(
         source: The keypoints.
         find_faces: Returns the faces in a picture.
         seconds: Duration of the video to be made. A driving video is searched for that long and over the longest gap
-            that may follow, so that the track is that of the whole driving video. Each decoded frame is searched once.
+            that may follow, so that the track equals the whole driving video's. Each decoded frame is searched once.
         progress: Called after each frame of a driving video with the frames done and the largest possible total; may
             raise.
 
@@ -243,7 +243,7 @@ def looping_pose_track(
 ) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
     """Return the keypoints of the face for a video without an end.
 
-    The whole track is searched for the anchor of retargeting. Errors are those of `plan_pose_track`.
+    The whole track is searched for the anchor of retargeting. Raises the errors of `plan_pose_track` too.
 
     Args:
         source: The keypoints, or None. Of a driving video the first LONGEST_LOOP seconds are used.

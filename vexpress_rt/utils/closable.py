@@ -1,4 +1,4 @@
-"""What holds memory that Python does not see, and so has to be closed."""
+"""Objects that own memory outside of Python, and so have to be closed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _log = logging.getLogger("vexpress_rt")
 
 
 class Closable:
-    """Something to be closed: by `close`, at the end of a `with` block, or at the latest when Python drops it."""
+    """An object that is closed by `close`, at the end of a `with` block, or at the latest by its destructor."""
 
-    _open = False  # set once there is something to close
+    _open = False  # subclasses set it to True when there is something to free
 
     def close(self) -> None:
-        """Free it. Closing twice is allowed."""
-        raise AssertionError(f"{type(self).__name__} has to say how")
+        """Free the memory. Closing twice is allowed."""
+        raise AssertionError(f"{type(self).__name__} does not define close()")
 
     def __enter__(self) -> Self:
         return self
@@ -27,7 +27,7 @@ class Closable:
         self.close()
 
     def __del__(self) -> None:
-        if not self._open or sys.is_finalizing():  # at the end the driver takes everything back
+        if not self._open or sys.is_finalizing():  # at interpreter exit the driver frees everything
             return
         try:
             self.close()

@@ -72,12 +72,12 @@ def free_memory(root: Path = Path("/"), limit: Callable[[str], int | None] | Non
 
 
 def whole_memory(root: Path = Path("/"), limit: Callable[[str], int | None] | None = None) -> int | None:
-    """Bytes that this process could have if nobody used any, as `free_memory` counts them; None for unknown."""
+    """Return the bytes that this process could allocate on an idle machine; None if unknown. See `free_memory`."""
     return min((bound.most for bound in _bounds(root, limit)), default=None)
 
 
 class _Bound(NamedTuple):
-    """Of the system, a control group or the process.  most: bytes in all.  left: that are not used."""
+    """A limit of the system, a control group or the process: its bytes (`most`), and those not used (`left`)."""
 
     most: int
     left: int

@@ -1,4 +1,4 @@
-"""Paths that a caller names: files to read, and what is already there under them."""
+"""Checks of the paths that a caller passes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from vexpress_rt.errors import ConfigError, InputError, VExpressError
 
 
 def input_file(source: str | os.PathLike[str], what: str, expected: str, error: type[InputError]) -> Path:
-    """The path of a regular file to be read. `what` ("the audio"), `expected` and `error` are for complaints.
+    """Return the path of a regular file. A pipe or a device could be read forever.
 
-    Raises `error` where there is none: a pipe or a device could be read for ever, and a name that the system cannot
-    take is no name.
+    Args:
+        source: The path.
+        what: The kind of input for messages, such as "the audio".
+        expected: The expected file for messages.
+        error: The exception to raise.
+
+    Raises:
+        error: There is no regular file with this name.
     """
     path = as_path(source, what, error)
     try:
@@ -48,7 +54,7 @@ def folder_path(folder: Any, what: str) -> Path:
 
 
 def same_file(one: object, other: Path) -> bool:
-    """Whether `one` is the path of the file `other`."""
+    """Return whether `one` is a path of the file `other`."""
     if not isinstance(one, (str, os.PathLike)):
         return False
     try:

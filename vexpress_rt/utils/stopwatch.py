@@ -1,4 +1,4 @@
-"""Where the time went: seconds by stage, also when stages are interleaved."""
+"""Seconds by stage, also when stages are interleaved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by stage. While an inner stage runs, the outer one's clock stands still."""
+    """Adds up wall-clock seconds by stage. The time of an inner stage does not count for the outer one.
+
+    Attributes:
+        seconds: Seconds by stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -19,12 +23,12 @@ class Stopwatch:
         self._start = self._since = time.perf_counter()
 
     def finish(self) -> dict[str, float]:
-        """Seconds by stage, and `total` since the start."""
+        """Return the seconds by stage, and `total` since the stopwatch was created."""
         return {**self.seconds, "total": time.perf_counter() - self._start}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what runs inside towards `name`."""
+        """Count the time of the block for the stage `name`."""
         self._switch()
         self._stack.append(name)
         try:
@@ -34,7 +38,7 @@ class Stopwatch:
             self._stack.pop()
 
     def each(self, name: str, items: Iterable[T]) -> Generator[T, None, None]:
-        """Count the making of each of `items` towards `name`, not what is done with it."""
+        """Yield `items`, and count the time that producing them takes for the stage `name`."""
         source = iter(items)
         while True:
             with self.stage(name):

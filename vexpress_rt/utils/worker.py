@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own while the caller makes the next piece of it."""
+"""A worker thread with a queue, which runs while the caller computes the next item."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """Calls `function` with one item after another, in order, in a thread of its own.
+    """A thread that calls a function with one item after another, in order.
 
-    with Worker(writer.write) as write:
-        for frame in frames:
-            write(frame)
+        with Worker(writer.write) as write:
+            for frame in frames:
+                write(frame)
 
-    ahead: items that may wait; with more, the caller does, so that memory does not grow. An item belongs to the thread
-    until it is done with. What `function` raises comes out of a later call, or at the end of the block, and nothing is
-    done after it. Leaving the block normally waits for all items; leaving it by an exception drops those that wait.
-    In both cases the thread has ended then: a Ctrl-C ends the wait for the items, but not that for the one in work.
+    Leaving the block waits for all items; leaving it by an exception drops those that wait. In both cases the thread
+    has ended then: Ctrl-C ends the wait for the queue, but not for the current item. After an exception of the
+    function, the other items are dropped, and the exception is raised by a later call or at the end of the block.
 
     The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not do: it refuses work as soon
     as the main thread has ended, even while other threads still generate videos.
+
+    Args:
+        function: Called with each item. An item must not be changed after it was passed.
+        ahead: Number of items that can wait. With more, the caller waits, so that memory does not grow.
 
     Raises:
         BackendError: The system refuses a new thread.
@@ -42,12 +45,12 @@ class Worker(Generic[T]):
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._work, name="vexpress_rt_background")
+        self._thread = threading.Thread(target=self._work, name="vexpress_rt_worker")
         start_thread(self._thread)
         return self
 
     def __call__(self, item: T) -> None:
-        """Let `item` join the queue. Raises what `function` raised for an earlier one."""
+        """Append an item to the queue. Raises the exception of the function for an earlier item."""
         with self._changed:
             if not self._failed:
                 self._waiting.append(item)
@@ -64,7 +67,7 @@ class Worker(Generic[T]):
                     self._changed.wait_for(lambda: not self._unfinished())
                     self._raise()
         finally:
-            run_uninterrupted(self._end)  # what the thread works with is taken apart next
+            run_uninterrupted(self._end)  # the caller closes what the function uses next
 
     def _end(self) -> None:
         with self._changed:
@@ -77,11 +80,11 @@ class Worker(Generic[T]):
         return len(self._waiting) + self._working
 
     def _has_room(self) -> bool:
-        idle = self._waiting and not self._working  # the thread takes the item at once
+        idle = self._waiting and not self._working  # the thread is about to take the item
         return not idle and self._unfinished() <= self._ahead
 
     def _raise(self) -> None:
-        """Raise the exception of `function`, once."""
+        """Raise the exception of the function, once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
