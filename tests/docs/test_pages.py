@@ -20,6 +20,7 @@ from vexpress_rt.config import GenerationConfig, Settings
 DOCS = ROOT / "docs"
 RUNTIME = ROOT / "vexpress_rt"
 PACKAGES = sorted(path.parent.name for path in RUNTIME.glob("*/__init__.py"))
+CODE = ("vexpress_rt", "export", "benchmarks", "demo", "examples", "scripts")
 WRITTEN = [page for page in PAGES if page.parent.name != "benchmarks"]  # that page is made by `benchmarks.report`
 
 
@@ -129,6 +130,15 @@ def test_links_into_pages_lead_to_headings(page: Path) -> None:  # of those in d
 
 def anchor(heading: str) -> str:
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def test_pages_that_code_names_exist() -> None:
+    sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = {
+        (path, page) for path in sources for page in re.findall(r"docs/[\w/]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert [f"{path.relative_to(ROOT)}: {page}" for path, page in named if not (ROOT / page).is_file()] == []
 
 
 def test_links_to_files_outside_the_site_become_addresses() -> None:
