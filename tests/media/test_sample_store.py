@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,18 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(
     message = r"speech\.wav is kept in a temporary file in .*temporary, which cannot be written after .* \(No such file"
     with pytest.raises(AudioError, match=message + ".*: make room there, or set TMPDIR"):
         open_recording(path, 8000)
+
+
+@pytest.mark.parametrize(("total", "free"), [(500 << 30, 1 << 30), (1 << 30, 150 << 20)])
+def test_a_temporary_file_does_not_fill_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, total: int, free: int
+) -> None:
+    """A compressed file of a few MB may decode to many GB."""
+    usage = SimpleNamespace(total=total, free=free, used=total - free)
+    monkeypatch.setattr(sample_store.shutil, "disk_usage", lambda folder: usage)
+    filled(noise(1, 1000), limit=5000)
+    with pytest.raises(AudioError, match=r"the disk is almost full; .* MB free\): make room there, or set TMPDIR"):
+        filled(noise(1, 2000), limit=5000)
 
 
 def test_a_full_disk_is_named_with_the_remedy(folder: Path) -> None:

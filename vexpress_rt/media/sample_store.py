@@ -19,6 +19,8 @@ from vexpress_rt.errors import AudioError
 from vexpress_rt.types import Float32
 
 MEMORY_LIMIT = 16 << 20  # bytes: four minutes of mono at 16 kHz
+DISK_RESERVE = 1 << 30  # bytes that a temporary file leaves free, but no more than a tenth of the disk
+_ROOM_CHECK = 64 << 20  # bytes between two looks at the free space
 
 
 class Samples(Protocol):
@@ -79,7 +81,9 @@ class SampleStore:
         self._subject = subject
         self._frame = channels * np.dtype(np.float32).itemsize  # bytes of one sample of every channel
         self._lock = threading.Lock()
-        self._file = tempfile.SpooledTemporaryFile(MEMORY_LIMIT if limit is None else limit)  # noqa: SIM115
+        limit = MEMORY_LIMIT if limit is None else limit
+        self._next_check = limit
+        self._file = tempfile.SpooledTemporaryFile(limit)  # noqa: SIM115
         weakref.finalize(self, _close, self._file)
 
     def append(self, samples: Float32) -> None:
@@ -89,13 +93,26 @@ class SampleStore:
             samples: (channels, n) float32; any n.
 
         Raises:
-            AudioError: The temporary file cannot be written.
+            AudioError: The temporary file cannot be written, or would leave less than `DISK_RESERVE` free.
         """
+        if (size := (self.count + samples.shape[1]) * self._frame) > self._next_check:
+            self._check_room()
+            self._next_check = size + _ROOM_CHECK
         try:
             self._file.write(np.ascontiguousarray(samples.T).data)
         except OSError as error:
             raise self._failed("written", error) from error
         self.count += samples.shape[1]
+
+    def _check_room(self) -> None:
+        """Raise AudioError if the disk is almost full: a long recording must not stop other programs."""
+        try:
+            usage = shutil.disk_usage(tempfile.gettempdir())
+        except OSError:  # writing tells
+            return
+        tenth = usage.total // 10
+        if usage.free < min(DISK_RESERVE, tenth) + min(_ROOM_CHECK, tenth):
+            raise self._failed("written", OSError("the disk is almost full"))
 
     def flush(self) -> None:
         """Write what is buffered, so that a full disk is noticed now.

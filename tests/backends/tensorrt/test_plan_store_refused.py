@@ -83,7 +83,7 @@ def test_the_command_compiles_and_says_for_whom(
     captured = capsys.readouterr()
     assert captured.out == f"{folder} has plans for Fake GPU (9.0), TensorRT 11.4.0\n"
     assert "warning: " in captured.err
-    assert "compile 100/100  100 %" in captured.err
+    assert "compile: 100% 100/100 [" in captured.err
     Generator(folder, provider="tensorrt", rebuild="never").close()
 
 
