@@ -1,4 +1,4 @@
-"""Measurements, run by hand: `README.md` beside this says how. Nothing here is part of the package."""
+"""Measurements, run by hand: `benchmarks/README.md` documents them. They are not part of the package."""
 
 import sys
 

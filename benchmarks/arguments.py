@@ -7,12 +7,12 @@ import math
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Parse a finite number above 0."""
     return _number(text, "a finite number above 0", zero=False)
 
 
 def not_negative(text: str) -> float:
-    """A finite number of at least 0."""
+    """Parse a finite number of at least 0."""
     return _number(text, "a finite number of at least 0", zero=True)
 
 

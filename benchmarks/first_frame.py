@@ -1,4 +1,4 @@
-"""How long a caller waits for the first frame, by the order in which windows take their steps.
+"""Measure the time to the first frame by window order.
 
 python -m benchmarks.first_frame --seconds 60 --steps 8       # the small model
 """
@@ -25,10 +25,13 @@ from vexpress_rt.types import Float32
 
 @dataclass(frozen=True)
 class Wait:
-    """Of one stream, from the call to its first frame.
+    """The cost of the first frame of a stream.
 
-    seconds: by the clock.  processor: seconds of all cores that this process had, which other programs disturb less.
-    calls: window-steps until then.  total: those of the whole video.
+    Attributes:
+        seconds: Wall-clock time from the call to the frame.
+        processor: CPU time of the process, on which other programs have less influence.
+        calls: Window-steps before the frame.
+        total: Window-steps of the whole video.
     """
 
     seconds: float
@@ -41,7 +44,7 @@ Speech = tuple[Float32, int]  # mono samples, and their rate in Hz
 
 
 def speech_of(generator: Generator, seconds: float) -> Speech:
-    """So many seconds of speech, as the generator's model hears it."""
+    """Return speech of `seconds` seconds at the sample rate of the generator's model."""
     rate = generator.bundle.manifest.model.sample_rate
     return long_speech(SPEECH, rate, seconds), rate
 
@@ -49,7 +52,7 @@ def speech_of(generator: Generator, seconds: float) -> Speech:
 def first_frame(
     generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, window_order: str
 ) -> Wait:
-    """Ask for the first frame of a video of that speech, and end it. The engines are loaded already."""
+    """Measure the first frame of a video, with engines already loaded, and close the stream."""
     steps = [(0, 0)]
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -63,7 +66,7 @@ def first_frame(
 
 
 def warmed_up(generator: Generator) -> Portrait:
-    """A portrait to measure with; engines are loaded and have run."""
+    """Return a portrait to measure with; all engines are loaded and have run."""
     height, width = generator.size
     portrait = generator.prepare(np.full((height, width, 3), 128, np.uint8), keypoints=np.array(FACE) * (width, height))
     for scale in (1.0, 2.0):
@@ -78,7 +81,7 @@ def warmed_up(generator: Generator) -> Portrait:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives its exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
     parser.add_argument("--seconds", type=positive, default=60, metavar="X", help="of speech (default: 60)")

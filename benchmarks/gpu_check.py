@@ -1,14 +1,14 @@
-"""All that needs a GPU, in a single run of under ten minutes, with one JSON file as its result.
+"""Check everything that needs a GPU in one run of less than ten minutes, with one JSON file as its result.
 
     python -m benchmarks.gpu_check
 
-Checks the CUDA kernels against NumPy, builds bundles of synthetic weights for everything that this GPU accepts,
+Checks the CUDA kernels against NumPy, builds bundles of synthetic weights for every library that accepts this GPU,
 compares every engine and a whole short video with the CPU's, and times each engine, a step of a window and a whole
-video against the same networks in PyTorch. `benchmarks/README.md` says what to install, and what comes back.
+video against the same networks in PyTorch. `benchmarks/README.md` documents installation and result.
 
-Every part is done in a process of its own with a time limit, so that whatever happens to it is a result and the others
-go on. It ends as "ok", "failed" (with figures or the error) or "not available" (with the reason). Without a GPU all are
-not available. The exit code is 1 if a part failed, and 130 after Ctrl-C or SIGTERM; else 0.
+Every part runs in its own process with a time limit, so that a crash is a result and the other parts go on. A part ends
+as "ok", "failed" (with figures or the error) or "not available" (with the reason). Without a GPU all parts are not
+available. The exit code is 1 if a part failed, and 130 after Ctrl-C or SIGTERM; else 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEMORY_OF_A_BUILD = 24 << 30  # bytes, of the full model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     given = _parse(arguments)
     with ExitStack() as stack:
         stack.enter_context(GracefulShutdown())
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(given, work)
         except KeyboardInterrupt:
-            print("interrupted; what was done until then is in the result", file=sys.stderr)
+            print("interrupted; the result has the parts that ended before", file=sys.stderr)
             return 130
 
 
@@ -87,7 +87,7 @@ def _run(given: argparse.Namespace, work: Path) -> int:
 
 
 def _machine(commit: str, work: Path, budget: float) -> Outcome:
-    """What `machine.describe` says, in a process of its own: a driver may hang or crash, and is not used then."""
+    """Run `machine.describe` in its own process, because a driver may hang or crash."""
     found: list[Outcome] = []
     part = Part(MACHINE.name, MACHINE.function, {"commit": commit})
     run_parts([part], lambda part, outcome: found.append(outcome), work=work, budget=min(budget, 60.0), jobs=1)
@@ -98,15 +98,19 @@ def _machine(commit: str, work: Path, budget: float) -> Outcome:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description="All that needs a GPU.")
-    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="of the networks that are timed (full)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_check", description="Check everything that needs a GPU."
+    )
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="size of the timed networks (full)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="(benchmarks/results/MACHINE-DATE.json)")
     parser.add_argument("--budget", type=_seconds, default=BUDGET, metavar="SECONDS", help=f"for all ({BUDGET:.0f})")
-    words = "with another TensorRT for RTX, to be tried where those before refuse the GPU; may be repeated"
-    parser.add_argument("--rtx", type=_folder, action="append", default=[], metavar="DIR", help=f"packages {words}")
-    parser.add_argument("--parts", nargs="+", choices=KINDS, default=list(KINDS), help="these alone, and their needs")
+    words = "folder with another version of TensorRT for RTX, tried if the earlier ones refuse the GPU; may be repeated"
+    parser.add_argument("--rtx", type=_folder, action="append", default=[], metavar="DIR", help=words)
+    parser.add_argument(
+        "--parts", nargs="+", choices=KINDS, default=list(KINDS), help="run only these, and the parts that they need"
+    )
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep weights, bundles and logs here for another run")
-    parser.add_argument("--jobs", type=int, default=_jobs(), help="builds at once (by cores and memory: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=_jobs(), help="parallel builds (by cores and memory: %(default)s)")
     parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
     given = parser.parse_args(arguments)
     names = [runtime.name for runtime in runtimes(given.rtx)]
@@ -125,7 +129,7 @@ def _seconds(text: str) -> float:
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder; expected one that packages were installed into")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder; expected one with installed packages")
     return path
 
 

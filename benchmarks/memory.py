@@ -1,6 +1,6 @@
-"""The most memory that a video takes, by the length of its speech; each in a process of its own. Linux only.
+"""Measure the peak memory of a video by the length of its speech, each in its own process. Linux only.
 
-python -m benchmarks.memory --minutes 1 10                    # the small model, frames dropped as they come
+python -m benchmarks.memory --minutes 1 10                    # the small model; frames are dropped
 python -m benchmarks.memory --engines engines/tiny --fps 5 --steps 2 --write
 """
 
@@ -30,7 +30,7 @@ FACE = ((0.4, 0.4), (0.6, 0.4), (0.5, 0.55))  # left eye, right eye, nose as sha
 
 
 def write_speech(path: Path, seconds: float) -> Path:
-    """A WAV file of 16-bit speech of any length."""
+    """Write a 16-bit WAV file of speech of any length."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -40,7 +40,7 @@ def write_speech(path: Path, seconds: float) -> Path:
 
 
 def peak() -> int:
-    """Most bytes of memory that this program has had; unlike `ru_maxrss` not those of the one that started it."""
+    """Return the peak memory of this process in bytes; unlike `ru_maxrss`, without that of its parent."""
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kilobytes)
 
@@ -76,7 +76,7 @@ def _make(engines: str, speech: str, fps: str, steps: str, output: str | None = 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives its exit code."""
+    """Run the command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--make"]:
         return run(lambda: _make(*arguments[1:]))

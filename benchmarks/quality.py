@@ -1,11 +1,11 @@
-"""What the presets cost, and how far they are from a long reference: the small model on people it never saw.
+"""Measure speed and quality of the presets: the small model on people that were not in its training data.
 
     python -m benchmarks.quality --people 2 --seconds 1.5
 
-Each person says something and moves their head. The same clip, with the same noise, is made by DDIM in 200 steps, which
-is the reference, and with each preset in turn, and as the bundle recommends. The table has, of each: time against that
-of `exact`, PSNR to the reference, the correlation of the mouth's opening with the speech, and how far the nose is from
-where the keypoints have it. Guidance and weights are those that the bundle recommends.
+Each person speaks and moves their head. The reference is made by DDIM in 200 steps; the same clip is made with the same
+noise by each preset and as the bundle recommends. The table has the speed-up over `exact`, PSNR to the reference,
+correlation of the mouth's opening with the speech, and distance of the nose from its keypoint. Guidance and weights are
+those that the bundle recommends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
-BASE = "exact"  # the preset that the others' times are counted against
+BASE = "exact"  # the preset that speed-ups are relative to
 MIDDLE = (0.2, 0.8)  # shares of the way from noise to picture
 RECOMMENDED = "as the bundle recommends"
 SCENE = "photo"  # of `cases_of`: speech and motion in one clip
@@ -47,9 +47,15 @@ OTHERS = 3  # people with whose mouths each mouth is compared, at least
 
 @dataclass(frozen=True)
 class Seen:
-    """What a video shows. seconds, denoising: that it took.  psnr, worst: dB, to the reference.
+    """Measurements of a video.
 
-    lips: correlation of the mouth's opening with the speech.  noses: distances, as shares of the width.
+    Attributes:
+        seconds: Duration of the generation.
+        denoising: Seconds of denoising.
+        psnr: dB, to the reference.
+        worst: Least PSNR of a frame, dB.
+        lips: Correlation of the mouth's opening with the speech.
+        noses: Distances of the nose from its keypoint by frame, as shares of the width.
     """
 
     seconds: float
@@ -61,7 +67,7 @@ class Seen:
 
 
 def configurations() -> dict[str, GenerationConfig]:
-    """What is compared, by name: all presets, what saves some of the guidance, what a user has who asks for nothing."""
+    """Return the compared configurations by name: presets, presets with less guidance, and the defaults."""
     presets = {name: GenerationConfig(preset=name) for name in PRESETS}
     saving = {
         "balanced, guided in the middle": GenerationConfig(preset="balanced", guidance_interval=MIDDLE),
@@ -103,7 +109,7 @@ def measure_presets(
 
 
 def clip(subject: Subject, seconds: float) -> Case:
-    """Somebody says something of their own and moves; without espeak-ng the demo's recording is said."""
+    """Return a clip of a person who speaks and moves; without espeak-ng, with the demo's recording."""
     voice: Voice = (lambda seed, length: speech(subject.seed, length)) if shutil.which("espeak-ng") else _recorded
     return next(case for case in cases_of(subject, seconds, voice) if case.scene == SCENE)
 
@@ -114,7 +120,7 @@ def _recorded(seed: int, seconds: float) -> Samples:
 
 
 def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Seen:
-    """A video beside the reference's frames."""
+    """Measure a video against the reference's frames."""
     assert video.frames is not None
     found = measure(case, video.frames, patches)
     return Seen(
@@ -138,7 +144,7 @@ def _rows(
 def _row(
     generator: Generator, name: str, config: GenerationConfig, videos: list[Seen], base: list[Seen]
 ) -> dict[str, Any]:
-    """Of one configuration: medians over people, and what it was."""
+    """Return the row of one configuration: its settings, and medians over people."""
     settings = generator.bundle.manifest.settings(config)
     return {
         "name": name,
@@ -158,21 +164,23 @@ def _row(
 
 
 def part(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """As a part of `benchmarks.report`. Options: {bundle, or none for the one that ships; threads; people; seconds;
-    reference_steps}."""
+    """Run as a part of `benchmarks.report`.
+
+    Options: {bundle: None for the one that ships; threads; people; seconds; reference_steps}.
+    """
     with Generator(options["bundle"], provider="cpu", threads=options["threads"]) as generator:
         return measure_presets(generator, options["people"], options["seconds"], options["reference_steps"], report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--bundle", type=Path, help="folder of the engines (the ones that ship)")
+    parser.add_argument("--bundle", type=Path, help="bundle (the one that ships)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
     parser.add_argument("--quick", action="store_true", help="one person, and a short reference")
-    parser.add_argument("--people", type=int, help="drawn people, never trained on")
-    parser.add_argument("--seconds", type=float, help="of each one's clip")
-    parser.add_argument("--reference-steps", type=int, help="of DDIM, for the reference (200)")
+    parser.add_argument("--people", type=int, help="number of drawn people")
+    parser.add_argument("--seconds", type=float, help="seconds of each clip")
+    parser.add_argument("--reference-steps", type=int, help="DDIM steps of the reference (200)")
     parser.add_argument("--json", type=Path, help="file for all figures")
     given = parser.parse_args(arguments)
     effort: Effort = QUICK if given.quick else WHOLE

@@ -1,14 +1,14 @@
-"""All that is measured on a CPU, as one page with tables and plots and a JSON beside it.
+"""Measure everything that runs on a CPU; write one page with tables and plots, and a JSON.
 
-    python -m benchmarks.report --output docs/benchmarks            # all of it, an hour on two idle cores
-    python -m benchmarks.report --quick --output /tmp/quick         # small sizes: whether all of it runs
-    python -m benchmarks.report --output docs/benchmarks --parts live memory      # these anew, the others as they are
-    python -m benchmarks.report --output docs/benchmarks --parts    # nothing anew: the page from its JSON
+    python -m benchmarks.report --output docs/benchmarks            # everything; an hour on two idle cores
+    python -m benchmarks.report --quick --output /tmp/quick         # small sizes, to see that everything runs
+    python -m benchmarks.report --output docs/benchmarks --parts live memory      # measure these, keep the others
+    python -m benchmarks.report --output docs/benchmarks --parts    # measure nothing: the page from its JSON
 
-Every part is measured in a process of its own with a time limit, alone. The JSON and the page are written after each,
-so that what was measured is kept whatever happens; a part that failed, or was not reached, says so in the page. Parts
-that are not asked for keep what the JSON in the output's folder has of them. `benchmarks/README.md` says what is
-measured and how. The exit code is 1 if a part failed, and 130 after Ctrl-C; else 0.
+Every part runs alone, in its own process with a time limit. The JSON and the page are written after each part, so that
+an interruption keeps the figures so far; the page names parts that failed or did not run. Parts that `--parts` leaves
+out keep their figures in the JSON of the output folder. `benchmarks/README.md` documents the measurements. The exit
+code is 1 if a part failed, and 130 after Ctrl-C; else 0.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from vexpress_rt.utils.signals import GracefulShutdown
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[1] / "build" / "bench"
 JSON = "benchmarks.json"
-NOT_ASKED = "no run was asked for it (--parts)"
-BUDGET = 5400.0  # seconds: no part may hang for longer
+NOT_ASKED = "--parts left it out in every run"
+BUDGET = 5400.0  # seconds: the limit of all parts together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     given = _parse(arguments)
     if not given.parts:
         if given.output is None or not (given.output / JSON).is_file():
-            print("there is no JSON to make the page from: name its folder with --output", file=sys.stderr)
+            print("no benchmarks.json in the folder of --output: name the folder that has it", file=sys.stderr)
             return 2
         _write_page(given.output)
         return 0
@@ -82,7 +82,7 @@ def _measure(given: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="report-") as logs:
             run_parts(wanted, done, work=Path(logs), budget=given.budget, jobs=1)
     except KeyboardInterrupt:
-        print("interrupted; what was done until then is in the result", file=sys.stderr)
+        print("interrupted; the result has the parts that ended before", file=sys.stderr)
         return 130
     run["seconds"] = round(time.monotonic() - started)
     report.write()
@@ -92,7 +92,7 @@ def _measure(given: argparse.Namespace) -> int:
 
 
 def _before(path: Path, quick: bool) -> dict[str, Any]:
-    """What earlier runs left; nothing of those that were quick where this one is not, or the other way round."""
+    """Return the JSON of earlier runs; empty if they differ from this one in `--quick`."""
     if not path.is_file():
         return {}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def _before(path: Path, quick: bool) -> dict[str, Any]:
 
 
 def _others(before: dict[str, Any], parts: Sequence[Part], wanted: Sequence[Part]) -> dict[str, Outcome]:
-    """Of the parts that are not measured now: what an earlier run has of them, or that there is nothing."""
+    """Return the outcomes in earlier runs of parts that this run leaves out."""
     others = [part.name for part in parts if part not in wanted]
     known = before.get("parts", {})
     return {name: Outcome(**known[name]) if name in known else Outcome(NOT_AVAILABLE, NOT_ASKED) for name in others}
@@ -111,15 +111,19 @@ def _write_page(folder: Path) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="What is measured on a CPU.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description="Measure everything that runs on a CPU."
+    )
     words = "folder of the page, its plots and its JSON (benchmarks/results/MACHINE-DATE)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=words)
     names = [part.name for effort in (WHOLE, QUICK) for part in plan(effort, threads=1, work=WORK, quick=False)]
-    words = f"these alone, of {', '.join(KINDS)}, or a single one such as videos/half; none: the page"
+    words = f"parts to measure: {', '.join(KINDS)}, or a single one such as videos/half; without a name: only the page"
     parser.add_argument("--parts", nargs="*", choices=[*KINDS, *names], default=[*KINDS], metavar="PART", help=words)
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU, for each side (2)")
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="of weights and bundles (build/bench)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of each side (2)")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, metavar="DIR", help="folder of weights and bundles (build/bench)"
+    )
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"for all ({BUDGET:.0f})")
     parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
     return parser.parse_args(arguments)

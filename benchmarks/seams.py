@@ -1,4 +1,4 @@
-"""How far the features of long speech, heard in chunks, are from those of one pass.
+"""Compare the audio features of long speech in chunks with those of one pass.
 
 python -m benchmarks.seams                                    # the small model
 python -m benchmarks.seams --engines engines/tiny --seconds 150 --contexts 2 10
@@ -31,7 +31,7 @@ NEAR = 0.5  # seconds around a seam that count as near
 
 
 def long_speech(path: Path, rate: int, seconds: float) -> Float32:
-    """Speech of any length (N,): a recording over and over, each time with a level, a pause and noise of its own."""
+    """Return (N,) speech of any length: a recording repeated with random level, pause and noise."""
     rng, said = np.random.default_rng(0), open_recording(path, rate).read()
     parts, count, needed = [], 0, round(seconds * rate)
     while count < needed:
@@ -42,12 +42,12 @@ def long_speech(path: Path, rate: int, seconds: float) -> Float32:
 
 
 def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) -> tuple[Float32, list[int]]:
-    """All features (T, A) of a clip, and where chunks meet. how: as `AudioFeatureStream` takes it."""
+    """Return all features (T, A) of a clip, and the places where chunks meet. how: options of `AudioFeatureStream`."""
     recording = open_recording((sound, model.sample_rate), model.sample_rate)
     kept: list[Float32] = []
 
     class Kept:
-        """The encoder, whose features are kept as they come."""
+        """The encoder, with a record of its features."""
 
         spec = encoder.spec
 
@@ -64,12 +64,12 @@ def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) 
 
 
 def hearing_length(duration: Any) -> int:
-    """Frames of a clip, at 25 a second."""
+    """Return the number of frames of a clip at 25 frames a second."""
     return max(1, int(duration * 25))
 
 
 def relative(found: Float32, expected: Float32, where: NDArray[np.bool_]) -> float:
-    """Root of the mean squared error of some features over that of all of them."""
+    """Return the root mean square error of the features at `where`, relative to the root mean square of all."""
     error = np.sqrt(np.mean(np.square(found - expected, dtype=np.float64)[where]))
     return float(error / np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
 
@@ -96,7 +96,7 @@ def measure(folder: Path, seconds: float, contexts: list[float], chunk: float) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives its exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
     parser.add_argument("--seconds", type=positive, default=120, metavar="X", help="of the clip (default: 120)")

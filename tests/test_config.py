@@ -193,7 +193,7 @@ def test_the_ends_of_a_range_are_accepted(option: str, value: int) -> None:
     assert getattr(GenerationConfig(**{option: value}), option) == value
 
 
-def test_a_range_is_told_with_its_ends() -> None:
+def test_a_range_is_named_with_its_ends() -> None:
     with pytest.raises(ConfigError, match=r"steps is 0; expected a whole number of at least 1 and at most 1000"):
         GenerationConfig(steps=0)
     with pytest.raises(ConfigError, match=r"overlap is -1; expected a whole number of at least 0$"):

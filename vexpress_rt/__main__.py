@@ -1,4 +1,4 @@
-"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`. See `commands`."""
+"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`. See `cli`."""
 
 from __future__ import annotations
 

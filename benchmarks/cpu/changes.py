@@ -1,10 +1,10 @@
-"""What each way of making the CPU faster is worth: an engine with it beside the same engine without, by turns.
+"""Measure each CPU optimisation: an engine with it and the same engine without it, in alternating calls.
 
     python -m benchmarks.cpu.changes --preset half --threads 2 --loads 5 --json changes.json
 
-Engines of 128 x 128 pixels and windows of 8 frames with random weights. Where in memory an engine comes to lie when it
-is loaded makes it up to 5 % faster or slower for as long as it lives; so both are loaded several times, and ratios are
-of the turns of all loads. Then where the denoiser's time goes, by ONNX Runtime's profiler.
+The engines are of 128 x 128 pixels and windows of 8 frames, with random weights. The place of an engine in memory makes
+it up to 5 % faster or slower until it is closed; so both are loaded several times, and the ratios are those of the
+pairs of all loads. Also prints the shares of operators in the denoiser's time, from ONNX Runtime's profiler.
 """
 
 from __future__ import annotations
@@ -33,16 +33,21 @@ from vexpress_rt.bundle.engine_spec import VideoShape
 
 MODELS: dict[str, Architecture] = {**PRESETS, "pocket": POCKET}
 SHAPE = VideoShape(128, 128, 8)
-TURNS = 3  # of each load, after one that does not count
-EQUAL = 2e-5  # of the largest value: as far apart as rounding brings two orders of the same sums
+TURNS = 3  # pairs of calls of each load, after a warm-up
+EQUAL = 2e-5  # of the largest value: rounding differences between two orders of the same sums
 PROFILED = 5  # runs
 
 
 @dataclass(frozen=True)
 class Change:
-    """name: of what is measured.  words: with it, and in place of what.  kept: whether engines ship with it.
+    """An optimisation to measure.
 
-    form: engine and form of `FORMS` that it is about; models that lack it are not asked.
+    Attributes:
+        name: Name in tables.
+        words: Description: what it does, and in place of what.
+        make: Returns the two calls.
+        kept: Whether engines ship with it.
+        form: Engine and form of `FORMS`; models without the form are left out.
     """
 
     name: str
@@ -60,7 +65,7 @@ def _of_form(name: str, words: str, engine: str, form: str) -> Change:
 
 
 def _with_session(entries: Mapping[str, str], **attributes: Any) -> Callable[[Graphs], Pair]:
-    """What ships in the place of `without`: of options that were not kept."""
+    """Return a pair for options that were not kept: the engine as it ships is the call without them."""
     return lambda graphs: Pair(graphs.call("denoiser"), graphs.session_call("denoiser", entries, **attributes))
 
 
@@ -69,7 +74,7 @@ def _without_session(entries: Mapping[str, str], **attributes: Any) -> Callable[
 
 
 def _in_turn(graphs: Graphs) -> Pair:
-    """Engines one after another, as in a video."""
+    """Return a pair of runs of several engines in a row, as in a video."""
     engines = ("pose_guider", "denoiser", "vae_decoder")
     spinning = [graphs.session_call(name, {"session.force_spinning_stop": "0"}) for name in engines]
     stopping = [graphs.call(name) for name in engines]
@@ -117,7 +122,7 @@ CHANGES = (
 
 
 def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
-    """Figures of one change. Raises ArithmeticError where the results differ by more than rounding."""
+    """Measure one optimisation. Raises ArithmeticError if the results differ by more than rounding."""
     times: dict[bool, list[float]] = {True: [], False: []}
     error = None
     for _ in range(loads):
@@ -141,7 +146,7 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
 
 
 def shares(events: Sequence[Mapping[str, Any]], unet: UNetConfig, frames: int) -> dict[str, float]:
-    """What share of the nodes' time goes where, the most first."""
+    """Return the share of each kind of operator in the time of all nodes, in descending order."""
     spent: dict[str, float] = defaultdict(float)
     for event in events:
         spent[_kind(event["args"], unet, frames)] += event["dur"]
@@ -172,7 +177,7 @@ def _kind(args: Mapping[str, Any], unet: UNetConfig, frames: int) -> str:
 def measure_all(
     model: str, threads: int, loads: int, folder: Path, only: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Figures of each change, then "profile"."""
+    """Yield the figures of each optimisation by name, then those of "profile"."""
     architecture = MODELS[model]
     graphs = Graphs(architecture, SHAPE, folder, threads)
     for change in CHANGES:
@@ -184,19 +189,19 @@ def measure_all(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="What each way of making the CPU faster is worth.")
+    parser = argparse.ArgumentParser(description="Measure each CPU optimisation.")
     parser.add_argument("--preset", choices=sorted(MODELS), default="half")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--loads", type=int, default=5, help="of both engines, for each change (5)")
+    parser.add_argument("--loads", type=int, default=5, help="number of loads of both engines, per optimisation (5)")
     parser.add_argument(
         "--only",
         nargs="*",
         default=[],
         choices=[change.name for change in CHANGES],
         metavar="NAME",
-        help="of these changes alone",
+        help="measure only these optimisations",
     )
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args(arguments)
     rows, profile = [], {}
     with TemporaryDirectory() as folder:

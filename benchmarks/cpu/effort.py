@@ -1,4 +1,4 @@
-"""How much is measured: what lengths, how often, how many people."""
+"""The extent of the measurements: lengths, repetitions, number of people."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """models: of `models.MODELS`.  rounds, big_rounds, video_rounds: turns of small calls, of big ones, of videos.
+    """The extent of the measurements.
 
-    lengths: seconds of the small model's whole videos; those of more than LONG seconds are made once.
-    first_frame_seconds, first_frame_steps: of the clip whose first frame is waited for.
-    half_steps: of the half-width model's video.
-    minutes: of speech that memory is measured with.
-    live_minutes: of speech that arrives as it is spoken.  live_people: who are held against the exact mode as well.
-    changes_of, loads: the model that each way of making the CPU faster is left out of, and how often it is loaded;
-        also that whose loading is measured.
-    people, seconds, reference_steps: of the quality table: drawn people, length of their clips, steps of the reference.
+    Attributes:
+        models: Names in `models.MODELS`.
+        rounds: Pairs of small calls.
+        big_rounds: Pairs of calls of the larger models.
+        video_rounds: Pairs of videos.
+        lengths: Seconds of the small model's whole videos; those longer than LONG are made once.
+        first_frame_seconds: Seconds of the clip whose first frame is timed.
+        half_steps: Steps of the half-width model's video.
+        minutes: Minutes of speech for the measurement of memory.
+        people: Drawn people of the quality table.
+        seconds: Seconds of each person's clip.
+        reference_steps: Steps of the quality table's reference.
+        live_minutes: Minutes of speech in live mode.
+        live_people: People whose live videos are compared with `generate`.
+        changes_of: Model whose optimisations and loading are measured.
+        loads: Number of times that its engines are loaded.
+        first_frame_steps: Steps of the clip whose first frame is timed.
     """
 
     models: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Engines of one model in several forms, and the calls that are measured: with a change, and without it."""
+"""Export engines of one model with and without optimisations, and return the calls to measure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ Entries = Mapping[str, str]
 
 
 class Graphs:
-    """Engines of an architecture with random weights. folder: for their files.  threads: of the CPU."""
+    """Engines of an architecture with random weights.
+
+    Args:
+        architecture: Sizes of the networks.
+        shape: Size of videos and windows.
+        folder: Folder for the files.
+        threads: CPU threads.
+    """
 
     def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
         torch.manual_seed(0)
@@ -47,12 +54,12 @@ class Graphs:
         self._paths: dict[tuple[str, ...], Path] = {}
 
     def call(self, engine: str, *, leave_out: Collection[str] = ()) -> Call:
-        """A run of an engine as it ships, or without some of FORMS."""
+        """Return a run of an engine as it ships, or without some of FORMS."""
         spec = self._specs[engine]
         return self._run(self._path(engine, leave_out), spec)
 
     def has(self, engine: str, form: str) -> bool:
-        """Whether an engine as it ships has a form of FORMS."""
+        """Return whether an engine as it ships contains a form of FORMS."""
         graphs = (
             onnx.load(path, load_external_data=False).graph for path in (self._path(engine), self._path(engine, [form]))
         )
@@ -62,10 +69,14 @@ class Graphs:
     def session_call(
         self, engine: str, entries: Entries, *, bound: bool = False, disabled: Sequence[str] = (), **attributes: Any
     ) -> Call:
-        """A run of an engine as it ships, in a session with other options.
+        """Return a run of an engine as it ships, in a session with other options.
 
-        entries: of its configuration.  attributes: of its SessionOptions.  bound: inputs and outputs stay in place.
-        disabled: optimisers of ONNX Runtime.
+        Args:
+            engine: Name of the engine.
+            entries: Entries of the session's configuration.
+            bound: Whether inputs and outputs are bound, and so stay in place.
+            disabled: Optimisers of ONNX Runtime to disable.
+            **attributes: Attributes of SessionOptions.
         """
         options = cpu_options(onnxruntime, self._threads)
         for name, value in entries.items():
@@ -91,14 +102,14 @@ class Graphs:
         return run
 
     def upstream_call(self) -> Call:
-        """The denoiser in upstream's order (`benchmarks.cpu.upstream`), with all forms, by ONNX Runtime."""
+        """Return a run of the denoiser in upstream's order (`benchmarks.cpu.upstream`), with all forms."""
         engine = _UpstreamEngine(self._specs["denoiser"], self._network("denoising_unet"))
         with _upstream_handlers():
             path = self._export(("upstream",), engine, FORMS)
         return self._run(path, engine.spec)
 
     def repeating_call(self) -> Call:
-        """The denoiser with the photo's keys and values repeated for every frame."""
+        """Return a run of the denoiser with the photo's keys and values repeated for every frame."""
         with _repeated_references(), _upstream_handlers():
             path = self._export(("repeated",), self._engine("denoiser"), FORMS)
         return self._run(path, self._specs["denoiser"])
@@ -150,7 +161,7 @@ class Graphs:
 
 
 class _UpstreamEngine(Engine):
-    """`UpstreamDenoiser` with features in the place of keys and values."""
+    """`UpstreamDenoiser` with features in place of keys and values."""
 
     def __init__(self, spec: EngineSpec, unet: nn.Module) -> None:
         assert isinstance(unet, DenoisingUNet)
@@ -168,7 +179,7 @@ class _UpstreamEngine(Engine):
 
 
 def _feature(key: TensorSpec) -> TensorSpec:
-    """What ReferenceNet gives at the site of these keys, (heads, S, E): (1, S, heads * E)."""
+    """Return the feature (1, S, heads * E) at the site of keys (heads, S, E)."""
     heads, tokens, size = (n or 0 for n in key.shape)
     return replace(
         key, name=key.name.replace("reference_key", "feature"), dims=("1", "S", "C"), shape=(1, tokens, heads * size)
@@ -177,7 +188,7 @@ def _feature(key: TensorSpec) -> TensorSpec:
 
 @contextmanager
 def _upstream_handlers() -> Iterator[None]:
-    """Lowerings of what upstream's order calls and no engine does."""
+    """Add the lowerings of operations that only upstream's order uses."""
 
     def zeros(lo: Lowering, call: traced.Call) -> list[str]:
         return [lo.graph.small(torch.zeros([size or 0 for size in call.args[0].shape]))]
@@ -197,7 +208,7 @@ def _upstream_handlers() -> Iterator[None]:
 
 @contextmanager
 def _repeated_references() -> Iterator[None]:
-    """Attention to the photo with a copy of its keys and values for every frame."""
+    """Let attention to the photo use a copy of keys and values for every frame."""
     folded = DenoisingBlock.reference_attention
 
     def repeated(self: DenoisingBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -217,7 +228,7 @@ def _feed(spec: EngineSpec) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two calls that are to give the same. equal: whether their results can be compared (not where inputs differ)."""
+    """Two calls with equal results. equal: whether their results can be compared: not if their inputs differ."""
 
     without: Call
     with_it: Call

@@ -1,8 +1,8 @@
-"""How long the two denoisers take to load, what memory they take, and how long a call of each takes.
+"""Measure load time, memory and time per call of the two denoisers.
 
     python -m benchmarks.cpu.loading --bundle build/bench/half-*-bundle
 
-Each with packed weights, as is usual, and sharing them (`Generator(share_weights=True)`), in a process of its own.
+With packed weights, the default, and with shared weights (`Generator(share_weights=True)`), each in its own process.
 Linux only: memory is the process's share of what is mapped (Pss).
 """
 
@@ -31,7 +31,7 @@ SMAPS = Path("/proc/self/smaps_rollup")
 
 
 def measure(folder: Path, threads: int) -> dict[str, Any]:
-    """Rows, an engine and a way each. Raises CalledProcessError where an engine cannot be loaded."""
+    """Return a row per engine and kind of weights. Raises CalledProcessError if an engine does not load."""
     rows = []
     for way in WAYS:
         line = [sys.executable, "-m", "benchmarks.cpu.loading", "--bundle", folder, "--threads", threads, "--way", way]
@@ -41,7 +41,7 @@ def measure(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def load_both(folder: Path, threads: int, way: str) -> list[dict[str, Any]]:
-    """In this process, one after the other; memory is that of all so far."""
+    """Measure both denoisers in this process, one after the other; memory includes the engines before."""
     bundle = Bundle.open(folder)
     engines = Engines(bundle, choose("cpu", bundle), threads, share_weights=WAYS[way])
     before, rows = _mebibytes(), []

@@ -1,4 +1,4 @@
-"""The models that are measured: synthetic weights and their bundles, made once in a folder of work."""
+"""The measured models: synthetic weights and bundles, made once in a work folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ WORK = Path(__file__).parents[2] / "build" / "bench"
 
 @dataclass(frozen=True)
 class Model:
-    """architecture: of the weights.  shape: that the bundle is built for.  engines: of the bundle; none for all."""
+    """A measured model.
+
+    Attributes:
+        name: Name of the model.
+        architecture: Architecture of the weights.
+        shape: Size of videos and windows of the bundle.
+        engines: Engines of the bundle; empty for all.
+    """
 
     name: str
     architecture: Architecture
@@ -29,23 +36,23 @@ class Model:
     engines: tuple[str, ...] = ()
 
     def weights(self, work: Path) -> Path:
-        """The checkpoint directory; its name changes with the architecture."""
+        """Return the checkpoint directory; its name depends on the architecture."""
         digest = hashlib.sha256(repr(self.architecture).encode()).hexdigest()
         return work / f"{self.name}-{digest[:8]}-weights"
 
     def bundle(self, work: Path) -> Path:
-        """The bundle's folder."""
+        """Return the folder of the bundle."""
         return self.weights(work).with_name(self.weights(work).name.replace("weights", "bundle"))
 
     def prepare(self, work: Path, progress: Callable[[str], object] = lambda _: None) -> None:
-        """Write weights, if they are not there, and build the bundle, as far as it is not up to date."""
+        """Write the weights if they are missing, and build the bundle if it is out of date."""
         work.mkdir(parents=True, exist_ok=True)
         if not self.weights(work).exists():
             write_checkpoint(self.weights(work), self.architecture, SEED, progress)
         build(self.weights(work), self.bundle(work), BuildOptions(self.shape, engines=self.engines), progress)
 
 
-# The small one has random weights as well: its training's are only in its engines, and times do not depend on them.
+# The small model has random weights too: the trained ones exist only as engines, and times do not depend on them.
 POCKET_MODEL = Model("pocket", replace(POCKET, recommended=RECOMMENDED), VideoShape(SIZE, SIZE, WINDOW))
 HALF_MODEL = Model("half", HALF, VideoShape(128, 128, 8))
 FULL_MODEL = Model("full", FULL, VideoShape(64, 64, 8), ("denoiser",))

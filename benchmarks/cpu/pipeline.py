@@ -1,9 +1,9 @@
 """The plain PyTorch pipeline: the exporter's modules, eager, in upstream's order, from photo and speech to frames.
 
-Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; the drawings of all frames
+Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; maps of all keypoints
 -> guider; then step by step over all windows with both halves of guidance (see `benchmarks.cpu.upstream`), all frames
-decoded one by one, the 3x3x3 median in PyTorch, bytes. Windows, noise and sampler are the runtime's, so that the frames
-are its frames, too.
+decoded one by one, the 3x3x3 median in PyTorch, bytes. Windows, noise and sampler are the runtime's, so the frames
+are equal up to rounding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UpstreamReferenceNet:
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
-        """Features stay tensors in any case."""
+        """Return features by name, always as tensors."""
         del keep_on_device
         features = self._network(torch.as_tensor(inputs["latent"]), torch.zeros(1))
         return {FEATURE + name: feature for name, feature in features.items()}
@@ -77,7 +77,7 @@ class UpstreamEngines(TorchEngines):
         self._own: dict[str, Any] = {}
 
     def get(self, name: str) -> Any:
-        """The engine `name`, loaded when first asked for."""
+        """Return an engine, loaded at its first use."""
         if name not in ("reference_net", "denoiser", "denoiser_cond"):
             return super().get(name)
         if name not in self._own:
@@ -99,7 +99,7 @@ class UpstreamVideo(TorchVideo):
         super().__init__(engines, lambda: None)
 
     def _conditions(self, scene: Scene, recording: Recording, length: int) -> ConditionsOf:
-        """Tokens and keypoint features of all frames at once; a window takes its own."""
+        """Compute tokens and keypoint features of all frames at once; return those of a window."""
         model, shape, get = self._engines.model, self._engines.shape, self._engines.get
         surplus = max(0, shape.frames - length)
         rows = _extended(feature_windows(self._hear(recording), length, model.audio_rows, 0, length), surplus)

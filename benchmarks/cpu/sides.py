@@ -1,4 +1,4 @@
-"""A model twice: as the runtime runs it, and as modules of PyTorch in upstream's order."""
+"""One model on both sides: in the runtime, and as PyTorch modules in upstream's order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ Call = Callable[[], Any]
 
 
 class Sides:
-    """weights: checkpoint directory.  bundle: of them.  threads: of the CPU; PyTorch's are the caller's."""
+    """A model in the runtime and in PyTorch.
+
+    Args:
+        weights: Checkpoint directory.
+        bundle: Bundle of the same weights.
+        threads: CPU threads of the runtime; the caller sets PyTorch's.
+    """
 
     def __init__(self, weights: Path, bundle: Path, threads: int) -> None:
         self.generator = Generator(bundle, provider="cpu", threads=threads)
@@ -50,22 +56,22 @@ class Sides:
 
     @cached_property
     def video(self) -> UpstreamVideo:
-        """Makes videos in PyTorch."""
+        """The maker of PyTorch's videos."""
         return UpstreamVideo(self.torch)
 
     def settings(self, **options: Any) -> Settings:
-        """What the bundle's users get with these options."""
+        """Return the settings of the bundle with these options."""
         return self.manifest.settings(GenerationConfig(**options))
 
     def engine_calls(self, name: str) -> tuple[Call, Call]:
-        """A run of an engine, and of what stands in its place in PyTorch, on the same inputs."""
+        """Return a run of an engine, and a run of the PyTorch module in its place, on the same inputs."""
         engine, other = self._engines.get(name), self.torch.get(name)
         inputs = timed_inputs(engine)
         given = self._as_upstream(inputs)
         return (lambda: engine.run(inputs)), (lambda: other.run(given, keep_on_device=True))
 
     def window_step_calls(self) -> tuple[Call, Call]:
-        """One step of one window: both halves, guidance and the sampler's step, from conditions that are there."""
+        """Return one step of one window for each side: both passes, guidance, sampler's step."""
         engine = self._engines.get("denoiser")
         inputs = timed_inputs(engine)
         settings, frames = self.settings(steps=1, sampler="ddim", overlap=0), self.shape.frames
@@ -88,7 +94,7 @@ class Sides:
         )
 
     def make(self, scene: Scene, settings: Settings) -> Video:
-        """The runtime's video, from photo and speech to frames; the photo's part is among the timings."""
+        """Make the runtime's video from photo and speech; its timings include the portrait."""
         watch = Stopwatch()
         video = make_video(self.generator, scene, settings.steps, config=settings)
         total = watch.finish()["total"]
@@ -96,11 +102,11 @@ class Sides:
         return replace(video, timings={**video.timings, "portrait": portrait, "total": total})
 
     def make_in_torch(self, scene: Scene, settings: Settings) -> Video:
-        """The same in PyTorch."""
+        """Make the same video in PyTorch."""
         return self.video.make(scene, settings.steps, config=settings)
 
     def _as_upstream(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
-        """An engine's inputs with ReferenceNet's features (1, S, C) in the place of keys and values."""
+        """Return an engine's inputs with ReferenceNet's features (1, S, C) in place of keys and values."""
         rng = np.random.default_rng(1)
         given: dict[str, Any] = {n: a for n, a in inputs.items() if not n.startswith("reference_") or "weight" in n}
         if len(given) == len(inputs):
@@ -114,7 +120,7 @@ class Sides:
 
 
 def _halved(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of a denoiser's inputs: what is the photo's, and what is a window's; the others a step gives."""
+    """Return the inputs of a denoiser that depend on the photo, and those that depend on the window."""
     windows = ("pose_feature", "audio_tokens")
     photo = {n: a for n, a in inputs.items() if n.startswith((FEATURE, "reference_key", "reference_value"))}
     return photo, {name: inputs[name] for name in windows}

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.gpu_check`: each is a function in a file of its own, run in a process of its own."""
+"""The parts of `benchmarks.gpu_check`: each is a function that runs in its own process."""

@@ -1,4 +1,4 @@
-"""The process of one part: `python -m benchmarks.gpu TASK`, a JSON file; the outcome goes into another beside it."""
+"""Run one part: `python -m benchmarks.gpu TASK`, where TASK is a JSON file; writes the outcome beside it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from typing import Any
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Figures, NotAvailableError, write_json
 from vexpress_rt.errors import BackendMissingError
 
-OURS = ("benchmarks", "export", "tests", "vexpress_rt")  # a module of ours that is missing is a mistake of ours
+OURS = ("benchmarks", "export", "tests", "vexpress_rt")  # a missing module of this repository is a failure
 
 
 def main(task: Path) -> int:
-    """Do what `task` says; the exit code says nothing, the outcome beside the task all."""
+    """Run the part that a task file describes and write its outcome beside it.
+
+    Args:
+        task: JSON file: {"function": "module:name", "options": {...}}.
+
+    Returns:
+        0; the outcome says whether the part succeeded.
+    """
     faulthandler.enable()
     _die_first()
     given, outcome = json.loads(task.read_text(encoding="utf-8")), task.with_suffix(".outcome")
@@ -36,7 +43,7 @@ def main(task: Path) -> int:
         status, reason = OK, ""
     except (NotAvailableError, BackendMissingError) as error:
         status, reason = NOT_AVAILABLE, str(error)
-    except Exception as error:  # whatever a part raises is its result
+    except Exception as error:  # any exception of a part is its result
         traceback.print_exc()
         missing = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in OURS
         status, reason = (NOT_AVAILABLE if missing else FAILED), f"{type(error).__name__}: {error}"[:2000]
@@ -45,7 +52,7 @@ def main(task: Path) -> int:
 
 
 def _die_first() -> None:
-    """When memory runs out, the system is to end this process rather than the one that keeps the results."""
+    """Let the system end this process first when memory runs out, not the one that keeps the results."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -1,4 +1,4 @@
-"""Synthetic weights, and the bundles that are built of them: what the other parts run."""
+"""Build synthetic weights and bundles, which the other parts run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import TARGETS
 
 SEED = 0
-LINES = 60  # of what a build reports, kept with its figures
+LINES = 60  # of a build's output, kept with its figures
 
 
 def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """A checkpoint directory of synthetic weights. Options: {preset; weights: the folder}.
+    """Write a checkpoint directory of synthetic weights. Options: {preset; weights: the folder}.
 
-    A folder that is there is taken as it is: one appears only when complete, so that no interrupted run leaves half.
+    An existing folder is used as it is: a folder appears only when it is complete.
     """
     del report
     from export.checkpoint.presets import PRESETS, write_checkpoint
@@ -37,10 +37,10 @@ def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def build(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """A bundle, by `python -m export.build`.
+    """Build a bundle with `python -m export.build`.
 
-    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: what is to run it; engines:
-    the only ones to build, if given}.
+    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: that will run it; engines:
+    optional, the only ones to build}.
     Raises BackendMissingError without a library that it needs, CheckFailedError when the build fails.
     """
     figures = {"library": require(options["provider"], options["target"])}
@@ -55,16 +55,17 @@ def build(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     figures |= {"report": answer.stdout.splitlines()[-LINES:], **_peak(resource.RUSAGE_CHILDREN)}
     if answer.returncode:
         report(figures)
-        said = answer.stderr.strip().splitlines() or ["it does not say why"]
+        said = answer.stderr.strip().splitlines() or ["no message"]
         raise CheckFailedError(f"`{' '.join(command[1:])}` ended with exit code {answer.returncode}: {said[-1]}")
     files = Bundle.open(options["bundle"]).manifest.files
     return figures | {"bytes": {name: entry.bytes for name, entry in files.items()}}
 
 
 def require(provider: str, target: str) -> str:
-    """Name and version of the library that is to run a bundle.
+    """Return name and version of the library that runs a bundle.
 
-    Raises BackendMissingError where it, or what builds with it, is not installed.
+    Raises:
+        BackendMissingError: The library, or one that builds engines for it, is not installed.
     """
     runs = find_provider(provider)
     runs.check_installed(target)
@@ -79,5 +80,5 @@ def _peak(who: int) -> dict[str, int]:
 
 
 def folder_name(text: str) -> str:
-    """A part's or a runtime's name as that of a folder."""
+    """Return a folder name for the name of a part or runtime."""
     return re.sub(r"[^\w.-]", "-", text)

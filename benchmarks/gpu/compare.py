@@ -1,4 +1,4 @@
-"""How far results on a GPU are from those of the CPU."""
+"""Compare results on a GPU with those of the CPU."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-PSNR_LEAST = 40.0  # dB that frames in float16 must reach against the CPU's in float32
-ANOTHER_ORDER = 1e-3  # relative error allowed in float32: other kernels add in another order
+PSNR_LEAST = 40.0  # dB, least PSNR of float16 frames against the CPU's float32 frames
+ANOTHER_ORDER = 1e-3  # allowed relative error in float32: kernels sum in different orders
 
 
 def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of pictures of bytes, in dB: 10 log10(255^2 / mean square error).
+    """Return the peak signal-to-noise ratio in dB: 10 log10(255^2 / mean square error).
 
-    Infinite where they are equal. Raises ValueError for other dtypes or different shapes.
+    Args:
+        found: Pictures of any shape, uint8.
+        expected: Pictures of the same shape, uint8.
+
+    Returns:
+        dB; infinite for equal pictures.
+
+    Raises:
+        ValueError: Another dtype, or different shapes.
     """
     if found.dtype != np.uint8 or expected.dtype != np.uint8 or found.shape != expected.shape:
         raise ValueError(
@@ -26,5 +34,5 @@ def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
 
 
 def worst_frame(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """The least PSNR of the frames of a clip (L, H, W, 3), in dB."""
+    """Return the least PSNR, in dB, of the frames of a clip (L, H, W, 3) uint8."""
     return min(psnr(one, other) for one, other in zip(found, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Whether a GPU is accepted; then every engine on it against the same engine in float32 on the CPU."""
+"""Test whether a library accepts the GPU, and compare every engine with its float32 version on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vexpress_rt.pipeline import device_operations
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
-SEEDS = (0, 1, 1)  # of the inputs, a run each; in the third, engines may replay what the second captured
+SEEDS = (0, 1, 1)  # of the inputs of each run; in the third, engines may replay what the second captured
 
 
 def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
@@ -31,7 +31,7 @@ def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
     Raises NotAvailableError where the library refuses to load an engine on a GPU that it is not made for;
     BackendMissingError without a library; CheckFailedError when the build fails, or for values that are not finite;
-    BackendError for whatever else goes wrong.
+    BackendError for any other failure.
     """
     figures = build(options, report)
     report(figures)
@@ -45,9 +45,12 @@ def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """All engines of a bundle, three runs each. Options: {bundle, reference: folders; provider}.
+    """Compare all engines of a bundle with a reference bundle on the CPU, in three runs each.
 
-    Raises CheckFailedError naming the engines that cannot be run, or are too far off.
+    Options: {bundle, reference: folders; provider}.
+
+    Raises:
+        CheckFailedError: Names the engines that do not run, or whose error is too large.
     """
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
@@ -65,12 +68,15 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def opened(bundle: Bundle, provider: str) -> closing[Engines]:
-    """A bundle's engines, closed at the end of a `with` block; nothing is compiled. Raises what `choose` raises."""
+    """Open the engines of a bundle for a `with` block, without compiling any. Raises what `choose` raises."""
     return closing(Engines(bundle, choose(provider, bundle, rebuild="never"), None))
 
 
 def tolerance(name: str, precision: str) -> float:
-    """Largest error allowed, over the largest value of an output; that of exports, but for kernels' other order."""
+    """Return the largest allowed error, relative to the largest value of an output.
+
+    It is the tolerance of exports, but at least ANOTHER_ORDER.
+    """
     from export.build.parity import TOLERANCE
     from vexpress_rt.bundle.engine_spec import PRECISIONS
 
@@ -79,10 +85,12 @@ def tolerance(name: str, precision: str) -> float:
 
 
 def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]:
-    """The worst relative error of an output in three runs, and whether equal inputs gave equal outputs.
+    """Return the largest relative error of three runs, and whether equal inputs gave equal outputs.
 
-    The first run brings its outputs to the host, the others leave them where they are computed until they are asked
-    for. Raises BackendError.
+    The first run copies its outputs to the host; the others keep them on the device until they are compared.
+
+    Raises:
+        BackendError: An engine does not run.
     """
     from export.build.parity import relative_error
 
@@ -103,7 +111,7 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
 
 
 def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
-    """Random inputs that fit an engine: those of the export's own check."""
+    """Return random inputs for an engine: those of the exporter's parity check."""
     from export.build.parity import random_inputs
 
     names = [tensor.name for tensor in engine.spec.inputs]
@@ -113,12 +121,12 @@ def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
 
 
 def not_finite(outputs: Mapping[str, Array]) -> list[str]:
-    """Names of the outputs with values that are NaN or infinite."""
+    """Return the names of outputs with NaN or infinite values."""
     return [name for name, array in outputs.items() if not np.isfinite(array).all()]
 
 
 def _load(engines: Engines, name: str, target: str) -> Engine:
-    """The engine `name`. Raises NotAvailableError and BackendError as `accept` has it."""
+    """Load an engine. Raises NotAvailableError and BackendError as `accept` does."""
     try:
         return engines.get(name)
     except BackendMissingError:
@@ -130,7 +138,7 @@ def _load(engines: Engines, name: str, target: str) -> Engine:
 
 
 def _not_made_for(target: str) -> str:
-    """The GPU's compute capability if NVIDIA does not list it for the target's library, else nothing."""
+    """Return the GPU's compute capability if the target's library does not list it, else an empty string."""
     if target == TARGETS[0]:
         return ""
     _, capability = runtime.name_and_capability()
@@ -149,14 +157,15 @@ def _run(engine: Engine, inputs: Mapping[str, Tensor], *, keep_on_device: bool) 
 
 
 def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:
-    """The same values in the dtypes that the reference takes."""
+    """Return the same values in the dtypes of the reference."""
     return {tensor.name: inputs[tensor.name].astype(tensor.dtype) for tensor in reference.spec.inputs}
 
 
 def _judge(engines: Mapping[str, Mapping[str, Any]]) -> None:
     wrong = [f"{name}: {result['error']}" for name, result in engines.items() if "allowed" not in result]
     wrong += [
-        f"{name} is off by {result['error']:.2e} in {result['output']}, allowed is {result['allowed']:.0e}"
+        f"{name} has a relative error of {result['error']:.2e} in {result['output']}; expected at most "
+        f"{result['allowed']:.0e}"
         for name, result in engines.items()
         if "allowed" in result and not result["error"] <= result["allowed"]
     ]

@@ -1,4 +1,4 @@
-"""The file of a video against the frames that it was made of."""
+"""Compare the file of a video with its frames."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.types import UInt8, Video
 
-# dB that a file may be worse than one of the same frames whose colours FFmpeg converts. No fixed limit would do: what
-# H.264 leaves is 32 dB of noise, 37 of the tiny networks' frames, 44 of the scene's photo. In all of these the kernel's
-# colours lose nothing against FFmpeg's. In the networks' frames, chroma swapped or a column off, luma a row off or of
-# the wrong range or matrix, or a frame too many costs 4 to 19 dB.
+# dB by which a file may be worse than a file of the same frames whose colours FFmpeg converts. A fixed limit would not
+# do: H.264 reaches 32 dB for noise, 37 dB for the tiny networks' frames and 44 dB for the scene's photo, and the
+# kernel's colours lose nothing against FFmpeg's in any of them. In the networks' frames, swapped chroma, chroma shifted
+# by a column, luma shifted by a row, a wrong range or matrix, or a surplus frame costs 4 to 19 dB.
 MOST_LOST = 1.0
 
 
 def compare_file(path: Path, kept: Video, config: GenerationConfig) -> dict[str, float]:
-    """PSNR of a written video against its frames, in dB: `psnr`, and `psnr_by_host` where the host writes the file.
+    """Return the PSNR of a written video against its frames.
 
-    kept: the same video, with its frames (L, H, W, 3).  config: that it was made with.
-    Colours are compared as the file has them, in NV12: in RGB, what halved chroma costs would hide other faults.
-    Raises ValueError if the file has other frames, by number or size.
+    Colours are compared in NV12, as in the file: in RGB, the loss by halved chroma would hide other faults.
+
+    Args:
+        path: File of the video.
+        kept: The same video, with frames (L, H, W, 3) uint8.
+        config: Configuration of the video.
+
+    Returns:
+        `psnr` in dB, and `psnr_by_host` in dB of a file that the host converts and encodes.
+
+    Raises:
+        ValueError: The file differs in the number or size of frames.
     """
     frames = kept.frames
     assert frames is not None
@@ -41,13 +50,13 @@ def compare_file(path: Path, kept: Video, config: GenerationConfig) -> dict[str,
 
 
 def read_nv12(path: Path) -> UInt8:
-    """The pictures of a file, (L, H * 3 / 2, W) uint8, as they were encoded."""
+    """Return the pictures of a file in NV12, (L, H * 3 / 2, W) uint8."""
     with av.open(str(path)) as container:
         return np.stack([picture.reformat(format="nv12").to_ndarray() for picture in container.decode(video=0)])
 
 
 def fault(found: Mapping[str, float]) -> str:
-    """What is wrong with a file of which `compare_file` gave the figures; empty if nothing is."""
+    """Describe the fault of a file from the figures of `compare_file`; empty if there is none."""
     least = found["psnr_by_host"] - MOST_LOST
     if found["psnr"] >= least:
         return ""

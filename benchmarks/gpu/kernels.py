@@ -1,4 +1,4 @@
-"""The CUDA kernels against their reference implementations, bit for bit, and how long they take at full size."""
+"""Compare the CUDA kernels with their reference implementations bit for bit, and time them at full size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; 
 
 
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Every case of `tests.support.device_cases` on the GPU, then times. No options.
+    """Run every case of `tests.support.device_cases` on the GPU, and time the kernels. No options.
 
     Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
     """
@@ -37,7 +37,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 def run_cases(
     kernels: Kernels, make_arena: Callable[[ExitStack], Any], cases: Mapping[str, Callable[[Kernels, Any], None]]
 ) -> Figures:
-    """{"cases": by name, `equal` or what the kernel gave instead}; each case has an arena of its own."""
+    """Run cases, each with its own arena; return {"cases": by name, "equal" or the difference}."""
     results = {}
     for name, case in cases.items():
         try:
@@ -50,7 +50,7 @@ def run_cases(
 
 
 def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]) -> dict[str, Any]:
-    """Of one launch of each kernel at full size, until it is done: `measure.summary` by name."""
+    """Time one launch of each kernel at full size, to its end; return `measure.summary` by name."""
     step = Step.random(frames=FRAMES, values=LATENT)
     state, totals, unconditional, conditional = (
         arena.put(array)

@@ -1,4 +1,4 @@
-"""The machine: GPU, driver, processor, memory, versions of all libraries that have a part in the results, commit."""
+"""Describe the machine: GPU, driver, processor, memory, versions of the libraries used, commit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARIES = re.compile(
     r"(torch|triton|transformers|safetensors|onnx|onnx-?runtime|tensorrt|polygraphy|numpy|av|opencv|nvidia-|cuda-)"
 )
-# What nvidia-smi is asked for: the state that the card is found in, which is never changed.
+# Fields of nvidia-smi: the state of the card, which is read and never changed.
 FACTS = (
     "name", "driver_version", "memory.total", "memory.used", "power.limit", "clocks.sm", "clocks.max.sm",
     "clocks.mem", "temperature.gpu", "utilization.gpu", "persistence_mode", "mig.mode.current",
@@ -30,9 +30,9 @@ FACTS = (
 
 
 def describe(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Everything about the machine; `gpu` is None where none can be used, and `no_gpu` says why.
+    """Return facts about the machine; `gpu` is None without a usable GPU, and `no_gpu` is the reason.
 
-    options: {commit: of the checkout, or empty to ask git}.
+    Options: {commit: of the checkout; empty: as git reports it}.
     """
     del report  # nothing here is likely to fail half way
     facts = {
@@ -50,20 +50,20 @@ def describe(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of vexpress_rt, and of what is installed of LIBRARIES."""
+    """Return the versions of Python, vexpress_rt and the installed LIBRARIES."""
     found = {str(item.metadata["Name"]): item.version for item in metadata.distributions()}
     libraries = {name: text for name, text in sorted(found.items()) if LIBRARIES.match(name.lower())}
     return {"python": platform.python_version(), "vexpress_rt": __version__, **libraries}
 
 
 def file_stem(machine: Mapping[str, Any]) -> str:
-    """A name for files about the machine: of its GPU, or of its processor."""
+    """Return a file name for the machine: that of its GPU or processor."""
     name = machine["gpu"]["name"] if machine["gpu"] else f"no-gpu-{machine['cpu']}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _gpu() -> dict[str, Any]:
-    """Raises BackendError where no GPU can be used."""
+    """Return facts about the GPU. Raises BackendError without a usable one."""
     runtime.check()
     name, (major, minor) = runtime.name_and_capability()
     free, total = runtime.memory()
@@ -78,7 +78,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """The newest CUDA that the driver knows, and the driver's own version where it reports one."""
+    """Return the newest CUDA version that the driver supports, and the driver's version if it reports one."""
     text = f"CUDA {runtime.driver_version()}"
     with contextlib.suppress(OSError):
         if found := re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text()):
@@ -87,7 +87,7 @@ def _driver() -> str:
 
 
 def _state() -> dict[str, str]:
-    """What nvidia-smi says of the first GPU; empty without it."""
+    """Return what nvidia-smi reports of the first GPU; empty without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return {}
     command = ["nvidia-smi", f"--query-gpu={','.join(FACTS)}", "--format=csv,noheader"]
@@ -106,7 +106,7 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of this checkout, marked where files differ from it; `unknown` where git does not know it."""
+    """Return the commit of this checkout, marked as dirty if files differ; `unknown` without git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)

@@ -1,7 +1,7 @@
-"""Times: warm-up, repetition, median and spread.
+"""Measure times: warm-up, repetition, median and spread.
 
-Work on a GPU goes on after the call that asked for it has returned. What is measured here must therefore wait for its
-own end, and time is the host's clock from the call to there: what whoever asked has to wait.
+A call that enqueues work on a GPU returns before the work ends. A measured call must therefore synchronize itself; its
+time is the host's, from the call to the end of the work.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ import numpy as np
 def measure(
     call: Callable[[], object], *, warmup: int = 3, seconds: float = 2.0, least: int = 5, most: int = 200
 ) -> list[float]:
-    """Seconds of each repetition of `call`, which returns when its work is done.
+    """Return the seconds of each repetition of a call.
 
-    warmup: calls before, not counted: libraries compile, choose kernels and capture graphs in the first ones.
-    seconds: go on so long, but for at least `least` and at most `most` repetitions.
+    Args:
+        call: Returns when its work has ended.
+        warmup: Uncounted calls before, in which libraries compile, choose kernels and capture graphs.
+        seconds: Duration of the measurement.
+        least: Least number of repetitions.
+        most: Largest number of repetitions.
     """
     for _ in range(warmup):
         call()
@@ -33,9 +37,9 @@ def measure(
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Of times in seconds: median, quartiles, extremes, number.
+    """Return median, quartiles, extremes and number of times in seconds.
 
-    spread: half the distance between the quartiles, as a share of the median: differences below it are noise.
+    `spread` is half the distance between the quartiles, as a share of the median; smaller differences are noise.
     """
     low, median, high = (float(x) for x in np.percentile(samples, (25, 50, 75)))
     spread = (high - low) / 2 / median if median else math.nan

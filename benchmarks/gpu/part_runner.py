@@ -1,4 +1,4 @@
-"""Which part runs when: those that take times alone, the others side by side as far as cores and memory go."""
+"""Run parts in processes: parts that measure times run alone, the others in parallel."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.process import Process
 
 POLL = 0.02  # seconds
-LEAST = 1.0  # seconds that must be left for a part to be begun
-SHARE = 2 / 3  # of the time that is left: what one part may take of it while others wait
+LEAST = 1.0  # seconds that must remain to start a part
+SHARE = 2 / 3  # of the remaining time that one part may take while others wait
 
 
 def run_parts(
     parts: list[Part], done: Callable[[Part, Outcome], None], *, work: Path, budget: float, jobs: int
 ) -> None:
-    """Run every part in order of the list, as far as what they need allows.
+    """Run parts in the order of the list, each after the parts that it needs. No process outlives this call.
 
-    done: called with each part and its outcome, as soon as that is known.  work: folder for logs and outcomes.
-    budget: seconds for all; each part's time limit is a share of what is left of them.
-    jobs: processes at once, of parts that need not be alone.
-
-    Whatever ends this, no process stays behind.
+    Args:
+        parts: Parts in order.
+        done: Called with each part and its outcome.
+        work: Folder for logs and outcomes.
+        budget: Seconds for all parts; the time limit of a part is a share of the remaining time.
+        jobs: Number of parallel processes, for parts that need not run alone.
     """
     deadline = time.monotonic() + budget
     outcomes: dict[str, Outcome] = {}
     waiting, running = list(parts), list[Process]()
 
-    def settle(part: Part, outcome: Outcome) -> None:
+    def finish(part: Part, outcome: Outcome) -> None:
         outcomes[part.name] = outcome
         done(part, outcome)
 
@@ -38,14 +39,14 @@ def run_parts(
             for process in list(running):
                 if (outcome := process.outcome()) is not None:
                     running.remove(process)
-                    settle(process.part, outcome)
+                    finish(process.part, outcome)
             for part in list(waiting):
                 if any(name not in outcomes for name in part.awaits):
                     continue
                 left = deadline - time.monotonic()
-                if (hindrance := _hindrance(part, outcomes, left, budget)) is not None:
+                if (obstacle := _obstacle(part, outcomes, left, budget)) is not None:
                     waiting.remove(part)
-                    settle(part, hindrance)
+                    finish(part, obstacle)
                 elif _may_start(part, running, jobs):
                     waiting.remove(part)
                     running.append(Process(part, work, left * SHARE if waiting or running else left))
@@ -62,11 +63,11 @@ def _may_start(part: Part, running: list[Process], jobs: int) -> bool:
     return len(beside) < jobs and not (part.gpu and any(other.gpu for other in beside))
 
 
-def _hindrance(part: Part, outcomes: Mapping[str, Outcome], left: float, budget: float) -> Outcome | None:
-    """Why the part is not to be run."""
+def _obstacle(part: Part, outcomes: Mapping[str, Outcome], left: float, budget: float) -> Outcome | None:
+    """Return the outcome of a part that is not to run, None if it is to run."""
     for name in part.unless:
         if outcomes[name].status == OK:
-            return Outcome(NOT_AVAILABLE, f"not needed: {name} is ok, and this is for machines where it is not")
+            return Outcome(NOT_AVAILABLE, f"not needed: {name} is ok, and this part replaces it where it fails")
     for name in part.needs:
         if outcomes[name].status != OK:
             failed = f"{name} failed: " if outcomes[name].status == FAILED else ""

@@ -1,4 +1,4 @@
-"""A part's process: started with a time limit, and ended with everything that it started."""
+"""Run one part in a process with a time limit; end it together with the processes that it started."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from benchmarks.gpu.parts import FAILED, Outcome, Part, write_json
 
 ROOT = Path(__file__).parents[2]
 LOG_LENGTH = 3000  # characters of a failed part's log that go into the result
-GRACE = 5.0  # seconds between asking a process to end and ending it
+GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 
 
 class Process:
-    """A running part; `outcome` says when it is over. work: folder for its task, its log and its outcome."""
+    """A running part.
+
+    Args:
+        part: The part to run.
+        work: Folder for its task, log and outcome.
+        limit: Time limit in seconds.
+    """
 
     def __init__(self, part: Part, work: Path, limit: float) -> None:
         self.part, self.limit = part, limit
@@ -39,17 +45,17 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # so that what it starts can be ended with it
+                start_new_session=True,  # so that its children can be ended with it
             )
 
     def outcome(self) -> Outcome | None:
-        """What came of it; None while it runs."""
+        """Return the outcome of the part, None while it runs."""
         seconds = time.monotonic() - self._started
         if self._process.poll() is None:
             if seconds < self.limit:
                 return None
             self.end()
-            return self._failed(f"it was not done after its time limit of {self.limit:.0f} s", seconds)
+            return self._failed(f"it exceeded its time limit of {self.limit:.0f} s", seconds)
         self._end_group()
         reported, code = self._reported(), self._process.returncode
         if "status" in reported and code == 0:
@@ -58,7 +64,7 @@ class Process:
         return self._failed(why + (", after it had finished" if "status" in reported else ""), seconds)
 
     def end(self) -> None:
-        """End it and what it started, if need be by force. What the driver holds for good is left behind."""
+        """End the process and its children, by SIGKILL after GRACE seconds. A process stuck in the driver remains."""
         self._signal_group(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE)
@@ -88,7 +94,7 @@ class Process:
 
 
 def environment(folder: str | None = None) -> dict[str, str]:
-    """Of a part's process: `folder`, this checkout, then what this process has, as places of Python's packages."""
+    """Return the environment of a part: its PYTHONPATH is `folder`, this checkout, and the current PYTHONPATH."""
     places = [*([folder] if folder else []), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONUNBUFFERED": "1"}
 

@@ -1,4 +1,4 @@
-"""How long each engine, a window-step and a whole video take; the same functions time the torch modules."""
+"""Time each engine, a window-step and a whole video; the same functions time the PyTorch modules."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
-SPEECH_SECONDS = 5  # that the audio encoder is timed with
+SPEECH_SECONDS = 5  # of the audio encoder's input
 PAIRS = 3  # of videos; the difference within a pair is the time of window-steps
 SHORT, LONG = 2, 6  # steps of these
 WINDOWS = 2  # of the whole video
-ENGINE_SECONDS, VIDEO_SECONDS = 1.0, 20.0  # that an engine, and whole videos, are timed for
+ENGINE_SECONDS, VIDEO_SECONDS = 1.0, 20.0  # durations of the measurement of an engine, and of whole videos
 
 Outputs = Mapping[str, Tensor]
 MakeVideo = Callable[[Scene, int, Path | None], Video]
 
 
 def measure_bundle(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
+    """Time a bundle. Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
 
-    Raises CheckFailedError as `judge` does, and whatever the runtime raises.
+    Raises:
+        CheckFailedError: See `judge`.
+        VExpressError: As the runtime raises it.
     """
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
@@ -61,11 +63,14 @@ def measure_bundle(options: Mapping[str, Any], report: ReportFigures) -> Figures
 def time_engines(
     get: Callable[[str], Engine], finish: Callable[[Outputs], None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and times of every engine of `specs.py`: `measure.summary` of a run; loading and the first run apart.
+    """Yield name and times of every engine: `measure.summary` of a run, with the times of loading and of the first run.
 
-    An input that another engine gives is where that engine left it; all others come from the host, as in use. Outputs
-    stay where they are computed. finish: waits until they are.
-    `not_finite` names those that have such values.
+    Outputs stay on the device, and are there as inputs of later engines; all other inputs come from the host, as in
+    use. `not_finite` names the outputs with NaN or infinite values.
+
+    Args:
+        get: Returns the engine of a name.
+        finish: Waits until outputs are computed.
     """
     left: dict[str, Tensor] = {}  # outputs by name, which are inputs of later engines
     for name in ENGINE_NAMES:
@@ -88,14 +93,14 @@ def time_engines(
 
 
 def broken_outputs(engine: Engine, inputs: Mapping[str, Tensor]) -> list[str]:
-    """Names of the outputs that are not finite in one more run; none if there is bfloat16, which NumPy lacks."""
+    """Return the names of outputs that are not finite in one more run; none with bfloat16, which NumPy lacks."""
     if not all(becomes_array(tensor.dtype) for tensor in engine.spec.outputs):
         return []
     return not_finite(engine.run(inputs))
 
 
 def timed_inputs(engine: Engine) -> dict[str, Array]:
-    """Random inputs; SPEECH_SECONDS of sound for the audio encoder."""
+    """Return random inputs of an engine; SPEECH_SECONDS of sound for the audio encoder."""
     inputs = draw_inputs(engine, seed=0)
     if "samples" in inputs:
         samples = np.random.default_rng(0).standard_normal((1, SPEECH_SECONDS * RATE))
@@ -104,14 +109,14 @@ def timed_inputs(engine: Engine) -> dict[str, Array]:
 
 
 def wait(outputs: Outputs) -> None:
-    """Until outputs that stay on the GPU are computed; all of a run are there at once."""
+    """Wait until outputs on the GPU are computed; those of one run are ready together."""
     for tensor in outputs.values():
         if (ready := getattr(tensor, "ready", None)) is not None:
             ready.synchronize()
 
 
 def memory_in_use() -> dict[str, int]:
-    """Bytes of the GPU's memory that are taken, by whomever; empty without a GPU."""
+    """Return the bytes of GPU memory in use by all processes; empty without a GPU."""
     if runtime.count() == 0:
         return {}
     free, total = runtime.memory()
@@ -121,10 +126,14 @@ def memory_in_use() -> dict[str, int]:
 def time_videos(
     make: MakeVideo, size: tuple[int, int, int], options: Mapping[str, Any], figures: Figures, report: ReportFigures
 ) -> None:
-    """Adds to `figures` those of a window-step and of a whole video of WINDOWS windows, and reports them as they come.
+    """Add the figures of a window-step and of a whole video of WINDOWS windows, and report them as they come.
 
-    make: makes a scene's video, written or kept as `scene.make_video`.  size: height, width, frames of a window.
-    options: {work: folder; steps: of the whole video; name: of the files that are left in `work`}.
+    Args:
+        make: Makes the video of a scene, written or kept, as `scene.make_video`.
+        size: (height, width, frames of a window).
+        options: {work: folder; steps: of the whole video; name: of the files that stay in `work`}.
+        figures: Receives the figures.
+        report: Called with the figures so far.
     """
     work, name = Path(options["work"]), options["name"]
     figures["window_step"] = time_window_step(make, draw_scene(*size, windows=1))
@@ -139,10 +148,11 @@ def time_videos(
 
 
 def judge(figures: Figures, precision: str) -> None:
-    """Raise CheckFailedError unless what was timed gives sound results. precision: of what was timed.
+    """Raise CheckFailedError unless the timed engines and videos give plausible results.
 
-    Engines must give finite values, the video more than one grey, its file no `fault`; and PSNR_LEAST to the video of
-    torch in eager mode where there is one. Not in bfloat16, whose eight bits are further off.
+    Engines must give finite values, the video more than one grey level, and its file no `fault`. Except in bfloat16,
+    with its eight bits of mantissa, the video must reach PSNR_LEAST against that of PyTorch in eager mode, if there is
+    one.
     """
     video = figures["video"]
     wrong = [
@@ -151,7 +161,7 @@ def judge(figures: Figures, precision: str) -> None:
         if times["not_finite"]
     ]
     if video["grey_levels"] == 1:
-        wrong.append("all of the video is of one grey")
+        wrong.append("the video has a single grey level")
     if why := fault(video["file"]):
         wrong.append(why)
     near = video.get("psnr_to_torch_eager", PSNR_LEAST)
@@ -162,10 +172,10 @@ def judge(figures: Figures, precision: str) -> None:
 
 
 def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
-    """Seconds of one step of one window, all that belongs to it: `measure.summary`.
+    """Return `measure.summary` of the seconds of one step of one window.
 
-    Two videos of one window that differ in nothing but their steps: so the difference of their times is steps alone,
-    whatever else a video takes, and wherever in it somebody waits for the GPU.
+    Two videos of one window differ in their number of steps alone, so that the difference of their times contains
+    nothing else, wherever the host waits for the GPU.
     """
 
     def seconds(steps: int) -> float:
@@ -177,12 +187,12 @@ def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
 
 
 def time_whole(make: MakeVideo, scene: Scene, steps: int, output: Path) -> tuple[dict[str, Any], UInt8]:
-    """Times of a video from photo and speech to a file, by stage and as a whole; and its frames (L, H, W, 3).
+    """Return the times of a video from photo and speech to a file, by stage and in total, and its frames (L, H, W, 3).
 
-    The videos of a window-step were the warm-up. One more video, not timed, keeps the frames, since what is written and
-    not kept takes another way: `file` is `compare_file` of the last one written.
-    Stages of the runtime are the host's time: it waits for the GPU where it needs a result, so that what one stage
-    entered may be waited for in another. Torch is made to wait at the end of each.
+    The videos of the window-step are the warm-up. Written frames that are not kept take another path through the
+    runtime, so one more video, not timed, keeps them: `file` is `compare_file` of the last written video.
+    Stages of the runtime are the host's time: the host waits for the GPU where it needs a result, so one stage may wait
+    for work that another enqueued. PyTorch synchronizes at the end of each stage.
     """
     videos: list[Video] = []
     totals = measure(
@@ -204,5 +214,5 @@ def time_whole(make: MakeVideo, scene: Scene, steps: int, output: Path) -> tuple
 
 
 def median_stages(stages: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each stage's seconds."""
+    """Return the median seconds of each stage."""
     return {name: float(np.median([times[name] for times in stages])) for name in stages[0]}

@@ -1,4 +1,4 @@
-"""The baseline: the torch modules of the exporter on the same GPU, in eager mode and compiled by `torch.compile`."""
+"""The baseline: the exporter's PyTorch modules on the same GPU, in eager mode and compiled by `torch.compile`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from benchmarks.gpu.parts import Figures, NotAvailableError, ReportFigures
 from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 
-COMPILED = ("denoiser", "vae_decoder")  # what a video runs in every step, and for every frame
+COMPILED = ("denoiser", "vae_decoder")  # run in every step, and for every frame
 
 
 def measure_modules(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Every engine, a window-step and a whole video; compiled, an engine's first run is its compilation.
+    """Time every engine, a window-step and a whole video. The first run of a compiled engine includes its compilation.
 
     Options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its files;
     compile: whether to compile COMPILED}.

@@ -1,4 +1,4 @@
-"""The exporter's torch modules behind the runtime's interface of an engine, so that both are timed alike."""
+"""The exporter's PyTorch modules behind the runtime's `Engine` interface, so that both are timed alike."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ Tensors = dict[str, torch.Tensor]
 
 
 class TorchEngine:
-    """An `Engine` of `vexpress_rt.backends.base`, whose residents are tensors of torch on `device`."""
+    """An `Engine` of `vexpress_rt.backends.base`, whose device tensors are PyTorch tensors on `device`."""
 
     def __init__(self, spec: EngineSpec, module: Callable[..., Any], device: str) -> None:
         self.spec, self.module, self.device = spec, module, device
 
     def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, Any]:
-        """Outputs by name: tensors on the device, still being computed, or arrays.
+        """Return outputs by name: tensors on the device, possibly still being computed, or arrays.
 
-        inputs: arrays or tensors by name.
+        Args:
+            inputs: Arrays or tensors by name.
+            keep_on_device: Whether to return tensors.
         """
         with torch.inference_mode():
             given = [self._tensor(inputs[tensor.name]) for tensor in self.spec.inputs]
@@ -35,11 +37,11 @@ class TorchEngine:
         return named if keep_on_device else {name: tensor.cpu().numpy() for name, tensor in named.items()}
 
     def run_positional(self, array: np.ndarray) -> list[np.ndarray]:
-        """All outputs in order, of an engine with one input."""
+        """Return all outputs in order, of an engine with one input."""
         return list(self.run({self.spec.inputs[0].name: array}).values())
 
     def close(self) -> None:
-        """Forget the module."""
+        """Release the module."""
         self.module = _closed
 
     def _tensor(self, value: Any) -> torch.Tensor:
@@ -49,7 +51,7 @@ class TorchEngine:
 class TorchEngines:
     """All engines of `specs.py` as torch modules on `device`, with a checkpoint's weights in `precision`.
 
-    Some modules make tensors of their own: `device` has to be torch's default when they run.
+    Some modules create tensors, so `device` must be PyTorch's default device when they run.
     """
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape, precision: str, device: str) -> None:
@@ -61,7 +63,7 @@ class TorchEngines:
         self._engines: dict[str, TorchEngine] = {}
 
     def get(self, name: str) -> TorchEngine:
-        """The engine `name`, loaded when first asked for."""
+        """Return an engine, loaded at its first use."""
         if name not in self._engines:
             networks = {network: self.network(network) for network in ENGINE_NETWORKS[name]}
             spec = self._specs[name]
@@ -69,16 +71,16 @@ class TorchEngines:
         return self._engines[name]
 
     def network(self, name: str) -> nn.Module:
-        """The network `name` of the checkpoint, on the device; engines share it."""
+        """Return a network of the checkpoint on the device; engines share it."""
         if name not in self._networks:
             self._networks[name] = self._checkpoint.network(name, self._activation).to(self.device)
         return self._networks[name]
 
     def compile(self, name: str) -> None:
-        """Replace an engine's module by what `torch.compile` makes of it, which happens when it first runs."""
+        """Compile an engine with `torch.compile`, which happens in its first run."""
         engine = self.get(name)
         engine.module = torch.compile(engine.module, dynamic=False)
 
 
 def _closed(*inputs: torch.Tensor) -> None:
-    raise RuntimeError("this engine was closed; make it anew")
+    raise RuntimeError("this engine is closed: create a new one")

@@ -1,4 +1,4 @@
-"""A whole video with torch modules: the same stages as the runtime's `Generator`, latents on the GPU all the time."""
+"""Make whole videos with PyTorch modules: the stages of `Generator`, with latents on the GPU throughout."""
 
 from __future__ import annotations
 
@@ -29,15 +29,24 @@ ConditionsOf = Callable[[Window], Mapping[str, Any]]
 
 
 class TorchVideo:
-    """Makes videos. engines: what runs.  synchronize: waits for the device, at the end of a stage that is timed."""
+    """A maker of videos.
+
+    Args:
+        engines: Engines to run.
+        synchronize: Waits for the device at the end of each timed stage.
+    """
 
     def __init__(self, engines: TorchEngines, synchronize: Callable[[], None]) -> None:
         self._engines, self._synchronize = engines, synchronize
 
     def make(self, scene: Scene, steps: int, output: Path | None = None, config: Settings | None = None) -> Video:
-        """The video that `scene.make_video` makes: written to `output`, or, without that, its frames kept.
+        """Make the video that `scene.make_video` makes.
 
-        config: instead of the published settings with `steps` steps.
+        Args:
+            scene: Photo, speech and keypoints.
+            steps: Denoising steps.
+            output: File to write; None keeps the frames.
+            config: Settings instead of the published ones with `steps` steps.
         """
         watch, config = Stopwatch(), config or scene.config(steps)
         recording = open_recording((scene.speech, RATE), self._engines.model.sample_rate)
@@ -76,7 +85,7 @@ class TorchVideo:
         return encode_audio(self._engines.get("audio_encoder"), samples, model.audio_minimum_samples)
 
     def _conditions(self, scene: Scene, recording: Recording, length: int) -> ConditionsOf:
-        """What the denoiser is conditioned on, by window."""
+        """Return the conditions of the denoiser by window."""
         model, shape, features = self._engines.model, self._engines.shape, self._hear(recording)
         return WindowConditions(
             audio_projection=self._engines.get("audio_projection"),
@@ -97,10 +106,10 @@ class TorchVideo:
     def denoise(
         self, config: Settings, reference: Mapping[str, Any], conditions: ConditionsOf, length: int
     ) -> torch.Tensor:
-        """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
+        """Return latents (length, c, h, w) float32 on the device, denoised step by step over all windows."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device
         guidance = Guidance.from_settings(config)
-        (name,) = guidance.engines(config.steps)  # the published pipeline's, which guides all steps or none
+        (name,) = guidance.engines(config.steps)  # one: the published pipeline guides all steps or none
         engine = self._engines.get(name)
         windows = plan_windows(length, shape.frames, config.overlap)
         count = max(length, shape.frames)

@@ -1,4 +1,4 @@
-"""A whole short video on the GPU against the one that the CPU makes in float32."""
+"""Compare a short video made on the GPU with the CPU's video in float32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS, WINDOWS = 4, 2
 
 
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """The frames of two videos, one after another, against the CPU's; then the file of a third against those frames.
+    """Compare the frames of two videos in a row with the CPU's, and the file of a third with those frames.
 
     Options: {bundle, reference: folders; provider}.
     Raises CheckFailedError below PSNR_LEAST and for a file with a `fault`, and whatever `Generator` raises.
@@ -53,7 +53,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def written(generator: Generator, scene: Scene, kept: Video) -> dict[str, float]:
-    """`compare_file` of the scene's video, made again into a file, which on a GPU is encoded from NV12."""
+    """Write the scene's video to a file, which on a GPU is encoded from NV12; return its `compare_file`."""
     with tempfile.TemporaryDirectory(prefix="video-") as folder:
         path = Path(folder) / "written.mp4"
         make_video(generator, scene, STEPS, path)

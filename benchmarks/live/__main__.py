@@ -1,14 +1,12 @@
-"""Live mode, measured: how many frames a second it sustains, how soon they come, whether anything grows or drifts, and
-what it costs against exact mode.
+"""Measure live mode: sustained frame rate, latency, memory growth, drift, and the difference to `generate`.
 
     python -m benchmarks.live --minutes 5 --bundle engines/pocket --threads 2 --json live.json
 
-A drawn person says a recording again and again. First frames are made of sound that is always there: the sustained
-rate. Then chunks arrive on a clock that work moves by the time that it takes (see `clock`), for as many minutes as
-asked for, at the bundle's frames a second if they are sustained, else at nine tenths of what is. Then a person says the
-recording once by `generate` and once live.
+A drawn person repeats a recording. First, all sound is available: the sustained frame rate. Then chunks arrive on a
+simulated clock (see `clock`) for `--minutes`, at the bundle's frame rate if it is sustained, else at 0.9 of the
+sustained rate. Finally, the recording is made into a video once by `generate` and once live.
 
-On a machine that others use as well, `--threads 1 --timer cpu` counts the time that a core worked for this process.
+On a shared machine, `--threads 1 --timer cpu` measures the CPU time of this process.
 """
 
 from __future__ import annotations
@@ -36,13 +34,13 @@ from vexpress_rt.media.recording import open_recording
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
-HEADROOM = 0.9  # of what is sustained
-PIECE = 20.0  # seconds of which the lips are compared at the beginning and in the end
+HEADROOM = 0.9  # of the sustained rate
+PIECE = 20.0  # seconds of lips that are compared at the beginning and at the end
 OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float, "overlap": int, "fps": float}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; gives its exit code."""
+    """Run the command line and return its exit code."""
     given = _parser().parse_args(arguments)
     return command.run(lambda: _measure(given))
 
@@ -124,7 +122,7 @@ def _cost(
 
 
 def _lips(seen: np.ndarray, recording: Recording, fps: float) -> dict[str, Any]:
-    """How lips follow the sound in the first and in the last PIECE: correlation, and frames by which they come late."""
+    """Return correlation of the lips with the sound and their delay in frames, in the first and the last PIECE."""
     length = min(round(PIECE * fps), len(seen) // 2)
     found = {}
     for name, start in (("first", 0), ("last", len(seen) - length)):
@@ -140,7 +138,7 @@ def _percentiles(latencies: list[float]) -> dict[str, float]:
 
 
 def _memory(samples: list[tuple[float, float]]) -> dict[str, float]:
-    """DeviceTensor memory after a fifth of the time and in the end, and its slope in between."""
+    """Return resident memory after a fifth of the time and at the end, and its slope in between."""
     later = np.array(samples[len(samples) // 5 :])
     slope = np.polyfit(later[:, 0] / 60, later[:, 1], 1)[0]
     tenth = max(1, len(later) // 10)
@@ -149,7 +147,7 @@ def _memory(samples: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def _resident() -> float:
-    """MiB of this process."""
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -169,18 +167,18 @@ def _names(options: dict[str, type]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--minutes", type=not_negative, default=5.0, help="on the clock; 0 leaves speed out (5)")
-    add("--people", type=int, default=1, help="who are compared with exact mode; 0 leaves that out (1)")
-    add("--bundle", type=Path, help="engines (those that ship)")
-    add("--audio", type=Path, default=SPEECH, help="what is said (demo/speech.flac)")
+    add("--minutes", type=not_negative, default=5.0, help="minutes on the clock; 0 skips the speed (5)")
+    add("--people", type=int, default=1, help="people whose live videos are compared with generate; 0 skips it (1)")
+    add("--bundle", type=Path, help="bundle (the one that ships)")
+    add("--audio", type=Path, default=SPEECH, help="recording of the speech (demo/speech.flac)")
     add("--chunk", type=positive, default=40.0, help="milliseconds (40)")
     add("--provider", default="auto")
-    add("--threads", type=int, help="of the CPU (one a core)")
-    add("--timer", choices=TIMERS, default="wall", help="how work is timed (wall)")
+    add("--threads", type=int, help="CPU threads (one per core)")
+    add("--timer", choices=TIMERS, default="wall", help="clock of the work (wall)")
     add("--look-ahead", type=float, default=0.1, help="seconds (0.1)")
     add("--context", type=float, default=3.0, help="seconds (3)")
     for flag, kind in OPTIONS.items():
-        add(f"--{flag}", type=kind, help="as the bundle has it, if left out")
+        add(f"--{flag}", type=kind, help="default: as the bundle recommends")
     add("--json", type=Path, help="file to write the result to")
     return parser
 

@@ -1,5 +1,6 @@
-"""Live mode against a clock that stands still while nobody works: chunks arrive at their time, work takes the time that
-it takes, and waiting takes none. So a minute of it needs a minute at most, on a machine of any speed.
+"""Run live mode on a simulated clock: chunks arrive at their times, and work advances the clock by its duration.
+
+Waiting takes no real time, so that a minute on this clock takes at most a minute.
 """
 
 from __future__ import annotations
@@ -20,22 +21,27 @@ Timer = Callable[[], float]  # seconds
 
 @dataclass
 class Recording:
-    """A recording that is said again and again.  samples: (n,) float32 at `rate` Hz."""
+    """An endlessly repeated recording. samples: (n,) float32 at `rate` Hz."""
 
     samples: Samples
     rate: int
 
     def piece(self, start: int, stop: int) -> Samples:
-        """Samples start to stop - 1."""
+        """Return samples [start, stop)."""
         return self.samples[np.arange(start, stop) % len(self.samples)]
 
 
 @dataclass
 class Watched:
-    """What was seen of the frames that a session gave, one after another.
+    """A check of the frames of a session.
 
-    given: how many.  wrong: how many had other samples, another index or another time than they should.
-    off: seconds between a frame's time and that of the sound given before it, at most.
+    Attributes:
+        session: The session.
+        recording: The recording that is pushed.
+        each: Called with every frame.
+        given: Number of frames.
+        wrong: Number of frames with a wrong index, time or samples.
+        off: Largest difference, in seconds, between the time of a frame and that of its sound.
     """
 
     session: LiveSession
@@ -47,7 +53,7 @@ class Watched:
     _samples: int = 0
 
     def see(self, frame: LiveFrame) -> None:
-        """The next frame."""
+        """Check the next frame."""
         fps, rate = self.session.fps, self.session.sample_rate
         start, stop = first_sample(self.given, rate, fps), first_sample(self.given + 1, rate, fps)
         right = frame.index == self.given and frame.time == self.given / fps
@@ -60,9 +66,12 @@ class Watched:
 
 
 def sustained(watched: Watched, seconds: float, timer: Timer = time.perf_counter) -> float:
-    """Frames a second where the sound that is needed is always there, over `seconds` or at least four of sound.
+    """Return frames a second when sound is always available, measured over `seconds` of work and four of sound.
 
-    timer: what work is measured with.
+    Args:
+        watched: The session with its recording.
+        seconds: Duration of the measurement.
+        timer: Clock of the work.
     """
     session, recording, pushed = watched.session, watched.recording, 0
     counts: list[tuple[float, int]] = [(0.0, 0)]
@@ -83,11 +92,13 @@ def sustained(watched: Watched, seconds: float, timer: Timer = time.perf_counter
 
 @dataclass
 class Run:
-    """A session in its own time.
+    """The result of a session on the clock.
 
-    seconds: that passed on the clock.  worked: of them, how many were work.
-    latencies: seconds from a chunk's arrival to its first frame, of each chunk whose frame came.
-    lag: seconds of speech that wait in the end.
+    Attributes:
+        seconds: Time on the clock.
+        worked: Seconds of work among them.
+        lag: Seconds of speech without frames at the end.
+        latencies: Seconds from the arrival of a chunk to its first frame.
     """
 
     seconds: float = 0.0
@@ -100,9 +111,14 @@ def run(
     watched: Watched, chunk: float, seconds: float, tick: Callable[[float], object] = lambda now: None,
     timer: Timer = time.perf_counter,
 ) -> Run:  # fmt: skip
-    """Push a chunk of `chunk` seconds whenever one was spoken, and pull whenever there is nothing else to do.
+    """Push a chunk at the end of its `chunk` seconds, and pull frames in between.
 
-    tick: called with the time on the clock, after every frame.  timer: what work is measured with.
+    Args:
+        watched: The session with its recording.
+        chunk: Seconds of a chunk.
+        seconds: Duration on the clock.
+        tick: Called with the time on the clock after every frame.
+        timer: Clock of the work.
     """
     session, recording, result = watched.session, watched.recording, Run()
     size = max(1, round(chunk * recording.rate))

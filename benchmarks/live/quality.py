@@ -1,4 +1,4 @@
-"""What live mode costs: the same person says the same by `generate` and in a live session."""
+"""Compare live mode with `generate` on the same person and speech."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ SHIFTS = range(-6, 7)  # frames
 
 
 def asked_lips(samples: NDArray[np.float32], fps: float) -> NDArray[np.float64]:
-    """(L,): how open a mouth should be that says (n,) samples, mono at 16 kHz."""
+    """Return (L,), the expected opening of the mouth for (n,) mono samples at 16 kHz."""
     length = int(np.ceil(len(samples) * fps / RATE))
     return mouth_track(samples).at(length, fps)[:, 0].astype(float)
 
 
 def seen_lips(frames: Frames, points: NDArray[np.float32] | None) -> NDArray[np.float64]:
-    """(L,): how open it is, of a head that is held with its keypoints at `points`, (3, 2)."""
+    """Return (L,), the opening of the mouth of a still head with keypoints `points` (3, 2)."""
     assert points is not None
     return np.array([mouth_opening(frame, points) for frame in frames])
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who says what.  portrait: prepared.  samples: (n,) float32, mono at 16 kHz."""
+    """A prepared portrait and its speech. samples: (n,) float32, mono at 16 kHz."""
 
     portrait: Portrait
     samples: NDArray[np.float32]
 
 
 def exact(generator: Generator, speaker: Speaker, config: GenerationConfig) -> Frames:
-    """By `generate`."""
+    """Return the frames of `generate`."""
     frames = generator.generate(speaker.portrait, (speaker.samples, RATE), config=config).frames
     assert frames is not None
     return frames
 
 
 def live(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> Frames:
-    """In a session, from chunks; options: of `Generator.live`."""
+    """Return the frames of a live session that is fed with chunks. options: those of `Generator.live`."""
     with generator.live(speaker.portrait, config=config, **options) as session:
         frames = []
         for start in range(0, len(speaker.samples), CHUNK):
@@ -59,32 +59,32 @@ def live(generator: Generator, speaker: Speaker, config: GenerationConfig, **opt
 
 
 def changes(frames: Frames) -> NDArray[np.float64]:
-    """(L - 1,): mean square of the change from each frame to the next."""
+    """Return (L - 1,), the mean square change from each frame to the next."""
     return np.array([np.square(b.astype(float) - a).mean() for a, b in pairwise(frames)])
 
 
 def decibels(squares: NDArray[np.float64]) -> float:
-    """PSNR of the mean of some mean squares; 99 where there is no difference."""
+    """Return the PSNR of mean square errors in dB; 99 for no error."""
     mean = float(np.mean(squares))
     return 10 * np.log10(255**2 / mean) if mean > 0 else 99.0
 
 
 def seams(frames: Frames, new: int) -> dict[str, float]:
-    """PSNR from a frame to the next, where a window of `new` frames ends and elsewhere."""
+    """Return the PSNR from a frame to the next, at the ends of windows of `new` frames and elsewhere."""
     squares = changes(frames)
     at = np.arange(1, len(frames)) % new == 0
     return {"seams_db": decibels(squares[at]), "elsewhere_db": decibels(squares[~at])}
 
 
 def best_shift(seen: NDArray[np.float64], asked: NDArray[np.float64]) -> int:
-    """By how many frames lips come late, that correlation is highest."""
+    """Return the delay of the lips, in frames, with the highest correlation."""
     reach, count = max(SHIFTS), len(seen)
     middle = asked[reach : count - reach]
     return max(SHIFTS, key=lambda shift: correlation(seen[reach + shift : count - reach + shift], middle))
 
 
 def compare(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> dict[str, Any]:
-    """Figures of both, and how far apart they are."""
+    """Return the figures of both videos and their PSNR."""
     settings = generator.bundle.manifest.settings(config)
     new = generator.bundle.manifest.shape.frames - settings.overlap
     videos = {"exact": exact(generator, speaker, config), "live": live(generator, speaker, config, **options)}

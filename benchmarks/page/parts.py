@@ -97,7 +97,7 @@ def command(options: Mapping[str, Any], report: ReportFigures) -> Figures:
         answer = subprocess.run(line, stderr=subprocess.PIPE, text=True)
         print(answer.stderr, file=sys.stderr)
         if answer.returncode:
-            said = answer.stderr.strip().splitlines() or ["it does not say why"]
+            said = answer.stderr.strip().splitlines() or ["no message"]
             raise CheckFailedError(f"`{shlex.join(line[1:-2])}` ended with exit code {answer.returncode}: {said[-1]}")
         figures: Figures = json.loads(path.read_text(encoding="utf-8"))
     return figures

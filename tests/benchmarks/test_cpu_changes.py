@@ -105,7 +105,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     changes.main([*flags, str(tmp_path / "changes.json")])
     found = json.loads((tmp_path / "changes.json").read_text())
     assert [row["what"] for row in found["rows"]] == ["attention"]  # nothing is wide there
-    assert changes_table({"changes": {"status": "ok", "figures": found}})[0].startswith("| change |")
+    assert changes_table({"changes": {"status": "ok", "figures": found}})[0].startswith("| optimisation |")
 
 
 def test_loading_is_measured_both_ways(micro_bundle: Path, tmp_path: Path) -> None:

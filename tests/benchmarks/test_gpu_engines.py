@@ -47,18 +47,18 @@ SPEC = fake_specs()["vae_encoder"]
 
 
 def test_engines_that_agree_have_no_error_and_repeat_exactly() -> None:
-    found = engines.compare(FakeEngine(SPEC, sums()), FakeEngine(SPEC, sums(), away=True), 0.01)
+    found = engines.compare(FakeEngine(SPEC, sums()), FakeEngine(SPEC, sums(), on_device=True), 0.01)
     assert found == {"error": 0.0, "output": "", "allowed": 0.01, "repeats_exactly": True}
 
 
 def test_the_worst_output_of_an_engine_is_named() -> None:
-    found = engines.compare(FakeEngine(SPEC, sums()), FakeEngine(SPEC, sums(3.0), away=True), 0.01)
+    found = engines.compare(FakeEngine(SPEC, sums()), FakeEngine(SPEC, sums(3.0), on_device=True), 0.01)
     assert found["output"] == "latent"
     assert found["error"] > 0.03 - 1e-6
 
 
 def test_an_engine_is_run_as_in_use_and_with_other_values_where_a_graph_may_be_replayed() -> None:
-    engine = FakeEngine(SPEC, sums(), away=True)
+    engine = FakeEngine(SPEC, sums(), on_device=True)
     engines.compare(FakeEngine(SPEC, sums()), engine, 0.01)
     first, second, third = (call["image"] for call in engine.calls)
     assert not np.array_equal(first, second)
@@ -74,7 +74,7 @@ def test_values_that_are_not_finite_are_infinitely_wrong() -> None:
 
 
 def test_an_engine_that_gives_another_result_for_equal_inputs_is_found_out() -> None:
-    engine = FakeEngine(SPEC, sums(1e-3, changing=True), away=True)
+    engine = FakeEngine(SPEC, sums(1e-3, changing=True), on_device=True)
     assert engines.compare(FakeEngine(SPEC, sums()), engine, 0.01)["repeats_exactly"] is False
 
 
@@ -121,7 +121,7 @@ def test_engines_that_are_too_far_off_or_cannot_run_are_named(
 
     monkeypatch.setattr(engines, "compare", compare)
     with pytest.raises(
-        CheckFailedError, match=r"pose_guider: the guider is ill; denoiser is off by 5\.00e-01"
+        CheckFailedError, match=r"pose_guider: the guider is ill; denoiser has a relative error of 5\.00e-01"
     ) as raised:
         engines.check(options_of(micro_bundle), ignore)
     assert "vae" not in str(raised.value)
@@ -275,7 +275,7 @@ def test_a_build_that_fails_is_a_failure(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     options = options_of(tmp_path / "bundle", weights=str(micro_checkpoint), precision="fp32")
-    with pytest.raises(CheckFailedError, match="ended with exit code 1: it does not say why"):
+    with pytest.raises(CheckFailedError, match="ended with exit code 1: no message"):
         bundles.build({**options, "height": 16, "width": 24, "frames": 3}, ignore)
 
 

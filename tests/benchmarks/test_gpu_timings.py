@@ -118,7 +118,7 @@ def test_results_at_the_limits_are_sound() -> None:
     [
         ({"psnr_to_torch_eager": 39.9}, "PSNR of 39.9 dB to the video of torch"),
         ({"psnr_to_torch_eager": 0.0}, "PSNR of 0.0 dB to the video of torch"),
-        ({"grey_levels": 1}, "all of the video is of one grey"),
+        ({"grey_levels": 1}, "the video has a single grey level"),
         ({"file": {"psnr": 36.8, "psnr_by_host": 37.9}}, "the file has a PSNR of 36.8 dB"),
     ],
 )
@@ -144,7 +144,9 @@ def test_outputs_are_looked_at_once_timed(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(spec: EngineSpec, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {t.name: np.full(t.shape, np.nan if t.name == "conditional" else 1, t.dtype) for t in spec.outputs}
 
-    made = {name: FakeEngine(specs[name], broken if name == "denoiser" else None, away=True) for name in ENGINE_NAMES}
+    made = {
+        name: FakeEngine(specs[name], broken if name == "denoiser" else None, on_device=True) for name in ENGINE_NAMES
+    }
     found = dict(timings.time_engines(made.__getitem__, lambda outputs: None))
     assert {name: times["not_finite"] for name, times in found.items() if times["not_finite"]} == {
         "denoiser": ["conditional"]
@@ -162,13 +164,13 @@ def test_outputs_in_bfloat16_are_not_looked_at() -> None:
 def test_an_engine_is_given_what_the_ones_before_left_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timings, "ENGINE_SECONDS", 0.0)
     specs = fake_specs()
-    made = {name: FakeEngine(specs[name], away=True) for name in ENGINE_NAMES}
+    made = {name: FakeEngine(specs[name], on_device=True) for name in ENGINE_NAMES}
     waited: list[int] = []
     names = [name for name, _ in timings.time_engines(made.__getitem__, lambda outputs: waited.append(0))]
     assert names == list(ENGINE_NAMES)
     for name, engine in made.items():
         given = {t.name for t in engine.spec.inputs if t.name not in HOST}
-        assert all(there == given for there in engine.left_away), name
+        assert all(there == given for there in engine.kept_inputs), name
     assert len(waited) == sum(len(engine.calls) - 1 for engine in made.values())  # the last comes to the host
 
 

@@ -177,9 +177,9 @@ def test_texts_that_do_harm_on_a_terminal_are_refused_and_shown_escaped(name: st
     data["compiled"][-1][name] = text
     with pytest.raises(
         BundleDamagedError, match=rf"compiled.1. has {name} = '.*'; expected text that can be p"
-    ) as told:
+    ) as caught:
         Manifest.from_json(data)
-    assert str(told.value).isprintable()
+    assert str(caught.value).isprintable()
 
 
 # In a bundle

@@ -66,11 +66,11 @@ def test_a_generator_without_any_says_where_it_looked_and_what_to_do(places: tup
     places[1].mkdir(parents=True)  # without a manifest
     with pytest.raises(BundleNotFoundError) as error:
         Generator()
-    told = str(error.value)
-    assert f"neither {places[0]} nor {places[1]} holds a manifest.json" in told
-    assert "install vexpress_rt again" in told
-    assert "--engines DIR or Generator('DIR')" in told
-    assert "`python -m export.build --weights CHECKPOINT --output DIR`" in told
+    printed = str(error.value)
+    assert f"neither {places[0]} nor {places[1]} holds a manifest.json" in printed
+    assert "install vexpress_rt again" in printed
+    assert "--engines DIR or Generator('DIR')" in printed
+    assert "`python -m export.build --weights CHECKPOINT --output DIR`" in printed
 
 
 @pytest.fixture
@@ -98,9 +98,9 @@ def test_generate_without_engines_takes_it_and_says_so_once(
 ) -> None:
     assert main(["generate", *inputs]) == 0
     assert os.path.getsize("out.mp4") > 0
-    told = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     line = f"no bundle was named: taking the small one that ships with vexpress-rt, {pocket}"
-    assert [text for text in told if "ships" in text] == [line]
+    assert [text for text in printed if "ships" in text] == [line]
 
 
 def test_generate_says_nothing_of_it_when_quiet_or_when_a_bundle_is_named(
@@ -117,8 +117,10 @@ def test_generate_without_any_bundle_is_an_error_that_leaves_nothing(
 ) -> None:
     before = content(Path())
     assert main(["generate", *inputs]) == 1
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("error: no bundle of engines was named, and the one that ships with vexpress_rt is missing")
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith(
+        "error: no bundle of engines was named, and the one that ships with vexpress_rt is missing"
+    )
     assert content(Path()) == before
 
 

@@ -1,4 +1,4 @@
-"""Weights that are NaN or infinite are told before an engine runs: its frames are uint8, where NaN is black."""
+"""Weights that are NaN or infinite are reported before an engine runs: its frames are uint8, where NaN is black."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def found_in(*tensors: onnx.TensorProto, node: onnx.NodeProto | None = None) -> 
 
 @pytest.mark.parametrize("form", ["raw", "typed"])
 @pytest.mark.parametrize("element", BITS, ids=["fp32", "fp16", "fp64", "bf16"])
-def test_the_bits_of_any_float_are_told_apart(element: int, form: str) -> None:
+def test_the_bits_of_any_float_are_distinguished(element: int, form: str) -> None:
     infinity = INFINITY[element]
     sign = 1 << (8 * np.dtype(BITS[element]).itemsize - 1)
     finite = [0, sign, 1, sign | 1, infinity - 1, sign | (infinity - 1)]  # zeros, the least numbers, the greatest

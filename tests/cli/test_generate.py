@@ -138,9 +138,9 @@ def test_quiet_lets_through_what_was_repaired_or_left_out(
     assert main(["generate", *REQUIRED, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "".join(f"warning: {note}\n" for note in repaired))
     assert main(["generate", *REQUIRED]) == 0
-    told = capsys.readouterr()
-    assert [line for line in told.out.splitlines() if "note: " in line] == [f"note: {note}" for note in fake.notes]
-    assert "warning" not in told.err
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if "note: " in line] == [f"note: {note}" for note in fake.notes]
+    assert "warning" not in printed.err
 
 
 def test_expected_error_is_one_line_and_exit_code_1(fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +201,7 @@ def test_signal_ends_the_work_after_the_step(
     assert signal.getsignal(number) == before
 
 
-def test_signal_is_told_to_have_been_heard(fake: FakeGenerator, capfd: pytest.CaptureFixture[str]) -> None:
+def test_signal_is_acknowledged(fake: FakeGenerator, capfd: pytest.CaptureFixture[str]) -> None:
     fake.work = lambda: os.kill(os.getpid(), signal.SIGINT)
     main(["generate", *REQUIRED])
     assert "\nstopping after this step; once more stops at once\n" in capfd.readouterr().err
@@ -239,7 +239,9 @@ def test_signal_is_heeded_though_something_swallowed_what_it_raised(fake: FakeGe
     assert main(["generate", *REQUIRED]) == 128 + signal.SIGTERM
 
 
-def test_what_a_signal_breaks_is_not_told_as_an_error(fake: FakeGenerator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_signal_breaks_is_not_reported_as_an_error(
+    fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+) -> None:
     def work() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise ImportError("half of a library")
@@ -275,7 +277,7 @@ def test_runs_in_a_thread_which_cannot_handle_signals(fake: FakeGenerator) -> No
     assert codes == [0]
 
 
-def test_the_size_of_the_pictures_behind_keypoints_can_be_told(fake: FakeGenerator) -> None:
+def test_the_size_of_the_pictures_behind_keypoints_can_be_given(fake: FakeGenerator) -> None:
     np.save("face.npy", np.ones((2, 3, 2), np.float32))
     assert main(["generate", *REQUIRED, "--keypoints", "face.npy", "--keypoints-size", "640x480"]) == 0
     track = fake.calls["generate"]["keypoints"]

@@ -140,9 +140,9 @@ def test_inspect_of_a_folder_without_bundle_says_how_to_build_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert "python -m export.build" in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "python -m export.build" in printed
 
 
 def run_inspect(bundle: Path, output: int) -> subprocess.CompletedProcess[str]:

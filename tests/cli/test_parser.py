@@ -60,7 +60,7 @@ def test_option_reaches_the_configuration(flags: str, expected: dict[str, Any]) 
     assert found.rate == wanted.rate  # which compares what fps means
 
 
-def test_help_tells_defaults_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_states_defaults_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -70,7 +70,7 @@ def test_help_tells_defaults_as_they_are_written(capsys: pytest.CaptureFixture[s
         assert f"(default: {default})" in text
 
 
-def test_help_tells_every_option_in_the_words_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_states_every_option_in_the_words_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
     help_text = " ".join(capsys.readouterr().out.split())
@@ -111,8 +111,8 @@ def test_empty_keypoint_path_means_none_as_upstream_has_it() -> None:
 def test_upstream_flag_without_a_place_here_is_refused_with_a_hint(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = usage_error(capsys, "generate", f"--{name.replace('-', '_')}", "12")
-    assert f"--{name.replace('-', '_')} is {REFUSED[name]}" in told
+    printed = usage_error(capsys, "generate", f"--{name.replace('-', '_')}", "12")
+    assert f"--{name.replace('-', '_')} is {REFUSED[name]}" in printed
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_former_names_are_refused_with_the_new_ones(
 
 
 def test_window_length_is_said_to_belong_to_the_build(capsys: pytest.CaptureFixture[str]) -> None:
-    told = usage_error(capsys, "generate", *REQUIRED, "--context_frames", "12", "--dtype=fp16")
-    assert "--context_frames is decided when the bundle is built: python -m export.build --frames N" in told
-    assert "--dtype is decided when the bundle is built: python -m export.build --precision" in told
+    printed = usage_error(capsys, "generate", *REQUIRED, "--context_frames", "12", "--dtype=fp16")
+    assert "--context_frames is decided when the bundle is built: python -m export.build --frames N" in printed
+    assert "--dtype is decided when the bundle is built: python -m export.build --precision" in printed
 
 
 @pytest.mark.parametrize(

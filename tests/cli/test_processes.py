@@ -67,9 +67,9 @@ def test_video_of_the_right_length_and_size(request_of: Callable[[float, str], l
 
 def test_stopped_run_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path) -> None:
     running.send_signal(signal.SIGTERM)
-    output, told = running.communicate(timeout=60)
+    output, printed = running.communicate(timeout=60)
     assert running.returncode == 128 + signal.SIGTERM
     assert output == ""
-    assert told.endswith("interrupted; nothing partial is left\n")
-    assert "Traceback" not in told
+    assert printed.endswith("interrupted; nothing partial is left\n")
+    assert "Traceback" not in printed
     assert list((tmp_path / "videos").iterdir()) == []

@@ -182,7 +182,7 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
         denoiser = make_denoiser(*plan, 4, guidance, sampler=sampler, engines=engines, latents=latents)
         found = values(denoiser, window_order)
     assert_same_bits(found, expected)
-    assert all("latents" in there for engine in engines.values() for there in engine.left_there)
+    assert all("latents" in there for engine in engines.values() for there in engine.kept_inputs)
 
 
 class LoopbackLoader(EngineLoader):

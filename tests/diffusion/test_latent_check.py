@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.doubles.fakes import COMPUTE, FakeBackend, FakeResident
+from tests.doubles.fakes import COMPUTE, FakeBackend, FakeDeviceTensor
 from tests.support.denoisers import LATENT, calls, make_denoiser, noise, window_inputs
 from tests.support.live_sessions import said_by, voice
 from tests.support.scenes import FAST, photo, speech
@@ -59,7 +59,7 @@ def test_noise_out_of_range_is_named_by_its_frame(value: float) -> None:
         ("reference_key/mid_block.attentions.0", "reference_net"),
     ],
 )
-@pytest.mark.parametrize("kept", [np.asarray, FakeResident], ids=["host", "device"])
+@pytest.mark.parametrize("kept", [np.asarray, FakeDeviceTensor], ids=["host", "device"])
 def test_the_engine_that_returned_non_finite_values_is_named(
     name: str, engine: str, kept: Callable[[Any], Any]
 ) -> None:
@@ -125,13 +125,15 @@ ENGINES = ["vae_encoder", "reference_net", "audio_encoder", "audio_projection", 
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("away", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
 def test_a_video_of_an_engine_with_damaged_weights_is_an_error_that_names_it(
-    generator: Generator, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, name: str, away: bool
+    generator: Generator, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, name: str, on_device: bool
 ) -> None:
-    backend.away = away
+    backend.on_device = on_device
     break_engine(backend, monkeypatch, name)
-    blamed = "reference_net" if away and name == "vae_encoder" else name  # the first engine whose output is checked
+    blamed = (
+        "reference_net" if on_device and name == "vae_encoder" else name
+    )  # the first engine whose output is checked
     with pytest.raises(
         BackendError, match=rf"engine {blamed} returned .* NaN .*build the bundle again, with --precision"
     ):

@@ -20,19 +20,19 @@ COMPILED: Any = importlib.import_module("vexpress_rt.native._native").kernels
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> FakeKernels:
-    """Put them where `device_kernels.load` finds the real ones."""
+    """Install them as the module that `device_kernels.load` imports."""
     kernels = FakeKernels(cuda)
     monkeypatch.setitem(sys.modules, EXTENSION, kernels)  # type: ignore[arg-type]
     return kernels
 
 
 def hide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where they were not built."""
+    """Make `device_kernels.load` behave as if the kernels were not built."""
     monkeypatch.setitem(sys.modules, EXTENSION, None)  # type: ignore[arg-type]
 
 
 class FakeKernels:
-    """In the place of the compiled module.  refused: launches that CUDA is to refuse from here on."""
+    """A stand-in for the compiled module. refused: number of next launches that fail."""
 
     def __init__(self, cuda: FakeCuda) -> None:
         self.cuda = cuda

@@ -51,8 +51,8 @@ class FakeProviders(FakeBackend):
         library = target or library
         assert path.suffix == (".plan" if target else ".onnx")
         engine = super().load(path, spec, threads=threads)
-        engine.away = library != "cpu"
+        engine.on_device = library != "cpu"
         self.loaded_with.append((library, engine.spec.name))
-        if engine.away:
+        if engine.on_device:
             self.executors.add(executor)
         return engine

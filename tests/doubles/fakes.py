@@ -1,7 +1,7 @@
-"""Engines that need no weights: they follow `specs.py` to the letter and compute something simple.
+"""Stand-in engines without weights: they have the specifications of real engines and compute something simple.
 
-`FakeBackend` stands in for the backend of a `Generator`; everything else stays real. What its engines give depends on
-all that they are given, so that whatever goes a wrong way changes the frames.
+`FakeBackend` replaces the backend of a `Generator`; everything else is real. Outputs of the engines depend on all of
+their inputs, so that any wrong input changes the frames.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Outputs = dict[str, Array]
 # One level and one block, so that there are few reference features and a call costs next to nothing.
 SMALL = model_config(block_out_channels=(8,), down_attention=(True,), up_attention=(False,), cross_attention_dim=12)
 SHAPE = VideoShape(64, 64, 8)
-SPOT_RADIUS = 6  # pixels, of the faces that the fake detector knows
+SPOT_RADIUS = 6  # pixels, of the faces that the stand-in detector finds
 SPOT = np.array([[-12, -6], [12, -6], [0, 9], [-8, 18], [8, 18]], np.float32)  # their five points
 DETECTOR_SPEC = EngineSpec(
     FACE_DETECTOR,
@@ -49,12 +49,12 @@ DETECTOR_SPEC = EngineSpec(
 
 
 def fake_specs(model: ModelConfig = SMALL, shape: VideoShape = SHAPE) -> dict[str, EngineSpec]:
-    """The engines of a bundle, the face detector among them."""
+    """Return the specifications of all engines of a bundle, including the face detector."""
     return {**engine_specs(model, shape), FACE_DETECTOR: DETECTOR_SPEC}
 
 
-class FakeResident:
-    """A `DeviceTensor`, of which NumPy can make nothing."""
+class FakeDeviceTensor:
+    """A `DeviceTensor` that NumPy cannot convert."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -73,36 +73,44 @@ class FakeResident:
 
 
 class FakeEngine:
-    """An `Engine` that checks what it is given, remembers it, and gives what `compute` makes of it.
+    """An `Engine` that checks and records its inputs and returns the outputs of `compute`.
 
-    spec: what it takes and gives.  compute: (spec, inputs) -> outputs; zeros of the right shape if left out.
-    away: it computes on a device, so that outputs are FakeResidents where it is asked to leave them.
-    calls: the inputs of every call, copied, so that later changes to them do not show.
-    left_away: for every call, the inputs that were on the device already.
+    Args:
+        spec: Specification of inputs and outputs.
+        compute: (spec, inputs) -> outputs; None for zeros of the right shapes.
+        on_device: Whether it computes on a device, so that `keep_on_device` returns FakeDeviceTensors.
+
+    Attributes:
+        calls: Copies of the inputs of every call.
+        kept_inputs: For every call, the names of inputs that were on the device already.
     """
 
     def __init__(
-        self, spec: EngineSpec, compute: Callable[[EngineSpec, Inputs], Outputs] | None = None, *, away: bool = False
+        self,
+        spec: EngineSpec,
+        compute: Callable[[EngineSpec, Inputs], Outputs] | None = None,
+        *,
+        on_device: bool = False,
     ) -> None:
         self.spec = spec
-        self.away = away
+        self.on_device = on_device
         self.calls: list[Outputs] = []
-        self.left_away: list[set[str]] = []
+        self.kept_inputs: list[set[str]] = []
         self.closed = False
         self._compute = compute or _zeros
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Any]:
         assert not self.closed
-        there = {name: tensor.array for name, tensor in inputs.items() if isinstance(tensor, FakeResident)}
-        assert self.away or not there
+        there = {name: tensor.array for name, tensor in inputs.items() if isinstance(tensor, FakeDeviceTensor)}
+        assert self.on_device or not there
         arrays = {**inputs, **there}
         _check(self.spec.inputs, arrays)
         self.calls.append({name: np.array(array) for name, array in arrays.items()})
-        self.left_away.append(set(there))
+        self.kept_inputs.append(set(there))
         outputs = self._compute(self.spec, arrays)
         _check(self.spec.outputs, outputs)
-        if self.away and keep_on_device:
-            return {name: FakeResident(array) for name, array in outputs.items()}
+        if self.on_device and keep_on_device:
+            return {name: FakeDeviceTensor(array) for name, array in outputs.items()}
         return outputs
 
     def run_positional(self, array: Array) -> list[Array]:
@@ -132,11 +140,11 @@ class FakeBackend:
 
     engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
     sharing: names of those that share weights.  broken: what to raise when an engine is loaded, by name.
-    away: whether engines compute on a device.
+    on_device: whether engines compute on a device.
     """
 
     def __init__(self) -> None:
-        self.away = False
+        self.on_device = False
         self.engines: dict[str, FakeEngine] = {}
         self.loads: list[str] = []
         self.threads: int | None = None
@@ -153,7 +161,7 @@ class FakeBackend:
         self.sharing |= {spec.name} if share_weights else set()
         if spec.name in self.broken:
             raise self.broken[spec.name]
-        self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)
+        self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], on_device=self.on_device)
         return self.engines[spec.name]
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +176,7 @@ class FakeBackend:
         return "0.0"
 
     def calls(self, name: str) -> list[Outputs]:
-        """What the engine `name` was given so far."""
+        """Return the inputs of all calls of an engine so far."""
         return self.engines[name].calls if name in self.engines else []
 
 
@@ -178,7 +186,7 @@ def write_bundle(
     model: ModelConfig = SMALL,
     shape: VideoShape = SHAPE,
 ) -> Path:
-    """A bundle whose manifest and hashes are right and whose engine files hold a graph that does nothing."""
+    """Write a bundle with a valid manifest and hashes, whose engine files hold a trivial graph."""
     folder.mkdir()
     specs = fake_specs(model, shape)
     entries, files = {}, {}
@@ -199,7 +207,7 @@ def write_bundle(
 
 
 def red_spots(image: Array, *centres: tuple[float, float]) -> Array:
-    """`image` (H, W, 3) uint8 with what the fake detector takes for a face at each centre (x, y)."""
+    """Return `image` (H, W, 3) uint8 with a spot that the stand-in detector finds as a face at each centre (x, y)."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     image = image.copy()
     for x, y in centres:
@@ -240,7 +248,7 @@ def _guide(spec: EngineSpec, inputs: Inputs) -> Outputs:
 
 
 def predict(spec: EngineSpec, inputs: Inputs) -> Outputs:
-    """Predictions that depend on everything: the frames beside, the place in the window, time, weights, conditions."""
+    """Return predictions that depend on neighbouring frames, position, timestep, weights and conditions."""
     x = inputs["latents"]
     place = np.arange(len(x), dtype=np.float32).reshape(-1, 1, 1, 1) / 7
     heard = inputs["audio_tokens"].mean(axis=(1, 2), dtype=np.float32).reshape(-1, 1, 1, 1)
@@ -261,7 +269,7 @@ def _decode(spec: EngineSpec, inputs: Inputs) -> Outputs:
 
 
 def _find_spots(spec: EngineSpec, inputs: Inputs) -> Outputs:
-    """SCRFD's nine arrays, with one anchor for each red spot."""
+    """Return SCRFD's nine arrays with one anchor for each red spot."""
     outputs = _zeros(spec, inputs)
     red = ((inputs["input.1"][0, 0] - inputs["input.1"][0, 1]) > 100 / 128).astype(np.uint8)
     while red.any():

@@ -1,4 +1,4 @@
-"""A stand-in for the model hub on this machine: what `export.hub` asks of it, answered as the hub answers."""
+"""A local stand-in for the model hub that answers the requests of `export.checkpoint.hub` as the hub does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGE = 4096  # bytes; from here on a file is kept aside, under its sha256, and the hub redirects to it
+LARGE = 4096  # bytes; files of at least this size are stored by their sha256, and the hub redirects to them
 REPOSITORY = "someone/model"
 COMMIT = "c0ffee" * 6 + "c0de"
 
 
 @dataclass
 class Request:
-    """One that came.  range: the first byte asked for."""
+    """A request that arrived. range: first byte requested."""
 
     host: str
     path: str
@@ -30,11 +30,21 @@ class Request:
 
 @dataclass
 class StandInHub:
-    """files: by path in the repository.  The rest makes things go wrong.
+    """A repository on the hub, and the faults of its answers.
 
-    bodies: what is sent for a path instead of what is listed.  cuts: after how many bytes the connection breaks, by
-    path, for each answer in turn.  statuses: HTTP status and X-Error-Code of each answer in turn, by path; "" is the
-    listing.  stalls: paths that stop for good half-way, the connection open.
+    Attributes:
+        files: Content of the files by path.
+        repository: Name of the repository.
+        bodies: Content that is sent for a path instead of the listed one.
+        cuts: By path, for each answer in turn: the number of bytes after which the connection breaks.
+        statuses: By path, for each answer in turn: HTTP status and X-Error-Code; the path "" is the listing.
+        stalls: Paths whose answer stops half-way while the connection stays open.
+        ranges: Whether range requests are supported.
+        page: Body that is sent instead of the listing.
+        requests: Requests so far.
+        port: Port of the server.
+        stalled: Set when an answer stops half-way.
+        ended: Set when the server ends.
     """
 
     files: Mapping[str, bytes]
@@ -44,7 +54,7 @@ class StandInHub:
     statuses: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     stalls: set[str] = field(default_factory=set)
     ranges: bool = True
-    page: bytes = b""  # sent instead of the listing
+    page: bytes = b""
     requests: list[Request] = field(default_factory=list)
     port: int = 0
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -52,15 +62,15 @@ class StandInHub:
 
     @property
     def address(self) -> str:
-        """What HF_ENDPOINT names."""
+        """The value for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.port}"
 
     def fetched(self) -> list[str]:
-        """Paths whose bytes were asked for."""
+        """Return the requested paths."""
         return [r.path for r in self.requests if r.path]
 
     def listing(self) -> dict[str, Any]:
-        """What the hub states of the repository."""
+        """Return the hub's description of the repository."""
         return {"id": self.repository, "sha": COMMIT, "siblings": [self._sibling(path) for path in self.files]}
 
     def _sibling(self, path: str) -> dict[str, Any]:
@@ -75,7 +85,7 @@ class StandInHub:
 
 @contextmanager
 def serving(hub: StandInHub) -> Iterator[StandInHub]:
-    """The hub, answering at `hub.address`."""
+    """Run the hub at `hub.address`."""
 
     class Handler(_Handler):
         state = hub
@@ -95,7 +105,7 @@ def serving(hub: StandInHub) -> Iterator[StandInHub]:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # clients may leave when they have had enough
+        if not isinstance(sys.exception(), ConnectionError):  # clients may close the connection early
             super().handle_error(request, client_address)
 
 
@@ -109,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        """A listing, a file, or the place of one."""
+        """Answer with the listing, a file, or a redirection to it."""
         hub, address = self.state, unquote(urlsplit(self.path).path)
         listed = address.removeprefix("/api/models/") != address
         path = "" if listed else address.split(f"/{COMMIT}/", 1)[-1]

@@ -1,4 +1,4 @@
-"""An engine with tensors on a GPU that computes on the host: shows what goes on between engines, on any GPU."""
+"""An engine that computes on the host with tensors on a real GPU, to test the transfers between engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 
 
 def upload(executor: Executor, array: np.ndarray) -> CudaTensor:
-    """The array as a tensor on the GPU."""
+    """Copy an array to a tensor on the GPU."""
     with runtime.pinned(array.nbytes) as staging:
         staging.array[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         with executor.enqueuing() as compute:
@@ -25,19 +25,20 @@ def upload(executor: Executor, array: np.ndarray) -> CudaTensor:
 
 
 class Loopback:
-    """`engine`, which takes and gives arrays, as one on the GPU of `executor`.
+    """An engine on the GPU of `executor` that computes with a host engine.
 
-    left_there: for every call, the inputs that were on the GPU already.
+    Attributes:
+        kept_inputs: For every call, the names of inputs that were on the GPU already.
     """
 
     def __init__(self, engine: Engine, executor: Executor) -> None:
         self.spec = engine.spec
-        self.left_there: list[set[str]] = []
+        self.kept_inputs: list[set[str]] = []
         self._engine, self._executor = engine, executor
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Any]:
         there = {name: tensor for name, tensor in inputs.items() if isinstance(tensor, DeviceTensor)}
-        self.left_there.append(set(there))
+        self.kept_inputs.append(set(there))
         arrays = {**inputs, **{name: tensor.numpy() for name, tensor in there.items()}}
         outputs = self._engine.run(arrays)
         return {name: upload(self._executor, array) if keep_on_device else array for name, array in outputs.items()}

@@ -1,7 +1,7 @@
-"""TensorRT for RTX in the place of TensorRT 10.14, whose interface it gets where the two differ.
+"""TensorRT for RTX in place of TensorRT 10.14, with the interface of the latter where the two differ.
 
-Engines are built for real. What cannot be had without a GPU is recorded instead: the timing cache, the hardware
-compatibility level. It has to happen before Polygraphy is imported, so tests run this file as a process of its own.
+Engines are built for real. Features that need a GPU are recorded instead: timing cache, hardware compatibility level.
+Tests run this file in its own process, because it must be installed before Polygraphy is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RECORD: dict[str, Any] = {"strongly_typed": False, "hardware": None, "caches": [
 
 
 class TimingCache:
-    """Bytes, and a note of the builds that it went through. Such that begin with `foreign` are of another GPU."""
+    """A timing cache that appends "+" in every build. Content that begins with `foreign` is of another GPU."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -27,13 +27,13 @@ class TimingCache:
 
 
 def without(enumeration: Any, start: str) -> SimpleNamespace:
-    """An enumeration without the members whose names start so."""
+    """Return an enumeration without the members whose names begin with `start`."""
     members = {name: member for name, member in enumeration.__members__.items() if not name.startswith(start)}
     return SimpleNamespace(**members, __members__=members)
 
 
 class Config:
-    """A real configuration beneath, for what is the same."""
+    """A configuration that delegates to a real one."""
 
     def __init__(self, config: Any) -> None:
         self.__dict__.update(config=config, cache=None)
@@ -61,7 +61,7 @@ class Config:
 
 
 def install(*, with_gpu: bool = True) -> None:
-    """Put the stand-in where `import tensorrt` finds it."""
+    """Install the stand-in as the module `tensorrt`."""
     import tensorrt_rtx as real
 
     class Builder:
@@ -96,7 +96,7 @@ def install(*, with_gpu: bool = True) -> None:
 
 
 def main(onnx: str, output: str, cache: str, gpu: str) -> None:
-    """Build as for the target tensorrt, and print what was recorded, and the library's properties, as JSON."""
+    """Build for the target tensorrt; print the record and the properties of the library as JSON."""
     install(with_gpu=gpu == "gpu")
     from tests.support.onnx_graphs import FLOAT, node, save
     from vexpress_rt.backends.tensorrt.builder import build_engine

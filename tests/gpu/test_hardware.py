@@ -50,7 +50,7 @@ def test_without_a_gpu_the_tests_that_want_one_are_left_out_and_listed(tmp_path:
     run = run_sample(tmp_path, gpus=0)
     assert run.returncode == 0
     assert "1 passed, 3 deselected" in run.stdout
-    _, _, listed = run.stdout.partition("these tests wanted a GPU")
+    _, _, listed = run.stdout.partition("tests left out that need a GPU")
     assert "test_sample.py::test_on_a_gpu\n" in listed
     assert "test_sample.py::test_sizes_on_a_gpu (2 cases)\n" in listed
     assert "test_anywhere" not in listed
@@ -95,7 +95,7 @@ def test_a_test_of_a_library_that_is_missing_is_listed_under_it(tmp_path: Path) 
     hidden = "import sys\nsys.modules['tensorrt'] = None\n"
     run = run_sample(tmp_path, gpus=1, sample=sample, settings=hidden)
     assert run.returncode == 5  # pytest's word for no tests left
-    _, _, listed = run.stdout.partition("these tests wanted TensorRT and a GPU")
+    _, _, listed = run.stdout.partition("tests left out that need TensorRT and a GPU")
     assert "test_sample.py::test_engines\n" in listed
 
 

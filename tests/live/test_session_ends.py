@@ -209,6 +209,7 @@ def test_nothing_stays_behind_if_it_is_closed_while_another_thread_pulls(
     assert got == ([] if fails else [None])
     assert session._denoiser._posed is None
     assert session._denoiser._decoded == []
+    assert session._denoiser._store is None
     assert not session._latents
     assert session._audio.kept == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -208,6 +209,25 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
             assert found is not None
             assert_same_bits(found, expected)
         denoisers.forget()
+
+
+def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu in gpus(monkeypatch):
+        denoiser = make_window_denoiser(
+            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
+        )
+        allocations = []
+        for _ in range(4):
+            before = Counter(gpu.cuda.calls)
+            denoiser.denoise(Window(0, START, START + FRAMES), stacked(100, 102), AUDIO)
+            made = gpu.cuda.calls - before
+            made = gpu.cuda.calls - before
+            allocations.append((made["cudaMalloc"], made["cudaFree"], made["cudaHostAlloc"]))
+        assert allocations[0][0] >= 2  # state and totals
+        assert [made[:2] for made in allocations[1:]] == [(0, 0)] * 3
+        assert allocations[2:] == [(0, 0, 0)] * 2  # the second window's noise goes through the other pinned buffer
+        denoiser.forget()
 
 
 def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

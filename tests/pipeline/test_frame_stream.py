@@ -114,8 +114,8 @@ def test_a_stream_knows_its_video_from_the_start(generator: Generator) -> None:
 def test_a_stream_counts_its_frames_and_tells_when_each_is_shown(generator: Generator) -> None:
     with generator.stream(photo(), speech(0.3), config=FAST) as stream:
         assert (stream.done, stream.time) == (0, 0)
-        told = [(stream.done, stream.time) for _ in stream]
-    assert told == [(done, Fraction(done - 1, 30)) for done in range(1, 10)]
+        reports = [(stream.done, stream.time) for _ in stream]
+    assert reports == [(done, Fraction(done - 1, 30)) for done in range(1, 10)]
     assert stream.done == 9
 
 
@@ -129,7 +129,7 @@ def test_frames_are_the_callers(generator: Generator) -> None:
     assert len({id(frame) for frame in frames}) == 9
 
 
-def test_seconds_are_told_so_far_and_stand_still_at_the_end(generator: Generator) -> None:
+def test_seconds_are_reported_so_far_and_stand_still_at_the_end(generator: Generator) -> None:
     stream = generator.stream(photo(), speech(0.6), config=FAST)
     assert set(stream.timings) == {"load", "audio", "denoise", "portrait", "keypoints", "total"}
     next(stream)
@@ -198,7 +198,7 @@ def test_the_first_frame_of_a_long_video_takes_as_many_calls_as_of_a_short_one(
         ({"schedule": "wavefront"}, ConfigError),
     ],
 )
-def test_what_cannot_be_done_is_told_in_the_call(
+def test_what_cannot_be_done_is_reported_in_the_call(
     generator: Generator, backend: FakeBackend, changes: dict[str, Any], error: type[VExpressError]
 ) -> None:
     with pytest.raises(error):

@@ -118,17 +118,17 @@ def test_stop_iteration_from_progress_is_no_end_of_the_frames(generator: Generat
 def test_progress_may_close_its_stream_which_ends_after_the_step(
     generator: Generator, held: Counter[str], stage: str, done: int, given: int
 ) -> None:
-    told: list[tuple[str, int]] = []
+    reports: list[tuple[str, int]] = []
 
     def close(*what: Any) -> None:
-        told.append(what[:2])
+        reports.append(what[:2])
         if what[:2] == (stage, done):
             stream.close()
             stream.close()
 
     stream = generator.stream(photo(), speech(0.6), config=FAST, progress=close)
     assert len(list(stream)) == stream.done == given
-    assert told[-1] == (stage, done)
+    assert reports[-1] == (stage, done)
     assert (held["latents"], held["recordings"]) == (0, 0)
     assert stream.timings == stream.timings
     assert list(stream) == []

@@ -164,7 +164,7 @@ def test_without_keypoints_the_photos_face_is_held_still(generator: Generator, b
     np.testing.assert_array_equal(drawings(backend), [draw_keypoint_map(portrait.keypoints, 64, 64)] * 8)
 
 
-def test_what_was_decided_is_told(generator: Generator) -> None:
+def test_what_was_decided_is_noted(generator: Generator) -> None:
     config = GenerationConfig(steps=1, overlap=2, extension="loop")
     video = generator.generate(photo(), speech(0.3), keypoints=track(4), config=config)
     assert video.notes == ("keypoints: 4 frames for 9 of the video, extended by loop",)

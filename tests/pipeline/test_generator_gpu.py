@@ -138,7 +138,7 @@ def test_a_video_that_is_given_up_leaves_nothing_on_the_gpu(gpu: Gpu, stage: str
     assert gpu.allocations() == before
 
 
-def test_memory_that_runs_out_in_mid_run_is_told_and_the_next_video_works(
+def test_memory_that_runs_out_in_mid_run_is_reported_and_the_next_video_works(
     expected: dict[str, np.ndarray], gpu: Gpu
 ) -> None:
     def fill(*what: Any) -> None:

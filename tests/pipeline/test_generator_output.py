@@ -68,7 +68,7 @@ STAGES = {  # the engines that run in each stage
 }
 
 
-def test_seconds_are_told_by_stage_and_sum_up(
+def test_seconds_are_reported_by_stage_and_sum_up(
     generator: Generator, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every call of an engine takes a second on the stopwatch's clock, and nothing else takes any time."""
@@ -94,21 +94,21 @@ def test_stages_that_did_not_happen_take_no_time(generator: Generator) -> None:
     assert set(video.timings) == {"load", "portrait", "audio", "keypoints", "denoise", "decode", "total"}
 
 
-def test_progress_is_told_in_order_and_to_the_end(generator: Generator) -> None:
-    told: list[tuple[str, int, int]] = []
-    generator.generate(photo(), speech(0.6), config=FAST, progress=lambda *what: told.append(what))  # 3 windows
-    assert told[:3] == [("keypoints", 1, 1), ("portrait", 1, 1), ("audio", 1, 1)]
-    assert [what for what in told if what[0] == "denoise"] == [("denoise", done, 6) for done in range(1, 7)]
-    assert [what for what in told if what[0] == "frames"] == [("frames", done, 18) for done in range(1, 19)]
-    assert told[-1] == ("frames", 18, 18)
+def test_progress_is_reported_in_order_and_to_the_end(generator: Generator) -> None:
+    reports: list[tuple[str, int, int]] = []
+    generator.generate(photo(), speech(0.6), config=FAST, progress=lambda *what: reports.append(what))  # 3 windows
+    assert reports[:3] == [("keypoints", 1, 1), ("portrait", 1, 1), ("audio", 1, 1)]
+    assert [what for what in reports if what[0] == "denoise"] == [("denoise", done, 6) for done in range(1, 7)]
+    assert [what for what in reports if what[0] == "frames"] == [("frames", done, 18) for done in range(1, 19)]
+    assert reports[-1] == ("frames", 18, 18)
 
 
 def test_finished_frames_leave_before_the_last_are_denoised(generator: Generator) -> None:
-    told: list[str] = []
-    generator.generate(photo(), speech(2), config=FAST, progress=lambda stage, done, total: told.append(stage))
-    denoised_before = told[: told.index("frames")].count("denoise")
+    reports: list[str] = []
+    generator.generate(photo(), speech(2), config=FAST, progress=lambda stage, done, total: reports.append(stage))
+    denoised_before = reports[: reports.index("frames")].count("denoise")
     assert denoised_before == 3  # two steps of the first window and what they depend on
-    assert told.count("denoise") == 20
+    assert reports.count("denoise") == 20
 
 
 # Ending

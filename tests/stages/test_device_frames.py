@@ -171,7 +171,7 @@ def test_frames_from_latents_do_not_touch_the_host_before_the_end(
     watch = Stopwatch()
     frames = list(make_frames(decoder, latents, path, watch, median_filter=True, rgb=True))
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 3
-    assert decoder.left_there == [{"latent"}] * 3
+    assert decoder.kept_inputs == [{"latent"}] * 3
     assert set(watch.finish()) == {"decode", "median", "total"}
 
 

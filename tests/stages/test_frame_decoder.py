@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
-from tests.doubles.fakes import FakeEngine, FakeResident, fake_specs
+from tests.doubles.fakes import FakeDeviceTensor, FakeEngine, fake_specs
 from vexpress_rt import native
 from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.errors import ConfigError
@@ -36,9 +36,9 @@ def test_latents_are_decoded_in_order_and_only_when_asked_for() -> None:
 @pytest.mark.parametrize("keep_on_device", [True, False])
 def test_frames_stay_where_they_are_computed_if_asked_to(keep_on_device: bool) -> None:
     (frame,) = decode(
-        FakeEngine(SPEC, away=True), [(0, np.zeros((1, 4, 8, 8), np.float32))], keep_on_device=keep_on_device
+        FakeEngine(SPEC, on_device=True), [(0, np.zeros((1, 4, 8, 8), np.float32))], keep_on_device=keep_on_device
     )
-    assert isinstance(frame, FakeResident if keep_on_device else np.ndarray)
+    assert isinstance(frame, FakeDeviceTensor if keep_on_device else np.ndarray)
 
 
 @pytest.mark.parametrize("length", range(1, 7))

@@ -1,4 +1,4 @@
-"""Array files as bytes, well-formed and not."""
+"""Array files as bytes, valid and damaged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 
 
 def as_torch(program: bytes, **members: bytes) -> bytes:
-    """A torch.save'd file whose pickle is `program`."""
+    """Return a file of `torch.save` with the pickle `program`."""
     return zipped({"kps/data.pkl": program} | {f"kps/{name}": data for name, data in members.items()})
 
 

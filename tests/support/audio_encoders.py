@@ -15,10 +15,11 @@ MODEL = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride
 
 
 def convolve(spec: EngineSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Features as wav2vec2's convolutions give them: each of WIDTH samples, one every STRIDE."""
+    """Return features with wav2vec2's receptive field: each covers WIDTH samples, one every STRIDE."""
     heard = np.lib.stride_tricks.sliding_window_view(inputs["samples"][0], WIDTH)[::STRIDE]
     return {"features": np.repeat(heard.mean(axis=1)[None, :, None], spec.outputs[0].shape[2] or 1, axis=2)}
 
 
 def make_encoder() -> FakeEngine:
+    """Return an audio encoder that computes `convolve`."""
     return FakeEngine(fake_specs(MODEL, VideoShape(64, 64, 4))["audio_encoder"], convolve)

@@ -19,7 +19,12 @@ def options(*engines: str, frames: int = 3, precision: str = "fp32") -> BuildOpt
 
 
 class Log(list[str]):
-    """What a build reports; `made` and `kept` are the engines, by what was said of them."""
+    """The lines that a build reports. `made` and `kept` are names of engines.
+
+    Args:
+        at: Text of a line after which `then` is called.
+        then: Called after that line.
+    """
 
     def __init__(self, at: str = "", then: Callable[[], None] = lambda: None):
         super().__init__()
@@ -51,7 +56,7 @@ def flip(path: Path) -> None:
 
 
 def change(path: Path) -> None:
-    """Other weights, or settings, of the same sizes."""
+    """Change the weights or settings of a file, but not their sizes."""
     if path.suffix == ".json":
         path.write_text(
             json.dumps(json.loads(path.read_text()) | ({} if path.match(OWN_CONFIG) else {"note": 1})) + " "

@@ -1,4 +1,4 @@
-"""A bundle on disk without any engine in it, for tests of what is checked before engines are loaded."""
+"""Bundles on disk without real engines, for tests of the checks before engines are loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPE = VideoShape(64, 128, 8)
 
 
 def make_manifest(**changes: Any) -> Manifest:
-    """Of a bundle with two engines, one with its weights beside it, and a face detector."""
+    """Return the manifest of a bundle with two engines, one with external weights, and a face detector."""
     specs = engine_specs(model_config(), SHAPE)
 
     def entry(name: str, *data: str) -> EngineEntry:
@@ -70,7 +70,7 @@ def entries(contents: dict[str, bytes]) -> dict[str, FileEntry]:
 
 
 def make_compiled(**changes: Any) -> Manifest:
-    """As `make_manifest`, with plans of two engines for some GPU, and none for another."""
+    """Return the manifest of `make_manifest` with plans of two engines for one GPU, and none for another."""
     plans = {name.partition(".")[0]: name for name in PLANS}
     compiled = (
         Compilation(gpu="NVIDIA A100", capability="8.0", **_FACTS),
@@ -81,7 +81,7 @@ def make_compiled(**changes: Any) -> Manifest:
 
 
 def make_folder(path: Path, manifest: Manifest | None = None) -> Path:
-    """A folder with what the manifest lists, `make_manifest` if there is none."""
+    """Write a folder with the files of a manifest (default: `make_manifest`)."""
     manifest = make_manifest() if manifest is None else manifest
     path.mkdir()
     for name in manifest.files.keys() - manifest.absent:
@@ -91,7 +91,7 @@ def make_folder(path: Path, manifest: Manifest | None = None) -> Path:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest's JSON in place."""
+    """Change the JSON of a manifest in place."""
     data = json.loads((folder / MANIFEST).read_text())
     change(data)
     (folder / MANIFEST).write_text(json.dumps(data))

@@ -1,4 +1,4 @@
-"""Short clips, and their writing."""
+"""Short clips, and a writer for them."""
 
 from __future__ import annotations
 

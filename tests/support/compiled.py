@@ -1,4 +1,4 @@
-"""Bundles with plans, for some machine, and a builder of engines that writes nothing but words."""
+"""Bundles with plans for given machines, and a fixture with a stand-in builder."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from vexpress_rt.bundle.compilation import Compilation
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.bundle.manifest import read_manifest, write_manifest
 
-OTHERS = {  # machines on which plans of here do not run, and the other way round
+OTHERS = {  # machines whose plans do not run on the stand-in machine, and vice versa
     "another GPU": {"gpu": "NVIDIA A100", "capability": "8.0"},
     "another model of the same capability": {"gpu": "NVIDIA H200"},
     "another version": {"version": "10.14.1"},
     "another version, portable": {"version": "10.14.1", "gpu": "portable", "capability": ""},
 }
 ELSEWHERE = OTHERS["another GPU"]
-HERE = {"version": "11.4.0", "gpu": "Fake GPU", "capability": "9.0"}  # what the fakes of CUDA and TensorRT say
+HERE = {"version": "11.4.0", "gpu": "Fake GPU", "capability": "9.0"}  # as the stand-ins of CUDA and TensorRT report it
 PORTABLE = {"gpu": "portable", "capability": ""}
 
 
 def compilation(**changes: Any) -> Compilation:
-    """One without plans, for the fakes' machine."""
+    """Return a compilation without plans, for the stand-in machine."""
     return Compilation(**({"library": "tensorrt", "options": EngineOptions().to_text(), **HERE} | changes))
 
 
 def add_plans(folder: Path, lacking: tuple[str, ...] = (FACE_DETECTOR,), onnx: bool = True, **changes: Any) -> Path:
-    """Give the engines of a bundle plans, on top of those that it has; changes are of the compilation."""
+    """Add plans to the engines of a bundle. changes: fields of the compilation."""
     manifest, made = read_manifest(folder), compilation(**changes)
     plans = {name: made.plan_name(name) for name in manifest.engines if name not in lacking}
     for name, plan in plans.items():
@@ -56,9 +56,7 @@ def add_plans(folder: Path, lacking: tuple[str, ...] = (FACE_DETECTOR,), onnx: b
 
 
 def installed_builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What a fixture yields from: the stand-in where plans are compiled, on a machine with a GPU and TensorRT, both
-    fakes, where ONNX Runtime is there for the CPU alone.
-    """
+    """Yield a stand-in builder on a machine with stand-ins of a GPU and TensorRT; ONNX Runtime has the CPU alone."""
     for cuda in installed(monkeypatch, CAPACITY):
         monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
         FakeBackend().install(monkeypatch)

@@ -30,14 +30,14 @@ def specs(frames: int) -> dict[str, EngineSpec]:
 
 @cache
 def static_inputs(frames: int) -> dict[str, np.ndarray]:
-    """Reference keys and values."""
+    """Return reference keys and values."""
     rng = np.random.default_rng(3)
     tensors = [t for t in specs(frames)["denoiser"].inputs if t.name.startswith("reference_") and "/" in t.name]
     return {t.name: rng.standard_normal(t.shape).astype(t.dtype) for t in tensors}
 
 
 def window_inputs(window: Window) -> dict[str, np.ndarray]:
-    """Tokens and pose features that depend on the frame."""
+    """Return audio tokens and pose features that depend on the frame."""
     shapes = {t.name: t.shape for t in specs(window.stop - window.start)["denoiser"].inputs}
     frames = range(window.start, window.stop)
     return {
@@ -68,7 +68,7 @@ def make_denoiser(
 
 
 def calls(denoiser: Denoiser) -> list[dict[str, np.ndarray]]:
-    """What its only engine was given so far."""
+    """Return the inputs of all calls of its only engine so far."""
     (engine,) = denoiser.engines.values()
     return engine.calls  # type: ignore[attr-defined, no-any-return]
 
@@ -81,7 +81,7 @@ def run(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
 
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[int, int, int]:
-    """(length, frames, overlap): windows that overlap by anything from nothing to all frames but one."""
+    """Draw (length, frames, overlap), with overlaps from 0 to all frames but one."""
     frames = draw(st.integers(1, 6))
     overlap = draw(st.integers(0, frames - 1))
     windows = draw(st.integers(1, 5))

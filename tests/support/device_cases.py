@@ -1,4 +1,4 @@
-"""What the CUDA kernels are tried with on a GPU, by the tests and by `benchmarks.gpu_check` alike."""
+"""Cases for CUDA kernels on a GPU, shared by the tests and `benchmarks.gpu_check`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vexpress_rt.native.device_kernels import Kernels, Memory
 
 
 class DeviceArena:
-    """Buffers on the GPU, freed at the end."""
+    """Buffers on the GPU, freed at the end of a stack."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack

@@ -1,4 +1,4 @@
-"""Drawn faces that several tests look at."""
+"""Drawn faces shared by several tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POSES = st.builds(
     rounding=st.floats(0, 1), blink=st.floats(0, 1),
 )  # fmt: skip
 SEEDS = st.integers(0, 10_000)
-# Somebody on whom every trait can be seen but a beard.
+# A person with every visible trait but a beard.
 COMPLETE = replace(
     random_person(4), style="bob", beard="none", glasses="square", collar="crew", pattern="stripes",
     lighting="horizon", fringe=True,
@@ -25,5 +25,5 @@ BEARDED = replace(COMPLETE, style="short", glasses="none", beard="full")
 
 
 def small(person: Person | int, pose: Pose | None = None, side: int = 96) -> NDArray[np.int64]:
-    """A drawing small enough for a test, as integers that can be subtracted."""
+    """Return a small drawing as signed integers."""
     return draw_face(person, pose or Pose(), height=side, width=side, oversampling=2).image.astype(int)

@@ -1,4 +1,4 @@
-"""Small engines for the tests of what runs on a GPU: what their files hold, and their specifications."""
+"""Small engines for tests of code that runs on a GPU: their plans and specifications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {"BF16": "bfloat16"}
 
 
 def fake_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
-    """What a fixture yields from: fakes in the places of CUDA and TensorRT, on a GPU with 1 MiB."""
+    """Yield a stand-in for TensorRT on a stand-in GPU with 1 MiB."""
     for cuda in installed(monkeypatch, CAPACITY):
         module = FakeTensorRT(cuda)
         monkeypatch.setitem(sys.modules, "tensorrt", module)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def fake_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
 
 
 def spec_of(name: str, plan: Plan) -> EngineSpec:
-    """The specification that an engine fits."""
+    """Return the specification of a plan."""
 
     def tensors(side: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
         return tuple(

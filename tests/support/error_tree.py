@@ -1,4 +1,4 @@
-"""Which builtin each error of the package resembles, and what is asked of every one that is raised."""
+"""The builtin base of each error of the package, and a check of raised errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BUILTINS = {
 
 
 def check(error: VExpressError, kind: type[VExpressError], texts: tuple[str, ...]) -> None:
-    """Assert that an error is of exactly this kind, is its builtin too, and that its message holds `texts`."""
+    """Assert that an error is exactly of a kind and of its builtin base, and that its message contains `texts`."""
     assert type(error) is kind
     assert isinstance(error, BUILTINS[kind])
     for text in texts:

@@ -32,10 +32,10 @@ TINY: dict[str, Any] = {
 
 
 def model_config(**changes: Any) -> ModelConfig:
-    """The configuration of the goldens' tiny model, with `changes`."""
+    """Return the configuration of the goldens' tiny model, with `changes`."""
     return ModelConfig(**(TINY | changes))
 
 
 def rising(frames: int) -> Any:
-    """A track whose every coordinate is the number of its frame."""
+    """Return a track (frames, 3, 2) whose coordinates are the number of the frame."""
     return np.broadcast_to(np.arange(frames, dtype=np.float32)[:, None, None], (frames, 3, 2)).copy()

@@ -1,4 +1,4 @@
-"""Functions that ONNX Runtime's CPU kernels have a form of their own for, and what to call them with."""
+"""Functions for which ONNX Runtime has a fused CPU kernel, and arguments for them."""
 
 from __future__ import annotations
 

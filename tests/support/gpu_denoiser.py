@@ -1,4 +1,4 @@
-"""A denoiser whose engine and latents are on a fake GPU, to be held against one on the host."""
+"""A denoiser with engine and latents on a stand-in GPU, to compare with one on the host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INPUTS = len(specs(FRAMES)["denoiser"].inputs)
 
 
 class Gpu:
-    """A GPU with a denoiser on it, which computes what the fake of its name does."""
+    """A stand-in GPU with denoisers that compute what the stand-in engines of the same names compute."""
 
     def __init__(self, module: FakeTensorRT, kernels: FakeKernels) -> None:
         self.module, self.cuda, self.kernels = module, module.cuda, kernels
@@ -47,7 +47,7 @@ class Gpu:
     def denoiser(
         self, length: int, frames: int, overlap: int, steps: int, guidance: Guidance | None = None, **changes: Any
     ) -> Denoiser:
-        """As `make_denoiser` makes it, with engine and latents on the GPU."""
+        """Make a denoiser as `make_denoiser`, with engine and latents on the GPU."""
         names = (guidance or Guidance(3.5, 1, 1)).engines(steps)
         latents = device_operations.choose_device_operations(self.executor, None).latents
         changes = {"engines": {name: self.engine(name, frames) for name in names}, "latents": latents} | changes
@@ -68,7 +68,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 
 def values(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
-    """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
+    """Return latents (length, c, h, w), copied to the host after the run: returned latents must not change."""
     latents: dict[int, Any] = dict(denoiser.run(window_order))
     assert list(latents) == list(range(denoiser.length))
     arrays = [latent if isinstance(latent, np.ndarray) else latent.numpy() for latent in latents.values()]

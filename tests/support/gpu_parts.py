@@ -1,4 +1,4 @@
-"""Parts of a check that do what parts do when things go wrong; `benchmarks.gpu` runs them in processes of their own."""
+"""Parts of a check that succeed or fail in several ways; `benchmarks.gpu` runs them in processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def leaving(options: Options, report: ReportFigures) -> Figures:
 
 
 def hanging(options: Options, report: ReportFigures) -> Figures:
-    """Options: {pids: file for the numbers of this process and of one that it starts}."""
+    """Never end. Options: {pids: file for the process ids of this process and of a child}."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     report({"so_far": 4})
     Path(options["pids"]).write_text(json.dumps([os.getpid(), child.pid]))
@@ -86,7 +86,7 @@ def waiting(options: Options, report: ReportFigures) -> Figures:
 
 
 def reading(options: Options, report: ReportFigures) -> Figures:
-    """What the result file says of every part while this one runs."""
+    """Return the status of every part in the result file while this one runs."""
     parts = json.loads(Path(options["result"]).read_text())["parts"]
     return {"seen": {name: outcome["status"] for name, outcome in parts.items()}}
 
@@ -95,9 +95,9 @@ def reading(options: Options, report: ReportFigures) -> Figures:
 
 
 def ignore(figures: Figures) -> None:
-    """Of figures so far."""
+    """Ignore the figures so far."""
 
 
 def options_of(bundle: Path, **more: Any) -> dict[str, Any]:
-    """Options of a part that runs a bundle: here on the CPU, and compared with itself."""
+    """Return options of a part that runs a bundle on the CPU and compares it with itself."""
     return {"bundle": str(bundle), "reference": str(bundle), "provider": "cpu", "target": "onnxruntime", **more}

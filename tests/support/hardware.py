@@ -1,4 +1,4 @@
-"""Tests that want what not every machine has: left out where it is missing, and then listed at the end of the run.
+"""Deselect tests whose hardware is missing, and list them at the end of the run.
 
     @pytest.mark.gpu        an NVIDIA GPU with its driver, and cuda-python
     @pytest.mark.tensorrt   a GPU, and TensorRT
@@ -26,13 +26,13 @@ def gpu_is_here() -> bool:
 
 
 def kernels_are_expected() -> bool:
-    """Whether they were built, or should have been."""
+    """Return whether the CUDA kernels are built, or should be."""
     built = importlib.util.find_spec("vexpress_rt.native._cuda") is not None
     return built or (shutil.which("nvcc") is not None and os.environ.get("VEXPRESS_RT_CUDA") != "OFF")
 
 
 def library_is_here(target: str) -> bool:
-    """Whether there are the TensorRT library of a target and a GPU that it is made for."""
+    """Return whether the TensorRT library of a target is installed, with a GPU that it supports."""
     from vexpress_rt.backends.cuda import runtime as device
     from vexpress_rt.backends.tensorrt import library as tensorrt_library
 
@@ -64,6 +64,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for marker, names in config.stash.get(LEFT_OUT, {}).items():
-        terminalreporter.section(f"these tests wanted {WANTED[marker][0]}")
+        terminalreporter.section(f"tests left out that need {WANTED[marker][0]}")
         for name, count in names.items():
             terminalreporter.line(name + (f" ({count} cases)" if count > 1 else ""))

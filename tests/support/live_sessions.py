@@ -1,4 +1,4 @@
-"""Live sessions of fake engines, what is said in them, and what comes out."""
+"""Live sessions of stand-in engines, their speech, and their frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEW = 6  # frames of a window that are new
 
 
 def open_session(generator: Generator, portrait: Portrait, **options: Any) -> LiveSession:
-    """With windows of NEW new frames, and a look-ahead of two."""
+    """Open a session with windows of NEW new frames and a look-ahead of two frames."""
     return generator.live(portrait, **{"config": CONFIG, "look_ahead": 0.08, "context": 0.5, **options})
 
 
@@ -27,7 +27,7 @@ def voice(seconds: float, rate: int = 16000) -> np.ndarray:
 
 
 def said_by(session: LiveSession, pieces: Iterable[np.ndarray], rate: int | None = None) -> list[LiveFrame]:
-    """The frames of a speech that is pushed in pieces, and pulled in between."""
+    """Push pieces of speech, pulling frames in between; return all frames."""
     frames: list[LiveFrame] = []
     for piece in pieces:
         session.push(piece, rate)

@@ -1,4 +1,4 @@
-"""The smallest model that has every part, no two sizes of it those of the released model; and its checkpoint."""
+"""The smallest model with every component; its sizes differ from those of the released model."""
 
 from __future__ import annotations
 

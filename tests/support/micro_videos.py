@@ -17,7 +17,7 @@ POINTS = np.array([[8, 6], [16, 6], [12, 10]], np.float32)
 
 def make(generator: Generator, seconds: float = 0.2, output: Path | None = None, progress: Any = None,
          **options: Any) -> Video:  # fmt: skip
-    """A video of a photo with known keypoints."""
+    """Generate a video of a photo with known keypoints."""
     config = GenerationConfig(**{"steps": 2, "overlap": 1, **options})
     portrait = generator.prepare(photo(), keypoints=POINTS)
     return generator.generate(
@@ -26,5 +26,5 @@ def make(generator: Generator, seconds: float = 0.2, output: Path | None = None,
 
 
 def generate(generator: Generator, **options: Any) -> np.ndarray:
-    """Its frames."""
+    """Generate a video of a photo with known keypoints; return its frames."""
     return frames_of(make(generator, **options))

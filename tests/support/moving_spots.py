@@ -1,4 +1,4 @@
-"""Small videos of a red spot that moves to the right, in many containers, and a detector of the spot."""
+"""Small videos of a red spot that moves to the right, in many containers, and a detector for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TICKS = 90_000  # a second
 
 
 def place(time: float) -> float:
-    """x of the spot, `time` in frame periods after the first frame."""
+    """Return x of the spot, `time` frame periods after the first frame."""
     return 12 + SPEED * time
 
 
 def spot(x: float, y: float | None = None, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A dark picture with a red spot of 12 pixels at (x, y)."""
+    """Draw a dark picture with a red spot of 12 pixels at (x, y)."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     picture = np.full((*size, 3), 40, np.uint8)
     picture[np.hypot(columns - x, rows - (size[0] / 2 if y is None else y)) < 6] = (230, 30, 30)
@@ -42,7 +42,7 @@ def write(
     rotation: int = 0,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """A video whose frame k is shown at times[k], in periods of `fps`, and shows the spot where it is then."""
+    """Write a video whose frame k has the time times[k], in periods of `fps`, and shows the spot of that time."""
     chosen = [spot(place(float(time))) for time in times] if pictures is None else pictures
     base = Fraction(1, _TICKS)
     with av.open(str(path), "w") as container:
@@ -67,7 +67,7 @@ def write(
 
 
 def find_spot(picture: np.ndarray) -> list[Face]:
-    """A face around the red spot; none where nothing is red."""
+    """Return a face around the red spot; empty without red pixels."""
     rows, columns = np.nonzero(picture[..., 0].astype(int) - picture[..., 1] > 100)
     if not len(rows):
         return []
@@ -76,7 +76,7 @@ def find_spot(picture: np.ndarray) -> list[Face]:
 
 
 class Searches:
-    """Counts how often pictures are searched for the spot."""
+    """A detector that counts its calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -87,5 +87,5 @@ class Searches:
 
 
 def spot_x(points: np.ndarray) -> np.ndarray:
-    """x of the spot in each frame of a track's points (K, 3, 2)."""
+    """Return x of the spot in each frame of points (K, 3, 2)."""
     return points[:, :2, 0].mean(axis=1)

@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def picture(height: int = 160, width: int = 120) -> np.ndarray:
-    """Noise in blocks of 4 x 4 pixels, so that no two rows of blocks are alike and nothing is grey."""
+    """Return coloured noise in blocks of 4 x 4 pixels, so that all rows of blocks differ."""
     small = np.random.default_rng(5).integers(140, 256, (height // 4, width // 4, 3), dtype=np.uint8)
     return small.repeat(4, axis=0).repeat(4, axis=1)
 
@@ -21,6 +21,6 @@ def encoded(kind: str, image: Image.Image | None = None, **options: object) -> b
 
 
 def gradient(height: int = 40, width: int = 56) -> np.ndarray:
-    """A smooth picture without symmetry, so that any turn, flip or channel swap shows."""
+    """Return a smooth picture without symmetry, so that rotations, flips and channel swaps are visible."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 120 // (height + width)], -1).astype(np.uint8)

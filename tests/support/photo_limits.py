@@ -1,4 +1,4 @@
-"""What photos may cost to decode, and a measurement of it in a process of its own."""
+"""Limits of memory and time for decoding a photo, and their measurement in a child process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.photo_bombs import BOMBS
 MOST_MEGABYTES, MOST_SECONDS = 600, 10
 
 
-# Loads each file named on standard input; says by how much the process grew at most, and the seconds of its CPU.
+# Loads each file named on standard input; prints the peak growth of the process and its CPU time in seconds.
 CHILD = """
 import json, resource, sys, time
 import numpy, PIL.ImageCms, PIL.ImageOps
@@ -35,14 +35,17 @@ for line in sys.stdin:
 """
 
 
-# The largest that are still decoded, of the kinds that take most.
+# Scales of the largest accepted photos of the most demanding kinds.
 LARGEST = {"PNG, RGBA": 0.81, "TIFF, int32": 0.81, "WebP, 34 bytes": 0.28}
 
 
 def measure(folder: Path, scales: dict[str, float], cut: int = 0) -> dict[str, tuple[float, float, str]]:
-    """(MB that the process has grown by at most so far, seconds of CPU, outcome) of each bomb.
+    """Return (peak growth of the process so far in MB, CPU seconds, outcome) of each bomb.
 
-    cut: bytes that are left out at its end.
+    Args:
+        folder: Folder for the files.
+        scales: Scale of each bomb by name.
+        cut: Bytes to leave out at the end of each file.
     """
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Small engines, built and run for real on a GPU, in a process of their own: Polygraphy serves one library in each."""
+"""Build and run small engines on a real GPU, in a new process, because Polygraphy supports one library per process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions, Range
 
 
 def start(target: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`check` in a new process; fails with it."""
+    """Run `check` in a new process."""
     command = [sys.executable, "-m", "tests.support.real_engines", target, str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def check(target: str, folder: Path) -> None:
-    """Build engines in a folder, run them on the GPU, and hold them against ONNX Runtime's CPU."""
+    """Build engines in a folder, run them on the GPU, and compare them with ONNX Runtime on the CPU."""
     library, rng = tensorrt_library.load(target), np.random.default_rng(0)
     options = EngineOptions(ranges={"N": Range(2, 100, 1000)})
     specs = {"relu": save_relu(folder / "relu.onnx"), "open": save_open(folder / "open.onnx", "N")}

@@ -2,9 +2,9 @@
 
     python -m tests.support.rebuilder FOLDER TARGET [LAST WORDS]
 
-Its GPU is a fake. With the target tensorrt plans are words; with tensorrt-rtx they are compiled for real. It says
-"ready", waits for a line, and prints which engines it compiled. LAST WORDS is Python that is run before each engine is
-written.
+Its GPU is a stand-in. For the target tensorrt, plans are words; for tensorrt-rtx they are compiled for real. It prints
+"ready", waits for a line, and prints the names of the compiled engines. LAST WORDS is Python code that runs before each
+engine is written.
 """
 
 from __future__ import annotations

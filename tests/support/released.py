@@ -1,4 +1,4 @@
-"""A hub that holds something in the place of the released checkpoint, and what tests of fetching it share."""
+"""A stand-in hub with a substitute for the released checkpoint, for tests of downloading it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HALF = 60_000  # bytes: the middle of the largest file
 
 
 def content(path: str) -> bytes:
-    """Bytes that look like nothing, a different number of them for each path."""
+    """Return pseudo-random bytes; their number differs by path."""
     size = 2 * HALF if path == LARGEST else 100 if path.endswith(".json") else 5000 + len(path)
     return hashlib.shake_256(path.encode()).digest(size)
 
@@ -32,7 +32,7 @@ WHOLE = {ours: content(path) for path, ours in OURS.items()}
 
 @contextmanager
 def released(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[StandInHub]:
-    """A hub with all files of the checkpoint and one more, that huggingface_hub takes for the real one."""
+    """Run a hub with all files of the checkpoint and one more, to which huggingface_hub connects."""
     files = {path: content(path) for path in (*OURS, "README.md")}
     with serving(StandInHub(files)) as served:
         point_at(served.address, patch, folder)
@@ -40,7 +40,7 @@ def released(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[StandInHub]:
 
 
 def point_at(address: str, patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Make huggingface_hub behave as if it had been imported with HF_ENDPOINT=address, without anyone's token."""
+    """Make huggingface_hub behave as if imported with HF_ENDPOINT=address, without a token."""
     _session_without_proxies()
     patch.setattr(constants, "ENDPOINT", address)
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
@@ -53,7 +53,7 @@ def point_at(address: str, patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @cache
 def _session_without_proxies() -> None:
-    """Make the session that all requests of the process share; proxies of this machine are for other addresses."""
+    """Create the session of all requests of the process without the proxies of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "*")
         huggingface_hub.close_session()
@@ -61,10 +61,10 @@ def _session_without_proxies() -> None:
 
 
 def fetch(output: Path) -> int:
-    """Fetch the checkpoint from `released`; the number of files that came."""
+    """Download the checkpoint from `released`; return the number of downloaded files."""
     return download(output, REPOSITORY, "main")
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Content of every file below `folder`, by path."""
+    """Return the content of every file below a folder by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

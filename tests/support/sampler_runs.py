@@ -13,7 +13,7 @@ Model = Callable[[float, float], float]  # x and alpha-bar -> v
 
 
 def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model, x: float) -> list[float]:
-    """Every x of a run, in float64; what is remembered is not a number until it is written."""
+    """Return every x of a run, in float64; sampler state is NaN until it is written."""
     state, seen = [x, *[math.nan] * (len(tables[0]) - 1)], [x]
     for table, level in zip(tables, levels[:-1], strict=True):
         terms = [*state, model(state[0], level)]

@@ -16,7 +16,7 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
-    """(n,) float32 of amplitude 0.3."""
+    """Return (n,) float32 samples of amplitude 0.3."""
     return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
@@ -92,12 +92,12 @@ def write_talking_picture(
 
 
 def id3v2(size: int) -> bytes:
-    """A tag of `size` bytes and its header, as speech services put before each piece."""
+    """Return an ID3v2 tag of `size` bytes with its header, as speech services put before each piece."""
     return b"ID3\x04\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
 
 
 def ape_tag() -> bytes:
-    """An APE tag of one item."""
+    """Return an APE tag with one item."""
     item = (200).to_bytes(4, "little") + bytes(4) + b"Title\0" + b"x" * 200
 
     def edge(flags: int) -> bytes:

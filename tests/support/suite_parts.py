@@ -1,4 +1,4 @@
-"""A part of the report on the smallest model there is; `benchmarks.gpu` runs it in a process of its own."""
+"""A part of the report on the micro model; `benchmarks.gpu` runs it in a process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.support.micro import MICRO, MICRO_SHAPE
 
 
 def micro_suites(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """`parts.suite`, the small model being `tests.support.micro`'s."""
+    """Run `parts.suite` with `tests.support.micro` as the small model."""
     models.MODELS["pocket"] = models.Model("pocket", MICRO, MICRO_SHAPE)
     return parts.suite(options, report)

@@ -14,7 +14,7 @@ TYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def plan_of(spec: EngineSpec) -> Plan:
-    """An engine that computes what the fake of its name does."""
+    """Return a plan that computes what the stand-in engine of the same name computes."""
 
     def side(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {t.name: (TYPES[t.dtype], tuple(-1 if size is None else size for size in t.shape)) for t in tensors}

@@ -145,7 +145,7 @@ def test_an_interrupt_in_a_destructor_is_a_line_too(tmp_path: Path, module: str)
     assert line.startswith("interrupted")
 
 
-def test_another_exception_in_a_destructor_is_told_as_python_tells_it(tmp_path: Path) -> None:
+def test_another_exception_in_a_destructor_is_reported_as_python_reports_it(tmp_path: Path) -> None:
     wrong = _IN_A_DESTRUCTOR.replace("signal.raise_signal(signal.SIGINT)", "raise ValueError('odd')")
     (tmp_path / "argparse.py").write_text(wrong.replace("time.sleep(600)", "raise SystemExit(7)"))
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -169,10 +169,10 @@ def test_an_interrupt_during_the_imports_is_a_line(tmp_path: Path, module: str) 
         assert process.stdout.readline() == "importing\n"
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
+        _, printed = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert len(told.splitlines()) == 1
-    assert told.startswith("interrupted")
+    assert len(printed.splitlines()) == 1
+    assert printed.startswith("interrupted")
 
 
 def test_other_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,8 +156,8 @@ def test_writers_and_sweeps_at_the_same_time_lose_nothing(tmp_path: Path) -> Non
 
 def test_the_boot_id_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = "from vexpress_rt.utils.partial_file import boot_id; print(boot_id())"
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == boot_id()
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == boot_id()
     (tmp_path / "boot_id").write_text("after a restart\n")
     monkeypatch.setattr(partial, "_BOOT", tmp_path / "boot_id")
     assert boot_id.__wrapped__() != boot_id()

@@ -15,7 +15,7 @@ without an end, a mistake would pass from window to window.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from vexpress_rt.backends.base import Engine, Tensor
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latent_check import check_latents
-from vexpress_rt.diffusion.latents import HostLatents, LatentRing, MakeLatents
+from vexpress_rt.diffusion.latents import HostLatents, LatentRing, Latents, MakeLatents
 from vexpress_rt.diffusion.samplers import Sampler
 from vexpress_rt.diffusion.window_step import ActiveWindow, WindowStepper
 from vexpress_rt.native.latent_step import Correction
@@ -104,7 +104,7 @@ class WindowDenoiser:
         minimum_samples: Samples that the audio encoder needs at least.
         postprocessing: What happens to frames between the decoder and the caller.
         median_filter: Whether frames pass the median filter.
-        latents: Makes the store of a window's latents.
+        latents: Makes the store of a window's latents, which is kept for the next window.
     """
 
     engine: Callable[[str], Engine]
@@ -118,6 +118,7 @@ class WindowDenoiser:
     postprocessing: FramePostprocessing
     median_filter: bool
     latents: MakeLatents = HostLatents
+    _store: Latents | None = field(default=None, init=False)
     _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
     _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
 
@@ -152,19 +153,28 @@ class WindowDenoiser:
     ) -> Float32 | None:
         frames, count = len(noise), len(held)
         known = HeldFrames(held, noise[:count]) if count else None
-        ring = LatentRing((active.window,), len(self.sampler))
-        with closing(self.latents(ring, noise.shape[1:], self.sampler.state_size)) as latents:
-            latents.write(0, noise)
+        store = self._store or self._make_store(active.window, noise.shape[1:])
+        self._store = None  # while it is used here, `forget` in another thread must not close it
+        with ExitStack() as stack:
+            stack.callback(store.close)
+            store.write(0, noise)
             for step, alpha_bar in enumerate(self.sampler.alpha_bars[:-1]):
                 if not proceed():
                     return None
                 correction = None
                 if known is not None:
                     # What the sampler remembers of held frames is not replaced: no other frame depends on it.
-                    latents.write(0, known.at_level(alpha_bar))
+                    store.write(0, known.at_level(alpha_bar))
                     correction = known.correction(alpha_bar, frames)
-                stepper.run(latents, active, step, correction)
-            return latents.copy_to_host(count, frames)().copy()
+                stepper.run(store, active, step, correction)
+            latents = store.copy_to_host(count, frames)().copy()
+            stack.pop_all()
+            self._store = store
+        return latents
+
+    def _make_store(self, window: Window, shape: tuple[int, ...]) -> Latents:
+        ring = LatentRing((window,), len(self.sampler))
+        return self.latents(ring, shape, self.sampler.state_size)
 
     def _conditions(self, window: Window, audio: AudioContext) -> Mapping[str, Tensor]:
         """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
@@ -214,4 +224,7 @@ class WindowDenoiser:
 
     def forget(self) -> None:
         """Free what is kept for the next window."""
+        store, self._store = self._store, None
         self._decoded, self._posed = [], None
+        if store is not None:
+            store.close()

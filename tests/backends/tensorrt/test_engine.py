@@ -14,7 +14,7 @@ import pytest
 from tests.doubles import fake_tensorrt as fakes
 from tests.doubles.fake_cuda import NO_DRIVER
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
-from tests.doubles.fakes import FakeResident
+from tests.doubles.fakes import FakeDeviceTensor
 from tests.support.engines import CAPACITY, MATRIX, adder, doubler, fake_tensorrt, pooler, spec_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda import runtime
@@ -195,7 +195,7 @@ def test_every_wrong_input_of_a_call_is_named(load_plan: Load) -> None:
 
 def test_a_tensor_of_another_kind_of_device_is_refused(load_plan: Load) -> None:
     with pytest.raises(BackendError, match=r"input x of engine engine is not on the GPU: pass the array of its numpy"):
-        load_plan(doubler()).run({"x": FakeResident(MATRIX)})
+        load_plan(doubler()).run({"x": FakeDeviceTensor(MATRIX)})
 
 
 def test_an_engine_with_tensors_of_the_host_is_refused(load_plan: Load) -> None:
