@@ -1,7 +1,7 @@
 """Measure memory and time of the largest and worst photos, each in its own process: `python scripts/measure_photos.py`.
 
 Prints the peak growth of the process in MB, its CPU time in seconds, and the outcome. The exit code is 1 if a photo
-exceeds the limits in README.
+exceeds the limits in docs/files.md.
 """
 
 from __future__ import annotations

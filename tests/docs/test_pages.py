@@ -20,6 +20,7 @@ from vexpress_rt.config import GenerationConfig, Settings
 DOCS = ROOT / "docs"
 RUNTIME = ROOT / "vexpress_rt"
 PACKAGES = sorted(path.parent.name for path in RUNTIME.glob("*/__init__.py"))
+CODE = ("vexpress_rt", "export", "benchmarks", "demo", "examples", "scripts")
 WRITTEN = [page for page in PAGES if page.parent.name != "benchmarks"]  # that page is made by `benchmarks.report`
 
 
@@ -95,7 +96,7 @@ def written(default: object) -> str:
     return ",".join(f"{bound:g}" for bound in default) if isinstance(default, tuple) else str(default).lower()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     site_hooks.render(page.read_text(encoding="utf-8"), page, "https://example.org")  # raises FileNotFoundError
 
@@ -110,12 +111,34 @@ def test_every_module_that_a_page_names_exists(page: Path) -> None:
     assert [name for name in modules if not any((RUNTIME / f"{name}{end}").exists() for end in (".py", ""))] == []
 
 
-def test_the_architecture_names_every_package_of_the_runtime() -> None:
-    rows = re.findall(
-        r"^\| (`[^|]+`) \| ([^|]+) \|$", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    contents = {package: text for names, text in rows for package in re.findall(r"`(\w+)`", names)}
-    assert {package for package in PACKAGES if package not in contents} == set()
+def test_the_architecture_names_every_package_of_the_runtime_and_modules_that_exist() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert [package for package in PACKAGES if package not in rows] == []
+    named = [(package, name) for package in PACKAGES for name in re.findall(r"`(\w+)`", rows[package])]
+    paths = [RUNTIME / package / name for package, name in named]
+    assert len(paths) > 30
+    assert [str(path) for path in paths if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_into_pages_lead_to_headings(page: Path) -> None:  # of those in docs/, `make docs` checks them
+    links = re.findall(r"\]\(docs/([\w/]+\.md)#([\w-]+)\)", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if link[1] not in map(anchor, headings(link[0]))] == []
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def test_pages_that_code_names_exist() -> None:
+    sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = {
+        (path, page) for path in sources for page in re.findall(r"docs/[\w/]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert [f"{path.relative_to(ROOT)}: {page}" for path, page in named if not (ROOT / page).is_file()] == []
 
 
 def test_links_to_files_outside_the_site_become_addresses() -> None:

@@ -1,7 +1,7 @@
 """Every stage and both whole pipelines, through the exported engines, against the public implementation's numbers.
 
-Tolerances are those of the golden page: stages within 5e-5 of the largest value, latents within 1e-4, final bytes equal
-in at least 99.9 % and nowhere more than 1 apart.
+Tolerances are those of docs/model/goldens.md: stages within 5e-5 of the largest value, latents within 1e-4, final
+bytes equal in at least 99.9 % and nowhere more than 1 apart.
 """
 
 from __future__ import annotations

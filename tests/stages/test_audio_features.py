@@ -29,7 +29,7 @@ def test_normalised_sound_is_finite_and_centred(values: list[float]) -> None:
 
 
 def reference_windows(features: np.ndarray, length: int, size: int) -> np.ndarray:
-    """Return the windows by torch in float64, step by step as in docs/model.md."""
+    """Return the windows by torch in float64, step by step as in docs/model/specification.md."""
     channels_first = torch.from_numpy(features.T[None].astype(np.float64))
     table = torch.nn.functional.interpolate(channels_first, size=2 * length, mode="linear", align_corners=False)[0].T
     zeros = torch.zeros(size // 2 - 1, features.shape[1])

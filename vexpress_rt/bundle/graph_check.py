@@ -2,7 +2,7 @@
 
 A graph is code for the library that loads it. Libraries fold constants while they load a graph, so that a file of a
 kilobyte can take gigabytes; the checks bound that. They do not bound the computation of an engine that runs: see "What
-trusting a bundle means" in README.md.
+trusting a bundle means" in docs/bundles.md.
 """
 
 from __future__ import annotations

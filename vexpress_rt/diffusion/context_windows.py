@@ -1,8 +1,10 @@
 """Context windows: the frames of each window, how many windows cover a frame, and the orders in which windows may run.
 
-A video of L frames is denoised in windows of F frames (docs/model.md, stage 9). In a step, the prediction of a frame is
-the mean over the windows that cover it. So a window may start step s only after every window that shares a frame with
-it has done step s - 1. `walk` yields two orders that respect this.
+A video of L frames is denoised in windows of F frames. In a step, the prediction of a frame is the mean over the
+windows that cover it. So a window may start step s only after every window that shares a frame with it has done step
+s - 1. `walk` yields two orders that respect this.
+
+Source: docs/model/specification.md, stage 9.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The denoising loop of a video: noise -> latents, in steps over overlapping windows (docs/model.md, stages 7 to 9)."""
+"""The denoising loop of a video: noise -> latents, in steps over overlapping windows.
+
+Source: docs/model/specification.md, stages 7 to 9.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
         seed: 0 to 2**64 - 1, of which torch uses the low 32 bits.
         shape: Any shape.
         skip: 32-bit words taken from the generator beforehand, at least 0. The public implementation's audio encoder
-            takes one for each of its layers (docs/model.md, "Noise"), so that its latents are
+            takes one for each of its layers (docs/model/specification.md, stage 11), so that its latents are
             `torch_randn(42, (1, c, L, h, w), skip=layers)`.
 
     Returns:

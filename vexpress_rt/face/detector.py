@@ -1,7 +1,7 @@
 """Face detection in pictures: pre- and post-processing around the SCRFD network, which is passed in as a function.
 
-Source: docs/model.md, "Face detector"; Guo et al., "Sample and Computation Redistribution for Efficient Face
-Detection", arXiv 2105.04714.
+Source: docs/model/specification.md, "Face detector"; Guo et al., "Sample and Computation Redistribution for Efficient
+Face Detection", arXiv 2105.04714.
 """
 
 from __future__ import annotations

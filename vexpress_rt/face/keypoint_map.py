@@ -34,7 +34,7 @@ def draw_keypoint_map(points: Float32, height: int, width: int) -> UInt8:
     Raises:
         KeypointError: A point is NaN or infinite.
 
-    Source: docs/model.md, stage 4.
+    Source: docs/model/specification.md, stage 4.
     """
     check_finite_points(points[None])
     # The limb of a point beyond that distance may have another direction, but nothing overflows.

@@ -1,7 +1,7 @@
 """Keypoint tracks: read from files and arrays, check, fit to a video's length and frame rate.
 
 A face is three points, x then y in pixels: left eye, right eye, nose. "Left" is the eye further left in the picture.
-Source: docs/model.md, stage 4.
+Source: docs/model/specification.md, stage 4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Retargeting: the motion of a keypoint track, fitted to the face of the photo.
 
-Source: docs/model.md, stage 5.
+Source: docs/model/specification.md, stage 5.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def retarget(target: Float32, reference: Float32 | None, mode: str, upstream_anc
         NoFaceError: The mode needs a reference and there is none.
         KeypointError: Points coincide, so that there is no scale.
 
-    Source: docs/model.md, stage 5.
+    Source: docs/model/specification.md, stage 5.
     """
     check_choice("retarget", mode, RETARGET_MODES)
     if mode == "no_retarget":

@@ -167,7 +167,7 @@ def apply_crop(image: UInt8, crop: Crop, reduction: int = 1) -> UInt8:
     Raises:
         ImageError: The picture has another size than the crop was made for.
 
-    Source: docs/model.md, stage 1.
+    Source: docs/model/specification.md, stage 1.
     """
     image = _check_array(image)
     if image.shape[:2] != tuple(-(-side // reduction) for side in crop.source):

@@ -55,7 +55,7 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
 
     The 27 values are those around it in time, rows and columns; colours are filtered separately. Beyond a border the
     picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own mirror image.
-    Other Python threads run meanwhile. See docs/model.md, stage 10.
+    Other Python threads run meanwhile. See docs/model/specification.md, stage 10.
 
     Args:
         previous: (H, W, 3) uint8 RGB, H and W at least 1.

@@ -2,7 +2,7 @@
 
 The state of a frame is its latent and what the sampler remembers beside it. The states of the frames in flight lie in
 the slots of an array `state`, and the sums of their predictions in an array `totals`. On a GPU, `device_kernels` gives
-the same values bit for bit. See docs/model.md, stages 7 to 9.
+the same values bit for bit. See docs/model/specification.md, stages 7 to 9.
 """
 
 from __future__ import annotations

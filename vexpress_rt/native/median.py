@@ -1,4 +1,7 @@
-"""The 3x3x3 median (docs/model.md, stage 10): the reference implementation in NumPy, and what C++ shares with it."""
+"""The 3x3x3 median: the reference implementation in NumPy, and what C++ shares with it.
+
+Source: docs/model/specification.md, stage 10.
+"""
 
 from __future__ import annotations
 

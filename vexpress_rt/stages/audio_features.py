@@ -23,7 +23,7 @@ def normalize(samples: Float32, recording: Recording | None = None) -> Float32:
     Returns:
         (N,) float32.
 
-    Source: docs/model.md, stage 3 (the feature extractor of Wav2Vec2).
+    Source: docs/model/specification.md, stage 3 (the feature extractor of Wav2Vec2).
     """
     wide = samples.astype(np.float64)
     mean, variance = (wide.mean(), wide.var()) if recording is None else (recording.mean, recording.variance)
@@ -57,7 +57,7 @@ def feature_windows(
     Raises:
         ConfigError: `size` is odd or below 2.
 
-    Source: docs/model.md, stage 3.
+    Source: docs/model/specification.md, stage 3.
     """
     assert features.ndim == 2
     assert len(features) >= 1

@@ -14,7 +14,7 @@ from vexpress_rt.types import Float32, UInt8
 
 
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
-    """Encode a photo into the denoiser's reference keys and values (docs/model.md, stages 1 and 2).
+    """Encode a photo into the denoiser's reference keys and values (docs/model/specification.md, stages 1 and 2).
 
     They depend on the photo alone and stay on the device that computes them.
 
@@ -37,7 +37,7 @@ def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) ->
 
 
 def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float32:
-    """Encode speech into audio features (docs/model.md, stage 3).
+    """Encode speech into audio features (docs/model/specification.md, stage 3).
 
     Args:
         audio_encoder: The engine `audio_encoder`.

@@ -1,4 +1,4 @@
-"""Latents -> frames: the decoder, then the median filter (docs/model.md, stage 10), frame by frame."""
+"""Latents -> frames: the decoder, then the median filter (docs/model/specification.md, stage 10), frame by frame."""
 
 from __future__ import annotations
 
