@@ -30,7 +30,6 @@ from vexpress_rt.specs import FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape
 if TYPE_CHECKING:
     from export.assembly import Assembly, Report
 
-NOTE = "README.md"  # may lie in a bundle, to say what it is; a build leaves it there
 NOTES = "README.md"  # what people wrote about a bundle; a rebuild keeps it
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
@@ -65,8 +64,6 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         write_manifest(folder, manifest)
         if (output / NOTES).is_file():
             shutil.copyfile(output / NOTES, folder / NOTES)
-        if (output / NOTE).is_file():
-            shutil.copyfile(output / NOTE, folder / NOTE)
         commit()
     if assembly.rows:
         report("\n".join(["", HEADER, *(row.row() for row in assembly.rows), ""]))
@@ -100,7 +97,7 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
         bundle = Bundle(output, read_manifest(output))
     except BundleError as error:
         bundle, reason = None, error
-    known = {MANIFEST, NOTE, *(bundle.manifest.files if bundle else ())}
+    known = {MANIFEST, NOTES, *(bundle.manifest.files if bundle else ())}
     files = (path for path in output.iterdir() if path.name not in known and not path.name.startswith(WORKING))
     if foreign := sorted(path.name for path in files if path.is_dir() or path.suffix not in SUFFIXES):
         raise ConfigError(

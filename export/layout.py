@@ -32,6 +32,9 @@ FILES: dict[str, tuple[str, bool | None]] = {
     "wav2vec2-base-960h/pytorch_model.bin": ("audio_encoder", None),
 }
 PARTS = {"vae": ("vae_encoder", "vae_decoder")}  # networks of a component, where they are not of its name
+# No speech is recognised here, but the public implementation loads wav2vec2's tokenizer, which needs a vocabulary.
+AUDIO_VOCABULARY = "wav2vec2-base-960h/vocab.json"
+VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
 
 
 def write_layout(
@@ -107,12 +110,14 @@ def _write_configs(folder: Path, a: Architecture) -> None:
             "latent_channels": a.vae.latent_channels,
             "block_out_channels": a.vae.block_out_channels,
             "layers_per_block": a.vae.layers_per_block,
+            **{key: [kind] * len(a.vae.block_out_channels) for key, kind in arch.VAE_TYPES.items()},
             "norm_num_groups": a.vae.groups,
             "scaling_factor": a.vae.scaling_factor,
             **arch.VAE_FIXED,
         },
         arch.AUDIO_CONFIG: {**arch.AUDIO_FIXED, **a.wav2vec2},
         arch.AUDIO_PREPROCESSOR: {"do_normalize": a.audio_normalize, "sampling_rate": a.sample_rate},
+        AUDIO_VOCABULARY: VOCABULARY,
         arch.OWN_CONFIG: {
             "audio_projection": audio,
             "motion_module": motion,

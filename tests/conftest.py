@@ -84,9 +84,9 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
 
 def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
     """The synthetic checkpoint of a golden set's settings, written anew if the code that writes it has changed."""
-    from export import detector, fingerprint, presets, synthetic
+    from export import detector, fingerprint, layout, presets, synthetic
 
-    sources = [Path(module.__file__ or "").read_bytes() for module in (detector, presets, synthetic)]
+    sources = [Path(module.__file__ or "").read_bytes() for module in (detector, layout, presets, synthetic)]
     stamp, current = folder.with_suffix(".stamp"), fingerprint.combine(*sources, settings_, fingerprint.of_code())
     if folder.exists() and stamp.exists() and stamp.read_text() == current:
         return
