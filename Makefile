@@ -8,7 +8,7 @@
 VENV := .venv
 LOWEST := .venv-lowest
 # Tests of the runtime: those that import no other package of this project, and one that imports a constant.
-RUNTIME_TESTS = tests/test_hearing.py $(shell grep -LE '^(from|import) (export|benchmarks|demo)\b' tests/test_*.py)
+RUNTIME_TESTS = tests/stages/test_audio_encoder.py $(shell grep -rLE '^(from|import) (export|benchmarks|demo)\b' tests --include='test_*.py')
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \

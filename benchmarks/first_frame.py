@@ -18,9 +18,9 @@ from benchmarks.memory import FACE
 from benchmarks.seams import SPEECH, long_speech
 from export.command import run
 from vexpress_rt import GenerationConfig, Generator, Portrait
+from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.config import SCHEDULES
-from vexpress_rt.records import Float32
-from vexpress_rt.shipped import shipped_bundle
+from vexpress_rt.types import Float32
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmarks.arguments import positive
 from benchmarks.seams import SPEECH, long_speech
 from export.command import run
 from vexpress_rt import GenerationConfig, Generator
-from vexpress_rt.shipped import shipped_bundle
+from vexpress_rt.bundle.default_bundle import shipped_bundle
 
 RATE = 16000
 FACE = ((0.4, 0.4), (0.6, 0.4), (0.5, 0.55))  # left eye, right eye, nose as shares of width and height

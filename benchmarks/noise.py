@@ -31,7 +31,7 @@ from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, Subject, make_subject
 from export.pocket.faces import mouth_opening
 from vexpress_rt import GenerationConfig, Generator
-from vexpress_rt.audio import load_audio
+from vexpress_rt.media.audio import load_audio
 
 Samples = NDArray[np.float32]
 

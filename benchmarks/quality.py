@@ -33,10 +33,10 @@ from export.pocket.evaluate.measuring import measure
 from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
-from vexpress_rt.audio import load_audio
 from vexpress_rt.config import PRESETS, GenerationConfig
-from vexpress_rt.generator import Generator
-from vexpress_rt.records import UInt8, Video
+from vexpress_rt.media.audio import load_audio
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import UInt8, Video
 
 BASE = "exact"  # the preset that the others' times are counted against
 MIDDLE = (0.2, 0.8)  # shares of the way from noise to picture

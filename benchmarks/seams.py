@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from benchmarks.arguments import not_negative, positive
 from export.command import run
-from vexpress_rt.audio import load_audio, open_recording
-from vexpress_rt.backends import Engine
-from vexpress_rt.bundle import Bundle
-from vexpress_rt.hearing import CHUNK_SECONDS, Hearing
-from vexpress_rt.providers import Engines, choose
-from vexpress_rt.records import Float32
-from vexpress_rt.shipped import shipped_bundle
-from vexpress_rt.specs import ModelConfig
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.default_bundle import shipped_bundle
+from vexpress_rt.bundle.engine_spec import ModelConfig
+from vexpress_rt.media.audio import load_audio, open_recording
+from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, Hearing
+from vexpress_rt.types import Float32
 
 SPEECH = Path(__file__).parents[1] / "demo" / "speech.flac"
 NEAR = 0.5  # seconds around a seam that count as near

@@ -11,7 +11,8 @@ from demo.inputs import SPEECH, TEXT, make_inputs
 from demo.lips import agreement, moments, openings
 from demo.scenes import face_finder, perform
 from demo.sheet import COLUMNS, Row, Sound, contact_sheet
-from vexpress_rt import GenerationConfig, Generator, VExpressError, entry
+from vexpress_rt import GenerationConfig, Generator, VExpressError
+from vexpress_rt.utils import entry
 
 # Fewer than the bundle recommends: all six videos are to take less than a minute on two cores.
 CONFIG = GenerationConfig(steps=4, overlap=2)

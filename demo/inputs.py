@@ -14,9 +14,9 @@ from demo.acting import act
 from demo.lips import Curve
 from export.pocket.faces import Pose, draw_face, keypoints, mouth_opening, random_person
 from export.pocket.lips import RATE, mouth_track
-from vexpress_rt.audio import load_audio
-from vexpress_rt.records import Waveform
-from vexpress_rt.video import VideoWriter
+from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.video_writer import VideoWriter
+from vexpress_rt.types import Waveform
 
 # Made once with espeak-ng 1.51, as export.pocket.speech.say(TEXT, "en-us+f3", pitch=50, speed=185) gives it; 16 bits.
 SPEECH = Path(__file__).with_name("speech.flac")

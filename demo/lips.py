@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pocket.faces import mouth_opening
-from vexpress_rt.faces import largest_face
-from vexpress_rt.records import Face, UInt8
+from vexpress_rt.face.detector import largest_face
+from vexpress_rt.types import Face, UInt8
 
 FaceFinder = Callable[[UInt8], list[Face]]
 Curve = NDArray[np.floating[Any]]  # (L,), by frame

@@ -11,13 +11,13 @@ from pathlib import Path
 from demo.inputs import Inputs, Sitter
 from demo.lips import FaceFinder
 from vexpress_rt import GenerationConfig, Generator, Portrait, Video
-from vexpress_rt.backends import onnxruntime
-from vexpress_rt.bundle import Bundle
-from vexpress_rt.driving import read_frames
-from vexpress_rt.faces import detect
-from vexpress_rt.keypoints import draw_keypoints
-from vexpress_rt.records import UInt8
-from vexpress_rt.specs import FACE_DETECTOR
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
+from vexpress_rt.face.detector import detect
+from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.media.video_reader import read_frames
+from vexpress_rt.types import UInt8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo.charts import FAINT, HEARD, INK, PAPER, SEEN, Chart, Colour
 from demo.lips import Curve
-from vexpress_rt.records import UInt8, Waveform
+from vexpress_rt.types import UInt8, Waveform
 
 CELL = 128  # pixels, height and width of pictures
 COLUMNS = 8

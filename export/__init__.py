@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-# Before anything here imports ONNX Runtime: see `vexpress_rt.backends.onnxruntime`, which does the same.
+# Before anything here imports ONNX Runtime: see `vexpress_rt.backends.onnxruntime.engine`, which does the same.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"

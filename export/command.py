@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from vexpress_rt import entry
 from vexpress_rt.errors import VExpressError
-from vexpress_rt.memory import explain, ran_out
+from vexpress_rt.utils import entry
+from vexpress_rt.utils.memory_errors import explain, ran_out
 
 NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
 PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`

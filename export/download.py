@@ -33,7 +33,7 @@ from export.errors import CheckpointError, DownloadError
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
 
 if TYPE_CHECKING:
-    from export.hub import Entry, Hub, Listing, Report
+    from export.checkpoint.hub import Entry, Hub, Listing, Report
 
 REPOSITORY = "tk93/V-Express"
 REVISION = "dc60631371a1ff1bc11590dbc1e3021aaea156b6"  # June 2024
@@ -103,7 +103,7 @@ def download(
     Raises DownloadError; ConfigError if `output` is a file or `repository` no name; OutputError if the disk refuses
     something. What was fetched until then is kept in `output`/.download for the next run.
     """
-    from export.hub import Hub  # imports huggingface_hub, which --help does not need
+    from export.checkpoint.hub import Hub
 
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file: choose another --output, a folder")
@@ -184,7 +184,7 @@ def _amount(size: int) -> str:
 
 def check(folder: Path) -> None:
     """Raise CheckpointError if the files make no checkpoint that `export.build` can use."""
-    from export.checkpoint import Checkpoint
+    from export.checkpoint.reader import Checkpoint
 
     try:
         _ = Checkpoint(folder).architecture

@@ -175,7 +175,7 @@ def is_video(path: Path) -> bool:
 
 def is_bundle(path: Path) -> bool:
     """Return whether every file of a bundle has its hash in the manifest."""
-    from vexpress_rt.bundle import Bundle
+    from vexpress_rt.bundle.bundle import Bundle
     from vexpress_rt.errors import BundleError
 
     try:
@@ -205,8 +205,8 @@ def video_subject(work: Path) -> Subject:
 
 def build_subject(work: Path) -> Subject:
     """Return `export.build` of the smallest test model."""
-    from export.presets import write_checkpoint
-    from tests.micro import MICRO, MICRO_SHAPE
+    from export.checkpoint.presets import write_checkpoint
+    from tests.support.micro import MICRO, MICRO_SHAPE
 
     write_checkpoint(work / "weights", MICRO, seed=5)
     folder = work / "bundles"

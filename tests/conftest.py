@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.hardware"]
+pytest_plugins = ["tests.support.hardware"]
 
 # No deadline: how long one example takes says more about the machine than about the code. In CI the same examples
 # every time.
@@ -28,9 +28,9 @@ settings.load_profile("house")
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.fakes import FakeBackend
+    from tests.doubles.fakes import FakeBackend
     from vexpress_rt import LiveSession, Portrait
-    from vexpress_rt.generator import Generator
+    from vexpress_rt.pipeline.generator import Generator
 
 GOLDEN = Path(__file__).parent / "golden"
 CACHE = Path(__file__).parent.parent / os.environ.get("TEST_CACHE", "build/test")
@@ -67,8 +67,8 @@ class GoldenSet:
 
 def architecture(settings_: Mapping[str, Any]) -> Any:
     """The architecture that a golden set's settings describe."""
-    from export.architecture import Architecture
-    from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
+    from export.networks.architecture import Architecture
+    from export.networks.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 
     widths = tuple(settings_["block_out_channels"])
     return Architecture(
@@ -84,7 +84,9 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
 
 def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
     """The synthetic checkpoint of a golden set's settings, written anew if the code that writes it has changed."""
-    from export import detector, fingerprint, layout, presets, synthetic
+    from export.build import fingerprint
+    from export.checkpoint import layout, presets, synthetic
+    from export.networks import detector
 
     sources = [Path(module.__file__ or "").read_bytes() for module in (detector, layout, presets, synthetic)]
     stamp, current = folder.with_suffix(".stamp"), fingerprint.combine(*sources, settings_, fingerprint.of_code())
@@ -97,9 +99,9 @@ def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
 
 def load_golden(name: str) -> GoldenSet:
     """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
-    from export.build import build
-    from export.options import BuildOptions
-    from vexpress_rt.specs import VideoShape
+    from export.build.main import build
+    from export.build.options import BuildOptions
+    from vexpress_rt.bundle.engine_spec import VideoShape
 
     values = json.loads((GOLDEN / f"{name}.json").read_text())
     checkpoint, bundle = CACHE / f"{name}-weights", CACHE / name
@@ -138,9 +140,9 @@ def tiny_bundle(tiny_square: GoldenSet) -> Path:
 
 def build_cached(golden: GoldenSet, suffix: str, *options: Any) -> Path:
     """A bundle of a golden set's weights and sizes, with further `BuildOptions`, made if it is not there yet."""
-    from export.build import build
-    from export.options import BuildOptions
-    from vexpress_rt.specs import VideoShape
+    from export.build.main import build
+    from export.build.options import BuildOptions
+    from vexpress_rt.bundle.engine_spec import VideoShape
 
     bundle = CACHE / f"{golden.name}-{suffix}"
     shape = VideoShape(golden.settings["height"], golden.settings["width"], golden.settings["context_frames"])
@@ -158,7 +160,7 @@ def half_bundle_as_for_tensorrt(golden: GoldenSet) -> Path:
 
     Of one set those of `test_build_tensorrt`; compiling the other's as well would take a minute.
     """
-    from export.graph import OPSETS
+    from export.onnx.graph import OPSETS
 
     if golden.name == "tiny_square":
         return build_cached(golden, "fp16-tensorrt-rtx", "fp16", "tensorrt-rtx")
@@ -176,8 +178,8 @@ def tiny_half(tiny_square: GoldenSet) -> Path:
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint directory of half a megabyte, all its sizes others than the released ones. Not to be changed."""
-    from export.presets import write_checkpoint
-    from tests.micro import MICRO
+    from export.checkpoint.presets import write_checkpoint
+    from tests.support.micro import MICRO
 
     folder = tmp_path_factory.mktemp("micro") / "weights"
     write_checkpoint(folder, MICRO, seed=5)
@@ -187,9 +189,9 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def micro_bundle(micro_checkpoint: Path) -> Path:
     """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Not to be changed."""
-    from export.build import build
-    from export.options import BuildOptions
-    from tests.micro import MICRO_SHAPE
+    from export.build.main import build
+    from export.build.options import BuildOptions
+    from tests.support.micro import MICRO_SHAPE
 
     bundle = CACHE / "micro"
     build(micro_checkpoint, bundle, BuildOptions(MICRO_SHAPE))
@@ -199,7 +201,7 @@ def micro_bundle(micro_checkpoint: Path) -> Path:
 @pytest.fixture(scope="session")
 def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of all engines, 64 x 64 pixels, windows of 8 frames, nothing in its files. Not to be changed."""
-    from tests.fakes import write_bundle
+    from tests.doubles.fakes import write_bundle
 
     return write_bundle(tmp_path_factory.mktemp("fake") / "bundle")
 
@@ -207,17 +209,17 @@ def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """What generators load their engines from, in this test: fakes."""
-    from tests.fakes import FakeBackend
+    from tests.doubles.fakes import FakeBackend
 
     fake = FakeBackend()
-    monkeypatch.setattr("vexpress_rt.providers.onnxruntime", fake)
+    monkeypatch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
     return fake
 
 
 @pytest.fixture
 def generator(fake_bundle: Path, backend: FakeBackend) -> Iterator[Generator]:
     """A generator with fake engines; everything else of it is real."""
-    from vexpress_rt.generator import Generator
+    from vexpress_rt.pipeline.generator import Generator
 
     with Generator(fake_bundle) as made:
         yield made
@@ -225,16 +227,16 @@ def generator(fake_bundle: Path, backend: FakeBackend) -> Iterator[Generator]:
 
 @pytest.fixture
 def portrait(generator: Generator) -> Portrait:
-    """Of `tests.scenes.photo`."""
-    from tests.scenes import photo
+    """Of `tests.support.scenes.photo`."""
+    from tests.support.scenes import photo
 
     return generator.prepare(photo())
 
 
 @pytest.fixture
 def session(generator: Generator, portrait: Portrait) -> LiveSession:
-    """Live, as `tests.live_sessions` has it."""
-    from tests.live_sessions import open_session
+    """Live, as `tests.support.live_sessions` has it."""
+    from tests.support.live_sessions import open_session
 
     return open_session(generator, portrait)
 
@@ -254,7 +256,7 @@ def one_torch_thread() -> Iterator[None]:
 def read_bytes(tmp_path: Path) -> Callable[[bytes], Any]:
     """Reads bytes as an array file."""
 
-    from vexpress_rt.array_files import read_arrays
+    from vexpress_rt.media.safe_arrays import read_arrays
 
     def read_data(data: bytes) -> Any:
         path = tmp_path / "keypoints.pth"

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         VExpressError,
         VideoError,
     )
-    from vexpress_rt.generator import Generator
-    from vexpress_rt.live import LiveFrame, LiveSession
-    from vexpress_rt.records import KeypointTrack, Portrait, Video
-    from vexpress_rt.streaming import FrameStream
+    from vexpress_rt.live.session import LiveFrame, LiveSession
+    from vexpress_rt.pipeline.frame_stream import FrameStream
+    from vexpress_rt.pipeline.generator import Generator
+    from vexpress_rt.types import KeypointTrack, Portrait, Video
 
 __version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
 
@@ -64,14 +64,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FrameStream": "streaming",
+    "FrameStream": "pipeline.frame_stream",
     "GenerationConfig": "config",
-    "Generator": "generator",
-    "KeypointTrack": "records",
-    "LiveFrame": "live",
-    "LiveSession": "live",
-    "Portrait": "records",
-    "Video": "records",
+    "Generator": "pipeline.generator",
+    "KeypointTrack": "types",
+    "LiveFrame": "live.session",
+    "LiveSession": "live.session",
+    "Portrait": "types",
+    "Video": "types",
 }  # the other names are in `errors`
 _SUBMODULES = ("config", "errors")  # available as attributes without an import
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from vexpress_rt import entry
+    from vexpress_rt.utils import entry
 except KeyboardInterrupt:  # before any handler
     raise SystemExit(130) from None
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
 
     def command() -> int:
-        from vexpress_rt.commands import run  # slow to import, and Ctrl-C is handled here
+        from vexpress_rt.cli.main import run
 
         return run(arguments)
 

@@ -168,8 +168,8 @@ class GenerationConfig:
     seed: of the noise, 0 to 2**64 - 1.
     median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
     noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth;
-        `vexpress_rt.voice` documents the rule. Without the gate, all sound is raised to the level of speech, as
-        upstream does.
+        `media.voice_activity` documents the rule. Without the gate, all sound is raised to the level of speech,
+        as upstream does.
     extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
     upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
     quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.

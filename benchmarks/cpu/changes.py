@@ -23,13 +23,13 @@ import onnxruntime
 
 from benchmarks.cpu.graphs import Call, Graphs, Pair
 from benchmarks.cpu.pairs import QUIET, pair_figures
-from export.architecture import Architecture
-from export.lower_fused import SMALL_CONVOLUTION
-from export.models.config import UNetConfig
-from export.parity import relative_error
+from export.build.parity import relative_error
+from export.checkpoint.presets import PRESETS
+from export.networks.architecture import Architecture
+from export.networks.config import UNetConfig
+from export.onnx.lower_fused import SMALL_CONVOLUTION
 from export.pocket.architecture import POCKET
-from export.presets import PRESETS
-from vexpress_rt.specs import VideoShape
+from vexpress_rt.bundle.engine_spec import VideoShape
 
 MODELS: dict[str, Architecture] = {**PRESETS, "pocket": POCKET}
 SHAPE = VideoShape(128, 128, 8)

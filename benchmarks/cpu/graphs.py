@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cpu.upstream import UpstreamDenoiser
-from export import trace as traced
-from export.architecture import Architecture
-from export.engines import ENGINE_NETWORKS, Engine, make_engine
-from export.graph import WeightsFile
-from export.lower_fused import FORMS
-from export.lowering import HANDLERS, Lowering
-from export.models.denoising_unet import DenoisingBlock, DenoisingUNet
-from export.networks import NETWORKS
-from export.parity import random_inputs
-from export.to_onnx import to_onnx
-from vexpress_rt.backends import Array
-from vexpress_rt.backends.onnxruntime import cpu_options, load
-from vexpress_rt.specs import EngineSpec, TensorSpec, VideoShape, engine_specs
+from export.build.parity import random_inputs
+from export.networks.architecture import Architecture
+from export.networks.denoising_unet import DenoisingBlock, DenoisingUNet
+from export.networks.networks import NETWORKS
+from export.onnx import trace as traced
+from export.onnx.engine_modules import ENGINE_NETWORKS, Engine, make_engine
+from export.onnx.graph import WeightsFile
+from export.onnx.lower_fused import FORMS
+from export.onnx.lowering import HANDLERS, Lowering
+from export.onnx.to_onnx import to_onnx
+from vexpress_rt.backends.base import Array
+from vexpress_rt.backends.onnxruntime.engine import cpu_options, load
+from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, VideoShape, engine_specs
 
 Call = Callable[[], Sequence[Array]]
 Entries = Mapping[str, str]

@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks.gpu.timings import timed_inputs
 from benchmarks.page.tables import loading_table
-from vexpress_rt.bundle import Bundle
-from vexpress_rt.providers import Engines, choose
+from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.bundle.bundle import Bundle
 
 DENOISERS = ("denoiser", "denoiser_cond")
 CALLS = 7  # of each engine, after the first

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.architecture import Architecture
-from export.build import build
-from export.options import BuildOptions
+from export.build.main import build
+from export.build.options import BuildOptions
+from export.checkpoint.presets import FULL, HALF, write_checkpoint
+from export.networks.architecture import Architecture
 from export.pocket.architecture import POCKET, SIZE, WINDOW
 from export.pocket.release import RECOMMENDED
-from export.presets import FULL, HALF, write_checkpoint
-from vexpress_rt.specs import VideoShape
+from vexpress_rt.bundle.engine_spec import VideoShape
 
 SEED = 0
 WORK = Path(__file__).parents[2] / "build" / "bench"

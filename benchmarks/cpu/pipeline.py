@@ -19,14 +19,14 @@ from benchmarks.cpu.upstream import UpstreamConditions, UpstreamDenoiser
 from benchmarks.gpu.scene import Scene
 from benchmarks.gpu.torch_engines import TorchEngines
 from benchmarks.gpu.torch_video import ConditionsOf, TorchVideo
-from export.checkpoint import Checkpoint
-from export.models.denoising_unet import DenoisingUNet
-from vexpress_rt.audio import feature_rows
+from export.checkpoint.reader import Checkpoint
+from export.networks.denoising_unet import DenoisingUNet
+from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import Settings
-from vexpress_rt.keypoints import draw_keypoints
-from vexpress_rt.records import UInt8, Waveform
-from vexpress_rt.specs import VideoShape
-from vexpress_rt.windows import Window
+from vexpress_rt.diffusion.context_windows import Window
+from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.media.audio import feature_rows
+from vexpress_rt.types import UInt8, Waveform
 
 FEATURE = "feature/"  # what ReferenceNet gives, by attention site
 TAPS = 3  # of the median, along time, rows and columns

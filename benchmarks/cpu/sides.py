@@ -14,17 +14,17 @@ import torch
 from benchmarks.cpu.pipeline import FEATURE, UpstreamEngines, UpstreamVideo
 from benchmarks.gpu.scene import Scene, make_video
 from benchmarks.gpu.timings import timed_inputs
-from export.checkpoint import Checkpoint
-from vexpress_rt.backends import Array
+from export.checkpoint.reader import Checkpoint
+from vexpress_rt.backends.base import Array
+from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.bundle.engine_spec import site_tokens
 from vexpress_rt.config import GenerationConfig, Settings
-from vexpress_rt.denoise import Denoiser, Guidance, choose_sampler
-from vexpress_rt.generator import Generator
-from vexpress_rt.noise import frame_noise
-from vexpress_rt.providers import Engines, choose
-from vexpress_rt.records import Video
-from vexpress_rt.specs import site_tokens
-from vexpress_rt.timings import Stopwatch
-from vexpress_rt.windows import plan_windows
+from vexpress_rt.diffusion.context_windows import plan_windows
+from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
+from vexpress_rt.diffusion.noise import frame_noise
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import Video
+from vexpress_rt.utils.stopwatch import Stopwatch
 
 Call = Callable[[], Any]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models.config import UNetConfig
-from export.models.denoising_unet import DenoisingBlock, DenoisingParts, DenoisingUNet
-from export.models.unet import UNet
+from export.networks.config import UNetConfig
+from export.networks.denoising_unet import DenoisingBlock, DenoisingParts, DenoisingUNet
+from export.networks.unet import UNet
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
-from vexpress_rt.backends import onnxruntime, tensorrt_library
-from vexpress_rt.bundle import Bundle
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
+from vexpress_rt.backends.tensorrt import library as tensorrt_library
+from vexpress_rt.bundle.bundle import Bundle
 
 SEED = 0
 LINES = 60  # of what a build reports, kept with its figures
@@ -24,7 +25,7 @@ def make_weights(options: Mapping[str, Any], tell: Tell) -> Figures:
     A folder that is there is taken as it is: one appears only when complete, so that no interrupted run leaves half.
     """
     del tell
-    from export.presets import PRESETS, write_checkpoint
+    from export.checkpoint.presets import PRESETS, write_checkpoint
 
     folder = Path(options["weights"])
     reused = folder.exists()

@@ -11,12 +11,13 @@ import numpy as np
 from benchmarks.gpu.bundles import build
 from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
-from vexpress_rt import device
-from vexpress_rt.backends import Array, Engine, Tensor, tensorrt_library
-from vexpress_rt.bundle import Bundle
+from vexpress_rt.backends.base import Array, Engine, Tensor
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.tensorrt import library as tensorrt_library
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
-from vexpress_rt.providers import Engines, choose
-from vexpress_rt.specs import FACE_DETECTOR, TARGETS
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
@@ -68,8 +69,8 @@ def opened(bundle: Bundle, provider: str) -> closing[Engines]:
 
 def tolerance(name: str, precision: str) -> float:
     """Largest error allowed, over the largest value of an output; that of exports, but for kernels' other order."""
-    from export.parity import TOLERANCE
-    from vexpress_rt.specs import PRECISIONS
+    from export.build.parity import TOLERANCE
+    from vexpress_rt.bundle.engine_spec import PRECISIONS
 
     activations = "float32" if name in ("audio_encoder", FACE_DETECTOR) else PRECISIONS[precision]
     return max(TOLERANCE[activations], ANOTHER_ORDER)
@@ -81,7 +82,7 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
     The first run brings its outputs to the host, the others leave them where they are computed until they are asked
     for. Raises BackendError.
     """
-    from export.parity import relative_error
+    from export.build.parity import relative_error
 
     worst, where, again = 0.0, "", True
     previous: dict[str, Array] = {}
@@ -101,7 +102,7 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
 
 def draw_inputs(engine: Engine, seed: int) -> dict[str, Array]:
     """Random inputs that fit an engine: those of the export's own check."""
-    from export.parity import random_inputs
+    from export.build.parity import random_inputs
 
     names = [tensor.name for tensor in engine.spec.inputs]
     if engine.spec.name == FACE_DETECTOR:
@@ -130,7 +131,7 @@ def _not_made_for(target: str) -> str:
     """The GPU's compute capability if NVIDIA does not list it for the target's library, else nothing."""
     if target == TARGETS[0]:
         return ""
-    _, capability = device.name_and_capability()
+    _, capability = runtime.name_and_capability()
     listed = tensorrt_library.load(target).is_made_for(capability)
     return "" if listed else f"{capability[0]}.{capability[1]}"
 

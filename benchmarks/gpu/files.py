@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks.gpu.compare import psnr
 from vexpress_rt.config import GenerationConfig
+from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
-from vexpress_rt.records import UInt8, Video
-from vexpress_rt.video import VideoWriter
+from vexpress_rt.types import UInt8, Video
 
 # dB that a file may be worse than one of the same frames whose colours FFmpeg converts. No fixed limit would do: what
 # H.264 leaves is 32 dB of noise, 37 of the tiny networks' frames, 44 of the scene's photo. In all of these the kernel's

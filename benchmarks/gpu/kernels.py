@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.gpu.measure import measure, summary
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
-from tests.device_cases import CASES, DeviceArena, check_captured_step
-from tests.kernel_cases import Arena, Step, random_picture
+from tests.support.device_cases import CASES, DeviceArena, check_captured_step
+from tests.support.kernel_cases import Arena, Step, random_picture
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import Kernels, Stream
 
@@ -19,7 +19,7 @@ FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; 
 
 
 def check(options: Mapping[str, Any], tell: Tell) -> Figures:
-    """Every case of `tests.device_cases` on the GPU, then times. No options.
+    """Every case of `tests.support.device_cases` on the GPU, then times. No options.
 
     Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
     """

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.parts import Figures, Tell
-from vexpress_rt import __version__, device
+from vexpress_rt import __version__
+from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.errors import BackendError
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +64,9 @@ def file_stem(machine: Mapping[str, Any]) -> str:
 
 def _gpu() -> dict[str, Any]:
     """Raises BackendError where no GPU can be used."""
-    device.check()
-    name, (major, minor) = device.name_and_capability()
-    free, total = device.memory()
+    runtime.check()
+    name, (major, minor) = runtime.name_and_capability()
+    free, total = runtime.memory()
     return {
         "name": name,
         "capability": f"{major}.{minor}",
@@ -78,7 +79,7 @@ def _gpu() -> dict[str, Any]:
 
 def _driver() -> str:
     """The newest CUDA that the driver knows, and the driver's own version where that is told."""
-    text = f"CUDA {device.driver_version()}"
+    text = f"CUDA {runtime.driver_version()}"
     with contextlib.suppress(OSError):
         if found := re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text()):
             text += f", {found[1]}"

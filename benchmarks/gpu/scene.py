@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vexpress_rt.config import GenerationConfig, Settings
-from vexpress_rt.generator import Generator
-from vexpress_rt.records import Float32, UInt8, Video
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import Float32, UInt8, Video
 
 RATE = 16000  # Hz
 FPS = 30

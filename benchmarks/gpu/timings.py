@@ -17,13 +17,13 @@ from benchmarks.gpu.files import compare_file, fault
 from benchmarks.gpu.measure import measure, summary
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
 from benchmarks.gpu.scene import RATE, Scene, draw_scene, facts, make_video
-from vexpress_rt import device
-from vexpress_rt.backends import Array, Engine, Tensor
-from vexpress_rt.backends.executor import becomes_array
-from vexpress_rt.bundle import Bundle
-from vexpress_rt.generator import Generator
-from vexpress_rt.records import UInt8, Video
-from vexpress_rt.specs import ENGINE_NAMES, ONLY_TENSORRT
+from vexpress_rt.backends.base import Array, Engine, Tensor
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.cuda.executor import becomes_array
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, ONLY_TENSORRT
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import UInt8, Video
 
 SPEECH_SECONDS = 5  # that the audio encoder is timed with
 PAIRS = 3  # of videos whose difference tells what a window-step takes
@@ -111,9 +111,9 @@ def wait(outputs: Outputs) -> None:
 
 def memory_in_use() -> dict[str, int]:
     """Bytes of the GPU's memory that are taken, by whomever; empty without a GPU."""
-    if device.count() == 0:
+    if runtime.count() == 0:
         return {}
-    free, total = device.memory()
+    free, total = runtime.memory()
     return {"device_memory_bytes": total - free}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
 from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
-from vexpress_rt.specs import ENGINE_NAMES, VideoShape
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 
 COMPILED = ("denoiser", "vae_decoder")  # what a video runs in every step, and for every frame
 
@@ -26,7 +26,7 @@ def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
         raise NotAvailableError(f"PyTorch {torch.__version__} finds no GPU: install a build with CUDA")
     from benchmarks.gpu.torch_engines import TorchEngines
     from benchmarks.gpu.torch_video import TorchVideo
-    from export.checkpoint import Checkpoint
+    from export.checkpoint.reader import Checkpoint
 
     torch.backends.cudnn.benchmark = True  # let cuDNN try its kernels, as the engines' builders do
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as the runtime has it

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.checkpoint import Checkpoint
-from export.engines import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
-from vexpress_rt.specs import PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
+from export.checkpoint.reader import Checkpoint
+from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
+from vexpress_rt.bundle.engine_spec import PRECISIONS, EngineSpec, ModelConfig, VideoShape, engine_specs
 
 Tensors = dict[str, torch.Tensor]
 
 
 class TorchEngine:
-    """An `Engine` of `vexpress_rt.backends`, whose residents are tensors of torch on `device`."""
+    """An `Engine` of `vexpress_rt.backends.base`, whose residents are tensors of torch on `device`."""
 
     def __init__(self, spec: EngineSpec, module: Callable[..., Any], device: str) -> None:
         self.spec, self.module, self.device = spec, module, device

@@ -11,17 +11,17 @@ import torch
 
 from benchmarks.gpu.scene import RATE, Scene
 from benchmarks.gpu.torch_engines import TorchEngines
-from vexpress_rt.audio import frame_rows, load_audio, normalize
-from vexpress_rt.conditions import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.config import Settings
-from vexpress_rt.denoise import Guidance, choose_sampler
-from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.diffusion.context_windows import Window, coverage, plan_windows
+from vexpress_rt.diffusion.denoiser import Guidance, choose_sampler
+from vexpress_rt.diffusion.noise import choose_noise
+from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.media.audio import frame_rows, load_audio, normalize
+from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native import median_filter
-from vexpress_rt.noise import choose_noise
-from vexpress_rt.records import Float32, UInt8, Video, Waveform
-from vexpress_rt.timings import Stopwatch
-from vexpress_rt.video import VideoWriter
-from vexpress_rt.windows import Window, coverage, plan_windows
+from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.types import Float32, UInt8, Video, Waveform
+from vexpress_rt.utils.stopwatch import Stopwatch
 
 ConditionsOf = Callable[[Window], Mapping[str, Any]]
 

@@ -13,8 +13,8 @@ from benchmarks.gpu.compare import PSNR_LEAST, psnr, worst_frame
 from benchmarks.gpu.files import compare_file, fault
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
 from benchmarks.gpu.scene import Scene, draw_scene, facts, make_video
-from vexpress_rt.generator import Generator
-from vexpress_rt.records import Video
+from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.types import Video
 
 STEPS, WINDOWS = 4, 2
 

@@ -32,7 +32,7 @@ from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
-from vexpress_rt.audio import load_audio
+from vexpress_rt.media.audio import load_audio
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt import LiveFrame, LiveSession
-from vexpress_rt.live_sound import boundary
+from vexpress_rt.live.audio_buffer import boundary
 
 Samples = NDArray[np.float32]
 Timer = Callable[[], float]  # seconds

@@ -75,7 +75,7 @@ def quality(options: Mapping[str, Any], tell: Tell) -> Figures:
 def memory(options: Mapping[str, Any], tell: Tell) -> Figures:
     """Peak memory of a video by the length of its speech. Options: {minutes: of speech, each in turn}."""
     from benchmarks.memory import measure
-    from vexpress_rt.shipped import shipped_bundle
+    from vexpress_rt.bundle.default_bundle import shipped_bundle
 
     rows: list[Figures] = []
     for minutes in options["minutes"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cpu.effort import Effort
-from vexpress_rt.specs import ENGINE_NAMES
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
 
 if TYPE_CHECKING:
     from benchmarks.cpu.sides import Sides

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.cpu.effort import Effort
 from benchmarks.first_frame import Wait, first_frame, speech_of, warmed_up
 from vexpress_rt.config import SCHEDULES, GenerationConfig
-from vexpress_rt.generator import Generator
+from vexpress_rt.pipeline.generator import Generator
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from benchmarks.gpu.compare import PSNR_LEAST, psnr
 from benchmarks.gpu.scene import Scene, draw_frames
 from benchmarks.gpu.timings import median_stages
 from vexpress_rt.config import Settings
-from vexpress_rt.records import Video
+from vexpress_rt.types import Video
 
 if TYPE_CHECKING:
     from benchmarks.cpu.sides import Sides

@@ -11,14 +11,14 @@ import argparse
 import shutil
 from pathlib import Path
 
-from export.build import build
+from export.build.main import build
+from export.build.options import BuildOptions
 from export.command import run, tell
-from export.options import BuildOptions
 from export.pocket import dataset, train
 from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.pretraining import Place
 from export.pocket.release import release
-from vexpress_rt.specs import VideoShape
+from vexpress_rt.bundle.engine_spec import VideoShape
 
 PEOPLE = 2000
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from export.architecture import Architecture
-from export.models.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
+from export.networks.architecture import Architecture
+from export.networks.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 
 SIZE = 128  # pixels, height and width
 WINDOW = 12  # frames

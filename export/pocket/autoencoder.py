@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.models.vae import VaeDecoder, VaeEncoder
+from export.networks.vae import VaeDecoder, VaeEncoder
 from export.pocket.architecture import POCKET, SIZE
 
 CROP = 64  # pixels: the networks are convolutions but for one attention, and a crop costs a quarter

@@ -22,7 +22,7 @@ from export.pocket.architecture import FPS, SIZE, WINDOW
 from export.pocket.faces import Pose, draw_face, random_person
 from export.pocket.lips import mouth_track
 from export.pocket.speech import clip
-from vexpress_rt.cpus import usable_cpus
+from vexpress_rt.utils.cpus import usable_cpus
 
 CLIPS, CLIP_SECONDS = 900, 4.0
 PER_SHARD = 25

@@ -20,7 +20,7 @@ from export.pocket.model import Batch, Trainee
 from export.pocket.pretraining import HELD_OUT, Place, load_autoencoder, mean_weights
 from export.pocket.runs import Schedule, train
 from export.pocket.stages import STAGES, VOICE, Stage, drawings, heard, stage_loss
-from vexpress_rt.samplers import ddim
+from vexpress_rt.diffusion.samplers import ddim
 
 FRAMES = 128  # of a part of a batch of `train_projection`
 PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet; SHOWN of a clip's frames are drawn

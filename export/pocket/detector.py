@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.graph import Graph
-from export.lower import lower
+from export.onnx.graph import Graph
+from export.onnx.lower import lower
+from export.onnx.trace import generalise, trace
 from export.pocket.pretraining import Place
 from export.pocket.runs import Schedule, train
 from export.pocket.snapshots import Pick, Portrait, Snapshot, draw_portrait, snapshot
-from export.trace import generalise, trace
-from vexpress_rt.faces import detect
-from vexpress_rt.specs import TensorSpec
+from vexpress_rt.bundle.engine_spec import TensorSpec
+from vexpress_rt.face.detector import detect
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2  # a cell
@@ -79,7 +79,7 @@ class _Look(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """(1, 3, H, W) RGB, (x - 127.5) / 128, H and W multiples of 32 -> nine outputs, as `vexpress_rt.faces.Detector`."""
+    """(1, 3, H, W) RGB, (x - 127.5) / 128, H and W multiples of 32 -> nine outputs; see `face.detector`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from export.pocket.architecture import POCKET
-from vexpress_rt.schedule import alphas_cumprod
+from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 
 MIN_SNR = 5.0
 LEAST = 0.2  # weight: by the formula alone the step from pure noise, where every video begins, would count for nothing

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.models.audio_projection import AudioProjection
+from export.networks.audio_projection import AudioProjection
 from export.pocket.architecture import POCKET
-from vexpress_rt.audio import normalize
+from vexpress_rt.media.audio import normalize
 
 
 class Listener(nn.Module):

@@ -16,7 +16,7 @@ from export.pocket.autoencoder import Autoencoder, as_pictures
 from export.pocket.dataset import load_shard, save
 from export.pocket.hearing import Listener, normalised
 from export.pocket.pretraining import Place, load_autoencoder, mean_weights
-from vexpress_rt.audio import frame_rows
+from vexpress_rt.media.audio import frame_rows
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.architecture import Architecture
-from export.models.audio_projection import AudioProjection
-from export.models.denoising_unet import Conditions, DenoisingBlock, DenoisingUNet, MotionModule
-from export.models.guider import Guider
-from export.models.reference_net import ReferenceNet
+from export.networks.architecture import Architecture
+from export.networks.audio_projection import AudioProjection
+from export.networks.denoising_unet import Conditions, DenoisingBlock, DenoisingUNet, MotionModule
+from export.networks.guider import Guider
+from export.networks.reference_net import ReferenceNet
 from export.pocket.architecture import POCKET
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.checkpoint import UNHEARD
+from export.checkpoint.layout import Shapes, write_layout
+from export.checkpoint.reader import UNHEARD
 from export.command import run, tell
-from export.layout import Shapes, write_layout
 from export.pocket.architecture import FPS, POCKET
 from export.pocket.detector import FaceDetector, write_detector
 from export.pocket.material import spread

@@ -94,7 +94,7 @@ def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[flo
         points, outline = found[:POINTS], found[POINTS:]
         seen = bool(((points >= 0) & (points <= (wide, tall))).all())
         face = Face(np.concatenate([outline.min(axis=0), outline.max(axis=0)]), points, seen)
-    canvas = np.zeros((side, side, 3), np.uint8)  # as `vexpress_rt.faces.preprocess` fills it
+    canvas = np.zeros((side, side, 3), np.uint8)  # as `vexpress_rt.face.detector.preprocess` fills it
     canvas[:tall, :wide] = _relit(image, rng)
     return Snapshot(canvas, face)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.pocket.lips import RATE
-from vexpress_rt.audio import load_audio
+from vexpress_rt.media.audio import load_audio
 
 Samples = NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, noised
 from export.pocket.material import Material
 from export.pocket.model import Batch, Trainee
-from vexpress_rt.keypoints import draw_keypoints
+from vexpress_rt.face.keypoints import draw_keypoints
 
 NONE = 0.1  # share of windows that see no condition at all
 MOUTH_REACH = 0.09  # of what counts more in the loss, in shares of the picture's side

@@ -27,7 +27,7 @@ from export.pocket.detector import DETECTOR, train_detector
 from export.pocket.material import encode
 from export.pocket.pretraining import Place, train_autoencoder, train_decoder, train_hearing
 from export.pocket.runs import Schedule
-from vexpress_rt.cpus import usable_cpus
+from vexpress_rt.utils.cpus import usable_cpus
 
 STAGES = {
     "autoencoder": (train_autoencoder, Schedule(steps=2400, rate=2.5e-3, average=0.99)),

@@ -31,9 +31,9 @@ def main(arguments: list[str]) -> None:
     name, folder, seed, first, memory = arguments[0], Path(arguments[1]), *map(int, arguments[2:5])
     report = _redirect(folder)
     reader = (READERS | planted.READERS)[name](folder / "work")
-    from vexpress_rt import device
+    from vexpress_rt.backends.cuda import runtime
 
-    device.count()  # the library of CUDA asks the system for its own place, once a process
+    runtime.count()  # the library of CUDA asks the system for its own place, once a process
     restrict()
     if len(arguments) > 5:
         kept = Path(arguments[5])

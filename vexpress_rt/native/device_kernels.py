@@ -4,8 +4,9 @@ Each has a twin in NumPy: `guided_step.guided_step_numpy`, `median.median_3x3x3_
 arithmetic is in `kernels.hpp`, which is compiled for the CPU too, so that the tests hold it against the twins without
 a GPU.
 
-Memory and streams are whatever has an address and a size, a handle: those of `vexpress_rt.device`. A launch only
-enters the stream: the memory must stay allocated, and the host must not touch it, until the stream is past it.
+Memory is anything with an address and a size, and a stream anything with a handle, such as those of
+`vexpress_rt.backends.cuda.runtime`. A launch is only enqueued: the memory must stay allocated, and the host must not
+touch it, until the stream has passed the launch.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from types import ModuleType
 from typing import Protocol
 
 from vexpress_rt.errors import BackendError, BackendMissingError, InputError
-from vexpress_rt.native.guided_step import FLOAT32_MAX, Share, check_coefficients, check_shares
+from vexpress_rt.native.latent_step import FLOAT32_MAX, Coefficients, Share, check_coefficients, check_shares
 from vexpress_rt.native.nv12 import check_even
-from vexpress_rt.samplers import Coefficients
-from vexpress_rt.specs import SIDE_LIMIT
+from vexpress_rt.types import SIDE_LIMIT
 
 __all__ = ["Kernels", "Memory", "Share", "Stream", "load"]
 

@@ -26,7 +26,7 @@ from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
 from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
-from vexpress_rt.generator import Generator
+from vexpress_rt.pipeline.generator import Generator
 
 OPTIONS = {  # of GenerationConfig, and their types, by flag
     "preset": ("preset", str),

@@ -20,7 +20,7 @@ from export.pocket.evaluate.subjects import FIRST, Subject
 from export.pocket.faces import Pose, keypoints
 from export.pocket.lips import LIPS, RATE, mouth_track
 from export.pocket.speech import Samples, clip
-from vexpress_rt.audio import load_audio
+from vexpress_rt.media.audio import load_audio
 
 SCENES = ("voice", "silence", "pose", "photo", "recorded")
 SHARED = 2 * FIRST  # seed of what is the same for everybody

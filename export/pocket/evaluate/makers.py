@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from export.pocket.evaluate.cases import Case
 from export.pocket.lips import RATE
 from vexpress_rt import GenerationConfig, Portrait, Video
-from vexpress_rt.generator import Generator
+from vexpress_rt.pipeline.generator import Generator
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
 Maker = Callable[[Case], Frames]

@@ -60,8 +60,8 @@ class Graphs:
         return Case(seed.suffix, mutate(chance, seed.content, [other.content for other in seeds], _TOKENS))
 
     def read(self, path: Path) -> None:
-        from vexpress_rt import providers
-        from vexpress_rt.bundle import Bundle
+        from vexpress_rt.backends import registry as providers
+        from vexpress_rt.bundle.bundle import Bundle
 
         name = path.suffix.removeprefix(".onnx_")
         bundle = Bundle.open(self._with(name, path.read_bytes()))

@@ -75,7 +75,7 @@ class Images:
         return Case(seed.suffix, mutate(chance, seed.content, kin, _TOKENS))
 
     def read(self, path: Path) -> None:
-        from vexpress_rt.image import MAX_PIXELS, MIN_SIDE, load_image
+        from vexpress_rt.media.image import MAX_PIXELS, MIN_SIDE, load_image
 
         data = path.read_bytes()
         found = load_image(data if len(data) % 3 == 0 else path)

@@ -87,7 +87,7 @@ class KeypointFiles:
     def read(self, path: Path) -> None:
         from fractions import Fraction
 
-        from vexpress_rt.keypoints import check_inside, draw_keypoints, fit_length, load_keypoints, retarget
+        from vexpress_rt.face.keypoints import check_inside, draw_keypoints, fit_length, load_keypoints, retarget
 
         track = load_keypoints(path)
         assert track.points.dtype == np.float32

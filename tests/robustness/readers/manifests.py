@@ -30,7 +30,7 @@ class Manifests:
         self._folder = folder / "bundle"
 
     def seeds(self) -> Sequence[Case]:
-        from tests.bundles import make_compiled, make_manifest
+        from tests.support.bundles import make_compiled, make_manifest
 
         plain = (POCKET / "manifest.json").read_bytes()
         return [
@@ -48,9 +48,9 @@ class Manifests:
         return Case(".json", json.dumps(data).encode())
 
     def read(self, path: Path) -> None:
-        from vexpress_rt.bundle import Bundle
+        from vexpress_rt.bundle.bundle import Bundle
+        from vexpress_rt.cli.listing import describe
         from vexpress_rt.config import GenerationConfig
-        from vexpress_rt.listing import describe
 
         if not self._folder.exists():
             shutil.copytree(POCKET, self._folder)

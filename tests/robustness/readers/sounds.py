@@ -94,8 +94,8 @@ class Sounds:
         return Case(seed.suffix, mutate(chance, seed.content, kin, _TOKENS))
 
     def read(self, path: Path) -> None:
-        from vexpress_rt.audio import open_recording, sound
-        from vexpress_rt.media import LOUDEST, MAX_SECONDS
+        from vexpress_rt.media.audio import open_recording, sound
+        from vexpress_rt.media.ffmpeg import LOUDEST, MAX_SECONDS
 
         recording = open_recording(path, 16000)
         assert recording.count >= 1
@@ -111,7 +111,7 @@ class Sounds:
             self._into_video(recording)
 
     def _into_video(self, recording: object) -> None:
-        from vexpress_rt.video import VideoWriter
+        from vexpress_rt.media.video_writer import VideoWriter
 
         self._folder.mkdir(exist_ok=True)
         target = self._folder / "video.mp4"

@@ -69,7 +69,7 @@ class Videos:
 
     def read(self, path: Path) -> None:
         from vexpress_rt.config import MAX_FPS, MIN_FPS
-        from vexpress_rt.driving import read_frames
+        from vexpress_rt.media.video_reader import read_frames
 
         video = read_frames(path)
         assert MIN_FPS <= video.fps <= MAX_FPS

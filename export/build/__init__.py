@@ -1,0 +1,1 @@
+"""`python -m export.build`: a checkpoint to a bundle of engines."""

@@ -1,0 +1,34 @@
+"""What an engine depends on, as hashes and version numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+SOURCES = (
+    "checkpoint/reader",
+    "checkpoint/tensors",
+    "networks/*",
+    "onnx/*",
+)
+
+
+def combine(*parts: object) -> str:
+    """sha256 over the representations of `parts`."""
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+
+
+@cache
+def of_code() -> str:
+    """sha256 over the sources that decide what an exported graph computes, and the versions of their libraries."""
+    files = sorted(path for pattern in SOURCES for path in Path(__file__).parents[1].glob(f"{pattern}.py"))
+    return combine(*(path.read_bytes() for path in files), sorted(versions().items()))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that have a part in an export."""
+    libraries = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}

@@ -1,0 +1,1 @@
+"""Checkpoints: reading, the official layout, synthetic weights and the download."""

@@ -1,0 +1,137 @@
+"""One torch module per engine, with exactly the inputs and outputs that `engine_spec` declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from export.networks.denoising_unet import Conditions, reference_keys_values
+from export.networks.layers import cast
+from vexpress_rt.bundle.engine_spec import EngineSpec
+
+TORCH_DTYPES = {
+    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8,
+}  # fmt: skip
+
+# Which networks of the checkpoint an engine is made of. Engines with the same networks and sizes may share weights.
+ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
+    "vae_encoder": ("vae_encoder",),
+    "reference_net": ("reference_net", "denoising_unet"),
+    "audio_encoder": ("audio_encoder",),
+    "audio_projection": ("audio_projection",),
+    "pose_guider": ("v_kps_guider",),
+    "denoiser": ("denoising_unet",),
+    "denoiser_cond": ("denoising_unet",),
+    "vae_decoder": ("vae_decoder",),
+}
+
+
+class Engine(nn.Module):
+    """Base of the wrappers. Inputs and outputs are positional, in the order of the specification.
+
+    Bytes are cast first thing where they come in, and last thing where they go out: TensorRT has them nowhere else.
+    """
+
+    def __init__(self, spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype):
+        super().__init__()
+        self.spec, self.activation = spec, activation
+        for name in ENGINE_NETWORKS[spec.name]:
+            self.add_module(name, networks[name])
+
+
+class VaeEncoderEngine(Engine):
+    """image uint8 (H, W, 3) -> latent float32 (1, c, h, w)."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
+        return self.vae_encoder(cast(picture, self.activation))
+
+
+class ReferenceNetEngine(Engine):
+    """latent (1, c, h, w) -> keys of all sites, then values of all sites, projected by the denoiser's weights."""
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        features = self.reference_net(cast(latent, self.activation), torch.zeros(1))
+        pairs = reference_keys_values(self.denoising_unet, features)
+        return *(k for k, _ in pairs.values()), *(v for _, v in pairs.values())
+
+
+class AudioEncoderEngine(Engine):
+    """samples (1, N) float32, normalised -> features (1, T, A) float32."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return self.audio_encoder(samples, return_dict=True).last_hidden_state
+
+
+class AudioProjectionEngine(Engine):
+    """feature rows (F, R, A) -> tokens (F, Q, D)."""
+
+    def forward(self, feature_rows: Tensor) -> Tensor:
+        return self.audio_projection(cast(feature_rows, self.activation))
+
+
+class PoseGuiderEngine(Engine):
+    """drawings uint8 (F, H, W, 3) -> features (F, K, h, w)."""
+
+    def forward(self, drawings: Tensor) -> Tensor:
+        pictures = drawings.to(torch.float32).permute(0, 3, 1, 2) / 255
+        return self.v_kps_guider(cast(pictures, self.activation))
+
+
+class DenoiserEngine(Engine):
+    """Both halves of guidance in one batch; gives the unconditional prediction, then the conditional one."""
+
+    halves = 2
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, reference_weight: Tensor, audio_weight: Tensor, pose_feature: Tensor,
+        audio_tokens: Tensor, *keys_values: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        frames, sites = latents.shape[0], len(keys_values) // 2
+        names = [t.name.partition("/")[2] for t in self.spec.inputs if t.name.startswith("reference_key/")]
+        pairs = zip(keys_values[:sites], keys_values[sites:], strict=True)
+        conditions = Conditions(
+            frames=frames,
+            halves=self.halves,
+            reference=dict(zip(names, pairs, strict=True)),
+            tokens=audio_tokens,
+            reference_weight=reference_weight,
+            audio_weight=audio_weight,
+        )
+        prediction = self.denoising_unet(cast(latents, self.activation), timestep, pose_feature, conditions)
+        prediction = cast(prediction, torch.float32)
+        return tuple(prediction[i * frames : (i + 1) * frames] for i in range(self.halves))
+
+
+class ConditionalDenoiserEngine(DenoiserEngine):
+    """The conditional half alone."""
+
+    halves = 1
+
+
+class VaeDecoderEngine(Engine):
+    """latent (1, c, h, w) -> frame uint8 (H, W, 3): x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        picture = cast(self.vae_decoder(latent), torch.float32)
+        picture = (picture / 2 + 0.5).clamp(0, 1) * 255
+        return picture[0].permute(1, 2, 0).to(torch.uint8)
+
+
+ENGINE_CLASSES: dict[str, type[Engine]] = {
+    "vae_encoder": VaeEncoderEngine,
+    "reference_net": ReferenceNetEngine,
+    "audio_encoder": AudioEncoderEngine,
+    "audio_projection": AudioProjectionEngine,
+    "pose_guider": PoseGuiderEngine,
+    "denoiser": DenoiserEngine,
+    "denoiser_cond": ConditionalDenoiserEngine,
+    "vae_decoder": VaeDecoderEngine,
+}
+
+
+def make_engine(spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype) -> Engine:
+    """The wrapper of `spec` around `networks`, whose matrices are in `activation`; in evaluation mode."""
+    return ENGINE_CLASSES[spec.name](spec, networks, activation).eval()

@@ -1,0 +1,126 @@
+"""What `benchmarks.live` counts: on its own clock, and of the frames that it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.live.__main__ import main
+from benchmarks.live.clock import Recording, Timer, Watched, run, sustained
+from benchmarks.live.quality import best_shift, decibels, seams
+from tests.doubles.fakes import FakeBackend
+from tests.support.scenes import photo, speech
+from vexpress_rt import GenerationConfig, Generator, LiveSession
+
+CONFIG = GenerationConfig(steps=1, overlap=2, fps=25, guidance_scale=1, median_filter=False)
+RECORDING = Recording(*speech(0.9))
+
+
+@pytest.fixture
+def session(generator: Generator) -> LiveSession:
+    return generator.live(photo(), config=CONFIG, look_ahead=0, context=0.5)
+
+
+@pytest.fixture
+def work(backend: FakeBackend, session: LiveSession) -> Callable[[float], Timer]:
+    """Lets a window take so many seconds, and everything else none, by the timer that it gives."""
+    engine, now = backend.engines["denoiser_cond"], [0.0]
+    compute = engine._compute
+
+    def take(seconds: float) -> Timer:
+        def slow(spec: Any, inputs: Any) -> Any:
+            now[0] += seconds
+            return compute(spec, inputs)
+
+        engine._compute = slow
+        return lambda: now[0]
+
+    return take
+
+
+def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recording(
+    session: LiveSession, work: Callable[[float], Timer]
+) -> None:
+    timer = work(0.03)
+    watched = Watched(session, RECORDING)
+    ticks: list[float] = []
+    result = run(watched, 0.04, 4.0, ticks.append, timer)
+    assert (watched.wrong, watched.off) == (0, 0)
+    assert watched.given == len(ticks) == len(result.latencies) == 96  # of 16 windows
+    assert ticks == sorted(ticks)
+    assert result.seconds == pytest.approx(4, abs=0.041)
+    assert result.worked == pytest.approx(16 * 0.03)
+    assert result.lag < 0.24
+
+
+def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
+    session: LiveSession, work: Callable[[float], Timer]
+) -> None:
+    result = run(Watched(session, RECORDING), 0.04, 1.9, timer=work(0.03))
+    # Of the six frames of a window the first has waited for five more chunks, the last for none.
+    expected = np.array([0.2, 0.16, 0.12, 0.08, 0.04, 0.0] * 7) + 0.03
+    np.testing.assert_allclose(result.latencies, expected)
+
+
+def test_a_machine_that_is_too_slow_falls_behind_and_ends_in_time(
+    session: LiveSession, work: Callable[[float], Timer]
+) -> None:
+    result = run(Watched(session, RECORDING), 0.04, 12.0, timer=work(0.3))  # for 0.24 seconds of video
+    assert result.worked / result.seconds > 0.95
+    assert result.lag == pytest.approx(12 * (1 - 0.24 / 0.3), abs=0.3)
+    assert result.seconds < 12.3
+
+
+def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[[float], Timer]) -> None:
+    assert sustained(Watched(session, RECORDING), 3.0, work(0.3)) == pytest.approx(6 / 0.3)
+
+
+def test_sound_of_another_place_is_noticed(session: LiveSession) -> None:
+    watched = Watched(session, RECORDING)
+    session.push(RECORDING.piece(1, 16001))
+    for frame in session.frames():
+        watched.see(replace(frame, index=frame.index + 1))
+    assert watched.wrong == watched.given > 0
+
+
+def test_seams_are_told_from_the_rest() -> None:
+    frames = np.zeros((9, 4, 4, 3), np.uint8)
+    frames[3:6] += 10
+    frames[6:] += 20
+    frames[7:] += 1
+    found = seams(frames, 3)
+    assert found["seams_db"] == pytest.approx(10 * np.log10(255**2 / 100))
+    assert found["elsewhere_db"] == pytest.approx(10 * np.log10(255**2 / (1 / 6)))
+    assert decibels(np.zeros(3)) == 99
+
+
+@pytest.mark.parametrize("late", [-2, 0, 3])
+def test_lips_that_come_late_are_found_so(late: int) -> None:
+    asked = np.random.default_rng(0).random(60)
+    assert best_shift(np.roll(asked, late), asked) == late
+
+
+def test_the_command_measures_speed_memory_drift_and_cost(fake_bundle: Path, backend: FakeBackend, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    output = tmp_path / "live.json"
+    asked = ["--minutes", "0.1", "--steps", "1", "--overlap", "2", "--fps", "25", "--context", "0.5"]
+    assert main(["--bundle", str(fake_bundle), "--provider", "cpu", *asked, "--json", str(output)]) == 0
+    found = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    clock = found["clock"]
+    assert clock["frames_with_wrong_sound_or_time"] == clock["sound_to_time_s_at_most"] == 0
+    assert 6 <= clock["seconds"] < 7
+    assert clock["latency_s"]["p50"] <= clock["latency_s"]["p95"] <= clock["latency_s"]["max"]
+    assert clock["memory_mib"]["after_a_fifth"] > 0
+    assert set(clock["lips"]) == {"first", "last"}
+    assert found["sustained_fps"] > 0
+    (cost,) = found["cost"].values()
+    assert cost["frames"] == 81
+    assert cost["exact"]["elsewhere_db"] > 10
+    assert cost["live_to_exact_db"] > 10

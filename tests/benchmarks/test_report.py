@@ -1,0 +1,207 @@
+"""`python -m benchmarks.report`: how its parts are measured, kept and run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import quality, report
+from benchmarks.cpu.effort import QUICK, WHOLE
+from benchmarks.cpu.pairs import pair_figures
+from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
+from benchmarks.gpu.schedule import run_parts
+from benchmarks.page.plan import KINDS, plan
+from benchmarks.page.tables import presets_table
+from benchmarks.quality import Seen
+from tests.conftest import CACHE
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
+from vexpress_rt.config import PRESETS
+from vexpress_rt.pipeline.generator import Generator
+
+ROOT = Path(__file__).parents[2]
+
+# Pairs.
+
+
+def test_a_ratio_is_that_of_the_two_in_each_turn() -> None:
+    found = pair_figures([1.0, 2.0, 4.0], [2.0, 4.0, 16.0])
+    assert found["ratio"]["median"] == 2.0
+    assert found["ratio"]["most"] == 4.0
+    assert (found["ours"]["median"], found["theirs"]["median"]) == (2.0, 4.0)
+
+
+def test_a_machine_that_is_slow_for_a_while_does_not_change_the_ratio() -> None:
+    slow = np.array([1.0, 5.0, 1.0, 9.0])
+    found = pair_figures((0.1 * slow).tolist(), (0.3 * slow).tolist())
+    assert found["ours"]["spread"] > 0.5
+    assert found["ratio"]["median"] == pytest.approx(3)
+    assert found["ratio"]["spread"] == pytest.approx(0)
+
+
+def test_as_many_of_both_are_needed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        pair_figures([1.0], [])
+
+
+# The plan.
+
+
+@pytest.mark.parametrize("effort", [WHOLE, QUICK])
+def test_every_part_can_be_asked_for_and_leads_to_a_function_and_a_suite_that_exist(
+    effort: Any, tmp_path: Path
+) -> None:
+    parts = plan(effort, threads=2, work=tmp_path, quick=effort is QUICK)
+    names = {part.name for part in parts}
+    assert {name.partition("/")[0] for name in names} == {*KINDS, "prepare"}
+    for part in parts:
+        module, _, function = part.function.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+        assert part.alone
+        assert set(part.needs) <= names
+        if function == "suite":
+            assert (ROOT / part.options["arguments"][0]).is_file()
+    assert names >= {f"videos/{length:g}s" for length in effort.lengths}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Of the suites on a model of half a megabyte, and of one that fails."""
+    folder = tmp_path_factory.mktemp("suites")
+    broken = folder / "test_broken.py"
+    broken.write_text("def test_it():\n    assert 1 + 1 == 3, 'two and two'\n")
+    small = ["benchmarks/suites", "--quick", "--lengths", "0.2", "--threads", "1", "-k", "pocket or 128"]
+    parts = [
+        Part(
+            "small", "tests.support.suite_parts:micro_suites", {"arguments": [*small, "--work", str(CACHE / "suites")]}
+        ),
+        Part("broken", "benchmarks.page.parts:suite", {"arguments": [str(broken)]}),
+    ]
+    found: dict[str, Outcome] = {}
+    run_parts(parts, lambda part, out: found.update({part.name: out}), work=folder, budget=600, jobs=1)
+    return found
+
+
+def test_every_suite_measures_ours_and_theirs_by_turns(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["small"].status == OK, outcomes["small"]
+    rows = {row["test"]: row for row in outcomes["small"].figures["rows"]}
+    assert rows.keys() > {"test_median[128]", "test_window_step[pocket]", "test_video_of_the_small_model[0.2s-pocket]"}
+    assert rows.keys() > {f"test_engine[{name}-pocket]" for name in ENGINE_NAMES}
+    for name, row in rows.items():
+        rounds = QUICK.video_rounds if "video" in name else QUICK.rounds
+        assert row["ours"]["count"] == row["theirs"]["count"] == row["ratio"]["count"] == rounds
+        assert row["ours"]["least"] > 0
+        assert row["theirs"]["least"] > 0
+
+
+def test_the_videos_of_both_agree_and_tell_their_stages(outcomes: dict[str, Outcome]) -> None:
+    (row,) = (row for row in outcomes["small"].figures["rows"] if "video" in row["test"])
+    assert row["agreement"]["equal"] > 0.99
+    assert row["stages"]["ours"].keys() & row["stages"]["theirs"].keys() >= {"portrait", "denoise", "decode", "median"}
+
+
+def test_a_suite_that_fails_says_which_test_and_why(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["broken"].status == FAILED
+    assert "test_it" in outcomes["broken"].reason
+    assert "two and two" in outcomes["broken"].reason
+
+
+def test_all_suites_are_collected() -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks/suites", "--collect-only", "-q", "--lengths", "2,60"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    for name in (
+        "test_engine[denoiser-pocket]", "test_window_step[full]", "test_median[512]", "test_first_frame",
+        "test_video_of_the_small_model[60s-pocket]", "test_video_of_one_window[half]",
+    ):  # fmt: skip
+        assert name in said
+    assert "10s" not in said
+
+
+# The report.
+
+
+@pytest.fixture
+def run_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A function that runs the command with parts of tests.support.gpu_parts; gives the exit code and the JSON."""
+
+    def run(wanted: list[str], *functions: str, flags: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
+        parts = [Part(name, f"tests.support.gpu_parts:{name}", {}, alone=True) for name in functions]
+        monkeypatch.setattr(report, "plan", lambda *given, **more: parts)
+        monkeypatch.setattr(report, "select", lambda parts, kinds: [part for part in parts if part.name in wanted])
+        code = report.main(["--output", str(tmp_path / "page"), "--work", str(tmp_path), "--parts", "live", *flags])
+        return code, json.loads((tmp_path / "page" / report.JSON).read_text())
+
+    return run
+
+
+def test_a_part_that_fails_is_in_the_json_and_the_others_are_measured(run_report: Any) -> None:
+    code, found = run_report(["raising", "fine"], "raising", "fine")
+    assert code == 1
+    assert found["parts"]["raising"]["status"] == FAILED
+    assert found["parts"]["raising"]["figures"] == {"so_far": 1}
+    assert found["parts"]["fine"]["status"] == OK
+    assert {"cpu", "versions", "commit"} <= found["machine"].keys()
+
+
+def test_parts_that_are_not_asked_for_keep_what_was_measured_before(run_report: Any) -> None:
+    run_report(["fine"], "fine", "lacking")
+    code, found = run_report(["lacking"], "fine", "lacking", "later")
+    assert code == 0
+    assert found["parts"]["fine"]["status"] == OK
+    assert found["parts"]["lacking"]["reason"] == "the moon is not out"
+    assert found["parts"]["later"] == {"status": NOT_AVAILABLE, "reason": report.NOT_ASKED, "seconds": 0.0}
+    assert len(found["runs"]) == 2
+
+
+def test_a_quick_run_leaves_nothing_to_a_whole_one(run_report: Any) -> None:
+    run_report(["fine"], "fine", "lacking", flags=("--quick",))
+    _, found = run_report(["lacking"], "fine", "lacking")
+    assert found["parts"]["fine"]["status"] == NOT_AVAILABLE
+    assert [run["quick"] for run in found["runs"]] == [False]
+
+
+def test_without_parts_the_page_is_made_from_the_json_alone(run_report: Any, tmp_path: Path) -> None:
+    run_report(["fine"], "fine")
+    page = tmp_path / "page" / report.PAGE
+    page.unlink()
+    assert report.main(["--output", str(tmp_path / "page"), "--parts"]) == 0
+    assert page.read_text().startswith("# Benchmarks")
+    assert report.main(["--output", str(tmp_path), "--parts"]) == 2
+
+
+# Presets.
+
+
+def seen(seconds: float, **changes: Any) -> Seen:
+    values = {"denoising": seconds / 2, "psnr": 40.0, "worst": 35.0, "lips": 0.9, "noses": [0.01, 0.02]}
+    return Seen(seconds=seconds, **(values | changes))
+
+
+def test_a_preset_is_counted_against_exact_person_by_person(generator: Generator) -> None:
+    videos = {
+        "exact": [seen(10.0), seen(30.0)],
+        "fast": [seen(2.0, psnr=30.0), seen(6.0, psnr=32.0)],
+        quality.RECOMMENDED: [seen(5.0), seen(10.0)],
+    }
+    rows = {row["name"]: row for row in quality._rows(generator, {}, videos)}
+    assert rows["fast"]["speedup"]["median"] == 5.0
+    assert rows["fast"]["psnr"] == 31.0
+    assert rows["fast"]["steps"] == PRESETS["fast"]["steps"]
+    assert rows[quality.RECOMMENDED]["speedup"]["median"] == 2.5
+    assert rows["exact"]["speedup"]["median"] == 1.0
+    told = "\n".join(presets_table({"rows": list(rows.values())}))
+    assert "5.00 x" in told
+    assert "31.0 dB" in told
+
+
+def test_every_preset_is_compared_and_exact_comes_first() -> None:
+    names = list(quality.configurations())
+    assert names[0] == quality.BASE
+    assert {*PRESETS, quality.RECOMMENDED} < set(names)
+    assert len(names) == len(PRESETS) + 3

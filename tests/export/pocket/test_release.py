@@ -1,0 +1,102 @@
+"""From a few drawings to a checkpoint directory: every stage of training follows from the one before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.checkpoint.reader import Checkpoint
+from export.errors import CheckpointError
+from export.pocket import denoising
+from export.pocket.acting import still
+from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
+from export.pocket.dataset import STILLS, save
+from export.pocket.denoising import train_projection, train_stage
+from export.pocket.detector import FaceDetector
+from export.pocket.faces import draw_face
+from export.pocket.material import encode, load_material, spread
+from export.pocket.pretraining import Place, mean_weights, train_autoencoder, train_decoder, train_hearing
+from export.pocket.release import RECOMMENDED, release
+from export.pocket.runs import Schedule, train
+from export.pocket.stages import STAGES
+
+ONE = Schedule(steps=1, parts=1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Every stage, one step each, on a few pictures of two people."""
+    folder = tmp_path_factory.mktemp("pocket")
+    rng = np.random.default_rng(0)
+    drawings = [draw_face(seed, still(rng), height=SIZE, width=SIZE, oversampling=1) for seed in range(2)]
+    count = WINDOW + STILLS
+    for number in range(3):
+        save(
+            folder / f"people-{number:05}.npz",
+            images=np.stack([np.stack([d.image] * count) for d in drawings]),
+            keypoints=np.stack([np.stack([d.keypoints] * count) for d in drawings]).astype(np.float32),
+            mouths=rng.random((2, count, 3)).astype(np.float32),
+            speech=np.array([[0, 0], [1, 3]]),
+        )
+    clips, frames = rng.standard_normal((62, 16000)).astype(np.float16), FPS
+    save(folder / "speech.npz", clips=clips, mouths=rng.random((62, frames, 3)).astype(np.float32))
+    made = Place(folder, folder, report=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising, "PEOPLE", 2)
+        patch.setattr(denoising, "STEPS", 1)
+        train_autoencoder(made, ONE)
+        train_hearing(made, ONE)
+        encode(made)
+        train_projection(made, ONE)
+        for name in STAGES:
+            train_stage(made, ONE, name)
+        train_decoder(made, ONE)
+    train(FaceDetector(), lambda module, part: next(module.parameters()).sum(), ONE, folder / "detector.pt", print)
+    return made
+
+
+def test_material_is_of_unit_variance_and_hears_every_frame(place: Place) -> None:
+    material = load_material(place, place.shards())
+    assert material.latents.shape == (6, WINDOW + STILLS, POCKET.vae.latent_channels, SIZE // 8, SIZE // 8)
+    assert material.latents[:2].astype(np.float64).std() == pytest.approx(1, abs=0.01)
+    assert material.rows.shape == (62, FPS, POCKET.audio_projection.max_seq_len, 64)
+
+
+def test_a_stage_begins_where_the_one_before_it_ended(place: Place) -> None:
+    single, voice = (mean_weights(place.run / f"{name}.pt") for name in ("single", "voice"))
+    assert torch.equal(single["reference_net.conv_in.weight"], voice["reference_net.conv_in.weight"])
+    assert not torch.equal(single["audio_projection.latents"], voice["audio_projection.latents"])
+
+
+def test_the_decoder_goes_on_alone(place: Place) -> None:
+    before, after = (mean_weights(place.run / f"{name}.pt") for name in ("autoencoder", "decoder"))
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"vae_decoder"}
+
+
+def test_every_stage_leaves_a_sheet_to_look_at(place: Place) -> None:
+    sheets = {path.stem.partition("-")[0] for path in place.run.glob("*.png")}
+    assert sheets == {"autoencoder", "decoder", *STAGES}
+
+
+def test_a_release_is_a_checkpoint_like_any_other(place: Place, tmp_path: Path) -> None:
+    release(place, tmp_path / "checkpoint")
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    assert checkpoint.architecture.unet == POCKET.unet
+    assert checkpoint.architecture.vae.scaling_factor == pytest.approx(1 / spread(place))
+    assert checkpoint.architecture.recommended == RECOMMENDED
+    assert checkpoint.detector() is not None
+    trained = mean_weights(place.run / "all.pt")["denoising_unet.conv_in.weight"]
+    assert torch.equal(checkpoint.network("denoising_unet").conv_in.weight, trained.half().float())
+    assert torch.equal(
+        checkpoint.network("vae_decoder").decoder.conv_in.weight,
+        mean_weights(place.run / "decoder.pt")["vae_decoder.decoder.conv_in.weight"].half().float(),
+    )
+
+
+def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"voice\.pt is missing: run that stage first: .* --stages voice"):
+        mean_weights(tmp_path / "voice.pt")

@@ -1,0 +1,170 @@
+"""All stages that run engines, on TensorRT engines that share a GPU; and a real engine where there is a real GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.doubles import fake_kernels
+from tests.doubles.fake_cuda import FakeCuda
+from tests.doubles.fake_tensorrt import DTYPES, FakeTensorRT, Plan
+from tests.doubles.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
+from tests.support import real_engines
+from tests.support.engines import fake_tensorrt
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.backends.tensorrt import engine as tensorrt
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, EngineSpec, TensorSpec, VideoShape
+from vexpress_rt.diffusion.context_windows import plan_windows
+from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.noise import frame_noise
+from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
+from vexpress_rt.diffusion.samplers import ddim
+from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline.placement import Place
+from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.stages.frame_decoder import make_frames
+from vexpress_rt.utils.stopwatch import Stopwatch
+
+LENGTH, STEPS = 10, 3
+SHAPE = VideoShape(32, 32, 4)
+SPECS = fake_specs(SMALL, SHAPE)
+PHOTO = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+SPEECH = np.sin(np.arange(8000, dtype=np.float32) / 20)
+TYPES = {name: dtype for dtype, name in DTYPES.items()}
+Get = Callable[[str], Engine]
+Make = Callable[[], np.ndarray]
+
+
+def plan(spec: EngineSpec) -> Plan:
+    """An engine that computes what the fake of its name does."""
+
+    def side(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {t.name: (TYPES[t.dtype], tuple(-1 if size is None else size for size in t.shape)) for t in tensors}
+
+    def compute(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return COMPUTE[spec.name](spec, inputs)
+
+    def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+        zeros = {t.name: np.zeros(shapes[t.name], t.dtype) for t in spec.inputs}
+        return {name: array.shape for name, array in compute(zeros).items()}
+
+    ranges = {t.name: ((1, 400), (1, 16000), (1, 1 << 16)) for t in spec.inputs if None in t.shape}
+    return Plan(side(spec.inputs), side(spec.outputs), compute, ranges, sizes)
+
+
+def make_video(engine: Get, place: Place) -> np.ndarray:
+    """Frames of LENGTH: photo and speech through all engines."""
+    portrait = encode_portrait(engine("vae_encoder"), engine("reference_net"), PHOTO)
+    features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)
+    guidance = Guidance(3.5, 0.95, 3.0)
+    denoiser = Denoiser(
+        engines={"denoiser": engine("denoiser")},
+        static=portrait,
+        guidance=guidance,
+        sampler=ddim(STEPS, alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)),
+        windows=plan_windows(LENGTH, SHAPE.frames, 2),
+        length=LENGTH,
+        noise=lambda frame: frame_noise(1, frame, (SMALL.latent_channels, 4, 4)),
+        conditions=WindowConditions(
+            projection=engine("audio_projection"),
+            guider=engine("pose_guider"),
+            length=LENGTH,
+            rows=lambda start, stop: np.stack([features[i : i + SMALL.audio_rows] for i in range(start, stop)]),
+            draw=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
+        ),
+        latents=place.latents,
+    )
+    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), filtered=True, rgb=True)
+    return np.stack(list(frames))
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
+    yield from fake_tensorrt(monkeypatch)
+
+
+@pytest.fixture
+def cuda(module: FakeTensorRT) -> FakeCuda:
+    return module.cuda
+
+
+@pytest.fixture
+def executor(module: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    fake_kernels.install(monkeypatch, module.cuda)
+    with Executor() as made:
+        yield made
+
+
+@pytest.fixture
+def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterator[dict[str, tensorrt.TensorRTEngine]]:
+    """All engines of a bundle, on one GPU."""
+    loaded = {
+        name: tensorrt.load(
+            module.write(tmp_path / f"{name}.engine", plan(SPECS[name])), SPECS[name], executor=executor
+        )
+        for name in ENGINE_NAMES
+    }
+    yield loaded
+    for engine in loaded.values():
+        engine.close()
+
+
+@pytest.fixture
+def make(engines: dict[str, tensorrt.TensorRTEngine], executor: Executor) -> Make:
+    """Makes the video on the GPU."""
+    return lambda: make_video(engines.__getitem__, placement.choose(executor, None))
+
+
+def on_the_cpu(name: str) -> Engine:
+    return FakeEngine(SPECS[name], COMPUTE[name])
+
+
+def test_a_video_has_the_frames_that_the_cpu_makes(make: Make) -> None:
+    expected = make_video(on_the_cpu, placement.choose(None, None))
+    for _ in range(2):  # the second time with the graphs that the first left
+        np.testing.assert_array_equal(make(), expected)
+    assert len(np.unique(expected)) > 10
+
+
+def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_and_finished_latents_come_back(
+    make: Make, cuda: FakeCuda
+) -> None:
+    make()
+    windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
+    per_window = 3 * STEPS + 3  # timestep and weights; rows, drawings and noise
+    assert cuda.copies["HostToDevice"] == per_window * windows + 2  # photo and speech
+    features = 1  # what is heard in the speech, before it is cut into rows
+    looked_at = windows + 1  # finished latents, of which those of one window lie in two pieces
+    assert cuda.copies["DeviceToHost"] == features + looked_at + LENGTH
+
+
+def test_engines_that_run_often_are_replayed_and_those_that_run_once_are_not_captured(
+    engines: dict[str, tensorrt.TensorRTEngine], make: Make
+) -> None:
+    make()
+    captured = {name for name, engine in engines.items() if engine.captured}
+    assert captured == {"audio_projection", "pose_guider", "denoiser", "vae_decoder"}
+
+
+def test_a_second_video_takes_no_more_memory(make: Make, cuda: FakeCuda) -> None:
+    make()
+    used = cuda.machine.used
+    make()
+    assert cuda.machine.used == used
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param("tensorrt", marks=pytest.mark.tensorrt), pytest.param("tensorrt-rtx", marks=pytest.mark.rtx)],
+)
+def test_a_gpu_runs_what_was_built(target: str, tmp_path: Path) -> None:
+    done = real_engines.start(target, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

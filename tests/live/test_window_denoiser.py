@@ -1,0 +1,203 @@
+"""A window of a live session: frames that are held, those that go on from them, and their pictures."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.doubles.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.bundle.engine_spec import VideoShape
+from vexpress_rt.config import SAMPLERS
+from vexpress_rt.diffusion.context_windows import Window
+from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.noise import frame_noise
+from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
+from vexpress_rt.diffusion.samplers import ddim, make_sampler
+from vexpress_rt.live.window_denoiser import FADE, Heard, LiveStages, denoise_held
+from vexpress_rt.native import median_3x3x3, median_filter
+from vexpress_rt.native.latent_step import take_step
+from vexpress_rt.stages.frame_decoder import HostFrames
+
+FRAMES, STEPS = 6, 4
+SPECS = fake_specs(SMALL, VideoShape(16, 16, FRAMES))
+LATENT = (SMALL.latent_channels, 2, 2)
+ALPHAS = alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)
+SAMPLER = ddim(STEPS, ALPHAS)
+NOTHING = np.empty((0, 1, 1, 1), np.float32)  # is held
+
+
+def noise(frame: int) -> np.ndarray:
+    return frame_noise(1, frame, LATENT)
+
+
+def stacked(start: int, stop: int) -> np.ndarray:
+    return np.stack([noise(frame) for frame in range(start, stop)])
+
+
+# Held frames
+
+
+def velocity(pictures: np.ndarray, noise: np.ndarray, level: float) -> np.ndarray:
+    """What a model that knows the pictures predicts."""
+    return (np.sqrt(level) * noise - np.sqrt(1 - level) * pictures).astype(np.float32)
+
+
+@given(st.integers(0, FRAMES - 1), st.sampled_from(SAMPLERS))
+def test_held_frames_are_known_at_every_level_and_the_others_take_the_samplers_steps(count: int, name: str) -> None:
+    """For a model that makes no mistake in held frames."""
+    sampler = make_sampler(name, STEPS, ALPHAS)
+    start, held = stacked(0, FRAMES), stacked(100, 100 + count) if count else NOTHING
+    seen: list[np.ndarray] = []
+
+    def model(x: np.ndarray, step: int) -> np.ndarray:
+        seen.append(x.copy())
+        right = velocity(held, start[:count], sampler.alpha_bars[step])
+        return np.concatenate([right, np.tanh(x[count:]) + np.float32(step)]).astype(np.float32)
+
+    found = denoise_held(model, sampler, start, held)
+    assert found is not None
+    assert found.shape == (FRAMES - count, *LATENT)
+    free = [start[count:], *[np.zeros_like(start[count:])] * (sampler.vectors - 1)]
+    for step, x in enumerate(seen):
+        level = sampler.alpha_bars[step]
+        np.testing.assert_allclose(x[:count], np.sqrt(level) * held + np.sqrt(1 - level) * start[:count], atol=1e-6)
+        np.testing.assert_allclose(x[count:], free[0], atol=1e-5)
+        free = take_step(free, np.tanh(free[0]) + np.float32(step), sampler.coefficients[step])
+    assert len(seen) == STEPS
+    np.testing.assert_allclose(found, free[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_mistake_of_a_whole_window_fades_in_from_the_held_frames(name: str) -> None:
+    sampler, frames = make_sampler(name, STEPS, ALPHAS), FADE + 4
+    start, pictures = stacked(0, frames), stacked(100, 100 + frames)
+
+    def model(x: np.ndarray, step: int) -> np.ndarray:
+        return velocity(pictures + 1, start, sampler.alpha_bars[step])
+
+    found = denoise_held(model, sampler, start, pictures[:2])
+    assert found is not None
+    # But where the sampler ends at a level that is not quite clean, some noise is left.
+    share = (found - pictures[2:]).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(share, np.minimum(np.arange(1, frames - 1) / (FADE + 1), 1), atol=0.01)
+    everywhere = denoise_held(model, sampler, start, NOTHING)
+    assert everywhere is not None
+    np.testing.assert_allclose((everywhere - pictures).mean(axis=(1, 2, 3)), 1, atol=0.01)
+
+
+def test_a_window_is_given_up_between_two_steps() -> None:
+    steps: list[int] = []
+
+    def model(x: np.ndarray, step: int) -> np.ndarray:
+        steps.append(step)
+        return x
+
+    assert denoise_held(model, SAMPLER, stacked(0, FRAMES), NOTHING, lambda: len(steps) < 2) is None
+    assert steps == [0, 1]
+
+
+# The stages
+
+
+@cache
+def reference() -> dict[str, np.ndarray]:
+    tensors = [t for t in SPECS["denoiser"].inputs if t.name.startswith("reference_") and "/" in t.name]
+    return {t.name: np.full(t.shape, 0.1, np.float32) for t in tensors}
+
+
+def make_stages(**changes: Any) -> LiveStages:
+    loaded: dict[str, Engine] = {}
+
+    def engine(name: str) -> Engine:
+        return loaded.setdefault(name, FakeEngine(SPECS[name], COMPUTE[name]))
+
+    values = {
+        "engine": engine,
+        "guidance": Guidance(2.0, 0.9, 2.5),
+        "sampler": SAMPLER,
+        "reference": reference(),
+        "noise": noise,
+        "draw": lambda frame: np.full((16, 16, 3), frame, np.uint8),
+        "rows": SMALL.audio_rows,
+        "minimum": 400,
+        "path": HostFrames(),
+        "filtered": True,
+    }
+    return LiveStages(**(values | changes))
+
+
+HEARD = Heard(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "guidance",
+    [Guidance(1.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5, interval=(0.3, 1), every=2)],
+)
+def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidance, sampler: str) -> None:
+    stages = make_stages(guidance=guidance, sampler=make_sampler(sampler, STEPS, ALPHAS))
+    window = Window(0, 4, 4 + FRAMES)
+    found = stages.denoise(window, NOTHING, HEARD)
+    conditions = stages._conditions(window, HEARD)
+    exact = Denoiser(
+        engines={name: stages.engine(name) for name in guidance.engines(STEPS)}, static=stages.reference,
+        guidance=guidance, sampler=stages.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
+        noise=lambda frame: noise(frame + 4), conditions=lambda window: conditions,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, np.concatenate([latent for _, latent in exact.run()]))
+
+
+def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
+    stages = make_stages(draw=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
+    stages.denoise(Window(0, 5, 5 + FRAMES), NOTHING, HEARD)
+    (call,) = stages.engine("pose_guider").calls  # type: ignore[attr-defined]
+    assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
+    np.testing.assert_array_equal(
+        stages.engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
+        stacked(5, 5 + FRAMES),
+    )
+    (call,) = stages.engine("audio_encoder").calls  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(call["samples"][0], HEARD.samples)
+    (rows,) = (call["feature_rows"] for call in stages.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    other = make_stages()
+    other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, HEARD)
+    (earlier,) = (call["feature_rows"] for call in other.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(rows[:-2], earlier[2:])
+
+
+def picture(latent: np.ndarray) -> np.ndarray:
+    engine = make_stages().engine("vae_decoder")
+    return engine.run({"latent": latent[None]})["frame"]
+
+
+def test_pictures_are_those_of_a_whole_clip_and_the_last_is_its_own_neighbour() -> None:
+    latents, stages = list(stacked(0, 5) * 8), make_stages()
+    frames = np.stack([picture(latent) for latent in latents])
+    found = [stages.picture(*latents[i : i + 3]) for i in range(3)]
+    np.testing.assert_array_equal(np.stack(found), median_filter(frames)[1:-1])
+    last = stages.picture(*latents[3:], None)
+    np.testing.assert_array_equal(last, median_3x3x3(frames[3], frames[4], frames[4]))
+
+
+def test_pictures_may_stay_unfiltered() -> None:
+    latents = stacked(0, 3) * 8
+    found = make_stages(filtered=False).picture(*latents)
+    np.testing.assert_array_equal(found, picture(latents[1]))
+
+
+@pytest.mark.parametrize(("filtered", "decoded"), [(True, 6), (False, 4)])
+def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
+    stages, latents = make_stages(filtered=filtered), list(stacked(0, 6))
+    for i in range(4):
+        stages.picture(*latents[i : i + 3])
+    calls = stages.engine("vae_decoder").calls  # type: ignore[attr-defined]
+    assert len(calls) == decoded
+    stages.forget()
+    stages.picture(*latents[3:])
+    assert len(calls) == decoded + (3 if filtered else 1)

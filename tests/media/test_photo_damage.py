@@ -1,0 +1,206 @@
+"""Photos with odd metadata, wrong checksums or a missing end are decoded as viewers do, with a note."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tests.support.photo_bombs import png_chunk
+from vexpress_rt.errors import ImageError
+from vexpress_rt.media.image import load_photo
+
+
+def picture(height: int = 160, width: int = 120) -> np.ndarray:
+    """Noise in blocks of 4 x 4 pixels, so that no two rows of blocks are alike and nothing is grey."""
+    small = np.random.default_rng(5).integers(140, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return small.repeat(4, axis=0).repeat(4, axis=1)
+
+
+def encoded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
+    stream = io.BytesIO()
+    (image or Image.fromarray(picture())).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """(name, body) of a PNG's chunks."""
+    found, at = [], 8
+    while at < len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        found.append((name, data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def png_of(parts: list[bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def with_wrong_checksum(chunk: bytes) -> bytes:
+    return chunk[:-1] + bytes([chunk[-1] ^ 1])
+
+
+def test_a_whole_photo_has_no_note() -> None:
+    for kind in ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF"):
+        assert load_photo(encoded(kind)).notes == ()
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"progressive": True, "restart_marker_rows": 1}, {"restart_marker_rows": 1}],
+)
+def test_a_jpeg_without_its_end_marker_is_the_same_picture(missing: int, options: dict[str, object]) -> None:
+    data = encoded("JPEG", **options)
+    photo = load_photo(data[:-missing])
+    np.testing.assert_array_equal(photo.pixels, load_photo(data).pixels)
+    assert photo.notes == ("photo: its last bytes are missing; all of its rows can be decoded",)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_of_a_jpeg_cut_off_the_missing_rows_are_grey(mode: str) -> None:
+    data = encoded("JPEG", Image.fromarray(picture()).convert(mode), subsampling=0, quality=95)
+    photo, whole = load_photo(data[: len(data) * 7 // 10]), load_photo(data)
+    alike = (photo.pixels == whole.pixels).all(axis=(1, 2))
+    assert 90 <= alike.sum() < 120  # of 160 rows, in blocks of 8
+    assert alike[: alike.sum()].all()
+    grey = int((photo.pixels[:, -8:] == photo.pixels[-1, -1]).all(axis=(1, 2)).sum())
+    assert photo.notes == (f"photo: its last bytes are missing; {grey} of its 160 rows are grey",)
+
+
+def test_of_a_progressive_jpeg_cut_off_the_coarser_picture_is_taken() -> None:
+    data = encoded("JPEG", progressive=True)
+    photo = load_photo(data[: len(data) * 6 // 10])
+    assert np.abs(photo.pixels.astype(int) - load_photo(data).pixels).mean() < 20
+    assert photo.notes == ("photo: its last bytes are missing; it has less detail than the whole file",)
+    assert load_photo(data[:-3]).notes == photo.notes  # within the last scan
+    last_scan = data.rindex(b"\xff\xda")
+    assert load_photo(data[:last_scan]).notes == photo.notes
+    first_scan = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    with pytest.raises(ImageError, match="only the coarsest of it can be decoded"):
+        load_photo(data[: first_scan - 10])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
+def test_of_a_photo_cut_off_the_missing_rows_are_black(kind: str) -> None:
+    data = encoded(kind)
+    photo = load_photo(data[: len(data) * 8 // 10])
+    there = (photo.pixels == picture()).all(axis=(1, 2))
+    black = (photo.pixels == 0).all(axis=(1, 2))
+    assert (there ^ black).all()
+    assert there.sum() > 100
+    assert photo.notes == (f"photo: its last bytes are missing; {black.sum()} of its 160 rows are black",)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "PPM"])
+def test_less_than_half_of_a_photo_is_damaged(kind: str) -> None:
+    data = encoded(kind)
+    with pytest.raises(ImageError, match=r"damaged.*only \d+ of its 160 rows can be decoded"):
+        load_photo(data[: len(data) * 3 // 10])
+
+
+def test_an_orientation_is_applied_to_the_part_that_is_there() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded("JPEG", exif=exif, quality=95)
+    photo = load_photo(data[: len(data) * 8 // 10])
+    assert photo.pixels.shape == (120, 160, 3)
+    assert (photo.pixels[-8:, :32] == 128).all()
+    assert not (photo.pixels[:, 48:] == 128).all(axis=2).any()
+
+
+def test_a_png_without_its_end_chunk_is_the_whole_picture() -> None:
+    photo = load_photo(encoded("PNG")[:-12])
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.notes == ("photo: its last bytes are missing; all of its rows can be decoded",)
+
+
+def test_large_texts_of_a_png_are_left_out_without_a_note() -> None:
+    info = PngInfo()
+    info.add_text("workflow", "node " * 500_000, zip=True)
+    info.add_itxt("prompt", "word " * 500_000, zip=True)
+    info.add_text("parameters", "step " * 500_000)
+    photo = load_photo(encoded("PNG", pnginfo=info))
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.notes == ()
+
+
+@pytest.mark.parametrize("name", ["tEXt", "zTXt", "iTXt", "iCCP", "gAMA", "eXIf", "tIME", "abCd"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_wrong_checksum_beside_the_pixels_is_noted(name: str, last: bool) -> None:
+    wrong = with_wrong_checksum(png_chunk(name.encode(), b"key\0\0value"))
+    parts = [png_chunk(*part) for part in chunks(encoded("PNG"))]
+    parts.insert(-1 if last else 1, wrong)
+    photo = load_photo(png_of(parts))
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.notes == (f"photo: the checksum of its {name} chunk is wrong; the chunk is left out",)
+
+
+@pytest.mark.parametrize("name", ["IHDR", "PLTE"])
+def test_a_wrong_checksum_of_what_the_pixels_need_is_damage(name: str) -> None:
+    parts = chunks(encoded("PNG", Image.fromarray(picture()).quantize(8)))
+    data = png_of([
+        with_wrong_checksum(png_chunk(*part)) if part[0] == name.encode() else png_chunk(*part) for part in parts
+    ])  # fmt: skip
+    with pytest.raises(ImageError, match="checksum is wrong"):
+        load_photo(data)
+
+
+def test_a_png_whose_pixels_are_damaged_keeps_the_rows_before() -> None:
+    body = bytearray(zlib.compress(b"".join(b"\0" + bytes(row) for row in picture().reshape(160, -1).tolist()), 0))
+    body[len(body) * 8 // 10] ^= 255  # in the stored bytes: only the checksum at the end tells
+    header = png_chunk(*chunks(encoded("PNG"))[0])
+    photo = load_photo(png_of([header, png_chunk(b"IDAT", bytes(body)), png_chunk(b"IEND", b"")]))
+    assert ((photo.pixels == picture()).all(axis=(1, 2))).sum() == 159
+    assert photo.notes == ("photo: its pixels are damaged; all of its rows can be decoded",)
+
+
+def cut_into(pixels: bytes, size: int, spoilt: int) -> bytes:
+    """A PNG with its pixels in pieces of `size` bytes, of which number `spoilt` has other bytes than its checksum."""
+    pieces = [png_chunk(b"IDAT", pixels[at : at + size]) for at in range(0, len(pixels), size)]
+    spoilt_piece = bytearray(pieces[spoilt])
+    spoilt_piece[8:-4] = bytes(255 - each for each in spoilt_piece[8:-4])
+    pieces[spoilt] = bytes(spoilt_piece)
+    return png_of([png_chunk(*chunks(encoded("PNG"))[0]), *pieces, png_chunk(b"IEND", b"")])
+
+
+def test_of_a_png_with_a_spoilt_piece_the_rows_before_it_are_taken() -> None:
+    pixels = b"".join(body for name, body in chunks(encoded("PNG")) if name == b"IDAT")
+    size = len(pixels) // 10
+    photo = load_photo(cut_into(pixels, size, 7))
+    there = (photo.pixels == picture()).all(axis=(1, 2))
+    black = (photo.pixels == 0).all(axis=(1, 2))
+    assert (there ^ black).all()
+    assert 100 < there.sum() < 115
+    assert photo.notes == (f"photo: its pixels are damaged; {black.sum()} of its 160 rows are black",)
+    with pytest.raises(ImageError, match=r"only \d+ of its 160 rows"):
+        load_photo(cut_into(pixels, size, 2))
+
+
+def test_pixels_whose_checksum_alone_is_wrong_are_taken_with_a_note() -> None:
+    parts = [png_chunk(*part) for part in chunks(encoded("PNG"))]
+    photo = load_photo(png_of([with_wrong_checksum(part) if part[4:8] == b"IDAT" else part for part in parts]))
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.notes == ("photo: the checksum of its pixels is wrong; they are used as they are",)
+
+
+def test_many_small_pieces_of_pixels_are_one_picture() -> None:
+    parts = chunks(encoded("PNG"))
+    pixels = b"".join(body for name, body in parts if name == b"IDAT")
+    pieces = [png_chunk(b"IDAT", pixels[at : at + 5]) for at in range(0, len(pixels), 5)]
+    photo = load_photo(png_of([png_chunk(*parts[0]), *pieces, png_chunk(b"IDAT", b""), png_chunk(b"IEND", b"")]))
+    np.testing.assert_array_equal(photo.pixels, picture())
+
+
+def test_bytes_after_the_end_are_passed_over() -> None:
+    for kind in ("JPEG", "PNG", "GIF"):
+        data = encoded(kind)
+        photo = load_photo(data + b"\xff\xda\xff\xd8 a film that belongs to the photo" * 100)
+        np.testing.assert_array_equal(photo.pixels, load_photo(data).pixels)
+        assert photo.notes == ()

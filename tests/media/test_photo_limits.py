@@ -1,0 +1,277 @@
+"""No photo takes more than 600 MB and 10 s: others are refused with a reason before they are decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.photo_bombs import BOMBS, jpeg2000, png_chunk, side, small_png, square_tiff, tiff
+from vexpress_rt.errors import ImageError
+from vexpress_rt.media import image as module
+from vexpress_rt.media.image import apply_crop, face_crop, load_image, load_photo
+
+ROOT = Path(__file__).parents[2]
+MOST_MEGABYTES, MOST_SECONDS = 600, 10
+
+# Loads each file named on standard input; says by how much the process grew at most, and the seconds of its CPU.
+CHILD = """
+import json, resource, sys, time
+import numpy, PIL.ImageCms, PIL.ImageOps
+from vexpress_rt.errors import ImageError
+from vexpress_rt.media.image import load_image
+
+def grown():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+
+start = grown()
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+for line in sys.stdin:
+    begun = time.process_time()
+    try:
+        outcome = str(load_image(line.strip()).shape)
+    except ImageError as error:
+        outcome = str(error)
+    print(json.dumps([grown() - start, time.process_time() - begun, outcome]), flush=True)
+"""
+
+# Bombs that take long to make, or much room on the disk, are tried smaller; scripts/measure_photos.py tries them whole.
+SCALES = {
+    "JPEG, RGB": 0.1, "JPEG, CMYK": 0.1, "JPEG, progressive, 4:4:4": 0.1, "JPEG, progressive, CMYK": 0.1,
+    "JPEG, 150 MB of EXIF": 0.1, "TIFF, RGBA, one strip": 0.1, "WebP, lossless": 0.1, "WebP, lossy": 0.1, "AVIF": 0.1,
+    "PPM, plain, 200 MB": 0.1, "PPM, of 254 values": 0.1, "PPM": 0.1, "BMP": 0.1, "BMP, runs of one pixel": 0.1,
+    "GIF, 100 MB of comments": 0.1, "GIF, large": 0.1,
+}  # fmt: skip
+# The largest that are still decoded, of the kinds that take most.
+LARGEST = {"PNG, RGBA": 0.81, "TIFF, int32": 0.81, "WebP, 34 bytes": 0.28}
+
+
+def measure(folder: Path, scales: dict[str, float], cut: int = 0) -> dict[str, tuple[float, float, str]]:
+    """(MB that the process has grown by at most so far, seconds of CPU, outcome) of each bomb.
+
+    cut: bytes that are left out at its end.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    measured = {}
+    with child:
+        for name, scale in scales.items():
+            path = folder / "bomb"
+            content = BOMBS[name](scale)
+            path.write_bytes(content[: len(content) - cut])
+            print(path, file=child.stdin, flush=True)
+            measured[name] = tuple(json.loads(child.stdout.readline()))
+        child.stdin.close()
+    path.unlink()
+    return measured
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+def test_no_bomb_takes_more_than_600_mb_and_10_s(tmp_path: Path) -> None:
+    measured = measure(tmp_path, {name: SCALES.get(name, 1.0) for name in BOMBS})
+    assert max(seconds for _, seconds, _ in measured.values()) < MOST_SECONDS
+    assert max(grown for grown, _, _ in measured.values()) < MOST_MEGABYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+def test_the_largest_photos_that_are_taken_need_no_more(tmp_path: Path) -> None:
+    measured = measure(tmp_path, LARGEST)
+    assert all(outcome.startswith("(") for _, _, outcome in measured.values()), measured
+    assert max(seconds for _, seconds, _ in measured.values()) < MOST_SECONDS
+    assert max(grown for grown, _, _ in measured.values()) < MOST_MEGABYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+def test_photos_that_are_decoded_twice_because_their_end_is_missing_need_no_more(tmp_path: Path) -> None:
+    measured = measure(tmp_path, {"WebP, lossy": 0.23, "JPEG, progressive, 4:4:4": 0.5, "GIF, large": 0.5}, cut=5)
+    assert all(outcome.startswith("(") for _, _, outcome in measured.values()), measured
+    assert max(seconds for _, seconds, _ in measured.values()) < MOST_SECONDS
+    assert max(grown for grown, _, _ in measured.values()) < MOST_MEGABYTES
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_one_of_the_kind_is_a_picture_or_refused(name: str) -> None:
+    content = BOMBS[name](0.0005)
+    with contextlib.suppress(ImageError):
+        assert load_image(content).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("PNG, RGBA", r"as PNG of this colour mode take up to 686 MB to decode; expected at most 565: scale"),
+        ("TIFF, int32", r"as TIFF of this colour mode take up to 686 MB"),
+        ("WebP, 34 bytes", r"as WEBP of this colour mode take up to 1960 MB"),
+        ("JPEG, progressive, 400 scans", r"is a JPEG of 405 scans; expected at most \d+ for its .* million pixels"),
+        ("JPEG 2000, RGB", r"is a JPEG 2000 of 81000000 pixels; expected at most 16000000"),
+        ("TIFF, float", r"floating-point values \(mode F\)"),
+        ("TIFF, a strip a row", r"2000000 strips or tiles; expected at most 50000"),
+        ("TIFF, tiles of 1 GB", r"take up to 2\d+ MB to decode"),
+        ("PNG, two million chunks", r"more than 200000 chunks"),
+        ("BMP, runs of one pixel", r"run-length coded BMP of .* million pixels; expected at most"),
+        ("GIF, large canvas", r"as GIF of this colour mode take up to 686 MB"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_is_decoded(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImageError, match=reason):
+        load_image(BOMBS[name](1.0))
+
+
+def test_large_metadata_is_not_read() -> None:
+    for name, scale in (("JPEG, 150 MB of EXIF", 0.01), ("PNG, 4000 texts", 1.0), ("PNG, a profile of 1 GB", 1.0)):
+        assert load_photo(BOMBS[name](scale)).notes == ()
+
+
+def test_many_texts_that_could_hold_the_orientation_are_not_all_unpacked() -> None:
+    text = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + b"x\x9c" + bytes(10))
+    assert load_image(small_png([text] * 10_000)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"block": 0}, "code-blocks of 16 pixels; expected at least 256"),
+        ({"precinct": 1, "levels": 3}, "packets; expected at most 1000000"),
+        ({"layers": 65535, "levels": 5}, "packets; expected at most 1000000"),
+    ],
+)
+def test_a_jpeg_2000_of_many_records_is_refused(options: dict[str, int], reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        load_image(jpeg2000(2000, **options))
+
+
+def test_a_jpeg_in_a_tiff_is_held_to_the_scans_of_one_outside() -> None:
+    stream = io.BytesIO()
+    Image.new("L", (64, 64), 90).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    last = content.rindex(b"\xff\xda")
+    strip = content[:last] + content[last:-2] * 400 + b"\xff\xd9"
+    data = tiff(64, 64, bits=[8], photometric=1, rows=64, compression=7)
+    at = data.rindex(b"\x11\x01\x04\0\x01\0\0\0")  # strip offsets; the byte counts are two entries on
+    data = bytearray(data + strip)
+    data[at + 8 : at + 12] = (len(data) - len(strip)).to_bytes(4, "little")
+    with pytest.raises(ImageError, match=r"is a JPEG of 4\d\d scans; expected at most 100"):
+        load_image(bytes(data))
+
+
+def test_pages_that_follow_each_other_in_a_ring_are_refused() -> None:
+    data = bytearray(square_tiff(0.0001, bits=[8], photometric=1))
+    data[-4:] = data[4:8]
+    with pytest.raises(ImageError, match="several frames or pages"):
+        load_image(bytes(data))
+
+
+def test_strips_that_lie_over_each_other_are_damage() -> None:
+    data = tiff(64, 64, bits=[8], photometric=1, rows=63, compression=1)
+    assert load_image(data).shape == (64, 64, 3)
+    many = bytearray(tiff(64, 64 * 100, bits=[8], photometric=1, rows=63, compression=1))
+    at = many.rindex(struct.pack("<HHI", 257, 4, 1)) + 8
+    many[at : at + 4] = struct.pack("<I", 64)
+    with pytest.raises(ImageError, match="it has 102 strips or tiles where its size needs 2"):
+        load_image(bytes(many))
+
+
+def test_an_avif_of_many_hidden_frames_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "AVIF")
+    data = stream.getvalue()
+    start = data.index(b"mdat") + 4
+    coded = data[start:]
+    frame = coded[4 + coded[3] :]  # after a delimiter of two bytes and the sequence header
+    assert frame[0] >> 3 & 15 == 6
+    longer = coded + frame * 20
+    places = data[:start].replace(struct.pack(">I", len(coded)), struct.pack(">I", len(longer)))
+    assert places != data[:start]
+    with pytest.raises(ImageError, match="is an AVIF whose picture has 21 coded frames; expected at most 8"):
+        load_image(places[:-8] + struct.pack(">I", 8 + len(longer)) + b"mdat" + longer)
+
+
+def test_a_size_that_the_container_makes_small_is_found_in_the_pixels() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (600, 400)).save(stream, "AVIF")
+    data = bytearray(stream.getvalue())
+    at = data.index(b"ispe") + 8
+    data[at : at + 8] = (64).to_bytes(4, "big") * 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_PIXELS", 200_000)
+        with pytest.raises(ImageError, match="has 600 x 400 pixels"):
+            load_image(bytes(data))
+
+
+def test_a_jpeg_too_large_to_be_decoded_whole_is_decoded_at_half_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.mgrid[:301, :401]
+    smooth = np.stack([x * 255 // 401, y * 255 // 301, (x + y) // 3], -1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for orientation in ({}, {"exif": exif}):
+        stream = io.BytesIO()
+        Image.fromarray(smooth).save(stream, "JPEG", quality=95, **orientation)
+        whole = load_photo(stream.getvalue())
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "MAX_MEMORY", 500_000)
+            half = load_photo(stream.getvalue())
+        assert (whole.reduction, half.reduction) == (1, 2)
+        assert half.size == whole.size == whole.pixels.shape[:2]
+        assert half.pixels.shape[:2] == tuple(-(-each // 2) for each in whole.size)
+        crop = face_crop(whole.size, (64, 64), np.array([[90, 80], [120, 80], [105, 110]], np.float32), "face")
+        cut = apply_crop(half.pixels, crop, half.reduction).astype(int)
+        assert np.abs(cut - apply_crop(whole.pixels, crop)).max() <= 4
+
+
+def test_a_picture_of_another_size_than_the_crop_is_refused_at_half_size_too() -> None:
+    crop = face_crop((301, 401), (64, 64), None, "face")
+    with pytest.raises(ImageError, match="make the crop with face_crop"):
+        apply_crop(np.zeros((150, 201, 3), np.uint8), crop, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "PPM", "WEBP"])
+def test_where_memory_runs_out_the_photo_is_not_called_damaged(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    Image.new("RGB", (3000, 3000)).save(path, kind)
+    code = f"""
+import resource
+import numpy, PIL.ImageOps
+from vexpress_rt.errors import ImageError
+from vexpress_rt.media.image import load_image
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
+for spare in (10, 30, 50):
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare * 2**20, resource.RLIM_INFINITY))
+    try:
+        print(load_image({str(path)!r}).shape)
+    except ImageError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3
+    assert "memory ran out while" in lines[0]
+    assert all("memory ran out while" in line or line == "(3000, 3000, 3)" for line in lines)
+
+
+def test_an_error_of_any_kind_from_the_decoder_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (side(0.00002),) * 2).save(stream, "JPEG")
+    errors = [
+        SyntaxError("a"), OverflowError("a"), ZeroDivisionError("a"), RecursionError("a"), AssertionError("a"),
+        KeyError("a"), OSError("a"), Image.DecompressionBombError("a"), EOFError("a"), NotImplementedError("a"),
+    ]  # fmt: skip
+    for error in errors:
+        monkeypatch.setattr(Image, "open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+        with pytest.raises(ImageError, match="is damaged, truncated or of an unusual kind"):
+            load_image(stream.getvalue())
+    monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(ImageError, match="memory ran out while"):
+        load_image(stream.getvalue())

@@ -1,0 +1,133 @@
+"""What the CUDA kernels refuse before a launch, and what is made of a launch that CUDA refuses. Needs no GPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.support.kernel_cases import HostArena, HostMemory, NoStream, Step, host_kernels
+from vexpress_rt.errors import BackendError, BackendMissingError, InputError
+from vexpress_rt.native import device_kernels
+from vexpress_rt.native.device_kernels import Kernels
+from vexpress_rt.native.latent_step import Share, check_shares
+from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+
+ARENA = HostArena()
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return host_kernels()
+
+
+GOOD_STEP = Step.random(frames=3, values=4, spare_slots=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"shares": []}, "0 shares .* at least one"),
+        ({"shares": [Share(0, 0, 1), Share(0, 0, 1), Share(1, 0, 1)]}, r"slots \[0, 0, 1\].*a slot of its own"),
+        ({"shares": [Share(3, 0, 1)]}, "slot=3.*a slot of 0 to 2"),
+        ({"shares": [Share(-1, 0, 1)]}, "slot=-1"),
+        ({"shares": [Share(0, 2, 2)]}, "heard=2, coverage=2.*fewer heard"),
+        ({"shares": [Share(0, 0, 0)]}, "coverage=0"),
+        ({"shares": [Share(0, 0, 2**24 + 1)]}, "a coverage of 1 to 16777216"),
+        ({"scale": float("nan")}, "scale is nan"),
+        ({"scale": 1e39}, "scale is 1e[+]39; expected a number that float32 holds"),
+        ({"coefficients": ((float("inf"), 0.0),)}, "coefficients are .*inf.*expected numbers that float32 holds"),
+        ({"coefficients": ((0.9, 0.1, 0.2),)}, "a row for each vector of a frame, 1 to 3, with a number for each"),
+        ({"coefficients": ()}, "a row for each vector"),
+        ({"coefficients": ((0.5,) * 5,) * 4}, "a row for each vector of a frame, 1 to 3"),
+        ({"coefficients": ((0.5,) * 3,) * 2}, "vectors is 48 bytes .* at least 96 bytes"),
+        ({"conditional": GOOD_STEP.conditional[:2]}, "conditional is 32 bytes.*at least 48 bytes"),
+        ({"unconditional": GOOD_STEP.conditional[:2]}, "unconditional is 32 bytes"),
+        ({"totals": GOOD_STEP.totals[:2]}, "a slot of 0 to 1"),
+        ({"vectors": GOOD_STEP.vectors[:, :2]}, "vectors is 32 bytes .* at least 48 bytes"),
+        ({"totals": np.zeros((3, 0), np.float32)}, "values is 0; expected 1 to 2147483647"),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(kernels: Kernels, changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        replace(GOOD_STEP, **changes).run(kernels, ARENA)
+
+
+FRAME = HostMemory(np.zeros((4, 6, 3), np.uint8))
+OUT = HostMemory(np.zeros((4, 6, 3), np.uint8))
+NULL = SimpleNamespace(pointer=0, bytes=72)
+SHORT = SimpleNamespace(pointer=FRAME.pointer, bytes=71)
+
+
+@pytest.mark.parametrize(
+    ("memories", "size", "complaint"),
+    [
+        ((FRAME, FRAME, NULL, OUT), (4, 6), "following is 72 bytes at address 0x0.*allocated and not freed"),
+        ((SHORT, FRAME, FRAME, OUT), (4, 6), "previous is 71 bytes .* at least 72 bytes"),
+        ((FRAME, FRAME, FRAME, FRAME), (4, 6), "out and previous overlap"),
+        ((FRAME, FRAME, FRAME, OUT), (0, 6), "height is 0; expected 1 to 65536"),
+        ((FRAME, FRAME, FRAME, OUT), (4, 65537), "width is 65537"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused_by_the_median(
+    kernels: Kernels, memories: tuple[HostMemory, ...], size: tuple[int, int], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        kernels.median_3x3x3(*memories, height=size[0], width=size[1], stream=NoStream())
+
+
+@pytest.mark.parametrize(
+    ("size", "out", "complaint"),
+    [
+        ((3, 6), OUT, "3 x 6 pixels .* even sizes"),
+        ((4, 5), OUT, "4 x 5 pixels"),
+        ((0, 6), OUT, "height is 0"),
+        ((4, 6), SimpleNamespace(pointer=OUT.pointer, bytes=35), "out is 35 bytes .* at least 36 bytes"),
+        ((4, 6), FRAME, "out and frame overlap"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused_by_nv12(
+    kernels: Kernels, size: tuple[int, int], out: HostMemory, complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        kernels.rgb_to_nv12(FRAME, out, height=size[0], width=size[1], stream=NoStream())
+
+
+def test_float_memory_at_an_odd_address_is_refused(kernels: Kernels) -> None:
+    odd = SimpleNamespace(pointer=FRAME.pointer + 1, bytes=64)
+    with pytest.raises(InputError, match=r"vectors is 64 bytes .* a multiple of 4"):
+        kernels.guided_step(
+            odd, OUT, None, FRAME,
+            values=1, slots=1, shares=[Share(0, 0, 1)], scale=1, coefficients=((1, 0),), stream=NoStream(),
+        )  # fmt: skip
+
+
+def test_nv12_twin_refuses_odd_sizes_and_other_dtypes() -> None:
+    with pytest.raises(InputError, match="3 x 4 pixels"):
+        rgb_to_nv12_numpy(np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(InputError, match="float32"):
+        rgb_to_nv12_numpy(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_refused_launch_is_a_backend_error_that_tells_what_cuda_said() -> None:
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+
+    kernels = Kernels(SimpleNamespace(rgb_to_nv12=refuse))  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"rgb_to_nv12: cudaErrorInvalidResourceHandle.*nvidia-smi"):
+        kernels.rgb_to_nv12(FRAME, OUT, height=4, width=6, stream=NoStream())
+
+
+def test_kernels_that_were_not_built_are_an_error_that_says_how_to_build_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)
+    with pytest.raises(BackendMissingError, match="nvcc 12 or newer on PATH and VEXPRESS_RT_CUDA=ON"):
+        device_kernels.load()
+
+
+def test_shares_become_a_table() -> None:
+    table = check_shares([Share(4, 0, 2), Share(1, 1, 3)], slots=5)
+    assert table.dtype == np.int32
+    assert table.tolist() == [[4, 0, 2], [1, 1, 3]]

@@ -1,0 +1,214 @@
+"""The arithmetic of the CUDA kernels, compiled for the CPU, against its twins in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.kernel_cases import (
+    HostArena,
+    HostMemory,
+    NoStream,
+    Step,
+    assert_same_bits,
+    check_guided_step,
+    check_median,
+    check_nv12,
+    host_kernels,
+    random_picture,
+)
+from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
+from vexpress_rt.diffusion.context_windows import Window, coverage, plan_windows, walk
+from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
+from vexpress_rt.diffusion.samplers import Sampler, make_sampler
+from vexpress_rt.media.video_writer import VideoWriter
+from vexpress_rt.native.device_kernels import Kernels
+from vexpress_rt.native.latent_step import Share
+from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+
+SEEDS = st.integers(0, 2**32)
+ARENA = HostArena()
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return host_kernels()
+
+
+# The guided step.
+
+
+@given(frames=st.integers(1, 9), values=st.integers(1, 40), seed=SEEDS, guided=st.booleans(), vectors=st.integers(1, 3))
+def test_guided_step_gives_what_numpy_gives_bit_for_bit(
+    kernels: Kernels, frames: int, values: int, seed: int, guided: bool, vectors: int
+) -> None:
+    step = Step.random(frames=frames, values=values, seed=seed, guided=guided, vectors=vectors)
+    check_guided_step(kernels, ARENA, step)
+
+
+@pytest.mark.parametrize("frames", [63, 64, 65, 129])
+def test_windows_of_any_length_are_taken_whole(kernels: Kernels, frames: int) -> None:
+    check_guided_step(kernels, ARENA, Step.random(frames=frames, values=5))
+
+
+def test_first_prediction_replaces_what_a_total_held(kernels: Kernels) -> None:
+    step = Step.random(frames=1, values=4)
+    step = replace(step, totals=np.full_like(step.totals, np.nan), shares=[Share(0, 0, 2)])
+    check_guided_step(kernels, ARENA, step)
+
+
+def test_slots_of_other_frames_stay_as_they_are(kernels: Kernels) -> None:
+    step = Step.random(frames=2, values=8, spare_slots=4, vectors=3)
+    others = sorted(set(range(6)) - {share.slot for share in step.shares})
+    for found, before in zip(step.run(kernels, ARENA), (step.vectors, step.totals), strict=True):
+        assert_same_bits(found[..., others, :], before[..., others, :])
+
+
+def test_what_is_not_remembered_yet_may_be_anything(kernels: Kernels) -> None:
+    step = Step.random(frames=3, values=4, vectors=3)
+    step.vectors[1:] = np.nan
+    step = replace(step, shares=[Share(slot, 0, 1) for slot in (4, 0, 2)], coefficients=((0.5, 0, 0, 0.25),) * 3)
+    check_guided_step(kernels, ARENA, step)
+    assert np.isfinite(step.run(kernels, ARENA)[0][:, [4, 0, 2]]).all()
+
+
+class MixingEngine:
+    """Predictions that depend on every latent of the window, so that a wrong one anywhere shows."""
+
+    spec = EngineSpec("denoiser", (TensorSpec("latents", ("F", "c", "h", "w"), (None, 4, 2, 3), "float32"),), ())
+
+    def run(self, inputs: Mapping[str, np.ndarray], *, resident: bool = False) -> dict[str, np.ndarray]:
+        latents = inputs["latents"]
+        mixed = np.sin(latents + latents.mean(axis=0)) + np.float32(inputs["timestep"][0] / 1000)
+        return {"unconditional": np.cos(mixed), "conditional": mixed}
+
+
+ALPHA_BARS = alphas_cumprod(1000, 0.00085, 0.012)
+
+
+def noise(frame: int) -> np.ndarray:
+    return np.random.default_rng(frame).standard_normal((4, 2, 3)).astype(np.float32)
+
+
+def walk_with_kernel(
+    kernels: Kernels, windows: tuple[Window, ...], length: int, guidance: Guidance, sampler: Sampler
+) -> np.ndarray:
+    """What `Denoiser.run` does, with frame k of the video in slot k and the sums left to the kernel."""
+    slots = max(length, windows[-1].stop)
+    vectors = HostMemory(np.full((sampler.vectors, slots, 24), np.nan, np.float32))
+    vectors.array[0] = np.stack([noise(frame) for frame in range(slots)]).reshape(slots, -1)
+    totals = HostMemory(np.full((slots, 24), np.nan, np.float32))
+    cover, heard, engine = coverage(windows, slots), [0] * slots, MixingEngine()
+    for window, step in walk(windows, len(sampler)):
+        frames = range(window.start, window.stop)
+        stacked = vectors.array[0, window.start : window.stop].reshape(-1, 4, 2, 3)
+        outputs = engine.run({"latents": stacked, "timestep": np.array([sampler.timesteps[step]], np.float32)})
+        kernels.guided_step(
+            vectors, totals,
+            HostMemory(outputs["unconditional"]) if guidance.scale > 1 else None, HostMemory(outputs["conditional"]),
+            values=24, slots=slots, shares=[Share(frame, heard[frame], int(cover[frame])) for frame in frames],
+            scale=guidance.scale, coefficients=sampler.coefficients[step], stream=NoStream(),
+        )  # fmt: skip
+        for frame in frames:
+            heard[frame] = (heard[frame] + 1) % int(cover[frame])
+    return vectors.array[0, :length].reshape(length, 4, 2, 3)
+
+
+@pytest.mark.parametrize(("length", "frames", "overlap"), [(5, 8, 2), (21, 8, 3), (19, 6, 4)])
+@pytest.mark.parametrize("scale", [3.5, 1.0])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++2m", "unipc"])
+def test_whole_videos_are_denoised_to_the_same_bits_as_without_the_kernel(
+    kernels: Kernels, length: int, frames: int, overlap: int, scale: float, sampler: str
+) -> None:
+    windows, guidance, made = (
+        plan_windows(length, frames, overlap),
+        Guidance(scale, 1, 1),
+        make_sampler(sampler, 4, ALPHA_BARS),
+    )
+    engines = dict.fromkeys(guidance.engines(4), MixingEngine())
+    denoiser = Denoiser(engines, {}, guidance, made, windows, length, noise, lambda window: {})  # type: ignore[arg-type]
+    expected = np.concatenate([latent for _, latent in denoiser.run()])
+    assert_same_bits(walk_with_kernel(kernels, windows, length, guidance, made), expected)
+
+
+# The median.
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 12), seed=SEEDS, levels=st.sampled_from([2, 5, 256]))
+def test_median_gives_what_its_twin_gives(kernels: Kernels, height: int, width: int, seed: int, levels: int) -> None:
+    check_median(kernels, ARENA, random_picture(3, height, width, 3, seed=seed, levels=levels))
+
+
+def test_one_frame_may_be_all_three(kernels: Kernels) -> None:
+    frame = HostMemory(random_picture(6, 7, 3))
+    out = HostMemory(np.zeros_like(frame.array))
+    kernels.median_3x3x3(frame, frame, frame, out, height=6, width=7, stream=NoStream())
+    check_median(kernels, ARENA, np.stack([frame.array] * 3))
+    assert out.array.any()
+
+
+# NV12.
+
+
+@given(rows=st.integers(1, 6), columns=st.integers(1, 8), seed=SEEDS, levels=st.sampled_from([2, 256]))
+def test_nv12_gives_what_its_twin_gives(kernels: Kernels, rows: int, columns: int, seed: int, levels: int) -> None:
+    picture = random_picture(2 * rows, 2 * columns, 3, seed=seed, levels=levels) * np.uint8(255 // (levels - 1))
+    check_nv12(kernels, ARENA, picture)
+
+
+def bt709(rgb: np.ndarray) -> tuple[float, float, float]:
+    """Y, Cb, Cr in limited range, ITU-R BT.709-6, items 3.2 to 3.5."""
+    red, green, blue = (rgb / 255).tolist()
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return 16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556, 128 + 224 * (red - luma) / 1.5748
+
+
+@given(rgb=st.tuples(*[st.integers(0, 255)] * 3))
+def test_plain_colours_become_the_nearest_values_of_the_bt709_matrix(rgb: tuple[int, int, int]) -> None:
+    picture = np.full((4, 6, 3), rgb, np.uint8)
+    converted = rgb_to_nv12_numpy(picture)
+    luma, blue, red = bt709(picture[0, 0])
+    np.testing.assert_allclose(converted[:4], luma, atol=0.5 + 1e-9)
+    np.testing.assert_allclose(converted[4:, 0::2], blue, atol=0.5 + 1e-9)
+    np.testing.assert_allclose(converted[4:, 1::2], red, atol=0.5 + 1e-9)
+
+
+def test_black_and_white_use_the_limited_range_exactly() -> None:
+    for level, luma in ((0, 16), (255, 235)):
+        converted = rgb_to_nv12_numpy(np.full((2, 2, 3), level, np.uint8))
+        np.testing.assert_array_equal(converted, [[luma, luma], [luma, luma], [128, 128]])
+
+
+def test_chroma_lies_on_even_columns_and_between_rows() -> None:
+    slope = 224 * (1 - 0.0722) / 1.8556 / 255
+    ramp = np.zeros((64, 128, 3), np.uint8)
+    ramp[..., 2] = np.arange(128)
+    across = (rgb_to_nv12_numpy(ramp)[64:, 0::2].astype(float) - 128) / slope
+    np.testing.assert_allclose(across[:, 1:], np.broadcast_to(2 * np.arange(1, 64), (32, 63)), atol=0.5 / slope)
+    ramp[..., 2] = np.arange(64)[:, None]
+    down = (rgb_to_nv12_numpy(ramp)[64:, 0::2].astype(float) - 128) / slope
+    np.testing.assert_allclose(down, np.broadcast_to(2 * np.arange(32)[:, None] + 0.5, (32, 64)), atol=0.5 / slope)
+
+
+def test_smooth_pictures_come_out_as_the_video_writer_has_them(tmp_path: Path) -> None:
+    row, column = np.mgrid[0:64, 0:96]
+    waves = [np.sin(row / 15 + column / 17), np.cos(row / 19 - column / 13), np.sin(column / 23)]
+    picture = (127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, (64, 96), Fraction(30), None, quality=0) as writer:
+        writer.write(picture)
+    with av.open(str(path)) as container:
+        written = next(container.decode(video=0)).reformat(format="nv12").to_ndarray()
+    difference = np.abs(rgb_to_nv12_numpy(picture).astype(int) - written)
+    assert difference[:64].max() <= 1  # FFmpeg's luma is rounded less exactly
+    assert difference[64:].max() <= 2
+    assert difference.mean() < 0.2

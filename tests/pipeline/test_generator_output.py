@@ -1,0 +1,112 @@
+"""What comes out of the generator: frames, files, progress, times; and how it ends early. Engines are fakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.scenes import FAST, frames_of, photo, read_back, speech
+from vexpress_rt.config import GenerationConfig
+from vexpress_rt.native import median_filter
+from vexpress_rt.pipeline.generator import Generator
+
+# Frames, files, time
+
+
+def test_the_median_filter_is_applied_to_the_finished_clip(generator: Generator) -> None:
+    filtered, raw = (
+        frames_of(generator.generate(photo(), speech(), config=GenerationConfig(steps=1, overlap=2, median_filter=on)))
+        for on in (True, False)
+    )
+    np.testing.assert_array_equal(filtered, median_filter(raw))
+    assert (filtered != raw).any()
+
+
+@pytest.mark.parametrize(
+    ("named", "keep", "kept"),
+    [(False, None, True), (False, False, False), (True, None, False), (True, True, True), (True, False, False)],
+)
+def test_frames_are_kept_if_there_is_no_file_or_they_are_asked_for(
+    generator: Generator, tmp_path: Path, named: bool, keep: bool | None, kept: bool
+) -> None:
+    output = tmp_path / "out.mp4" if named else None
+    video = generator.generate(photo(), speech(0.1), output=output, keep_frames=keep, config=FAST)
+    assert (video.frames is not None) == kept
+    assert video.path == output
+    assert list(tmp_path.iterdir()) == ([output] if output else [])
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_the_file_holds_the_frames_and_the_speech(generator: Generator, tmp_path: Path, name: str) -> None:
+    video = generator.generate(photo(), speech(0.3), output=str(tmp_path / name), keep_frames=True, config=FAST)
+    pictures, rate, samples, sound = read_back(tmp_path / name)
+    assert len(pictures) == video.length == 9
+    assert rate == 30
+    assert np.abs(pictures.astype(int) - frames_of(video)).mean() < 8
+    assert 0.3 * sound <= samples < 0.3 * sound + 2048  # AAC comes in blocks of 1024
+
+
+def test_the_sound_of_a_video_may_be_the_speech(generator: Generator, tmp_path: Path) -> None:
+    talking = tmp_path / "talking.mp4"
+    generator.generate(photo(), speech(0.4), output=talking, config=FAST)
+    video = generator.generate(photo(), talking, output=tmp_path / "out.mp4", config=FAST)
+    assert video.length == 12
+    assert len(read_back(tmp_path / "out.mp4")[0]) == 12
+
+
+def test_seconds_are_told_by_stage_and_sum_up(generator: Generator, tmp_path: Path) -> None:
+    video = generator.generate(photo(), speech(0.6), output=tmp_path / "out.mp4", config=FAST)
+    seconds = dict(video.timings)
+    total = seconds.pop("total")
+    assert set(seconds) == {"load", "portrait", "audio", "keypoints", "denoise", "decode", "median", "encode"}
+    assert min(seconds.values()) >= 0
+    assert total * 0.5 < sum(seconds.values()) <= total
+
+
+def test_stages_that_did_not_happen_take_no_time(generator: Generator) -> None:
+    video = generator.generate(photo(), speech(), config=GenerationConfig(steps=1, overlap=2, median_filter=False))
+    assert set(video.timings) == {"load", "portrait", "audio", "keypoints", "denoise", "decode", "total"}
+
+
+def test_progress_is_told_in_order_and_to_the_end(generator: Generator) -> None:
+    told: list[tuple[str, int, int]] = []
+    generator.generate(photo(), speech(0.6), config=FAST, progress=lambda *what: told.append(what))  # 3 windows
+    assert told[:3] == [("keypoints", 1, 1), ("portrait", 1, 1), ("audio", 1, 1)]
+    assert [what for what in told if what[0] == "denoise"] == [("denoise", done, 6) for done in range(1, 7)]
+    assert [what for what in told if what[0] == "frames"] == [("frames", done, 18) for done in range(1, 19)]
+    assert told[-1] == ("frames", 18, 18)
+
+
+def test_finished_frames_leave_before_the_last_are_denoised(generator: Generator) -> None:
+    told: list[str] = []
+    generator.generate(photo(), speech(2), config=FAST, progress=lambda stage, done, total: told.append(stage))
+    denoised_before = told[: told.index("frames")].count("denoise")
+    assert denoised_before == 3  # two steps of the first window and what they depend on
+    assert told.count("denoise") == 20
+
+
+# Ending
+
+
+class StopError(Exception):
+    """What a caller's callback raises."""
+
+
+@pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
+@pytest.mark.parametrize(("stage", "done"), [("portrait", 1), ("audio", 1), ("denoise", 2), ("frames", 1),
+                                             ("frames", 18)])  # fmt: skip
+def test_an_exception_in_the_callback_ends_the_work_and_leaves_nothing(
+    generator: Generator, tmp_path: Path, error: type[BaseException], stage: str, done: int
+) -> None:
+    def stop(*what: Any) -> None:
+        if what[:2] == (stage, done):
+            raise error
+
+    expected = frames_of(generator.generate(photo(), speech(0.6), config=FAST))
+    with pytest.raises(error):
+        generator.generate(photo(), speech(0.6), output=tmp_path / "out.mp4", config=FAST, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    np.testing.assert_array_equal(frames_of(generator.generate(photo(), speech(0.6), config=FAST)), expected)

@@ -1,0 +1,103 @@
+"""What the CUDA kernels are tried with on a GPU, by the tests and by `benchmarks.gpu_check` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+
+from tests.support.kernel_cases import (
+    Arena,
+    Step,
+    assert_same_bits,
+    check_guided_step,
+    check_median,
+    check_nv12,
+    random_picture,
+)
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.native.device_kernels import Kernels, Memory
+
+
+class DeviceArena:
+    """Buffers on the GPU, freed at the end."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.stream = runtime.Stream()
+        stack.callback(self.stream.close)
+
+    def put(self, array: np.ndarray) -> Memory:
+        buffer = runtime.allocate(array.nbytes)
+        self._stack.callback(buffer.close)
+        with runtime.pinned(array.nbytes) as host:
+            host.array[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            runtime.copy_in(buffer, host.array, self.stream)
+            self.stream.synchronize()
+        return buffer
+
+    def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
+        assert isinstance(memory, runtime.Buffer)
+        with runtime.pinned(like.nbytes) as host:
+            runtime.copy_out(host.array, memory, self.stream)
+            self.stream.synchronize()
+            return host.array.copy().view(like.dtype).reshape(like.shape)
+
+
+def check_captured_step(kernels: Kernels, arena: DeviceArena) -> None:
+    """Captured into a graph, a step changes nothing; replayed, it gives what its twin gives."""
+    step = Step.random(frames=4, values=300)
+    step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
+    vectors, totals, conditional = (arena.put(a) for a in (step.vectors, step.totals, step.conditional))
+    unconditional = None if step.unconditional is None else arena.put(step.unconditional)
+    arena.stream.begin_capture()
+    kernels.guided_step(
+        vectors, totals, unconditional, conditional,
+        values=300, slots=len(step.totals), shares=step.shares, scale=step.scale,
+        coefficients=step.coefficients, stream=arena.stream,
+    )  # fmt: skip
+    graph = arena.stream.end_capture()
+    assert_same_bits(arena.get(vectors, step.vectors), step.vectors)
+    graph.launch(arena.stream)
+    assert_same_bits(arena.get(vectors, step.vectors), step.twin()[0])
+    graph.close()
+
+
+def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool, vectors: int) -> None:
+    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided, vectors=vectors))
+
+
+def _median(kernels: Kernels, arena: Arena, height: int, width: int, levels: int) -> None:
+    check_median(kernels, arena, random_picture(3, height, width, 3, levels=levels))
+
+
+def _nv12(kernels: Kernels, arena: Arena, height: int, width: int) -> None:
+    check_nv12(kernels, arena, random_picture(height, width, 3))
+
+
+STEPS = [(1, 1), (3, 257), (24, 4 * 64 * 64), (130, 1000)]  # frames, values of each
+PICTURES = [(1, 1), (1, 5), (7, 1), (33, 50), (512, 512), (65536, 2)]  # height, width
+EVEN_PICTURES = [(2, 2), (4, 6), (514, 510), (65536, 2)]
+
+# By name: each raises AssertionError where a kernel and its twin in NumPy differ by a bit.
+CASES: dict[str, Callable[[Kernels, Arena], None]] = {
+    **{
+        f"guided_step {frames} x {values}, {vectors} vectors{'' if guided else ', no guidance'}": partial(
+            _guided_step, frames=frames, values=values, guided=guided, vectors=vectors
+        )
+        for frames, values in STEPS
+        for guided in (True, False)
+        for vectors in (1, 2, 3)
+    },
+    **{
+        f"median_3x3x3 {height} x {width}, {levels} levels": partial(_median, height=height, width=width, levels=levels)
+        for height, width in PICTURES
+        for levels in (2, 256)
+    },
+    **{
+        f"rgb_to_nv12 {height} x {width}": partial(_nv12, height=height, width=width)
+        for height, width in EVEN_PICTURES
+    },
+}  # fmt: skip

@@ -1,0 +1,171 @@
+"""The CUDA kernels against their twins, on any memory: a GPU's, or the host's, where their arithmetic runs as well."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vexpress_rt.native import median_3x3x3_numpy
+from vexpress_rt.native.device_kernels import Kernels, Memory, Stream
+from vexpress_rt.native.latent_step import Coefficients, Share, guided_step_numpy
+from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+
+
+class Arena(Protocol):
+    """Where memory comes from, and the stream that kernels are launched on."""
+
+    stream: Stream
+
+    def put(self, array: np.ndarray) -> Memory:
+        """Memory that holds the array."""
+        ...
+
+    def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
+        """What the memory holds when the stream has run dry, in the shape and dtype of `like`."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    array: np.ndarray
+
+    @property
+    def pointer(self) -> int:
+        return self.array.ctypes.data
+
+    @property
+    def bytes(self) -> int:
+        return self.array.nbytes
+
+
+@dataclass(frozen=True)
+class NoStream:
+    handle: int = 0
+
+
+class HostArena:
+    stream: Stream = NoStream()
+
+    def put(self, array: np.ndarray) -> HostMemory:
+        return HostMemory(np.array(array))
+
+    def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
+        assert isinstance(memory, HostMemory)
+        return memory.array
+
+
+def host_kernels() -> Kernels:
+    """The kernels' arithmetic on the CPU."""
+    return Kernels(importlib.import_module("vexpress_rt.native._native").kernels)
+
+
+def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal bit for bit: zeros of another sign differ."""
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Arguments of `guided_step`: vectors (vectors, slots, values), totals (slots, values), the others (F, values)."""
+
+    vectors: np.ndarray
+    totals: np.ndarray
+    unconditional: np.ndarray | None
+    conditional: np.ndarray
+    shares: Sequence[Share]
+    scale: float = 3.5
+    coefficients: Coefficients = ((0.9, -0.3),)
+
+    @classmethod
+    def random(
+        cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True, vectors: int = 1
+    ) -> Step:
+        """Values over the magnitudes that float32 has, subnormal ones among them; some are zeros of either sign.
+
+        What is remembered has a number of 0 in some rows, where the first step of a sampler has it.
+        """
+        rng = np.random.default_rng(seed)
+
+        def numbers(*shape: int) -> np.ndarray:
+            drawn = rng.standard_normal(shape) * 10.0 ** rng.integers(-44, 9, shape)
+            drawn[rng.random(shape) < 0.05] *= 0
+            return drawn.astype(np.float32)
+
+        slots = frames + spare_slots
+        coverage = rng.integers(1, 8, frames)
+        shares = [
+            Share(int(slot), int(rng.integers(covering)), int(covering))
+            for slot, covering in zip(rng.permutation(slots), coverage, strict=False)
+        ]
+        halves = numbers(2, frames, values)
+        table = rng.uniform(-1, 1, (vectors, vectors + 1))
+        table[:, 1:-1] *= rng.random((vectors, vectors - 1)) < 0.7
+        return cls(
+            numbers(vectors, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1], shares,
+            float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
+        )  # fmt: skip
+
+    def twin(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors and totals afterwards, by NumPy."""
+        vectors, totals = self.vectors.copy(), self.totals.copy()
+        guided_step_numpy(
+            vectors, totals, self.unconditional, self.conditional, self.shares, self.scale, self.coefficients
+        )
+        return vectors, totals
+
+    def run(self, kernels: Kernels, arena: Arena) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors and totals afterwards, by the kernel."""
+        vectors, totals, conditional = (arena.put(a) for a in (self.vectors, self.totals, self.conditional))
+        kernels.guided_step(
+            vectors,
+            totals,
+            None if self.unconditional is None else arena.put(self.unconditional),
+            conditional,
+            values=self.totals.shape[1],
+            slots=len(self.totals),
+            shares=self.shares,
+            scale=self.scale,
+            coefficients=self.coefficients,
+            stream=arena.stream,
+        )
+        return arena.get(vectors, self.vectors), arena.get(totals, self.totals)
+
+
+def check_guided_step(kernels: Kernels, arena: Arena, step: Step) -> None:
+    for found, expected in zip(step.run(kernels, arena), step.twin(), strict=True):
+        assert_same_bits(found, expected)
+
+
+def run_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> np.ndarray:
+    """The median of (3, H, W, 3), by the kernel."""
+    height, width = triple.shape[1:3]
+    previous, current, following = (arena.put(frame) for frame in triple)
+    out = arena.put(np.zeros_like(triple[0]))
+    kernels.median_3x3x3(previous, current, following, out, height=height, width=width, stream=arena.stream)
+    return arena.get(out, triple[0])
+
+
+def check_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> None:
+    assert_same_bits(run_median(kernels, arena, triple), median_3x3x3_numpy(*triple))
+
+
+def run_nv12(kernels: Kernels, arena: Arena, frame: np.ndarray) -> np.ndarray:
+    """The frame (H, W, 3) as NV12, by the kernel."""
+    height, width = frame.shape[:2]
+    empty = np.zeros((height * 3 // 2, width), np.uint8)
+    out = arena.put(empty)
+    kernels.rgb_to_nv12(arena.put(frame), out, height=height, width=width, stream=arena.stream)
+    return arena.get(out, empty)
+
+
+def check_nv12(kernels: Kernels, arena: Arena, frame: np.ndarray) -> None:
+    assert_same_bits(run_nv12(kernels, arena, frame), rgb_to_nv12_numpy(frame))
+
+
+def random_picture(*shape: int, seed: int = 0, levels: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, levels, shape, dtype=np.uint8)

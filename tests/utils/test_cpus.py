@@ -1,0 +1,170 @@
+"""The number of CPUs that a process may use, from synthetic /proc and /sys trees; no more threads are started."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vexpress_rt import ConfigError, Generator
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
+from vexpress_rt.utils import cpus
+from vexpress_rt.utils.cpus import cpu_quota, limit_threads, usable_cpus
+
+V2 = "31 23 0:28 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+
+
+def tree(root: Path, groups: str, mounts: str, **files: str) -> Path:
+    """A system whose process is in `groups`, with files of control groups; "/" in their names is "__"."""
+    contents = {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts}
+    contents |= {f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in files.items()}
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"),
+    [
+        ("150000 100000\n", 1.5), ("50000 100000\n", 0.5), ("max 100000\n", None), ("1600000 100000", 16),
+        ("", None), ("100000", None), ("a b", None), ("0 100000", None), ("100000 0", None), ("-1 100000", None),
+        ("9" * 400 + " 1", None),
+    ],
+)  # fmt: skip
+def test_the_quota_of_a_group_of_version_2(tmp_path: Path, text: str, quota: float | None) -> None:
+    root = tree(tmp_path, "0::/app\n", V2.format(root="/"), **{"app__cpu.max": text})
+    assert cpu_quota(root) == quota
+
+
+def test_of_nested_groups_the_smallest_quota_counts(tmp_path: Path) -> None:
+    files = {
+        "cpu.max": "max 100000", "a.slice__cpu.max": "300000 100000", "a.slice__b__cpu.max": "25000 10000",
+        "a.slice__b__c__cpu.max": "max 100000", "other__cpu.max": "1000 100000",
+    }  # fmt: skip
+    assert cpu_quota(tree(tmp_path, "0::/a.slice/b/c\n", V2.format(root="/"), **files)) == 2.5
+
+
+def test_a_container_sees_its_group_as_the_root_of_the_mount(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/\n", V2.format(root="/"), **{"cpu.max": "200000 100000"})
+    assert cpu_quota(root) == 2
+
+
+@pytest.mark.parametrize("group", ["/docker/12ab", "/docker/12ab/below", "/", "/../elsewhere"])
+def test_the_quota_of_a_group_of_version_1_through_a_mount_of_it_alone(tmp_path: Path, group: str) -> None:
+    """Docker without namespaces of groups: the whole hierarchy's path, and a mount that shows the container's part."""
+    quota = {"cpu,cpuacct__cpu.cfs_quota_us": "150000\n", "cpu,cpuacct__cpu.cfs_period_us": "100000\n"}
+    groups = f"4:memory:/docker/x\n3:cpu,cpuacct:{group}\n1:name=systemd:/a\n0::/system.slice\n"
+    assert cpu_quota(tree(tmp_path, groups, V1.format(root="/docker/12ab"), **quota)) == 1.5
+
+
+def test_no_limit_in_version_1_is_minus_one(tmp_path: Path) -> None:
+    quota = {"cpu,cpuacct__cpu.cfs_quota_us": "-1\n", "cpu,cpuacct__cpu.cfs_period_us": "100000\n"}
+    assert cpu_quota(tree(tmp_path, "3:cpu,cpuacct:/\n", V1.format(root="/"), **quota)) is None
+
+
+def test_both_versions_at_once(tmp_path: Path) -> None:
+    files = {
+        "cpu,cpuacct__cpu.cfs_quota_us": "400000", "cpu,cpuacct__cpu.cfs_period_us": "100000",
+        "unified__u__cpu.max": "300000 100000",
+    }  # fmt: skip
+    mounts = V1.format(root="/") + V2.format(root="/").replace("/sys/fs/cgroup ", "/sys/fs/cgroup/unified ")
+    assert cpu_quota(tree(tmp_path, "3:cpu,cpuacct:/\n0::/u\n", mounts, **files)) == 3
+
+
+def test_a_mount_with_a_space_in_its_name(tmp_path: Path) -> None:
+    mounts = V2.format(root="/").replace("/sys/fs/cgroup", r"/sys/fs/cgroup/a\040b")
+    assert cpu_quota(tree(tmp_path, "0::/\n", mounts, **{"a b__cpu.max": "70000 100000"})) == 0.7
+
+
+def test_a_system_without_control_groups_limits_nothing(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path) is None
+    assert cpu_quota(tree(tmp_path, "nonsense\n::\n", "nonsense - \n1 2 3 - cgroup2\n")) is None
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "usable"), [(8, None, 8), (8, 2.0, 2), (8, 1.2, 2), (8, 0.1, 1), (2, 16.0, 2), (1, 0.5, 1)]
+)
+def test_usable_cpus_are_those_of_affinity_and_quota_rounded_up(
+    monkeypatch: pytest.MonkeyPatch, affinity: int, quota: float | None, usable: int
+) -> None:
+    monkeypatch.setattr(cpus, "available_cpus", lambda: affinity)
+    monkeypatch.setattr(cpus, "_own_quota", lambda: quota)
+    assert usable_cpus() == usable
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity to set")
+def test_affinity_is_that_of_the_process() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("requested", "threads", "lowered"),
+    [(None, 4, False), (1, 1, False), (4, 4, False), (5, 4, True), (1024, 4, True)],
+)
+def test_threads_are_never_more_than_usable_cpus(
+    monkeypatch: pytest.MonkeyPatch, requested: int | None, threads: int, lowered: bool
+) -> None:
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: 4)
+    limit = limit_threads(requested)
+    assert (limit.threads, limit.lowered) == (threads, lowered)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, True, "4", 1e9])
+def test_an_impossible_number_stays_an_error(threads: Any) -> None:
+    with pytest.raises(ConfigError, match="threads is"):
+        limit_threads(threads)
+
+
+@pytest.fixture
+def two_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with a quota of 1.5 CPUs on a machine with 64."""
+    monkeypatch.setattr(cpus, "available_cpus", lambda: 64)
+    monkeypatch.setattr(cpus, "_own_quota", lambda: 1.5)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+
+
+@pytest.mark.usefixtures("two_of_many")
+def test_a_lowered_number_is_logged_once_and_described(
+    fake_bundle: Path, backend: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle, threads=16) as generator:
+        assert "CPU with 64 cores, 16 threads requested, 2 used: this process may use 2 CPUs" in generator.describe()
+    assert [record.getMessage() for record in caplog.records] == [
+        "threads is 16, but this process may use 2 CPUs: using 2, because more threads would only wait"
+    ]
+
+
+@pytest.mark.usefixtures("two_of_many")
+def test_by_default_a_quota_is_kept_without_a_warning(
+    fake_bundle: Path, backend: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "vexpress_rt"), Generator(fake_bundle) as generator:
+        assert "CPU with 64 cores, 2 threads\n" in generator.describe()
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("two_of_many")
+@pytest.mark.parametrize(("requested", "threads"), [(None, 2), (1, 1), (2, 2), (16, 2), (1024, 2)])
+def test_sessions_have_no_more_threads(requested: int | None, threads: int) -> None:
+    import onnxruntime as library
+
+    assert onnxruntime.cpu_options(library, requested).intra_op_num_threads == threads
+
+
+def test_without_a_limit_the_default_is_left_to_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime as library
+
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert onnxruntime.cpu_options(library, None).intra_op_num_threads == 0
+    assert onnxruntime.cpu_options(library, 3).intra_op_num_threads == 3

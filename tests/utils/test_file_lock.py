@@ -1,0 +1,88 @@
+"""A lock that one holds at a time, and that leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from vexpress_rt.errors import OutputError
+from vexpress_rt.utils.file_lock import locked
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vexpress_rt.utils.file_lock._PAUSE", 0.001)
+
+
+def test_one_holds_it_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def work(number: int) -> int:
+        with locked(tmp_path / "lock", lambda: None):
+            inside.append(number)
+            time.sleep(0.002)
+            alone = len(inside)
+            inside.remove(number)
+        return alone
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(40))) == {1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_holds_it_is_waited_for(tmp_path: Path) -> None:
+    waited = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "lock", lambda: pytest.fail("nobody has it")):
+            other = pool.submit(lambda: locked(tmp_path / "lock", waited.set).__enter__())
+            assert waited.wait(10)
+            assert not other.done()
+        other.result(10)
+    assert waited.is_set()
+
+
+def test_it_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from vexpress_rt.utils.file_lock import locked\n"
+        "with locked(Path(sys.argv[1]), print): os._exit(3)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], cwd=ROOT, check=False)
+    assert killed.returncode == 3
+    assert (tmp_path / "lock").exists()
+    with locked(tmp_path / "lock", lambda: pytest.fail("nobody has it")):
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_it_ends_with_what_is_raised_inside(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), locked(tmp_path / "lock", lambda: pytest.fail("nobody has it")):
+            raise KeyboardInterrupt
+
+
+def test_a_folder_that_takes_the_name_has_a_lock_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with locked(folder / "lock", lambda: None):
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        with locked(folder / "lock", lambda: pytest.fail("nobody has it")):
+            pass
+        (folder / "lock").touch()  # another's
+    assert (folder / "lock").exists()
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"none/lock cannot be locked: .*No such file.*: make its folder one that"),
+        locked(tmp_path / "none" / "lock", lambda: None),
+    ):
+        pass

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: engines, and the plans that they run."""

@@ -1,0 +1,133 @@
+"""How engines are built: options that change an engine, and the sizes that its open dims may take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+from vexpress_rt.bundle.compilation import TEXT_LIMIT
+from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, ModelConfig, TensorSpec
+from vexpress_rt.bundle.untrusted_json import parse, plain_name, record
+from vexpress_rt.errors import BundleDamagedError, ConfigError
+
+LEVELS = range(6)  # of optimisation
+WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; beyond any GPU, within what TensorRT can be told
+# What one run of the audio encoder may be given. Its activations are sized for the longest, its kernels are chosen for
+# the typical; wav2vec 2.0 gives its first feature for 400 samples.
+AUDIO_MINIMUM_SAMPLES = 400
+AUDIO_TYPICAL_SECONDS = 5
+AUDIO_RATE = 16000
+SIZE_LIMIT = 1 << 28  # of an open dim in a record: what any plausible engine stays below
+
+
+@dataclass(frozen=True)
+class Range:
+    """Sizes that an open dim may take, and the one to optimise for. Raises ConfigError unless they are in order."""
+
+    minimum: int
+    typical: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.typical <= self.maximum:
+            raise ConfigError(
+                f"the sizes of an open dim are {self.minimum}, {self.typical}, {self.maximum}; expected the smallest, "
+                "at least 1, then the typical, then the largest"
+            )
+
+
+def audio_range(
+    model: ModelConfig | None = None, *, typical: float = AUDIO_TYPICAL_SECONDS, maximum: float = AUDIO_SECONDS
+) -> Range:
+    """Numbers of samples N that one run of a model's audio encoder may be given; times in seconds.
+
+    Without a model those of the released one. Raises ConfigError unless the typical and the longest time are in order.
+    """
+    least = AUDIO_MINIMUM_SAMPLES if model is None else model.audio_minimum_samples
+    rate = AUDIO_RATE if model is None else model.sample_rate
+    return Range(least, round(typical * rate), round(maximum * rate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Options of a build.
+
+    optimization_level: 0 (soonest built) to 5 (most kernels tried), 3 being TensorRT's default. TensorRT for RTX, which
+        tries none, builds the same engine at every level.
+    workspace_bytes: limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None is all that the GPU has.
+    hardware_compatible: for all GPUs from Ampere on, not just the one at hand; slower. TensorRT for RTX always does so.
+    tf32: allow float32 products with 10 bits of mantissa.
+    ranges: sizes of open dims, by the letter that `specs.py` gives the dim.
+    timing_cache: file of timings that later builds reuse, made if it is not there; only of use for TensorRT. Has no
+        effect on what an engine computes.
+
+    Raises ConfigError for a level or limit out of range.
+    """
+
+    optimization_level: int = 3
+    workspace_bytes: int | None = None
+    hardware_compatible: bool = False
+    tf32: bool = False
+    ranges: Mapping[str, Range] = field(default_factory=lambda: {"N": audio_range()})
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        level, limit = self.optimization_level, self.workspace_bytes
+        if type(level) is not int or level not in LEVELS:
+            raise ConfigError(
+                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most "
+                "tried)"
+            )
+        if limit is not None and (type(limit) is not int or not WORKSPACE_MINIMUM <= limit <= WORKSPACE_MAXIMUM):
+            raise ConfigError(
+                f"workspace_bytes is {brief(limit)}; expected {WORKSPACE_MINIMUM} (1 MiB) to {WORKSPACE_MAXIMUM} "
+                "(1 PiB), or None: no limit"
+            )
+
+    def shapes(self, tensor: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Smallest, typical and largest shape of a tensor. Raises ConfigError for an open dim without a range."""
+        dims = list(zip(tensor.dims, tensor.shape, strict=True))
+        if unknown := [dim for dim, size in dims if size is None and dim not in self.ranges]:
+            raise ConfigError(
+                f"{tensor.describe()} leaves {', '.join(unknown)} open; expected its sizes in the option ranges, which "
+                f"has {', '.join(self.ranges) or 'none'}"
+            )
+        ranges = [self.ranges[dim] if size is None else Range(size, size, size) for dim, size in dims]
+        smallest, typical, largest = ([getattr(r, end) for r in ranges] for end in ("minimum", "typical", "maximum"))
+        return tuple(smallest), tuple(typical), tuple(largest)
+
+    def to_json(self) -> dict[str, Any]:
+        """What changes an engine, as plain values: engines of one graph with equal options can stand for each other."""
+        data = asdict(self)
+        del data["timing_cache"]
+        return data
+
+    def to_text(self) -> str:
+        """`to_json` as text, equal for equal options."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> EngineOptions:
+        """The inverse of `to_text`; the text may be anybody's. Raises ConfigError saying what is wrong with it."""
+        try:
+            data = parse(text.encode("utf-8", "surrogatepass"), TEXT_LIMIT)
+            names = {f.name for f in fields(cls)} - {"timing_cache"}
+            if type(data) is not dict or data.keys() != names:
+                raise ValueError(f"expected the options {', '.join(sorted(names))}")
+            if not all(type(data[name]) is bool for name in ("hardware_compatible", "tf32")):
+                raise ValueError("expected true or false for hardware_compatible and tf32")
+            ranges = {plain_name(dim, "ranges"): _range(sizes) for dim, sizes in data.pop("ranges").items()}
+            return cls(**data, ranges=ranges)
+        except (ValueError, TypeError, AttributeError, BundleDamagedError) as error:  # ConfigError is a ValueError
+            raise ConfigError(f"{brief(text)} are no options of TensorRT's builder: {error}") from error
+
+
+def _range(data: object) -> Range:
+    sizes = record(data, "an open dim", {"minimum": int, "typical": int, "maximum": int})
+    if max(sizes.values()) > SIZE_LIMIT:
+        raise ValueError(f"the sizes of an open dim are {brief(sizes)}; expected at most {SIZE_LIMIT}")
+    return Range(**sizes)

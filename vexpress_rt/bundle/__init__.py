@@ -1,0 +1,1 @@
+"""Bundles of engines: the manifest, the specification of engines, and checks of untrusted graphs."""

@@ -1,0 +1,274 @@
+"""What each engine takes and gives: names, named dims, dtypes. The one place; exporter, runners, fakes, manifest
+and documents derive from it.
+
+Dims: H W pixels of the picture; h w the same in latents; F frames of a context window; c latent channels;
+K channels of the U-Net's first level; Q audio tokens a frame, each of D values; R rows of audio features a frame,
+each of A values; N samples and T feature rows of a clip (any number); B attention heads; S tokens and E channels a
+head of the attention block that the tensor's name ends in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+from vexpress_rt.config import brief
+from vexpress_rt.errors import ConfigError
+from vexpress_rt.types import SIDE_LIMIT
+
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+# ONNX Runtime has no kernels for bfloat16 convolutions on the CPU, and NumPy no bfloat16: such tensors stay on a GPU.
+ONLY_TENSORRT = "bf16"
+AUDIO_SECONDS = 60  # of speech that one run of the audio encoder takes; its self-attention is quadratic
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One transformer block of the U-Nets: where reference features go over.
+
+    name: its place in the state dict, e.g. `down_blocks.0.attentions.1`.
+    level: how often the latent was halved there.  channels: of the hidden states there.
+    """
+
+    name: str
+    level: int
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the runtime must know of the weights. Read from the checkpoint by `export`, carried by the manifest."""
+
+    latent_channels: int
+    vae_factor: int  # pixels a latent, along each side
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    down_attention: tuple[bool, ...]  # which levels have attention, top to bottom
+    up_attention: tuple[bool, ...]  # bottom to top
+    attention_heads: int
+    cross_attention_dim: int
+    audio_tokens: int
+    audio_rows: int
+    audio_hidden_size: int
+    audio_layers: int
+    audio_minimum_samples: int
+    audio_normalize: bool
+    sample_rate: int
+    max_frames: int
+    train_timesteps: int
+    beta_start: float
+    beta_end: float
+    audio_stride: int = 320  # samples from one feature to the next; older bundles do not say so
+
+    def __post_init__(self) -> None:
+        levels, heads = len(self.block_out_channels), self.attention_heads
+        if not 1 <= levels <= 16 or {len(self.down_attention), len(self.up_attention)} != {levels}:
+            raise ConfigError(
+                f"the model configuration has {levels} levels, {len(self.down_attention)} of down_attention and "
+                f"{len(self.up_attention)} of up_attention; expected 1 to 16, and as many of each"
+            )
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        sizes |= {f"block_out_channels[{i}]": channels for i, channels in enumerate(self.block_out_channels)}
+        for name, size in sizes.items():
+            limit = 64 if name == "layers_per_block" else 1 << 20
+            if not 1 <= size <= limit:
+                raise ConfigError(f"the model configuration has {name} = {size}; expected 1 to {limit}")
+        if wrong := sorted({site.channels for site in self.attention_sites() if site.channels % heads}):
+            raise ConfigError(f"the model configuration has {heads} heads for {wrong} channels; expected a divisor")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ConfigError(
+                f"the model configuration has betas from {self.beta_start} to {self.beta_end}; "
+                "expected 0 < beta_start <= beta_end < 1"
+            )
+
+    def attention_sites(self) -> Iterator[AttentionSite]:
+        """The blocks that take reference features, in the order in which the denoiser meets them."""
+        levels = len(self.block_out_channels)
+        for level, attends in enumerate(self.down_attention):
+            for layer in range(self.layers_per_block if attends else 0):
+                yield AttentionSite(f"down_blocks.{level}.attentions.{layer}", level, self.block_out_channels[level])
+        yield AttentionSite("mid_block.attentions.0", levels - 1, self.block_out_channels[-1])
+        for block, attends in enumerate(self.up_attention):
+            level = levels - 1 - block
+            for layer in range(self.layers_per_block + 1 if attends else 0):
+                yield AttentionSite(f"up_blocks.{block}.attentions.{layer}", level, self.block_out_channels[level])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_json`. Raises ConfigError naming keys that are missing, unknown or of another type."""
+        expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
+        if wrong := sorted(set(data) ^ set(expected)):
+            raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
+        values: dict[str, Any] = {}
+        for name, kind in expected.items():
+            value = tuple(data[name]) if isinstance(data[name], list) else data[name]
+            items = value if isinstance(value, tuple) else (value,)
+            wanted = float if "float" in str(kind) else bool if "bool" in str(kind) else int
+            right = all(type(item) in ((int, float) if wanted is float else (wanted,)) for item in items)
+            if isinstance(value, tuple) != ("tuple" in str(kind)) or not items or not right:
+                raise ConfigError(f"the model configuration has {name} = {brief(data[name])}; expected {kind}")
+            values[name] = value
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Sizes that a bundle is built for: H and W in pixels, F frames in a context window."""
+
+    height: int
+    width: int
+    frames: int
+
+    def check(self, model: ModelConfig, *, allow_odd_sizes: bool = False) -> None:
+        """Raise ConfigError unless the model can be built for these sizes.
+
+        Height and width are multiples of 2**(levels - 1) VAE cells (64 pixels for the released model), so that every
+        level of the U-Net halves evenly. With `allow_odd_sizes` any multiple of a VAE cell will do: the
+        upsamplers meet odd sizes exactly as upstream's do, at some loss of picture quality at the borders.
+        """
+        step = model.vae_factor * (1 if allow_odd_sizes else 2 ** (len(model.block_out_channels) - 1))
+        for name, value in (("height", self.height), ("width", self.width)):
+            if not step <= value <= SIDE_LIMIT or value % step:
+                near = min(max(step, (value + step // 2) // step * step), SIDE_LIMIT // step * step)
+                why = "the VAE's cell" if allow_odd_sizes else "so that every level of the U-Net halves evenly"
+                hint = "" if allow_odd_sizes else f", or pass --allow-odd-sizes for multiples of {model.vae_factor}"
+                raise ConfigError(
+                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {SIDE_LIMIT}: try {near}{hint}"
+                )
+        if not 1 <= self.frames <= model.max_frames:
+            raise ConfigError(
+                f"frames is {self.frames}; expected 1 to {model.max_frames}, "
+                "the length of the motion modules' table of positions"
+            )
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an engine. `shape` has None where the size is only known at run time."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def describe(self) -> str:
+        """`name: dtype (dim=size, ...)`, for messages and documents."""
+        sizes = ", ".join(
+            d if s is None or d == str(s) else f"{d}={s}" for d, s in zip(self.dims, self.shape, strict=True)
+        )
+        return f"{self.name}: {self.dtype} ({sizes})"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine takes and gives, in order."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = False) -> list[str]:
+    """What keeps an engine with the interface `found` from serving as `expected`: one line for each tensor.
+
+    Tensors are compared by name; dims go by size, not by letter. A size that `found` leaves open fits any. One that
+    `expected` leaves open has to be open in an engine, but may be any in `arrays` that go in or come out.
+    """
+    errors = []
+    for side in ("input", "output"):
+        has = {tensor.name: tensor for tensor in getattr(found, f"{side}s")}
+        wants = {tensor.name: tensor for tensor in getattr(expected, f"{side}s")}
+        errors += [f"{found.name} lacks the {side} {wants[name].describe()}" for name in wants if name not in has]
+        errors += [f"{found.name} has an unknown {side} {has[name].describe()}" for name in has if name not in wants]
+        for name in (name for name in wants if name in has):
+            one, other = has[name], wants[name]
+            fits = len(one.shape) == len(other.shape) and all(
+                size is None or size == wanted or (arrays and wanted is None)
+                for size, wanted in zip(one.shape, other.shape, strict=True)
+            )
+            if not fits or one.dtype != other.dtype:
+                errors.append(f"{found.name} has the {side} {one.describe()}; expected {other.describe()}")
+    return errors
+
+
+# name: (inputs, outputs), one tensor a row: "NAME DTYPE DIM...". `activation` is the bundle's precision; a name that
+# ends in /* stands for one tensor an attention site.
+_REFERENCE = ("reference_key/* activation B S E", "reference_value/* activation B S E")
+_DENOISER = (
+    "latents float32 F c h w",
+    "timestep float32 1",
+    "reference_attention_weight float32 1",
+    "audio_attention_weight float32 1",
+    "pose_feature activation F K h w",
+    "audio_tokens activation F Q D",
+    *_REFERENCE,
+)
+_ENGINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "vae_encoder": (("image uint8 H W 3",), ("latent float32 1 c h w",)),
+    "reference_net": (("latent float32 1 c h w",), _REFERENCE),
+    "audio_encoder": (("samples float32 1 N",), ("features float32 1 T A",)),
+    "audio_projection": (("feature_rows float32 F R A",), ("audio_tokens activation F Q D",)),
+    "pose_guider": (("drawings uint8 F H W 3",), ("pose_feature activation F K h w",)),
+    "denoiser": (_DENOISER, ("unconditional float32 F c h w", "conditional float32 F c h w")),
+    "denoiser_cond": (_DENOISER, ("conditional float32 F c h w",)),
+    "vae_decoder": (("latent float32 1 c h w",), ("frame uint8 H W 3",)),
+}
+ENGINE_NAMES = tuple(_ENGINES)
+
+# SCRFD as released has a fixed interface of its own and comes as a finished graph: it is copied, not built.
+FACE_DETECTOR = "face_detector"
+
+
+def check_precision(precision: str, target: str) -> None:
+    """Raise ConfigError unless engines of that precision (a key of `PRECISIONS`) can be built for that target."""
+    if precision == ONLY_TENSORRT and target == TARGETS[0]:
+        raise ConfigError(
+            f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
+            f"{' and '.join(TARGETS[1:])}, which alone compute in bfloat16: choose another --precision or --target"
+        )
+
+
+def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32") -> dict[str, EngineSpec]:
+    """The specification of every engine of a bundle, by name. `precision` is a key of `PRECISIONS`."""
+    f = model.vae_factor
+    sizes: dict[str, int | None] = {
+        "H": shape.height, "W": shape.width, "h": shape.height // f, "w": shape.width // f, "F": shape.frames,
+        "c": model.latent_channels, "K": model.block_out_channels[0],
+        "Q": model.audio_tokens, "D": model.cross_attention_dim,
+        "R": model.audio_rows, "A": model.audio_hidden_size, "N": None, "T": None, "B": model.attention_heads,
+    }  # fmt: skip
+    dtypes = {"activation": PRECISIONS[precision]}
+
+    def expand(rows: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(tensor for row in rows for tensor in _tensors(row, model, sizes, dtypes))
+
+    return {name: EngineSpec(name, expand(i), expand(o)) for name, (i, o) in _ENGINES.items()}
+
+
+def _tensors(
+    row: str, model: ModelConfig, sizes: dict[str, int | None], dtypes: dict[str, str]
+) -> Iterator[TensorSpec]:
+    name, dtype, *dims = row.split()
+    dtype = dtypes.get(dtype, dtype)
+    if not name.endswith("/*"):
+        shape = tuple(int(d) if d.isdigit() else sizes[d] for d in dims)
+        yield TensorSpec(name, tuple(dims), shape, dtype)
+        return
+    for site in model.attention_sites():
+        local = sizes | {"S": site_tokens(sizes["h"], sizes["w"], site), "E": site.channels // model.attention_heads}
+        yield TensorSpec(name[:-1] + site.name, tuple(dims), tuple(local[d] for d in dims), dtype)
+
+
+def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
+    """Number of positions at an attention site of a latent of height x width: each halving rounds up."""
+    assert height is not None
+    assert width is not None
+    for _ in range(site.level):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height * width

@@ -1,0 +1,294 @@
+"""The manifest of a bundle, `manifest.json`: records, reading and writing.
+
+A manifest is untrusted: nothing in it is used before it was checked, its size is bounded, and it can only name files
+that lie in the bundle's own folder. The schema is that of the records: `to_json` writes it, `from_json` reads it.
+`compilation.py` has the record of plans, `untrusted.py` what all of them are read with.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+from vexpress_rt.bundle.compilation import COMPILATIONS_LIMIT, PLAN, Compilation
+from vexpress_rt.bundle.engine_spec import (
+    FACE_DETECTOR,
+    PRECISIONS,
+    TARGETS,
+    EngineSpec,
+    ModelConfig,
+    TensorSpec,
+    VideoShape,
+    check_precision,
+    engine_specs,
+)
+from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
+from vexpress_rt.config import GenerationConfig, Settings
+from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
+from vexpress_rt.types import SIDE_LIMIT
+
+SCHEMA = 2
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 4 << 20  # bytes; that of the released model has less than a hundred thousand
+FILE_LIMIT = 16 << 30  # bytes; the released model's largest file has 5 GB. It bounds the hashing of sparse files.
+BUILD_COMMAND = "python -m export.build --weights CHECKPOINT --output"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: its size in bytes, and its sha256 in 64 lower-case hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "a file") -> FileEntry:
+        """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
+        values = record(data, where, {"bytes": int, "sha256": str})
+        if not 0 <= values["bytes"] <= FILE_LIMIT:
+            malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0 and at most {FILE_LIMIT}")
+        sha256(values["sha256"], f"{where}.sha256")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """An engine of the bundle.
+
+    file: the ONNX file.  data: files with its weights, where they lie beside it; engines may share one.
+    weights_sha256: of the weights that it was made of, and their configuration.
+    fingerprint: of these, the options and the code that it was made with; an engine with an equal one need not be made
+    anew.
+    inputs, outputs: as `specs.py` has them; of the face detector, as found in its file.
+    """
+
+    file: str
+    data: tuple[str, ...] = ()
+    weights_sha256: str
+    fingerprint: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Graph and weights. Plans are those of a `Compilation`."""
+        return (self.file, *self.data)
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
+        """The inverse of `dataclasses.asdict`. Raises BundleDamagedError saying what is wrong in `where`."""
+        texts: dict[str, type] = dict.fromkeys(("file", "weights_sha256", "fingerprint"), str)
+        values = record(data, where, {**texts, "data": list, "inputs": list, "outputs": list})
+        values["data"] = tuple(values["data"])
+        distinct([values["file"], *values["data"]], f"{where} names files that")
+        sha256(values["weights_sha256"], f"{where}.weights_sha256")
+        for side in ("inputs", "outputs"):
+            values[side] = tuple(_tensor(item, f"{where}.{side}[{i}]") for i, item in enumerate(values[side]))
+            distinct([tensor.name for tensor in values[side]], f"{where} has {side} that")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle was built for, by what, and what it holds.
+
+    package: version of vexpress_rt that built it.  versions: of python and the libraries that had a part in it.
+    target, precision: of `specs.TARGETS` and `specs.PRECISIONS`.
+    shape: height and width in pixels, frames of a context window.  allow_odd_sizes: see `VideoShape.check`.
+    engines: by name, some or all of `specs.ENGINE_NAMES` and `specs.FACE_DETECTOR`.
+    files: by name, every file of every engine and all plans.
+    recommended: what suits the model, of `config.RECOMMENDABLE`, by name, for what a caller leaves open.
+    parity: for the record, errors of engines against their torch modules: name -> number, or numbers by name.
+    onnx: whether the graphs and their weights lie in the bundle. Else but the sizes and hashes of those that plans were
+    compiled from are kept, as `files`; the face detector's graph always is.
+    compiled: what compiled plans, and for what, the newest last.
+    """
+
+    package: str
+    versions: Mapping[str, str]
+    target: str
+    precision: str
+    shape: VideoShape
+    allow_odd_sizes: bool = False
+    model: ModelConfig
+    engines: Mapping[str, EngineEntry]
+    files: Mapping[str, FileEntry]
+    recommended: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+    onnx: bool = True
+    compiled: tuple[Compilation, ...] = ()
+
+    def specs(self) -> dict[str, EngineSpec]:
+        """What `specs.py` says about each engine of such a bundle, by name."""
+        return engine_specs(self.model, self.shape, self.precision)
+
+    def settings(self, config: GenerationConfig) -> Settings:
+        """What is used where a caller chose `config`. Raises ConfigError if that does not fit the window."""
+        return config.settle(self.recommended, self.shape.frames)
+
+    @property
+    def graphs(self) -> set[str]:
+        """The files of the engines that are not plans."""
+        return {file for engine in self.engines.values() for file in engine.files}
+
+    @property
+    def absent(self) -> set[str]:
+        """Files of which only size and hash are kept."""
+        detector = self.engines.get(FACE_DETECTOR)
+        return set() if self.onnx else self.graphs - set(detector.files if detector else ())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values under the schema's keys; height, width and frames lie at the top level."""
+        data = asdict(self) | {"compiled": [compilation.to_json() for compilation in self.compiled]}
+        plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **data.pop("shape"), **data}))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: object) -> Manifest:
+        """The inverse of `to_json`.
+
+        Raises BundleVersionError for another schema, and BundleDamagedError naming the first thing that is wrong.
+        """
+        _check_schema(data)
+        values = record(data, "the top level", _KINDS, optional=("recommended", "parity", "onnx", "compiled"))
+        del values["schema"]
+        _check_labels(values)
+        for key, kind in (("engines", EngineEntry), ("files", FileEntry)):
+            entries = values[key].items()
+            values[key] = {_name(name, key): kind.from_json(item, f"{key}.{name}") for name, item in entries}
+        for name, engine in values["engines"].items():
+            if missing := [file for file in engine.files if file not in values["files"]]:
+                malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
+        compiled = enumerate(values.get("compiled", []))
+        values["compiled"] = tuple(Compilation.from_json(item, f"compiled[{i}]") for i, item in compiled)
+        values["model"], values["shape"] = _model_and_shape(values)
+        manifest = cls(**values)
+        _check_plans(manifest)
+        return manifest
+
+
+_KINDS: dict[str, type] = {
+    "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
+    "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict,
+    "recommended": dict, "parity": dict, "onnx": bool, "compiled": list,
+}  # fmt: skip
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into `folder`, whole or not at all.
+
+    Raises BundleDamagedError for a manifest that `read_manifest` would refuse, OutputError if it cannot be written.
+    """
+    content = json.dumps(manifest.to_json(), indent=1).encode() + b"\n"
+    parse_manifest(content)
+    path = Path(folder) / MANIFEST
+    part = path.with_name(f"{MANIFEST}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error}: check folder, permissions and free space") from error
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """The manifest of the bundle in `folder`.
+
+    Raises BundleNotFoundError without folder or manifest, BundleVersionError for another schema, BundleDamagedError
+    for anything else that is wrong with it.
+    """
+    path = Path(folder) / MANIFEST
+    remedy = f"build the bundle again with `{BUILD_COMMAND} {folder}`"
+    try:
+        found = path.is_file()
+        if found:
+            with path.open("rb") as file:
+                return parse_manifest(file.read(MANIFEST_LIMIT + 1))
+    except BundleVersionError as error:
+        raise BundleVersionError(f"{path}: {error}: {remedy}") from error
+    except (BundleDamagedError, OSError) as error:
+        raise BundleDamagedError(f"{path} cannot be used: {error}: {remedy}") from error
+    lack = f"holds no {MANIFEST}" if path.parent.is_dir() else "is not a folder"
+    raise BundleNotFoundError(f"{folder} {lack}; expected a bundle of engines: {remedy.replace(' again', '')}")
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """A manifest from the bytes of its file. Raises what `Manifest.from_json` does."""
+    return Manifest.from_json(parse(content, MANIFEST_LIMIT))
+
+
+def _name(name: str, where: str) -> str:
+    if name == MANIFEST:
+        malformed(f"{where} names {MANIFEST}; expected a plain name other than that")
+    return plain_name(name, where)
+
+
+def _tensor(data: object, where: str) -> TensorSpec:
+    values = record(data, where, {"name": str, "dims": list, "shape": list, "dtype": str})
+    dims, shape = tuple(values["dims"]), tuple(values["shape"])
+    sizes_right = all(size is None or (type(size) is int and size >= 0) for size in shape)
+    if len(dims) != len(shape) or not sizes_right or not all(type(dim) is str for dim in dims):
+        malformed(f"{where} has dims {brief(dims)} and shape {brief(shape)}; expected as many names as sizes")
+    return TensorSpec(values["name"], dims, shape, values["dtype"])
+
+
+def _check_schema(data: object) -> None:
+    schema = data.get("schema") if type(data) is dict else None
+    if type(schema) is not int:
+        malformed("it has no schema number at the top level")
+    if schema != SCHEMA:
+        age, remedy = ("newer", "upgrade vexpress-rt, or") if schema > SCHEMA else ("older", "it is no longer read:")
+        raise BundleVersionError(f"its schema is {brief(schema)}, {age} than this version's {SCHEMA}; {remedy}")
+
+
+def _check_labels(values: dict[str, Any]) -> None:
+    """Target, precision, versions and parity: names and numbers that only have to be of their kind."""
+    for name, choices in (("target", TARGETS), ("precision", tuple(PRECISIONS))):
+        if values[name] not in choices:
+            malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
+    if not all(type(text) is str for text in values["versions"].values()):
+        malformed(f"versions is {brief(values['versions'])}; expected texts")
+    for name, value in values.get("parity", {}).items():
+        numbers = value.values() if type(value) is dict else [value]
+        if not all(type(number) in (int, float) and -math.inf < number < math.inf for number in numbers):
+            malformed(f"parity.{brief(name)} is {brief(value)}; expected finite numbers")
+
+
+def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
+    sides = [values.pop(side) for side in ("height", "width", "frames")]
+    if not all(1 <= side <= SIDE_LIMIT for side in sides):
+        malformed(f"height, width and frames are {brief(sides)}; expected 1 to {SIDE_LIMIT}")
+    try:
+        model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
+        shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])
+        check_precision(values["precision"], values["target"])
+        GenerationConfig().settle(values.get("recommended", {}), shape.frames)
+    except ConfigError as error:
+        raise BundleDamagedError(f"the manifest is malformed: {error}") from error
+    return model, shape
+
+
+def _check_plans(manifest: Manifest) -> None:
+    """Whether all compilations are of this bundle's target, engines and files, and none takes a file of another."""
+    if len(manifest.compiled) > COMPILATIONS_LIMIT:
+        malformed(f"it has {len(manifest.compiled)} compilations; expected at most {COMPILATIONS_LIMIT}")
+    for index, compilation in enumerate(manifest.compiled):
+        where = f"compiled[{index}]"
+        if compilation.library != manifest.target:
+            malformed(f"{where} is by {compilation.library}, and the target is {manifest.target}")
+        if unknown := sorted(compilation.plans.keys() - manifest.engines.keys()):
+            malformed(f"{where} has plans of {brief(unknown)}, which the list of engines lacks")
+        if missing := sorted(set(compilation.plans.values()) - manifest.files.keys()):
+            malformed(f"{where} has the plans {brief(missing)}, which the list of files lacks")
+    distinct([compilation.key for compilation in manifest.compiled], "it has compilations whose keys")
+    if plans := sorted(name for name in manifest.graphs if name.endswith(PLAN)):
+        malformed(f"it has the graphs {brief(plans)}; expected names that no plan can have")
+    compiled = {FACE_DETECTOR, *(name for compilation in manifest.compiled for name in compilation.plans)}
+    if not manifest.onnx and (lacking := sorted(manifest.engines.keys() - compiled)):
+        malformed(f"{brief(lacking)} have neither a graph in the bundle nor a plan")

@@ -1,0 +1,1 @@
+"""Diffusion: noise, noise schedule, samplers, guidance, context windows and the denoising loop."""

@@ -1,0 +1,1 @@
+"""Faces: detection, tracking, keypoints, retargeting and keypoint maps."""

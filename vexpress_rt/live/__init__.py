@@ -1,0 +1,1 @@
+"""Live sessions: a portrait that speaks while the speech arrives."""

@@ -1,0 +1,1 @@
+"""Photos, recordings and videos: reading of untrusted files, and the video writer."""

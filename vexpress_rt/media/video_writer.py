@@ -1,0 +1,298 @@
+"""Frames and sound -> a video file, in one encoding pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.codec import Codec
+from av.container import OutputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vexpress_rt.config import brief
+from vexpress_rt.errors import InputError, OutputError, VExpressError
+from vexpress_rt.media.audio_reader import SoundInfo, sound_blocks
+from vexpress_rt.media.channel_mix import mono_weights, stereo_weights
+from vexpress_rt.media.ffmpeg import reason
+from vexpress_rt.types import Float32, Recording, UInt8, Waveform
+from vexpress_rt.utils.cpus import usable_cpus
+from vexpress_rt.utils.memory_errors import REMEDY, ran_out
+from vexpress_rt.utils.partial_file import partial_file
+from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.signals import signals_deferred
+
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
+AAC_BIT_RATES = {1: 128_000, 2: 192_000}  # bits a second by channels
+
+
+def check_output(output: str | os.PathLike[str]) -> Path:
+    """The path of a video to be written, after making sure that it can be, before any work is done.
+
+    Raises OutputError when the extension is none of `CONTAINERS`, when the path is a folder, or when its folder is
+    missing or not writable. An existing file is no error: it is replaced, but only by a complete video.
+    """
+    try:
+        path = Path(output)
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # ValueError: a NUL or half a surrogate pair in the name; others of a caller's type
+        raise OutputError(f"cannot write {brief(output)}: {error}: choose another name") from error
+    if path.suffix.lower() not in CONTAINERS:
+        raise OutputError(f"cannot write {path}: its extension is {path.suffix!r}; expected {', '.join(CONTAINERS)}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; expected the name of a file: add one, such as out.mp4")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}: create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write {path}: the folder {path.parent} is not writable: choose another or change its permissions"
+        )
+    return path
+
+
+class VideoWriter:
+    """Encodes frames as they come, with their sound, into a file that appears under its name only when complete.
+
+    with VideoWriter("out.mp4", (512, 512), Fraction(30), waveform, 18) as writer:
+        writer.write(frame)
+
+    path: .mp4, .mov or .mkv.  size: (height, width) in pixels, even.  fps: frames a second, exact.
+    audio: its `source` becomes the sound track, or None.  quality: constant rate factor of libx264, 0 (lossless) to 51.
+
+    Video is H.264 in yuv420p: the BT.709 matrix, limited range, chroma sited left, and flagged so. Frame k has the time
+    stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC at the recording's own rate where AAC has it,
+    else at the next higher one; values beyond [-1, 1] are clipped. Mono and stereo are kept. More channels are mixed to
+    stereo by their speaker positions, or to their mean in mono if these are unknown. The sound starts with the
+    first frame and keeps its exact length, whatever the number of frames (a decoder that ignores the header's length
+    adds the silence that fills the last AAC packet, below 1024 samples). Sound and picture are interleaved as frames
+    arrive, so memory does not grow.
+
+    Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
+    the same name. Partial files of killed processes are removed from the folder first: see `partial.partial_file`.
+    Raises OutputError when the file cannot be written (see `check_output`; disk full, out of memory), InputError for a
+    frame or size that does not fit, AudioError when the recording cannot be read again or was changed.
+    """
+
+    def __init__(
+        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Waveform | Recording | None, quality: int
+    ) -> None:
+        self._path = check_output(path)
+        if min(size) < 2 or size[0] % 2 or size[1] % 2:
+            raise InputError(f"a video of {size[0]} x {size[1]} pixels (height x width); expected even sizes above 0")
+        if fps <= 0:
+            raise InputError(f"a video of {fps} frames a second; expected more than 0")
+        self._size, self._fps, self._audio, self._quality = size, fps, audio, quality
+        self._count = 0
+        self._converter = _converter(size, fps)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._sound = _SoundTrack(self._audio) if self._audio is not None else None
+            if self._sound is not None:
+                stack.callback(self._sound.close)
+            with _writing(self._path):
+                self._partial = stack.enter_context(partial_file(self._path))
+                self._container = self._open()
+                stack.callback(_close_quietly, self._container)
+                self._video = self._add_video()
+                if self._sound is not None:
+                    self._sound.attach(self._container)
+            self._undo = stack.pop_all()
+        return self
+
+    def write(self, frame: UInt8) -> None:
+        """Encode the next frame and the sound that belongs to it.
+
+        frame: (H, W, 3) uint8 RGB, or (H * 3 / 2, W) uint8 NV12 as `native.nv12` makes it, which is encoded as it is.
+        """
+        height, width = self._size
+        if frame.shape not in ((height, width, 3), (height * 3 // 2, width)) or frame.dtype != np.uint8:
+            raise InputError(
+                f"frame {self._count} has shape {frame.shape} and dtype {frame.dtype}; "
+                f"expected ({height}, {width}, 3) uint8 RGB, the size that the video was opened with, "
+                f"or ({height * 3 // 2}, {width}) uint8 NV12"
+            )
+        with _writing(self._path), native_call():
+            picture = self._from_rgb(frame) if frame.ndim == 3 else _from_nv12(frame)
+            picture.pts, picture.time_base = self._count, 1 / self._fps
+            picture.color_primaries, picture.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            self._container.mux(self._video.encode(picture))
+            self._count += 1
+            if self._sound is not None:
+                self._sound.advance(self._count / self._fps)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with native_call():
+                    self._finish()
+        finally:
+            with signals_deferred():  # closes everything and removes the partial file, unless that became the video
+                self._undo.close()
+
+    def _finish(self) -> None:
+        if self._count == 0:
+            raise InputError(f"no frame was written to {self._path}; expected at least one: a video needs a picture")
+        with _writing(self._path):
+            self._container.mux(self._video.encode(None))
+            if self._sound is not None:
+                self._sound.finish()
+            self._container.close()
+            with self._partial.open("rb+") as file:
+                os.fsync(file.fileno())  # some file systems say only now that the disk is full
+            self._partial.replace(self._path)
+
+    def _open(self) -> OutputContainer:
+        format_name = CONTAINERS[self._path.suffix.lower()]
+        options = {}
+        if format_name != "matroska":
+            # The unit in which the header keeps the tracks' lengths; a millisecond by default.
+            unit = self._sound.rate if self._sound is not None else self._fps.numerator
+            options = {"movflags": "+faststart", "movie_timescale": str(unit)}
+        return av.open(f"file:{self._partial}", "w", format=format_name, container_options=options)
+
+    def _add_video(self) -> VideoStream:
+        stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._quality)})
+        context = stream.codec_context
+        context.thread_count = usable_cpus()  # libx264 ignores the CPU quota
+        context.height, context.width = self._size
+        context.pix_fmt, context.time_base = "yuv420p", 1 / self._fps
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.colorspace, context.color_range = BT709, ColorRange.MPEG
+        return stream
+
+    def _from_rgb(self, frame: UInt8) -> VideoFrame:
+        picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        picture.pts, picture.time_base = self._count, 1 / self._fps
+        self._converter.vpush(picture)
+        return self._converter.vpull()
+
+
+class _SoundTrack:
+    """The AAC stream of a video, fed from the recording only as far as the picture has come.
+
+    rate: Hz of the track.
+    """
+
+    def __init__(self, audio: Waveform | Recording) -> None:
+        info = SoundInfo()
+        self._blocks = sound_blocks(audio.source, audio.stamp, info)
+        block, source_rate = next(self._blocks)
+        self._pending: Float32 | None = block
+        self._source_rate = source_rate
+        self._weights = _track_weights(info.layout, len(block))
+        self._channels = len(block) if self._weights is None else len(self._weights)
+        self._layout = "stereo" if self._channels == 2 else "mono"
+        self._sent = 0
+        rates = Codec("aac", "w").audio_rates or [48000]
+        self.rate = min((r for r in rates if r >= source_rate), default=max(rates))
+
+    def attach(self, container: OutputContainer) -> None:
+        self._container = container
+        self._stream: AudioStream = container.add_stream(
+            "aac", rate=self.rate, layout=self._layout, bit_rate=AAC_BIT_RATES[self._channels]
+        )
+
+    def advance(self, until: Fraction | None) -> None:
+        """Encode the recording up to `until` seconds or slightly more; None: to its end."""
+        while self._pending is not None and (until is None or self._sent < until * self._source_rate):
+            mixed = self._pending if self._weights is None else self._weights @ self._pending.astype(np.float64)
+            block = np.ascontiguousarray(mixed.clip(-1, 1), np.float32)
+            frame = AudioFrame.from_ndarray(block, "fltp", self._layout)
+            frame.sample_rate = self._source_rate
+            # Without time stamps the encoder's own delay, 1024 samples, would be part of the sound.
+            frame.pts, frame.time_base = self._sent, Fraction(1, self._source_rate)
+            self._sent += block.shape[1]
+            self._container.mux(self._stream.encode(frame))
+            self._pending, _ = next(self._blocks, (None, 0))
+
+    def finish(self) -> None:
+        self.advance(None)
+        self._container.mux(self._stream.encode(None))
+
+    def close(self) -> None:
+        self._blocks.close()
+
+
+def _track_weights(layout: str | None, channels: int) -> NDArray[np.float64] | None:
+    """Return the mixing weights (1 or 2, channels) of the sound track; None if the channels are kept."""
+    if channels in AAC_BIT_RATES:
+        return None
+    weights = stereo_weights(layout, channels)
+    return mono_weights(None, channels)[None] if weights is None else weights
+
+
+def _from_nv12(frame: UInt8) -> VideoFrame:
+    height = len(frame) * 2 // 3
+    planes = np.empty(frame.shape, np.uint8)
+    planes[:height] = frame[:height]
+    planes[height:].reshape(2, -1)[...] = frame[height:].reshape(-1, 2).T  # blue and red in turn -> one after the other
+    picture = VideoFrame.from_ndarray(planes, "yuv420p")
+    picture.colorspace, picture.color_range = BT709, ColorRange.MPEG
+    return picture
+
+
+def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
+    """RGB -> yuv420p by the BT.709 matrix, limited range, chroma at the left as H.264 has it unless flagged otherwise.
+
+    PyAV's own conversion cannot place the chroma: it lands half a pixel to the right.
+    """
+    graph = Graph()
+    graph.threads = usable_cpus()
+    height, width = size
+    graph.link_nodes(
+        graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={1 / fps}:pixel_aspect=1/1"),
+        graph.add(
+            "scale",
+            "flags=bicubic+accurate_rnd+full_chroma_inp:in_range=pc:out_range=tv:out_color_matrix=bt709:out_chroma_loc=left",
+        ),
+        graph.add("format", "pix_fmts=yuv420p"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Convert errors of FFmpeg, the disk and memory during writing to OutputError."""
+    try:
+        yield
+    except VExpressError:
+        raise
+    except (av.FFmpegError, OSError, MemoryError) as error:
+        if ran_out(error):
+            raise OutputError(
+                f"cannot write {path}: memory ran out ({reason(error)}), and no partial video is left: {REMEDY}"
+            ) from error
+        folder = path.absolute().parent
+        free = "an unknown amount"
+        with suppress(OSError):
+            free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
+        raise OutputError(
+            f"cannot write {path}: {reason(error)}; {free} free in {folder}, and no partial video is left: "
+            "make room or choose another folder"
+        ) from error
+
+
+def _close_quietly(container: OutputContainer) -> None:
+    """Release the file; what a half-written one is missing does not matter, since it is removed next."""
+    with suppress(av.FFmpegError, OSError):
+        container.close()

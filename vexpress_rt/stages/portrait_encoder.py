@@ -1,0 +1,135 @@
+"""Photos -> portraits, by the engines of a bundle; and faces in any picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from vexpress_rt.backends.registry import Engines
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
+from vexpress_rt.config import CROP_MODES, check_choice
+from vexpress_rt.errors import BundleNotFoundError, InputError
+from vexpress_rt.face import detector
+from vexpress_rt.face.keypoints import load_portrait_keypoints
+from vexpress_rt.media import image
+from vexpress_rt.stages.conditioning import encode_portrait
+from vexpress_rt.stages.pose import check_face
+from vexpress_rt.types import Crop, Face, Float32, Portrait, UInt8
+
+ImageSource = str | os.PathLike[str] | bytes | UInt8
+
+
+@dataclass(frozen=True)
+class CroppedPhoto:
+    """A photo that is cropped and not yet encoded. `Portrait` documents the fields."""
+
+    image: UInt8
+    keypoints: Float32 | None
+    crop: Crop
+    crop_mode: str
+    notes: tuple[str, ...] = ()
+
+
+PortraitSource = Portrait | CroppedPhoto | ImageSource
+
+
+class Portraits:
+    """Makes the portraits of a bundle."""
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        self._bundle = bundle
+        self._engines = engines
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of them, pixels."""
+        shape = self._bundle.manifest.shape
+        return shape.height, shape.width
+
+    def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
+        """Read a photo and find its face: the part of `Generator.prepare` that needs only the face detector."""
+        check_choice("crop", crop, CROP_MODES)
+        photo = image.load_photo(source)
+        own, notes = self._own_keypoints(photo, keypoints, crop)
+        cut = image.face_crop(photo.size, self.size, own, crop)
+        points = None if own is None else cut.to_cropped(own)
+        cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
+        return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
+
+    def encode(self, photo: CroppedPhoto) -> Portrait:
+        """Run the engines whose inputs depend on the photo alone."""
+        reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
+        return Portrait(
+            photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
+        )
+
+    def accept(self, portrait: PortraitSource, mode: str, *, driven: bool) -> Portrait | CroppedPhoto:
+        """Check a portrait, or read a photo, without loading any engine but the face detector.
+
+        Args:
+            portrait: A portrait of this bundle, or a photo.
+            mode: The retargeting mode, of `motion.choose_retarget`.
+            driven: Whether the video has keypoints or a driving video.
+
+        Returns:
+            The portrait, or the photo for `finish`.
+
+        Raises:
+            InputError: The portrait is of another bundle, or the photo was cropped to another size.
+            NoFaceError: The mode needs the photo's face, and it is unknown.
+        """
+        accepted: Portrait | CroppedPhoto
+        if isinstance(portrait, Portrait):
+            accepted = portrait
+            if portrait.bundle != self._bundle.identity:
+                raise InputError(
+                    f"the portrait was prepared with bundle {portrait.bundle or 'unknown'}, this one is "
+                    f"{self._bundle.identity}: prepare it again with this generator"
+                )
+        elif isinstance(portrait, CroppedPhoto):
+            accepted = portrait
+            if portrait.crop.size != self.size:
+                raise InputError(
+                    f"the photo was cropped to {portrait.crop.size} (height, width), and this bundle's size is "
+                    f"{self.size}: read it again with this generator"
+                )
+        else:
+            accepted = self.read(portrait, None, CROP_MODES[0])
+        self.check_face(accepted, mode, driven=driven)
+        return accepted
+
+    def finish(self, accepted: Portrait | CroppedPhoto) -> Portrait:
+        """Return the portrait itself, or encode the photo."""
+        return accepted if isinstance(accepted, Portrait) else self.encode(accepted)
+
+    def check_face(self, photo: Portrait | CroppedPhoto, mode: str, *, driven: bool) -> None:
+        """Raise NoFaceError under the condition of `accept`."""
+        check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
+
+    def find_faces(self, picture: UInt8) -> list[Face]:
+        """The faces in a picture (H, W, 3) uint8 RGB of any size.
+
+        Raises BundleNotFoundError if the bundle has no detector.
+        """
+        if not self._bundle.has(FACE_DETECTOR):
+            raise BundleNotFoundError(
+                f"{self._bundle.folder} has no face detector, so faces cannot be found in pictures: give keypoints, or "
+                "put insightface's det_10g.onnx into the checkpoint directory and build again with "
+                f"--engine {FACE_DETECTOR}"
+            )
+        return detector.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
+
+    def _own_keypoints(
+        self, photo: image.Photo, given: ArrayLike | None, crop: str
+    ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
+        """Return the keypoints (3, 2) of the photo's face, or None, and notes on the choice of the face."""
+        if given is not None:
+            return load_portrait_keypoints(given), ()
+        if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
+            return detector.largest_face(found).keypoints[:3] * photo.reduction, detector.rivals_note(found, "photo")
+        why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
+        cut = ", so it is cut around its centre" if crop == "face" else ""
+        return None, (f"photo: {why}{cut}",)

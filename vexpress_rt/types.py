@@ -1,0 +1,365 @@
+"""What the stages hand to each other: checked shapes, stated units.
+
+Every record is immutable and checks itself when made, so that a stage never sees a malformed input. Arrays are
+not copied; callers that keep a reference must not write to them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Integral
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vexpress_rt.config import brief, exact_rate
+from vexpress_rt.errors import AudioError, ImageError, KeypointError
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+Stretches = tuple[tuple[int, int], ...]  # (start, stop) of each, `stop` excluded
+
+MAX_KEYPOINT_FRAMES = 1_000_000
+FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such numbers stay finite
+MAX_SIDE = 100_000  # pixels of a picture
+SIDE_LIMIT = 1 << 16  # pixels along a side of a bundle's picture: any plausible bundle stays below
+
+
+class FileStamp(NamedTuple):
+    """What tells that a file was replaced or written to.
+
+    inode: its number in the file system.  size: bytes.  written: when last, in nanoseconds since 1970.
+    """
+
+    inode: int
+    size: int
+    written: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp | None:
+        """Of a file as it is now; None if there is none."""
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Speech in memory, as the model hears it, and where to take the sound track of the video from.
+
+    samples: (N,) float32, mono, at `rate` Hz, nominally in [-1, 1], N >= 1, finite.
+    rate: Hz.
+    duration: exact length of the original recording, seconds; decides how many frames the video has.
+    source: the recording to put into the video: a file, or (samples, rate) with samples float32 (N,) or (channels, N).
+    stamp: of the file when it was read; None for samples, and for a file that may change.
+    """
+
+    samples: Float32
+    rate: int
+    duration: Fraction
+    source: Path | tuple[Float32, int]
+    stamp: FileStamp | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32 or self.samples.size == 0:
+            raise AudioError(
+                f"a waveform of shape {self.samples.shape} and dtype {self.samples.dtype}; "
+                "expected (N,) float32 with N >= 1: pass mono samples as float32"
+            )
+        if not np.isfinite(self.samples).all():
+            raise AudioError("the waveform holds NaN or infinite samples: clean it before passing it in")
+
+    def frame_count(self, fps: Fraction) -> int:
+        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        return frame_count(self.duration, fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Speech that was read through once, and is read again as it is needed, so that its length costs no memory.
+
+    source, stamp: as `Waveform` has them.
+    rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
+    duration: exact length of the original recording, seconds; decides how many frames the video has.
+    mean, variance: of the samples.
+    weights: of each channel of the source in the mono mix for the model.
+    voice: stretches of voice in samples at `rate`; see `voice.VoiceDetector`.
+    notes: repairs and omissions of reading, for `Video.notes`.
+    """
+
+    source: Path | tuple[Float32, int]
+    rate: int
+    count: int
+    duration: Fraction
+    mean: float
+    variance: float
+    weights: tuple[float, ...]
+    voice: Stretches
+    stamp: FileStamp | None = None
+    notes: tuple[str, ...] = ()
+
+    def frame_count(self, fps: Fraction) -> int:
+        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        return frame_count(self.duration, fps)
+
+
+def frame_count(duration: Fraction, fps: Fraction) -> int:
+    """Return the number of frames at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
+    return max(1, math.ceil(duration * fps))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a picture that becomes the bundle's picture.
+
+    left, top, width, height: pixels of the original picture (after its orientation was applied).
+    size: (height, width) in pixels of the picture that it is scaled to.
+    source: (height, width) in pixels of the original picture.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    size: tuple[int, int]
+    source: tuple[int, int]
+
+    def to_cropped(self, points: Float32) -> Float32:
+        """Map (..., 2) points, x then y, from pixels of the original picture to pixels of the cropped one."""
+        scale = np.array([self.size[1] / self.width, self.size[0] / self.height])
+        mapped: Float32 = ((points - np.array([self.left, self.top])) * scale).astype(np.float32)
+        return mapped
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the picture that was searched.
+
+    box: (4,) float32: left, top, right, bottom.  score: in [0, 1].
+    keypoints: (5, 2) float32, x then y: left eye, right eye, nose, left and right corner of the mouth.
+    """
+
+    box: Float32
+    score: float
+    keypoints: Float32
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels."""
+        return float(max(self.box[2] - self.box[0], 0) * max(self.box[3] - self.box[1], 0))
+
+
+@dataclass(frozen=True)
+class KeypointTrack:
+    """Keypoints over time.
+
+    Args:
+        points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES;
+            values are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
+        fps: Frame rate of the track, 1 to 240. None, for a file of bare points, is the rate of the video. Stored as an
+            exact Fraction.
+        size: (height, width) of the picture in which the points were found, in pixels, whole numbers of 1 to MAX_SIDE;
+            None for points in pixels of the bundle's picture.
+        notes: Repairs and omissions of reading, for `Video.notes`.
+
+    Raises:
+        KeypointError: A value is outside of these types and ranges.
+    """
+
+    points: Float32
+    fps: Fraction | None = None
+    size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        points = keypoint_array(self.points)
+        if len(points) == 0:
+            raise KeypointError(
+                f"keypoints of shape {points.shape}; expected (frames, 3, 2) with at least one frame: "
+                "left eye, right eye, nose, each x then y in pixels"
+            )
+        check_finite_points(points)
+        _check_near(points)
+        if not isinstance(self.notes, (tuple, list)) or not all(isinstance(note, str) for note in self.notes):
+            raise KeypointError(f"the keypoints' notes are {brief(self.notes)}; expected a tuple of strings, or ()")
+        checked = {"points": points, "fps": _rate(self.fps), "size": _size(self.size), "notes": tuple(self.notes)}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def keypoint_array(values: Any) -> Float32:
+    """Convert array-like keypoints to an array; a float32 array is not copied.
+
+    Args:
+        values: Array-like of shape (K, 3, 2), real numbers, in pixels.
+
+    Returns:
+        (K, 3, 2) float32, K >= 0.
+
+    Raises:
+        KeypointError: `values` has another shape, more than MAX_KEYPOINT_FRAMES frames, or values that are not real
+            numbers.
+    """
+    expected = "expected (frames, 3, 2): left eye, right eye, nose, each x then y in pixels"
+    if isinstance(values, (list, tuple)):  # before stacking, so that the message can name the frame
+        if len(values) > MAX_KEYPOINT_FRAMES:
+            raise _too_long(len(values))
+        for frame, value in enumerate(values):
+            if (shape := shape_of(value)) != (3, 2):
+                advice = five_points_advice(shape)
+                raise KeypointError(f"keypoints have shape {shape} in frame {frame}; {expected}{advice}")
+    if len(shape := shape_of(values)) != 3 or shape[1:] != (3, 2):
+        found = f"have shape {shape}" if shape or isinstance(values, np.ndarray) else f"are a {type(values).__name__}"
+        raise KeypointError(f"keypoints {found}; {expected}{five_points_advice(shape)}")
+    if shape[0] > MAX_KEYPOINT_FRAMES:
+        raise _too_long(shape[0])
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # user-defined array types raise anything
+        raise _no_array(error) from error
+    if array.dtype.kind not in "fiu":
+        raise KeypointError(f"keypoints have dtype {array.dtype}; expected real numbers, in pixels")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        array = np.where(np.ma.getmaskarray(values), np.nan, array)  # which a track refuses
+    with np.errstate(over="ignore"):  # becomes infinite, which a track refuses
+        return array.astype(np.float32, copy=False)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array-like. Raises KeypointError if it has none."""
+    try:
+        return np.shape(value)
+    except Exception as error:
+        raise _no_array(error) from error
+
+
+def _no_array(error: Exception) -> KeypointError:
+    return KeypointError(f"keypoints are not an array: {str(error)[:200]}: pass (frames, 3, 2) numbers")
+
+
+def _too_long(frames: int) -> KeypointError:
+    return KeypointError(
+        f"keypoints have {frames} frames; expected at most {MAX_KEYPOINT_FRAMES}: cut the track in parts"
+    )
+
+
+def five_points_advice(shape: tuple[int, ...]) -> str:
+    """Return advice for the five points of a face detector; empty for other shapes."""
+    if shape[-2:] == (5, 2):
+        return ". Of a detector's five points pass the first three: points[..., :3, :]"
+    return ""
+
+
+def _rate(fps: object) -> Fraction | None:
+    try:
+        return None if fps is None else exact_rate(fps)
+    except ValueError as error:  # ConfigError; ValueError for a number with thousands of digits
+        raise KeypointError(
+            f"the keypoints' {str(error)[:200]}: give the rate of their pictures, or None if it is the video's"
+        ) from error
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides: tuple[object, ...] = ()
+    if isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1):
+        sides = tuple(size[:3])  # one that is too long need not be copied
+    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or not all(1 <= int(side) <= MAX_SIDE for side in sides):  # type: ignore[call-overload]
+        raise KeypointError(
+            f"the keypoints' size is {brief(size)}; expected (height, width) in pixels of the pictures that they come "
+            f"from, whole numbers of 1 to {MAX_SIDE}, such as (480, 640), or None for the bundle's picture"
+        )
+    return int(sides[0]), int(sides[1])  # type: ignore[call-overload]
+
+
+def _check_near(points: Float32) -> None:
+    far = np.flatnonzero((np.abs(points) > FARTHEST_POINT).any(axis=(1, 2)))
+    if far.size:
+        raise KeypointError(
+            f"keypoints lie up to {float(np.abs(points).max()):.3g} pixels from the picture's corner in frames "
+            f"{name_frames(far)}; expected at most {FARTHEST_POINT:g}: give x and y in pixels"
+        )
+
+
+def check_finite_points(points: Float32) -> None:
+    """Raise KeypointError naming the first frames whose points, of shape (frames, ..., 2), are NaN or infinite."""
+    bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
+    if bad.size:
+        raise KeypointError(
+            f"keypoints are NaN or infinite in {bad.size} of {len(points)} frames, first in {bad[:5].tolist()}: "
+            "interpolate or drop those frames before passing the track in"
+        )
+
+
+def name_frames(frames: NDArray[np.int64], most: int = 10) -> str:
+    """Rising frame numbers (N,) as ranges, for messages: `3, 12-40 and 2 more`."""
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
+    return ", ".join(named) + (f" and {len(runs) - most} more" if len(runs) > most else "")
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A photo, prepared once and reusable for any number of videos with the same bundle.
+
+    image: (H, W, 3) uint8 RGB, of the bundle's size.
+    keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose), or None when neither given nor found;
+        then only `no_retarget` is possible.
+    crop: how `image` was cut from the original.
+    reference: the engine inputs that the photo decides: projected keys and values of every attention block, by
+        the name that `specs.py` gives them.
+    bundle: identity of the bundle that made them.
+    crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
+    notes: repairs and omissions of reading, and a face that was not found, for `Video.notes`.
+    """
+
+    image: UInt8
+    keypoints: Float32 | None
+    crop: Crop
+    reference: Mapping[str, Any] = field(repr=False)
+    bundle: str = ""
+    crop_mode: str = "face"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ImageError(
+                f"a portrait of shape {self.image.shape} and dtype {self.image.dtype}; expected (H, W, 3) uint8 RGB"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What `Generator.generate` made.
+
+    frames: (L, H, W, 3) uint8 RGB, or None if they were written to a file and not kept.
+    fps: frames a second, exact.  length: number of frames, L.
+    keypoints: (L, 3, 2) float32, where the face was asked to be, in pixels of the video (left eye, right eye, nose).
+    path: the file, or None.
+    timings: seconds by stage, and `total`; of the host's time, so that with engines on a GPU, which work on after they
+    were started, what one stage entered may be waited for in a later one.
+    notes: what was decided where the caller left a choice.
+    """
+
+    frames: UInt8 | None = field(repr=False)
+    fps: Fraction
+    length: int
+    keypoints: Float32 = field(repr=False)
+    path: Path | None
+    timings: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return float(self.length / self.fps)

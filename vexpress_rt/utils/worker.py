@@ -1,0 +1,109 @@
+"""Work that goes on in a thread of its own while the caller makes the next piece of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from vexpress_rt.utils.shutdown import start_thread
+from vexpress_rt.utils.signals import signals_deferred
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """Calls `function` with one item after another, in order, in a thread of its own.
+
+    with Background(writer.write) as write:
+        for frame in frames:
+            write(frame)
+
+    ahead: items that may wait; with more, the caller does, so that memory does not grow. An item belongs to the thread
+    until it is done with. What `function` raises comes out of a later call, or at the end of the block, and nothing is
+    done after it. Leaving the block normally waits for all items; leaving it by an exception drops those that wait.
+    In both cases the thread has ended then: a Ctrl-C ends the wait for the items, but not that for the one in work.
+
+    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not do: it refuses work as soon
+    as the main thread has ended, even while other threads still generate videos.
+
+    Raises:
+        BackendError: The system refuses a new thread.
+    """
+
+    def __init__(self, function: Callable[[T], object], ahead: int = 8) -> None:
+        self._function = function
+        self._ahead = ahead
+        self._changed = threading.Condition()
+        self._waiting: deque[T] = deque()
+        self._working = self._failed = self._leaving = False
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._work, name="vexpress_rt_background")
+        start_thread(self._thread)
+        return self
+
+    def __call__(self, item: T) -> None:
+        """Let `item` join the queue. Raises what `function` raised for an earlier one."""
+        with self._changed:
+            if not self._failed:
+                self._waiting.append(item)
+                self._changed.notify_all()
+            self._changed.wait_for(self._has_room)
+            self._raise()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._unfinished())
+                    self._raise()
+        finally:
+            with signals_deferred():  # what the thread works with is taken apart next
+                with self._changed:
+                    self._leaving = True
+                    self._waiting.clear()
+                    self._changed.notify_all()
+                self._thread.join()
+
+    def _unfinished(self) -> int:
+        return len(self._waiting) + self._working
+
+    def _has_room(self) -> bool:
+        idle = self._waiting and not self._working  # the thread takes the item at once
+        return not idle and self._unfinished() <= self._ahead
+
+    def _raise(self) -> None:
+        """Raise the exception of `function`, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        while self._take():
+            try:
+                self._function(self._item)
+            except BaseException as error:
+                with self._changed:
+                    self._error, self._failed = error, True
+                    self._waiting.clear()
+            finally:
+                with self._changed:
+                    del self._item
+                    self._working = False
+                    self._changed.notify_all()
+
+    def _take(self) -> bool:
+        """Wait for the next item; return False at the end of the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._leaving)
+            if self._waiting:
+                self._item = self._waiting.popleft()
+                self._working = True
+                self._changed.notify_all()
+            return self._working
