@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.command import run, tell
+from export.command import print_progress, run
 from export.errors import CheckpointError, DownloadError
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
 
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _download_as_asked(given: argparse.Namespace) -> None:
-    fetched = download(given.output, given.repo, given.revision, tell)
+    fetched = download(given.output, given.repo, given.revision, print_progress)
     check(given.output)
     print(f"{given.output} is complete: {fetched} files fetched, {len(SOURCES) - fetched} were there. To go on:")
     print(f"  python -m export.build --weights {shlex.quote(str(given.output))}")

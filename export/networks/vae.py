@@ -1,4 +1,4 @@
-"""The autoencoder of Stable Diffusion (sd-vae-ft-mse), split into its two halves."""
+"""The autoencoder of Stable Diffusion (sd-vae-ft-mse) as two networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPS = 1e-6
 
 
 class VaeAttention(nn.Module):
-    """One head over all positions; q, k and v have biases."""
+    """Attention with one head over all positions; q, k and v have biases."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -100,7 +100,7 @@ class _Decoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Picture (1, 3, H, W) in [-1, 1] -> mean of the latent distribution, scaled, (1, c, h, w) float32."""
+    """Image (1, 3, H, W) in [-1, 1] -> scaled mean of the latent distribution, (1, c, h, w) float32."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -108,14 +108,14 @@ class VaeEncoder(nn.Module):
         self.encoder = _Encoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        moments = self.quant_conv(self.encoder(picture))
+    def forward(self, image: Tensor) -> Tensor:
+        moments = self.quant_conv(self.encoder(image))
         # In float32: a factor in bfloat16 would be off by up to 0.4 %, and with it every latent.
         return cast(moments[:, : self.config.latent_channels], torch.float32) * self.config.scaling_factor
 
 
 class VaeDecoder(nn.Module):
-    """Scaled latent (1, c, h, w) float32 -> picture (1, 3, H, W), nominally in [-1, 1]."""
+    """Scaled latent (1, c, h, w) float32 -> image (1, 3, H, W), nominally in [-1, 1]."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()

@@ -1,4 +1,4 @@
-"""One torch module per engine, with exactly the inputs and outputs that `engine_spec` declares."""
+"""One torch module for each engine, with the inputs and outputs that `vexpress_rt.bundle.engine_spec` declares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCH_DTYPES = {
     "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8,
 }  # fmt: skip
 
-# Which networks of the checkpoint an engine is made of. Engines with the same networks and sizes may share weights.
+# The networks that an engine consists of. Engines of the same networks can share a weights file.
 ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
     "vae_encoder": ("vae_encoder",),
     "reference_net": ("reference_net", "denoising_unet"),
@@ -29,12 +29,23 @@ ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
 
 
 class Engine(nn.Module):
-    """Base of the wrappers. Inputs and outputs are positional, in the order of the specification.
+    """Base class of the engines. Inputs and outputs are positional, in the order of the specification.
 
-    Bytes are cast first thing where they come in, and last thing where they go out: TensorRT has them nowhere else.
+    uint8 inputs are cast first, and outputs become uint8 last, because TensorRT supports that dtype nowhere else.
+
+    Attributes:
+        spec: The specification.
+        activation: Dtype of the activations.
     """
 
     def __init__(self, spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype):
+        """Wrap networks.
+
+        Args:
+            spec: Of the engine.
+            networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+            activation: Dtype of the activations.
+        """
         super().__init__()
         self.spec, self.activation = spec, activation
         for name in ENGINE_NETWORKS[spec.name]:
@@ -42,7 +53,7 @@ class Engine(nn.Module):
 
 
 class VaeEncoderEngine(Engine):
-    """image uint8 (H, W, 3) -> latent float32 (1, c, h, w)."""
+    """Image (H, W, 3) uint8 -> latent (1, c, h, w) float32."""
 
     def forward(self, image: Tensor) -> Tensor:
         picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
@@ -50,7 +61,7 @@ class VaeEncoderEngine(Engine):
 
 
 class ReferenceNetEngine(Engine):
-    """latent (1, c, h, w) -> keys of all sites, then values of all sites, projected by the denoiser's weights."""
+    """Latent (1, c, h, w) -> keys, then values of all reference attentions, projected by the denoiser's weights."""
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
         features = self.reference_net(cast(latent, self.activation), torch.zeros(1))
@@ -59,21 +70,21 @@ class ReferenceNetEngine(Engine):
 
 
 class AudioEncoderEngine(Engine):
-    """samples (1, N) float32, normalised -> features (1, T, A) float32."""
+    """Normalized samples (1, N) float32 -> features (1, T, A) float32."""
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.audio_encoder(samples, return_dict=True).last_hidden_state
 
 
 class AudioProjectionEngine(Engine):
-    """feature rows (F, R, A) -> tokens (F, Q, D)."""
+    """Feature windows (F, R, A) -> tokens (F, Q, D)."""
 
     def forward(self, feature_rows: Tensor) -> Tensor:
         return self.audio_projection(cast(feature_rows, self.activation))
 
 
 class PoseGuiderEngine(Engine):
-    """drawings uint8 (F, H, W, 3) -> features (F, K, h, w)."""
+    """Keypoint maps (F, H, W, 3) uint8 -> features (F, K, h, w)."""
 
     def forward(self, drawings: Tensor) -> Tensor:
         pictures = drawings.to(torch.float32).permute(0, 3, 1, 2) / 255
@@ -81,7 +92,7 @@ class PoseGuiderEngine(Engine):
 
 
 class DenoiserEngine(Engine):
-    """Both halves of guidance in one batch; gives the unconditional prediction, then the conditional one."""
+    """Both halves of guidance in one batch -> the unconditional prediction, then the conditional one."""
 
     halves = 2
 
@@ -106,13 +117,13 @@ class DenoiserEngine(Engine):
 
 
 class ConditionalDenoiserEngine(DenoiserEngine):
-    """The conditional half alone."""
+    """Only the conditional half."""
 
     halves = 1
 
 
 class VaeDecoderEngine(Engine):
-    """latent (1, c, h, w) -> frame uint8 (H, W, 3): x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
+    """Latent (1, c, h, w) -> frame (H, W, 3) uint8: x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
 
     def forward(self, latent: Tensor) -> Tensor:
         picture = cast(self.vae_decoder(latent), torch.float32)
@@ -133,5 +144,14 @@ ENGINE_CLASSES: dict[str, type[Engine]] = {
 
 
 def make_engine(spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype) -> Engine:
-    """The wrapper of `spec` around `networks`, whose matrices are in `activation`; in evaluation mode."""
+    """Make the module of an engine.
+
+    Args:
+        spec: Of the engine.
+        networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+        activation: Dtype of the activations.
+
+    Returns:
+        The module, in evaluation mode.
+    """
     return ENGINE_CLASSES[spec.name](spec, networks, activation).eval()

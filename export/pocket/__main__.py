@@ -11,9 +11,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.command import run, tell
+from export.command import print_progress, run
 from export.pocket import dataset, train
 from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.pretraining import Place
@@ -26,14 +26,14 @@ PEOPLE = 2000
 def make(work: Path, output: Path, people: int) -> None:
     """Everything, in `work`; the bundle goes to `output`."""
     data, states, checkpoint = work / "data", work / "run", work / "checkpoint"
-    tell(f"Drawing {people} people and recording speech: {data}")
+    print_progress(f"Drawing {people} people and recording speech: {data}")
     dataset.main(["--output", str(data), "--people", str(people)])
-    tell(f"Training: {states}")
+    print_progress(f"Training: {states}")
     train.main(["--data", str(data), "--output", str(states)])
-    tell(f"Writing the checkpoint: {checkpoint}")
+    print_progress(f"Writing the checkpoint: {checkpoint}")
     shutil.rmtree(checkpoint, ignore_errors=True)  # of an earlier run, perhaps of other weights
-    release(Place(data, states, tell), checkpoint)
-    build(checkpoint, output, BuildOptions(VideoShape(SIZE, SIZE, WINDOW), compact=True), tell)
+    release(Place(data, states, print_progress), checkpoint)
+    build(checkpoint, output, BuildOptions(VideoShape(SIZE, SIZE, WINDOW), compact=True), print_progress)
 
 
 def main(arguments: list[str] | None = None) -> int:

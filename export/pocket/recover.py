@@ -18,7 +18,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export.command import run, tell
+from export.command import print_progress, run
 from export.errors import CheckpointError
 from export.pocket.architecture import POCKET
 from export.pocket.autoencoder import Autoencoder
@@ -76,7 +76,7 @@ def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) 
             f"{wrong[0]} among them: build it again with `python -m export.pocket`"
         )
     module.load_state_dict(own | found)
-    tell(f"{network.__name__}: {len(found)} of {len(own)} tensors")
+    print_progress(f"{network.__name__}: {len(found)} of {len(own)} tensors")
     return module
 
 

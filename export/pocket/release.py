@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.checkpoint.layout import Shapes, write_layout
-from export.checkpoint.reader import UNHEARD
-from export.command import run, tell
+from export.checkpoint.reader import UNUSED_AUDIO_TENSORS
+from export.checkpoint.writer import Shapes, write_checkpoint
+from export.command import print_progress, run
 from export.pocket.architecture import FPS, POCKET
 from export.pocket.detector import FaceDetector, write_detector
 from export.pocket.material import spread
@@ -46,7 +46,7 @@ def release(place: Place, folder: Path) -> None:
     architecture = replace(POCKET, vae=vae, recommended=RECOMMENDED)
     module = FaceDetector()
     module.load_state_dict(mean_weights(place.run / "detector.pt"))
-    write_layout(
+    write_checkpoint(
         folder, architecture, partial(_tensors, place.run), partial(write_detector, module.eval()), place.report
     )
 
@@ -57,7 +57,7 @@ def _tensors(states: Path, component: str, shapes: Shapes) -> dict[str, Tensor]:
     if component == "vae":
         weights = {name.removeprefix(part): value for part in VAE_PARTS for name, value in weights.items()
                    if name.startswith(part)}  # fmt: skip
-    return {name: _rounded(name, weights[prefix + name]) for name in shapes if name not in UNHEARD}
+    return {name: _rounded(name, weights[prefix + name]) for name in shapes if name not in UNUSED_AUDIO_TENSORS}
 
 
 def _rounded(name: str, value: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, default=Path("build/pocket/run"))
     parser.add_argument("--output", type=Path, default=Path("build/pocket/checkpoint"))
     given = parser.parse_args(arguments)
-    return run(lambda: release(Place(given.data, given.run, tell), given.output))
+    return run(lambda: release(Place(given.data, given.run, print_progress), given.output))
 
 
 if __name__ == "__main__":

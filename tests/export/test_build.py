@@ -17,9 +17,10 @@ import onnx
 import pytest
 
 from export.build import assembly
-from export.build.main import build, main
+from export.build.__main__ import main
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.checkpoint.reader import DETECTOR
+from export.checkpoint.layout import DETECTOR
 from export.errors import CheckpointError, ExportError
 from export.onnx import lowering, to_onnx
 from export.onnx.graph import Graph
@@ -210,8 +211,8 @@ def test_costly_engines_are_checked_at_a_smaller_size_that_leaves_no_trace(
     for name, budget in (("whole", 1e12), ("smaller", 0)):
         monkeypatch.setattr(assembly, "CHECK_BUDGET", budget)
         build(micro_checkpoint, tmp_path / name, options(*engines), log := Log())
-    checked = [" ".join(line.split()[5:]) for line in log[-2].splitlines() if line.endswith("(smaller twin)")]
-    assert checked == ["drawings 2x16x8x3 (smaller twin)", "latent 1x3x4x2 (smaller twin)"]
+    checked = [" ".join(line.split()[5:]) for line in log[-2].splitlines() if line.endswith("(smaller)")]
+    assert checked == ["drawings 2x16x8x3 (smaller)", "latent 1x3x4x2 (smaller)"]
     whole, smaller = content(tmp_path / "whole"), content(tmp_path / "smaller")
     assert whole.pop("manifest.json") != smaller.pop("manifest.json")
     assert smaller == whole

@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from export.build.__main__ import main
 from export.build.assembly import Assembly
-from export.build.main import build, main
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.checkpoint.reader import DETECTOR, Checkpoint
+from export.checkpoint.layout import AUDIO_CONFIG, DETECTOR, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
+from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
-from export.networks.architecture import AUDIO_CONFIG, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
 from tests.export.test_build import flip, options
 from tests.export.test_staging import content
 from vexpress_rt.bundle.bundle import Bundle

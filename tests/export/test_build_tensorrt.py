@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.build.main import main
+from export.build.__main__ import main
 from tests.conftest import CACHE, GoldenSet
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.bundle import Bundle

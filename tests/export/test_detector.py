@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.networks.detector import synthetic_detector
+from export.checkpoint.synthetic_detector import write_synthetic_detector
 from vexpress_rt.face.detector import Detector, detect, largest_face, track_faces
 
 SKIN = (224, 178, 148)
@@ -24,7 +24,7 @@ BLUE, GREY, GREEN = (70, 110, 160), (128, 128, 128), (90, 140, 90)
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "face_detector.onnx"
-    synthetic_detector(path)
+    write_synthetic_detector(path)
     return path
 
 
@@ -54,7 +54,7 @@ def portrait(height: int, width: int, x: float, y: float, half: float, skin: Any
 
 
 def test_the_file_is_small_and_always_the_same(file: Path, tmp_path: Path) -> None:
-    synthetic_detector(tmp_path / "again.onnx")
+    write_synthetic_detector(tmp_path / "again.onnx")
     assert file.read_bytes() == (tmp_path / "again.onnx").read_bytes()
     assert file.stat().st_size < 100_000
 

@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from export import download as command
-from export.build import main as build
-from export.checkpoint.reader import DETECTOR, Checkpoint
+from export.build import __main__ as build
+from export.checkpoint import layout
+from export.checkpoint.layout import DETECTOR
+from export.checkpoint.reader import Checkpoint
 from export.download import ASIDE, REPOSITORY, REVISION, SOURCES, download, main
 from export.errors import CheckpointError, DownloadError
-from export.networks import architecture as arch
 from tests.doubles.hub_server import REPOSITORY as THEIRS
 from tests.doubles.hub_server import StandInHub
 from tests.support.released import LARGEST, OURS, SMALL, WHOLE, content, fetch, released, tree
@@ -46,7 +47,7 @@ def test_the_table_names_exactly_what_the_exporter_reads(micro_checkpoint: Path)
     networks = ("reference_net", "denoising_unet", "v_kps_guider", "audio_projection", "vae_encoder", "audio_encoder")
     read = {path.relative_to(micro_checkpoint).as_posix() for name in networks for path in checkpoint.files(name)}
     read = {name.replace("model.safetensors", "model.bin") for name in read}  # of the VAE: upstream's is a .bin
-    configs = {arch.UNET_CONFIG, arch.VAE_CONFIG, arch.AUDIO_CONFIG, arch.AUDIO_PREPROCESSOR}
+    configs = {layout.UNET_CONFIG, layout.VAE_CONFIG, layout.AUDIO_CONFIG, layout.AUDIO_PREPROCESSOR}
     assert {source.ours for source in SOURCES} == read | configs | {DETECTOR}
 
 
@@ -81,9 +82,9 @@ def test_files_that_are_missing_or_were_changed_are_fetched_and_no_others(hub: S
 
 def test_files_of_the_user_in_the_same_folder_stay(hub: StandInHub, output: Path) -> None:
     (output / "v-express").mkdir(parents=True)
-    (output / arch.OWN_CONFIG).write_text("{}")
+    (output / layout.OWN_CONFIG).write_text("{}")
     fetch(output)
-    assert tree(output) == WHOLE | {arch.OWN_CONFIG: b"{}"}
+    assert tree(output) == WHOLE | {layout.OWN_CONFIG: b"{}"}
 
 
 def test_a_file_that_the_repository_lacks_is_named(hub: StandInHub, output: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_folder_that_cannot_be_filled_to_the_end_is_no_checkpoint_yet(hub: Sta
     (output / OURS[SMALL]).mkdir(parents=True)
     with pytest.raises(OutputError, match=r"cannot be written: .*Is a directory"):
         fetch(output)
-    assert not (output / arch.UNET_CONFIG).exists()
+    assert not (output / layout.UNET_CONFIG).exists()
     (output / OURS[SMALL]).rmdir()
     hub.requests.clear()
     fetch(output)
@@ -169,7 +170,7 @@ def test_files_that_make_no_checkpoint_are_told_from_damaged_ones(
         command.check(output)
 
 
-@pytest.mark.parametrize("lacking", ["", arch.UNET_CONFIG, "v-express/audio_projection.bin"])
+@pytest.mark.parametrize("lacking", ["", layout.UNET_CONFIG, "v-express/audio_projection.bin"])
 def test_a_build_without_weights_names_the_command_that_fetches_them(
     micro_checkpoint: Path, output: Path, capsys: pytest.CaptureFixture[str], lacking: str
 ) -> None:

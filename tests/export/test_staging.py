@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from export.build import staging
-from export.build.staging import staged
+from export import staging
+from export.staging import staged
 from vexpress_rt.errors import OutputError, VExpressError
 
 ROOT = Path(__file__).parents[2]

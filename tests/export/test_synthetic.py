@@ -15,9 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.checkpoint import layout
-from export.checkpoint.presets import PRESETS, write_checkpoint
-from export.checkpoint.reader import DETECTOR, main
+from export.checkpoint import writer
+from export.checkpoint.__main__ import main
+from export.checkpoint.config_files import write_configs
+from export.checkpoint.layout import DETECTOR
+from export.checkpoint.presets import PRESETS
+from export.checkpoint.synthetic import write_synthetic_checkpoint
 from export.errors import CheckpointError
 from export.networks.denoising_unet import sinusoidal_positions
 from tests.conftest import GoldenSet
@@ -67,9 +70,9 @@ def test_positions_are_sinusoids(micro_checkpoint: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(micro_checkpoint: Path, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "same", MICRO, 5)
+    write_synthetic_checkpoint(tmp_path / "same", MICRO, 5)
     assert content(tmp_path / "same") == content(micro_checkpoint)
-    write_checkpoint(tmp_path / "other", MICRO, 6)
+    write_synthetic_checkpoint(tmp_path / "other", MICRO, 6)
     same, other = content(tmp_path / "same"), content(tmp_path / "other")
     assert {name for name in same if same[name] != other[name]} == {
         name for name in same if name.endswith((".bin", ".safetensors"))
@@ -140,7 +143,7 @@ def test_the_unets_configuration_is_one_that_diffusers_loads(micro_checkpoint: P
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_level_of_the_vae_has_a_block_on_the_way_down_and_up(name: str, tmp_path: Path) -> None:
-    layout._write_configs(tmp_path, PRESETS[name])
+    write_configs(tmp_path, PRESETS[name])
     config = read_json(tmp_path / "sd-vae-ft-mse/config.json")
     assert config["down_block_types"] == ["DownEncoderBlock2D"] * 4
     assert config["up_block_types"] == ["UpDecoderBlock2D"] * 4
@@ -174,7 +177,7 @@ def test_a_folder_with_content_is_left_alone(tmp_path: Path, capsys: pytest.Capt
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
-    write_checkpoint(tmp_path / "weights", MICRO, 5)
+    write_synthetic_checkpoint(tmp_path / "weights", MICRO, 5)
     assert (tmp_path / "weights" / DETECTOR).is_file()
 
 
@@ -187,7 +190,7 @@ def test_interrupting_leaves_nothing(
         path.write_bytes(b"half")
         signal.raise_signal(number)
 
-    monkeypatch.setattr(layout, "_write_tensors", write_and_interrupt)
+    monkeypatch.setattr(writer, "_write_tensors", write_and_interrupt)
     assert main(["--preset", "tiny", "--output", str(tmp_path / "weights")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
@@ -196,5 +199,5 @@ def test_interrupting_leaves_nothing(
 def test_networks_that_do_not_fit_each_other_are_not_written(tmp_path: Path) -> None:
     wrong = replace(MICRO, guider=replace(MICRO.guider, output=9))
     with pytest.raises(CheckpointError, match="guider's output is 9 but U-Net's first width is 8"):
-        write_checkpoint(tmp_path / "weights", wrong, 0)
+        write_synthetic_checkpoint(tmp_path / "weights", wrong, 0)
     assert list(tmp_path.iterdir()) == []

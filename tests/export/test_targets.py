@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from export.build import main as build
+from export.build import __main__ as build
 from export.build.options import BuildOptions
 from export.build.targets import best_target
 from tests.doubles.fake_cuda import NO_DRIVER, FakeCuda, installed

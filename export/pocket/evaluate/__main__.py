@@ -68,10 +68,10 @@ def _work(given: argparse.Namespace, line: str) -> None:
             maker, source = Generated(generator, config), f"bundle {generator.bundle.identity}"
             settings = generator.bundle.manifest.settings(config)
             options = {name: getattr(settings, name) for name in RECOMMENDABLE if name != "fps"}
-        command.tell("Drawing people, and having them speak")
+        command.print_progress("Drawing people, and having them speak")
         subjects = [make_subject(FIRST + i) for i in range(max(given.people, GALLERY))]
         cases = all_cases(subjects[: given.people], given.seconds, given.real_speech)
-        measured = evaluate(maker, subjects, cases, command.tell, shots)
+        measured = evaluate(maker, subjects, cases, command.print_progress, shots)
     run = Run(line, source, options, given.people, given.seconds, (time.monotonic() - start) / 60)
     _write(given, run, measured, shots)
 
@@ -95,7 +95,7 @@ def _check(given: argparse.Namespace) -> None:
 def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:
     text = markdown(run, measured)
     if given.report is None:
-        command.tell(text)
+        command.print_progress(text)
     else:
         _put(given.report, text.encode())
     if given.json is not None:

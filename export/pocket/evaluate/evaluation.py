@@ -13,7 +13,7 @@ from export.pocket.evaluate.subjects import Subject, gallery
 
 
 def evaluate(
-    maker: Maker, subjects: list[Subject], cases: Sequence[Case], tell: Callable[[str], object], shots: list[Shot]
+    maker: Maker, subjects: list[Subject], cases: Sequence[Case], report: Callable[[str], object], shots: list[Shot]
 ) -> list[Measured]:
     """Make and measure all videos.
 
@@ -28,7 +28,9 @@ def evaluate(
         done.append(found)
         if place[case.subject.seed] < PEOPLE and case.scene in SCENES:
             shots.append((found, frames))
-        tell(f"{number}/{len(cases)} person {case.subject.seed}, {case.scene}: {_summary(found)}; made in {took:.1f} s")
+        report(
+            f"{number}/{len(cases)} person {case.subject.seed}, {case.scene}: {_summary(found)}; made in {took:.1f} s"
+        )
     return done
 
 

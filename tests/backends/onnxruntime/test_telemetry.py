@@ -20,7 +20,7 @@ print(os.environ["ORT_DISABLE_TELEMETRY"])
 _CHECKED = """
 import os, sys
 from pathlib import Path
-from export.parity import run_onnx
+from export.build.parity import run_onnx
 from vexpress_rt.bundle.bundle import Bundle
 import numpy as np
 path = Path(sys.argv[1])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
 from tests.doubles.fakes import write_bundle
 from tests.export.test_staging import content
