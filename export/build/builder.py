@@ -15,8 +15,8 @@ from export.build.options import BuildOptions
 from export.errors import ExportError
 from export.staging import staged
 from vexpress_rt.bundle.bundle import WORKING, Bundle
-from vexpress_rt.bundle.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
+from vexpress_rt.bundle.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.utils.cpus import usable_cpus

@@ -23,7 +23,7 @@ from export.build import __main__ as build
 from export.checkpoint import layout
 from export.checkpoint.layout import DETECTOR
 from export.checkpoint.reader import Checkpoint
-from export.download import ASIDE, REPOSITORY, REVISION, SOURCES, download, main
+from export.download import REPOSITORY, REVISION, SOURCES, STAGING, download, main
 from export.errors import CheckpointError, DownloadError
 from tests.doubles.hub_server import REPOSITORY as THEIRS
 from tests.doubles.hub_server import StandInHub
@@ -48,7 +48,7 @@ def test_the_table_names_exactly_what_the_exporter_reads(micro_checkpoint: Path)
     read = {path.relative_to(micro_checkpoint).as_posix() for name in networks for path in checkpoint.files(name)}
     read = {name.replace("model.safetensors", "model.bin") for name in read}  # of the VAE: upstream's is a .bin
     configs = {layout.UNET_CONFIG, layout.VAE_CONFIG, layout.AUDIO_CONFIG, layout.AUDIO_PREPROCESSOR}
-    assert {source.ours for source in SOURCES} == read | configs | {DETECTOR}
+    assert {source.target for source in SOURCES} == read | configs | {DETECTOR}
 
 
 def test_the_default_revision_is_one_commit_and_no_branch() -> None:
@@ -105,7 +105,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
 
 def test_a_disk_that_fills_up_is_an_error_that_says_so(hub: StandInHub, output: Path) -> None:
     digest = hashlib.sha256(content(LARGEST)).hexdigest()
-    part = output / ASIDE / f"{OURS[LARGEST]}.{digest[:12]}.part"
+    part = output / STAGING / f"{OURS[LARGEST]}.{digest[:12]}.part"
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     with pytest.raises(OutputError, match=r"cannot be written: .*No space left.* free space"):
@@ -126,8 +126,8 @@ def test_a_folder_that_cannot_be_filled_to_the_end_is_no_checkpoint_yet(hub: Sta
 
 
 def test_two_downloads_into_one_folder_do_not_mix(hub: StandInHub, output: Path) -> None:
-    (output / ASIDE).mkdir(parents=True)
-    handle = os.open(output / ASIDE, os.O_RDONLY)
+    (output / STAGING).mkdir(parents=True)
+    handle = os.open(output / STAGING, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(DownloadError, match=r"another download into .* is running"):
@@ -196,7 +196,7 @@ def test_an_interrupted_command_goes_on_when_run_again(hub: StandInHub, output: 
     assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
     (part,) = output.rglob("*.part")
     come = part.stat().st_size
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
     hub.stalls.clear()
     hub.requests.clear()
     fetch(output)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from export.download import ASIDE
+from export.download import STAGING
 from export.errors import DownloadError
 from tests.doubles.hub_server import StandInHub, serving
 from tests.support.released import HALF, LARGEST, OURS, SMALL, WHOLE, content, fetch, point_at, released, tree
@@ -36,7 +36,7 @@ def test_a_download_that_failed_leaves_no_checkpoint_and_goes_on_in_the_next_run
     hub.cuts[LARGEST] = [HALF, *[0] * 20]
     with pytest.raises(DownloadError, match=r"cannot be reached .* goes on where it stopped"):
         fetch(output)
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
     hub.cuts.clear()
     hub.requests.clear()
     fetch(output)
@@ -67,7 +67,7 @@ def test_another_size_than_the_hub_states_is_refused(hub: StandInHub, output: Pa
     hub.bodies[LARGEST] = body
     with pytest.raises(DownloadError, match=rf"has {size} bytes, expected {2 * HALF}"):
         fetch(output)
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
 
 
 def test_a_damaged_beginning_of_an_earlier_run_is_fetched_anew(hub: StandInHub, output: Path) -> None:
