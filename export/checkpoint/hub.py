@@ -210,9 +210,8 @@ class Hub:
         offset = _size(part)
         if offset >= entry.size:
             return
-        headers = build_hf_headers(**CLIENT) | {
-            "Accept-Encoding": "identity"
-        }  # ranges of the file itself, not of a compressed stream
+        # Ranges of the file itself, not of a compressed stream.
+        headers = build_hf_headers(**CLIENT) | {"Accept-Encoding": "identity"}
         headers |= {"Range": f"bytes={offset}-"} if offset else {}
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", url, headers=headers, timeout=timeout) as response, part.open("ab") as file:
