@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from export.pocket.faces.canvas import Mask, Points, curve, ellipse, ribbon
-from export.pocket.faces.easel import Easel, mirrored, mix, tone, wave
+from export.pocket.faces.drawing_context import DrawingContext, mirrored, mix, tone, wave
 from export.pocket.faces.hair_styles import BACK, CROP, CURLS, FRINGE, LOCKS, Lock
 from export.pocket.faces.people import Colour
 
@@ -18,77 +18,75 @@ _SHADES = ((0.64, 0.6), (0.8, 0.55), (1.1, 0.55))  # of strands: tone and opacit
 _FRINGED = ("bob", "long")
 
 
-def draw_back_hair(easel: Easel) -> None:
+def draw_back_hair(ctx: DrawingContext) -> None:
     """What is seen of the hair behind neck and ears, and a bun."""
-    person, u = easel.person, easel.unit
+    person, u = ctx.person, ctx.unit
     if person.style in ("bald", "buzz"):
         return
     if person.style == "curly":
-        _draw_curls(easel, 0.55, _curly_edges(easel, behind=True))
+        _draw_curls(ctx, 0.55, _curly_edges(ctx, behind=True))
         return
     back = np.array(mirrored(BACK.get(person.style, BACK["short"])))
     # From the middle of the head to its back, so that nothing shows between hair and face when the head turns.
-    shape = [curve(easel.head.hang(_voluminous(easel, back), depth=depth)) for depth in (0.3, 0, -0.3)]
-    easel.canvas.fill(shape, tone(person.hair, 0.6))
+    shape = [curve(ctx.head.hang(_voluminous(ctx, back), depth=depth)) for depth in (0.3, 0, -0.3)]
+    ctx.canvas.fill(shape, tone(person.hair, 0.6))
     if person.style == "bun":
-        knot = easel.head.place(ellipse(0, -1.92, 0.46, 0.38), depth=-0.2)
-        inside = easel.canvas.mask(knot)
-        easel.canvas.fill(knot, person.hair)
-        lit = easel.head.place(ellipse(-0.14 * easel.away, -2.05, 0.2, 0.1, 20), depth=-0.2)
-        easel.canvas.fill(lit, mix(person.hair, _SHEEN, 0.3), soft=0.06 * u, within=inside, opacity=0.8)
-        low = easel.head.place(ellipse(0.1 * easel.away, -1.6, 0.6, 0.2, 20), depth=-0.2)
-        easel.canvas.fill(low, tone(person.hair, 0.5), soft=0.06 * u, within=inside, opacity=0.8)
+        knot = ctx.head.place(ellipse(0, -1.92, 0.46, 0.38), depth=-0.2)
+        inside = ctx.canvas.mask(knot)
+        ctx.canvas.fill(knot, person.hair)
+        lit = ctx.head.place(ellipse(-0.14 * ctx.away, -2.05, 0.2, 0.1, 20), depth=-0.2)
+        ctx.canvas.fill(lit, mix(person.hair, _SHEEN, 0.3), soft=0.06 * u, within=inside, opacity=0.8)
+        low = ctx.head.place(ellipse(0.1 * ctx.away, -1.6, 0.6, 0.2, 20), depth=-0.2)
+        ctx.canvas.fill(low, tone(person.hair, 0.5), soft=0.06 * u, within=inside, opacity=0.8)
 
 
-def draw_hair(easel: Easel, skin: Mask) -> None:
+def draw_hair(ctx: DrawingContext, skin: Mask) -> None:
     """What is in front, with its shadow on the skin."""
-    person = easel.person
+    person = ctx.person
     if person.style == "bald":
-        easel.glow([(-0.25, -1.2, 0.32, 0.13, tone(easel.light, 1.4), 0.1, 0.5)], skin)
+        ctx.glow([(-0.25, -1.2, 0.32, 0.13, tone(ctx.light, 1.4), 0.1, 0.5)], skin)
     elif person.style == "buzz":
-        outline = np.concatenate(_edges(easel, CROP))
-        easel.canvas.fill(
-            outline, mix(person.hair, easel.deep, 0.25), soft=0.035 * easel.unit, within=skin, opacity=0.85
-        )
+        outline = np.concatenate(_edges(ctx, CROP))
+        ctx.canvas.fill(outline, mix(person.hair, ctx.deep, 0.25), soft=0.035 * ctx.unit, within=skin, opacity=0.85)
     elif person.style == "curly":
-        edges = _curly_edges(easel, behind=False)
-        _draw_shadow(easel, np.concatenate(edges), skin)
-        _draw_curls(easel, 1.0, edges)
+        edges = _curly_edges(ctx, behind=False)
+        _draw_shadow(ctx, np.concatenate(edges), skin)
+        _draw_curls(ctx, 1.0, edges)
     else:
         locks = (FRINGE,) * (person.fringe and person.style in _FRINGED) + LOCKS[person.style]
         for number, lock in enumerate(locks):
-            edges = _edges(easel, lock)
-            _draw_shadow(easel, np.concatenate(edges), skin)
-            _draw_lock(easel, edges, lock.across, number)
+            edges = _edges(ctx, lock)
+            _draw_shadow(ctx, np.concatenate(edges), skin)
+            _draw_lock(ctx, edges, lock.across, number)
 
 
-def _voluminous(easel: Easel, points: ArrayLike) -> Points:
+def _voluminous(ctx: DrawingContext, points: ArrayLike) -> Points:
     """Hair's outer edge, nearer to the head or farther from it; with its parting where the person has it."""
     flat = np.array(points, float)
-    above = 1 + (easel.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
+    above = 1 + (ctx.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
     return np.stack(
-        [-easel.person.parting * flat[:, 0] * above, -0.3 + (flat[:, 1] + 0.3) * np.minimum(above, 1.08)], axis=1
+        [-ctx.person.parting * flat[:, 0] * above, -0.3 + (flat[:, 1] + 0.3) * np.minimum(above, 1.08)], axis=1
     )
 
 
-def _edges(easel: Easel, lock: Lock) -> tuple[Points, Points]:
+def _edges(ctx: DrawingContext, lock: Lock) -> tuple[Points, Points]:
     """Edges (n, 2) in pixels, the inner one reversed, so that together they are an outline."""
-    person, head = easel.person, easel.head
-    outer = curve(_voluminous(easel, lock.outer), closed=False)
+    person, head = ctx.person, ctx.head
+    outer = curve(_voluminous(ctx, lock.outer), closed=False)
     inner = curve(np.array(lock.inner) * (-person.parting, 1), closed=False)
     swing = 0.1 * person.wave if person.style in ("long", "bob") else 0.0
     outer, inner = wave(outer, swing, 0.9, 0.0), wave(inner, swing, 0.9, 0.2)
     return head.rim(outer), head.hang(inner, 0.04)[::-1]
 
 
-def _draw_shadow(easel: Easel, outline: Points, skin: Mask) -> None:
-    shadow = outline + np.array([0.02 * easel.away, 0.06]) * easel.unit
-    easel.canvas.fill(shadow, (60, 36, 30), soft=0.06 * easel.unit, opacity=0.4, within=skin)
+def _draw_shadow(ctx: DrawingContext, outline: Points, skin: Mask) -> None:
+    shadow = outline + np.array([0.02 * ctx.away, 0.06]) * ctx.unit
+    ctx.canvas.fill(shadow, (60, 36, 30), soft=0.06 * ctx.unit, opacity=0.4, within=skin)
 
 
-def _draw_lock(easel: Easel, edges: tuple[Points, Points], across: bool, number: int) -> None:
+def _draw_lock(ctx: DrawingContext, edges: tuple[Points, Points], across: bool, number: int) -> None:
     """Strands between two edges; always the same, so that they do not flicker when the head moves."""
-    canvas, u, colour = easel.canvas, easel.unit, easel.person.hair
+    canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.hair
     outline = np.concatenate(edges)
     inside = canvas.mask(outline)
     canvas.fill(outline, colour)
@@ -148,13 +146,13 @@ def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
     return lines
 
 
-def _curly_edges(easel: Easel, behind: bool) -> tuple[Points, Points]:
+def _curly_edges(ctx: DrawingContext, behind: bool) -> tuple[Points, Points]:
     """Edges of the cap that curls sit on, or of what is behind the head; they reach down to the ears or to the jaw."""
-    longer, head = 1 + 2.2 * easel.person.wave, easel.head
-    outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-easel.person.parting, 1)
+    longer, head = 1 + 2.2 * ctx.person.wave, ctx.head
+    outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-ctx.person.parting, 1)
     for edge in (outer, inner):
         edge[:, 1] = np.where(edge[:, 1] > -0.3, -0.3 + (edge[:, 1] + 0.3) * longer, edge[:, 1])
-    outer = _evenly(_voluminous(easel, 1.02 * outer if behind else outer))
+    outer = _evenly(_voluminous(ctx, 1.02 * outer if behind else outer))
     if behind:
         return head.hang(outer, depth=-0.2), head.hang(_evenly(inner * (0.6, 0.9)), depth=-0.2)[::-1]
     return head.rim(outer), head.hang(_evenly(inner), 0.04)[::-1]
@@ -168,12 +166,12 @@ def _evenly(points: Points) -> Points:
     return np.stack([np.interp(places, way, line[:, 0]), np.interp(places, way, line[:, 1])], axis=1)
 
 
-def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -> None:
+def _draw_curls(ctx: DrawingContext, brightness: float, edges: tuple[Points, Points]) -> None:
     """Round curls over a cap, each with a dark and a light side."""
-    canvas, u, colour = easel.canvas, easel.unit, tone(easel.person.hair, brightness)
-    places, sizes = _curls(round(16 + 8 * easel.person.wave))
+    canvas, u, colour = ctx.canvas, ctx.unit, tone(ctx.person.hair, brightness)
+    places, sizes = _curls(round(16 + 8 * ctx.person.wave))
     centres, radii = _between(edges, places[:, None])[:, 0], sizes * u
-    toward = np.array([-0.3 * easel.away, -0.35])
+    toward = np.array([-0.3 * ctx.away, -0.35])
 
     def discs(size: float, offset: float) -> list[Points]:
         moved = centres + offset * toward * radii[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.pocket.faces.easel import Line
+from export.pocket.faces.drawing_context import Line
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def mirrored(right: Line) -> Line:
 
 
 @dataclass(frozen=True)
-class Easel:
+class DrawingContext:
     """A canvas, who is on it, and how the head is held."""
 
     canvas: Canvas
