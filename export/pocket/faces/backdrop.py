@@ -1,4 +1,4 @@
-"""What is behind the person: walls in several kinds of light, all of it out of focus."""
+"""Draw the background: walls in several kinds of light, out of focus."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from export.pocket.faces.canvas import Canvas, ellipse
 from export.pocket.faces.drawing_context import DrawingContext, mix, tone
 from export.pocket.faces.people import Colour
 
-# Of a soft ellipse: x from the middle, y, half width and half height, as shares of the picture.
+# x relative to the middle, y, half width and half height of a soft ellipse, over the size of the image.
 _Place = tuple[float, float, float, float]
-_SIDE = 48  # pixels of the shorter side: it is painted small and enlarged
+_SIDE = 48  # pixels of the shorter side of the background, which is drawn small and enlarged
 
 
 def draw_backdrop(ctx: DrawingContext) -> None:
-    """Cover the canvas with the person's background."""
+    """Draw the background over the whole canvas.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     height, width = ctx.canvas.height, ctx.canvas.width
     factor = _SIDE / min(height, width)
     small = Canvas(round(height * factor), round(width * factor), 1)
@@ -23,7 +27,7 @@ def draw_backdrop(ctx: DrawingContext) -> None:
 
 
 def _glow(ctx: DrawingContext, small: Canvas) -> None:
-    """A lit wall with a soft glow behind the head."""
+    """Draw a lit wall with a soft glow behind the head."""
     colour = ctx.person.background
     small.gradient(tone(colour, 1.12), tone(colour, 0.72))
     _spot(ctx, small, (-0.2, 0.3, 0.42, 0.4), tone(colour, 1.4), 0.13, 0.7)
@@ -31,7 +35,7 @@ def _glow(ctx: DrawingContext, small: Canvas) -> None:
 
 
 def _window(ctx: DrawingContext, small: Canvas) -> None:
-    """Daylight from one side."""
+    """Draw daylight from one side."""
     colour = ctx.person.background
     small.gradient(tone(colour, 0.95), tone(colour, 0.7))
     _spot(ctx, small, (-0.62, 0.35, 0.4, 0.9), tone(colour, 1.75), 0.1, 0.9)
@@ -39,7 +43,7 @@ def _window(ctx: DrawingContext, small: Canvas) -> None:
 
 
 def _spot_light(ctx: DrawingContext, small: Canvas) -> None:
-    """A bright round in a dark studio."""
+    """Draw a bright disc in a dark studio."""
     colour = ctx.person.background
     small.gradient(tone(colour, 0.45), tone(colour, 0.35))
     _spot(ctx, small, (0.0, 0.45, 0.5, 0.5), tone(colour, 1.05), 0.12, 1)
@@ -47,7 +51,7 @@ def _spot_light(ctx: DrawingContext, small: Canvas) -> None:
 
 
 def _horizon(ctx: DrawingContext, small: Canvas) -> None:
-    """Two colours, one above the other, as of a wall and of what stands before it."""
+    """Draw two colours, one above the other, like a wall and furniture."""
     above, below = ctx.person.background, ctx.person.wall
     small.gradient(tone(above, 1.2), tone(above, 0.9))
     h, w = small.height, small.width
@@ -56,7 +60,7 @@ def _horizon(ctx: DrawingContext, small: Canvas) -> None:
 
 
 def _bokeh(ctx: DrawingContext, small: Canvas) -> None:
-    """Lights out of focus."""
+    """Draw lights out of focus."""
     colour, other = ctx.person.background, ctx.person.wall
     small.gradient(tone(colour, 0.7), tone(mix(colour, other, 0.5), 0.4))
     spots = [(-0.36, 0.2, 0.11), (-0.3, 0.55, 0.08), (-0.44, 0.8, 0.12), (0.35, 0.15, 0.09), (0.44, 0.42, 0.13)]

@@ -1,4 +1,4 @@
-"""Beards and moustaches, under the lips and over the skin."""
+"""Draw beards and moustaches, over the skin and under the lips."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import numpy as np
 from export.pocket.faces.canvas import Mask, Points, curve, ring
 from export.pocket.faces.drawing_context import DrawingContext, Line, mirrored, mix, tone
 
-# Right halves, from top to bottom; y counts from the closed mouth, and what is below drops with the jaw.
+# Right half from top to bottom; y is relative to the closed mouth, and lower points move with the jaw.
 _MOUSTACHE: Line = [(0.0, -0.21), (0.2, -0.2), (0.42, -0.07), (0.47, 0.06), (0.3, -0.02), (0.0, -0.08)]
 
 
 def draw_beard(ctx: DrawingContext, skin: Mask) -> None:
-    """What grows on the person's face."""
+    """Draw the beard.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     kind = ctx.person.beard
     if kind == "none":
         return
@@ -27,7 +32,7 @@ def draw_beard(ctx: DrawingContext, skin: Mask) -> None:
 
 def _fill(ctx: DrawingContext, outline: Points, skin: Mask, opacity: float, soft: float) -> None:
     grey = sum(ctx.person.hair) / 3
-    # Duller than the hair on the head; a red beard is not to be taken for lips.
+    # Less saturated than the hair on the head, so that a red beard is not measured as lips.
     hair = mix(tone(mix(ctx.person.hair, (grey, grey, grey), 0.35), 0.85), ctx.deep, 0.12)
     ctx.canvas.fill(outline, hair, soft=soft * ctx.unit, within=skin, opacity=opacity)
 
@@ -38,7 +43,7 @@ def _placed(ctx: DrawingContext, right: Line) -> Points:
 
 
 def _full(ctx: DrawingContext) -> Points:
-    """From the sideburns round the chin, with the mouth left out."""
+    """Return the outline from the sideburns around the chin, without the mouth."""
     low, y, head = 1.42 * ctx.person.length, ctx.mouth_y, ctx.head
     outer = [(1.05, 0.1), (1.05, 0.6), (0.85, 1.1), (0.5, 1.35), (0.0, low)]
     inner = [(0.92, 0.2), (0.85, 0.5), (0.6, 0.72), (0.5, y + 0.1), (0.3, y + 0.24), (0.0, y + 0.3)]
@@ -48,7 +53,7 @@ def _full(ctx: DrawingContext) -> Points:
 
 
 def _goatee(ctx: DrawingContext) -> Points:
-    """Round the mouth and down to the chin."""
+    """Return the outline around the mouth and down to the chin."""
     low = 1.4 * ctx.person.length - ctx.mouth_y
     outer: Line = [(0.0, -0.1), (0.44, 0.0), (0.5, 0.2), (0.36, 0.45), (0.0, low)]
     inner: Line = [(0.0, -0.05), (0.4, 0.02), (0.42, 0.12), (0.25, 0.24), (0.0, 0.28)]

@@ -1,4 +1,4 @@
-"""Neck, shoulders, and what is worn on them."""
+"""Draw neck, shoulders and clothes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from export.pocket.faces.drawing_context import DrawingContext, Line, mirrored, 
 
 
 def draw_body(ctx: DrawingContext) -> None:
-    """Shoulders, and the far side of the collar."""
+    """Draw the shoulders and the rear side of the collar.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     canvas, u, colour, person = ctx.canvas, ctx.unit, ctx.person.clothes, ctx.person
     s = person.shoulders
     right = [(0.5, 1.62), (1.2 * s, 1.88), (1.9 * s, 2.2), (2.3 * s, 3.0), (2.4 * s, 4.2)]
@@ -51,7 +55,11 @@ def _draw_pattern(ctx: DrawingContext, cloth: Mask) -> None:
 
 
 def draw_neck(ctx: DrawingContext) -> None:
-    """From under the jaw, where it follows the head, into the collar, where it does not."""
+    """Draw the neck, which follows the head at the jaw, but not at the collar.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     canvas, u, head = ctx.canvas, ctx.unit, ctx.head
     above_left = head.place([(-0.5, 0.5), (-0.52, 1.0)], depth=0)
     above_right = head.place([(0.52, 1.0), (0.5, 0.5)], depth=0)
@@ -67,12 +75,16 @@ def draw_neck(ctx: DrawingContext) -> None:
 
 
 def draw_collar(ctx: DrawingContext) -> None:
-    """The near side of the collar."""
+    """Draw the front side of the collar.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     _COLLARS[ctx.person.collar](ctx)
 
 
 def _draw_rim(ctx: DrawingContext, points: Line, widths: tuple[float, float], shift: float = 0.0) -> None:
-    """A band of cloth along `points`, with a shadow below and light above; widths: at the ends and between."""
+    """Draw a band of cloth along `points`; `widths` are those at the ends and in the middle."""
     canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.clothes
     rim = curve(_body(ctx, points), closed=False)
     ends, middle = widths[0] * u, widths[1] * u
@@ -110,7 +122,7 @@ def _turtleneck(ctx: DrawingContext) -> None:
 
 
 def _shirt(ctx: DrawingContext) -> None:
-    """Two points, a row of buttons."""
+    """Draw a shirt collar and buttons."""
     canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.clothes
     canvas.fill(_body(ctx, [(-0.06, 2.3), (0.06, 2.3), (0.08, 4.5), (-0.08, 4.5)]), tone(colour, 0.85), opacity=0.8)
     canvas.fill([_body(ctx, ellipse(0, y, 0.035, 0.035, 12)) for y in (2.62, 3.05)], tone(ctx.person.trim, 1.3))
@@ -124,7 +136,7 @@ def _shirt(ctx: DrawingContext) -> None:
 
 
 def _hoodie(ctx: DrawingContext) -> None:
-    """A hood laid back, and two strings."""
+    """Draw a hood and two strings."""
     for side in (-1, 1):
         hood: Line = [
             (0.5, 1.45),

@@ -1,4 +1,4 @@
-"""Nose, eyes and brows. `skin` is the face that they are painted on; all of it is in face coordinates."""
+"""Draw nose, eyes and brows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _SIDES = (-1, 1)  # left and right in the picture
 
 
 def draw_nose(ctx: DrawingContext, skin: Mask) -> None:
-    """Bridge, tip and nostrils; lifted out of the face, so that it moves most when the head turns."""
+    """Draw the nose, which moves most when the head rotates.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     canvas, u, n, away = ctx.canvas, ctx.unit, ctx.person.nose, ctx.away
 
     def at(points: Any, lift: float, side: int = 1) -> Points:
@@ -39,7 +44,7 @@ def draw_nose(ctx: DrawingContext, skin: Mask) -> None:
 
 
 class _Eyes:
-    """Both eyes. Their own coordinates: x outwards and y down from an eye's centre, 1 being half the face's width."""
+    """Both eyes. Their coordinates are outwards and down from an eye's centre, in half face widths."""
 
     _EDGE = ((-0.235, -0.035), (-0.13, 0.62), (0.01, 1.0), (0.13, 0.72), (0.235, 0.2))  # inner to outer corner
 
@@ -56,24 +61,29 @@ class _Eyes:
         return np.array([(dx, -dy if dy < 0 else -dy * height) for dx, dy in self._EDGE]) * self.size
 
     def pair(self, shape: Callable[[Points], Points], points: Points, turned: bool = True) -> list[Points]:
-        """An outline of each eye: `shape` makes it of the points in pixels."""
+        """Return an outline for each eye; `shape` makes it from points in pixels."""
         flat = points @ self._tilt if turned else points
         centre = EYE_X * self.ctx.person.eye_distance
         return [shape(self.ctx.head.place(np.add(flat * (side, 1), (side * centre, EYE_Y)))) for side in _SIDES]
 
     def disc(self, x: float, y: float, radius: float) -> list[Points]:
-        """A disc in the same place of both eyes, so x is to the right; the light's side decides."""
+        """Return a disc for each eye; x is to the same side for both, away from the light."""
         centre, flat = EYE_X * self.ctx.person.eye_distance, ellipse(self.ctx.away * x, y, radius, radius, 20)
         return [self.ctx.head.place(np.add(flat, (side * centre, EYE_Y))) for side in _SIDES]
 
     def line(self, points: Points, widths: ArrayLike) -> list[Points]:
-        """A line through points of both eyes; widths in half faces."""
+        """Return a line for each eye; widths are in half face widths."""
         widths = np.asarray(widths, float) * self.unit
         return self.pair(lambda placed: ribbon(curve(placed, closed=False, steps=6), widths), points)
 
 
 def draw_eyes(ctx: DrawingContext, skin: Mask) -> None:
-    """Both eyes, with their lids and lashes."""
+    """Draw the eyes with lids and lashes.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     eyes, canvas, u = _Eyes(ctx), ctx.canvas, ctx.unit
     sockets = eyes.pair(lambda placed: placed, ellipse(0, -0.08, 0.3, 0.2, 24), turned=False)
     canvas.fill(sockets, ctx.shade, soft=0.08 * u, within=skin, opacity=0.6)
@@ -116,7 +126,12 @@ def _draw_lids(eyes: _Eyes, white: Mask) -> None:
 
 
 def draw_brows(ctx: DrawingContext, skin: Mask) -> None:
-    """Eyebrows: thick towards the nose, with hairs along them."""
+    """Draw the eyebrows.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     u, x, w, tilt = ctx.unit, EYE_X * ctx.person.eye_distance, ctx.person.brows, 0.05 * ctx.person.brow_tilt
     colour = mix(tone(ctx.person.hair, 0.8), ctx.deep, 0.25)
     points: Line = [(x - 0.25, -0.37 + tilt), (x - 0.05, -0.45), (x + 0.12, -0.455 - tilt / 2), (x + 0.3, -0.35 - tilt)]

@@ -1,4 +1,4 @@
-"""Glasses: frames, lenses, and the light that glints on them."""
+"""Draw glasses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.pocket.faces.poses import EYE_X, EYE_Y
 
 _LIFT = 0.12
 
-# Lenses from their own centre, half a lens's width and height being about 0.34 and 0.27; x is outwards.
+# Outlines of lenses relative to their centres; x is outwards. Half the size is about 0.34 x 0.27.
 _ROUND = ellipse(0, 0, 0.33, 0.31)
 _SQUARE: Line = [
     (-0.32, -0.2),
@@ -33,7 +33,11 @@ _THICK = {"round": 0.055, "square": 0.075, "half": 0.022, "wire": 0.022}
 
 
 def draw_glasses(ctx: DrawingContext) -> None:
-    """Frame, lenses and glint; hair falls over them."""
+    """Draw frame, lenses and reflections.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     kind = ctx.person.glasses
     if kind == "none":
         return
@@ -53,13 +57,13 @@ def draw_glasses(ctx: DrawingContext) -> None:
 
 
 def _upper(shape: Points) -> NDArray[np.intp]:
-    """Indices of the upper edge, in order of x."""
+    """Return the indices of the upper edge in order of x."""
     above = np.flatnonzero(shape[:, 1] < shape[:, 1].mean() - 0.12)
     return above[np.argsort(shape[above, 0])]
 
 
 def _bars(ctx: DrawingContext, distance: float, thick: float) -> list[Points]:
-    """The bridge over the nose, and the temples back to the ears."""
+    """Return the outlines of the bridge and of the temples."""
     head, u, gap = ctx.head, ctx.unit, distance - 0.32
     bridge = curve(head.place([(-gap, -0.12), (0.0, -0.17), (gap, -0.12)], _LIFT + 0.05), closed=False)
     bars = [ribbon(bridge, thick * u)]
@@ -71,7 +75,7 @@ def _bars(ctx: DrawingContext, distance: float, thick: float) -> list[Points]:
 
 
 def _draw_lenses(ctx: DrawingContext, lenses: list[Points], distance: float) -> None:
-    """A faint tint, and two slanting streaks of light."""
+    """Draw a faint tint and two diagonal reflections."""
     canvas, away, streaks = ctx.canvas, ctx.away, []
     inside = canvas.mask(lenses)
     canvas.fill(lenses, (225, 238, 246), opacity=0.1)

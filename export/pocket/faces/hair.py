@@ -1,4 +1,4 @@
-"""Hair: what is behind the head, and locks of strands, curls or a crop over forehead and sides."""
+"""Draw hair behind the head, and locks, curls or short hair in front."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from export.pocket.faces.hair_styles import BACK, CROP, CURLS, FRINGE, LOCKS, Lo
 from export.pocket.faces.people import Colour
 
 _SHEEN: Colour = (255, 240, 220)
-_Tuft = NDArray[np.float64]  # (k, points, 2): strands, as places along the edges and from the outer to the inner one
+_Tuft = NDArray[np.float64]  # (k, points, 2): positions of strands along the edges, and from the outer to the inner
 _SHADES = ((0.64, 0.6), (0.8, 0.55), (1.1, 0.55))  # of strands: tone and opacity
 _FRINGED = ("bob", "long")
 
 
 def draw_back_hair(ctx: DrawingContext) -> None:
-    """What is seen of the hair behind neck and ears, and a bun."""
+    """Draw the hair behind neck and ears, and a bun.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     person, u = ctx.person, ctx.unit
     if person.style in ("bald", "buzz"):
         return
@@ -27,7 +31,7 @@ def draw_back_hair(ctx: DrawingContext) -> None:
         _draw_curls(ctx, 0.55, _curly_edges(ctx, behind=True))
         return
     back = np.array(mirrored(BACK.get(person.style, BACK["short"])))
-    # From the middle of the head to its back, so that nothing shows between hair and face when the head turns.
+    # From the middle of the head to its back, so that no gap opens between hair and face when the head rotates.
     shape = [curve(ctx.head.hang(_voluminous(ctx, back), depth=depth)) for depth in (0.3, 0, -0.3)]
     ctx.canvas.fill(shape, tone(person.hair, 0.6))
     if person.style == "bun":
@@ -41,7 +45,12 @@ def draw_back_hair(ctx: DrawingContext) -> None:
 
 
 def draw_hair(ctx: DrawingContext, skin: Mask) -> None:
-    """What is in front, with its shadow on the skin."""
+    """Draw the hair in front, with its shadow on the skin.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     person = ctx.person
     if person.style == "bald":
         ctx.glow([(-0.25, -1.2, 0.32, 0.13, tone(ctx.light, 1.4), 0.1, 0.5)], skin)
@@ -61,7 +70,7 @@ def draw_hair(ctx: DrawingContext, skin: Mask) -> None:
 
 
 def _voluminous(ctx: DrawingContext, points: ArrayLike) -> Points:
-    """Hair's outer edge, nearer to the head or farther from it; with its parting where the person has it."""
+    """Scale the outer edge of hair by its volume, and mirror it to the side of the parting."""
     flat = np.array(points, float)
     above = 1 + (ctx.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
     return np.stack(
@@ -70,7 +79,7 @@ def _voluminous(ctx: DrawingContext, points: ArrayLike) -> Points:
 
 
 def _edges(ctx: DrawingContext, lock: Lock) -> tuple[Points, Points]:
-    """Edges (n, 2) in pixels, the inner one reversed, so that together they are an outline."""
+    """Return the edges (n, 2) in pixels; the inner one is reversed, so that both together are an outline."""
     person, head = ctx.person, ctx.head
     outer = curve(_voluminous(ctx, lock.outer), closed=False)
     inner = curve(np.array(lock.inner) * (-person.parting, 1), closed=False)
@@ -85,7 +94,7 @@ def _draw_shadow(ctx: DrawingContext, outline: Points, skin: Mask) -> None:
 
 
 def _draw_lock(ctx: DrawingContext, edges: tuple[Points, Points], across: bool, number: int) -> None:
-    """Strands between two edges; always the same, so that they do not flicker when the head moves."""
+    """Draw strands between two edges, the same in every pose, so that they do not flicker."""
     canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.hair
     outline = np.concatenate(edges)
     inside = canvas.mask(outline)
@@ -102,10 +111,10 @@ def _draw_lock(ctx: DrawingContext, edges: tuple[Points, Points], across: bool, 
 
 @lru_cache(maxsize=64)
 def _tufts(count: int, across: bool, number: int) -> list[tuple[_Tuft, NDArray[np.float64]]]:
-    """Strands by their shade, `_SHADES` and then the light on the bend, and their widths (k, 3) in half faces."""
+    """Return strands for each of `_SHADES` and for the highlight, and their widths (k, 3) in half face widths."""
     rng = np.random.default_rng(7 + number)
     groups = []
-    thick = 28 / count  # fewer strands are wider ones
+    thick = 28 / count  # fewer strands are wider
     for share in (0.35, 0.3, 0.35):
         strands = max(2, round(share * count))
         low, high = np.sort(rng.uniform(0, 1, (2, strands)), axis=0)
@@ -124,7 +133,7 @@ def _tufts(count: int, across: bool, number: int) -> list[tuple[_Tuft, NDArray[n
 def _strands(
     rng: np.random.Generator, span: NDArray[np.float64], across: bool, spread: tuple[float, float], thick: float
 ) -> tuple[_Tuft, NDArray[np.float64]]:
-    """Strands that run over `span` (k, points) of their way, side by side."""
+    """Return parallel strands with given positions `span` (k, points) along their length."""
     count = len(span)
     aside = (np.linspace(*spread, count) + rng.uniform(-0.4, 0.4, count) / count)[:, None] + np.zeros_like(span)
     aside = np.clip(aside, 0, 1)
@@ -136,7 +145,7 @@ def _strands(
 
 
 def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
-    """Places along and between the edges as pixels, (k, points, 2)."""
+    """Map positions along and between the edges to pixels, (k, points, 2)."""
     outer, inner = edges[0], edges[1][::-1]
     along = tuft[..., 0] * (len(outer) - 1)
     first = np.minimum(along.astype(int), len(outer) - 2)
@@ -147,7 +156,7 @@ def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
 
 
 def _curly_edges(ctx: DrawingContext, behind: bool) -> tuple[Points, Points]:
-    """Edges of the cap that curls sit on, or of what is behind the head; they reach down to the ears or to the jaw."""
+    """Return the edges of curly hair in front or behind the head, down to the ears or the jaw."""
     longer, head = 1 + 2.2 * ctx.person.wave, ctx.head
     outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-ctx.person.parting, 1)
     for edge in (outer, inner):
@@ -159,7 +168,7 @@ def _curly_edges(ctx: DrawingContext, behind: bool) -> tuple[Points, Points]:
 
 
 def _evenly(points: Points) -> Points:
-    """A curve through points, as 64 points equally far from each other."""
+    """Return 64 equidistant points of a curve."""
     line = curve(points, closed=False)
     way = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     places = np.linspace(0, way[-1], 64)
@@ -167,7 +176,7 @@ def _evenly(points: Points) -> Points:
 
 
 def _draw_curls(ctx: DrawingContext, brightness: float, edges: tuple[Points, Points]) -> None:
-    """Round curls over a cap, each with a dark and a light side."""
+    """Draw round curls, each with a dark and a light side."""
     canvas, u, colour = ctx.canvas, ctx.unit, tone(ctx.person.hair, brightness)
     places, sizes = _curls(round(16 + 8 * ctx.person.wave))
     centres, radii = _between(edges, places[:, None])[:, 0], sizes * u
@@ -196,7 +205,7 @@ def _draw_curls(ctx: DrawingContext, brightness: float, edges: tuple[Points, Poi
 
 @lru_cache(maxsize=16)
 def _curls(count: int) -> tuple[_Tuft, NDArray[np.float64]]:
-    """Places (k, 2) of curls along and between the edges, `count` along the outer one, and radii (k,) in half faces."""
+    """Return positions (k, 2) of curls along and between the edges, and radii (k,) in half face widths."""
     rng = np.random.default_rng(5)
     rows = []
     for across, share in ((0.04, 1.0), (0.36, 1.0), (0.72, 0.9)):

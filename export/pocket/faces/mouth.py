@@ -1,4 +1,4 @@
-"""The mouth: lips that open, widen and round, and between them teeth, tongue and dark."""
+"""Draw the mouth: lips, teeth and tongue."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from numpy.typing import NDArray
 from export.pocket.faces.canvas import Mask, Points, ellipse, ribbon
 from export.pocket.faces.drawing_context import DrawingContext, mix, tone
 
-GAPE = 0.4  # between the lips of a mouth that is wide open, in half faces
-_RISE = 0.22  # share of the gap by which the upper lip goes up
+GAPE = 0.4  # distance of the lips of a wide open mouth, in half face widths
+_RISE = 0.22  # share of the distance by which the upper lip moves up
 
 _CAVITY, _TEETH, _TONGUE = (46, 13, 17), (240, 236, 228), (88, 38, 43)
 
 
 @dataclass(frozen=True)
 class Lips:
-    """Edges of the lips from corner to corner, (n, 2) each, in face coordinates; top and bottom are the outer ones."""
+    """The edges of the lips from corner to corner, in face coordinates.
+
+    Attributes:
+        top: Outer edge of the upper lip, (n, 2).
+        upper: Inner edge of the upper lip, (n, 2).
+        lower: Inner edge of the lower lip, (n, 2).
+        bottom: Outer edge of the lower lip, (n, 2).
+        half_width: Half the width of the mouth.
+        gap: Distance between the inner edges.
+        lift: Distance from the face.
+    """
 
     top: Points
     upper: Points
@@ -29,17 +39,24 @@ class Lips:
     lift: float
 
     def upper_lip(self) -> Points:
+        """Return the outline of the upper lip, (2n, 2)."""
         return np.concatenate([self.top, self.upper[::-1]])
 
     def lower_lip(self) -> Points:
+        """Return the outline of the lower lip, (2n, 2)."""
         return np.concatenate([self.lower, self.bottom[::-1]])
 
     def hollow(self) -> Points:
+        """Return the outline of the opening, (2n, 2)."""
         return np.concatenate([self.upper, self.lower[::-1]])
 
 
 def lip_edges(ctx: DrawingContext) -> Lips:
-    """Where the lips are for what the pose asks of them."""
+    """Return the edges of the lips for the pose.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
     pose, full, y = ctx.pose, ctx.person.lips, ctx.mouth_y
     gap, rounding, smile = GAPE * pose.mouth, pose.rounding, pose.width * (1 - 0.7 * pose.rounding)
     half_width = (
@@ -51,7 +68,7 @@ def lip_edges(ctx: DrawingContext) -> Lips:
     )
     t = np.linspace(-1, 1, 33)
     bulge = 1 - t * t
-    # From the lens between two lips to the ring of an "o".
+    # From a lens shape to the ring of an "o".
     arch = bulge ** (1 - 0.35 * rounding - 0.2 * pose.mouth)
     corner = y - 0.03 - 0.05 * smile + 0.28 * gap
     upper = _blend(corner, y + 0.02 * (1 - rounding) - _RISE * gap, arch)
@@ -71,7 +88,12 @@ def _blend(corner: float, middle: float, arch: NDArray[np.float64]) -> NDArray[n
 
 
 def draw_mouth(ctx: DrawingContext, skin: Mask) -> None:
-    """Lips, what is between them, and the folds around them."""
+    """Draw the mouth and the folds around it.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
     canvas, u, lips, lip = ctx.canvas, ctx.unit, lip_edges(ctx), ctx.person.lip
     w, lift, place = lips.half_width, lips.lift, ctx.head.place
     floor = float(lips.bottom[16, 1])
@@ -90,7 +112,7 @@ def draw_mouth(ctx: DrawingContext, skin: Mask) -> None:
 
 
 def _draw_folds(ctx: DrawingContext, skin: Mask, lips: Lips) -> None:
-    """Dimples at the corners, and what a smile folds beside them."""
+    """Draw dimples at the corners, and the folds of a smile."""
     w, corner, smile = lips.half_width, float(lips.upper[0, 1]), max(0.0, ctx.pose.width)
     spots = [(x, corner, 0.035, 0.03, ctx.deep, 0.025, 0.6) for x in (-w - 0.02, w + 0.02)]
     ctx.glow(spots, skin)
@@ -102,7 +124,7 @@ def _draw_folds(ctx: DrawingContext, skin: Mask, lips: Lips) -> None:
 
 
 def _draw_inside(ctx: DrawingContext, hollow: Points, lips: Lips) -> None:
-    """Teeth stay with the skull, the tongue goes with the jaw."""
+    """Draw teeth, which do not move with the jaw, and the tongue, which does."""
     canvas, u, w, gap, y = ctx.canvas, ctx.unit, lips.half_width, lips.gap, ctx.mouth_y
     rounding, open_ = ctx.pose.rounding, ctx.pose.mouth
     inside = canvas.mask(hollow)
@@ -118,7 +140,7 @@ def _draw_inside(ctx: DrawingContext, hollow: Points, lips: Lips) -> None:
     tongue = mix(_CAVITY, _TONGUE, min(1.0, 0.3 + open_))
     paint(0, floor - 0.12 * gap, 0.6 * w, 0.3 * gap, tongue, 0.035)
     paint(0, floor - 0.22 * gap, 0.2 * w, 0.12 * gap, tone(tongue, 1.12), 0.05)
-    low = 0.03 - 0.04 * rounding  # how far below the closed mouth's line the upper teeth reach
-    teeth = tone(_TEETH, min(1.0, 0.4 + 2.4 * open_))  # little light falls into a small gap
+    low = 0.03 - 0.04 * rounding  # lower end of the upper teeth, relative to the closed mouth
+    teeth = tone(_TEETH, min(1.0, 0.4 + 2.4 * open_))  # a small gap is dark
     paint(0, y + low - 0.3, 0.8 * w, 0.3, teeth, 0.008)
-    paint(0, float(lips.upper[16, 1]) - 0.02, 0.8 * w, 0.04, tone(teeth, 0.7), 0.02)  # the lip's shadow on them
+    paint(0, float(lips.upper[16, 1]) - 0.02, 0.8 * w, 0.04, tone(teeth, 0.7), 0.02)  # shadow of the lip

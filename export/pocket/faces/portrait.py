@@ -1,4 +1,4 @@
-"""A drawn portrait: shaded, smooth, the same for the same person and pose."""
+"""Draw a portrait; the same person and pose make the same image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ NEUTRAL = Pose()
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and what it shows.
+    """An image with its keypoints and mouth.
 
-    image: (H, W, 3) uint8 RGB.  keypoints: (3, 2) float32, left eye, right eye, nose, x then y in pixels.
-    mouth: (3,) float32, openness, width and rounding, as in `Pose`.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        keypoints: Left eye, right eye and nose, x, then y in pixels, (3, 2) float32.
+        mouth: Openness, width and rounding as in `Pose`, (3,) float32.
     """
 
     image: NDArray[np.uint8]
@@ -38,9 +40,14 @@ class Drawing:
 def draw_face(
     person: Person | int, pose: Pose = NEUTRAL, *, height: int = 512, width: int = 512, oversampling: int = 3
 ) -> Drawing:
-    """Draw head and shoulders of a person, or of `random_person` of a seed.
+    """Draw head and shoulders of a person.
 
-    height, width: pixels.  oversampling: how often each side of a pixel is divided while painting.
+    Args:
+        person: The person, or the seed of a random one.
+        pose: The pose.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        oversampling: Number of subpixels along a pixel's side.
     """
     person = random_person(person) if isinstance(person, int) else person
     ctx = DrawingContext(Canvas(height, width, oversampling), Head(pose, height, width), person, pose)
@@ -63,7 +70,7 @@ def draw_face(
 
 
 def _draw_ears(ctx: DrawingContext) -> None:
-    """At the sides of the head, so that the far one goes behind the face when the head turns."""
+    """Draw the ears at the sides of the head, so that the far one is behind a face that is turned."""
     canvas, head = ctx.canvas, ctx.head
     for side in (-1, 1):
         colour = ctx.person.skin if side != ctx.away else tone(ctx.shade, 1.1)
@@ -74,7 +81,14 @@ def _draw_ears(ctx: DrawingContext) -> None:
 
 
 def face_shape(ctx: DrawingContext) -> list[Points]:
-    """Outlines in pixels of the side of the head, which a turn shows, and of the face."""
+    """Return the outlines of the head's side, which is visible on a turned head, and of the face.
+
+    Args:
+        ctx: What to draw on and whom.
+
+    Returns:
+        Two outlines in pixels, each (n, 2).
+    """
     head, person = ctx.head, ctx.person
     j, c, length, square = person.jaw, person.cheeks, person.length, person.chin - 0.5
     side = [(0.0, -1.56), (0.5, -1.46), (0.88, -1.08), (0.99, -0.5), (0.98, 0.0), (0.93 * j, 0.45), (0.7 * j, 0.8)]
@@ -86,7 +100,7 @@ def face_shape(ctx: DrawingContext) -> list[Points]:
 
 
 def _draw_skin(ctx: DrawingContext) -> Mask:
-    """The face and the light on it; returns what it covers."""
+    """Draw the face and the light on it, and return its coverage."""
     canvas, person, shape = ctx.canvas, ctx.person, face_shape(ctx)
     skin = canvas.mask(shape)
     canvas.fill(shape, person.skin)
