@@ -158,7 +158,7 @@ def half_bundle(golden: GoldenSet) -> Path:
 def half_bundle_as_for_tensorrt(golden: GoldenSet) -> Path:
     """The same, of the graphs that TensorRT compiles: attention is one operator in them.
 
-    Of one set those of `test_build_tensorrt`; compiling the other's as well would take a minute.
+    Of one set those of `tests/export/build/test_tensorrt.py`; compiling the other's as well would take a minute.
     """
     from export.onnx.graph import OPSETS
 

@@ -102,14 +102,14 @@ def _encode_speech(context: RunContext) -> None:
     path = context.run / "rows.npy"
     if path.exists():
         return
-    listener = MouthFromSamples()
-    listener.load_state_dict(mean_weights(context.run / "hearing.pt"))
+    encoder = MouthFromSamples()
+    encoder.load_state_dict(mean_weights(context.run / "hearing.pt"))
     with np.load(context.data / "speech.npz") as speech:
         clips, frames = normalized_recordings(speech["clips"]), speech["mouths"].shape[1]
     count = POCKET.audio_projection.max_seq_len
     rows = []
     for clip in clips:
-        features = listener.eval().features(clip[None])[0].numpy()
+        features = encoder.eval().features(clip[None])[0].numpy()
         rows.append(frame_rows(features, frames, count, 0, frames).astype(np.float16))
     part = path.with_name(f".{path.name}")
     np.save(part, np.stack(rows))

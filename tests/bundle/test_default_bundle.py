@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.doubles.fakes import FakeBackend
-from tests.export.test_staging import content
+from tests.support.folders import content
 from tests.support.scenes import FAST, photo, speech
 from vexpress_rt import BundleNotFoundError, Generator
 from vexpress_rt.__main__ import main

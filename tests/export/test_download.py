@@ -94,7 +94,7 @@ def test_a_file_that_the_repository_lacks_is_named(hub: StandInHub, output: Path
     assert not output.exists()
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(
+def test_too_little_room_is_reported_before_anything_is_fetched(
     hub: StandInHub, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command.shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1000))
@@ -154,10 +154,10 @@ def test_the_command_fetches_a_checkpoint_and_says_how_to_go_on(
     folders = {ours: tmp_path / vae.name if ours == str(vae) else micro_checkpoint / ours for ours in OURS.values()}
     hub.files = {path: folders[ours].read_bytes() for path, ours in OURS.items()}
     assert main(["--output", str(output), "--repo", THEIRS]) == 0
-    told = capsys.readouterr().out
-    assert told.endswith(f"  python -m export.build --weights {output}\n")
-    assert f"[12/12] {OURS[LARGEST]}: " in told
-    assert "InsightFace) for non-commercial research only" in told
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"  python -m export.build --weights {output}\n")
+    assert f"[12/12] {OURS[LARGEST]}: " in printed
+    assert "InsightFace) for non-commercial research only" in printed
     assert Checkpoint(output).architecture.unet.block_out_channels == (8, 16)
 
 
@@ -192,8 +192,8 @@ def test_an_interrupted_command_goes_on_when_run_again(hub: StandInHub, output: 
     while not any(part.stat().st_size for part in output.rglob("*.part")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
+    _, printed = process.communicate(timeout=30)
+    assert (process.returncode, printed.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
     (part,) = output.rglob("*.part")
     come = part.stat().st_size
     assert {path.name for path in output.iterdir()} == {STAGING}

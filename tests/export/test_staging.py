@@ -15,14 +15,10 @@ import pytest
 
 from export import staging
 from export.staging import staged
+from tests.support.folders import content
 from vexpress_rt.errors import OutputError, VExpressError
 
 ROOT = Path(__file__).parents[2]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def fill(output: Path, text: str = "new", before_commit: Callable[[], None] = lambda: None) -> None:
@@ -187,7 +183,7 @@ def test_leftovers_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_parent_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/bundle cannot be written: .*: check folder, permissions"):
         fill(tmp_path / "file" / "bundle")
@@ -200,7 +196,7 @@ def test_the_root_folder_and_a_loop_of_links_are_refused(tmp_path: Path) -> None
             fill(output)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     """The limit of a process on the size of its files stands for the end of the disk."""
     fill(tmp_path / "bundle", "old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -11,8 +11,8 @@ import pytest
 from export.build.builder import build
 from export.build.options import BuildOptions
 from tests.doubles.fakes import FakeBackend
-from tests.export.test_staging import content
 from tests.support.bundles import edit
+from tests.support.folders import content
 from tests.support.micro import MICRO, MICRO_SHAPE
 from tests.support.scenes import frames_of, photo, speech
 from vexpress_rt import ConfigError, GenerationConfig, Generator, Video

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import GoldenSet
 from tests.doubles.fakes import FakeBackend, write_bundle
-from tests.export.test_detector import portrait as drawn_portrait
+from tests.support.portraits import portrait as drawn_portrait
 from tests.support.scenes import FAST, frames_of, photo, read_back, speech, track
 from vexpress_rt.backends.registry import Engines, choose
 from vexpress_rt.bundle.bundle import Bundle

@@ -77,7 +77,7 @@ def _curves(draw: ImageDraw.ImageDraw, top: int, measured: Measured, shown: Sequ
     subject, count = measured.case.subject, len(measured.openings)
     left, right = _MARGIN + _CELL + _GAP, _MARGIN + (MOMENTS + 1) * (_CELL + _GAP) - _GAP
     seen = (measured.openings - subject.closed) / (subject.opened - subject.closed)
-    draw.text((_MARGIN, top), f"heard: grey\nseen: red\n{count / FPS:.1f} s", _INK, ImageFont.load_default(13))
+    draw.text((_MARGIN, top), f"expected: grey\nmeasured: red\n{count / FPS:.1f} s", _INK, ImageFont.load_default(13))
     draw.rectangle((left, top, right, top + _CURVE), outline=_SOUND)
 
     def across(frame: float) -> float:

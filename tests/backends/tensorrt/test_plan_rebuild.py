@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.doubles.fakes import write_bundle
-from tests.export.test_staging import content
 from tests.support.compiled import ELSEWHERE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.folders import content
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import compiler, plan_rebuild, staging
 from vexpress_rt.backends.tensorrt.builder import BuildInfo

@@ -16,8 +16,8 @@ import pytest
 from export.build.builder import build
 from export.build.options import BuildOptions
 from tests.doubles.fakes import write_bundle
-from tests.export.test_staging import content
 from tests.support.compiled import ELSEWHERE, PORTABLE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
 from vexpress_rt.backends.tensorrt import plan_rebuild
 from vexpress_rt.backends.tensorrt.plan_store import find_plans

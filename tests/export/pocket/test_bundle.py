@@ -1,4 +1,4 @@
-"""The bundle that ships: small enough, and what is heard moves the mouth of somebody whom training never saw."""
+"""The shipped bundle is small, and speech moves the mouth of a person outside the training data."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def case() -> Case:
     """Somebody says what the demo's people say, the head held still."""
 
     def voice(seed: int, seconds: float) -> NDArray[np.float32]:
-        heard = load_audio(SPEECH, 16000)
-        return heard.samples[: round(seconds * heard.rate)]
+        sound = load_audio(SPEECH, 16000)
+        return sound.samples[: round(seconds * sound.rate)]
 
     return next(case for case in cases_of(make_subject(FIRST), SECONDS, voice) if case.scene == "voice")
 

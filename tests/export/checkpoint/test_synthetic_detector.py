@@ -1,4 +1,4 @@
-"""The stand-in detector of synthetic bundles, run as an engine through the same code as SCRFD."""
+"""The face detector of synthetic bundles, run as an engine by the same code as SCRFD."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 
 from export.checkpoint.synthetic_detector import write_synthetic_detector
+from tests.support.portraits import BLUE, SKIN, portrait
 from vexpress_rt.face.detector import Detector, detect, largest_face, track_faces
 
-SKIN = (224, 178, 148)
 SKINS = [SKIN, (255, 219, 172), (241, 194, 125), (224, 172, 105), (198, 150, 115), (150, 105, 80)]
-BLUE, GREY, GREEN = (70, 110, 160), (128, 128, 128), (90, 140, 90)
+GREY, GREEN = (128, 128, 128), (90, 140, 90)
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +34,6 @@ def run(file: Path) -> Detector:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda blob: session.run(None, {"input.1": blob})
-
-
-def ellipse(image: Any, x: float, y: float, half_width: float, half_height: float, colour: Any) -> None:
-    cv2.ellipse(image, (round(x), round(y)), (round(half_width), round(half_height)), 0, 0, 360, colour, -1)
-
-
-def portrait(height: int, width: int, x: float, y: float, half: float, skin: Any = SKIN, background: Any = BLUE) -> Any:
-    """Head and shoulders; the face is an ellipse around (x, y), 2 half wide, 2.6 half high, eyes at y - 0.3 half."""
-    image = np.full((height, width, 3), background, np.uint8)
-    ellipse(image, x, y + 3.6 * half, 2.2 * half, 2 * half, (40, 60, 90))
-    ellipse(image, x, y + 1.2 * half, 0.45 * half, 0.7 * half, [0.9 * c for c in skin])
-    ellipse(image, x, y - 0.3 * half, 1.2 * half, 1.4 * half, (60, 40, 30))
-    ellipse(image, x, y, half, 1.3 * half, skin)
-    for side in (-0.42, 0.42):
-        ellipse(image, x + side * half, y - 0.3 * half, 0.16 * half, 0.08 * half, (40, 30, 20))
-    ellipse(image, x, y + 0.65 * half, 0.3 * half, 0.1 * half, (170, 60, 60))
-    return image
 
 
 def test_the_file_is_small_and_always_the_same(file: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Builds for TensorRT: which plans are compiled, which are taken over, and bundles that keep plans alone.
+"""Builds for TensorRT: which plans are compiled, which are reused, and bundles that keep only plans.
 
-Plans are words; graphs are exported for real. `test_build_tensorrt.py` compiles for real.
+Plans are words; graphs are exported for real. `test_tensorrt.py` compiles for real.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from export.build.builder import build
 from export.build.options import BuildOptions
 from export.checkpoint.layout import DETECTOR
 from export.errors import ExportError
-from tests.export.test_build import Log, flip
-from tests.export.test_build_reuse import change
-from tests.export.test_staging import content
+from tests.support.builds import Log, change, flip
 from tests.support.compiled import FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.registry import choose

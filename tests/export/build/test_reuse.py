@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from export.build.__main__ import main
 from export.build.assembly import Assembly
@@ -22,14 +19,14 @@ from export.build.options import BuildOptions
 from export.checkpoint.layout import AUDIO_CONFIG, DETECTOR, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
 from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
-from tests.export.test_build import flip, options
-from tests.export.test_staging import content
+from tests.support.builds import change, flip, options
+from tests.support.folders import content
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, VideoShape
 from vexpress_rt.bundle.manifest import read_manifest
 from vexpress_rt.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = {*ENGINE_NAMES, FACE_DETECTOR}
 DENOISERS = {"denoiser", "denoiser_cond"}
 
@@ -50,20 +47,6 @@ def plan(weights: Path, bundle: Path, chosen: BuildOptions) -> tuple[list[str], 
     """The engines that the result would have, and those that would be made."""
     previous = Bundle(bundle, read_manifest(bundle))
     return Assembly(Checkpoint(weights), chosen, bundle, previous, print).plan()
-
-
-def change(path: Path) -> None:
-    """Other weights, or settings, of the same sizes."""
-    if path.suffix == ".json":
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | ({} if path.match(OWN_CONFIG) else {"note": 1})) + " "
-        )
-    elif path.suffix == ".onnx":
-        path.write_bytes(path.read_bytes() + b"\n")
-    elif path.suffix == ".safetensors":
-        save_file({name: value * 1.5 for name, value in load_file(path).items()}, path)
-    else:
-        torch.save({name: value * 1.5 for name, value in torch.load(path, weights_only=True).items()}, path)
 
 
 @pytest.mark.parametrize(

@@ -19,50 +19,22 @@ import pytest
 from export.build import assembly
 from export.build.__main__ import main
 from export.build.builder import build
-from export.build.options import BuildOptions
 from export.checkpoint.layout import DETECTOR
 from export.errors import CheckpointError, ExportError
 from export.onnx import lowering, to_onnx
 from export.onnx.graph import Graph
-from tests.export.test_staging import content
+from tests.support.builds import Log, flip, options
+from tests.support.folders import content
 from tests.support.micro import MICRO_MODEL, MICRO_SHAPE
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, sha256_file
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, VideoShape
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import OutputError
 from vexpress_rt.pipeline.generator import Generator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ("audio_projection", "pose_guider")  # engines that are made in no time
-
-
-def options(*engines: str, frames: int = 3, precision: str = "fp32") -> BuildOptions:
-    return BuildOptions(VideoShape(16, 24, frames), precision, engines=engines)
-
-
-class Log(list[str]):
-    """What a build reports; `made` and `kept` are the engines, by what was said of them."""
-
-    def __init__(self, at: str = "", then: Callable[[], None] = lambda: None):
-        super().__init__()
-        self.at, self.then = at, then
-
-    def __call__(self, line: str) -> None:
-        self.append(line)
-        if self.at and self.at in line:
-            self.then()
-
-    def engines(self, what: str) -> list[str]:
-        return [line.split()[1].rstrip(":") for line in self if line.startswith("[") and line.endswith(what)]
-
-    @property
-    def made(self) -> list[str]:
-        return self.engines("exporting")
-
-    @property
-    def kept(self) -> list[str]:
-        return self.engines("unchanged")
 
 
 @pytest.fixture
@@ -76,14 +48,6 @@ def small(micro_checkpoint: Path, tmp_path: Path) -> Path:
     """A bundle of the small engines alone."""
     build(micro_checkpoint, tmp_path / "out" / "small", options(*SMALL))
     return tmp_path / "out" / "small"
-
-
-def flip(path: Path) -> None:
-    """Change one bit in the middle of a file, which keeps its size."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.unlink()
-    path.write_bytes(data)
 
 
 def test_commands_write_weights_and_build_engines_with_progress_and_a_parity_table(tmp_path: Path) -> None:
@@ -172,7 +136,7 @@ def test_other_options_make_the_engines_anew(micro_checkpoint: Path, small: Path
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: os.truncate(path, 100)])
-def test_a_damaged_engine_is_made_anew_and_the_others_are_taken_over(
+def test_a_damaged_engine_is_made_anew_and_the_others_are_reused(
     micro_checkpoint: Path, bundle: Path, damage: Callable[[Path], None]
 ) -> None:
     good = content(bundle)
@@ -263,7 +227,7 @@ def test_a_note_in_a_bundle_stays_there(micro_checkpoint: Path, small: Path) -> 
     assert Bundle.open(small).manifest.shape.frames == 2
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_nothing_is_left(
     micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Path, data: bytes) -> None:

@@ -22,7 +22,7 @@ from export.checkpoint.reader import Checkpoint
 from export.onnx.engine_modules import ENGINE_NETWORKS, make_engine
 from export.onnx.graph import INLINE, Graph, WeightsFile
 from export.onnx.to_onnx import to_onnx
-from tests.export.test_build import Log
+from tests.support.builds import Log
 from tests.support.micro import MICRO_MODEL, MICRO_SHAPE
 from vexpress_rt.backends.onnxruntime.engine import load
 from vexpress_rt.bundle.bundle import Bundle

@@ -24,7 +24,7 @@ from export.checkpoint.synthetic import write_synthetic_checkpoint
 from export.errors import CheckpointError
 from export.networks.denoising_unet import sinusoidal_positions
 from tests.conftest import GoldenSet
-from tests.export.test_staging import content
+from tests.support.folders import content
 from tests.support.micro import MICRO
 
 

@@ -94,7 +94,7 @@ def test_a_beginning_of_another_version_is_not_gone_on_with(hub: StandInHub, out
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code", "told"),
+    ("path", "status", "code", "message"),
     [
         ("", 401, "RepoNotFound", "no repository someone/model, or does not show it .*HTTP 401.*--repo.*HF_TOKEN"),
         ("", 404, "RepoNotFound", "no repository someone/model.*--repo"),
@@ -107,9 +107,11 @@ def test_a_beginning_of_another_version_is_not_gone_on_with(hub: StandInHub, out
         (LARGEST, 503, "", "the hub fails .HTTP 503.: run the command again later"),
     ],
 )
-def test_a_refusal_says_what_to_do(hub: StandInHub, output: Path, path: str, status: int, code: str, told: str) -> None:
+def test_a_refusal_says_what_to_do(
+    hub: StandInHub, output: Path, path: str, status: int, code: str, message: str
+) -> None:
     hub.statuses[path] = [(status, code)] * 20
-    with pytest.raises(DownloadError, match=told):
+    with pytest.raises(DownloadError, match=message):
         fetch(output)
     assert not (output / OURS[LARGEST]).exists()
 
@@ -144,7 +146,7 @@ def test_without_a_network_the_error_says_so(output: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("page", [b"<html>Log in to the network of this hotel</html>", b'{"error": "login"}'])
-def test_what_is_no_hub_is_told_from_one(hub: StandInHub, output: Path, page: bytes) -> None:
+def test_what_is_no_hub_is_reported_from_one(hub: StandInHub, output: Path, page: bytes) -> None:
     hub.page = page
     with pytest.raises(DownloadError, match=r"what answers is no hub .* check HF_ENDPOINT"):
         fetch(output)

@@ -24,7 +24,7 @@ from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
 from tests.support.micro import MICRO, MICRO_MODEL
 
-SPEC = Path(__file__).parents[1] / "golden" / "spec"
+SPEC = Path(__file__).parents[2] / "golden" / "spec"
 GUIDER, PROJECTION = "v-express/v_kps_guider.bin", "v-express/audio_projection.bin"
 AUDIO = "wav2vec2-base-960h/pytorch_model.bin"
 
@@ -211,7 +211,7 @@ def test_what_configurations_say_besides_changes_nothing(weights: Path) -> None:
     torch.testing.assert_close(features[1], features[0], rtol=0, atol=0)
 
 
-def test_what_transformers_refuses_is_told_with_the_file(weights: Path) -> None:
+def test_what_transformers_refuses_is_reported_with_the_file(weights: Path) -> None:
     edit(weights / AUDIO_CONFIG, num_attention_heads=3)
     with pytest.raises(CheckpointError, match=r"config\.json is refused by transformers: .*divisible by num_heads"):
         Checkpoint(weights).network("audio_encoder")
