@@ -19,7 +19,7 @@ from benchmarks.seams import SPEECH, long_speech
 from export.command import run
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.config import SCHEDULES
+from vexpress_rt.config import WINDOW_ORDERS
 from vexpress_rt.types import Float32
 
 
@@ -47,7 +47,7 @@ def speech_of(generator: Generator, seconds: float) -> Speech:
 
 
 def first_frame(
-    generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, schedule: str
+    generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, window_order: str
 ) -> Wait:
     """Ask for the first frame of a video of that speech, and end it. The engines are loaded already."""
     told = [(0, 0)]
@@ -57,7 +57,7 @@ def first_frame(
             told.append((done, total))
 
     clock, processor = time.perf_counter(), time.process_time()
-    with generator.stream(portrait, speech, config=config, schedule=schedule, progress=tell) as stream:
+    with generator.stream(portrait, speech, config=config, window_order=window_order, progress=tell) as stream:
         next(stream)
         return Wait(time.perf_counter() - clock, time.process_time() - processor, *told[-1])
 
@@ -72,7 +72,7 @@ def warmed_up(generator: Generator) -> Portrait:
             portrait,
             speech_of(generator, 0.5),
             GenerationConfig(steps=1, guidance_scale=scale),
-            SCHEDULES[0],
+            WINDOW_ORDERS[0],
         )
     return portrait
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=8, metavar="N")
     parser.add_argument("--fps", type=float, metavar="X")
     parser.add_argument("--guidance-scale", type=float, metavar="X")
-    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES)
+    parser.add_argument("--window-orders", nargs="+", choices=WINDOW_ORDERS, default=WINDOW_ORDERS)
     parser.add_argument("--threads", type=int, metavar="N")
     given = parser.parse_args(arguments)
     return run(lambda: _measure(given))
@@ -96,10 +96,11 @@ def _measure(given: argparse.Namespace) -> None:
     print(f"{'order':>10} {'seconds':>8} {'processor':>10} {'steps':>7} {'of all':>7}")
     with Generator(given.engines, provider="cpu", threads=given.threads) as generator:
         portrait, speech = warmed_up(generator), speech_of(generator, given.seconds)
-        for schedule in given.schedules:
-            wait = first_frame(generator, portrait, speech, config, schedule)
+        for window_order in given.window_orders:
+            wait = first_frame(generator, portrait, speech, config, window_order)
             print(
-                f"{schedule:>10} {wait.seconds:8.2f} {wait.processor:10.2f} {wait.calls:7} {wait.total:7}", flush=True
+                f"{window_order:>10} {wait.seconds:8.2f} {wait.processor:10.2f} {wait.calls:7} {wait.total:7}",
+                flush=True,
             )
 
 

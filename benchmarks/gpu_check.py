@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -29,7 +28,8 @@ from benchmarks.gpu.machine import file_stem
 from benchmarks.gpu.parts import NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.plan import KINDS, SIZES, plan, runtimes, select
 from benchmarks.gpu.report import Report, comparison, counts, line, table
-from benchmarks.gpu.schedule import interrupt, run_parts
+from benchmarks.gpu.schedule import run_parts
+from vexpress_rt.utils.signals import GracefulShutdown
 
 RESULTS = Path(__file__).parent / "results"
 BUDGET = 570.0  # seconds: just under ten minutes
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     given = _parse(arguments)
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+        stack.enter_context(GracefulShutdown())
         if given.work is None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-check-")))
         else:

@@ -31,7 +31,7 @@ from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, Subject, make_subject
 from export.pocket.faces import mouth_opening
 from vexpress_rt import GenerationConfig, Generator
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 Samples = NDArray[np.float32]
 
@@ -164,7 +164,7 @@ class Person:
 
 def rows_of_noise(person: Person, kinds: Iterable[str], levels: Iterable[float]) -> Iterable[dict[str, Any]]:
     """Yield one row per kind and level; each cell is (gate off, gate on)."""
-    speech = load_audio(SPEECH, RATE).samples[: round(1.2 * RATE)]
+    speech = open_recording(SPEECH, RATE).read()[: round(1.2 * RATE)]
     for kind in kinds:
         for level in levels:
             row: dict[str, Any] = {"noise": kind, "dB": level}
@@ -176,7 +176,7 @@ def rows_of_noise(person: Person, kinds: Iterable[str], levels: Iterable[float])
 
 def rows_of_speech(person: Person) -> Iterable[dict[str, Any]]:
     """Yield one row per kind of speech; each cell is (gate off, gate on)."""
-    for name, (heard, asked) in speeches(load_audio(SPEECH, RATE).samples).items():
+    for name, (heard, asked) in speeches(open_recording(SPEECH, RATE).read()).items():
         found = {way: [person.follows(heard, asked, way, gated) for gated in (False, True)] for way in WAYS}
         yield {"speech": name, **found}
 

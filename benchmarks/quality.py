@@ -34,7 +34,7 @@ from export.pocket.evaluate.video_sources import GeneratedVideos
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
 from vexpress_rt.config import PRESETS, GenerationConfig
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
@@ -65,7 +65,7 @@ def configurations() -> dict[str, GenerationConfig]:
     presets = {name: GenerationConfig(preset=name) for name in PRESETS}
     saving = {
         "balanced, guided in the middle": GenerationConfig(preset="balanced", guidance_interval=MIDDLE),
-        "balanced, every second step": GenerationConfig(preset="balanced", unconditional_every=2),
+        "balanced, every second step": GenerationConfig(preset="balanced", uncond_interval=2),
     }
     return {BASE: presets[BASE], **presets, **saving, RECOMMENDED: GenerationConfig()}
 
@@ -107,7 +107,7 @@ def clip(subject: Subject, seconds: float) -> Case:
 
 def _recorded(seed: int, seconds: float) -> Samples:
     del seed
-    return load_audio(SPEECH, RATE).samples[: round(seconds * RATE)]
+    return open_recording(SPEECH, RATE).read()[: round(seconds * RATE)]
 
 
 def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Seen:
@@ -142,7 +142,7 @@ def _row(
         "sampler": settings.sampler,
         "steps": settings.steps,
         "guidance_interval": list(settings.guidance_interval),
-        "unconditional_every": settings.unconditional_every,
+        "uncond_interval": settings.uncond_interval,
         "seconds": summary([video.seconds for video in videos]),
         "speedup": summary([b.seconds / v.seconds for b, v in zip(base, videos, strict=True)]),
         "denoising_speedup": summary([b.denoising / v.denoising for b, v in zip(base, videos, strict=True)]),

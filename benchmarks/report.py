@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,10 @@ from benchmarks.gpu.machine import describe, file_stem
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, Outcome, Part
 from benchmarks.gpu.plan import select
 from benchmarks.gpu.report import Report, counts, line
-from benchmarks.gpu.schedule import interrupt, run_parts
+from benchmarks.gpu.schedule import run_parts
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.render import PAGE, goals, write_page
+from vexpress_rt.utils.signals import GracefulShutdown
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[1] / "build" / "bench"
@@ -51,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         _write_page(given.output)
         return 0
-    with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+    with GracefulShutdown():
         return _measure(given)
 
 

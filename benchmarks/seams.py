@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from benchmarks.arguments import not_negative, positive
 from export.command import run
 from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import ModelConfig
-from vexpress_rt.media.audio import load_audio, open_recording
-from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, Hearing
+from vexpress_rt.media.recording import open_recording
+from vexpress_rt.stages.audio_encoder import CHUNK_SECONDS, AudioFeatureStream
 from vexpress_rt.types import Float32
 
 SPEECH = Path(__file__).parents[1] / "demo" / "speech.flac"
@@ -31,7 +32,7 @@ NEAR = 0.5  # seconds around a seam that count as near
 
 def long_speech(path: Path, rate: int, seconds: float) -> Float32:
     """Speech of any length (N,): a recording over and over, each time with a level, a pause and noise of its own."""
-    rng, said = np.random.default_rng(0), load_audio(path, rate).samples
+    rng, said = np.random.default_rng(0), open_recording(path, rate).read()
     parts, count, needed = [], 0, round(seconds * rate)
     while count < needed:
         part = np.concatenate([said * rng.uniform(0.2, 1), np.zeros(round(rng.uniform(0, 1.5) * rate))])
@@ -41,7 +42,7 @@ def long_speech(path: Path, rate: int, seconds: float) -> Float32:
 
 
 def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) -> tuple[Float32, list[int]]:
-    """All features (T, A) of a clip, and where chunks meet. how: as `Hearing` takes it."""
+    """All features (T, A) of a clip, and where chunks meet. how: as `AudioFeatureStream` takes it."""
     recording = open_recording((sound, model.sample_rate), model.sample_rate)
     kept: list[Float32] = []
 
@@ -50,12 +51,12 @@ def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) 
 
         spec = encoder.spec
 
-        def run(self, inputs: Any, *, resident: bool = False) -> Any:
-            outputs = encoder.run(inputs, resident=resident)
+        def run(self, inputs: Any, *, keep_on_device: bool = False) -> Any:
+            outputs = encoder.run(inputs, keep_on_device=keep_on_device)
             kept.append(outputs["features"][0])
             return outputs
 
-    hearing = Hearing(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
+    hearing = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
     hearing.rows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
     pairs = zip(hearing.chunks, kept, strict=True)
     parts = [given[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start] for chunk, given in pairs]

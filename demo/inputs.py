@@ -14,9 +14,8 @@ from demo.acting import act
 from demo.lips import Curve
 from export.pocket.faces import Pose, draw_face, keypoints, mouth_opening, random_person
 from export.pocket.lips import RATE, mouth_track
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_writer import VideoWriter
-from vexpress_rt.types import Waveform
 
 # Made once with espeak-ng 1.51, as export.pocket.speech.say(TEXT, "en-us+f3", pitch=50, speed=185) gives it; 16 bits.
 SPEECH = Path(__file__).with_name("speech.flac")
@@ -47,12 +46,14 @@ class Sitter:
 
 @dataclass(frozen=True)
 class Inputs:
-    """speech: what is said.  mouth: what a mouth does that says it, (L, 3) float32: openness, width, rounding by frame.
+    """audio: a sound file.  speech: what is said in it.
 
+    mouth: what a mouth does that says it, (L, 3) float32: openness, width, rounding by frame.
     driving: a video of somebody else who says it.
     """
 
-    speech: Waveform
+    audio: Path
+    speech: Recording
     mouth: NDArray[np.float32]
     sitters: tuple[Sitter, ...]
     driving: Path
@@ -63,14 +64,14 @@ def make_inputs(folder: Path, speech: Path, size: tuple[int, int], fps: Fraction
 
     speech: a recording.  size: (height, width) of the bundle's picture.  fps: frames a second of motion.
     """
-    waveform = load_audio(speech, RATE)
-    mouth = mouth_track(waveform.samples).at(waveform.frame_count(fps), float(fps))
+    recording = open_recording(speech, RATE)
+    mouth = mouth_track(recording.read()).at(recording.frame_count(fps), float(fps))
     sitters = tuple(_sit(folder, name, seed, mouth, size, fps) for name, seed in SITTERS.items())
     driving = folder / "driving.mp4"
-    with VideoWriter(driving, (_DRIVER_SIZE, _DRIVER_SIZE), fps, waveform, quality=16) as writer:
+    with VideoWriter(driving, (_DRIVER_SIZE, _DRIVER_SIZE), fps, recording, quality=16) as writer:
         for pose in act(mouth, float(fps), mirrored=True, scale=_DRIVER_SCALE):
             writer.write(draw_face(DRIVER, pose, height=_DRIVER_SIZE, width=_DRIVER_SIZE, oversampling=2).image)
-    return Inputs(waveform, mouth, sitters, driving)
+    return Inputs(speech, recording, mouth, sitters, driving)
 
 
 def _sit(

@@ -15,7 +15,7 @@ from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.face.detector import detect
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.media.video_reader import read_frames
 from vexpress_rt.types import UInt8
 
@@ -62,7 +62,7 @@ def perform(generator: Generator, inputs: Inputs, config: GenerationConfig, fold
             source = scene.motion(inputs, sitter)
             path = folder / f"{sitter.name}_{scene.name}.mp4"
             video = generator.generate(
-                portrait, inputs.speech.source, keypoints=source, retarget=scene.retarget, config=config,
+                portrait, inputs.audio, keypoints=source, retarget=scene.retarget, config=config,
                 output=path, keep_frames=True,
             )  # fmt: skip
             seconds = time.monotonic() - start
@@ -77,7 +77,7 @@ def _lead(portrait: Portrait, source: Path | None, video: Video) -> UInt8:
         return portrait.image
     moment = video.length // 4
     if source.suffix == ".npy":
-        return draw_keypoints(video.keypoints[moment], *portrait.image.shape[:2])
+        return draw_keypoint_map(video.keypoints[moment], *portrait.image.shape[:2])
     return list(read_frames(source).frames())[moment]
 
 

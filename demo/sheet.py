@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo.charts import FAINT, HEARD, INK, PAPER, SEEN, Chart, Colour
 from demo.lips import Curve
-from vexpress_rt.types import UInt8, Waveform
+from vexpress_rt.media.recording import Recording
+from vexpress_rt.types import UInt8
 
 CELL = 128  # pixels, height and width of pictures
 COLUMNS = 8
@@ -26,7 +27,7 @@ WIDTH = _LEFT + _CHARTS + _MARGIN
 class Sound:
     """heard: openness in each frame's time, (L,).  fps: frames a second.  moments: frames to show, rising."""
 
-    speech: Waveform
+    speech: Recording
     heard: Curve
     fps: float
     moments: Sequence[int]
@@ -91,7 +92,7 @@ def _head(page: _Page, heading: str, note: str) -> None:
 def _sound(page: _Page, sound: Sound) -> None:
     """Waveform, openness, seconds."""
     wave, curve = (Chart(_CHARTS, height, len(sound.heard)) for height in (_WAVE, _CURVE))
-    wave.waveform(sound.speech.samples, sound.speech.rate / sound.fps)
+    wave.waveform(sound.speech.read(), sound.speech.rate / sound.fps)
     curve.heard(sound.heard)
     page.text(_MARGIN, _WAVE // 2 - 9, "sound", 15)
     page.text(_MARGIN, _WAVE + _CURVE // 2 - 9, "openness heard", 15)

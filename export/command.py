@@ -9,6 +9,7 @@ from types import TracebackType
 from vexpress_rt.errors import VExpressError
 from vexpress_rt.utils import entry
 from vexpress_rt.utils.memory_errors import explain, ran_out
+from vexpress_rt.utils.signals import GracefulShutdown, handle_interrupts
 
 NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
 PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`
@@ -19,14 +20,15 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
 
     Args:
         work: The command itself.
-        interrupted: The line to print on Ctrl-C.
+        interrupted: The line to print after a signal.
 
     Returns:
-        0; 130 for Ctrl-C; 1 for a VExpressError or OSError, exhausted memory or a missing library. All but 0 print a
-        line on stderr.
+        0; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 for a VExpressError or OSError, exhausted memory or a missing library.
+        All but 0 print a line on stderr.
     """
     try:
-        work()
+        with GracefulShutdown():
+            work()
     except (VExpressError, OSError) as error:
         entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
         return 1
@@ -52,7 +54,7 @@ def install_excepthook() -> None:
 
     This covers Ctrl-C, a missing library of the extras `export` and `bench`, and exhausted memory.
     """
-    entry.handle_interrupts()
+    handle_interrupts()
     entry.open_standard_streams()
     sys.excepthook = _excepthook
 

@@ -7,16 +7,13 @@ import glob
 import os
 import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from vexpress_rt.errors import OutputError, VExpressError
-from vexpress_rt.utils.entry import Stopped
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 MARK = ".building-"  # in the names of staging directories
 OLD = ".old"  # suffix of a directory that is being replaced
@@ -26,8 +23,8 @@ OLD = ".old"  # suffix of a directory that is being replaced
 def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Create a staging directory beside `output`, and remove it at the end of the block unless it was committed.
 
-    It is also removed after Ctrl-C, SIGTERM and SIGHUP. Staging directories of `output` whose process was killed are
-    removed first; each process holds a lock on its own.
+    It is also removed by a command that a signal ends (`vexpress_rt.utils.signals.GracefulShutdown`). Staging
+    directories of `output` whose process was killed are removed first; each process holds a lock on its own.
 
     Args:
         output: The final directory. A symbolic link is followed.
@@ -46,8 +43,8 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output)
-        with _terminate_as_interrupt(), _locked_directory(staging):
-            yield staging, lambda: _commit(staging, output)
+        with _locked_directory(staging):
+            yield staging, lambda: run_uninterrupted(partial(_commit, staging, output))
     except VExpressError:
         raise
     except OSError as error:
@@ -56,16 +53,15 @@ def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
 
 def _commit(staging: Path, output: Path) -> None:
     old = staging.with_name(staging.name + OLD)
-    with signals_deferred():
-        if output.exists():
-            output.rename(old)
-        try:
-            staging.rename(output)
-        except OSError:
-            if old.exists():
-                old.rename(output)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    try:
+        staging.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -109,27 +105,3 @@ def _is_in_use(folder: Path) -> bool:
         return not _lock(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise Stopped, a KeyboardInterrupt, so that the staging directory is removed.
-
-    Signals that are ignored stay ignored, as SIGHUP under nohup. Only the main thread can set handlers.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handled = [
-        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    ]
-    previous = {number: signal.signal(number, interrupt) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the tests are not installed
 
-from tests.media.test_photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, measure  # noqa: E402
 from tests.support.photo_bombs import BOMBS  # noqa: E402
+from tests.support.photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, measure  # noqa: E402
 
 
 def main() -> int:

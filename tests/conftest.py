@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.support.paths import GOLDEN, ROOT
+
 pytest_plugins = ["tests.support.hardware"]
 
 # No deadline: how long one example takes says more about the machine than about the code. In CI the same examples
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
     from vexpress_rt import LiveSession, Portrait
     from vexpress_rt.pipeline.generator import Generator
 
-GOLDEN = Path(__file__).parent / "golden"
-CACHE = Path(__file__).parent.parent / os.environ.get("TEST_CACHE", "build/test")
+CACHE = ROOT / os.environ.get("TEST_CACHE", "build/test")
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     from tests.doubles.fakes import FakeBackend
 
     fake = FakeBackend()
-    monkeypatch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
+    fake.install(monkeypatch)
     return fake
 
 

@@ -20,16 +20,17 @@ from vexpress_rt.config import (
     check_choice,
     check_recommended,
     check_threads,
+    current_names,
     exact_rate,
 )
 from vexpress_rt.errors import ConfigError
 
 
 def test_defaults_are_those_of_the_published_pipeline() -> None:
-    settings = GenerationConfig().settle({}, 24)
+    settings = GenerationConfig().resolve({}, 24)
     assert (settings.steps, settings.guidance_scale, settings.overlap, settings.seed) == (25, 3.5, 4, 42)
     assert (settings.reference_attention_weight, settings.audio_attention_weight) == (0.95, 3.0)
-    assert (settings.sampler, settings.guidance_interval, settings.unconditional_every) == ("ddim", (0, 1), 1)
+    assert (settings.sampler, settings.guidance_interval, settings.uncond_interval) == ("ddim", (0, 1), 1)
     assert settings.median_filter is True
     assert settings.noise_gate is True
     assert settings.rate == 30
@@ -37,19 +38,19 @@ def test_defaults_are_those_of_the_published_pipeline() -> None:
 
 def test_what_a_caller_leaves_open_is_as_the_bundle_recommends() -> None:
     recommended = {"steps": 10, "guidance_scale": 2, "overlap": 3, "fps": 25, "median_filter": False}
-    settings = GenerationConfig(steps=7, seed=1).settle(recommended, 12)
+    settings = GenerationConfig(steps=7, seed=1).resolve(recommended, 12)
     assert settings == Settings(steps=7, seed=1, guidance_scale=2, overlap=3, fps=25, median_filter=False)
     assert settings.rate == 25
 
 
 def test_a_choice_of_nought_or_off_is_a_choice() -> None:
     recommended = {"guidance_scale": 2, "overlap": 3, "median_filter": True}
-    settings = GenerationConfig(guidance_scale=0, overlap=0, median_filter=False).settle(recommended, 12)
+    settings = GenerationConfig(guidance_scale=0, overlap=0, median_filter=False).resolve(recommended, 12)
     assert (settings.guidance_scale, settings.overlap, settings.median_filter) == (0, 0, False)
 
 
 def test_the_published_settings_win_over_a_recommendation_where_they_are_chosen() -> None:
-    assert Settings().settle({"steps": 10, "fps": 25}, 24) == Settings()
+    assert Settings().resolve({"steps": 10, "fps": 25}, 24) == Settings()
 
 
 def test_exactly_the_options_that_a_bundle_can_recommend_are_open() -> None:
@@ -61,7 +62,7 @@ def test_exactly_the_options_that_a_bundle_can_recommend_are_open() -> None:
 
 @pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (2, 1), (5, 2), (7, 3), (8, 4), (24, 4)])
 def test_windows_that_are_small_overlap_by_half(frames: int, overlap: int) -> None:
-    assert GenerationConfig().settle({}, frames).overlap == overlap
+    assert GenerationConfig().resolve({}, frames).overlap == overlap
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_what_no_bundle_can_recommend_is_refused(options: dict[str, Any], messag
     with pytest.raises(ConfigError, match=f"^{message}"):
         check_recommended(options)
     with pytest.raises(ConfigError, match=f"^{message}"):
-        GenerationConfig().settle(options, 24)
+        GenerationConfig().resolve(options, 24)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
@@ -110,6 +111,19 @@ def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
         GenerationConfig(guidance=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"^'stepz' is no option.*did you mean 'steps'"):
         dataclasses.replace(GenerationConfig(), stepz=3)  # type: ignore[call-arg]
+
+
+def test_former_names_of_options_are_refused_with_the_new_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'unconditional_every' is no option; .*called uncond_interval now$"):
+        GenerationConfig(unconditional_every=2)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"'unconditional_every' is recommended to be 2"):
+        check_recommended({"unconditional_every": 2})
+
+
+def test_former_names_in_files_become_the_new_ones() -> None:
+    assert current_names({"steps": 3, "unconditional_every": 2}) == {"steps": 3, "uncond_interval": 2}
+    both = {"unconditional_every": 2, "uncond_interval": 3}
+    assert current_names(both) == both
 
 
 def test_an_option_like_none_is_refused_without_a_guess() -> None:
@@ -187,12 +201,12 @@ def test_a_range_is_told_with_its_ends() -> None:
 
 
 def test_an_overlap_of_a_whole_window_does_not_fit_the_bundle() -> None:
-    assert GenerationConfig(overlap=23).settle({}, 24).overlap == 23
+    assert GenerationConfig(overlap=23).resolve({}, 24).overlap == 23
     complaint = r"overlap is 24; expected less than the bundle's window of 24 frames.* 0 to 23"
     with pytest.raises(ConfigError, match=complaint):
-        GenerationConfig(overlap=24).settle({}, 24)
+        GenerationConfig(overlap=24).resolve({}, 24)
     with pytest.raises(ConfigError, match=complaint):
-        GenerationConfig().settle({"overlap": 24}, 24)
+        GenerationConfig().resolve({"overlap": 24}, 24)
 
 
 @pytest.mark.parametrize(

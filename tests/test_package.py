@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import vexpress_rt
+from tests.support.paths import ROOT
 from vexpress_rt import errors
 
-ROOT = Path(__file__).parents[1]
 PUBLIC_NAMES = {
     "AudioError",
     "BackendError",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +12,12 @@ from difflib import get_close_matches
 from fractions import Fraction
 from numbers import Integral, Real
 from reprlib import Repr
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from vexpress_rt.errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIN_FPS, MAX_FPS = 1, 240  # of the videos made, and of those whose motion is followed
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
@@ -20,21 +25,25 @@ EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 SAMPLERS = ("ddim", "dpm++2m", "unipc")
 REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
-SCHEDULES = ("wavefront", "breadth")  # of the windows' steps: `windows.walk`
+WINDOW_ORDERS = ("wavefront", "step_major")  # see `context_windows.walk`
 MAX_THREADS = 1024
+
+# Names before version 0.1. They are refused with the new name; manifests and checkpoints that have them are read.
+RENAMED_OPTIONS = {"schedule": "window_order", "unconditional_every": "uncond_interval"}
+RENAMED_VALUES = {"breadth": "step_major"}
 
 # What a preset stands for. "exact" is the published pipeline. On the small model 12 steps of UniPC come as near to the
 # converged picture as 25 of DDIM do, and 6 as near as 8. All steps are guided: at the same cost, fewer steps that are
 # guided stay nearer to it than more of which some are not, or reuse.
 PRESETS: dict[str, dict[str, Any]] = {
-    "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
-    "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
-    "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "unconditional_every": 1},
+    "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
+    "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
+    "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
 }
 
 # Options that are numbers: the least and the largest value.
 _WHOLE: dict[str, tuple[int, float]] = {
-    "steps": (1, 1000), "unconditional_every": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
+    "steps": (1, 1000), "uncond_interval": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
     "quality": (0, 51),
 }  # fmt: skip
 CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
@@ -65,7 +74,23 @@ def is_number(value: object, *, whole: bool = False) -> bool:
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ConfigError unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name} is {brief(value)}; expected one of {', '.join(choices)}")
+        renamed = RENAMED_VALUES.get(value) if isinstance(value, str) else None
+        hint = f": {value} is called {renamed} now" if renamed in choices else ""
+        raise ConfigError(f"{name} is {brief(value)}; expected one of {', '.join(choices)}{hint}")
+
+
+def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function raise ConfigError for keyword arguments under their former names."""
+    renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new in inspect.signature(function).parameters}
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for old, new in renamed.items():
+            if old in kwargs:
+                raise ConfigError(f"the argument {old} is called {new} now: pass {new}=...")
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def check_threads(threads: object) -> int | None:
@@ -159,8 +184,8 @@ class GenerationConfig:
     guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
     guidance_interval: shares of the way from noise to picture, 0 to 1, between which steps are guided; in the others
         the conditional half runs alone, which is faster.
-    unconditional_every: of the guided steps, every how manieth computes the unconditional half; those between reuse
-        what it gave, which is faster.
+    uncond_interval: run the unconditional pass every N guided steps and reuse its prediction in between, which is
+        faster.
     reference_attention_weight: how strongly the photo is followed (useful: 0.9 to 1.0).
     audio_attention_weight: how strongly the voice is followed (useful: 1.0 to 3.0).
     fps: frames a second, 1 to 240; 29.97 and its kin are taken as the exact broadcast fraction.
@@ -182,7 +207,7 @@ class GenerationConfig:
     sampler: str | None = None
     guidance_scale: float | None = None
     guidance_interval: tuple[float, float] | None = None
-    unconditional_every: int | None = None
+    uncond_interval: int | None = None
     reference_attention_weight: float | None = None
     audio_attention_weight: float | None = None
     fps: float | Fraction | str | None = None
@@ -200,6 +225,8 @@ class GenerationConfig:
         for name in options.keys() - set(names):
             near = get_close_matches(name, names, 1, cutoff=0.5)
             hint = f": did you mean {near[0]!r}?" if near else ""
+            if RENAMED_OPTIONS.get(name) in names:
+                hint = f": {name} is called {RENAMED_OPTIONS[name]} now"
             raise ConfigError(f"{brief(name)} is no option; expected {', '.join(names)}{hint}")
         return super().__new__(cls)
 
@@ -214,7 +241,7 @@ class GenerationConfig:
         """Frames a second, exactly; None if that is left to the bundle."""
         return None if self.fps is None else exact_rate(self.fps)
 
-    def settle(self, recommended: Mapping[str, Any], frames: int) -> Settings:
+    def resolve(self, recommended: Mapping[str, Any], frames: int) -> Settings:
         """What is used with a bundle whose context window has `frames` frames.
 
         recommended: by the bundle, for what is None here and not in the preset either.
@@ -238,7 +265,7 @@ class GenerationConfig:
 class Settings(GenerationConfig):
     """A configuration that leaves nothing open. Its defaults are the published V-Express pipeline (arXiv 2406.02511).
 
-    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `settle`. `preset` is
+    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `resolve`. `preset` is
     None: what it stands for is in the other options. Raises ConfigError for any other.
     """
 
@@ -246,7 +273,7 @@ class Settings(GenerationConfig):
     sampler: str = "ddim"
     guidance_scale: float = 3.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    unconditional_every: int = 1
+    uncond_interval: int = 1
     reference_attention_weight: float = 0.95
     audio_attention_weight: float = 3.0
     fps: float | Fraction | str = 30
@@ -273,6 +300,12 @@ RECOMMENDABLE = tuple(
     option.name for option in fields(Settings) if option.default != getattr(GenerationConfig, option.name)
 )
 _RECOMMENDED_AS: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_interval": (list, tuple)}
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that a file holds, with those under a former name under their present one."""
+    renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new not in options}
+    return {renamed.get(name, name): value for name, value in options.items()}
 
 
 def check_recommended(options: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.config import brief, exact_rate
-from vexpress_rt.errors import AudioError, ImageError, KeypointError
+from vexpress_rt.errors import ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -49,66 +49,6 @@ class FileStamp(NamedTuple):
         except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
             return None
         return cls(found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-@dataclass(frozen=True)
-class Waveform:
-    """Speech in memory, as the model hears it, and where to take the sound track of the video from.
-
-    samples: (N,) float32, mono, at `rate` Hz, nominally in [-1, 1], N >= 1, finite.
-    rate: Hz.
-    duration: exact length of the original recording, seconds; decides how many frames the video has.
-    source: the recording to put into the video: a file, or (samples, rate) with samples float32 (N,) or (channels, N).
-    stamp: of the file when it was read; None for samples, and for a file that may change.
-    """
-
-    samples: Float32
-    rate: int
-    duration: Fraction
-    source: Path | tuple[Float32, int]
-    stamp: FileStamp | None = None
-
-    def __post_init__(self) -> None:
-        if self.samples.ndim != 1 or self.samples.dtype != np.float32 or self.samples.size == 0:
-            raise AudioError(
-                f"a waveform of shape {self.samples.shape} and dtype {self.samples.dtype}; "
-                "expected (N,) float32 with N >= 1: pass mono samples as float32"
-            )
-        if not np.isfinite(self.samples).all():
-            raise AudioError("the waveform holds NaN or infinite samples: clean it before passing it in")
-
-    def frame_count(self, fps: Fraction) -> int:
-        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
-        return frame_count(self.duration, fps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """Speech that was read through once, and is read again as it is needed, so that its length costs no memory.
-
-    source, stamp: as `Waveform` has them.
-    rate: Hz that the model hears at.  count: samples at that rate, round(duration x rate), at least 1.
-    duration: exact length of the original recording, seconds; decides how many frames the video has.
-    mean, variance: of the samples.
-    weights: of each channel of the source in the mono mix for the model.
-    voice: stretches of voice in samples at `rate`; see `voice.VoiceDetector`.
-    notes: repairs and omissions of reading, for `Video.notes`.
-    """
-
-    source: Path | tuple[Float32, int]
-    rate: int
-    count: int
-    duration: Fraction
-    mean: float
-    variance: float
-    weights: tuple[float, ...]
-    voice: Stretches
-    stamp: FileStamp | None = None
-    notes: tuple[str, ...] = ()
-
-    def frame_count(self, fps: Fraction) -> int:
-        """Number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
-        return frame_count(self.duration, fps)
 
 
 def frame_count(duration: Fraction, fps: Fraction) -> int:

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.gpu.timings import timed_inputs
 from benchmarks.page.tables import loading_table
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 
 DENOISERS = ("denoiser", "denoiser_cond")

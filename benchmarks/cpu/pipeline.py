@@ -24,9 +24,10 @@ from export.networks.denoising_unet import DenoisingUNet
 from vexpress_rt.bundle.engine_spec import VideoShape
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.media.audio import feature_rows
-from vexpress_rt.types import UInt8, Waveform
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.media.recording import Recording
+from vexpress_rt.stages.audio_features import feature_windows
+from vexpress_rt.types import UInt8
 
 FEATURE = "feature/"  # what ReferenceNet gives, by attention site
 TAPS = 3  # of the median, along time, rows and columns
@@ -39,9 +40,9 @@ class UpstreamReferenceNet:
         self._network = network
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
         """Features stay tensors in any case."""
-        del resident
+        del keep_on_device
         features = self._network(torch.as_tensor(inputs["latent"]), torch.zeros(1))
         return {FEATURE + name: feature for name, feature in features.items()}
 
@@ -53,9 +54,9 @@ class UpstreamDenoisers:
         self._denoiser, self._both = denoiser, both
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, torch.Tensor]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
         """As the engine's, with features for keys and values; predictions stay tensors in any case."""
-        del resident
+        del keep_on_device
         given = {name: torch.as_tensor(value) for name, value in inputs.items()}
         features = {name.removeprefix(FEATURE): t for name, t in given.items() if name.startswith(FEATURE)}
         weights = given["reference_attention_weight"], given["audio_attention_weight"]
@@ -97,14 +98,14 @@ class UpstreamVideo(TorchVideo):
     def __init__(self, engines: UpstreamEngines) -> None:
         super().__init__(engines, lambda: None)
 
-    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> ConditionsOf:
+    def _conditions(self, scene: Scene, recording: Recording, length: int) -> ConditionsOf:
         """Tokens and keypoint features of all frames at once; a window takes its own."""
         model, shape, get = self._engines.model, self._engines.shape, self._engines.get
         surplus = max(0, shape.frames - length)
-        rows = _extended(feature_rows(self._hear(waveform), length, model.audio_rows), surplus)
-        drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in scene.keypoints])
-        tokens = get("audio_projection").run({"feature_rows": rows}, resident=True)
-        features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, resident=True)
+        rows = _extended(feature_windows(self._hear(recording), length, model.audio_rows, 0, length), surplus)
+        drawings = np.stack([draw_keypoint_map(points, shape.height, shape.width) for points in scene.keypoints])
+        tokens = get("audio_projection").run({"feature_rows": rows}, keep_on_device=True)
+        features = get("pose_guider").run({"drawings": _extended(drawings, surplus)}, keep_on_device=True)
         whole = {**tokens, **features}
 
         def of(window: Window) -> dict[str, torch.Tensor]:

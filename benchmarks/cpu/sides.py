@@ -16,11 +16,13 @@ from benchmarks.gpu.scene import Scene, make_video
 from benchmarks.gpu.timings import timed_inputs
 from export.checkpoint.reader import Checkpoint
 from vexpress_rt.backends.base import Array
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.engine_spec import site_tokens
 from vexpress_rt.config import GenerationConfig, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import Video
@@ -60,7 +62,7 @@ class Sides:
         engine, other = self._engines.get(name), self.torch.get(name)
         inputs = timed_inputs(engine)
         given = self._as_upstream(inputs)
-        return (lambda: engine.run(inputs)), (lambda: other.run(given, resident=True))
+        return (lambda: engine.run(inputs)), (lambda: other.run(given, keep_on_device=True))
 
     def window_step_calls(self) -> tuple[Call, Call]:
         """One step of one window: both halves, guidance and the sampler's step, from conditions that are there."""
@@ -72,7 +74,7 @@ class Sides:
         denoiser = Denoiser(
             engines={"denoiser": engine},
             static=reference,
-            guidance=Guidance.of(settings),
+            guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, self.manifest.model),
             windows=window,
             length=frames,

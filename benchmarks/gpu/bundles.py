@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
-from vexpress_rt.backends.onnxruntime import engine as onnxruntime
+from vexpress_rt.backends.registry import find_provider
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import TARGETS
 
 SEED = 0
 LINES = 60  # of what a build reports, kept with its figures
@@ -66,13 +67,12 @@ def require(provider: str, target: str) -> str:
 
     Raises BackendMissingError where it, or what builds with it, is not installed.
     """
-    if target == "onnxruntime":
-        if provider == "cuda":
-            onnxruntime.check_cuda()
-        return f"ONNX Runtime {onnxruntime.version()}"
-    library = tensorrt_library.load(target)
-    with library.polygraphy():
-        return library.name
+    runs = find_provider(provider)
+    runs.check_installed(target)
+    if target != TARGETS[0]:
+        with tensorrt_library.load(target).polygraphy():  # builds the plans
+            pass
+    return runs.describe_library(target)
 
 
 def _peak(who: int) -> dict[str, int]:

@@ -13,11 +13,13 @@ from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
+from vexpress_rt.pipeline import placement
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
@@ -34,10 +36,10 @@ def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
     figures = build(options, tell)
     tell(figures)
     with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
-        figures["describe"] = engines.describe()
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
-            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), resident=False)):
+            if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
                 raise CheckFailedError(f"engine {name} gives values that are not finite in {', '.join(wrong)}")
     return figures
 
@@ -50,7 +52,7 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
     with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
-        figures["describe"] = found.describe()
+        figures["describe"] = found.describe(placement.describe(on_gpu=found.provider.on_gpu))
         for name in bundle.manifest.engines:
             try:
                 result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))
@@ -88,8 +90,8 @@ def compare(reference: Engine, engine: Engine, allowed: float) -> dict[str, Any]
     previous: dict[str, Array] = {}
     for run, seed in enumerate(SEEDS):
         inputs = draw_inputs(engine, seed)
-        outputs = _run(engine, inputs, resident=run > 0)
-        expected = _run(reference, _widened(inputs, reference), resident=False)
+        outputs = _run(engine, inputs, keep_on_device=run > 0)
+        expected = _run(reference, _widened(inputs, reference), keep_on_device=False)
         for name, array in outputs.items():
             error = relative_error(array, expected[name])
             if not error <= worst:
@@ -136,14 +138,14 @@ def _not_made_for(target: str) -> str:
     return "" if listed else f"{capability[0]}.{capability[1]}"
 
 
-def _run(engine: Engine, inputs: Mapping[str, Tensor], *, resident: bool) -> dict[str, Array]:
+def _run(engine: Engine, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> dict[str, Array]:
     if engine.spec.name == FACE_DETECTOR:
         names = (tensor.name for tensor in engine.spec.outputs)
         return dict(zip(names, engine.run_positional(np.asarray(next(iter(inputs.values())))), strict=True))
-    if not resident:
+    if not keep_on_device:
         return engine.run(inputs)
-    outputs = engine.run(inputs, resident=True)
-    return {name: t if isinstance(t, np.ndarray) else t.host() for name, t in outputs.items()}
+    outputs = engine.run(inputs, keep_on_device=True)
+    return {name: t if isinstance(t, np.ndarray) else t.numpy() for name, t in outputs.items()}
 
 
 def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:

@@ -52,9 +52,9 @@ def run_cases(
 def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]) -> dict[str, Any]:
     """Of one launch of each kernel at full size, until it is done: `measure.summary` by name."""
     step = Step.random(frames=FRAMES, values=LATENT)
-    vectors, totals, unconditional, conditional = (
+    state, totals, unconditional, conditional = (
         arena.put(array)
-        for array in (step.vectors, step.totals, np.asarray(step.unconditional), step.conditional)
+        for array in (step.state, step.totals, np.asarray(step.unconditional), step.conditional)
     )  # fmt: skip
     frames = [arena.put(random_picture(PIXELS, PIXELS, 3, seed=seed)) for seed in range(3)]
     picture = arena.put(np.zeros((PIXELS, PIXELS, 3), np.uint8))
@@ -63,8 +63,8 @@ def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]
     size = {"height": PIXELS, "width": PIXELS, "stream": stream}
     launches: dict[str, Callable[[], None]] = {
         "guided_step": lambda: kernels.guided_step(
-            vectors, totals, unconditional, conditional,
-            values=LATENT, slots=len(step.totals), shares=step.shares, scale=step.scale,
+            state, totals, unconditional, conditional,
+            values=LATENT, slots=len(step.totals), updates=step.updates, scale=step.scale,
             coefficients=step.coefficients, stream=stream,
         ),
         "median_3x3x3": lambda: kernels.median_3x3x3(*frames, picture, **size),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.process import Process
@@ -54,11 +53,6 @@ def run_parts(
     finally:
         for process in running:
             process.end()
-
-
-def interrupt(*signal_and_frame: object) -> NoReturn:
-    """A signal's handler: the signal is to end a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _may_start(part: Part, running: list[Process], jobs: int) -> bool:

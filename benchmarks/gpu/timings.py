@@ -22,6 +22,7 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import becomes_array
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, ONLY_TENSORRT
+from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
@@ -43,7 +44,7 @@ def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
     with opened(bundle, options["provider"]) as engines:
-        figures["describe"] = engines.describe()
+        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
         figures["engines"] = {}
         for name, result in time_engines(engines.get, wait):
             figures["engines"][name] = result
@@ -74,7 +75,7 @@ def time_engines(
         inputs = {**timed_inputs(engine), **{t.name: left[t.name] for t in engine.spec.inputs if t.name in left}}
 
         def run(engine: Engine = engine, inputs: Mapping[str, Tensor] = inputs) -> Outputs:
-            outputs = engine.run(inputs, resident=True)
+            outputs = engine.run(inputs, keep_on_device=True)
             finish(outputs)
             return outputs
 

@@ -22,7 +22,7 @@ class TorchEngine:
     def __init__(self, spec: EngineSpec, module: Callable[..., Any], device: str) -> None:
         self.spec, self.module, self.device = spec, module, device
 
-    def run(self, inputs: Mapping[str, Any], *, resident: bool = False) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, Any]:
         """Outputs by name: tensors on the device, still being computed, or arrays.
 
         inputs: arrays or tensors by name.
@@ -32,7 +32,7 @@ class TorchEngine:
             result = self.module(*given)
         outputs = [result] if isinstance(result, torch.Tensor) else result
         named = dict(zip((tensor.name for tensor in self.spec.outputs), outputs, strict=True))
-        return named if resident else {name: tensor.cpu().numpy() for name, tensor in named.items()}
+        return named if keep_on_device else {name: tensor.cpu().numpy() for name, tensor in named.items()}
 
     def run_positional(self, array: np.ndarray) -> list[np.ndarray]:
         """All outputs in order, of an engine with one input."""

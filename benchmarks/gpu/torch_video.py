@@ -13,14 +13,16 @@ from benchmarks.gpu.scene import RATE, Scene
 from benchmarks.gpu.torch_engines import TorchEngines
 from vexpress_rt.config import Settings
 from vexpress_rt.diffusion.context_windows import Window, coverage, plan_windows
-from vexpress_rt.diffusion.denoiser import Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise
-from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.media.audio import frame_rows, load_audio, normalize
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native import median_filter
+from vexpress_rt.stages.audio_features import feature_windows, normalize
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
-from vexpress_rt.types import Float32, UInt8, Video, Waveform
+from vexpress_rt.types import Float32, UInt8, Video
 from vexpress_rt.utils.stopwatch import Stopwatch
 
 ConditionsOf = Callable[[Window], Mapping[str, Any]]
@@ -38,13 +40,13 @@ class TorchVideo:
         config: instead of the published settings with `steps` steps.
         """
         watch, config = Stopwatch(), config or scene.config(steps)
-        waveform = load_audio((scene.speech, RATE), self._engines.model.sample_rate)
-        length = waveform.frame_count(config.rate)
+        recording = open_recording((scene.speech, RATE), self._engines.model.sample_rate)
+        length = recording.frame_count(config.rate)
         with watch.stage("portrait"):
             reference = self._portrait(scene)
             self._synchronize()
         with watch.stage("audio"):
-            conditions = self._conditions(scene, waveform, length)
+            conditions = self._conditions(scene, recording, length)
         with watch.stage("denoise"):
             latents = self.denoise(config, reference, conditions, length)
             self._synchronize()
@@ -54,7 +56,7 @@ class TorchVideo:
             frames = self._filter(decoded, config)
         if output is not None:
             with watch.stage("encode"):
-                _write(output, frames, waveform, config)
+                _write(output, frames, recording, config)
         return Video(
             frames=frames if output is None else None,
             fps=config.rate,
@@ -67,20 +69,21 @@ class TorchVideo:
     def _portrait(self, scene: Scene) -> Mapping[str, Any]:
         return encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), scene.photo)
 
-    def _hear(self, waveform: Waveform) -> Float32:
+    def _hear(self, recording: Recording) -> Float32:
         model = self._engines.model
-        samples = normalize(waveform.samples) if model.audio_normalize else waveform.samples
+        samples = recording.read()
+        samples = normalize(samples) if model.audio_normalize else samples
         return encode_audio(self._engines.get("audio_encoder"), samples, model.audio_minimum_samples)
 
-    def _conditions(self, scene: Scene, waveform: Waveform, length: int) -> ConditionsOf:
+    def _conditions(self, scene: Scene, recording: Recording, length: int) -> ConditionsOf:
         """What the denoiser is conditioned on, by window."""
-        model, shape, features = self._engines.model, self._engines.shape, self._hear(waveform)
+        model, shape, features = self._engines.model, self._engines.shape, self._hear(recording)
         return WindowConditions(
             projection=self._engines.get("audio_projection"),
             guider=self._engines.get("pose_guider"),
             length=length,
-            rows=lambda start, stop: frame_rows(features, length, model.audio_rows, start, stop),
-            draw=lambda frame: draw_keypoints(scene.keypoints[frame], shape.height, shape.width),
+            rows=lambda start, stop: feature_windows(features, length, model.audio_rows, start, stop),
+            draw=lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
         )
 
     def _decode(self, latents: torch.Tensor) -> UInt8:
@@ -96,7 +99,7 @@ class TorchVideo:
     ) -> torch.Tensor:
         """(length, c, h, w) float32 on the device: every step over all windows, then the next."""
         model, shape, device = self._engines.model, self._engines.shape, self._engines.device
-        guidance = Guidance.of(config)
+        guidance = Guidance.from_settings(config)
         (name,) = guidance.engines(config.steps)  # the published pipeline's, which guides all steps or none
         engine = self._engines.get(name)
         windows = plan_windows(length, shape.frames, config.overlap)
@@ -113,15 +116,15 @@ class TorchVideo:
                 place = _frames(window)
                 outputs = engine.run(
                     {**fixed[window], "latents": latents[place], "timestep": np.array([timestep], np.float32)},
-                    resident=True,
+                    keep_on_device=True,
                 )
                 total[place] += _guided(outputs, guidance.scale)
             latents = a * latents + b * (total / covering)
         return latents[:length]
 
 
-def _write(path: Path, frames: UInt8, waveform: Waveform, config: Settings) -> None:
-    with VideoWriter(path, frames.shape[1:3], config.rate, waveform, config.quality) as writer:
+def _write(path: Path, frames: UInt8, recording: Recording, config: Settings) -> None:
+    with VideoWriter(path, frames.shape[1:3], config.rate, recording, config.quality) as writer:
         for frame in frames:
             writer.write(frame)
 

@@ -32,7 +32,7 @@ from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -53,7 +53,7 @@ def _measure(given: argparse.Namespace) -> None:
     with Generator(given.bundle, provider=given.provider, threads=given.threads) as generator:
         photo = make_subject(FIRST).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
-        recording = Recording(load_audio(given.audio, RATE).samples, RATE)
+        recording = Recording(open_recording(given.audio, RATE).read(), RATE)
         report = {"machine": _machine(), "generator": generator.describe().splitlines(), "asked": _asked(given)}
         if given.minutes > 0:
             report |= _speed(generator, portrait, recording, config, options, given)
@@ -140,7 +140,7 @@ def _percentiles(latencies: list[float]) -> dict[str, float]:
 
 
 def _memory(samples: list[tuple[float, float]]) -> dict[str, float]:
-    """Resident memory after a fifth of the time and in the end, and its slope in between."""
+    """DeviceTensor memory after a fifth of the time and in the end, and its slope in between."""
     later = np.array(samples[len(samples) // 5 :])
     slope = np.polyfit(later[:, 0] / 60, later[:, 1], 1)[0]
     tenth = max(1, len(later) // 10)

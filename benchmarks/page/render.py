@@ -43,7 +43,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "weights that is packed for the kernels, and sharing one (`share_weights`)."),
     ("Native kernels", ("native",), native_table, "", "C++ beside its twin in NumPy."),
     ("Time to first frame", ("first-frame",), first_frame_table, "",
-     "Of the small model, from a prepared photo and speech; `breadth` is upstream's order of windows and steps. "
+     "Of the small model, from a prepared photo and speech; `step_major` is upstream's order of windows and steps. "
      "PyTorch's first frame comes when its whole video is there: see the minute under *Cost over length*."),
     ("Cost over length", ("videos",), lengths_table, "length.png",
      "Whole videos from photo and speech to frames, beside the plain pipeline on the same weights and noise. *Equal "
@@ -66,7 +66,7 @@ MEASURED = ("started", "commit", "cpu")  # what is told of the run that a part w
 GOALS: tuple[tuple[str, str, Callable[[Parts], float | None], float], ...] = (
     ("cpu_ratio", "plain PyTorch's time for a video of the half-width model, 128 x 128, over ours",
      lambda parts: _ratio(parts, "videos/half"), 1.75),
-    ("first_frame", "first frame of a long clip: `breadth`'s time over `wavefront`'s",
+    ("first_frame", "first frame of a long clip: `step_major`'s time over `wavefront`'s",
      lambda parts: _ratio(parts, "first-frame"), 15.0),
     ("fast", "plain PyTorch's time for such a video as published, over ours with the preset `fast`",
      lambda parts: _ratio(parts, "videos/half", "fast"), 4.0),

@@ -104,8 +104,8 @@ def first_frame_table(parts: Parts) -> Lines:
         [row["what"], *pair(row)[:3], *row["window_steps"].values(), *map(seconds, row["processor"].values())]
         for row in rows_of(parts, "first-frame")
     ]
-    head = ["clip", "`wavefront`", "`breadth`", "times as fast"]
-    return markdown([*head, "window-steps until then", "of `breadth`", "processor's time", "of `breadth`"], rows)
+    head = ["clip", "`wavefront`", "`step_major`", "times as fast"]
+    return markdown([*head, "window-steps until then", "of `step_major`", "processor's time", "of `step_major`"], rows)
 
 
 def lengths_table(parts: Parts) -> Lines:
@@ -163,8 +163,8 @@ def presets_table(found: Mapping[str, Any]) -> Lines:
 def _preset(row: Row) -> list[str]:
     low, high = row["guidance_interval"]
     guided = f"{low:g} to {high:g}"
-    if row["unconditional_every"] > 1:
-        guided += f", every {row['unconditional_every']}"
+    if row["uncond_interval"] > 1:
+        guided += f", every {row['uncond_interval']}"
     return [
         row["name"],
         f"{row['sampler']}, {row['steps']}",

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.cpu.effort import Effort
 from benchmarks.first_frame import Wait, first_frame, speech_of, warmed_up
-from vexpress_rt.config import SCHEDULES, GenerationConfig
+from vexpress_rt.config import WINDOW_ORDERS, GenerationConfig
 from vexpress_rt.pipeline.generator import Generator
 
 
@@ -25,13 +25,13 @@ def test_first_frame(beside: Callable[..., None], generator: Generator, effort: 
     portrait, speech = warmed_up(generator), speech_of(generator, effort.first_frame_seconds)
     waits: dict[str, Wait] = {}
 
-    def wait(schedule: str) -> Callable[[], None]:
+    def wait(window_order: str) -> Callable[[], None]:
         def until_there() -> None:
-            waits[schedule] = first_frame(generator, portrait, speech, config, schedule)
+            waits[window_order] = first_frame(generator, portrait, speech, config, window_order)
 
         return until_there
 
-    early, late = SCHEDULES
+    early, late = WINDOW_ORDERS
     beside(
         wait(early),
         wait(late),

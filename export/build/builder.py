@@ -56,7 +56,7 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch ignores the CPU quota
     checkpoint = Checkpoint(weights)
     options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
-    GenerationConfig().settle(checkpoint.architecture.recommended, options.shape.frames)
+    GenerationConfig().resolve(checkpoint.architecture.recommended, options.shape.frames)
     with staged(output) as (staging, commit):
         _check_timing_cache(options.tensorrt.timing_cache, output)
         previous = _previous(output, options)

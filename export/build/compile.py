@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vexpress_rt.backends.tensorrt.compiler import Compiler
+from vexpress_rt.backends.tensorrt.builder import Compiler
 from vexpress_rt.backends.tensorrt.options import EngineOptions, audio_range
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import Compilation, with_newest

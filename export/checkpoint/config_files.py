@@ -31,7 +31,7 @@ from export.checkpoint.layout import (
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 from export.networks.architecture import AUDIO_DEFAULTS, HARD_CODED, Architecture
 from export.networks.config import UNetConfig, VaeConfig
-from vexpress_rt.config import check_recommended
+from vexpress_rt.config import check_recommended, current_names
 from vexpress_rt.errors import ConfigError
 
 # Settings of a diffusers U-Net or VAE, or of wav2vec2, that change what a network computes but not its tensors. Only
@@ -91,6 +91,7 @@ def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     if not isinstance(recommended, dict):
         raise CheckpointError(f"{path} has {RECOMMENDED} = {recommended!r}; expected an object")
     try:
+        recommended = current_names(recommended)
         check_recommended(recommended)
     except ConfigError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.networks.audio_projection import AudioProjection
 from export.pocket.architecture import POCKET
-from vexpress_rt.media.audio import normalize
+from vexpress_rt.stages.audio_features import normalize
 
 
 class MouthFromSamples(nn.Module):

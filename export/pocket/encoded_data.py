@@ -16,7 +16,7 @@ from export.pocket.audio_pretraining import MouthFromSamples, normalized_recordi
 from export.pocket.autoencoder import Autoencoder, to_model_range
 from export.pocket.dataset import load_shard, save
 from export.pocket.pretraining import RunContext, load_autoencoder, mean_weights
-from vexpress_rt.media.audio import frame_rows
+from vexpress_rt.stages.audio_features import feature_windows
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _encode_speech(context: RunContext) -> None:
     rows = []
     for clip in clips:
         features = encoder.eval().features(clip[None])[0].numpy()
-        rows.append(frame_rows(features, frames, count, 0, frames).astype(np.float16))
+        rows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
     part = path.with_name(f".{path.name}")
     np.save(part, np.stack(rows))
     part.replace(path)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.pocket.lips import RATE
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 Samples = NDArray[np.float32]
 
@@ -80,7 +80,7 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
         path = Path(folder) / "speech.wav"
         options = ["-v", voice, "-p", str(pitch), "-s", str(speed), "-w", str(path)]
         subprocess.run([program, *options, "--", text], check=True, capture_output=True, timeout=60)
-        return load_audio(path, RATE).samples
+        return open_recording(path, RATE).read()
 
 
 def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:

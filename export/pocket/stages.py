@@ -18,7 +18,7 @@ from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, noised
 from export.pocket.encoded_data import EncodedData
 from export.pocket.model import Batch, TrainingModel
-from vexpress_rt.face.keypoints import draw_keypoints
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 
 NONE = 0.1  # probability that all conditions are dropped
 MOUTH_REACH = 0.09  # standard deviation of the larger weights at the mouth, over the image's side
@@ -136,7 +136,7 @@ def keypoint_maps(points: NDArray[np.float32]) -> Tensor:
     Returns:
         (P, T, 3, H, W) in [0, 1].
     """
-    drawn = np.stack([draw_keypoints(each, SIZE, SIZE) for each in points.reshape(-1, 3, 2)])
+    drawn = np.stack([draw_keypoint_map(each, SIZE, SIZE) for each in points.reshape(-1, 3, 2)])
     pictures = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
     return pictures.reshape(*points.shape[:2], 3, SIZE, SIZE)
 

@@ -6,7 +6,9 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,7 @@ from tests.doubles.fakes import DETECTOR_SPEC, FakeBackend, FakeEngine, write_bu
 from tests.support.compiled import PORTABLE, add_plans
 from tests.support.engines import CAPACITY
 from tests.support.scenes import FAST, frames_of, photo, speech
-from vexpress_rt.backends import registry as providers
-from vexpress_rt.backends.registry import Choice, choose
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
@@ -30,7 +31,7 @@ from vexpress_rt.pipeline.generator import Generator
 
 
 class Machine(FakeBackend):
-    """What may be installed: stands in for both backends, and says which of them it was asked for.
+    """Stands in for the engine modules of all providers, and records which of them engines are loaded with.
 
     cuda: the GPU.  can_use_gpu: whether ONNX Runtime is one with CUDA.  asked: (library, engine) of every load.
     executors: what engines on the GPU were to share.
@@ -38,19 +39,29 @@ class Machine(FakeBackend):
 
     def __init__(self, cuda: FakeCuda) -> None:
         super().__init__()
-        self.away = True
         self.cuda = cuda
         self.can_use_gpu = True
         self.asked: list[tuple[str, str]] = []
         self.executors: set[Any] = set()
 
-    def check_cuda(self) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("onnxruntime.provider.engine", "onnxruntime.provider.cuda_engine", "tensorrt.provider.engine"):
+            loads = SimpleNamespace(
+                load=partial(self.load_with, "cpu" if module.endswith("er.engine") else "cuda"),
+                check_installed=self.check_installed,
+                version=self.version,
+            )
+            monkeypatch.setattr(f"vexpress_rt.backends.{module}", loads)
+
+    def check_installed(self) -> None:
         if not self.can_use_gpu:
             raise BackendMissingError("the ONNX Runtime that is installed runs on the CPU alone")
 
-    def load(self, path: Path, spec: Any, *, threads: int | None = None, provider: str = "cpu", executor: Any = None,
-             target: str | None = None, share_weights: bool = False) -> FakeEngine:  # fmt: skip
-        library = target or provider
+    def load_with(
+        self, library: str, path: Path, spec: Any, *, threads: int | None = None, executor: Any = None,
+        target: str | None = None, share_weights: bool = False,
+    ) -> FakeEngine:  # fmt: skip
+        library = target or library
         assert path.suffix == (".plan" if target else ".onnx")
         engine = super().load(path, spec, threads=threads)
         engine.away = library != "cpu"
@@ -71,8 +82,7 @@ def machine(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
     fake = Machine(cuda)
-    monkeypatch.setattr(providers, "onnxruntime", fake)
-    monkeypatch.setattr(providers, "tensorrt", fake)
+    fake.install(monkeypatch)
     return fake
 
 
@@ -114,7 +124,8 @@ def plans_alone(tmp_path: Path) -> Bundle:
 
 
 def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(machine: Machine, compiled: Bundle) -> None:
-    assert choose("auto", compiled) == Choice("tensorrt", "the bundle is compiled for it and there is a GPU")
+    choice = choose("auto", compiled)
+    assert (choice.name, choice.reason) == ("tensorrt", "the bundle is compiled for it and there is a GPU")
 
 
 def test_auto_takes_cuda_for_a_bundle_without_plans(machine: Machine, plain: Bundle) -> None:
@@ -157,7 +168,8 @@ def test_plans_that_are_not_used_are_worth_a_warning(
 
 @pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
 def test_what_is_asked_for_is_taken(machine: Machine, compiled: Bundle, name: str) -> None:
-    assert choose(name, compiled) == Choice(name, "asked for")
+    choice = choose(name, compiled)
+    assert (choice.name, choice.reason) == (name, "asked for")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +195,7 @@ def test_tensorrt_is_refused_for_a_bundle_of_another_target(machine: Machine, pl
         choose("tensorrt", plain)
 
 
-@pytest.mark.parametrize("choices", [{"provider": "abacus"}, {"provider": "cpu", "rebuild": "always"}])
+@pytest.mark.parametrize("choices", [{"name": "abacus"}, {"name": "cpu", "rebuild": "always"}])
 def test_an_unknown_choice_is_refused(plain: Bundle, choices: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"(provider is 'abacus'; expected one of auto, t|rebuild is 'always'; expe)"):
         choose(bundle=plain, **choices)

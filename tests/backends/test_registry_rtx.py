@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import PORTABLE, FakeBuilder, add_plans, installed_builder
+from tests.support.compiled import PORTABLE, add_plans, installed_builder
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 
@@ -41,7 +42,7 @@ def outdated(tmp_path: Path) -> Bundle:
 
 def test_auto_passes_over_it_on_another_gpu_and_says_why(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     choice = choose("auto", bundle)
-    assert (choice.name, choice.plans) == ("cpu", None)
+    assert (choice.name, choice.loader.describe_plans()) == ("cpu", "")
     why = (
         "not tensorrt, since TensorRT for RTX 1.7.1 is not made for Fake GPU (9.0): build a bundle on this machine "
         "with `python -m export.build --target tensorrt`, or try the one at hand with provider='tensorrt'"
@@ -59,7 +60,7 @@ def test_auto_compiles_nothing_for_another_gpu_and_misses_nothing(
 
 
 def test_it_is_tried_on_any_gpu_where_it_is_asked_for(bundle: Bundle) -> None:
-    assert choose("tensorrt", bundle).plans is not None
+    assert choose("tensorrt", bundle).loader.describe_plans()
 
 
 def test_auto_takes_it_on_a_gpu_that_it_is_made_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from benchmarks.page.tables import changes_table
 from export.onnx import lower_fused
 from export.onnx.lower_fused import FORMS
 from tests.support.micro import MICRO, MICRO_SHAPE
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -90,7 +91,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
     def faults(how: str) -> int:
         line = [sys.executable, "-c", _FAULTS, how]
-        answer = subprocess.run(line, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+        answer = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
         return int(answer.stdout)
 
     assert faults("keep") < 100

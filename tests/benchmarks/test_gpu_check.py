@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks import gpu_check
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GPU = {"gpu": {"name": "Fake GPU (80 GB)"}, "cpu": "a processor"}
 
 

@@ -95,7 +95,7 @@ def test_an_engine_on_a_gpu_is_compared_before_and_after_its_graph_is_captured(d
 
 
 def test_a_time_ends_when_the_gpu_is_done(doubling: Any) -> None:
-    outputs = doubling.run({"x": np.ones((2, 3), np.float32)}, resident=True)
+    outputs = doubling.run({"x": np.ones((2, 3), np.float32)}, keep_on_device=True)
     assert not outputs["y"].ready.done()
     timings.wait(outputs)
     assert outputs["y"].ready.done()

@@ -247,7 +247,7 @@ def test_without_a_gpu_for_torch_there_is_no_baseline(monkeypatch: pytest.Monkey
 def test_an_engine_in_torch_takes_arrays_and_what_another_left(micro_torch: TorchEngines) -> None:
     encoder, reference_net = micro_torch.get("vae_encoder"), micro_torch.get("reference_net")
     image = engines.draw_inputs(encoder, seed=0)
-    left = encoder.run(image, resident=True)
+    left = encoder.run(image, keep_on_device=True)
     kept = reference_net.run(left)
     again = reference_net.run({"latent": encoder.run_positional(image["image"])[0]})
     assert {t.name: t.shape for t in reference_net.spec.outputs} == {name: a.shape for name, a in kept.items()}

@@ -26,7 +26,7 @@ def video(model: str, what: str, ours: float, theirs: float, **facts: Any) -> di
 
 def preset(name: str, speedup: float, psnr: float | str) -> dict[str, Any]:
     return {
-        "name": name, "sampler": "ddim", "steps": 8, "guidance_interval": [0, 0.7], "unconditional_every": 2,
+        "name": name, "sampler": "ddim", "steps": 8, "guidance_interval": [0, 0.7], "uncond_interval": 2,
         "speedup": summary([speedup]), "denoising_speedup": summary([speedup]), "psnr": psnr,
         "psnr_of_the_worst_frame": psnr, "lips": 0.91, "nose": 0.01, "nose_95": 0.02,
     }  # fmt: skip

@@ -21,11 +21,10 @@ from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.tables import presets_table
 from benchmarks.quality import Seen
 from tests.conftest import CACHE
+from tests.support.paths import ROOT
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
 from vexpress_rt.config import PRESETS
 from vexpress_rt.pipeline.generator import Generator
-
-ROOT = Path(__file__).parents[2]
 
 # Pairs.
 

@@ -42,7 +42,7 @@ def state(folder: Path) -> dict[str, int]:
 
 
 def test_it_is_looked_for_in_the_package_and_in_the_checkout() -> None:
-    root = Path(default_bundle.__file__).parents[1]
+    root = Path(default_bundle.__file__).parents[2]
     assert list(default_bundle.PLACES) == [root / "vexpress_rt" / "engines" / "pocket", root / "engines" / "pocket"]
 
 

@@ -6,7 +6,6 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.onnx_graphs import WEIGHTS, external, one_node_model
+from tests.support.paths import POCKET
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.graph_check import check_graph
 from vexpress_rt.errors import BundleDamagedError
@@ -56,7 +56,7 @@ def refused(made: onnx.ModelProto, why: str) -> None:
 
 
 def test_every_engine_of_the_bundle_that_ships_passes() -> None:
-    bundle = Bundle.open(Path(__file__).parents[2] / "engines" / "pocket")
+    bundle = Bundle.open(POCKET)
     for name in bundle.manifest.engines:
         assert bundle.engine_path(name).is_file()
 

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from tests.support.bundles import edit, make_compiled, make_folder, make_manifest
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import VideoShape
-from vexpress_rt.bundle.manifest import MANIFEST, MANIFEST_LIMIT, Manifest, parse_manifest, write_manifest
+from vexpress_rt.bundle.manifest import (
+    MANIFEST,
+    MANIFEST_LIMIT,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+    write_manifest,
+)
+from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import (
     BundleDamagedError,
     BundleError,
@@ -209,6 +217,13 @@ def test_no_change_to_a_manifest_raises_anything_but_a_bundle_error(
 def test_no_bytes_raise_anything_but_a_bundle_error(content: bytes) -> None:
     with pytest.raises(BundleError):
         parse_manifest(content)
+
+
+def test_a_recommendation_under_its_former_name_is_read_and_written_under_the_new_one(folder: Path) -> None:
+    edit(folder, lambda data: data.update(recommended={"unconditional_every": 2}))
+    manifest = read_manifest(folder)
+    assert manifest.settings(GenerationConfig()).uncond_interval == 2
+    assert manifest.to_json()["recommended"] == {"uncond_interval": 2}
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(folder: Path) -> None:

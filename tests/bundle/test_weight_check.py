@@ -18,6 +18,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from export.build.assembly import _check_graph as check_built
 from export.errors import ExportError
 from tests.support.onnx_graphs import one_node_model
+from tests.support.paths import POCKET
 from tests.support.scenes import FAST, photo, speech
 from vexpress_rt import BundleDamagedError, Generator
 from vexpress_rt.bundle import bundle
@@ -26,7 +27,6 @@ from vexpress_rt.bundle.graph_check import GraphWeights, check_graph, check_grap
 from vexpress_rt.bundle.onnx_graph import ExternalData, Place, Tensor
 from vexpress_rt.bundle.weight_check import BLOCK, find_in_graph, find_in_weights
 
-POCKET = Path(__file__).parents[2] / "engines" / "pocket"
 ENGINES = tuple(json.loads((POCKET / "manifest.json").read_text())["engines"])
 FLOAT, HALF, DOUBLE, BF16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16
 BITS: dict[int, Any] = {FLOAT: np.uint32, HALF: np.uint16, DOUBLE: np.uint64, BF16: np.uint16}

@@ -16,11 +16,11 @@ import pytest
 from tests.support.bundles import DENOISER_PLAN, edit, make_compiled, make_folder
 from tests.support.factories import model_config
 from tests.support.onnx_graphs import one_node_model
+from tests.support.paths import ROOT
 from vexpress_rt.__main__ import main
 from vexpress_rt.bundle.engine_spec import VideoShape, engine_specs
 from vexpress_rt.bundle.manifest import EngineEntry, FileEntry, Manifest, write_manifest
 
-ROOT = Path(__file__).parents[2]
 SHAPE = VideoShape(64, 128, 8)
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import make_manifest
+from tests.support.paths import ROOT
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
 from vexpress_rt.__main__ import main
 
-ROOT = Path(__file__).parents[2]
 REQUIRED = ["--engines", "bundle", "--image", "face.png", "--audio", "speech.wav", "--output", "out.mp4"]
 
 
@@ -90,7 +90,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGenerator:
 def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     Path("kps.pth").touch()
     arguments = "--provider cpu --threads 3 --crop none --retarget offset_retarget --keypoints kps.pth --noise upstream"
-    arguments += " --rebuild never --schedule breadth --share-weights"
+    arguments += " --rebuild never --window-order step_major --share-weights"
     points = ["--image-keypoints", "1,2", "3,4", "5.5,6"]
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
@@ -99,7 +99,7 @@ def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
         "generate": {
             "portrait": "the photo",
             "audio": "speech.wav",
-            "schedule": "breadth",
+            "window_order": "step_major",
             "keypoints": "kps.pth",
             "retarget": "offset_retarget",
             "config": GenerationConfig(steps=5, overlap=2),

@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
         ("--preset fast", {"preset": "fast"}),
         ("--sampler dpm++2m", {"sampler": "dpm++2m"}),
         ("--guidance-interval 0.2,0.8", {"guidance_interval": (0.2, 0.8)}),
-        ("--unconditional-every 2", {"unconditional_every": 2}),
+        ("--uncond-interval 2", {"uncond_interval": 2}),
     ],
 )
 def test_option_reaches_the_configuration(flags: str, expected: dict[str, Any]) -> None:
@@ -114,6 +114,22 @@ def test_upstream_flag_without_a_place_here_is_refused_with_a_hint(
 ) -> None:
     told = usage_error(capsys, "generate", f"--{name.replace('-', '_')}", "12")
     assert f"--{name.replace('-', '_')} is {REFUSED[name]}" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--schedule", "wavefront"], "--schedule is called --window-order now"),
+        (["--schedule=breadth"], "--schedule is called --window-order now"),
+        (["--unconditional-every", "2"], "--unconditional-every is called --uncond-interval now"),
+        (["--unconditional_every=2"], "--unconditional_every is called --uncond-interval now"),
+        (["--window-order", "breadth"], "argument --window-order: breadth is called step_major now"),
+    ],
+)
+def test_former_names_are_refused_with_the_new_ones(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complaint in usage_error(capsys, "generate", *REQUIRED, *arguments)
 
 
 def test_window_length_is_said_to_belong_to_the_build(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.paths import ROOT
 from vexpress_rt.__main__ import main
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

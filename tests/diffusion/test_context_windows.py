@@ -75,36 +75,36 @@ def test_coverage_counts_the_windows_over_each_frame(plan: tuple[tuple[Window, .
     assert min(counted) >= 1
 
 
-@given(plans(), st.integers(1, 6), st.sampled_from(["wavefront", "breadth"]))
+@given(plans(), st.integers(1, 6), st.sampled_from(["wavefront", "step_major"]))
 def test_every_window_takes_every_step_once(
-    plan: tuple[tuple[Window, ...], int, int, int], steps: int, schedule: str
+    plan: tuple[tuple[Window, ...], int, int, int], steps: int, window_order: str
 ) -> None:
     windows = plan[0]
-    order = [(window.index, step) for window, step in walk(windows, steps, schedule)]
+    order = [(window.index, step) for window, step in walk(windows, steps, window_order)]
     assert sorted(order) == [(window.index, step) for window in windows for step in range(steps)]
 
 
-@given(plans(), st.integers(1, 6), st.sampled_from(["wavefront", "breadth"]))
+@given(plans(), st.integers(1, 6), st.sampled_from(["wavefront", "step_major"]))
 def test_a_window_takes_a_step_when_all_over_its_frames_took_the_one_before(
-    plan: tuple[tuple[Window, ...], int, int, int], steps: int, schedule: str
+    plan: tuple[tuple[Window, ...], int, int, int], steps: int, window_order: str
 ) -> None:
     windows = plan[0]
     done = [0] * len(windows)
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         for other in windows:
             if other.start < window.stop and window.start < other.stop and other != window:
                 assert done[other.index] >= step + (other.index < window.index)
         done[window.index] += 1
 
 
-def denoise(plan: tuple[tuple[Window, ...], int, int, int], steps: int, schedule: str) -> np.ndarray:
+def denoise(plan: tuple[tuple[Window, ...], int, int, int], steps: int, window_order: str) -> np.ndarray:
     """A toy denoiser in float32 whose predictions depend on every frame of the window."""
     windows, _, frames, _ = plan
     padded = windows[-1].stop
     x = np.random.default_rng(padded + frames).standard_normal(padded).astype(np.float32)
     share = (1 / np.maximum(coverage(windows, padded), 1)).astype(np.float32)
     total, arrived = np.zeros_like(x), np.zeros(padded, np.int64)
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         span = slice(window.start, window.stop)
         total[span] += share[span] * np.cumsum(np.sin(x[span] + step)).astype(np.float32)
         arrived[span] += 1
@@ -116,17 +116,17 @@ def denoise(plan: tuple[tuple[Window, ...], int, int, int], steps: int, schedule
 
 @given(plans(), st.integers(1, 5))
 def test_both_orders_give_the_same_bits(plan: tuple[tuple[Window, ...], int, int, int], steps: int) -> None:
-    assert np.array_equal(denoise(plan, steps, "wavefront"), denoise(plan, steps, "breadth"))
+    assert np.array_equal(denoise(plan, steps, "wavefront"), denoise(plan, steps, "step_major"))
 
 
-@given(plans(), st.sampled_from(["wavefront", "breadth"]), st.integers(1, 5))
+@given(plans(), st.sampled_from(["wavefront", "step_major"]), st.integers(1, 5))
 def test_frames_become_final_once_and_in_order(
-    plan: tuple[tuple[Window, ...], int, int, int], schedule: str, steps: int
+    plan: tuple[tuple[Window, ...], int, int, int], window_order: str, steps: int
 ) -> None:
     windows, length, _, _ = plan
     released: list[int] = []
     took_last_step: set[int] = set()
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         if step == steps - 1:
             took_last_step.add(window.index)
             now = final_frames(windows, length)[window.index]
@@ -167,15 +167,15 @@ def test_a_long_video_of_the_released_setting_keeps_one_window_a_step_in_flight(
     assert max(alive(windows, 25)) == 25
 
 
-def test_the_first_frame_of_a_minute_takes_a_fifteenth_of_the_steps_of_breadth() -> None:
+def test_the_first_frame_of_a_minute_takes_a_fifteenth_of_the_steps_of_step_major_order() -> None:
     """As released, 30 frames a second and 8 steps; the median of the first takes the second, of the same window."""
     windows = plan_windows(1800, 24, 4)
-    wavefront, breadth = (
+    wavefront, step_major = (
         next(done for done, entry in enumerate(walk(windows, 8, order), 1) if entry == (windows[0], 7))
-        for order in ("wavefront", "breadth")
+        for order in ("wavefront", "step_major")
     )
     assert wavefront == 36
-    assert breadth == 7 * len(windows) + 1 > 15 * wavefront
+    assert step_major == 7 * len(windows) + 1 > 15 * wavefront
 
 
 def test_the_wavefront_follows_each_new_window_back_through_the_steps() -> None:
@@ -203,13 +203,13 @@ def test_a_window_ends_before_any_that_it_does_not_depend_on_begins(
             assert begun == furthest
 
 
-def test_breadth_takes_each_step_over_all_windows() -> None:
-    order = [(window.index, step) for window, step in walk(plan_windows(40, 24, 4), 2, "breadth")]
+def test_step_major_order_takes_each_step_over_all_windows() -> None:
+    order = [(window.index, step) for window, step in walk(plan_windows(40, 24, 4), 2, "step_major")]
     assert order == [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
-def test_an_unknown_schedule_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match="schedule is 'depth'; expected one of wavefront, breadth"):
+def test_an_unknown_window_order_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="window_order is 'depth'; expected one of wavefront, step_major"):
         walk(plan_windows(40, 24, 4), 2, "depth")
 
 

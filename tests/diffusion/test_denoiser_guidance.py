@@ -7,30 +7,30 @@ import weakref
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import Arrays, make_denoiser, run, specs
 from tests.doubles.fakes import FakeEngine, predict
+from tests.support.denoisers import Arrays, make_denoiser, run, specs
 from vexpress_rt.bundle.engine_spec import EngineSpec
-from vexpress_rt.config import SCHEDULES, Settings
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.config import WINDOW_ORDERS, Settings
+from vexpress_rt.diffusion.guidance import Guidance
 
 
 @pytest.mark.parametrize(("scale", "engine"), [(3.5, "denoiser"), (1.01, "denoiser"), (1, "denoiser_cond"),
                                                (0, "denoiser_cond")])  # fmt: skip
 def test_guidance_of_at_most_one_takes_the_conditional_half_alone(scale: float, engine: str) -> None:
     config = Settings(guidance_scale=scale, reference_attention_weight=0.9, audio_attention_weight=2.5)
-    assert Guidance.of(config) == Guidance(scale, 0.9, 2.5)
-    assert Guidance.of(config).engines(25) == (engine,)
+    assert Guidance.from_settings(config) == Guidance(scale, 0.9, 2.5)
+    assert Guidance.from_settings(config).engines(25) == (engine,)
 
 
 def test_guidance_is_as_it_is_set() -> None:
-    config = Settings(guidance_scale=2, guidance_interval=(0.25, 0.5), unconditional_every=3)
-    assert Guidance.of(config) == Guidance(2, 0.95, 3.0, (0.25, 0.5), 3)
-    assert Guidance.of(config).engines(4) == ("denoiser_cond", "denoiser")
+    config = Settings(guidance_scale=2, guidance_interval=(0.25, 0.5), uncond_interval=3)
+    assert Guidance.from_settings(config) == Guidance(2, 0.95, 3.0, (0.25, 0.5), 3)
+    assert Guidance.from_settings(config).engines(4) == ("denoiser_cond", "denoiser")
 
 
-@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize("order", WINDOW_ORDERS)
 def test_each_half_runs_where_it_is_planned_and_no_oftener(order: str) -> None:
-    guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), every=2)
+    guidance = Guidance(3.5, 0.95, 3.0, interval=(0.2, 0.8), uncond_interval=2)
     denoiser = make_denoiser(length=10, frames=4, overlap=1, steps=8, guidance=guidance)
     run(denoiser, order)
     told = {
@@ -53,7 +53,9 @@ def test_a_prediction_that_is_reused_is_kept_no_longer_than_that() -> None:
         alive.append(sum(prediction() is not None for prediction in predictions))
 
     alive: list[int] = []
-    guidance = Guidance(3.5, 0.95, 3.0, interval=(0, 0.75), every=2)  # of 4 steps: computed, reused, computed, without
+    guidance = Guidance(
+        3.5, 0.95, 3.0, interval=(0, 0.75), uncond_interval=2
+    )  # of 4 steps: computed, reused, computed, without
     engines = {"denoiser": FakeEngine(specs(4)["denoiser"], watched),
                "denoiser_cond": FakeEngine(specs(4)["denoiser_cond"], predict)}  # fmt: skip
     run(make_denoiser(length=4, frames=4, overlap=0, steps=4, guidance=guidance, engines=engines, progress=progress))

@@ -19,9 +19,9 @@ def drawn(steps: int, interval: tuple[float, float] = (0, 1), every: int = 1, sc
     """A letter a step: B both halves, r the conditional one and what was kept, - the conditional one alone."""
     letters, kept = "", False
     for part in plan_guidance(steps, scale, interval, every):
-        letters += "B" if part.computes else "r" if kept else "-"
-        kept = part.keeps
-        assert part.engine == ("denoiser" if part.computes else "denoiser_cond")
+        letters += "B" if part.run_uncond else "r" if kept else "-"
+        kept = part.cache_uncond
+        assert part.engine == ("denoiser" if part.run_uncond else "denoiser_cond")
     assert not kept
     return letters
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import LATENT, calls, make_denoiser, noise, window_inputs
 from tests.doubles.fakes import COMPUTE, FakeBackend, FakeResident
+from tests.support.denoisers import LATENT, calls, make_denoiser, noise, window_inputs
 from tests.support.live_sessions import said_by, voice
 from tests.support.scenes import FAST, photo, speech
-from vexpress_rt.config import SCHEDULES, GenerationConfig
+from vexpress_rt.config import WINDOW_ORDERS, GenerationConfig
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.latent_check import LATENT_LIMIT, check_latents, is_within
 from vexpress_rt.diffusion.noise import LARGEST, choose_noise
@@ -82,11 +82,11 @@ def test_latents_of_any_trained_model_pass() -> None:
     check_latents(LATENTS + np.float32(500), 0, {}, noise, range(3))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("window_order", WINDOW_ORDERS)
 @pytest.mark.parametrize("frame", [0, 7, 12])
-def test_a_window_with_latents_out_of_range_gives_no_frame(frame: int, schedule: str) -> None:
+def test_a_window_with_latents_out_of_range_gives_no_frame(frame: int, window_order: str) -> None:
     given: list[int] = []
-    video = make_denoiser(13, 5, 1, 3, noise=noise_with(frame, np.nan)).run(schedule)
+    video = make_denoiser(13, 5, 1, 3, noise=noise_with(frame, np.nan)).run(window_order)
     with pytest.raises(BackendError, match=rf"the noise of frame {frame} holds NaN"):
         given.extend(number for number, _ in video)
     assert given == list(range(len(given)))

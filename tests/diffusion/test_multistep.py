@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.diffusion.test_samplers import ALPHAS, Model, follow
+from tests.support.sampler_runs import ALPHAS, Model, follow
 from vexpress_rt.diffusion.samplers import ddim_coefficients, dpm_solver_2m, make_sampler, unipc
 from vexpress_rt.native.latent_step import Coefficients
 
@@ -27,7 +27,7 @@ def one_steps(levels: Sequence[float]) -> tuple[Coefficients, ...]:
 # The papers' formulas, written down with lambda and exponentials
 
 
-def twin_2m(levels: Sequence[float], model: Model, x: float) -> list[float]:
+def reference_2m(levels: Sequence[float], model: Model, x: float) -> list[float]:
     """arXiv 2211.01095, algorithm 2, for finite lambda."""
     alpha, sigma = np.sqrt(levels), np.sqrt(1 - np.asarray(levels))
     lam = np.log(alpha) - np.log(sigma)
@@ -43,7 +43,7 @@ def twin_2m(levels: Sequence[float], model: Model, x: float) -> list[float]:
     return seen
 
 
-def twin_unipc(levels: Sequence[float], model: Model, x: float) -> list[float]:
+def reference_unipc(levels: Sequence[float], model: Model, x: float) -> list[float]:
     """arXiv 2302.04867, the data prediction's multistep predictor and corrector of order 2, for finite lambda.
 
     The corrector's weights come from what they are for: with three points, e^lambda is integrated exactly against 1,
@@ -84,16 +84,16 @@ def exponential_moment(power: int, h: float) -> float:
 @settings(max_examples=50)
 @given(
     st.lists(st.floats(0.02, 0.98), min_size=2, max_size=9, unique_by=lambda level: round(level, 2)).map(sorted),
-    st.sampled_from([(dpm_solver_2m, twin_2m), (unipc, twin_unipc)]),
+    st.sampled_from([(dpm_solver_2m, reference_2m), (unipc, reference_unipc)]),
 )
 def test_tables_do_what_the_papers_say(levels: list[float], pair: tuple[Tables, Callable[..., list[float]]]) -> None:
-    tables, twin = pair
+    tables, reference = pair
 
     def model(x: float, level: float) -> float:
         return math.sin(3 * x + level) - level
 
     np.testing.assert_allclose(
-        follow(tables(levels), levels, model, 0.8), twin(levels, model, 0.8), rtol=1e-9, atol=1e-9
+        follow(tables(levels), levels, model, 0.8), reference(levels, model, 0.8), rtol=1e-9, atol=1e-9
     )
 
 

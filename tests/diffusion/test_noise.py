@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.support.paths import GOLDEN
 from vexpress_rt.diffusion import noise
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise, torch_randn
 from vexpress_rt.errors import ConfigError, InputError
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
+VALUES = np.load(GOLDEN / "scheduler.npz")
 SEEDS = st.integers(0, 2**64 - 1)
 
 
@@ -78,7 +78,7 @@ def test_negative_frames_are_refused() -> None:
         frame_noise(0, -1, (1,))
 
 
-GOLDEN_SAMPLES = [key for key in GOLDEN.files if key.startswith("torch_randn/")]
+GOLDEN_SAMPLES = [key for key in VALUES.files if key.startswith("torch_randn/")]
 
 
 def test_there_are_golden_torch_samples() -> None:
@@ -90,12 +90,12 @@ def test_torch_randn_is_the_golden_sample(key: str) -> None:
     _, seed, shape, skip = key.split("/")
     ours = torch_randn(int(seed), tuple(map(int, shape.split("x"))), int(skip.removeprefix("skip")))
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, GOLDEN[key], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(ours, VALUES[key], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["tiny_square", "tiny_wide"])
 def test_torch_randn_after_two_words_is_the_latent_that_upstream_began_with(case: str) -> None:
-    golden = np.load(Path(__file__).parents[1] / "golden" / f"{case}.npz")["noise"]
+    golden = np.load(GOLDEN / f"{case}.npz")["noise"]
     np.testing.assert_allclose(torch_randn(42, golden.shape, skip=2), golden, rtol=0, atol=1e-6)
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod, trailing_timesteps
 from vexpress_rt.errors import ConfigError
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
+VALUES = np.load(GOLDEN / "scheduler.npz")
 ALPHAS = alphas_cumprod(1000, 0.00085, 0.012)
 
 
 def test_alpha_bars_are_the_golden_ones() -> None:
-    golden = GOLDEN["alphas_cumprod"]
+    golden = VALUES["alphas_cumprod"]
     assert ALPHAS.dtype == np.float32
     assert ALPHAS.shape == (1000,)
     np.testing.assert_allclose(ALPHAS, golden, rtol=5e-6, atol=4e-7)
@@ -49,7 +49,7 @@ def test_impossible_noise_schedules_are_refused(count: int, start: float, end: f
 def test_timesteps_are_the_golden_ones(steps: int) -> None:
     timesteps = trailing_timesteps(steps, 1000)
     assert timesteps.dtype == np.int64
-    assert timesteps.tolist() == GOLDEN[f"timesteps_{steps}"].tolist()
+    assert timesteps.tolist() == VALUES[f"timesteps_{steps}"].tolist()
 
 
 @given(st.data(), st.integers(1, 3000))

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
+from tests.support.sampler_runs import ALPHAS, follow
 from vexpress_rt.config import SAMPLERS
-from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim, make_sampler
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.native.latent_step import Coefficients, take_step
+from vexpress_rt.native.latent_step import take_step
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "scheduler.npz")
-ALPHAS = alphas_cumprod(1000, 0.00085, 0.012)
-Model = Callable[[float, float], float]  # x and alpha-bar -> v
-
-
-def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model, x: float) -> list[float]:
-    """Every x of a run, in float64; what is remembered is not a number until it is written."""
-    vectors, seen = [x, *[math.nan] * (len(tables[0]) - 1)], [x]
-    for table, level in zip(tables, levels[:-1], strict=True):
-        terms = [*vectors, model(vectors[0], level)]
-        vectors = [sum(c * term for c, term in zip(row, terms, strict=True) if c != 0) for row in table]
-        seen.append(vectors[0])
-    return seen
+VALUES = np.load(GOLDEN / "scheduler.npz")
 
 
 # DDIM
@@ -39,10 +25,10 @@ def follow(tables: Sequence[Coefficients], levels: Sequence[float], model: Model
 @pytest.mark.parametrize("steps", [7, 8])
 def test_a_run_follows_the_golden_samples(steps: int) -> None:
     sampler = ddim(steps, ALPHAS)
-    samples = GOLDEN[f"ddim{steps}_samples"]
+    samples = VALUES[f"ddim{steps}_samples"]
     x = samples[0]
     for index in range(len(sampler)):
-        (x,) = take_step([x], GOLDEN[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
+        (x,) = take_step([x], VALUES[f"ddim{steps}_model_outputs"][index], sampler.coefficients[index])
         np.testing.assert_allclose(x, samples[index + 1], rtol=0, atol=2e-6)
 
 
@@ -98,7 +84,7 @@ def test_noise_levels_are_those_of_the_timesteps_and_rise_from_noise_to_picture(
     assert sampler.alpha_bars[0] == 0
     assert all(level < following for level, following in pairwise(sampler.alpha_bars))
     assert sampler.alpha_bars[-1] == 1 or name == "ddim"
-    assert all(np.shape(table) == (sampler.vectors, sampler.vectors + 1) for table in sampler.coefficients)
+    assert all(np.shape(table) == (sampler.state_size, sampler.state_size + 1) for table in sampler.coefficients)
     assert np.isfinite(np.concatenate([np.ravel(table) for table in sampler.coefficients])).all()
 
 
@@ -126,7 +112,7 @@ def test_a_model_that_knows_the_picture_is_followed_to_it(name: str, steps: int)
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-9)
 
 
-def test_vectors_keep_shape_and_float32() -> None:
+def test_state_keeps_shape_and_float32() -> None:
     x, v = np.ones((2, 4, 3, 3), np.float32), np.full((2, 4, 3, 3), 2, np.float32)
     out, held = take_step([x, 4 * x], v, ((0.5, 1, 0.25), (0, 0, 1)))
     assert out.dtype == held.dtype == np.float32
@@ -137,5 +123,5 @@ def test_vectors_keep_shape_and_float32() -> None:
 def test_what_is_remembered_is_not_looked_at_where_its_number_is_nought() -> None:
     x, held = np.float32([3]), np.float32([np.nan])
     for sampler in (make_sampler(name, 3, ALPHAS) for name in SAMPLERS):
-        vectors = take_step([x, *[held] * (sampler.vectors - 1)], x, sampler.coefficients[0])
-        assert np.isfinite(vectors).all()
+        state = take_step([x, *[held] * (sampler.state_size - 1)], x, sampler.coefficients[0])
+        assert np.isfinite(state).all()

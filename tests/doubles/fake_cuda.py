@@ -46,8 +46,18 @@ def installed(monkeypatch: pytest.MonkeyPatch, capacity: int) -> Iterator[FakeCu
     assert fake.left() == []
 
 
+class PoolProperties:
+    """What `cudaMemPoolCreate` is told, in place of CUDA's struct."""
+
+    def __init__(self) -> None:
+        self.allocType = 0
+        self.location = SimpleNamespace(type=0, id=0)
+
+
 class FakeCuda:
-    """capacity: bytes of the GPU's memory.  copies: how many of each kind ran.  calls: of each function.
+    """capacity: bytes of the GPU's memory.  has_pools: whether the GPU has memory pools.
+
+    copies: how many of each kind ran.  calls: of each function.
 
     failures: error codes that the next calls of a function give, by its name.
     """
@@ -57,12 +67,17 @@ class FakeCuda:
     cudaStreamCaptureMode = IntEnum(
         "cudaStreamCaptureMode", [(f"cudaStreamCaptureMode{mode}", i) for i, mode in enumerate(MODES)]
     )
+    cudaDeviceAttr = IntEnum("cudaDeviceAttr", {"cudaDevAttrMemoryPoolsSupported": 115})
+    cudaMemAllocationType = IntEnum("cudaMemAllocationType", {"cudaMemAllocationTypePinned": 1})
+    cudaMemLocationType = IntEnum("cudaMemLocationType", {"cudaMemLocationTypeDevice": 1})
+    cudaMemPoolAttr = IntEnum("cudaMemPoolAttr", {"cudaMemPoolAttrReleaseThreshold": 4})
+    cudaMemPoolProps = PoolProperties
     cudaStreamNonBlocking = 1
     cudaEventDisableTiming = 2
     cudaHostAllocDefault = 0
 
     def __init__(self, capacity: int = 1 << 30, gpus: int = 1) -> None:
-        self.capacity, self.gpus = capacity, gpus
+        self.capacity, self.gpus, self.has_pools = capacity, gpus, True
         self.copies: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, list[int]] = {}
@@ -77,7 +92,9 @@ class FakeCuda:
     def left(self) -> list[str]:
         """What was not freed."""
         kept = [f"{len(memory.data)} bytes of {memory.where} memory" for memory in self.machine.memory.values()]
-        for kind, handles in (("stream", self.machine.streams), ("event", self._events), ("graph", self._graphs)):
+        kept += [f"{len(freed.memory.data)} bytes in a pool" for freed in self.machine.freed]
+        kinds = {"stream": self.machine.streams, "event": self._events, "graph": self._graphs}
+        for kind, handles in (*kinds.items(), ("memory pool", self.machine.pools)):
             kept += [kind] * len(handles)
         return kept
 
@@ -125,6 +142,54 @@ class FakeCuda:
         with self._call("cudaFree"):
             self.machine.free(pointer, "device")
             return (0,)
+
+    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[int, int]:
+        assert attribute == self.cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported
+        return 0, int(self.has_pools)
+
+    def cudaMemPoolCreate(self, properties: Any) -> tuple[int, int | None]:
+        with self._call("cudaMemPoolCreate") as error:
+            if error:
+                return error, None
+            assert properties.allocType == self.cudaMemAllocationType.cudaMemAllocationTypePinned
+            assert properties.location.type == self.cudaMemLocationType.cudaMemLocationTypeDevice
+            handle = next(self.machine.handles)
+            self.machine.pools[handle] = 0
+            return 0, handle
+
+    def cudaMemPoolSetAttribute(self, pool: int, attribute: int, value: Any) -> tuple[int]:
+        assert attribute == self.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+        self._check_pool(pool)
+        self.machine.pools[pool] = int(value)
+        return (0,)
+
+    def cudaMemPoolTrimTo(self, pool: int, keep: int) -> tuple[int]:
+        with self._call("cudaMemPoolTrimTo") as error:
+            self._check_pool(pool)
+            self.machine.trim(pool, keep)
+            return (error,)
+
+    def cudaMemPoolDestroy(self, pool: int) -> tuple[int]:
+        with self._call("cudaMemPoolDestroy"):
+            self._check_pool(pool)
+            del self.machine.pools[pool]
+            self.machine.trim(pool, 0)
+            return (0,)
+
+    def cudaMallocFromPoolAsync(self, size: int, pool: int, stream: int) -> tuple[int, int | None]:
+        with self._call("cudaMallocFromPoolAsync") as error:
+            self._check_pool(pool)
+            kept = any(one.memory.pool == pool and len(one.memory.data) == size for one in self.machine.freed)
+            if error or (not kept and self.machine.used + size > self.capacity):
+                self._last_error = OUT_OF_MEMORY
+                return error or OUT_OF_MEMORY, None
+            return 0, self.machine.allocate_on(stream, size, pool)
+
+    def cudaFreeAsync(self, pointer: int, stream: int) -> tuple[int]:
+        with self._call("cudaFreeAsync") as error:
+            if not error:
+                self.machine.free_on(stream, pointer)
+            return (error,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[int, int | None]:
         with self._call("cudaHostAlloc") as error:
@@ -179,7 +244,9 @@ class FakeCuda:
             if self._forbidden(queue):
                 return (CAPTURING,)
             merge(self.machine.host, queue.clock)
-            return (self.machine.run_until(stream, queue.entered) or error,)
+            failed = self.machine.run_until(stream, queue.entered)
+            self.machine.synchronized()
+            return (failed or error,)
 
     def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[int]:
         with self._call("cudaStreamWaitEvent") as error:
@@ -223,7 +290,9 @@ class FakeCuda:
         with self._call("cudaEventSynchronize") as error:
             stream, place, clock = self._recorded(event) or (0, 0, {})
             merge(self.machine.host, clock)
-            return (self.machine.run_until(stream, place) or error,)
+            failed = self.machine.run_until(stream, place)
+            self.machine.synchronized()
+            return (failed or error,)
 
     # Graphs
 
@@ -277,6 +346,10 @@ class FakeCuda:
             self.calls[name] += 1
             planned = self.failures.get(name)
             yield planned.pop(0) if planned else 0
+
+    def _check_pool(self, pool: int) -> None:
+        if pool not in self.machine.pools:
+            self.machine.violate(f"memory pool {pool} does not exist, or was destroyed")
 
     def _forbidden(self, queue: Queue) -> bool:
         """Whether it captures, which what is called now spoils."""

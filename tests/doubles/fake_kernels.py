@@ -1,17 +1,22 @@
-"""The module of CUDA kernels without a GPU: the twins in NumPy, on `fake_cuda`'s memory, when the stream gets there."""
+"""The module of CUDA kernels without a GPU: their C++, compiled for the CPU, on `fake_cuda`'s memory.
+
+A kernel runs when its stream gets to it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.doubles.fake_cuda import FakeCuda
-from vexpress_rt.native import median_3x3x3_numpy
 from vexpress_rt.native.device_kernels import EXTENSION
-from vexpress_rt.native.latent_step import Share, guided_step_numpy
-from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+
+COMPILED: Any = importlib.import_module("vexpress_rt.native._native").kernels
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> FakeKernels:
@@ -34,20 +39,38 @@ class FakeKernels:
         self.refused = 0
 
     def guided_step(
-        self, vectors: int, totals: int, unconditional: int, conditional: int, values: int, slots: int,
-        shares: np.ndarray, scale: float, table: np.ndarray, stream: int,
+        self, state: int, totals: int, unconditional: int, conditional: int, values: int, slots: int,
+        updates: np.ndarray, scale: float, table: np.ndarray, stream: int,
     ) -> None:  # fmt: skip
-        parts, size = [Share(*row) for row in shares.tolist()], 4 * values
-        reads = [(half, size * len(parts)) for half in (unconditional, conditional) if half]
-        writes = [(vectors, size * slots * len(table)), (totals, size * slots)]
-        numbers = tuple(map(tuple, table.tolist()))
+        size = 4 * values
+        window = size * len(updates)
+        writes = [(state, size * slots * len(table)), (totals, size * slots)]
+        reads = [(half, window) for half in (unconditional, conditional) if half]
 
         def run() -> None:
-            held, sums, *halves = (self._floats(*span, values) for span in (*writes, *reads))
-            both = halves if unconditional else [None, *halves]
-            guided_step_numpy(held.reshape(-1, slots, values), sums, *both, parts, scale, numbers)  # type: ignore[arg-type]
+            COMPILED.guided_step(
+                *(self._address(*span) for span in writes),
+                self._address(unconditional, window), self._address(conditional, window),
+                values, slots, updates, scale, table, 0,
+            )  # fmt: skip
 
         self._launch(stream, "guided_step", [*reads, *writes], writes, run)
+
+    def correct_predictions(
+        self, unconditional: int, conditional: int, expected: int, out: int, values: int, frame: int,
+        weights: np.ndarray, scale: float, stream: int,
+    ) -> None:  # fmt: skip
+        size = 4 * values
+        window = size * len(weights)
+        reads = [(half, window) for half in (unconditional, conditional) if half] + [(expected, size)]
+
+        def run() -> None:
+            COMPILED.correct_predictions(
+                self._address(unconditional, window), self._address(conditional, window),
+                self._address(expected, size), self._address(out, window), values, frame, weights, scale, 0,
+            )  # fmt: skip
+
+        self._launch(stream, "correct_predictions", reads, [(out, window)], run)
 
     def median_3x3x3(
         self, previous: int, current: int, following: int, out: int, height: int, width: int, stream: int
@@ -56,8 +79,7 @@ class FakeKernels:
         triple = [(frame, size) for frame in (previous, current, following)]
 
         def run() -> None:
-            frames = (self._bytes(*span).reshape(height, width, 3) for span in triple)
-            self._bytes(out, size)[:] = median_3x3x3_numpy(*frames).reshape(-1)
+            COMPILED.median_3x3x3(*(self._address(*span) for span in (*triple, (out, size))), height, width, 0)
 
         self._launch(stream, "median_3x3x3", triple, [(out, size)], run)
 
@@ -65,18 +87,19 @@ class FakeKernels:
         rgb, nv12 = (frame, height * width * 3), (out, height * width * 3 // 2)
 
         def run() -> None:
-            self._bytes(*nv12)[:] = rgb_to_nv12_numpy(self._bytes(*rgb).reshape(height, width, 3)).reshape(-1)
+            COMPILED.rgb_to_nv12(self._address(*rgb), self._address(*nv12), height, width, 0)
 
         self._launch(stream, "rgb_to_nv12", [rgb], [nv12], run)
 
-    def _launch(self, stream: int, name: str, reads: list, writes: list, run: object) -> None:  # type: ignore[type-arg]
+    def _launch(
+        self, stream: int, name: str, reads: list[tuple[int, int]], writes: list[tuple[int, int]],
+        run: Callable[[], None],
+    ) -> None:  # fmt: skip
         if self.refused:
             self.refused -= 1
             raise RuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
-        self.cuda.launch(stream, name, reads, writes, run)  # type: ignore[arg-type]
+        self.cuda.launch(stream, name, reads, writes, run)
 
-    def _bytes(self, pointer: int, size: int) -> np.ndarray:
-        return self.cuda.machine.view(pointer, size)
-
-    def _floats(self, pointer: int, size: int, values: int) -> np.ndarray:
-        return self._bytes(pointer, size).view(np.float32).reshape(-1, values)
+    def _address(self, pointer: int, size: int) -> int:
+        """Where the fake GPU's memory lies in this process; 0 for none."""
+        return self.cuda.machine.view(pointer, size).ctypes.data if pointer else 0

@@ -47,6 +47,17 @@ class Memory:
     where: str
     writer: tuple[int, int] = (0, 0)
     readers: Clock = field(default_factory=dict)
+    pool: int = 0  # handle of its memory pool; 0: none
+
+
+@dataclass
+class Freed:
+    """Memory that a stream freed, which its pool keeps: by the work at `place` of `stream`, which knows `clock`."""
+
+    memory: Memory
+    stream: int
+    place: int
+    clock: Clock
 
 
 @dataclass
@@ -73,7 +84,8 @@ def merge(clock: Clock, other: Clock) -> None:
 class Machine:
     """Memory and streams.
 
-    used: bytes of device memory that are allocated.  violations: all so far, also those that nobody was told of.
+    used: bytes of device memory that are allocated, or kept by a pool.  violations: all so far, also those that nobody
+    was told of.  pools: for each memory pool, how many bytes it keeps when the host synchronizes.
     """
 
     def __init__(self) -> None:
@@ -81,13 +93,16 @@ class Machine:
         self.lock = threading.RLock()
         self.host: Clock = {}
         self.memory: dict[int, Memory] = {}
+        self.pools: dict[int, int] = {}
+        self.freed: list[Freed] = []
         self.streams: dict[int, Queue] = {}
         self.handles = itertools.count(1)
         self._next_address = 0x7000_0000_0000
 
     @property
     def used(self) -> int:
-        return sum(len(memory.data) for memory in self.memory.values() if memory.where == "device")
+        in_use = sum(len(memory.data) for memory in self.memory.values() if memory.where == "device")
+        return in_use + sum(len(freed.memory.data) for freed in self.freed)
 
     def violate(self, what: str) -> NoReturn:
         self.violations.append(what)
@@ -111,6 +126,61 @@ class Machine:
                 self.violate(f"{len(memory.data)} bytes of {where} memory were freed while work on them may run")
         del self.memory[pointer]
 
+    def allocate_on(self, stream: int, size: int, pool: int) -> int:
+        """Memory of a pool, from a place in a stream on; memory of the same size that was freed serves again.
+
+        The stream waits for the free then, as CUDA makes it (`cudaMemPoolReuseAllowInternalDependencies`).
+        """
+        queue = self._queue_outside_capture(stream)
+        merge(queue.clock, self.host)
+        reused = next((one for one in self.freed if one.memory.pool == pool and len(one.memory.data) == size), None)
+        if reused is None:
+            base = self.allocate(size, "device")
+            self.append(stream, lambda: None)
+            self.memory[base].pool = pool
+        else:
+            self.freed.remove(reused)
+            merge(queue.clock, reused.clock)
+            before = reused.stream, reused.place
+            self.append(stream, lambda: self.follow(*before))
+            base = reused.memory.base
+            self.memory[base] = Memory(base, reused.memory.data, "device", pool=pool)
+        self.memory[base].writer = (stream, queue.entered)
+        return base
+
+    def free_on(self, stream: int, pointer: int) -> None:
+        """Free memory of a pool at a place in a stream, before which all uses have to be known to end."""
+        queue, memory = self._queue_outside_capture(stream), self.memory.get(pointer)
+        if memory is None or not memory.pool:
+            self.violate(f"{pointer:#x} is no memory of a pool, or was freed before")
+        merge(queue.clock, self.host)
+        for place in (memory.writer, *memory.readers.items()):
+            self._check(place, queue, f"{len(memory.data)} bytes are freed in a stream while another may use them")
+        self.append(stream, lambda: memory.data.fill(POISON))
+        del self.memory[pointer]
+        self.freed.append(Freed(memory, stream, queue.entered, dict(queue.clock)))
+
+    def trim(self, pool: int, keep: int) -> None:
+        """Give back what a pool keeps beyond a number of bytes, as far as it was freed for certain."""
+        held = sum(len(memory.data) for memory in self.memory.values() if memory.pool == pool)
+        held += sum(len(one.memory.data) for one in self.freed if one.memory.pool == pool)
+        for one in [one for one in self.freed if one.memory.pool == pool]:
+            queue = self.streams.get(one.stream)
+            if held > keep and (queue is None or queue.done >= one.place):
+                self.freed.remove(one)
+                held -= len(one.memory.data)
+
+    def synchronized(self) -> None:
+        """The host waited for something: pools give back what is beyond their thresholds."""
+        for pool in {one.memory.pool for one in self.freed}:
+            self.trim(pool, self.pools.get(pool, 0))
+
+    def _queue_outside_capture(self, stream: int) -> Queue:
+        queue = self.queue(stream)
+        if queue.captured is not None:
+            self.violate("memory is allocated or freed in a stream that captures, and would be the graph's")
+        return queue
+
     def find(self, pointer: int, size: int, where: str | None = None) -> Memory:
         """The allocation that holds these bytes."""
         for memory in self.memory.values():
@@ -122,6 +192,9 @@ class Machine:
 
     def view(self, pointer: int, size: int) -> np.ndarray:
         """Bytes of allocated memory; what runs on the device reads and writes them when it runs."""
+        for freed in self.freed:  # by work that entered before the free, and runs now
+            if freed.memory.base <= pointer and pointer + size <= freed.memory.base + len(freed.memory.data):
+                return freed.memory.data[pointer - freed.memory.base : pointer - freed.memory.base + size]
         memory = self.find(pointer, size)
         return memory.data[pointer - memory.base : pointer - memory.base + size]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support.factories import model_config
 from tests.support.onnx_graphs import one_node_model
@@ -53,7 +54,7 @@ def fake_specs(model: ModelConfig = SMALL, shape: VideoShape = SHAPE) -> dict[st
 
 
 class FakeResident:
-    """A `Resident`, of which NumPy can make nothing."""
+    """A `DeviceTensor`, of which NumPy can make nothing."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -64,7 +65,7 @@ class FakeResident:
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise AssertionError("NumPy was given a tensor that is on a device")
 
-    def host(self) -> Array:
+    def numpy(self) -> Array:
         return self.array.copy()
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ class FakeEngine:
         self.closed = False
         self._compute = compute or _zeros
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Any]:
         assert not self.closed
         there = {name: tensor.array for name, tensor in inputs.items() if isinstance(tensor, FakeResident)}
         assert self.away or not there
@@ -100,7 +101,7 @@ class FakeEngine:
         self.left_away.append(set(there))
         outputs = self._compute(self.spec, arrays)
         _check(self.spec.outputs, outputs)
-        if self.away and resident:
+        if self.away and keep_on_device:
             return {name: FakeResident(array) for name, array in outputs.items()}
         return outputs
 
@@ -127,7 +128,7 @@ def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
 
 
 class FakeBackend:
-    """Stands in for `vexpress_rt.backends.onnxruntime.engine`: `load` gives fake engines.
+    """Stands in for the modules of `vexpress_rt.backends.onnxruntime`, on the CPU alone: `load` gives fake engines.
 
     engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
     sharing: names of those that share weights.  broken: what to raise when an engine is loaded, by name.
@@ -155,7 +156,12 @@ class FakeBackend:
         self.engines[spec.name] = FakeEngine(spec, COMPUTE[spec.name], away=self.away)
         return self.engines[spec.name]
 
-    def check_cuda(self) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the place of ONNX Runtime."""
+        for module in ("engine", "cuda_engine"):
+            monkeypatch.setattr(f"vexpress_rt.backends.onnxruntime.provider.{module}", self)
+
+    def check_installed(self) -> None:
         raise BackendMissingError("what is installed are fakes, on the CPU alone")
 
     def version(self) -> str:

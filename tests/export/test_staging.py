@@ -16,9 +16,9 @@ import pytest
 from export import staging
 from export.staging import staged
 from tests.support.folders import content
+from tests.support.paths import ROOT
 from vexpress_rt.errors import OutputError, VExpressError
-
-ROOT = Path(__file__).parents[2]
+from vexpress_rt.utils.signals import GracefulShutdown
 
 
 def fill(output: Path, text: str = "new", before_commit: Callable[[], None] = lambda: None) -> None:
@@ -101,7 +101,7 @@ def test_whatever_goes_wrong_leaves_what_was_there(tmp_path: Path, reason: BaseE
 def test_interrupting_leaves_what_was_there(tmp_path: Path, number: signal.Signals) -> None:
     fill(tmp_path / "bundle", "old")
     handler = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), GracefulShutdown():
         fill(tmp_path / "bundle", "new", lambda: signal.raise_signal(number))
     assert content(tmp_path) == {"bundle/file": b"old"}
     assert signal.getsignal(number) is handler
@@ -120,7 +120,7 @@ def test_an_interrupt_between_the_two_renames_waits_for_the_second(
         return result
 
     monkeypatch.setattr(Path, "rename", rename_and_interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), GracefulShutdown():
         fill(tmp_path / "bundle", "new")
     assert content(tmp_path) == {"bundle/file": b"new"}
 
@@ -128,7 +128,8 @@ def test_an_interrupt_between_the_two_renames_waits_for_the_second(
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        fill(tmp_path / "bundle", "new", lambda: signal.raise_signal(signal.SIGHUP))
+        with GracefulShutdown():
+            fill(tmp_path / "bundle", "new", lambda: signal.raise_signal(signal.SIGHUP))
     finally:
         signal.signal(signal.SIGHUP, before)
     assert content(tmp_path) == {"bundle/file": b"new"}

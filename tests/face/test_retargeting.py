@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.factories import rising
+from tests.support.paths import GOLDEN
 from vexpress_rt.config import RETARGET_MODES
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError
-from vexpress_rt.face.keypoints import retarget
+from vexpress_rt.face.retargeting import retarget
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 RETARGETED = np.load(GOLDEN / "retarget.npz")
 FACE = np.array([[190, 230], [310, 232], [250, 300]], np.float32)
 

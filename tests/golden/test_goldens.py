@@ -17,12 +17,13 @@ from vexpress_rt.backends.onnxruntime import engine as backend
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
-from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.media.audio import feature_rows, normalize
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.stages.audio_features import feature_windows, normalize
 
 STAGE, LATENT = 5e-5, 1e-4
 
@@ -93,14 +94,15 @@ def test_speech_becomes_tokens(golden: GoldenSet, engines: Engines) -> None:
     features = engines.run("audio_encoder", samples=samples[None])["features"]
     assert error(features, golden["audio_last_hidden_state"]) < STAGE
     model, window = engines.bundle.manifest.model, golden.settings["context_frames"]
-    rows = feature_rows(features[0], golden.settings["frames"], model.audio_rows)
+    frames = golden.settings["frames"]
+    rows = feature_windows(features[0], frames, model.audio_rows, 0, frames)
     tokens = engines.run("audio_projection", feature_rows=rows[:window])["audio_tokens"]
     assert error(tokens, golden["audio_tokens"][:window]) < STAGE
 
 
 def test_keypoints_become_features(golden: GoldenSet, engines: Engines) -> None:
     shape = engines.bundle.manifest.shape
-    drawings = np.stack([draw_keypoints(points, shape.height, shape.width) for points in golden["keypoints"]])
+    drawings = np.stack([draw_keypoint_map(points, shape.height, shape.width) for points in golden["keypoints"]])
     np.testing.assert_array_equal(drawings, golden["kps_images"])
     feature = engines.run("pose_guider", drawings=drawings[: shape.frames])["pose_feature"]  # (F, K, h, w)
     assert error(feature, golden["kps_feature"][0].swapaxes(0, 1)[: shape.frames]) < STAGE
@@ -131,17 +133,17 @@ def test_the_conditional_half_alone_is_the_same_as_in_both(golden: GoldenSet, en
     assert error(outputs["conditional"].swapaxes(0, 1)[None], golden["denoiser/cond"]) < STAGE
 
 
-@pytest.mark.parametrize("schedule", ["wavefront", "breadth"])
-def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, schedule: str) -> None:
+@pytest.mark.parametrize("window_order", ["wavefront", "step_major"])
+def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines, window_order: str) -> None:
     settings, model = golden.settings, engines.bundle.manifest.model
-    config = GenerationConfig(**golden.options()).settle({}, settings["context_frames"])
+    config = GenerationConfig(**golden.options()).resolve({}, settings["context_frames"])
     static = {k: v for k, v in conditions(golden, engines).items() if k.startswith("reference_key") or "value/" in k}
     windows = plan_windows(settings["frames"], settings["context_frames"], settings["context_overlap"])
     pose = golden["kps_feature"][0].swapaxes(0, 1)
     denoiser = Denoiser(
         engines={"denoiser": engines.get("denoiser")},
         static=static,
-        guidance=Guidance.of(config),
+        guidance=Guidance.from_settings(config),
         sampler=ddim(settings["steps"], alphas_cumprod(model.train_timesteps, model.beta_start, model.beta_end)),
         windows=windows,
         length=settings["frames"],
@@ -152,7 +154,7 @@ def test_the_loop_ends_on_the_golden_latents(golden: GoldenSet, engines: Engines
         },
     )
     assert list(denoiser.sampler.timesteps) == golden["timesteps"].tolist()
-    latents = np.concatenate([latent for _, latent in denoiser.run(schedule)])
+    latents = np.concatenate([latent for _, latent in denoiser.run(window_order)])
     assert error(latents.swapaxes(0, 1)[None], golden["latents_after_step"][-1]) < LATENT
 
 

@@ -17,10 +17,9 @@ import pytest
 
 from tests.support.device_cases import CASES, DeviceArena, check_captured_step
 from tests.support.kernel_cases import host_kernels
+from tests.support.paths import ROOT
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import EXTENSION, Kernels
-
-ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +35,7 @@ def test_kernels_are_built_where_nvcc_is() -> None:
     module = importlib.import_module(EXTENSION)
     assert {name for name, _ in inspect.getmembers(module, callable) if not name.startswith("_")} == {
         "guided_step",
+        "correct_predictions",
         "median_3x3x3",
         "rgb_to_nv12",
     }
@@ -50,7 +50,7 @@ def test_importing_the_kernels_loads_no_library_of_cuda() -> None:
 
 
 @pytest.mark.nvcc
-@pytest.mark.parametrize("name", ["guided_step", "median_3x3x3", "rgb_to_nv12"])
+@pytest.mark.parametrize("name", ["guided_step", "correct_predictions", "median_3x3x3", "rgb_to_nv12"])
 def test_gpu_and_cpu_take_the_same_arguments(name: str) -> None:
     module = importlib.import_module(EXTENSION)
     assert getattr(module, name).__doc__ == getattr(host_kernels()._module, name).__doc__
@@ -97,7 +97,7 @@ def kernels() -> Kernels:
 @pytest.mark.gpu
 @pytest.mark.nvcc
 @pytest.mark.parametrize("case", CASES)
-def test_a_kernel_on_a_gpu_gives_what_its_twin_gives_bit_for_bit(
+def test_a_kernel_on_a_gpu_gives_what_its_reference_gives_bit_for_bit(
     kernels: Kernels, arena: DeviceArena, case: str
 ) -> None:
     CASES[case](kernels, arena)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import hardware
+from tests.support.paths import ROOT
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.library import Library
 
-ROOT = Path(__file__).parents[2]
 SAMPLE = """
 import pytest
 
@@ -37,7 +37,9 @@ def run_sample(
 ) -> subprocess.CompletedProcess[str]:
     """A run of pytest, with this project's settings, on a machine with so many GPUs; `settings` is code of its own."""
     (folder / "test_sample.py").write_text(sample.format(passes=passes))
-    (folder / "conftest.py").write_text(f"{settings}from vexpress_rt import device\ndevice.count = lambda: {gpus}\n")
+    (folder / "conftest.py").write_text(
+        f"{settings}from vexpress_rt.backends.cuda import runtime\nruntime.count = lambda: {gpus}\n"
+    )
     options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.hardware", *options, str(folder)]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # none of them is needed, and each takes time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +10,23 @@ import pytest
 
 from tests.doubles import fake_kernels
 from tests.doubles.fake_cuda import FakeCuda
-from tests.doubles.fake_tensorrt import DTYPES, FakeTensorRT, Plan
+from tests.doubles.fake_tensorrt import FakeTensorRT
 from tests.doubles.fakes import COMPUTE, SMALL, FakeEngine, fake_specs
 from tests.support import real_engines
 from tests.support.engines import fake_tensorrt
+from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt import engine as tensorrt
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, EngineSpec, TensorSpec, VideoShape
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
 from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.placement import Place
+from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.stages.frame_decoder import make_frames
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -34,29 +36,11 @@ SHAPE = VideoShape(32, 32, 4)
 SPECS = fake_specs(SMALL, SHAPE)
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 SPEECH = np.sin(np.arange(8000, dtype=np.float32) / 20)
-TYPES = {name: dtype for dtype, name in DTYPES.items()}
 Get = Callable[[str], Engine]
 Make = Callable[[], np.ndarray]
 
 
-def plan(spec: EngineSpec) -> Plan:
-    """An engine that computes what the fake of its name does."""
-
-    def side(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
-        return {t.name: (TYPES[t.dtype], tuple(-1 if size is None else size for size in t.shape)) for t in tensors}
-
-    def compute(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        return COMPUTE[spec.name](spec, inputs)
-
-    def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
-        zeros = {t.name: np.zeros(shapes[t.name], t.dtype) for t in spec.inputs}
-        return {name: array.shape for name, array in compute(zeros).items()}
-
-    ranges = {t.name: ((1, 400), (1, 16000), (1, 1 << 16)) for t in spec.inputs if None in t.shape}
-    return Plan(side(spec.inputs), side(spec.outputs), compute, ranges, sizes)
-
-
-def make_video(engine: Get, place: Place) -> np.ndarray:
+def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
     """Frames of LENGTH: photo and speech through all engines."""
     portrait = encode_portrait(engine("vae_encoder"), engine("reference_net"), PHOTO)
     features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)
@@ -104,7 +88,7 @@ def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterato
     """All engines of a bundle, on one GPU."""
     loaded = {
         name: tensorrt.load(
-            module.write(tmp_path / f"{name}.engine", plan(SPECS[name])), SPECS[name], executor=executor
+            module.write(tmp_path / f"{name}.engine", plan_of(SPECS[name])), SPECS[name], executor=executor
         )
         for name in ENGINE_NAMES
     }

@@ -21,26 +21,27 @@ from demo.sheet import CELL, COLUMNS, WIDTH, Row, Sound, contact_sheet
 from export.pocket.acting import REACH
 from export.pocket.faces import Drawing, Pose, draw_face, random_person
 from export.pocket.lips import RATE, mouth_track
+from tests.support.paths import ROOT
 from tests.support.scenes import read_back
 from vexpress_rt import GenerationConfig
-from vexpress_rt.face.keypoints import load_keypoints
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.face.keypoint_track import load_keypoints
 from vexpress_rt.media.image import load_image
+from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_reader import read_frames
-from vexpress_rt.types import Face, Waveform
+from vexpress_rt.types import Face
 
 FPS = 25
 
 
 @pytest.fixture(scope="module")
-def speech() -> Waveform:
-    return load_audio(SPEECH, RATE)
+def speech() -> Recording:
+    return open_recording(SPEECH, RATE)
 
 
 @pytest.fixture(scope="module")
-def heard(speech: Waveform) -> NDArray[np.float32]:
+def heard(speech: Recording) -> NDArray[np.float32]:
     """Openness of the shipped recording, by frame."""
-    return mouth_track(speech.samples).at(speech.frame_count(Fraction(FPS)), FPS)[:, 0]
+    return mouth_track(speech.read()).at(speech.frame_count(Fraction(FPS)), FPS)[:, 0]
 
 
 # Whoever has the package has what the demo needs
@@ -49,7 +50,7 @@ def heard(speech: Waveform) -> NDArray[np.float32]:
 def test_the_demo_needs_nothing_but_what_the_runtime_needs() -> None:
     code = "import sys, demo.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert "export" in loaded
     assert not {"torch", "transformers", "safetensors", "onnx", "onnxscript", "scipy"} & set(loaded)
@@ -59,7 +60,7 @@ def test_the_demo_needs_nothing_but_what_the_runtime_needs() -> None:
 
 
 def test_the_shipped_recording_is_a_few_seconds_of_speech_with_pauses(
-    speech: Waveform, heard: NDArray[np.float32]
+    speech: Recording, heard: NDArray[np.float32]
 ) -> None:
     assert 3 < speech.duration < 4
     assert heard.max() > 0.8
@@ -202,7 +203,7 @@ def test_sound_is_drawn_as_loud_as_it_is() -> None:
     assert inked[:100].max() < 12 < 40 < inked[100:].mean()
 
 
-def test_a_sheet_shows_the_frames_of_the_moments(speech: Waveform) -> None:
+def test_a_sheet_shows_the_frames_of_the_moments(speech: Recording) -> None:
     shown = [3, 30, 60]
     frames = np.full((81, 16, 16, 3), 255, np.uint8)
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]

@@ -21,7 +21,8 @@ from vexpress_rt.bundle.engine_spec import ModelConfig
 from vexpress_rt.config import OPTION_NAMES, brief, exact_rate
 from vexpress_rt.errors import AudioError, ConfigError, InputError, OutputError, VExpressError
 from vexpress_rt.live.session_config import check_timeout
-from vexpress_rt.media.audio import check_rate, known_duration, open_recording
+from vexpress_rt.media.audio_input import check_rate, known_duration
+from vexpress_rt.media.recording import open_recording
 
 ODD = st.sampled_from(ANY)
 ODD_ARRAYS = st.sampled_from((*ANY, *ARRAYS))
@@ -138,7 +139,7 @@ def test_a_photo_is_prepared_or_refused(generator: Generator, name: str, express
             "config",
             "noise",
             "keypoints",
-            "schedule",
+            "window_order",
             "progress",
             "output",
             "keep_frames",

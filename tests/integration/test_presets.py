@@ -13,7 +13,7 @@ from tests.doubles.fakes import FakeBackend, write_bundle
 from tests.support.scenes import FAST, frames_of, photo, speech, track
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
 from vexpress_rt.config import PRESETS, SAMPLERS, GenerationConfig, Settings
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.errors import BundleNotFoundError, ConfigError
 from vexpress_rt.pipeline.generator import Generator
 
@@ -21,14 +21,14 @@ from vexpress_rt.pipeline.generator import Generator
 
 
 def test_the_exact_preset_is_the_published_pipeline_whatever_a_bundle_recommends() -> None:
-    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "unconditional_every": 2}
-    assert GenerationConfig(preset="exact").settle(recommended, 24) == Settings()
+    recommended = {"steps": 8, "sampler": "unipc", "guidance_interval": [0.2, 0.8], "uncond_interval": 2}
+    assert GenerationConfig(preset="exact").resolve(recommended, 24) == Settings()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: str) -> None:
     recommended = {"steps": 3, "sampler": "dpm++2m", "guidance_scale": 2, "fps": 25}
-    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).settle(recommended, 24)
+    settings = GenerationConfig(preset=preset, guidance_interval=(0.125, 0.5)).resolve(recommended, 24)
     assert {name: getattr(settings, name) for name in PRESETS[preset]} == {
         **PRESETS[preset],
         "guidance_interval": (0.125, 0.5),
@@ -38,8 +38,8 @@ def test_a_choice_goes_before_a_preset_and_that_before_a_recommendation(preset: 
 
 def test_every_preset_says_the_same_options_and_nothing_of_how_strong_guidance_is() -> None:
     for options in PRESETS.values():
-        assert set(options) == {"steps", "sampler", "guidance_interval", "unconditional_every"}
-        assert GenerationConfig(**options).settle({}, 24) == Settings(**options)
+        assert set(options) == {"steps", "sampler", "guidance_interval", "uncond_interval"}
+        assert GenerationConfig(**options).resolve({}, 24) == Settings(**options)
 
 
 def test_presets_make_fewer_calls_one_after_the_other() -> None:
@@ -78,8 +78,8 @@ def test_settings_take_no_preset_since_they_leave_nothing_to_it() -> None:
         ({"guidance_interval": iter([0, 0.5])}, "guidance_interval is <"),
         ({"guidance_interval": np.array([[0, 0.5]])}, "guidance_interval is array"),
         ({"guidance_interval": np.array(0.5)}, "guidance_interval is array"),
-        ({"unconditional_every": 0}, "unconditional_every is 0; expected a whole number of at least 1"),
-        ({"unconditional_every": 1.5}, "unconditional_every is 1.5"),
+        ({"uncond_interval": 0}, "uncond_interval is 0; expected a whole number of at least 1"),
+        ({"uncond_interval": 1.5}, "uncond_interval is 1.5"),
     ],
 )
 def test_impossible_samplers_and_guidance_are_refused(options: dict[str, Any], message: str) -> None:
@@ -107,8 +107,8 @@ def test_a_preset_gives_what_its_options_give_with_the_calls_that_they_plan(
     generator: Generator, backend: FakeBackend, preset: str
 ) -> None:
     found = video(generator, GenerationConfig(preset=preset, overlap=2))
-    settings = GenerationConfig(preset=preset).settle({}, 8)
-    planned = Counter(part.engine for part in Guidance.of(settings).plan(settings.steps))
+    settings = GenerationConfig(preset=preset).resolve({}, 8)
+    planned = Counter(part.engine for part in Guidance.from_settings(settings).plan(settings.steps))
     for name in ("denoiser", "denoiser_cond"):
         assert len(backend.calls(name)) == WINDOWS * planned[name]
     np.testing.assert_array_equal(found, video(generator, GenerationConfig(overlap=2, **PRESETS[preset])))
@@ -151,5 +151,5 @@ def test_what_runs_only_in_some_steps_is_missed_before_the_work(tmp_path: Path, 
 
 def test_reusing_in_every_step_what_was_just_computed_changes_nothing(generator: Generator) -> None:
     plain = video(generator, FAST)
-    np.testing.assert_array_equal(plain, video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=1)))
-    assert (plain != video(generator, GenerationConfig(steps=2, overlap=2, unconditional_every=2))).any()
+    np.testing.assert_array_equal(plain, video(generator, GenerationConfig(steps=2, overlap=2, uncond_interval=1)))
+    assert (plain != video(generator, GenerationConfig(steps=2, overlap=2, uncond_interval=2))).any()

@@ -24,7 +24,7 @@ SAMPLING = {
     "sampler": "unipc",
     "guidance_scale": 2,
     "guidance_interval": [0.3, 1.0],
-    "unconditional_every": 2,
+    "uncond_interval": 2,
     "steps": 5,
 }
 
@@ -90,7 +90,7 @@ def test_a_bundle_can_recommend_how_to_sample(
     expected = frames_of(video(fake_bundle, GenerationConfig(**SAMPLING)))  # type: ignore[arg-type]
     assert found.tobytes() == expected.tobytes()
     assert main(["inspect", str(folder)]) == 0
-    line = "recommended: sampler unipc, guidance_scale 2, guidance_interval 0.3 to 1.0, unconditional_every 2, steps 5"
+    line = "recommended: sampler unipc, guidance_scale 2, guidance_interval 0.3 to 1.0, uncond_interval 2, steps 5"
     assert line in capsys.readouterr().out
 
 

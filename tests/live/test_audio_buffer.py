@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, LiveSound, Reel, boundary, normalize_live
-from vexpress_rt.media.audio import normalize
+from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SampleBuffer, SessionAudio, boundary, normalize_live
+from vexpress_rt.stages.audio_features import normalize
 
 RATES = st.sampled_from([8000, 11025, 16000, 24000, 44100, 48000])
 FPS = st.sampled_from([Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(25, 2), Fraction(240)])
@@ -20,8 +20,8 @@ def noise(count: int, seed: int = 0, scale: float = 0.1) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(count) * scale).astype(np.float32)
 
 
-def make_sound(rate: int = 16000, model: int = 16000, fps: Fraction = Fraction(25), ahead: int = 2) -> LiveSound:
-    return LiveSound(rate, model, fps, before=20, ahead=ahead, after=max(ahead, 2))
+def make_sound(rate: int = 16000, model: int = 16000, fps: Fraction = Fraction(25), ahead: int = 2) -> SessionAudio:
+    return SessionAudio(rate, model, fps, before=20, ahead=ahead, after=max(ahead, 2))
 
 
 # What belongs to a frame
@@ -147,7 +147,7 @@ def test_memory_is_what_the_next_frames_need_however_long_it_lasts() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 60)), max_size=20))
 def test_a_reel_keeps_what_was_not_forgotten(steps: list[tuple[str, int]]) -> None:
-    reel, everything, forgotten = Reel(), np.empty(0, np.float32), 0
+    reel, everything, forgotten = SampleBuffer(), np.empty(0, np.float32), 0
     for name, number in steps:
         if name == "append":
             piece = noise(number, seed=number) + 1
@@ -166,15 +166,15 @@ def test_a_reel_keeps_what_was_not_forgotten(steps: list[tuple[str, int]]) -> No
 
 
 def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    reel, moved = Reel(), 0
-    move = Reel._move
+    reel, moved = SampleBuffer(), 0
+    move = SampleBuffer._move
 
-    def counted(self: Reel, more: int = 0) -> None:
+    def counted(self: SampleBuffer, more: int = 0) -> None:
         nonlocal moved
         moved += self.kept
         move(self, more)
 
-    monkeypatch.setattr(Reel, "_move", counted)
+    monkeypatch.setattr(SampleBuffer, "_move", counted)
     for _ in range(20_000):
         reel.append(np.ones(16, np.float32))
     for position in range(0, 320_001, 16):
@@ -185,7 +185,7 @@ def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest
 
 @given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 6000)), max_size=20))
 def test_what_was_forgotten_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
-    reel = Reel()
+    reel = SampleBuffer()
     for name, number in steps:
         getattr(reel, name)(np.ones(number, np.float32) if name == "append" else number)
         assert len(reel._buffer) <= 4 * reel.kept

@@ -17,7 +17,8 @@ from tests.support.live_sessions import CONFIG, NEW, open_session, said_by, voic
 from tests.support.scenes import FAST, photo, track
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait
 from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
-from vexpress_rt.face.keypoints import draw_keypoints, resample
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.face.keypoint_track import resample
 from vexpress_rt.live import session as live
 
 # Bounds
@@ -168,7 +169,7 @@ def test_a_track_goes_on_after_its_end(
     with open_session(generator, portrait, keypoints=track(4), extension=extension) as session:
         said_by(session, [voice(9 / 25)])
     rest, *windows = (call["drawings"] for call in backend.calls("pose_guider"))
-    drawn = [draw_keypoints(points, 64, 64) for points in track(4)]
+    drawn = [draw_keypoint_map(points, 64, 64) for points in track(4)]
     np.testing.assert_array_equal(rest, np.stack([drawn[0]] * 8))
     np.testing.assert_array_equal(windows[0][2:], np.stack([drawn[frame] for frame in expected[:6]]))
     np.testing.assert_array_equal(windows[1][2:5], np.stack([drawn[frame] for frame in expected[6:]]))
@@ -179,7 +180,7 @@ def test_a_track_of_another_rate_keeps_its_pace(generator: Generator, portrait: 
     with open_session(generator, portrait, keypoints=given, extension="hold") as session:
         said_by(session, [voice(5 / 25)])
     points = resample(given, Fraction(25)).points
-    expected = np.stack([draw_keypoints(points[min(frame, 3)], 64, 64) for frame in range(6)])
+    expected = np.stack([draw_keypoint_map(points[min(frame, 3)], 64, 64) for frame in range(6)])
     np.testing.assert_array_equal(backend.calls("pose_guider")[1]["drawings"][2:], expected)
 
 
@@ -189,7 +190,7 @@ def test_without_a_track_the_photos_face_is_held(
     said_by(session, [voice(0.3)])
     assert portrait.keypoints is not None
     (call,) = backend.calls("pose_guider")  # for all windows
-    np.testing.assert_array_equal(call["drawings"], np.stack([draw_keypoints(portrait.keypoints, 64, 64)] * 8))
+    np.testing.assert_array_equal(call["drawings"], np.stack([draw_keypoint_map(portrait.keypoints, 64, 64)] * 8))
 
 
 # Notes

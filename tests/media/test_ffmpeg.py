@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.media.test_audio import write_media
+from tests.support.sound_files import write_media
 from vexpress_rt.errors import AudioError, VideoError
 from vexpress_rt.media.audio_reader import _without_padding, sound_blocks
 from vexpress_rt.media.ffmpeg import READERS, open_media

@@ -13,15 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.photo_bytes import gradient
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
 from vexpress_rt.media.image import load_image
-
-
-def gradient(height: int = 40, width: int = 56) -> np.ndarray:
-    """A smooth picture without symmetry, so that any turn, flip or channel swap shows."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // width, y * 255 // height, (x + y) * 120 // (height + width)], -1).astype(np.uint8)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

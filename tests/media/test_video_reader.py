@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from vexpress_rt.errors import VideoError
 from vexpress_rt.media import video_decoder
-from vexpress_rt.media.video_decoder import Findings
+from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import read_frames
 
 
@@ -140,7 +140,7 @@ def test_the_existing_part_of_a_truncated_video_is_used_with_a_note(tmp_path: Pa
     path = write(tmp_path / "a.mp4", range(90), pictures=noise)
     fast_start(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    findings = Findings()
+    findings = ReadReport()
     frames = list(read_frames(path).frames(findings))
     assert 0.5 * kept * 90 < len(frames) < 90
     told = "; ".join(findings.notes())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.sound_files import tone, write_talking_picture
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_reader import read_frames
 
 RATE = 16000
@@ -24,6 +24,6 @@ def test_a_flash_and_a_click_at_once_stay_together(tmp_path: Path, name: str, la
     path = write_talking_picture(tmp_path / name, sound[None], RATE, late, flash=10)
     pictures = list(read_frames(path).frames())
     flash = next(k for k, picture in enumerate(pictures) if picture.mean() > 100) / 10
-    heard = int(np.argmax(np.abs(load_audio(path, RATE).samples) > 0.1)) / RATE
+    heard = int(np.argmax(np.abs(open_recording(path, RATE).read()) > 0.1)) / RATE
     assert flash == pytest.approx(1 + max(0.0, -late), abs=0.11)  # a frame, and a priming packet of AAC
     assert heard == pytest.approx(flash, abs=0.11)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.moving_spots import SPEED, Searches, place, spot, spot_x, write
 from tests.support.scenes import FAST, photo, speech
 from vexpress_rt.errors import VideoError
-from vexpress_rt.media.video_decoder import Findings
+from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import read_frames
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.stages.pose import load_track
@@ -158,7 +158,7 @@ def test_time_stamps_that_are_all_equal_are_replaced_by_even_distances(tmp_path:
             if packet.size:
                 packet.stream, packet.pts, packet.dts = stream, 0, 0
                 target.mux(packet)
-    findings = Findings()
+    findings = ReadReport()
     assert len(list(read_frames(path).frames(findings))) == 20
     assert findings.notes() == (
         "driving video: its time stamps do not tell when frames are shown; they are taken at even distances",

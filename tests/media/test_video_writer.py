@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ import pytest
 
 from tests.support.clips import SIZE, frames, sound, write
 from tests.support.sound_files import tone, write_sound
-from vexpress_rt.media import video_writer
-from vexpress_rt.media.audio import load_audio
-from vexpress_rt.media.audio_reader import sound_blocks
+from vexpress_rt.media.recording import open_recording
+from vexpress_rt.media.sample_store import Samples
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
@@ -154,7 +153,7 @@ def test_the_sound_track_comes_from_the_file_in_its_own_rate_and_channels(tmp_pa
         file.setsampwidth(2)
         file.setframerate(22050)
         file.writeframes(np.stack([left, 0 * left], axis=1).tobytes())
-    waveform = load_audio(tmp_path / "speech.wav", 16000)
+    waveform = open_recording(tmp_path / "speech.wav", 16000)
     found, rate = decoded_sound(write(tmp_path / "a.mp4", frames(30), Fraction(30), waveform))
     assert rate == 22050
     assert np.abs(found[0, 4000:20000] - left[4000:20000] / 32768).max() < 0.05
@@ -162,14 +161,16 @@ def test_the_sound_track_comes_from_the_file_in_its_own_rate_and_channels(tmp_pa
 
 
 def test_more_than_two_channels_are_averaged(tmp_path: Path) -> None:
-    samples = np.stack([sound(16000, 16000).samples * k for k in (1, 0.5, 0)])
-    found, _ = decoded_sound(write(tmp_path / "a.mp4", frames(30), Fraction(30), load_audio((samples, 16000), 16000)))
+    samples = np.stack([sound(16000, 16000).read() * k for k in (1, 0.5, 0)])
+    found, _ = decoded_sound(
+        write(tmp_path / "a.mp4", frames(30), Fraction(30), open_recording((samples, 16000), 16000))
+    )
     assert found.shape[0] == 1
     assert np.abs(found[0, 4000:15000] - samples[1, 4000:15000]).max() < 0.05
 
 
 def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
-    loud = load_audio((sound(16000, 16000).samples * 1e4, 16000), 16000)
+    loud = open_recording((sound(16000, 16000).read() * 1e4, 16000), 16000)
     found, _ = decoded_sound(write(tmp_path / "a.mp4", frames(30), Fraction(30), loud))
     assert 0.5 < np.abs(found).max() < 2
 
@@ -191,7 +192,7 @@ def test_after_ten_minutes_sound_and_picture_agree(tmp_path: Path) -> None:
     for mark in marks:
         at = round(mark / fps * rate)
         samples[at : at + 400] = np.sin(np.arange(400))
-    waveform = load_audio((samples, rate), 16000)
+    waveform = open_recording((samples, rate), 16000)
     path = tmp_path / "long.mp4"
     with VideoWriter(path, SIZE, fps, waveform, 30) as writer:
         for index in range(waveform.frame_count(fps)):
@@ -207,23 +208,29 @@ def test_after_ten_minutes_sound_and_picture_agree(tmp_path: Path) -> None:
     np.testing.assert_allclose(clicks, np.array(flashes, float), atol=2e-3)
 
 
-def test_a_long_recording_is_read_only_as_far_as_the_picture_has_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = 0
+class CountedSamples:
+    """Samples that count how many of them were read."""
 
-    def blocks(source: Path | tuple[np.ndarray, int], *rest: Any) -> Iterator[tuple[np.ndarray, int]]:
-        nonlocal read
-        for block, rate in sound_blocks(source, *rest):
-            for start in range(0, block.shape[1], 1000):
-                read += 1000
-                yield block[:, start : start + 1000], rate
+    channels = 1
 
-    monkeypatch.setattr(video_writer, "sound_blocks", blocks)
-    with VideoWriter(tmp_path / "a.mp4", SIZE, Fraction(10), sound(80_000, 8000), 18) as writer:
+    def __init__(self, samples: Samples) -> None:
+        self._samples, self.count, self.total = samples, samples.count, 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        assert start == self.total
+        self.total = stop
+        return self._samples.read(start, stop)
+
+
+def test_a_long_recording_is_read_only_as_far_as_the_picture_has_come(tmp_path: Path) -> None:
+    recording = sound(80_000, 8000)
+    assert recording.track is not None
+    counted = CountedSamples(recording.track)
+    with VideoWriter(tmp_path / "a.mp4", SIZE, Fraction(10), replace(recording, track=counted), 18) as writer:
         for index, picture in enumerate(frames(20)):
             writer.write(picture)
-            assert 0 <= read - 800 * (index + 1) <= 2000
+            assert 0 <= counted.total - 800 * (index + 1) <= 2000
+    assert counted.total == 80_000
 
 
 def test_sound_and_picture_are_interleaved_as_they_come(tmp_path: Path) -> None:
@@ -247,7 +254,7 @@ def test_the_sound_track_of_surround_is_stereo_with_the_centre_in_both(tmp_path:
     centre = np.zeros((6, 48000), np.float32)
     centre[2] = tone(1, 48000)
     source = write_sound(tmp_path / "surround.flac", "flac", centre, 48000)
-    path = write(tmp_path / "a.mp4", frames(10), Fraction(10), load_audio(source, 16000))
+    path = write(tmp_path / "a.mp4", frames(10), Fraction(10), open_recording(source, 16000))
     with av.open(str(path)) as container:
         track = container.streams.audio[0]
         samples = np.concatenate([frame.to_ndarray() for frame in container.decode(track)], axis=1)

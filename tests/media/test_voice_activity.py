@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.noise import KINDS, RATE, SPEECH, at_level, noise, raised, whispered
-from vexpress_rt.media.audio import load_audio, open_recording
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.voice_activity import FADE_SECONDS, VoiceDetector, find_voice, voice_gain
 from vexpress_rt.types import Stretches
 
-SAID = load_audio(SPEECH, RATE).samples
+SAID = open_recording(SPEECH, RATE).read()
 SILENCE = np.zeros(2 * RATE, np.float32)
 
 

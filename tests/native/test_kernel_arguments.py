@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.support.kernel_cases import HostArena, HostMemory, NoStream, Step, ho
 from vexpress_rt.errors import BackendError, BackendMissingError, InputError
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import Kernels
-from vexpress_rt.native.latent_step import Share, check_shares
+from vexpress_rt.native.latent_step import SlotUpdate, check_updates
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 ARENA = HostArena()
@@ -24,36 +25,68 @@ def kernels() -> Kernels:
     return host_kernels()
 
 
+PREDICTIONS = HostMemory(np.zeros((3, 4), np.float32))
 GOOD_STEP = Step.random(frames=3, values=4, spare_slots=0)
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"shares": []}, "0 shares .* at least one"),
-        ({"shares": [Share(0, 0, 1), Share(0, 0, 1), Share(1, 0, 1)]}, r"slots \[0, 0, 1\].*a slot of its own"),
-        ({"shares": [Share(3, 0, 1)]}, "slot=3.*a slot of 0 to 2"),
-        ({"shares": [Share(-1, 0, 1)]}, "slot=-1"),
-        ({"shares": [Share(0, 2, 2)]}, "heard=2, coverage=2.*fewer heard"),
-        ({"shares": [Share(0, 0, 0)]}, "coverage=0"),
-        ({"shares": [Share(0, 0, 2**24 + 1)]}, "a coverage of 1 to 16777216"),
+        ({"updates": []}, "0 updates .* at least one"),
+        (
+            {"updates": [SlotUpdate(0, 0, 1), SlotUpdate(0, 0, 1), SlotUpdate(1, 0, 1)]},
+            r"slots \[0, 0, 1\].*a slot of its own",
+        ),
+        ({"updates": [SlotUpdate(3, 0, 1)]}, "slot=3.*a slot of 0 to 2"),
+        ({"updates": [SlotUpdate(-1, 0, 1)]}, "slot=-1"),
+        ({"updates": [SlotUpdate(0, 2, 2)]}, "accumulated=2, coverage=2.*fewer accumulated"),
+        ({"updates": [SlotUpdate(0, 0, 0)]}, "coverage=0"),
+        ({"updates": [SlotUpdate(0, 0, 2**24 + 1)]}, "a coverage of 1 to 16777216"),
         ({"scale": float("nan")}, "scale is nan"),
         ({"scale": 1e39}, "scale is 1e[+]39; expected a number that float32 holds"),
         ({"coefficients": ((float("inf"), 0.0),)}, "coefficients are .*inf.*expected numbers that float32 holds"),
-        ({"coefficients": ((0.9, 0.1, 0.2),)}, "a row for each vector of a frame, 1 to 3, with a number for each"),
-        ({"coefficients": ()}, "a row for each vector"),
-        ({"coefficients": ((0.5,) * 5,) * 4}, "a row for each vector of a frame, 1 to 3"),
-        ({"coefficients": ((0.5,) * 3,) * 2}, "vectors is 48 bytes .* at least 96 bytes"),
+        (
+            {"coefficients": ((0.9, 0.1, 0.2),)},
+            "a row for each element of a frame's state, 1 to 3, with a number for each",
+        ),
+        ({"coefficients": ()}, "a row for each element"),
+        ({"coefficients": ((0.5,) * 5,) * 4}, "a row for each element of a frame's state, 1 to 3"),
+        ({"coefficients": ((0.5,) * 3,) * 2}, "state is 48 bytes .* at least 96 bytes"),
         ({"conditional": GOOD_STEP.conditional[:2]}, "conditional is 32 bytes.*at least 48 bytes"),
         ({"unconditional": GOOD_STEP.conditional[:2]}, "unconditional is 32 bytes"),
         ({"totals": GOOD_STEP.totals[:2]}, "a slot of 0 to 1"),
-        ({"vectors": GOOD_STEP.vectors[:, :2]}, "vectors is 32 bytes .* at least 48 bytes"),
+        ({"state": GOOD_STEP.state[:, :2]}, "state is 32 bytes .* at least 48 bytes"),
         ({"totals": np.zeros((3, 0), np.float32)}, "values is 0; expected 1 to 2147483647"),
     ],
 )
 def test_steps_that_do_not_fit_are_refused(kernels: Kernels, changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         replace(GOOD_STEP, **changes).run(kernels, ARENA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"frame": 3}, "frame is 3; expected 0 to 2"),
+        ({"frame": -1}, "frame is -1; expected 0 to 2"),
+        ({"weights": np.zeros(0, np.float32)}, "frame is 1; expected 0 to -1"),
+        ({"scale": float("nan")}, "scale is nan"),
+        ({"values": 0}, "values is 0; expected 1 to 2147483647"),
+        ({"values": 5}, "out is 48 bytes .* at least 60 bytes"),
+        ({"out": HostMemory(np.zeros(11, np.float32))}, "out is 44 bytes .* at least 48 bytes"),
+        ({"out": PREDICTIONS}, "out and conditional overlap"),
+        ({"expected": HostMemory(np.zeros(3, np.float32))}, "expected is 12 bytes .* at least 16 bytes"),
+        ({"unconditional": HostMemory(np.zeros(11, np.float32))}, "unconditional is 44 bytes"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_refused(kernels: Kernels, changes: dict[str, Any], complaint: str) -> None:
+    given: dict[str, Any] = {
+        "unconditional": None, "conditional": PREDICTIONS, "expected": HostMemory(np.zeros(4, np.float32)),
+        "out": HostMemory(np.zeros((3, 4), np.float32)), "values": 4, "frame": 1,
+        "weights": np.ones(3, np.float32), "scale": 2.0, "stream": NoStream(),
+    }  # fmt: skip
+    with pytest.raises(InputError, match=complaint):
+        kernels.correct_predictions(**given | changes)
 
 
 FRAME = HostMemory(np.zeros((4, 6, 3), np.uint8))
@@ -98,14 +131,14 @@ def test_frames_that_do_not_fit_are_refused_by_nv12(
 
 def test_float_memory_at_an_odd_address_is_refused(kernels: Kernels) -> None:
     odd = SimpleNamespace(pointer=FRAME.pointer + 1, bytes=64)
-    with pytest.raises(InputError, match=r"vectors is 64 bytes .* a multiple of 4"):
+    with pytest.raises(InputError, match=r"state is 64 bytes .* a multiple of 4"):
         kernels.guided_step(
             odd, OUT, None, FRAME,
-            values=1, slots=1, shares=[Share(0, 0, 1)], scale=1, coefficients=((1, 0),), stream=NoStream(),
+            values=1, slots=1, updates=[SlotUpdate(0, 0, 1)], scale=1, coefficients=((1, 0),), stream=NoStream(),
         )  # fmt: skip
 
 
-def test_nv12_twin_refuses_odd_sizes_and_other_dtypes() -> None:
+def test_nv12_reference_refuses_odd_sizes_and_other_dtypes() -> None:
     with pytest.raises(InputError, match="3 x 4 pixels"):
         rgb_to_nv12_numpy(np.zeros((3, 4, 3), np.uint8))
     with pytest.raises(InputError, match="float32"):
@@ -127,7 +160,7 @@ def test_kernels_that_were_not_built_are_an_error_that_says_how_to_build_them(mo
         device_kernels.load()
 
 
-def test_shares_become_a_table() -> None:
-    table = check_shares([Share(4, 0, 2), Share(1, 1, 3)], slots=5)
+def test_updates_become_a_table() -> None:
+    table = check_updates([SlotUpdate(4, 0, 2), SlotUpdate(1, 1, 3)], slots=5)
     assert table.dtype == np.int32
     assert table.tolist() == [[4, 0, 2], [1, 1, 3]]

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -19,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter as scipy_median_filter
 
 import vexpress_rt
+from tests.support.paths import GOLDEN
 from vexpress_rt import native
 from vexpress_rt.errors import BackendMissingError, ConfigError, InputError
 from vexpress_rt.native import median as twin
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 PACKAGE = "vexpress_rt.native"
 UInt8 = NDArray[np.uint8]
 

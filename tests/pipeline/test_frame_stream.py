@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.doubles.fakes import FakeBackend, write_bundle
-from tests.support.scenes import FAST, frames_of, photo, speech, track
-from vexpress_rt import FrameStream, GenerationConfig, Generator
+from tests.support.scenes import FAST, RATE, collect, frames_of, photo, speech, track
+from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.bundle.engine_spec import VideoShape
-from vexpress_rt.config import PRESETS, SAMPLERS, SCHEDULES
+from vexpress_rt.config import PRESETS, SAMPLERS, WINDOW_ORDERS
 from vexpress_rt.errors import (
     AudioError,
     ConfigError,
@@ -27,7 +27,6 @@ from vexpress_rt.errors import (
 )
 
 FRAMES = 5  # of a window; odd, so that no overlap halves it
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
     """A generator of windows of five frames, and the fakes that it runs on."""
     fake = FakeBackend()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vexpress_rt.backends.registry.onnxruntime", fake)
+        fake.install(patch)
         folder = write_bundle(tmp_path_factory.mktemp("five") / "bundle", shape=VideoShape(64, 64, FRAMES))
         with Generator(folder) as made:
             yield made, fake
@@ -44,11 +43,6 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
 def sound(frames: int) -> tuple[np.ndarray, int]:
     """Speech of exactly so many frames at 30 a second."""
     return speech(frames / 30)
-
-
-def collect(stream: FrameStream) -> np.ndarray:
-    with stream:
-        return np.stack(list(stream))
 
 
 # The same frames
@@ -60,8 +54,10 @@ def test_real_engines_give_the_same_bits_in_both_orders(micro_bundle: Path, over
     config = GenerationConfig(steps=3, overlap=overlap, guidance_interval=(0, 0.7), fps=30)
     with Generator(micro_bundle, provider="cpu", threads=2, share_weights=share_weights) as generator:
         early, late = (
-            collect(generator.stream(photo(), sound(11), keypoints=track(11) / 8, config=config, schedule=schedule))
-            for schedule in SCHEDULES
+            collect(
+                generator.stream(photo(), sound(11), keypoints=track(11) / 8, config=config, window_order=window_order)
+            )
+            for window_order in WINDOW_ORDERS
         )
     assert len(np.unique(early)) > 50
     assert np.array_equal(early, late)
@@ -78,11 +74,11 @@ def test_a_stream_gives_the_frames_of_the_step_by_step_order(
     length = data.draw(st.integers(1, FRAMES + 4 * (FRAMES - overlap)), "length")  # one frame to five windows
     options = {"overlap": overlap, "median_filter": filtered, "seed": seed, "preset": preset}
     if steps:
-        every = data.draw(st.integers(1, 3), "unconditional_every")
+        every = data.draw(st.integers(1, 3), "uncond_interval")
         sampler = data.draw(st.sampled_from(SAMPLERS), "sampler")
-        options |= {"steps": steps, "sampler": sampler, "unconditional_every": every, "guidance_interval": (0.2, 0.8)}
+        options |= {"steps": steps, "sampler": sampler, "uncond_interval": every, "guidance_interval": (0.2, 0.8)}
     config, portrait = GenerationConfig(**options), generator.prepare(photo())
-    whole = generator.generate(portrait, sound(length), keypoints=track(3), config=config, schedule="breadth")
+    whole = generator.generate(portrait, sound(length), keypoints=track(3), config=config, window_order="step_major")
     streamed = collect(generator.stream(portrait, sound(length), keypoints=track(3), config=config))
     np.testing.assert_array_equal(streamed, frames_of(whole))
     assert len(streamed) == length
@@ -99,7 +95,7 @@ def test_generate_takes_its_frames_from_the_wavefront_too(generator: Generator, 
 
 
 def test_a_stream_may_take_the_step_by_step_order_itself(generator: Generator, backend: FakeBackend) -> None:
-    collect(generator.stream(photo(), speech(0.6), config=FAST, schedule="breadth"))
+    collect(generator.stream(photo(), speech(0.6), config=FAST, window_order="step_major"))
     assert [float(call["timestep"][0]) for call in backend.calls("denoiser")] == [999, 999, 999, 499, 499, 499]
 
 
@@ -197,7 +193,9 @@ def test_the_first_frame_of_a_long_video_takes_as_many_calls_as_of_a_short_one(
         ({"config": GenerationConfig(overlap=8)}, ConfigError),
         ({"noise": "pink"}, ConfigError),
         ({"noise": np.zeros((1, 4, 2, 8, 8), np.float32)}, InputError),
-        ({"schedule": "depth"}, ConfigError),
+        ({"window_order": "depth"}, ConfigError),
+        ({"window_order": "breadth"}, ConfigError),
+        ({"schedule": "wavefront"}, ConfigError),
     ],
 )
 def test_what_cannot_be_done_is_told_in_the_call(
@@ -206,3 +204,15 @@ def test_what_cannot_be_done_is_told_in_the_call(
     with pytest.raises(error):
         generator.stream(**{"portrait": photo(), "audio": speech(), **changes})
     assert backend.calls("denoiser") == []
+
+
+@pytest.mark.parametrize("method", ["stream", "generate"])
+def test_former_names_are_refused_with_the_new_ones(generator: Generator, method: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^the argument schedule is called window_order now: pass window_order=\.\.\.$"
+    ):
+        getattr(generator, method)(photo(), speech(), schedule="wavefront")
+    with pytest.raises(ConfigError, match="one of wavefront, step_major: breadth is called step_major now"):
+        getattr(generator, method)(photo(), speech(), window_order="breadth")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scheduled'"):
+        getattr(generator, method)(photo(), speech(), scheduled="wavefront")

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from tests.doubles.fakes import FakeBackend
-from tests.media.test_audio import write_wav
-from tests.pipeline.test_frame_stream import RATE, collect
-from tests.support.scenes import FAST, frames_of, photo, speech
+from tests.support.scenes import FAST, RATE, collect, frames_of, photo, speech
+from tests.support.sound_files import write_wav
 from vexpress_rt import FrameStream, GenerationConfig, Generator
 from vexpress_rt.diffusion.latents import HostLatents
 from vexpress_rt.errors import BackendError, ConfigError, InputError
 from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline import runner as pipeline
-from vexpress_rt.stages.audio_encoder import Hearing
+from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 
 
 class StopError(Exception):
@@ -46,7 +45,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return Counted
 
     monkeypatch.setattr(placement, "HostLatents", counted("latents", HostLatents))
-    monkeypatch.setattr(pipeline, "Hearing", counted("recordings", Hearing))
+    monkeypatch.setattr(pipeline, "AudioFeatureStream", counted("recordings", AudioFeatureStream))
     return count
 
 
@@ -232,9 +231,9 @@ def test_memory_of_frames_in_flight_is_that_of_a_short_video(
     slots = []
 
     class Watched(HostLatents):
-        def __init__(self, flight: Any, shape: tuple[int, ...], vectors: int) -> None:
-            slots.append(flight.slots)
-            super().__init__(flight, shape, vectors)
+        def __init__(self, ring: Any, shape: tuple[int, ...], state_size: int) -> None:
+            slots.append(ring.slots)
+            super().__init__(ring, shape, state_size)
 
     monkeypatch.setattr(placement, "HostLatents", Watched)
     for seconds in (2, 20):

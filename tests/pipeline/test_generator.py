@@ -22,8 +22,9 @@ from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, VideoShape
 from vexpress_rt.config import RETARGET_MODES, GenerationConfig
 from vexpress_rt.diffusion.noise import frame_noise, torch_randn
 from vexpress_rt.errors import InputError, NoFaceError
-from vexpress_rt.face.keypoints import draw_keypoints, retarget
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.face.retargeting import retarget
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 
 LATENT = (SMALL.latent_channels, 8, 8)
@@ -39,7 +40,7 @@ def drawings(backend: FakeBackend) -> np.ndarray:
 
 @given(st.integers(1, 9000), st.sampled_from([8000, 16000, 44100]), st.sampled_from([1, 12.5, 24, 25, 29.97, 30, 60]))
 def test_a_video_has_exactly_as_many_frames_as_its_speech_needs(samples: int, rate: int, fps: float) -> None:
-    waveform = load_audio((np.zeros(samples, np.float32), rate), 16000)
+    waveform = open_recording((np.zeros(samples, np.float32), rate), 16000)
     exact = GenerationConfig(fps=fps).rate
     assert waveform.frame_count(exact) == math.ceil(Fraction(samples, rate) * exact)
 
@@ -67,7 +68,7 @@ def test_frames_are_counted_exactly(generator: Generator, samples: int, rate: in
     assert video.duration == pytest.approx(length / float(config.rate))
 
 
-# Portraits
+# PortraitEncoder
 
 
 def test_a_photo_may_be_a_path_bytes_an_array_or_prepared(generator: Generator, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_photo_without_a_face_can_be_driven_unchanged(generator: Generator, ca
         generator.generate(portrait, speech(0.1), config=FAST)
 
 
-# Motion
+# PoseTrack
 
 
 @pytest.mark.parametrize("mode", RETARGET_MODES)
@@ -153,14 +154,14 @@ def test_each_mode_draws_the_face_where_it_puts_it(generator: Generator, backend
     assert video.length == 8
     expected = retarget(track(8), portrait.keypoints, mode)
     np.testing.assert_array_equal(video.keypoints, expected)
-    np.testing.assert_array_equal(drawings(backend), [draw_keypoints(points, 64, 64) for points in expected])
+    np.testing.assert_array_equal(drawings(backend), [draw_keypoint_map(points, 64, 64) for points in expected])
 
 
 def test_without_keypoints_the_photos_face_is_held_still(generator: Generator, backend: FakeBackend) -> None:
     portrait = generator.prepare(photo())
     assert portrait.keypoints is not None
     generator.generate(portrait, speech(0.1), config=FAST)
-    np.testing.assert_array_equal(drawings(backend), [draw_keypoints(portrait.keypoints, 64, 64)] * 8)
+    np.testing.assert_array_equal(drawings(backend), [draw_keypoint_map(portrait.keypoints, 64, 64)] * 8)
 
 
 def test_what_was_decided_is_told(generator: Generator) -> None:
@@ -182,7 +183,7 @@ def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
 def test_a_talking_video_of_the_photos_size_drives_the_photo(
     generator: Generator, backend: FakeBackend, tmp_path: Path
 ) -> None:
-    """Scene 1: keypoints and sound from one video, in its own pixels."""
+    """PipelineInputs 1: keypoints and sound from one video, in its own pixels."""
     driving = tmp_path / "driving.mp4"
     with av.open(str(driving), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1"})

@@ -21,15 +21,14 @@ import pytest
 from tests.doubles import fake_kernels
 from tests.doubles.fake_cuda import FakeCuda, installed
 from tests.doubles.fake_onnxruntime import FakeOnnxRuntime
-from tests.support.scenes import frames_of, photo, speech
+from tests.support.micro_videos import POINTS, RATE, generate, make
+from tests.support.scenes import photo, speech
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.pipeline.frame_stream import FrameStream
-from vexpress_rt.pipeline.generator import Generator, Video
+from vexpress_rt.pipeline.generator import Generator
 
-RATE = 8000
-POINTS = np.array([[8, 6], [16, 6], [12, 10]], np.float32)
 CASES = {
     "windows that overlap": {"seconds": 0.3, "overlap": 1},
     "windows that overlap by all but a frame": {"seconds": 0.2, "overlap": 2},
@@ -51,9 +50,9 @@ class Gpu:
     def allocations(self) -> int:
         """How many are not freed, spares aside."""
         gc.collect()
-        executor = self.generator._engines._shared()
+        executor = self.generator._engines.executor()
         assert executor is not None
-        executor.spares.clear()
+        executor.pool.trim()
         return len(self.cuda.machine.memory)
 
 
@@ -74,21 +73,6 @@ def gpu(expected: dict[str, np.ndarray], micro_bundle: Path) -> Iterator[Gpu]:
             with Generator(micro_bundle, provider="cuda") as generator:
                 yield Gpu(generator, cuda)
             assert cuda.machine.violations == []
-
-
-def make(generator: Generator, seconds: float = 0.2, output: Path | None = None, progress: Any = None,
-         **options: Any) -> Video:  # fmt: skip
-    """A video of a photo with known keypoints."""
-    config = GenerationConfig(**{"steps": 2, "overlap": 1, **options})
-    portrait = generator.prepare(photo(), keypoints=POINTS)
-    return generator.generate(
-        portrait, speech(seconds, RATE), keypoints=POINTS[None], config=config, output=output, progress=progress
-    )
-
-
-def generate(generator: Generator, **options: Any) -> np.ndarray:
-    """Its frames."""
-    return frames_of(make(generator, **options))
 
 
 @pytest.mark.parametrize("case", CASES)

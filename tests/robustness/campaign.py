@@ -22,8 +22,8 @@ from pathlib import Path
 from tests.robustness.cases import kept_name, reader_of
 from tests.robustness.child import FAILED
 from tests.robustness.limits import lay_canaries
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 START = 120  # seconds that a child may take until its first input
 KEPT = 3  # files of one kind of failure
 

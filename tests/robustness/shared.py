@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from pathlib import Path
 
 from tests.robustness.cases import Case
+from tests.support.paths import ROOT
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "cases"  # only some checkouts have it
+FOLDER = ROOT.resolve().parent / "shared" / "cases"  # only some checkouts have it
 
 
 def shared_cases(suffixes: Set[str]) -> list[Case]:

@@ -17,8 +17,8 @@ from tests.robustness.readers import READERS
 from tests.robustness.readers.sounds import written
 from tests.robustness.structures import blocks
 from tests.robustness.wire import damage
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIMITS = Limits(seconds=1, memory=100)
 PLANTED = ("FAILED", "refused", "accepted")  # by the first byte of an input
 

@@ -33,10 +33,12 @@ def test_latents_are_decoded_in_order_and_only_when_asked_for() -> None:
     assert [np.mean(frame) for frame in frames] == [11, 12]
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_frames_stay_where_they_are_computed_if_asked_to(resident: bool) -> None:
-    (frame,) = decode(FakeEngine(SPEC, away=True), [(0, np.zeros((1, 4, 8, 8), np.float32))], resident=resident)
-    assert isinstance(frame, FakeResident if resident else np.ndarray)
+@pytest.mark.parametrize("keep_on_device", [True, False])
+def test_frames_stay_where_they_are_computed_if_asked_to(keep_on_device: bool) -> None:
+    (frame,) = decode(
+        FakeEngine(SPEC, away=True), [(0, np.zeros((1, 4, 8, 8), np.float32))], keep_on_device=keep_on_device
+    )
+    assert isinstance(frame, FakeResident if keep_on_device else np.ndarray)
 
 
 @pytest.mark.parametrize("length", range(1, 7))

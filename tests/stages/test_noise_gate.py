@@ -9,17 +9,18 @@ import pytest
 
 from benchmarks.noise import RATE, SPEECH, Person, at_level, noise
 from export.pocket.evaluate.subjects import FIRST, make_subject
-from tests.stages.test_audio_encoder import STRIDE, WIDTH, make_encoder
+from tests.support.audio_encoders import STRIDE, WIDTH, make_encoder
 from tests.support.factories import model_config
 from tests.support.scenes import photo
 from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.bundle.engine_spec import ModelConfig
-from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, LiveSound, normalize_live, voice_gains
-from vexpress_rt.media.audio import load_audio, normalize, open_recording
+from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SessionAudio, normalize_live, voice_gains
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.voice_activity import find_voice, voice_gain
-from vexpress_rt.stages.audio_encoder import Hearing
+from vexpress_rt.stages.audio_encoder import AudioFeatureStream
+from vexpress_rt.stages.audio_features import normalize
 
-SAID = load_audio(SPEECH, RATE).samples
+SAID = open_recording(SPEECH, RATE).read()
 NORMALISED = model_config(audio_minimum_samples=WIDTH, audio_stride=STRIDE)
 AS_IT_IS = model_config(audio_minimum_samples=WIDTH, audio_stride=STRIDE, audio_normalize=False)
 
@@ -36,7 +37,7 @@ def given_to_the_encoder(
     """The encoder's input for a recording, in one pass or in chunks."""
     encoder, length = make_encoder(), 100
     recording = open_recording((samples, RATE), RATE)
-    hearing = Hearing(recording, model, encoder, length, gated=gated, **how)
+    hearing = AudioFeatureStream(recording, model, encoder, length, gated=gated, **how)
     hearing.rows(0, length)
     assert len(encoder.calls) == len(hearing.chunks)
     chunks = zip(hearing.chunks, encoder.calls, strict=True)
@@ -95,8 +96,8 @@ def test_a_recording_without_voice_is_noted(
 # Live
 
 
-def live_sound(samples: np.ndarray) -> LiveSound:
-    sound = LiveSound(RATE, RATE, GenerationConfig(fps=25).settle({}, 12).rate, before=60, ahead=2, after=2)
+def live_sound(samples: np.ndarray) -> SessionAudio:
+    sound = SessionAudio(RATE, RATE, GenerationConfig(fps=25).resolve({}, 12).rate, before=60, ahead=2, after=2)
     sound.push(samples, RATE)
     return sound
 

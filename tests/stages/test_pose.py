@@ -13,9 +13,10 @@ import pytest
 
 from vexpress_rt.config import RETARGET_MODES, Settings
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
-from vexpress_rt.face.keypoints import interpolate, retarget
+from vexpress_rt.face.keypoint_track import interpolate
+from vexpress_rt.face.retargeting import retarget
 from vexpress_rt.media.image import face_crop
-from vexpress_rt.stages.pose import Motion, choose_retarget, load_track, plan_motion, to_picture
+from vexpress_rt.stages.pose import PoseTrack, choose_retarget, load_track, plan_pose_track, to_picture
 from vexpress_rt.types import Face, KeypointTrack, Portrait
 
 FACE = np.array([[24, 28], [40, 28], [32, 38]], np.float32)  # in a picture of 64 x 64
@@ -64,11 +65,11 @@ def write_video(path: Path, size: tuple[int, int], centres: list[tuple[float, fl
     return path
 
 
-def plan(source: Any, length: int = 10, mode: str = "no_retarget", **changes: Any) -> Motion:
-    """`plan_motion` for the plain portrait at 30 frames a second; portrait and find_faces may be changed."""
+def plan(source: Any, length: int = 10, mode: str = "no_retarget", **changes: Any) -> PoseTrack:
+    """`plan_pose_track` for the plain portrait at 30 frames a second; portrait and find_faces may be changed."""
     portrait = changes.pop("portrait", make_portrait())
     find_faces = changes.pop("find_faces", no_detector)
-    return plan_motion(source, mode, portrait, length, Settings(**changes), find_faces)
+    return plan_pose_track(source, mode, portrait, length, Settings(**changes), find_faces)
 
 
 # Which mode

@@ -1,4 +1,4 @@
-"""Builds of the micro model: their options, their progress, and changed checkpoints and bundles."""
+"""Builds of the micro model: their options, what they report, and changes of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from vexpress_rt.bundle.engine_spec import VideoShape
 
 
 def options(*engines: str, frames: int = 3, precision: str = "fp32") -> BuildOptions:
-    """Return the options for engines of 16 x 24 pixels; all engines if none is named."""
     return BuildOptions(VideoShape(16, 24, frames), precision, engines=engines)
 
 
 class Log(list[str]):
-    """The lines of progress of a build. It calls `then` at a line that contains `at`."""
+    """What a build reports; `made` and `kept` are the engines, by what was said of them."""
 
     def __init__(self, at: str = "", then: Callable[[], None] = lambda: None):
         super().__init__()
@@ -32,17 +31,14 @@ class Log(list[str]):
             self.then()
 
     def engines(self, what: str) -> list[str]:
-        """Return the engines of the lines that end with `what`."""
         return [line.split()[1].rstrip(":") for line in self if line.startswith("[") and line.endswith(what)]
 
     @property
     def made(self) -> list[str]:
-        """The exported engines."""
         return self.engines("exporting")
 
     @property
     def kept(self) -> list[str]:
-        """The reused engines."""
         return self.engines("unchanged")
 
 

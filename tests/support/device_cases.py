@@ -12,6 +12,7 @@ from tests.support.kernel_cases import (
     Arena,
     Step,
     assert_same_bits,
+    check_correction,
     check_guided_step,
     check_median,
     check_nv12,
@@ -34,39 +35,43 @@ class DeviceArena:
         self._stack.callback(buffer.close)
         with runtime.pinned(array.nbytes) as host:
             host.array[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            runtime.copy_in(buffer, host.array, self.stream)
+            runtime.copy_from_host(buffer, host.array, self.stream)
             self.stream.synchronize()
         return buffer
 
     def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
         assert isinstance(memory, runtime.Buffer)
         with runtime.pinned(like.nbytes) as host:
-            runtime.copy_out(host.array, memory, self.stream)
+            runtime.copy_to_host(host.array, memory, self.stream)
             self.stream.synchronize()
             return host.array.copy().view(like.dtype).reshape(like.shape)
 
 
 def check_captured_step(kernels: Kernels, arena: DeviceArena) -> None:
-    """Captured into a graph, a step changes nothing; replayed, it gives what its twin gives."""
+    """Captured into a graph, a step changes nothing; replayed, it gives what its reference gives."""
     step = Step.random(frames=4, values=300)
     step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
-    vectors, totals, conditional = (arena.put(a) for a in (step.vectors, step.totals, step.conditional))
+    state, totals, conditional = (arena.put(a) for a in (step.state, step.totals, step.conditional))
     unconditional = None if step.unconditional is None else arena.put(step.unconditional)
     arena.stream.begin_capture()
     kernels.guided_step(
-        vectors, totals, unconditional, conditional,
-        values=300, slots=len(step.totals), shares=step.shares, scale=step.scale,
+        state, totals, unconditional, conditional,
+        values=300, slots=len(step.totals), updates=step.updates, scale=step.scale,
         coefficients=step.coefficients, stream=arena.stream,
     )  # fmt: skip
     graph = arena.stream.end_capture()
-    assert_same_bits(arena.get(vectors, step.vectors), step.vectors)
+    assert_same_bits(arena.get(state, step.state), step.state)
     graph.launch(arena.stream)
-    assert_same_bits(arena.get(vectors, step.vectors), step.twin()[0])
+    assert_same_bits(arena.get(state, step.state), step.reference()[0])
     graph.close()
 
 
-def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool, vectors: int) -> None:
-    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided, vectors=vectors))
+def _guided_step(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool, state_size: int) -> None:
+    check_guided_step(kernels, arena, Step.random(frames=frames, values=values, guided=guided, state_size=state_size))
+
+
+def _correction(kernels: Kernels, arena: Arena, frames: int, values: int, guided: bool) -> None:
+    check_correction(kernels, arena, frames=frames, values=values, guided=guided)
 
 
 def _median(kernels: Kernels, arena: Arena, height: int, width: int, levels: int) -> None:
@@ -81,15 +86,22 @@ STEPS = [(1, 1), (3, 257), (24, 4 * 64 * 64), (130, 1000)]  # frames, values of 
 PICTURES = [(1, 1), (1, 5), (7, 1), (33, 50), (512, 512), (65536, 2)]  # height, width
 EVEN_PICTURES = [(2, 2), (4, 6), (514, 510), (65536, 2)]
 
-# By name: each raises AssertionError where a kernel and its twin in NumPy differ by a bit.
+# By name: each raises AssertionError where a kernel and its reference in NumPy differ by a bit.
 CASES: dict[str, Callable[[Kernels, Arena], None]] = {
     **{
-        f"guided_step {frames} x {values}, {vectors} vectors{'' if guided else ', no guidance'}": partial(
-            _guided_step, frames=frames, values=values, guided=guided, vectors=vectors
+        f"guided_step {frames} x {values}, state of {state_size}{'' if guided else ', no guidance'}": partial(
+            _guided_step, frames=frames, values=values, guided=guided, state_size=state_size
         )
         for frames, values in STEPS
         for guided in (True, False)
-        for vectors in (1, 2, 3)
+        for state_size in (1, 2, 3)
+    },
+    **{
+        f"correct_predictions {frames} x {values}{'' if guided else ', no guidance'}": partial(
+            _correction, frames=frames, values=values, guided=guided
+        )
+        for frames, values in STEPS
+        for guided in (True, False)
     },
     **{
         f"median_3x3x3 {height} x {width}, {levels} levels": partial(_median, height=height, width=width, levels=levels)

@@ -1,4 +1,4 @@
-"""The content of folders, for comparisons."""
+"""What folders hold, for tests of what is written and left behind."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file below a folder, hidden ones too, by its path."""
+    """Every file below a folder, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

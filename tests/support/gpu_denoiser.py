@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.diffusion.test_denoiser import make_denoiser, specs
 from tests.doubles import fake_kernels
 from tests.doubles.fake_kernels import FakeKernels
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
-from tests.gpu.test_tensorrt_video import plan as plan_of
+from tests.support.denoisers import make_denoiser, specs
 from tests.support.engines import fake_tensorrt
+from tests.support.tensorrt_plans import plan_of
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance
+from vexpress_rt.diffusion.denoiser import Denoiser
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.pipeline import placement
 
 LENGTH, FRAMES, OVERLAP, STEPS = 9, 4, 1, 3
@@ -66,11 +67,11 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
         assert module.cuda.machine.violations == []
 
 
-def values(denoiser: Denoiser, schedule: str = "wavefront") -> np.ndarray:
+def values(denoiser: Denoiser, window_order: str = "wavefront") -> np.ndarray:
     """Latents (length, c, h, w), brought to the host when all are done: what was handed out does not change."""
-    latents: dict[int, Any] = dict(denoiser.run(schedule))
+    latents: dict[int, Any] = dict(denoiser.run(window_order))
     assert list(latents) == list(range(denoiser.length))
-    arrays = [latent if isinstance(latent, np.ndarray) else latent.host() for latent in latents.values()]
+    arrays = [latent if isinstance(latent, np.ndarray) else latent.numpy() for latent in latents.values()]
     return np.concatenate(arrays)
 
 

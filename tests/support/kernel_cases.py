@@ -1,4 +1,4 @@
-"""The CUDA kernels against their twins, on any memory: a GPU's, or the host's, where their arithmetic runs as well."""
+"""The CUDA kernels against their reference implementations, on a GPU's memory or, compiled for the CPU, the host's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import numpy as np
 
 from vexpress_rt.native import median_3x3x3_numpy
 from vexpress_rt.native.device_kernels import Kernels, Memory, Stream
-from vexpress_rt.native.latent_step import Coefficients, Share, guided_step_numpy
+from vexpress_rt.native.latent_step import (
+    Coefficients,
+    Correction,
+    SlotUpdate,
+    correct_predictions_numpy,
+    guided_step_numpy,
+)
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 
@@ -71,19 +77,19 @@ def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """Arguments of `guided_step`: vectors (vectors, slots, values), totals (slots, values), the others (F, values)."""
+    """Arguments of `guided_step`: state (state_size, slots, values), totals (slots, values), the others (F, values)."""
 
-    vectors: np.ndarray
+    state: np.ndarray
     totals: np.ndarray
     unconditional: np.ndarray | None
     conditional: np.ndarray
-    shares: Sequence[Share]
+    updates: Sequence[SlotUpdate]
     scale: float = 3.5
     coefficients: Coefficients = ((0.9, -0.3),)
 
     @classmethod
     def random(
-        cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True, vectors: int = 1
+        cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True, state_size: int = 1
     ) -> Step:
         """Values over the magnitudes that float32 has, subnormal ones among them; some are zeros of either sign.
 
@@ -98,47 +104,77 @@ class Step:
 
         slots = frames + spare_slots
         coverage = rng.integers(1, 8, frames)
-        shares = [
-            Share(int(slot), int(rng.integers(covering)), int(covering))
+        updates = [
+            SlotUpdate(int(slot), int(rng.integers(covering)), int(covering))
             for slot, covering in zip(rng.permutation(slots), coverage, strict=False)
         ]
         halves = numbers(2, frames, values)
-        table = rng.uniform(-1, 1, (vectors, vectors + 1))
-        table[:, 1:-1] *= rng.random((vectors, vectors - 1)) < 0.7
+        table = rng.uniform(-1, 1, (state_size, state_size + 1))
+        table[:, 1:-1] *= rng.random((state_size, state_size - 1)) < 0.7
         return cls(
-            numbers(vectors, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1], shares,
-            float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
+            numbers(state_size, slots, values), numbers(slots, values), halves[0] if guided else None, halves[1],
+            updates, float(rng.uniform(1, 9)), tuple(map(tuple, table.tolist())),
         )  # fmt: skip
 
-    def twin(self) -> tuple[np.ndarray, np.ndarray]:
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors and totals afterwards, by NumPy."""
-        vectors, totals = self.vectors.copy(), self.totals.copy()
+        state, totals = self.state.copy(), self.totals.copy()
         guided_step_numpy(
-            vectors, totals, self.unconditional, self.conditional, self.shares, self.scale, self.coefficients
+            state, totals, self.unconditional, self.conditional, self.updates, self.scale, self.coefficients
         )
-        return vectors, totals
+        return state, totals
 
     def run(self, kernels: Kernels, arena: Arena) -> tuple[np.ndarray, np.ndarray]:
         """Vectors and totals afterwards, by the kernel."""
-        vectors, totals, conditional = (arena.put(a) for a in (self.vectors, self.totals, self.conditional))
+        state, totals, conditional = (arena.put(a) for a in (self.state, self.totals, self.conditional))
         kernels.guided_step(
-            vectors,
+            state,
             totals,
             None if self.unconditional is None else arena.put(self.unconditional),
             conditional,
             values=self.totals.shape[1],
             slots=len(self.totals),
-            shares=self.shares,
+            updates=self.updates,
             scale=self.scale,
             coefficients=self.coefficients,
             stream=arena.stream,
         )
-        return arena.get(vectors, self.vectors), arena.get(totals, self.totals)
+        return arena.get(state, self.state), arena.get(totals, self.totals)
 
 
 def check_guided_step(kernels: Kernels, arena: Arena, step: Step) -> None:
-    for found, expected in zip(step.run(kernels, arena), step.twin(), strict=True):
+    for found, expected in zip(step.run(kernels, arena), step.reference(), strict=True):
         assert_same_bits(found, expected)
+
+
+def run_correction(
+    kernels: Kernels, arena: Arena, unconditional: np.ndarray | None, conditional: np.ndarray, scale: float,
+    correction: Correction,
+) -> np.ndarray:  # fmt: skip
+    """Corrected predictions (F, values), by the kernel."""
+    out = arena.put(np.zeros_like(conditional))
+    kernels.correct_predictions(
+        None if unconditional is None else arena.put(unconditional),
+        arena.put(conditional),
+        arena.put(correction.expected),
+        out,
+        values=conditional.shape[1],
+        frame=correction.frame,
+        weights=correction.weights,
+        scale=scale,
+        stream=arena.stream,
+    )
+    return arena.get(out, conditional)
+
+
+def check_correction(
+    kernels: Kernels, arena: Arena, *, frames: int, values: int, seed: int = 0, guided: bool = True
+) -> None:
+    step, rng = Step.random(frames=frames, values=values, seed=seed, guided=guided), np.random.default_rng(seed)
+    weights = np.maximum(rng.uniform(-0.5, 1, frames), 0).astype(np.float32)
+    correction = Correction(int(rng.integers(frames)), step.totals[0], weights)
+    given = (step.unconditional, step.conditional, step.scale, correction)
+    assert_same_bits(run_correction(kernels, arena, *given), correct_predictions_numpy(*given))
 
 
 def run_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> np.ndarray:

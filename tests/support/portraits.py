@@ -1,4 +1,4 @@
-"""Simple portraits in which the synthetic face detector finds a face."""
+"""Heads and shoulders of ellipses, which the stand-in detector of synthetic bundles takes for a face."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import cv2
 import numpy as np
 
 SKIN = (224, 178, 148)
-BLUE = (70, 110, 160)
+BLUE, GREY, GREEN = (70, 110, 160), (128, 128, 128), (90, 140, 90)
 
 
 def ellipse(image: Any, x: float, y: float, half_width: float, half_height: float, colour: Any) -> None:
+    """Fill an ellipse around (x, y)."""
     cv2.ellipse(image, (round(x), round(y)), (round(half_width), round(half_height)), 0, 0, 360, colour, -1)
 
 
-def portrait(height: int, width: int, x: float, y: float, half: float, skin: Any = SKIN, background: Any = BLUE) -> Any:
-    """Head and shoulders; the face is an ellipse around (x, y), 2 half wide, 2.6 half high, eyes at y - 0.3 half."""
+def drawn_portrait(
+    height: int, width: int, x: float, y: float, half: float, skin: Any = SKIN, background: Any = BLUE
+) -> Any:
+    """Draw head and shoulders; the face is an ellipse around (x, y), 2 half wide and 2.6 half high.
+
+    The eyes lie at y - 0.3 half.
+    """
     image = np.full((height, width, 3), background, np.uint8)
     ellipse(image, x, y + 3.6 * half, 2.2 * half, 2 * half, (40, 60, 90))
     ellipse(image, x, y + 1.2 * half, 0.45 * half, 0.7 * half, [0.9 * c for c in skin])

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.onnx_graphs import FLOAT, save_attention, save_open, save_relu
+from tests.support.paths import ROOT
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.backends.tensorrt import engine as tensorrt
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.builder import build_engine
 from vexpress_rt.backends.tensorrt.options import EngineOptions, Range
-
-ROOT = Path(__file__).parents[2]
 
 
 def start(target: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -41,10 +40,10 @@ def check(target: str, folder: Path) -> None:
                 for count in (10, 10, 10, 1000):
                     shapes = {t.name: tuple(count if size is None else size for size in t.shape) for t in spec.inputs}
                     inputs = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
-                    kept, expected = engine.run(inputs, resident=True), reference.run(inputs)
+                    kept, expected = engine.run(inputs, keep_on_device=True), reference.run(inputs)
                     for output, tensor in kept.items():
                         assert not isinstance(tensor, np.ndarray)
-                        np.testing.assert_allclose(tensor.host(), expected[output], rtol=1e-2, atol=1e-2)
+                        np.testing.assert_allclose(tensor.numpy(), expected[output], rtol=1e-2, atol=1e-2)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process that meets a bundle whose plans do not fit, as a program of its own:
+"""A process that meets a bundle whose plans do not fit, as a command of its own, which signals end gracefully:
 
     python -m tests.support.rebuilder FOLDER TARGET [LAST WORDS]
 
@@ -13,21 +13,22 @@ import logging
 import sys
 from typing import Any
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fake_tensorrt import FakeTensorRT
-from tests.support.compiled import FakeBuilder
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.tensorrt import compiler
+from vexpress_rt.backends.tensorrt import builder
 from vexpress_rt.backends.tensorrt.library import Library
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.utils.signals import GracefulShutdown, Interrupted
 
 
 def main(folder: str, target: str, last_words: str = "") -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     runtime._runtime = FakeCuda()
     built: list[str] = []
-    build: Any = compiler.build_engine
+    build: Any = builder.build_engine
     if target == "tensorrt":
         build = FakeBuilder()
         sys.modules["tensorrt"] = FakeTensorRT(runtime._runtime)  # type: ignore[assignment]
@@ -38,13 +39,17 @@ def main(folder: str, target: str, last_words: str = "") -> None:
         built.append(spec.name)
         return build(onnx, spec, *arguments)
 
-    compiler.build_engine = building
+    builder.build_engine = building
     bundle = Bundle.open(folder)
     print("ready", flush=True)
     sys.stdin.readline()
-    find_plans(bundle)
+    with GracefulShutdown():
+        find_plans(bundle)
     print(*built, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except Interrupted:
+        raise SystemExit(130) from None

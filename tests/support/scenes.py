@@ -9,10 +9,12 @@ import av
 import numpy as np
 
 from tests.doubles.fakes import SPOT, red_spots
+from vexpress_rt import FrameStream
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.pipeline.generator import Video
 
 FAST = GenerationConfig(steps=2, overlap=2)
+RATE = 16000  # Hz, of the speech
 
 
 def photo(height: int = 64, width: int = 64, x: float = 32, y: float = 30) -> np.ndarray:
@@ -27,7 +29,7 @@ def spot(x: float, y: float) -> np.ndarray:
     return SPOT[:3] + np.array([x, y], np.float32)
 
 
-def speech(seconds: float = 0.3, rate: int = 16000) -> tuple[np.ndarray, int]:
+def speech(seconds: float = 0.3, rate: int = RATE) -> tuple[np.ndarray, int]:
     """A tone that swells; `seconds` are cut to whole samples."""
     t = np.arange(int(seconds * rate)) / rate
     return (0.8 * np.sin(2 * np.pi * 200 * t) * t / max(seconds, 0.01)).astype(np.float32), rate
@@ -53,3 +55,8 @@ def read_back(path: Path) -> tuple[np.ndarray, Fraction | None, int, int]:
         samples = sum(frame.samples for frame in container.decode(audio=0))
         sound = container.streams.audio[0].sample_rate
     return np.stack(pictures), rate, samples, sound
+
+
+def collect(stream: FrameStream) -> np.ndarray:
+    with stream:
+        return np.stack(list(stream))

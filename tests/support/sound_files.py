@@ -1,7 +1,8 @@
-"""Sound files for tests, encoded by FFmpeg, and their frames and tags."""
+"""Sound files for tests, their frames and tags."""
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,30 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
     """(n,) float32 of amplitude 0.3."""
     return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """16-bit WAV of (channels, n) samples of full scale 1."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(samples))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(samples.T * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_media(path: Path, codec: str, samples: np.ndarray, rate: int, form: str) -> Path:
+    """(channels, n) float32 samples encoded by FFmpeg."""
+    layout = "stereo" if len(samples) == 2 else "mono"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        if codec.startswith("pcm"):
+            stream.format = form
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
 
 
 def write_sound(

@@ -17,11 +17,11 @@ import av
 import pytest
 from PIL import Image
 
+from tests.support.paths import ROOT
 from vexpress_rt.__main__ import main
 from vexpress_rt.cli import terminal
-from vexpress_rt.utils import entry
+from vexpress_rt.utils import entry, signals
 
-ROOT = Path(__file__).parents[2]
 VIDEO = [
     "generate", "--image", "photo.png", "--image-keypoints", "34,40", "62,40", "48,58", "--audio", "speech.wav",
     "--output", "out.mp4", "--steps", "1",
@@ -100,7 +100,8 @@ def test_a_program_without_streams_may_call_the_command_line(monkeypatch: pytest
 def test_missing_descriptors_lead_to_the_null_device() -> None:
     """Files that are opened later do not get the descriptor of stderr."""
     code = (
-        "from vexpress_rt import entry; entry.open_standard_streams(); import os; file = os.open('x', os.O_CREAT | 1);"
+        "from vexpress_rt.utils import entry; import os;"
+        "entry.open_standard_streams(); file = os.open('x', os.O_CREAT | 1);"
         "os.write(2, b'noise'); assert file > 2, file; raise SystemExit(os.fstat(file).st_size)"
     )
     command = ["sh", "-c", 'cd "$1" && exec "$0" -c "$2" <&- >&- 2>&-', sys.executable]
@@ -113,8 +114,8 @@ def test_missing_descriptors_lead_to_the_null_device() -> None:
 
 def test_an_open_stream_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.open_stream(sys.stdout) is sys.stdout
-    assert terminal.file_number(None) is None
-    assert terminal.file_number(_closed()) is None
+    assert signals._descriptor(None) is None
+    assert signals._descriptor(_closed()) is None
 
 
 _IN_A_DESTRUCTOR = """
@@ -266,7 +267,7 @@ def test_ctrl_c_does_not_end_a_command_that_has_finished() -> None:
     code = (
         "import atexit, signal\n"
         "atexit.register(lambda: print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))\n"
-        "from vexpress_rt import entry\n"
+        "from vexpress_rt.utils import entry\n"
         "print(entry.run_command(lambda: 0))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

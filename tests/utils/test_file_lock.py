@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt.errors import OutputError
 from vexpress_rt.utils.file_lock import locked
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

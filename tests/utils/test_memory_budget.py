@@ -15,7 +15,7 @@ from tests.support.scenes import photo, speech
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.errors import AudioError, ConfigError, InputError
 from vexpress_rt.live import session as live_module
-from vexpress_rt.media import audio as audio_module
+from vexpress_rt.media import audio_input
 from vexpress_rt.pipeline import generator as generator_module
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory, whole_memory
 
@@ -136,7 +136,7 @@ def test_the_message_names_the_needs_the_free_memory_and_the_remedy_of_the_large
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which 1 MB is free."""
-    for module in (generator_module, live_module, audio_module):
+    for module in (generator_module, live_module, audio_input):
         monkeypatch.setattr(module, "free_memory", lambda: 10**6)
 
 
@@ -147,9 +147,9 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "write them to a file with output="),
         ({"output": "video.mp4", "keep_frames": True}, "write them to a file with output="),
         ({"output": "video.mp4", "noise": "upstream"}, "leave out noise='upstream'"),
-        ({"output": "video.mp4", "schedule": "breadth"}, "use schedule='wavefront'"),
+        ({"output": "video.mp4", "window_order": "step_major"}, "use window_order='wavefront'"),
     ],
-    ids=["frames", "frames beside a file", "noise", "breadth"],
+    ids=["frames", "frames beside a file", "noise", "step_major"],
 )
 def test_a_long_video_is_refused_before_its_photo_is_read(
     generator: Generator, tmp_path: Path, options: dict[str, object], remedy: str
@@ -195,8 +195,8 @@ def test_a_stream_counts_no_frames_that_its_caller_may_drop(generator: Generator
 @pytest.mark.usefixtures("little")
 def test_samples_that_need_a_copy_are_refused_before_it_is_made() -> None:
     with pytest.raises(AudioError, match=r"converting 20000000 audio samples of dtype float64 needs .*pass float32"):
-        audio_module.to_float32(np.broadcast_to(np.float64(0), 20_000_000))
-    assert audio_module.to_float32(np.broadcast_to(np.float32(0), 20_000_000)).shape == (20_000_000,)
+        audio_input.to_float32(np.broadcast_to(np.float64(0), 20_000_000))
+    assert audio_input.to_float32(np.broadcast_to(np.float32(0), 20_000_000)).shape == (20_000_000,)
 
 
 @pytest.mark.usefixtures("little")

@@ -14,12 +14,11 @@ import av
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt import BackendError, OutputError
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.utils.memory_errors import explain, ran_out
-
-ROOT = Path(__file__).parents[2]
 
 
 def chained(cause: BaseException) -> BaseException:

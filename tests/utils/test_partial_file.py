@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.utils import partial_file as partial
 from vexpress_rt.utils.partial_file import boot_id, partial_file, sweep
 
-ROOT = Path(__file__).parents[2]
 _WRITES = """
 import sys, time
 from fractions import Fraction

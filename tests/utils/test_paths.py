@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vexpress_rt.errors import AudioError, KeypointError, OutputError
-from vexpress_rt.face.keypoints import load_keypoints
+from vexpress_rt.face.keypoint_track import load_keypoints
 from vexpress_rt.media.video_writer import check_output
 from vexpress_rt.utils.paths import input_file, same_file
 

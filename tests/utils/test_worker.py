@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 
 def threads() -> list[str]:
@@ -20,7 +20,7 @@ def threads() -> list[str]:
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 9))
 def test_every_item_is_worked_on_once_and_in_order(items: list[int], ahead: int) -> None:
     seen: list[int] = []
-    with Background(seen.append, ahead) as work:
+    with Worker(seen.append, ahead) as work:
         for item in items:
             work(item)
     assert seen == items
@@ -28,7 +28,7 @@ def test_every_item_is_worked_on_once_and_in_order(items: list[int], ahead: int)
 
 def test_the_caller_goes_on_while_an_item_is_worked_on() -> None:
     went_on = threading.Event()
-    with Background(lambda item: went_on.wait(10)) as work:
+    with Worker(lambda item: went_on.wait(10)) as work:
         work(0)
         went_on.set()
     assert not threads()
@@ -42,7 +42,7 @@ def test_the_caller_waits_when_too_many_items_do() -> None:
         assert may_end.acquire(timeout=10)
 
     given = []
-    with Background(function, ahead=2) as work:
+    with Worker(function, ahead=2) as work:
 
         def give() -> None:
             for item in range(4):
@@ -69,7 +69,7 @@ def test_an_error_comes_out_and_nothing_is_done_after_it() -> None:
             raise OSError("no space left")
 
     def all_items() -> None:
-        with Background(function, ahead=3) as work:
+        with Worker(function, ahead=3) as work:
             for item in range(100):
                 work(item)
 
@@ -84,7 +84,7 @@ def test_the_error_of_the_last_item_comes_out_at_the_end() -> None:
         time.sleep(0.05)
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"), Background(function) as work:
+    with pytest.raises(OSError, match="no space left"), Worker(function) as work:
         work(0)
     assert not threads()
 
@@ -98,7 +98,7 @@ def test_leaving_by_an_exception_drops_what_waits_and_ends_the_thread() -> None:
         busy.wait(0.2)
 
     def interrupted() -> None:
-        with Background(function, ahead=8) as work:
+        with Worker(function, ahead=8) as work:
             for item in range(5):
                 work(item)
             raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def test_a_second_interrupt_waits_for_the_item_in_work() -> None:
         done.append(item)
 
     def interrupted() -> None:
-        with Background(function) as work:
+        with Worker(function) as work:
             work(0)
             leaving.set()
             raise KeyboardInterrupt
@@ -150,7 +150,7 @@ def test_an_interrupt_ends_the_wait_for_the_queue() -> None:
         done.append(item)
 
     def interrupted() -> None:
-        with Background(function) as work:
+        with Worker(function) as work:
             for item in range(6):
                 work(item)
             waiting.set()

@@ -13,7 +13,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 @runtime_checkable
-class Resident(Protocol):
+class DeviceTensor(Protocol):
     """A tensor that stays where an engine computed it; its values never change. Other engines of that place take it."""
 
     @property
@@ -26,7 +26,7 @@ class Resident(Protocol):
         """NumPy's name of its dtype, or `bfloat16`."""
         ...
 
-    def host(self) -> Array:
+    def numpy(self) -> Array:
         """A copy as an array, once it is computed. Raises BackendError; bfloat16 cannot become an array."""
         ...
 
@@ -35,7 +35,7 @@ class Resident(Protocol):
         ...
 
 
-Tensor: TypeAlias = Array | Resident
+Tensor: TypeAlias = Array | DeviceTensor
 
 
 class Engine(Protocol):
@@ -47,16 +47,16 @@ class Engine(Protocol):
         ...
 
     @overload
-    def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[False] = False) -> dict[str, Array]: ...
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: Literal[False] = False) -> dict[str, Array]: ...
 
     @overload
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool) -> Mapping[str, Tensor]: ...
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> Mapping[str, Tensor]: ...
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> Mapping[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Mapping[str, Tensor]:
         """Outputs by name, for inputs by name with the shapes and dtypes of `spec`.
 
-        resident: leave the outputs where they are computed, and do not wait for them. On the CPU they are arrays then,
-        too; on a GPU they are Residents, which engines on the same GPU take as inputs without a way over the host.
+        keep_on_device: leave the outputs where they are computed, and do not wait for them. On the CPU they are arrays
+        as well; on a GPU they are DeviceTensors, which engines on the same GPU take as inputs without a host copy.
 
         Raises BackendError.
         """
@@ -67,5 +67,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds, but not Residents that it gave. It cannot run afterwards; closing twice is allowed."""
+        """Free the engine, but not the DeviceTensors that it returned. Closing twice is allowed."""
         ...

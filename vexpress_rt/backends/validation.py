@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from vexpress_rt.backends.base import Array, Resident, Tensor
+from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError
 
@@ -23,7 +23,7 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
     Raises BackendError naming every one that is missing, unknown, or of another shape or dtype.
     """
     feed = {
-        name: tensor if isinstance(tensor, Resident) else np.asarray(tensor, order="C")
+        name: tensor if isinstance(tensor, DeviceTensor) else np.asarray(tensor, order="C")
         for name, tensor in inputs.items()
     }
     given = EngineSpec(spec.name, tuple(describe(name, tensor) for name, tensor in feed.items()), ())
@@ -64,6 +64,6 @@ def refuse_closed(spec: EngineSpec) -> NoReturn:
     raise BackendError(f"engine {spec.name} was closed; load it again to run it")
 
 
-def told(error: Exception) -> str:
-    """What a library's exception says, on one line of at most 1000 characters."""
+def error_text(error: Exception) -> str:
+    """Return the message of a library's exception on one line of at most 1000 characters."""
     return " ".join(str(error).split())[:1000] or type(error).__name__

@@ -29,7 +29,7 @@ from vexpress_rt.bundle.engine_spec import (
     engine_specs,
 )
 from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
-from vexpress_rt.config import GenerationConfig, Settings
+from vexpress_rt.config import GenerationConfig, Settings, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.types import SIDE_LIMIT
 
@@ -130,7 +130,7 @@ class Manifest:
 
     def settings(self, config: GenerationConfig) -> Settings:
         """What is used where a caller chose `config`. Raises ConfigError if that does not fit the window."""
-        return config.settle(self.recommended, self.shape.frames)
+        return config.resolve(self.recommended, self.shape.frames)
 
     @property
     def graphs(self) -> set[str]:
@@ -167,6 +167,7 @@ class Manifest:
                 malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
         compiled = enumerate(values.get("compiled", []))
         values["compiled"] = tuple(Compilation.from_json(item, f"compiled[{i}]") for i, item in compiled)
+        values["recommended"] = current_names(values.get("recommended", {}))
         values["model"], values["shape"] = _model_and_shape(values)
         manifest = cls(**values)
         _check_plans(manifest)
@@ -268,7 +269,7 @@ def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])
         check_precision(values["precision"], values["target"])
-        GenerationConfig().settle(values.get("recommended", {}), shape.frames)
+        GenerationConfig().resolve(values["recommended"], shape.frames)
     except ConfigError as error:
         raise BundleDamagedError(f"the manifest is malformed: {error}") from error
     return model, shape

@@ -7,25 +7,23 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.cli.listing import describe
 from vexpress_rt.cli.parser import parse
-from vexpress_rt.cli.terminal import Progress, duration, file_number, open_stream, say
+from vexpress_rt.cli.terminal import Progress, duration, open_stream, say
 from vexpress_rt.config import OPTION_NAMES, GenerationConfig
 from vexpress_rt.errors import ConfigError, InputError, OutputError, VExpressError
-from vexpress_rt.utils.entry import Stopped, raise_stopped
 from vexpress_rt.utils.memory_errors import check_limit, explain, ran_out
 from vexpress_rt.utils.paths import same_file
+from vexpress_rt.utils.signals import GracefulShutdown
 
 if TYPE_CHECKING:
     from vexpress_rt.pipeline.generator import Generator
@@ -33,64 +31,17 @@ if TYPE_CHECKING:
 
 CLOSED = 128 + 13  # as if ended by SIGPIPE, which Python ignores
 _REPAIRED = ("photo:", "audio:", "driving video:")  # beginnings of notes on repairs and omissions
-_REPLACED = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)  # handlers of Python and of this package
-
-
-class Stop:
-    """Lets Ctrl-C, SIGTERM and SIGHUP end the work in order: between two steps, or at once when one comes again.
-
-    What a handler raises can land anywhere: half-way through an import, where it is swallowed or leaves a library that
-    crashes later, or in the cleaning up. So the first signal waits for `check`. number: of that signal, or None so far.
-
-    Signals that are ignored (nohup) or handled by whoever calls `main` are left alone, as are other threads than the
-    main one.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._ending = False
-        self._stderr = file_number(sys.stderr)  # not 2: without a stderr that may be another file
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) in _REPLACED:
-                    self._previous[number] = signal.signal(number, self._heard)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise Stopped if a signal came."""
-        if self.number is not None:
-            self._ending = True
-            raise Stopped
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.number is None:
-            self.number = number
-            with suppress(OSError):  # not by sys.stderr, which may be in the middle of writing
-                if self._stderr is not None:
-                    os.write(self._stderr, b"\nstopping after this step; once more stops at once\n")
-        elif not self._ending:
-            self.check()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: see `__main__.main`."""
     given = parse(sys.argv[1:] if arguments is None else arguments)
-    with Stop() as stop:
+    with GracefulShutdown(at_steps=True) as shutdown:
         try:
-            return _print(_COMMANDS[given.command](given, stop))
+            return _print(_COMMANDS[given.command](given, shutdown))
         except BaseException as error:
-            if stop.number is not None or isinstance(error, KeyboardInterrupt):  # a signal may cause any exception
-                return _fail("interrupted; nothing partial is left", 128 + (stop.number or signal.SIGINT))
+            if shutdown.number is not None or isinstance(error, KeyboardInterrupt):  # a signal may cause any exception
+                return _fail("interrupted; nothing partial is left", 128 + (shutdown.number or signal.SIGINT))
             if isinstance(error, VExpressError):
                 return _fail(f"error: {error}", 1)
             if ran_out(error):
@@ -98,7 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
 
 
-def _generate(given: argparse.Namespace, stop: Stop) -> str:
+def _generate(given: argparse.Namespace, shutdown: GracefulShutdown) -> str:
     config = GenerationConfig(**{name: getattr(given, name) for name in OPTION_NAMES})
     _check_files(given)
     bundle = _bundle(given.engines, quiet=given.quiet)
@@ -108,10 +59,10 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
         from vexpress_rt.pipeline.generator import Generator
 
         def begin(what: str) -> None:
-            stop.check()
+            shutdown.check()
             progress.show(what)
 
-        report = _interruptible(progress, stop)
+        report = _interruptible(progress, shutdown)
         with Generator(
             bundle, provider=given.provider, threads=given.threads, rebuild=given.rebuild, progress=report,
             share_weights=given.share_weights,
@@ -124,7 +75,7 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
             begin("reading inputs and loading engines")
             video = generator.generate(
                 photo, given.audio, keypoints=_keypoints(given), retarget=given.retarget, config=config,
-                noise=given.noise, schedule=given.schedule, output=given.output, progress=report,
+                noise=given.noise, window_order=given.window_order, output=given.output, progress=report,
             )  # fmt: skip
         if given.quiet:
             for note in video.notes:
@@ -133,11 +84,11 @@ def _generate(given: argparse.Namespace, stop: Stop) -> str:
     return "" if given.quiet else _report(video, generator.size, prepared)
 
 
-def _interruptible(progress: Progress, stop: Stop) -> Callable[[str, int, int], None]:
-    """Return a progress callback that raises Stopped after a signal."""
+def _interruptible(progress: Progress, shutdown: GracefulShutdown) -> Callable[[str, int, int], None]:
+    """Return a progress callback that raises Interrupted after a signal."""
 
     def report(stage: str, done: int, total: int) -> None:
-        stop.check()
+        shutdown.check()
         progress(stage, done, total)
 
     return report
@@ -159,7 +110,7 @@ def _keypoints(given: argparse.Namespace) -> KeypointTrack | str | None:
     """Return the keypoints for `generate`: the file, or its points with the size of their pictures."""
     if given.keypoints is None or given.keypoints_size is None:
         return given.keypoints  # type: ignore[no-any-return]
-    from vexpress_rt.face.keypoints import KEYPOINT_SUFFIXES, load_keypoints
+    from vexpress_rt.face.keypoint_track import KEYPOINT_SUFFIXES, load_keypoints
 
     if Path(given.keypoints).suffix.lower() not in KEYPOINT_SUFFIXES:
         raise ConfigError(
@@ -205,7 +156,7 @@ def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
     )
 
 
-def _inspect(given: argparse.Namespace, stop: Stop) -> str:
+def _inspect(given: argparse.Namespace, shutdown: GracefulShutdown) -> str:
     bundle = Bundle.open(_bundle(given.bundle))
     text = json.dumps(bundle.manifest.to_json(), indent=1) if given.json else describe(bundle)
     if given.verify:
@@ -213,7 +164,7 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
         with Progress(open_stream(sys.stderr)) as progress:
             for done, name in enumerate(files, start=1):
                 bundle.verify(name)
-                stop.check()
+                shutdown.check()
                 progress("verify", done, len(files))
         for name, engine in bundle.manifest.engines.items():
             if engine.file not in bundle.manifest.absent:
@@ -222,11 +173,11 @@ def _inspect(given: argparse.Namespace, stop: Stop) -> str:
     return text
 
 
-def _compile(given: argparse.Namespace, stop: Stop) -> str:
+def _compile(given: argparse.Namespace, shutdown: GracefulShutdown) -> str:
     from vexpress_rt.backends.tensorrt.plan_store import find_plans
 
     with Progress(open_stream(sys.stderr)) as progress:
-        plans = find_plans(Bundle.open(given.bundle), progress=_interruptible(progress, stop), thorough=True)
+        plans = find_plans(Bundle.open(given.bundle), progress=_interruptible(progress, shutdown), thorough=True)
     return f"{given.bundle} has plans for {plans.compilation.describe()}"
 
 

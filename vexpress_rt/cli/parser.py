@@ -15,8 +15,10 @@ from vexpress_rt.config import (
     CROP_MODES,
     REBUILD,
     RECOMMENDABLE,
+    RENAMED_OPTIONS,
+    RENAMED_VALUES,
     RETARGET_MODES,
-    SCHEDULES,
+    WINDOW_ORDERS,
     GenerationConfig,
     Settings,
 )
@@ -59,6 +61,8 @@ REFUSED = {
     "save-gpu-memory": "not needed: leave it out",
 }
 
+RENAMED = {old.replace("_", "-"): new.replace("_", "-") for old, new in RENAMED_OPTIONS.items()}
+
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Arguments -> what was asked for: `command`, and its flags under our names.
@@ -88,6 +92,8 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
             name = flag[2:].replace("_", "-")
             if name in REFUSED:
                 refused.append(f"{flag} is {REFUSED[name]}")
+            if name in RENAMED:
+                refused.append(f"{flag} is called --{RENAMED[name]} now")
             argument = f"--{ALIASES.get(name, name)}{equals}{value}"
         elif re.fullmatch(r"-[\d.]+,-?[\d.]+", argument):
             argument = f" {argument}"  # a point left of the photo, which argparse would take for a flag
@@ -115,9 +121,10 @@ def _add_generate(commands: Any) -> None:
     words = "whether to compile a bundle's plans anew that are of another GPU or TensorRT, or damaged (default: auto)"
     running("--rebuild", choices=REBUILD, default=REBUILD[0], help=words)
     words = (
-        "order of the windows' steps: by wavefront (default), or each step over the whole video; frames are the same"
+        "order in which context windows are denoised: as a wavefront (default), or step by step over the whole video; "
+        "frames are the same"
     )
-    running("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help=words)
+    running("--window-order", type=_window_order, choices=WINDOW_ORDERS, default=WINDOW_ORDERS[0], help=words)
     words = "CPU threads, limited to the CPUs that this process may use (default: one per core)"
     running("--threads", type=int, metavar="N", help=words)
     words = "on the CPU, one copy of the weights for both denoisers: less memory where both are needed, and slower"
@@ -206,6 +213,12 @@ def _interval(text: str) -> tuple[float, float]:
         return float(low), float(high)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no interval; expected LOW,HIGH, such as 0.2,0.8") from None
+
+
+def _window_order(text: str) -> str:
+    if text in RENAMED_VALUES:
+        raise argparse.ArgumentTypeError(f"{text} is called {RENAMED_VALUES[text]} now")
+    return text
 
 
 def _size(text: str) -> tuple[int, int]:

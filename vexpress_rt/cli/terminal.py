@@ -21,14 +21,6 @@ def open_stream(stream: TextIO | None) -> TextIO:
     return _Dropped() if stream is None or getattr(stream, "closed", False) else stream
 
 
-def file_number(stream: TextIO | None) -> int | None:
-    """Return the file descriptor of a stream; None if it has none."""
-    try:
-        return None if stream is None else stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 class _Dropped(io.StringIO):
     """A text stream that drops all text."""
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.config import SCHEDULES, check_choice
+from vexpress_rt.config import WINDOW_ORDERS, check_choice
 from vexpress_rt.errors import ConfigError
 
 
@@ -64,26 +64,26 @@ def final_frames(windows: Sequence[Window], length: int) -> tuple[range, ...]:
     return tuple(range(start, stop) for start, stop in pairwise(bounds))
 
 
-def walk(windows: Sequence[Window], steps: int, schedule: str = "wavefront") -> Iterator[tuple[Window, int]]:
+def walk(windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> Iterator[tuple[Window, int]]:
     """Every (window, step) once, step from 0, in an order in which they may run.
 
     In both orders, when (window, s) is given, every window that shares a frame with it has done step s - 1, and the
     earlier ones of them step s too. So at each frame predictions arrive step by step and, within a step, in the order
     of the windows: sums are bit-identical between the orders, and one accumulator a frame is enough.
 
-    breadth: each step over all windows, then the next: the whole video is in flight.
+    step_major: each step over all windows, then the next: the whole video is in flight.
     wavefront: always the earliest window that may run. After window k's first step, k - m does its second, k - 2m
         its third, and so on, m being how many later windows a window overlaps; then window k + 1 begins. Frames become
         final as early as the dependencies allow, and at most m (steps - 1) + 1 windows have begun and not ended, with
         m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1 for an overlap of 1 to F/2. At the video's end it can be
         one more, because the last window, moved back, can overlap m + 1 earlier ones.
 
-    Raises ConfigError for an unknown schedule or fewer than 1 step.
+    Raises ConfigError for an unknown order or fewer than 1 step.
     """
-    check_choice("schedule", schedule, SCHEDULES)
+    check_choice("window_order", window_order, WINDOW_ORDERS)
     if steps < 1:
         raise ConfigError(f"steps is {steps}; expected at least 1")
-    if schedule == "breadth":
+    if window_order == "step_major":
         return ((window, step) for step in range(steps) for window in windows)
     return _wavefront(windows, steps)
 

@@ -1,44 +1,98 @@
-"""Classifier-free guidance: how predictions are combined, and in which steps which half of the denoiser runs."""
+"""Classifier-free guidance: the strengths of the conditions, and which half of the denoiser runs in which step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_ROUNDING = 1e-9  # of shares that are products of decimal fractions
+import numpy as np
+
+from vexpress_rt.backends.base import Tensor
+from vexpress_rt.config import Settings
+
+_ROUNDING = 1e-9  # tolerance for interval bounds times steps, which are products of decimal fractions
 
 
 @dataclass(frozen=True)
-class GuidedPart:
-    """What runs in a step.
+class GuidanceStep:
+    """What the denoiser computes in one step.
 
-    computes: both halves; else the conditional half alone, and if nothing is kept from the step before, no guidance.
-    keeps: the unconditional prediction of this step, whether computed or kept until now, is kept for the next.
+    Attributes:
+        run_uncond: Whether both halves run. Otherwise the conditional half runs alone, and without a cached
+            unconditional prediction the step is not guided.
+        cache_uncond: Whether the next step reuses the unconditional prediction, computed in this step or before it.
     """
 
-    computes: bool
-    keeps: bool = False
+    run_uncond: bool
+    cache_uncond: bool = False
 
     @property
     def engine(self) -> str:
-        """The engine that computes what is needed."""
-        return "denoiser" if self.computes else "denoiser_cond"
+        """Name of the engine that the step runs."""
+        return "denoiser" if self.run_uncond else "denoiser_cond"
 
 
 def plan_guidance(
-    steps: int, scale: float, interval: tuple[float, float] = (0, 1), every: int = 1
-) -> tuple[GuidedPart, ...]:
-    """What runs in each of `steps` steps.
+    steps: int, scale: float, interval: tuple[float, float] = (0, 1), uncond_interval: int = 1
+) -> tuple[GuidanceStep, ...]:
+    """Return what the denoiser computes in each of `steps` steps.
 
-    scale: of classifier-free guidance; at 1 or less no step is guided.
-    interval: shares of the way from noise to picture, 0 <= low < high <= 1. A step is guided if its middle, (i + 1/2) /
-        steps, lies between them or on one of them. In the others the conditional prediction is taken as it is:
-        guidance harms at high noise levels and does next to nothing at low ones (Kynkaanniemi et al., arXiv
-        2404.07724, who give the interval as noise levels; timesteps that are evenly spaced make it the same).
-    every: of the guided steps the first, and each `every`-th after it, computes the unconditional half. Those between
-        reuse what that gave for the same window. 1 computes it in all of them.
+    Args:
+        steps: Number of steps.
+        scale: Guidance scale; at 1 or less no step is guided.
+        interval: Fractions of the way from noise to picture, 0 <= low < high <= 1. A step is guided if its middle,
+            (i + 1/2) / steps, lies between them or on one of them. The other steps use the conditional prediction:
+            guidance harms at high noise levels and has little effect at low ones (Kynkaanniemi et al., arXiv
+            2404.07724, who give the interval as noise levels; evenly spaced timesteps make both the same).
+        uncond_interval: Run the unconditional pass in the first guided step and in every `uncond_interval`-th guided
+            step after it. The guided steps in between reuse the prediction for the same window.
     """
     low, high = (bound * steps for bound in interval)
     guided = [i for i in range(steps) if scale > 1 and low - _ROUNDING <= i + 0.5 <= high + _ROUNDING]
-    computing = set(guided[::every])
+    computing = set(guided[::uncond_interval])
     reusing = set(guided) - computing
-    return tuple(GuidedPart(computes=i in computing, keeps=i + 1 in reusing) for i in range(steps))
+    return tuple(GuidanceStep(run_uncond=i in computing, cache_uncond=i + 1 in reusing) for i in range(steps))
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the denoiser follows each condition.
+
+    Attributes:
+        scale: Guidance scale; at 1 or less the conditional half runs alone.
+        reference_weight: Weight of the attention to the portrait.
+        audio_weight: Weight of the attention to the speech.
+        interval: Which steps are guided; see `plan_guidance`.
+        uncond_interval: Which guided steps run the unconditional pass; see `plan_guidance`.
+    """
+
+    scale: float
+    reference_weight: float
+    audio_weight: float
+    interval: tuple[float, float] = (0, 1)
+    uncond_interval: int = 1
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Guidance:
+        """Return the guidance of the resolved options."""
+        return cls(
+            settings.guidance_scale,
+            settings.reference_attention_weight,
+            settings.audio_attention_weight,
+            settings.guidance_interval,
+            settings.uncond_interval,
+        )
+
+    def plan(self, steps: int) -> tuple[GuidanceStep, ...]:
+        """Return what the denoiser computes in each of `steps` steps."""
+        return plan_guidance(steps, self.scale, self.interval, self.uncond_interval)
+
+    def engines(self, steps: int) -> tuple[str, ...]:
+        """Return the names of the engines that `steps` steps run."""
+        return tuple(dict.fromkeys(step.engine for step in self.plan(steps)))
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return the denoiser's inputs for the attention weights, each (1,) float32, by name."""
+        return {
+            "reference_attention_weight": np.array([self.reference_weight], np.float32),
+            "audio_attention_weight": np.array([self.audio_weight], np.float32),
+        }

@@ -81,7 +81,7 @@ def _cause(inputs: Mapping[str, Tensor], noise: Callable[[int], Float32], begun:
     for name, tensor in inputs.items():
         if str(tensor.dtype) not in ("float16", "float32"):  # NumPy has no bfloat16
             continue
-        array = tensor if isinstance(tensor, np.ndarray) else tensor.host()
+        array = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
         if not is_within(array):
             return f"engine {_ENGINES.get(name, 'reference_net')} returned {name} with {_worst(array)}; {REMEDY}"
     return f"all inputs of the denoiser are finite, so it computed these values; {REMEDY}"

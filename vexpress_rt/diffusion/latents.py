@@ -1,6 +1,6 @@
-"""Where the latents of a video's frames are while it is denoised: what `denoise` asks of it, and the host's memory.
+"""The latents of the frames in flight: which slot each lies in, what a step asks of their store, and the host's store.
 
-`latents_cuda` has them in a GPU's memory. What a step does to them is in neither: `native.guided_step` for both.
+`device_latents` has the store in a GPU's memory. The arithmetic of a step is in `native.latent_step` for both.
 """
 
 from __future__ import annotations
@@ -12,32 +12,40 @@ import numpy as np
 
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.diffusion.context_windows import Window, coverage, walk
-from vexpress_rt.native.latent_step import Coefficients, Share, guided_step_numpy
+from vexpress_rt.native.latent_step import (
+    Coefficients,
+    Correction,
+    SlotUpdate,
+    correct_predictions_numpy,
+    guided_step_numpy,
+)
 from vexpress_rt.types import Float32
 
 
-class Flight:
-    """Where the frames in flight lie, and which windows each has heard: pure counting, for any kind of memory.
+class LatentRing:
+    """A ring of slots for the latents of the frames in flight; counts only, for any kind of memory.
 
     In flight are the frames from the first window that has not ended to the last one that has begun, without gaps. So
-    frame f lies in slot f mod `slots`, and the frames of a window in one piece of the slots or in two.
+    frame f lies in slot f mod `slots`, and the frames of a window in one contiguous piece of the slots or in two.
 
-    slots: as many as frames are ever in flight at once: in wavefront order those of about as many windows as there are
-        steps, in breadth order all.
+    Attributes:
+        slots: The largest number of frames in flight: in wavefront order those of about as many windows as there are
+            steps, in step-major order all.
     """
 
-    def __init__(self, windows: Sequence[Window], steps: int, schedule: str = "wavefront") -> None:
+    def __init__(self, windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> None:
+        """Count the frames in flight for `windows`, `steps` steps and an order of `context_windows.walk`."""
         stop = windows[-1].stop
         self._coverage = coverage(windows, stop)
         self._first = np.searchsorted([window.stop for window in windows], np.arange(stop), side="right")
-        self.slots = _most_in_flight(windows, steps, schedule)
+        self.slots = _most_in_flight(windows, steps, window_order)
 
     def slot(self, frame: int) -> int:
-        """Where a frame lies."""
+        """Return the slot of a frame."""
         return frame % self.slots
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Where frames start to stop - 1, no more than `slots`, lie: which of them, and in which slots."""
+        """Yield the contiguous pieces of frames [start, stop), at most `slots`: indices from `start`, and slots."""
         done = 0
         while start + done < stop:
             slot = self.slot(start + done)
@@ -45,17 +53,21 @@ class Flight:
             yield slice(done, done + count), slice(slot, slot + count)
             done += count
 
-    def shares(self, window: Window) -> list[Share]:
-        """The part of each of a window's frames in any step of it: within a step, windows come in their order."""
+    def updates(self, window: Window) -> list[SlotUpdate]:
+        """Return the update of each of a window's frames, the same in every step.
+
+        Within a step the windows over a frame come in their order, so the window's index says how many came before it.
+        """
         frames = range(window.start, window.stop)
-        heard = (window.index - self._first[window.start : window.stop]).tolist()
+        accumulated = (window.index - self._first[window.start : window.stop]).tolist()
         covering = self._coverage[window.start : window.stop].tolist()
-        return [Share(self.slot(frame), *counts) for frame, *counts in zip(frames, heard, covering, strict=True)]
+        counts = zip(frames, accumulated, covering, strict=True)
+        return [SlotUpdate(self.slot(frame), before, coverage) for frame, before, coverage in counts]
 
 
-def _most_in_flight(windows: Sequence[Window], steps: int, schedule: str) -> int:
+def _most_in_flight(windows: Sequence[Window], steps: int, window_order: str) -> int:
     most = ended = 0
-    for window, step in walk(windows, steps, schedule):
+    for window, step in walk(windows, steps, window_order):
         if step == 0:
             most = max(most, window.stop - windows[ended].start)
         if step == steps - 1:
@@ -64,21 +76,37 @@ def _most_in_flight(windows: Sequence[Window], steps: int, schedule: str) -> int
 
 
 class Latents(Protocol):
-    """The latents of the frames in flight, what the sampler remembers of each, and the sums of their predictions in the
-    step that each is in.
-
-    resident: whether predictions are to stay where the engine computes them.
-    """
+    """A store of the frames in flight: latents, sampler state, and the sums of the predictions of each frame's step."""
 
     @property
-    def resident(self) -> bool: ...
+    def keep_on_device(self) -> bool:
+        """Whether the engine leaves its predictions on the device where it computes them."""
+        ...
 
-    def begin(self, first: int, noise: Float32) -> None:
-        """Frames `first` and following begin, with `noise` (n, c, h, w)."""
+    def write(self, first: int, latents: Float32) -> None:
+        """Set the latents of consecutive frames.
+
+        Args:
+            first: The first frame.
+            latents: (n, c, h, w) float32, such as the noise that frames begin with.
+        """
         ...
 
     def gather(self, window: Window) -> Tensor:
-        """A window's latents (F, c, h, w) float32."""
+        """Return a copy of a window's latents, (F, c, h, w) float32."""
+        ...
+
+    def correct(
+        self, unconditional: Tensor | None, conditional: Tensor, scale: float, correction: Correction
+    ) -> Tensor:
+        """Return guided predictions with a correction subtracted, (F, c, h, w) float32; the store does not change.
+
+        Args:
+            unconditional: (F, c, h, w) float32 from the denoiser, or None for no guidance.
+            conditional: (F, c, h, w) float32 from the denoiser.
+            scale: Guidance scale.
+            correction: See `native.latent_step.Correction`.
+        """
         ...
 
     def step(
@@ -89,9 +117,14 @@ class Latents(Protocol):
         scale: float,
         coefficients: Coefficients,
     ) -> None:
-        """Add a window's predictions (F, c, h, w); frames that all their windows cover by now take their step.
+        """Add a window's predictions to its frames' totals; frames with all their predictions take their step.
 
-        unconditional: None for no guidance, else `scale` is that of it.  coefficients: of `samplers.Sampler`.
+        Args:
+            window: The window.
+            unconditional: (F, c, h, w) float32 from the denoiser, or None for no guidance.
+            conditional: (F, c, h, w) float32 from the denoiser.
+            scale: Guidance scale.
+            coefficients: Coefficients of the step, from `samplers.Sampler`.
         """
         ...
 
@@ -99,45 +132,52 @@ class Latents(Protocol):
         """Begin to copy the current latents of frames [start, stop) to the host.
 
         Returns:
-            A function that waits for the copy and returns it, (n, c, h, w) float32. Call it before the next
-            `copy_to_host` and before `close`.
+            A function that waits for the copy and returns it, (n, c, h, w) float32. Its memory belongs to the store:
+            use it before the next `copy_to_host` and before `close`.
         """
         ...
 
     def take(self, frame: int) -> Tensor:
-        """The latent (1, c, h, w) of a frame, which does not change any more; its slot is free then."""
+        """Return a copy of the final latent (1, c, h, w) float32 of a frame, whose slot is free afterwards."""
         ...
 
     def close(self) -> None:
-        """Free what it holds, but not what it gave. Closing twice is allowed."""
+        """Free the store, but not the tensors that it returned. Closing twice is allowed."""
         ...
 
 
-MakeLatents = Callable[[Flight, tuple[int, ...], int], Latents]  # shape of a frame's latent, (c, h, w); vectors
+MakeLatents = Callable[[LatentRing, tuple[int, ...], int], Latents]  # ring, shape (c, h, w) of a latent, state size
 
 
 class HostLatents:
-    """`Latents` in NumPy arrays.
+    """The store in NumPy arrays; `Latents` documents the methods."""
 
-    shape: of a frame's latent, (c, h, w).  vectors: of `samplers.Sampler`; what is remembered lies beside the latents.
-    """
+    keep_on_device = False
 
-    resident = False
+    def __init__(self, ring: LatentRing, shape: tuple[int, ...], state_size: int = 1) -> None:
+        """Allocate the slots.
 
-    def __init__(self, flight: Flight, shape: tuple[int, ...], vectors: int = 1) -> None:
-        self._flight = flight
-        self._vectors = np.empty((vectors, flight.slots, *shape), np.float32)
-        self._latents: Float32 = self._vectors[0]
+        Args:
+            ring: The slots of the frames in flight.
+            shape: Shape of a frame's latent, (c, h, w).
+            state_size: Elements of a frame's state, from `samplers.Sampler`.
+        """
+        self._ring = ring
+        self._state = np.empty((state_size, ring.slots, *shape), np.float32)
+        self._latents: Float32 = self._state[0]
         self._totals = np.empty_like(self._latents)
 
-    def begin(self, first: int, noise: Float32) -> None:
-        """Frames `first` and following begin, with `noise` (n, c, h, w)."""
-        for frames, slots in self._flight.pieces(first, first + len(noise)):
-            self._latents[slots] = noise[frames]
+    def write(self, first: int, latents: Float32) -> None:
+        for frames, slots in self._ring.pieces(first, first + len(latents)):
+            self._latents[slots] = latents[frames]
 
     def gather(self, window: Window) -> Float32:
-        """A window's latents (F, c, h, w), copied."""
-        return np.concatenate([self._latents[slots] for _, slots in self._flight.pieces(window.start, window.stop)])
+        return np.concatenate([self._latents[slots] for _, slots in self._ring.pieces(window.start, window.stop)])
+
+    def correct(
+        self, unconditional: Tensor | None, conditional: Tensor, scale: float, correction: Correction
+    ) -> Float32:
+        return correct_predictions_numpy(*_arrays(unconditional, conditional), scale, correction)
 
     def step(
         self,
@@ -147,21 +187,22 @@ class HostLatents:
         scale: float,
         coefficients: Coefficients,
     ) -> None:
-        """As `Latents` has it."""
-        assert isinstance(conditional, np.ndarray)
-        assert unconditional is None or isinstance(unconditional, np.ndarray)
-        shares = self._flight.shares(window)
-        guided_step_numpy(self._vectors, self._totals, unconditional, conditional, shares, scale, coefficients)
+        halves = _arrays(unconditional, conditional)
+        guided_step_numpy(self._state, self._totals, *halves, self._ring.updates(window), scale, coefficients)
 
     def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
-        """See `Latents.copy_to_host`."""
-        pieces = [self._latents[slots] for _, slots in self._flight.pieces(start, stop)]
+        pieces = [self._latents[slots] for _, slots in self._ring.pieces(start, stop)]
         return lambda: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def take(self, frame: int) -> Float32:
-        """The latent (1, c, h, w) of a frame, copied."""
-        slot = self._flight.slot(frame)
+        slot = self._ring.slot(frame)
         return self._latents[slot : slot + 1].copy()
 
     def close(self) -> None:
         """There is nothing to free."""
+
+
+def _arrays(unconditional: Tensor | None, conditional: Tensor) -> tuple[Float32 | None, Float32]:
+    assert isinstance(conditional, np.ndarray)
+    assert unconditional is None or isinstance(unconditional, np.ndarray)
+    return unconditional, conditional

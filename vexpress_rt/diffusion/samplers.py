@@ -37,7 +37,7 @@ class Sampler:
     alpha_bars: noise levels, one more than steps, rising: that of the latents which the denoiser gets in each step, and
         that of what the last step leaves. Noise of a picture z at step s is sqrt(alpha_bars[s]) z +
         sqrt(1 - alpha_bars[s]) epsilon.
-    coefficients: for each step a table (vectors, vectors + 1) for `take_step`.
+    coefficients: for each step a table (state_size, state_size + 1) for `take_step`.
     """
 
     timesteps: tuple[int, ...]
@@ -49,7 +49,7 @@ class Sampler:
         return len(self.timesteps)
 
     @property
-    def vectors(self) -> int:
+    def state_size(self) -> int:
         """How many of a latent's size a frame needs: the latent, and what is remembered beside it."""
         return len(self.coefficients[0])
 

@@ -29,7 +29,7 @@ def boundary(frame: int, rate: int, fps: Fraction) -> int:
 
 
 def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
-    """`audio.normalize`, for sound of which the end is not known: (n,) samples -> (n,) float32.
+    """`audio_features.normalize`, for sound of which the end is not known: (n,) samples -> (n,) float32.
 
     heard: (m,), the last LEVEL_SECONDS of sound, from which mean and variance are taken. Pauses in it do not count, so
     that neither they nor a long silence before make a voice louder; for what a second of voice lacks, speech of USUAL
@@ -63,7 +63,7 @@ class Recent(NamedTuple):
 
 
 def voice_gains(recent: Recent, rate: int) -> tuple[Float32, Float32]:
-    """Return `voice.voice_gain` for both parts that `LiveSound.around` returns for the same window.
+    """Return `voice.voice_gain` for both parts that `SessionAudio.around` returns for the same window.
 
     The rule is that of recordings; samples that are unknown so far have gain 0.
     """
@@ -72,7 +72,7 @@ def voice_gains(recent: Recent, rate: int) -> tuple[Float32, Float32]:
     return heard, voice_gain(voice, rate, known - LEVEL_SECONDS * rate, known)
 
 
-class Reel:
+class SampleBuffer:
     """Samples from some moment on, of which the oldest are forgotten. Outside of what is kept it is silent.
 
     They lie in a buffer of at most four times their size, and are moved to another only after as many came or went: so
@@ -141,7 +141,7 @@ class Reel:
             self._move()
 
 
-class LiveSound:
+class SessionAudio:
     """What is said in a session, as it is given back (`rate` Hz) and as the model hears it (`model_rate` Hz).
 
     before, after: frames of sound that the model hears until the end of a window, and after it.
@@ -152,7 +152,7 @@ class LiveSound:
     def __init__(self, rate: int, model_rate: int, fps: Fraction, *, before: int, ahead: int, after: int) -> None:
         self.rate, self.model_rate, self.fps = rate, model_rate, fps
         self._before, self._ahead, self._after = before, ahead, after
-        self._said, self._heard = Reel(), Reel()
+        self._said, self._heard = SampleBuffer(), SampleBuffer()
         self._ends: deque[int] = deque()
         self._begin()
 

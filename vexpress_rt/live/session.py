@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from vexpress_rt.config import brief, plain_number
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.errors import AudioError, InputError
-from vexpress_rt.live.audio_buffer import LiveSound, normalize_live, voice_gains
-from vexpress_rt.live.session_config import LivePlan, check_timeout
-from vexpress_rt.live.window_denoiser import Heard, LiveStages
-from vexpress_rt.media.audio import check_rate, to_float32
+from vexpress_rt.live.audio_buffer import SessionAudio, normalize_live, voice_gains
+from vexpress_rt.live.session_config import SessionPlan, check_timeout
+from vexpress_rt.live.window_denoiser import AudioContext, WindowDenoiser
+from vexpress_rt.media.audio_input import check_rate, to_float32
 from vexpress_rt.types import Float32, UInt8
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
 
@@ -61,7 +61,9 @@ class LiveSession:
     notes: what was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
     """
 
-    def __init__(self, stages: LiveStages, sound: LiveSound, plan: LivePlan, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, stages: WindowDenoiser, sound: SessionAudio, plan: SessionPlan, notes: tuple[str, ...] = ()
+    ) -> None:
         self.fps = sound.fps
         self.sample_rate = sound.rate
         self.notes = notes
@@ -237,7 +239,7 @@ class LiveSession:
     def _finished(self) -> bool:
         """Whether the next frame is denoised, and what the median takes of the one after it."""
         following = self._given + 1
-        alone = not self._stages.filtered or self._sound.ends_with(following)
+        alone = not self._stages.median_filter or self._sound.ends_with(following)
         return following < self._denoised or (alone and following == self._denoised)
 
     def _new_frames(self) -> int:
@@ -287,7 +289,7 @@ class LiveSession:
     ) -> Float32 | None:
         """The latents of the window whose first new frame is `first`."""
         samples, plan, stop = sound(), self._plan, first + self._plan.window - len(held)
-        heard = Heard(samples, stop - plan.before, stop + plan.after)
+        heard = AudioContext(samples, stop - plan.before, stop + plan.after)
         return self._stages.denoise(Window(0, first - len(held), stop), held, heard, proceed)
 
     def _rest(self) -> dict[int, Float32]:
@@ -303,7 +305,7 @@ class LiveSession:
                 return None
             before, latent = self._latents[self._given - 1], self._latents[self._given]
             following = self._latents[self._given + 1] if self._given + 1 < self._denoised else None
-        image = self._stages.picture(before, latent, following)
+        image = self._stages.decode(before, latent, following)
         with self._changed:
             return self._give(image) if turn == self._turn else None
 

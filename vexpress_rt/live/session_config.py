@@ -11,7 +11,7 @@ from typing import Any
 from vexpress_rt.bundle.manifest import Manifest
 from vexpress_rt.config import Settings, brief, plain_number
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.live.audio_buffer import LiveSound
+from vexpress_rt.live.audio_buffer import SessionAudio
 from vexpress_rt.media.resampler import FILTER
 
 LONGEST_LOOK_AHEAD = 5.0  # seconds
@@ -20,7 +20,7 @@ LAGS = (1.0, 3600.0)
 
 
 @dataclass(frozen=True)
-class LivePlan:
+class SessionPlan:
     """Numbers of frames, but for `max_lag`.
 
     window: denoised at once.  overlap: of those, how many were given out before.
@@ -46,9 +46,9 @@ class LivePlan:
         return self.window - self.overlap
 
 
-def plan_live(
+def plan_session(
     settings: Settings, manifest: Manifest, rate: int, *, look_ahead: Any, context: Any, max_lag: Any
-) -> LivePlan:
+) -> SessionPlan:
     """Seconds as `Generator.live` takes them -> frames, rounded up.
 
     rate: Hz of the session's sound.
@@ -59,7 +59,7 @@ def plan_live(
     model, window = manifest.model, manifest.shape.frames
     # A frame's rows of features reach into its neighbours: where the look-ahead ends before, they are of silence.
     reach = math.ceil((model.audio_rows // 2 - 1) / 2)
-    plan = LivePlan(
+    plan = SessionPlan(
         window=window,
         overlap=settings.overlap,
         look_ahead=ahead,
@@ -74,7 +74,7 @@ def plan_live(
     return plan
 
 
-def _check_room(plan: LivePlan, settings: Settings, rate: int, model_rate: int) -> None:
+def _check_room(plan: SessionPlan, settings: Settings, rate: int, model_rate: int) -> None:
     """Raise ConfigError if more speech has to wait for a frame than may wait."""
     frames = plan.new + plan.look_ahead + 1  # the median's: the last one of a window waits for the next
     filtering = 0 if rate == model_rate else Fraction(FILTER, min(rate, model_rate))
@@ -87,9 +87,9 @@ def _check_room(plan: LivePlan, settings: Settings, rate: int, model_rate: int) 
         )
 
 
-def make_sound(plan: LivePlan, rate: int, manifest: Manifest, settings: Settings) -> LiveSound:
+def make_sound(plan: SessionPlan, rate: int, manifest: Manifest, settings: Settings) -> SessionAudio:
     """What keeps the sound of a session of `rate` Hz."""
-    return LiveSound(
+    return SessionAudio(
         rate, manifest.model.sample_rate, settings.rate, before=plan.before, ahead=plan.look_ahead, after=plan.after
     )
 

@@ -1,70 +1,86 @@
-"""A window of a live session: noise -> latents that go on from those given out before -> frames.
+"""The denoising of a live session: noise -> latents of the window that continues the frames given out before -> frames.
 
-Frames that were given out are held as RePaint holds the known part of a picture (Lugmayr et al., arXiv 2201.09865,
-equation 8a): in every step they are what is known, with noise of that step's level. So the window's other frames are
-made to go with them.
+Frames that were given out are held as RePaint holds the known part of an image (Lugmayr et al., arXiv 2201.09865,
+equation 8a): before every step their latents are replaced by the known ones with noise of that step's level, so that
+the window's other frames fit to them.
 
-That alone leaves a jump: at the first levels there is nothing but noise to see of the held frames, and what is decided
-then, of a window's frames alike, is decided anew. But of held frames the right prediction is known, and so the error of
-the model's. That of the last one is taken off the frames after it, less and less of it for `FADE` frames. It costs
-nothing, and the step from one window to the next becomes what it is in exact mode. Over a whole window the lips would
-follow the voice a little less, and without an end a mistake would go on from window to window.
+Held frames alone leave a jump where the new frames begin. At the first levels the held frames are almost pure noise,
+and the model decides anew what the frames of a window have in common. But the right prediction of a held frame is
+known, and so is the model's error in it. The error in the last held frame is subtracted from the predictions of the
+frames after it, with weights that fall to 0 over `FADE` frames. This costs nothing, and makes the transition between
+windows as smooth as in a video. Subtracted over a whole window, the error would make the lips follow the voice less;
+without an end, a mistake would pass from window to window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vexpress_rt.backends.base import Engine, Tensor
 from vexpress_rt.diffusion.context_windows import Window
-from vexpress_rt.diffusion.denoiser import Guidance
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latent_check import check_latents
+from vexpress_rt.diffusion.latents import HostLatents, LatentRing, MakeLatents
 from vexpress_rt.diffusion.samplers import Sampler
-from vexpress_rt.media.audio import frame_rows
-from vexpress_rt.native.latent_step import guide, take_step
+from vexpress_rt.diffusion.window_step import ActiveWindow, WindowStepper
+from vexpress_rt.native.latent_step import Correction
+from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.stages.conditioning import encode_audio
-from vexpress_rt.stages.frame_decoder import FramePath
+from vexpress_rt.stages.frame_decoder import FramePostprocessing
 from vexpress_rt.types import Float32, UInt8
 
-FADE = 2  # frames: makes seams what they are in exact mode; 4 and 8 hide them, and cost lip sync (`benchmarks.live`)
+# Frames over which the correction fades. 2 makes seams as small as in a video; 4 and 8 hide them but cost lip sync
+# (measured by `benchmarks.live`).
+FADE = 2
 
 
-def denoise_held(
-    predict: Callable[[Float32, int], Float32], sampler: Sampler, noise: Float32, held: Float32,
-    proceed: Callable[[], bool] = lambda: True,
-) -> Float32 | None:  # fmt: skip
-    """Noise (F, c, h, w) -> latents (F - n, c, h, w) of a window's new frames, in float32.
+@dataclass(frozen=True, eq=False)
+class HeldFrames:
+    """The first frames of a window, which were given out before and must not change.
 
-    predict: the guided prediction (F, c, h, w) for latents of that shape and the number of the step.
-    held: (n, c, h, w), the latents of the first frames, final and not to be changed; n may be 0, but not F.
-    proceed: asked before each step; False gives the window up, and None comes back.
+    Attributes:
+        latents: Their final latents, (n, c, h, w) float32, n at least 1.
+        noise: Their initial noise, (n, c, h, w) float32.
     """
-    vectors, count = [noise.copy(), *(np.zeros_like(noise) for _ in range(sampler.vectors - 1))], len(held)
-    for step, coefficients in enumerate(sampler.coefficients):
-        if not proceed():
-            return None
-        signal, share = (np.float32(part**0.5) for part in (sampler.alpha_bars[step], 1 - sampler.alpha_bars[step]))
-        # What a sampler remembers of held frames besides is of no use to others, and not looked at again.
-        vectors[0][:count] = signal * held + share * noise[:count]
-        v = predict(vectors[0], step)
-        if count:
-            v = v - _fading(count, len(v)) * (v[count - 1] - (signal * noise[count - 1] - share * held[-1]))
-        vectors = take_step(vectors, v, coefficients)
-    return vectors[0][count:]
+
+    latents: Float32
+    noise: Float32
+
+    def at_level(self, alpha_bar: float) -> Float32:
+        """Return the latents with noise of a level, (n, c, h, w) float32 (RePaint, equation 8a)."""
+        signal, noise = _signal_and_noise(alpha_bar)
+        return signal * self.latents + noise * self.noise
+
+    def correction(self, alpha_bar: float, frames: int) -> Correction:
+        """Return the correction of the predictions of a window of `frames` frames at a noise level.
+
+        The right v-prediction of a held frame is alpha epsilon - sigma x.
+        """
+        last = len(self.latents) - 1
+        signal, noise = _signal_and_noise(alpha_bar)
+        distance = np.maximum(np.arange(frames) - last, 0)
+        weights = np.maximum(1 - distance / (FADE + 1), 0).astype(np.float32)
+        return Correction(last, signal * self.noise[last] - noise * self.latents[last], weights)
 
 
-def _fading(held: int, frames: int) -> Float32:
-    """How much of the last held frame's error is taken off each of a window's frames, (F, 1, 1, 1): 1 and then less."""
-    distance = np.maximum(np.arange(frames) - (held - 1), 0)
-    return np.maximum(1 - distance / (FADE + 1), 0).astype(np.float32)[:, None, None, None]
+def _signal_and_noise(alpha_bar: float) -> tuple[np.float32, np.float32]:
+    """Return alpha and sigma."""
+    return np.float32(alpha_bar**0.5), np.float32((1 - alpha_bar) ** 0.5)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What is heard around a window: normalised samples (n,) float32, of frames begin to end - 1."""
+class AudioContext:
+    """The speech that the audio encoder gets for a window.
+
+    Attributes:
+        samples: (n,) float32, normalised, at the model's rate.
+        begin: The first frame that they belong to.
+        end: The frame after the last.
+    """
 
     samples: Float32
     begin: int
@@ -72,15 +88,23 @@ class Heard:
 
 
 @dataclass
-class LiveStages:
-    """What makes the windows of a session: engines, the portrait, and how they are used.
+class WindowDenoiser:
+    """Denoises and decodes the windows of one live session, one after the other.
 
-    engine: by its name.  reference: the portrait's engine inputs.
-    noise: the initial latent (c, h, w) float32 of a frame.  draw: its drawing (H, W, 3) uint8.
-    rows, minimum: of audio features a frame takes; samples that the audio encoder needs.
-    path: what happens to frames between decoder and caller.  filtered: by the median.
+    Frames are numbered from the start of the session; the session begins with frames below 0, in which nobody speaks.
 
-    Frames are numbers of the session; those below 0 are the rest that it begins with.
+    Attributes:
+        engine: Returns an engine by its name.
+        guidance: The strengths of the conditions.
+        sampler: The sampler.
+        reference: The portrait's engine inputs by name.
+        noise: Returns the initial latent (c, h, w) float32 of a frame.
+        keypoint_map: Returns the keypoint map (H, W, 3) uint8 of a frame.
+        audio_rows: Audio features in the feature window of one frame.
+        minimum_samples: Samples that the audio encoder needs at least.
+        postprocessing: What happens to frames between the decoder and the caller.
+        median_filter: Whether frames pass the median filter.
+        latents: Makes the store of a window's latents.
     """
 
     engine: Callable[[str], Engine]
@@ -88,82 +112,105 @@ class LiveStages:
     sampler: Sampler
     reference: Mapping[str, Tensor]
     noise: Callable[[int], Float32]
-    draw: Callable[[int], UInt8]
-    rows: int
-    minimum: int
-    path: FramePath
-    filtered: bool
+    keypoint_map: Callable[[int], UInt8]
+    audio_rows: int
+    minimum_samples: int
+    postprocessing: FramePostprocessing
+    median_filter: bool
+    latents: MakeLatents = HostLatents
     _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
     _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
 
     def denoise(
-        self, window: Window, held: Float32, heard: Heard, proceed: Callable[[], bool] = lambda: True
+        self, window: Window, held: Float32, audio: AudioContext, proceed: Callable[[], bool] = lambda: True
     ) -> Float32 | None:
-        """The latents of a window's frames but the held ones, as `denoise_held` has it.
+        """Denoise a window and return the latents of its new frames.
 
-        Raises BackendError, also for latents that are not finite or beyond `latent_check.LATENT_LIMIT`.
+        Args:
+            window: The F frames of the window.
+            held: Final latents (n, c, h, w) float32 of its first n frames, 0 <= n < F.
+            audio: The speech around the window.
+            proceed: Called before each step; if it returns False, the window is given up.
+
+        Returns:
+            (F - n, c, h, w) float32, or None if the window was given up.
+
+        Raises:
+            BackendError: An engine or the GPU failed, or latents are not finite or beyond `LATENT_LIMIT`.
         """
-        inputs = {**self.reference, **self.guidance.inputs(), **self._conditions(window, heard)}
+        stepper = WindowStepper(self.engine, self.reference, self.guidance, self.sampler)
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
-        latents = denoise_held(self._predictor(inputs), self.sampler, noise, held, proceed)
+        active = ActiveWindow(Window(0, 0, len(noise)), self._conditions(window, audio))
+        latents = self._denoise(stepper, active, noise, held, proceed)
         if latents is not None:
             first, frames = window.stop - len(latents), range(window.start, window.stop)
-            check_latents(latents, first, inputs, self.noise, frames)
+            check_latents(latents, first, {**stepper.inputs, **active.conditions}, self.noise, frames)
         return latents
 
-    def _predictor(self, inputs: Mapping[str, Tensor]) -> Callable[[Float32, int], Float32]:
-        """The guided prediction for a window's latents, which go through the host, in one step after the other."""
-        plan = self.guidance.plan(len(self.sampler))
-        kept: Float32 | None = None
+    def _denoise(
+        self, stepper: WindowStepper, active: ActiveWindow, noise: Float32, held: Float32, proceed: Callable[[], bool]
+    ) -> Float32 | None:
+        frames, count = len(noise), len(held)
+        known = HeldFrames(held, noise[:count]) if count else None
+        ring = LatentRing((active.window,), len(self.sampler))
+        with closing(self.latents(ring, noise.shape[1:], self.sampler.state_size)) as latents:
+            latents.write(0, noise)
+            for step, alpha_bar in enumerate(self.sampler.alpha_bars[:-1]):
+                if not proceed():
+                    return None
+                correction = None
+                if known is not None:
+                    # What the sampler remembers of held frames is not replaced: no other frame depends on it.
+                    latents.write(0, known.at_level(alpha_bar))
+                    correction = known.correction(alpha_bar, frames)
+                stepper.run(latents, active, step, correction)
+            return latents.copy_to_host(count, frames)().copy()
 
-        def predict(x: Float32, step: int) -> Float32:
-            nonlocal kept
-            timestep, part = np.array([self.sampler.timesteps[step]], np.float32), plan[step]
-            outputs = self.engine(part.engine).run({**inputs, "latents": x, "timestep": timestep})
-            unconditional = outputs["unconditional"] if part.computes else kept
-            kept = unconditional if part.keeps else None
-            conditional: Float32 = outputs["conditional"]
-            return conditional if unconditional is None else guide(unconditional, conditional, self.guidance.scale)
-
-        return predict
-
-    def _conditions(self, window: Window, heard: Heard) -> Mapping[str, Tensor]:
-        """The denoiser's `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
-        features = encode_audio(self.engine("audio_encoder"), heard.samples, self.minimum)
-        start, stop = window.start - heard.begin, window.stop - heard.begin
-        rows = frame_rows(features, heard.end - heard.begin, self.rows, start, stop)
-        return {**self.engine("audio_projection").run({"feature_rows": rows}, resident=True), **self._pose(window)}
+    def _conditions(self, window: Window, audio: AudioContext) -> Mapping[str, Tensor]:
+        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
+        features = encode_audio(self.engine("audio_encoder"), audio.samples, self.minimum_samples)
+        start, stop = window.start - audio.begin, window.stop - audio.begin
+        windows = feature_windows(features, audio.end - audio.begin, self.audio_rows, start, stop)
+        return {
+            **self.engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
+            **self._pose(window),
+        }
 
     def _pose(self, window: Window) -> Mapping[str, Tensor]:
-        """The guider's answer to a window's drawings, which for a head that is held is always the same."""
-        drawings = np.stack([self.draw(frame) for frame in range(window.start, window.stop)])
-        if self._posed is None or not np.array_equal(self._posed[0], drawings):
-            self._posed = drawings, self.engine("pose_guider").run({"drawings": drawings}, resident=True)
+        """Return the pose guider's output, which is reused while the keypoint maps of the windows are the same."""
+        maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, window.stop)])
+        if self._posed is None or not np.array_equal(self._posed[0], maps):
+            self._posed = maps, self.engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
         return self._posed[1]
 
-    def picture(self, before: Float32, latent: Float32, following: Float32 | None) -> UInt8:
-        """The frame (H, W, 3) uint8 RGB of a latent (c, h, w) between its neighbours, filtered as it is asked for.
+    def decode(self, previous: Float32, current: Float32, following: Float32 | None) -> UInt8:
+        """Return the frame (H, W, 3) uint8 RGB of a latent, median-filtered if the session does that.
 
-        following: None for the last one before an end: it stands in for it itself, which is nearer to what the filter
-            gives elsewhere than the reflection at the end of a clip.
+        Args:
+            previous: Latent (c, h, w) float32 of the frame before.
+            current: Latent of the frame.
+            following: Latent of the frame after, or None at the end of the speech. The frame then stands in for the
+                one after it, which is closer to the filter's output within the speech than the reflection at the end
+                of a clip.
         """
-        if self.filtered:
-            previous, current = self._decode(before), self._decode(latent)
-            after = current if following is None else self._decode(following)
-            frame = self.path.median_3x3x3(previous, current, after)
+        if self.median_filter:
+            before, frame = self._decode(previous), self._decode(current)
+            after = frame if following is None else self._decode(following)
+            frame = self.postprocessing.median_3x3x3(before, frame, after)
         else:
-            frame = self._decode(latent)
-        (image,) = self.path.arrays([frame])
+            frame = self._decode(current)
+        (image,) = self.postprocessing.arrays([frame])
         return image
 
     def _decode(self, latent: Float32) -> Tensor:
-        """A latent's picture, made once for as long as it may be a neighbour: the last three are kept."""
-        for known, picture in self._decoded:
+        """Decode a latent once for as long as the frame may be a neighbour: the last three are kept."""
+        for known, frame in self._decoded:
             if known is latent:
-                return picture
-        picture = self.engine("vae_decoder").run({"latent": latent[None]}, resident=self.path.resident)["frame"]
-        self._decoded = [*self._decoded[-2:], (latent, picture)]
-        return picture
+                return frame
+        decoder, keep_on_device = self.engine("vae_decoder"), self.postprocessing.keep_on_device
+        frame = decoder.run({"latent": latent[None]}, keep_on_device=keep_on_device)["frame"]
+        self._decoded = [*self._decoded[-2:], (latent, frame)]
+        return frame
 
     def forget(self) -> None:
         """Free what is kept for the next window."""

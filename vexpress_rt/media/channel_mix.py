@@ -10,6 +10,8 @@ from av.audio.frame import AudioFrame
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from vexpress_rt.types import Float32
+
 Weights = NDArray[np.float64]
 
 
@@ -37,6 +39,38 @@ def stereo_weights(layout: str | None, channels: int) -> Weights | None:
     None for one or two channels, and for an unknown layout.
     """
     return None if layout is None or channels < 3 else _speaker_weights(layout, "stereo")
+
+
+def track_weights(layout: str | None, channels: int) -> Weights | None:
+    """Return the weights of each channel in the sound track of a video, which is mono or stereo.
+
+    More than two channels are mixed to stereo by speaker positions, or averaged to mono if these are unknown.
+
+    Args:
+        layout: FFmpeg's name of the channel layout; None for unknown.
+        channels: Number of channels.
+
+    Returns:
+        (1 or 2, channels) float64; None for one or two channels, which are kept.
+    """
+    if channels <= 2:
+        return None
+    weights = stereo_weights(layout, channels)
+    return mono_weights(None, channels)[None] if weights is None else weights
+
+
+def mix(samples: Float32, weights: Weights) -> Float32:
+    """Mix channels with weights; sums are in float64.
+
+    Args:
+        samples: (channels, n) float32.
+        weights: (channels,) or (outputs, channels) float64.
+
+    Returns:
+        (n,) or (outputs, n) float32.
+    """
+    wide: Weights = weights @ samples.astype(np.float64)
+    return wide.astype(np.float32)
 
 
 def conversion_weights(layout: str, channels: int, to_layout: str, to_channels: int) -> Weights:

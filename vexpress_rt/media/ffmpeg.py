@@ -13,6 +13,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -122,6 +123,16 @@ def _limit_allocations() -> None:
 def reason(error: BaseException) -> str:
     """Return the message of FFmpeg or the system without path and error number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def to_seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
+    """Convert a time stamp of FFmpeg, in units of `base` seconds; None if it has none."""
+    return None if ticks is None or not base else ticks * base
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, for messages: "1 place", "2 places"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def moving_pictures(container: InputContainer) -> list[VideoStream]:

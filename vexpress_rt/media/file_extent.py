@@ -38,11 +38,11 @@ class FileExtent:
     def notes(self, kind: str) -> list[str]:
         """Return a note if the file is truncated, or if another recording follows. kind: "audio" or "video"."""
         if self.found < self.declared - max(SLACK, self.declared // 100):
-            return [f"{kind}: the file declares {self.declared} bytes and has {self.found}: it is cut short"]
+            return [f"{kind}: the file declares {self.declared} bytes and has {self.found}: it is truncated"]
         if self.follows is not None:
             rest = self.found - self.follows
             return [
-                f"{kind}: another recording follows at byte {self.follows} and is left out, {rest} bytes: join "
+                f"{kind}: another recording follows at byte {self.follows} and is skipped, {rest} bytes: join "
                 "recordings by decoding them, not by appending their files"
             ]
         return []

@@ -34,7 +34,7 @@ _SAME = 2  # pixels; a scaled picture within this of the first size is stretched
 
 
 @dataclass
-class Findings:
+class ReadReport:
     """Faults of a video that were skipped or repaired while it was read.
 
     Attributes:
@@ -125,7 +125,7 @@ def unreadable(path: Path, error: Exception) -> VideoError:
     return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
 
 
-def decode(path: Path, findings: Findings, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+def decode(path: Path, findings: ReadReport, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
     """Decode packets past damage.
 
     Args:
@@ -183,7 +183,7 @@ def _smaller(frame: VideoFrame) -> VideoFrame:
 
 
 def demux(
-    container: InputContainer, stream: VideoStream, path: Path, findings: Findings
+    container: InputContainer, stream: VideoStream, path: Path, findings: ReadReport
 ) -> Iterator[Packet[VideoStream]]:
     """Return the packets of a stream (see `media.packets`); unreadable parts are noted in `findings`."""
 
@@ -193,7 +193,7 @@ def demux(
     return packets(container, stream, path, "the video", VideoError, note)
 
 
-class Upright:
+class UprightConverter:
     """Converts frames to upright pictures with square pixels, all of the size of the first.
 
     Args:
@@ -204,7 +204,7 @@ class Upright:
     """
 
     def __init__(
-        self, stream: VideoStream, first: VideoFrame, findings: Findings, size: tuple[int, int] | None = None
+        self, stream: VideoStream, first: VideoFrame, findings: ReadReport, size: tuple[int, int] | None = None
     ) -> None:
         self._stream = stream
         self._findings = findings

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from vexpress_rt.config import MAX_FPS, MIN_FPS, exact_rate
 from vexpress_rt.errors import VideoError
 from vexpress_rt.media.ffmpeg import MAX_SECONDS, reason
-from vexpress_rt.media.video_decoder import Findings, Upright, decode, demux, open_video, unreadable
+from vexpress_rt.media.video_decoder import ReadReport, UprightConverter, decode, demux, open_video, unreadable
 from vexpress_rt.types import UInt8
 
 DEFAULT_FPS = Fraction(25)  # for a file without a rate, such as one with a single frame
@@ -52,7 +52,7 @@ class DrivingVideo:
     even: bool = False
     shown: tuple[int, int] | None = None
 
-    def frames(self, findings: Findings | None = None) -> Iterator[UInt8]:
+    def frames(self, findings: ReadReport | None = None) -> Iterator[UInt8]:
         """Decode from the start at a constant rate: frame k is the decoded frame nearest in time to k / fps.
 
         So frames of a variable rate are repeated or dropped, and frames of a constant rate are unchanged. Time counts
@@ -74,7 +74,7 @@ class DrivingVideo:
                     assert picture is not None
                     yield picture
 
-    def runs(self, findings: Findings | None = None) -> Generator[tuple[UInt8 | None, int], None, None]:
+    def runs(self, findings: ReadReport | None = None) -> Generator[tuple[UInt8 | None, int], None, None]:
         """Decode as `frames` does, but yield each decoded frame once with its number of repeats.
 
         The frame before an undecodable one is repeated; frames of another size are scaled to the first.
@@ -89,13 +89,13 @@ class DrivingVideo:
             VideoError: More than half of the frames are damaged, none can be decoded, or the video lasts more than
                 `media.MAX_SECONDS`.
         """
-        findings = Findings() if findings is None else findings
+        findings = ReadReport() if findings is None else findings
         index, time = 0, Fraction(0)
         with open_video(self.path) as (container, stream):
             frames = decode(self.path, findings, demux(container, stream, self.path, findings))
-            upright: Upright | None = None
+            upright: UprightConverter | None = None
             for time, following, frame in _with_following(_timed(frames, container, stream, self, findings)):
-                upright = upright or Upright(stream, frame, findings, self.shown or self.size)
+                upright = upright or UprightConverter(stream, frame, findings, self.shown or self.size)
                 # The last frame is shown for one period, whatever its duration in the file.
                 until = time + 1 / (2 * self.fps) if following is None else (time + following) / 2
                 if until > MAX_SECONDS:
@@ -126,7 +126,7 @@ def read_frames(path: str | Path) -> DrivingVideo:
         VideoError: The file is missing, unreadable, damaged at its start, without video (album covers do not count), or
             has frames of more than `media.MAX_PIXELS` pixels.
     """
-    path, findings = Path(path), Findings()
+    path, findings = Path(path), ReadReport()
     with open_video(path) as (container, stream):
         seen = _Stamps(_by_decoding(container))
         packets = seen.watch(demux(container, stream, path, findings))
@@ -138,14 +138,14 @@ def read_frames(path: str | Path) -> DrivingVideo:
                 break
         try:
             fps = _rate(stream, seen.measured())
-            upright = Upright(stream, first, findings)
+            upright = UprightConverter(stream, first, findings)
             size = upright.full_size(first)
         except Exception as error:
             raise unreadable(path, error) from error
     return DrivingVideo(path, fps, size, seen.useless(), upright.size)
 
 
-def _empty(path: Path, findings: Findings) -> VideoError:
+def _empty(path: Path, findings: ReadReport) -> VideoError:
     why = f" ({findings.why})" if findings.why else ""
     return VideoError(f"the video {path} holds no frame that can be decoded{why}: check that it plays")
 
@@ -228,7 +228,7 @@ def _timed(
     container: InputContainer,
     stream: VideoStream,
     video: DrivingVideo,
-    findings: Findings,
+    findings: ReadReport,
 ) -> Iterator[tuple[Fraction, VideoFrame]]:
     """Yield frames with their exact, non-decreasing time in seconds after the file's first picture or sound."""
     clock, by_decoding = _Clock(1 / video.fps, findings), _by_decoding(container)
@@ -250,7 +250,7 @@ class _Clock:
     after one period.
     """
 
-    def __init__(self, period: Fraction, findings: Findings) -> None:
+    def __init__(self, period: Fraction, findings: ReadReport) -> None:
         self._period = period
         self._findings = findings
         self._now: Fraction | None = None
@@ -296,7 +296,7 @@ def _with_following(
         yield held[0], None, held[1]
 
 
-def _picture(upright: Upright, frame: VideoFrame, path: Path, findings: Findings) -> UInt8 | None:
+def _picture(upright: UprightConverter, frame: VideoFrame, path: Path, findings: ReadReport) -> UInt8 | None:
     """Convert a frame; return None, and count it as damaged, if that fails."""
     try:
         return upright.picture(frame)
@@ -308,7 +308,7 @@ def _picture(upright: Upright, frame: VideoFrame, path: Path, findings: Findings
         return None
 
 
-def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, findings: Findings) -> None:
+def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, findings: ReadReport) -> None:
     """Note a video that ends long before its declared length. end: seconds after the first frame.
 
     After a jump of the time stamps the declared length includes the jump, so it is not compared.

@@ -21,23 +21,22 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from vexpress_rt.config import brief
 from vexpress_rt.errors import InputError, OutputError, VExpressError
-from vexpress_rt.media.audio_reader import SoundInfo, sound_blocks
-from vexpress_rt.media.channel_mix import mono_weights, stereo_weights
 from vexpress_rt.media.ffmpeg import reason
-from vexpress_rt.types import Float32, Recording, UInt8, Waveform
+from vexpress_rt.media.recording import Recording
+from vexpress_rt.types import UInt8
 from vexpress_rt.utils.cpus import usable_cpus
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
+from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.partial_file import partial_file
-from vexpress_rt.utils.shutdown import native_call
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
-AAC_BIT_RATES = {1: 128_000, 2: 192_000}  # bits a second by channels
+AAC_BIT_RATES = {1: 128_000, 2: 192_000}  # bits per second by number of channels
+SOUND_BLOCK = 1024  # samples that are encoded at a time
 
 
 def check_output(output: str | os.PathLike[str]) -> Path:
@@ -73,7 +72,7 @@ class VideoWriter:
         writer.write(frame)
 
     path: .mp4, .mov or .mkv.  size: (height, width) in pixels, even.  fps: frames a second, exact.
-    audio: its `source` becomes the sound track, or None.  quality: constant rate factor of libx264, 0 (lossless) to 51.
+    audio: its `track` becomes the sound track, or None.  quality: constant rate factor of libx264, 0 (lossless) to 51.
 
     Video is H.264 in yuv420p: the BT.709 matrix, limited range, chroma sited left, and flagged so. Frame k has the time
     stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC at the recording's own rate where AAC has it,
@@ -86,11 +85,11 @@ class VideoWriter:
     Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
     the same name. Partial files of killed processes are removed from the folder first: see `partial.partial_file`.
     Raises OutputError when the file cannot be written (see `check_output`; disk full, out of memory), InputError for a
-    frame or size that does not fit, AudioError when the recording cannot be read again or was changed.
+    frame or size that does not fit, AudioError when the temporary file of a long recording cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Waveform | Recording | None, quality: int
+        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Recording | None, quality: int
     ) -> None:
         self._path = check_output(path)
         if min(size) < 2 or size[0] % 2 or size[1] % 2:
@@ -104,8 +103,6 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._sound = _SoundTrack(self._audio) if self._audio is not None else None
-            if self._sound is not None:
-                stack.callback(self._sound.close)
             with _writing(self._path):
                 self._partial = stack.enter_context(partial_file(self._path))
                 self._container = self._open()
@@ -145,8 +142,7 @@ class VideoWriter:
                 with native_call():
                     self._finish()
         finally:
-            with signals_deferred():  # closes everything and removes the partial file, unless that became the video
-                self._undo.close()
+            run_uninterrupted(self._undo.close)  # close everything; remove the partial file unless it became the video
 
     def _finish(self) -> None:
         if self._count == 0:
@@ -187,57 +183,43 @@ class VideoWriter:
 
 
 class _SoundTrack:
-    """The AAC stream of a video, fed from the recording only as far as the picture has come.
+    """The AAC stream of a video, encoded only as far as the picture has come.
 
-    rate: Hz of the track.
+    Attributes:
+        rate: Sample rate of the stream in Hz.
     """
 
-    def __init__(self, audio: Waveform | Recording) -> None:
-        info = SoundInfo()
-        self._blocks = sound_blocks(audio.source, audio.stamp, info)
-        block, source_rate = next(self._blocks)
-        self._pending: Float32 | None = block
-        self._source_rate = source_rate
-        self._weights = _track_weights(info.layout, len(block))
-        self._channels = len(block) if self._weights is None else len(self._weights)
-        self._layout = "stereo" if self._channels == 2 else "mono"
+    def __init__(self, recording: Recording) -> None:
+        assert recording.track is not None, "the recording was opened without its sound track"
+        self._samples, self._source_rate = recording.track, recording.track_rate
+        self._layout = "stereo" if self._samples.channels == 2 else "mono"
         self._sent = 0
         rates = Codec("aac", "w").audio_rates or [48000]
-        self.rate = min((r for r in rates if r >= source_rate), default=max(rates))
+        self.rate = min((r for r in rates if r >= self._source_rate), default=max(rates))
 
     def attach(self, container: OutputContainer) -> None:
+        """Add the stream to a container."""
         self._container = container
         self._stream: AudioStream = container.add_stream(
-            "aac", rate=self.rate, layout=self._layout, bit_rate=AAC_BIT_RATES[self._channels]
+            "aac", rate=self.rate, layout=self._layout, bit_rate=AAC_BIT_RATES[self._samples.channels]
         )
 
     def advance(self, until: Fraction | None) -> None:
         """Encode the recording up to `until` seconds or slightly more; None: to its end."""
-        while self._pending is not None and (until is None or self._sent < until * self._source_rate):
-            mixed = self._pending if self._weights is None else self._weights @ self._pending.astype(np.float64)
-            block = np.ascontiguousarray(mixed.clip(-1, 1), np.float32)
+        while self._sent < self._samples.count and (until is None or self._sent < until * self._source_rate):
+            samples = self._samples.read(self._sent, min(self._sent + SOUND_BLOCK, self._samples.count))
+            block = np.ascontiguousarray(samples.clip(-1, 1))
             frame = AudioFrame.from_ndarray(block, "fltp", self._layout)
             frame.sample_rate = self._source_rate
             # Without time stamps the encoder's own delay, 1024 samples, would be part of the sound.
             frame.pts, frame.time_base = self._sent, Fraction(1, self._source_rate)
             self._sent += block.shape[1]
             self._container.mux(self._stream.encode(frame))
-            self._pending, _ = next(self._blocks, (None, 0))
 
     def finish(self) -> None:
+        """Encode the rest of the recording."""
         self.advance(None)
         self._container.mux(self._stream.encode(None))
-
-    def close(self) -> None:
-        self._blocks.close()
-
-
-def _track_weights(layout: str | None, channels: int) -> NDArray[np.float64] | None:
-    """Return the mixing weights (1 or 2, channels) of the sound track; None if the channels are kept."""
-    if channels in AAC_BIT_RATES:
-        return None
-    weights = stereo_weights(layout, channels)
-    return mono_weights(None, channels)[None] if weights is None else weights
 
 
 def _from_nv12(frame: UInt8) -> VideoFrame:

@@ -1,12 +1,13 @@
-"""The CUDA kernels on device memory: arguments checked, launched on a stream, not waited for.
+"""The CUDA kernels on device memory: arguments are checked, and the kernel is enqueued on a stream.
 
-Each has a twin in NumPy: `guided_step.guided_step_numpy`, `median.median_3x3x3_numpy`, `nv12.rgb_to_nv12_numpy`. The
-arithmetic is in `kernels.hpp`, which is compiled for the CPU too, so that the tests hold it against the twins without
-a GPU.
+Each kernel has a reference implementation in NumPy: `latent_step.guided_step_numpy`,
+`latent_step.correct_predictions_numpy`, `median.median_3x3x3_numpy` and `nv12.rgb_to_nv12_numpy`. The arithmetic is in
+`kernels.hpp`, which is compiled for the CPU too, so that tests compare it with the reference implementations without a
+GPU.
 
 Memory is anything with an address and a size, and a stream anything with a handle, such as those of
-`vexpress_rt.backends.cuda.runtime`. A launch is only enqueued: the memory must stay allocated, and the host must not
-touch it, until the stream has passed the launch.
+`vexpress_rt.backends.cuda.runtime`. The memory must stay allocated, and the host must not touch it, until the stream
+has passed the launch.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Protocol
 
-from vexpress_rt.errors import BackendError, BackendMissingError, InputError
-from vexpress_rt.native.latent_step import FLOAT32_MAX, Coefficients, Share, check_coefficients, check_shares
-from vexpress_rt.native.nv12 import check_even
-from vexpress_rt.types import SIDE_LIMIT
+import numpy as np
 
-__all__ = ["Kernels", "Memory", "Share", "Stream", "load"]
+from vexpress_rt.errors import BackendError, BackendMissingError, InputError
+from vexpress_rt.native.latent_step import (
+    FLOAT32_MAX,
+    Coefficients,
+    SlotUpdate,
+    check_coefficients,
+    check_updates,
+)
+from vexpress_rt.native.nv12 import check_even
+from vexpress_rt.types import SIDE_LIMIT, Float32
 
 EXTENSION = "vexpress_rt.native._cuda"
 VALUES_LIMIT = (1 << 31) - 1  # of a frame's latent
@@ -51,40 +58,44 @@ class Stream(Protocol):
 
 
 class Kernels:
-    """The kernels of a compiled module: `load()` gives those of the GPU.
+    """The kernels of a compiled module; `load` returns those of the GPU.
 
     Every method raises InputError for memory that is missing, too small, overlapping or misaligned and for sizes out
-    of range, and BackendError when CUDA refuses the launch. What goes wrong while a kernel runs shows at the stream's
-    next synchronisation.
+    of range, and BackendError when CUDA refuses the launch. Errors while a kernel runs appear at the next
+    synchronization of the stream.
     """
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
 
     def guided_step(
-        self, vectors: Memory, totals: Memory, unconditional: Memory | None, conditional: Memory, *,
-        values: int, slots: int, shares: Sequence[Share], scale: float, coefficients: Coefficients, stream: Stream,
+        self, state: Memory, totals: Memory, unconditional: Memory | None, conditional: Memory, *,
+        values: int, slots: int, updates: Sequence[SlotUpdate], scale: float, coefficients: Coefficients,
+        stream: Stream,
     ) -> None:  # fmt: skip
-        """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
+        """Add a window's predictions to the totals of its frames; frames with all their predictions take their step.
 
-        vectors: (vectors, slots, values) float32, totals: (slots, values) float32, both changed in place.
-        unconditional, conditional: (F, values) float32, the denoiser's outputs; None: no guidance, `scale` is unused.
-        values: of a frame's latent, c h w.  shares: F of them.
-        coefficients: of the step, (vectors, vectors + 1), for `samplers.take_step`.
+        Args:
+            state: (state_size, slots, values) float32, changed in place.
+            totals: (slots, values) float32, changed in place.
+            unconditional: (F, values) float32 from the denoiser, or None for no guidance.
+            conditional: (F, values) float32 from the denoiser.
+            values: Number of values of a frame's latent, c * h * w.
+            slots: Number of slots.
+            updates: One for each of the F frames.
+            scale: Guidance scale.
+            coefficients: Coefficients of the step, (state_size, state_size + 1).
+            stream: The stream to enqueue on.
         """
         _check_range("values", values, 1, VALUES_LIMIT)
-        if not abs(scale) <= FLOAT32_MAX:
-            raise InputError(f"scale is {scale}; expected a number that float32 holds")
-        numbers, table = check_coefficients(coefficients), check_shares(shares, slots)
+        _check_scale(scale)
+        numbers, table = check_coefficients(coefficients), check_updates(updates, slots)
         size = 4 * values
-        inputs = {"conditional": (conditional, size * len(shares))}
-        if unconditional is not None:
-            inputs["unconditional"] = (unconditional, size * len(shares))
-        held = {"vectors": (vectors, size * slots * len(numbers)), "totals": (totals, size * slots)}
-        _check_memory(held, inputs, alignment=4)
+        outputs = {"state": (state, size * slots * len(numbers)), "totals": (totals, size * slots)}
+        _check_memory(outputs, _predictions(unconditional, conditional, size * len(updates)), alignment=4)
         self._launch(
             "guided_step",
-            vectors.pointer,
+            state.pointer,
             totals.pointer,
             0 if unconditional is None else unconditional.pointer,
             conditional.pointer,
@@ -93,6 +104,42 @@ class Kernels:
             table,
             scale,
             numbers,
+            stream.handle,
+        )
+
+    def correct_predictions(
+        self, unconditional: Memory | None, conditional: Memory, expected: Memory, out: Memory, *,
+        values: int, frame: int, weights: Float32, scale: float, stream: Stream,
+    ) -> None:  # fmt: skip
+        """Write a window's guided predictions, with the error of the one that is known subtracted.
+
+        Args:
+            unconditional: (F, values) float32 from the denoiser, or None for no guidance.
+            conditional: (F, values) float32 from the denoiser.
+            expected: (values,) float32, the right prediction of `frame`.
+            out: (F, values) float32.
+            values: Number of values of a frame's latent, c * h * w.
+            frame: Index in the window of the frame whose prediction is known, 0 to F - 1.
+            weights: (F,) float32, the weight of its error in each frame.
+            scale: Guidance scale.
+            stream: The stream to enqueue on.
+        """
+        _check_range("values", values, 1, VALUES_LIMIT)
+        _check_range("frame", frame, 0, len(weights) - 1)
+        _check_scale(scale)
+        size = 4 * values
+        inputs = _predictions(unconditional, conditional, size * len(weights)) | {"expected": (expected, size)}
+        _check_memory({"out": (out, size * len(weights))}, inputs, alignment=4)
+        self._launch(
+            "correct_predictions",
+            0 if unconditional is None else unconditional.pointer,
+            conditional.pointer,
+            expected.pointer,
+            out.pointer,
+            values,
+            frame,
+            np.ascontiguousarray(weights, np.float32),
+            scale,
             stream.handle,
         )
 
@@ -107,10 +154,16 @@ class Kernels:
         width: int,
         stream: Stream,
     ) -> None:
-        """The middle one of three frames, filtered: see `native.median_3x3x3`.
+        """Write the 3x3x3 median of the middle one of three frames, as `native.median_3x3x3` returns it.
 
-        previous, current, following, out: (H, W, 3) uint8 RGB; the first three may be the same.
-        height, width: H and W, 1 to 65536.
+        Args:
+            previous: (H, W, 3) uint8 RGB.
+            current: (H, W, 3) uint8 RGB; may be the same memory as the others.
+            following: (H, W, 3) uint8 RGB.
+            out: (H, W, 3) uint8 RGB, memory of its own.
+            height: H, 1 to 65536.
+            width: W, 1 to 65536.
+            stream: The stream to enqueue on.
         """
         _check_size(height, width)
         size = height * width * 3
@@ -120,10 +173,14 @@ class Kernels:
         self._launch("median_3x3x3", *pointers, height, width, stream.handle)
 
     def rgb_to_nv12(self, frame: Memory, out: Memory, *, height: int, width: int, stream: Stream) -> None:
-        """RGB to NV12 in BT.709, limited range, chroma sited left: see `nv12.rgb_to_nv12_numpy`.
+        """Convert RGB to NV12 in BT.709, limited range, chroma sited left, as `nv12.rgb_to_nv12_numpy` does.
 
-        frame: (H, W, 3) uint8 RGB.  out: (H * 3 / 2, W) uint8, luma above chroma.
-        height, width: H and W, even, 2 to 65536.
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            out: (H * 3 / 2, W) uint8, luma above chroma.
+            height: H, even, 2 to 65536.
+            width: W, even, 2 to 65536.
+            stream: The stream to enqueue on.
         """
         _check_size(height, width)
         check_even(height, width)
@@ -141,9 +198,10 @@ class Kernels:
 
 
 def load() -> Kernels:
-    """The kernels for the GPU. Needs neither GPU nor driver: launches do.
+    """Return the kernels for the GPU. Loading needs neither GPU nor driver; launches do.
 
-    Raises BackendMissingError where they were not built, or do not load.
+    Raises:
+        BackendMissingError: They were not built, or do not load.
     """
     try:
         return Kernels(importlib.import_module(EXTENSION))
@@ -159,6 +217,17 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{name} is {value}; expected {low} to {high}")
 
 
+def _check_scale(scale: float) -> None:
+    if not abs(scale) <= FLOAT32_MAX:
+        raise InputError(f"scale is {scale}; expected a number that float32 holds")
+
+
+def _predictions(unconditional: Memory | None, conditional: Memory, size: int) -> dict[str, tuple[Memory, int]]:
+    """Return the predictions that there are, with the bytes that each needs, by name."""
+    inputs = {"conditional": (conditional, size)}
+    return inputs if unconditional is None else {**inputs, "unconditional": (unconditional, size)}
+
+
 def _check_size(height: int, width: int) -> None:
     _check_range("height", height, 1, SIDE_LIMIT)
     _check_range("width", width, 1, SIDE_LIMIT)
@@ -167,7 +236,7 @@ def _check_size(height: int, width: int) -> None:
 def _check_memory(
     outputs: dict[str, tuple[Memory, int]], inputs: dict[str, tuple[Memory, int]], *, alignment: int = 1
 ) -> None:
-    """Raise InputError unless each has the bytes that are used, and no output shares any with another."""
+    """Raise InputError unless each has the bytes that are used and no output overlaps another memory."""
     spans = {name: (memory.pointer, needed) for name, (memory, needed) in (outputs | inputs).items()}
     for name, (memory, needed) in (outputs | inputs).items():
         if memory.pointer == 0 or memory.pointer % alignment or memory.bytes < needed:

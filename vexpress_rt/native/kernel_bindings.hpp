@@ -1,4 +1,4 @@
-// The Python face of the kernels, the same for the GPU and for the CPU: addresses and a stream as integers.
+// The Python bindings of the kernels, the same for the GPU and the CPU: addresses and a stream are integers.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -19,55 +19,89 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
-using Shares = nanobind::ndarray<const std::int32_t, nanobind::shape<-1, 3>, nanobind::c_contig, nanobind::device::cpu>;
+using SlotUpdates =
+    nanobind::ndarray<const std::int32_t, nanobind::shape<-1, 3>, nanobind::c_contig, nanobind::device::cpu>;
 using Table = nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
+using Weights = nanobind::ndarray<const float, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
 
-// A window's step of frames that have as many vectors as the table has rows; its shape is (held, held + 1).
-template <std::uint32_t held, typename Run>
-void run_guided_step(GuidedStep<held> step, const Shares& shares, const Table& table, Run run, Address stream) {
-    for (std::uint32_t row = 0; row < held; ++row) {
-        std::copy_n(table.data() + row * (held + 1), held + 1, step.coefficients[row]);
+// Runs a window's step for frames whose state has as many elements as the table has rows; the table's shape is
+// (state_size, state_size + 1).
+template <std::uint32_t state_size, typename Run>
+void run_guided_step(GuidedStep<state_size> step, const SlotUpdates& updates, const Table& table, Run run,
+                     Address stream) {
+    for (std::uint32_t row = 0; row < state_size; ++row) {
+        std::copy_n(table.data() + row * (state_size + 1), state_size + 1, step.coefficients[row]);
     }
-    const std::int32_t* share = shares.data();
+    const std::int32_t* update = updates.data();
     const nanobind::gil_scoped_release others_may_run;
-    for (std::size_t left = shares.shape(0); left > 0;) {
+    for (std::size_t left = updates.shape(0); left > 0;) {
         const auto frames = static_cast<std::uint32_t>(std::min<std::size_t>(left, step.frames_at_once));
-        for (std::uint32_t row = 0; row < frames; ++row, share += 3) step.shares[row] = {share[0], share[1], share[2]};
+        for (std::uint32_t row = 0; row < frames; ++row, update += 3) {
+            step.updates[row] = {update[0], update[1], update[2]};
+        }
         run(step, step.values, frames, stream);
         const std::size_t done = static_cast<std::size_t>(frames) * step.values;
-        if (step.unconditional != nullptr) step.unconditional += done;
-        step.conditional += done;
+        if (step.predictions.unconditional != nullptr) step.predictions.unconditional += done;
+        step.predictions.conditional += done;
         left -= frames;
     }
 }
 
-// Adds the functions to `m`. run(body, columns, rows, stream) calls body(column, row) for each, or has it called.
-// Nothing is checked here: addresses cannot be. `device_kernels.py` checks what can.
+// Corrects a window's predictions, with one weight for each of its frames.
+template <typename Run>
+void run_correction(CorrectPredictions correction, const Weights& weights, Run run, Address stream) {
+    const nanobind::gil_scoped_release others_may_run;
+    for (std::size_t left = weights.shape(0); left > 0;) {
+        const auto frames = static_cast<std::uint32_t>(std::min<std::size_t>(left, correction.frames_at_once));
+        std::copy_n(weights.data() + correction.first, frames, correction.weights);
+        run(correction, correction.values, frames, stream);
+        correction.first += frames;
+        left -= frames;
+    }
+}
+
+// Adds the functions to `m`. run(body, columns, rows, stream) calls body(column, row) for every column and row, or
+// enqueues these calls. Nothing is checked here, because addresses cannot be; `device_kernels.py` checks the rest.
 template <typename Run>
 void define_kernels(nanobind::module_& m, Run run) {
     namespace nb = nanobind;
 
     m.def(
         "guided_step",
-        [run](Address vectors, Address totals, Address unconditional, Address conditional, std::uint32_t values,
-              std::uint32_t slots, const Shares& shares, float scale, const Table& table, Address stream) {
+        [run](Address state, Address totals, Address unconditional, Address conditional, std::uint32_t values,
+              std::uint32_t slots, const SlotUpdates& updates, float scale, const Table& table, Address stream) {
             const auto start = [&](auto step) {
-                step.vectors = at<float>(vectors);
+                step.state = at<float>(state);
                 step.totals = at<float>(totals);
-                step.unconditional = at<const float>(unconditional);
-                step.conditional = at<const float>(conditional);
+                step.predictions = {at<const float>(unconditional), at<const float>(conditional), scale};
                 step.values = values;
                 step.slots = slots;
-                step.scale = scale;
-                run_guided_step(step, shares, table, run, stream);
+                run_guided_step(step, updates, table, run, stream);
             };
             if (table.shape(0) == 1) start(GuidedStep<1>{});
             if (table.shape(0) == 2) start(GuidedStep<2>{});
             if (table.shape(0) == 3) start(GuidedStep<3>{});
         },
-        nb::arg("vectors"), nb::arg("totals"), nb::arg("unconditional"), nb::arg("conditional"), nb::arg("values"),
-        nb::arg("slots"), nb::arg("shares"), nb::arg("scale"), nb::arg("table"), nb::arg("stream"),
-        "Adds a window's predictions; shares: (F, 3) int32 of slot, heard, coverage; unconditional 0: no guidance.");
+        nb::arg("state"), nb::arg("totals"), nb::arg("unconditional"), nb::arg("conditional"), nb::arg("values"),
+        nb::arg("slots"), nb::arg("updates"), nb::arg("scale"), nb::arg("table"), nb::arg("stream"),
+        "Adds a window's predictions; updates: (F, 3) int32 of slot, accumulated, coverage; unconditional 0: no "
+        "guidance.");
+
+    m.def(
+        "correct_predictions",
+        [run](Address unconditional, Address conditional, Address expected, Address out, std::uint32_t values,
+              std::uint32_t frame, const Weights& weights, float scale, Address stream) {
+            CorrectPredictions correction{};
+            correction.predictions = {at<const float>(unconditional), at<const float>(conditional), scale};
+            correction.expected = at<const float>(expected);
+            correction.out = at<float>(out);
+            correction.values = values;
+            correction.frame = frame;
+            run_correction(correction, weights, run, stream);
+        },
+        nb::arg("unconditional"), nb::arg("conditional"), nb::arg("expected"), nb::arg("out"), nb::arg("values"),
+        nb::arg("frame"), nb::arg("weights"), nb::arg("scale"), nb::arg("stream"),
+        "Writes guided predictions less the weighted error of one frame's; unconditional 0: no guidance.");
 
     m.def(
         "median_3x3x3",

@@ -1,4 +1,4 @@
-// What the CUDA kernels compute: one structure for each, called once for every column and row of its grid.
+// What the CUDA kernels compute: a structure for each, called once for every column and row of its grid.
 //
 // The same structures run on the GPU (cuda/kernels.cu) and, for tests, on the CPU (module.cpp). Float arithmetic is
 // that of NumPy, operation by operation: compile without fused multiply-add.
@@ -7,66 +7,93 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "everywhere.hpp"
+#include "host_device.hpp"
 #include "median_network.hpp"
 
 namespace vexpress {
 
-// One frame's part in a window's step; see `guided_step.py`.
-struct Share {
+// The update of one frame's slot by one window's prediction; see `latent_step.py`.
+struct SlotUpdate {
     std::int32_t slot;
-    std::int32_t heard;
+    std::int32_t accumulated;
     std::int32_t coverage;
 };
 
-// Columns are the `values` of a frame's latent, rows the frames of the window, of which a launch takes some at once.
-// `held`: the vectors of a frame, its latent and what a sampler remembers beside it; see `samplers.py`.
-template <std::uint32_t held>
-struct GuidedStep {
-    // The shares travel by value with the launch, so that no memory has to outlive the call.
-    static constexpr std::uint32_t frames_at_once = 64;
-
-    float* vectors;              // held x slots x values; the latents first
-    float* totals;               // slots x values
+// A window's predictions under classifier-free guidance.
+struct Predictions {
     const float* unconditional;  // frames x values; null: no guidance
     const float* conditional;    // frames x values
-    std::uint32_t values;
-    std::uint32_t slots;
     float scale;
-    float coefficients[held][held + 1];
-    Share shares[frames_at_once];
 
-    VEXPRESS_EVERYWHERE float guided(std::size_t at) const {
+    VEXPRESS_HOST_DEVICE float guided(std::size_t at) const {
         const float c = conditional[at];
         if (unconditional == nullptr) return c;
         const float u = unconditional[at];
         return u + scale * (c - u);
     }
+};
 
-    // Sums go from the left. What is remembered counts only where its number is not 0: it may hold anything.
-    VEXPRESS_EVERYWHERE void take_step(std::size_t at, float prediction) const {
+// Columns are the `values` of a frame's latent, rows the frames of the window, of which one launch takes some.
+// `state_size`: elements of a frame's state, its latent and what the sampler remembers beside it; see `samplers.py`.
+template <std::uint32_t state_size>
+struct GuidedStep {
+    // The updates travel by value with the launch, so that no memory has to outlive the call.
+    static constexpr std::uint32_t frames_at_once = 64;
+
+    float* state;   // state_size x slots x values; the latents first
+    float* totals;  // slots x values
+    Predictions predictions;
+    std::uint32_t values;
+    std::uint32_t slots;
+    float coefficients[state_size][state_size + 1];
+    SlotUpdate updates[frames_at_once];
+
+    // Sums go from the left. What the sampler remembers is read only where its coefficient is not 0: it may hold
+    // anything before the second step.
+    VEXPRESS_HOST_DEVICE void take_step(std::size_t at, float prediction) const {
         const std::size_t stride = static_cast<std::size_t>(slots) * values;
-        float before[held];
-        for (std::uint32_t i = 0; i < held; ++i) before[i] = vectors[i * stride + at];
-        for (std::uint32_t row = 0; row < held; ++row) {
+        float before[state_size];
+        for (std::uint32_t i = 0; i < state_size; ++i) before[i] = state[i * stride + at];
+        for (std::uint32_t row = 0; row < state_size; ++row) {
             float sum = coefficients[row][0] * before[0];
-            for (std::uint32_t i = 1; i < held; ++i) {
+            for (std::uint32_t i = 1; i < state_size; ++i) {
                 if (coefficients[row][i] != 0) sum = sum + coefficients[row][i] * before[i];
             }
-            vectors[row * stride + at] = sum + coefficients[row][held] * prediction;
+            state[row * stride + at] = sum + coefficients[row][state_size] * prediction;
         }
     }
 
-    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
-        const Share share = shares[row];
-        const std::size_t at = static_cast<std::size_t>(share.slot) * values + column;
-        const float part = guided(static_cast<std::size_t>(row) * values + column) / static_cast<float>(share.coverage);
-        const float total = share.heard == 0 ? part : totals[at] + part;
-        if (share.heard + 1 == share.coverage) {
+    VEXPRESS_HOST_DEVICE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const SlotUpdate update = updates[row];
+        const std::size_t at = static_cast<std::size_t>(update.slot) * values + column;
+        const float guided = predictions.guided(static_cast<std::size_t>(row) * values + column);
+        const float part = guided / static_cast<float>(update.coverage);
+        const float total = update.accumulated == 0 ? part : totals[at] + part;
+        if (update.accumulated + 1 == update.coverage) {
             take_step(at, total);
         } else {
             totals[at] = total;
         }
+    }
+};
+
+// Guided predictions less the error of the one that is known; see `latent_step.py`. Columns are the `values` of a
+// frame's latent, rows the frames of the window from `first` on, of which one launch takes some.
+struct CorrectPredictions {
+    static constexpr std::uint32_t frames_at_once = 64;
+
+    Predictions predictions;
+    const float* expected;  // values: the right prediction of `frame`
+    float* out;             // frames x values
+    std::uint32_t values;
+    std::uint32_t frame;
+    std::uint32_t first;
+    float weights[frames_at_once];
+
+    VEXPRESS_HOST_DEVICE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const std::size_t at = (static_cast<std::size_t>(first) + row) * values + column;
+        const float error = predictions.guided(static_cast<std::size_t>(frame) * values + column) - expected[column];
+        out[at] = predictions.guided(at) - weights[row] * error;
     }
 };
 
@@ -80,22 +107,22 @@ struct Median {
     std::uint32_t width;
 
     // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 mirrors into itself.
-    static VEXPRESS_EVERYWHERE std::uint32_t before(std::uint32_t i, std::uint32_t size) {
+    static VEXPRESS_HOST_DEVICE std::uint32_t before(std::uint32_t i, std::uint32_t size) {
         return i > 0 ? i - 1 : size > 1 ? 1 : 0;
     }
 
-    static VEXPRESS_EVERYWHERE std::uint32_t after(std::uint32_t i, std::uint32_t size) {
+    static VEXPRESS_HOST_DEVICE std::uint32_t after(std::uint32_t i, std::uint32_t size) {
         return i + 1 < size ? i + 1 : size > 1 ? size - 2 : 0;
     }
 
-    VEXPRESS_EVERYWHERE void sort_over_time(std::size_t at, std::uint8_t* sorted) const {
+    VEXPRESS_HOST_DEVICE void sort_over_time(std::size_t at, std::uint8_t* sorted) const {
         sorted[0] = previous[at];
         sorted[1] = current[at];
         sorted[2] = following[at];
         network::sort(sorted[0], sorted[1], sorted[2]);
     }
 
-    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
+    VEXPRESS_HOST_DEVICE void operator()(std::uint32_t column, std::uint32_t row) const {
         const std::size_t line = static_cast<std::size_t>(width) * 3;
         const std::uint32_t pixel = column / 3, channel = column % 3;
         const std::size_t above = before(row, height) * line, here = row * line, below = after(row, height) * line;
@@ -125,29 +152,29 @@ struct Nv12 {
     std::uint32_t width;
 
     // Nearest integer to numerator / denominator, halves upwards; the numerator is not negative.
-    static VEXPRESS_EVERYWHERE std::uint8_t rounded(std::int32_t numerator, std::int32_t denominator) {
+    static VEXPRESS_HOST_DEVICE std::uint8_t rounded(std::int32_t numerator, std::int32_t denominator) {
         return static_cast<std::uint8_t>((2 * numerator + denominator) / (2 * denominator));
     }
 
     // 16 + 219 (0.2126 R + 0.7152 G + 0.0722 B) / 255
-    static VEXPRESS_EVERYWHERE std::uint8_t luma(std::int32_t red, std::int32_t green, std::int32_t blue) {
+    static VEXPRESS_HOST_DEVICE std::uint8_t luma(std::int32_t red, std::int32_t green, std::int32_t blue) {
         constexpr std::int32_t denominator = 425000;
         return rounded(16 * denominator + 73 * (1063 * red + 3576 * green + 361 * blue), denominator);
     }
 
     // 128 + 224 (B - luma) / 1.8556 / 255, of eightfold sums
-    static VEXPRESS_EVERYWHERE std::uint8_t chroma_blue(std::int32_t red, std::int32_t green, std::int32_t blue) {
+    static VEXPRESS_HOST_DEVICE std::uint8_t chroma_blue(std::int32_t red, std::int32_t green, std::int32_t blue) {
         constexpr std::int32_t denominator = 4639 * 255;
         return rounded(128 * denominator + 14 * (4639 * blue - 1063 * red - 3576 * green), denominator);
     }
 
     // 128 + 224 (R - luma) / 1.5748 / 255, of eightfold sums
-    static VEXPRESS_EVERYWHERE std::uint8_t chroma_red(std::int32_t red, std::int32_t green, std::int32_t blue) {
+    static VEXPRESS_HOST_DEVICE std::uint8_t chroma_red(std::int32_t red, std::int32_t green, std::int32_t blue) {
         constexpr std::int32_t denominator = 3937 * 255;
         return rounded(128 * denominator + 14 * (3937 * red - 3576 * green - 361 * blue), denominator);
     }
 
-    VEXPRESS_EVERYWHERE void operator()(std::uint32_t column, std::uint32_t row) const {
+    VEXPRESS_HOST_DEVICE void operator()(std::uint32_t column, std::uint32_t row) const {
         const std::size_t x = 2 * static_cast<std::size_t>(column), left = x > 0 ? x - 1 : 0;
         std::int32_t sum[3] = {0, 0, 0};
         for (std::size_t y = 2 * static_cast<std::size_t>(row); y < 2 * static_cast<std::size_t>(row) + 2; ++y) {

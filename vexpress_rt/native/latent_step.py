@@ -1,7 +1,8 @@
-"""What a window's predictions do to the latents of its frames (spec, stages 7 to 9); the twin of a CUDA kernel.
+"""Guidance and sampler step of a window's latents: reference implementations of the CUDA kernels.
 
-The frames in flight lie in slots of two arrays, vectors and totals; `Share` says where each of a window's frames lies
-and how far its total has come. On a GPU a window's step is one launch, with the same values bit for bit.
+The state of a frame is its latent and what the sampler remembers beside it. The states of the frames in flight lie in
+the slots of an array `state`, and the sums of their predictions in an array `totals`. On a GPU, `device_kernels` gives
+the same values bit for bit. See docs/model.md, stages 7 to 9.
 """
 
 from __future__ import annotations
@@ -18,72 +19,109 @@ Float32 = NDArray[np.float32]
 Coefficients = tuple[tuple[float, ...], ...]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-VECTORS_LIMIT = 3  # of a frame: what the kernels are compiled for
-COVERAGE_LIMIT = 1 << 24  # up to here a float32 holds every integer
+STATE_LIMIT = 3  # largest state size that the kernels are compiled for
+COVERAGE_LIMIT = 1 << 24  # float32 holds every integer up to here
 
 
 @dataclass(frozen=True)
-class Share:
-    """One frame's part in a window's step.
+class SlotUpdate:
+    """The update of one frame's slot by one window's prediction.
 
-    slot: where its latent and its total lie.
-    heard: how many windows' predictions this step's total holds already; with 0 the total may hold anything.
-    coverage: how many windows cover the frame: when all are heard, its latent takes the step.
+    Attributes:
+        slot: Slot of the frame's state and total.
+        accumulated: Number of windows whose predictions the total of this step holds. If 0, the total may hold
+            anything.
+        coverage: Number of windows that cover the frame. The latent takes its step with the last of their predictions.
     """
 
     slot: int
-    heard: int
+    accumulated: int
     coverage: int
 
 
-def check_shares(shares: Sequence[Share], slots: int) -> NDArray[np.int32]:
-    """The shares as (F, 3) int32: slot, heard, coverage.
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """Subtracts the error of a prediction that is known, with a weight for each frame of the window.
 
-    Raises InputError when there are none, when two have the same slot, when a slot is not 0 to slots - 1, or unless
-    0 <= heard < coverage <= COVERAGE_LIMIT.
+    Attributes:
+        frame: Index in the window of the frame whose right prediction is known.
+        expected: That prediction, (c, h, w) float32.
+        weights: Weight of its error in each frame of the window, (F,) float32, 0 to 1.
     """
-    for index, share in enumerate(shares):
-        if not (0 <= share.slot < slots and 0 <= share.heard < share.coverage <= COVERAGE_LIMIT):
+
+    frame: int
+    expected: Float32
+    weights: Float32
+
+
+def check_updates(updates: Sequence[SlotUpdate], slots: int) -> NDArray[np.int32]:
+    """Return the updates as an array, checked.
+
+    Args:
+        updates: One for each of a window's F frames.
+        slots: Number of slots.
+
+    Returns:
+        (F, 3) int32: slot, accumulated, coverage.
+
+    Raises:
+        InputError: There are no updates, two have the same slot, a slot is not 0 to slots - 1, or not
+            0 <= accumulated < coverage <= COVERAGE_LIMIT.
+    """
+    for index, update in enumerate(updates):
+        if not (0 <= update.slot < slots and 0 <= update.accumulated < update.coverage <= COVERAGE_LIMIT):
             raise InputError(
-                f"share {index} is {share}; expected a slot of 0 to {slots - 1}, a coverage of 1 to {COVERAGE_LIMIT}, "
-                "and fewer heard than that: count a frame's windows anew after each of its steps"
+                f"update {index} is {update}; expected a slot of 0 to {slots - 1}, a coverage of 1 to "
+                f"{COVERAGE_LIMIT}, and fewer accumulated than that: restart the count after each step of a frame"
             )
-    if not shares or len({share.slot for share in shares}) < len(shares):
+    if not updates or len({update.slot for update in updates}) < len(updates):
         raise InputError(
-            f"{len(shares)} shares in the slots {[share.slot for share in shares][:32]}; "
+            f"{len(updates)} updates in the slots {[update.slot for update in updates][:32]}; "
             "expected at least one, and a slot of its own for each"
         )
-    return np.array([(share.slot, share.heard, share.coverage) for share in shares], np.int32)
+    return np.array([(update.slot, update.accumulated, update.coverage) for update in updates], np.int32)
 
 
 def check_coefficients(coefficients: Coefficients) -> Float32:
-    """The table of a step as (vectors, vectors + 1) float32.
+    """Return the coefficients of a step as an array, checked.
 
-    Raises InputError for another shape, more than VECTORS_LIMIT vectors, or a number that float32 does not hold.
+    Args:
+        coefficients: A row for each element of the state.
+
+    Returns:
+        (state_size, state_size + 1) float32.
+
+    Raises:
+        InputError: The shape is another, the state size exceeds STATE_LIMIT, or float32 does not hold a coefficient.
     """
     widths = {len(row) for row in coefficients}
-    if not 1 <= len(coefficients) <= VECTORS_LIMIT or widths != {len(coefficients) + 1}:
+    if not 1 <= len(coefficients) <= STATE_LIMIT or widths != {len(coefficients) + 1}:
         raise InputError(
-            f"coefficients are {coefficients}; expected a row for each vector of a frame, 1 to {VECTORS_LIMIT}, with a "
-            "number for each of them and one for the prediction"
+            f"coefficients are {coefficients}; expected a row for each element of a frame's state, 1 to {STATE_LIMIT}, "
+            "with a number for each element and one for the prediction"
         )
     if not all(abs(number) <= FLOAT32_MAX for row in coefficients for number in row):
         raise InputError(f"coefficients are {coefficients}; expected numbers that float32 holds")
     return np.array(coefficients, np.float32)
 
 
-def take_step(vectors: Sequence[Float32], v: Float32, coefficients: Coefficients) -> list[Float32]:
-    """A frame's vectors after a step: each a sum of them all and v, times the numbers of its row, from the left.
+def take_step(state: Sequence[Float32], v: Float32, coefficients: Coefficients) -> list[Float32]:
+    """Return a frame's state after a sampler step.
 
-    vectors: the latent, then what is remembered; like v of one shape, any, float32.
-    coefficients: (vectors, vectors + 1). What is remembered is not looked at where its number is 0: before the second
-        step it may hold anything.
+    Each element of the new state is the sum of the old state's elements and `v`, weighted with the numbers of its row
+    and added from the left. Elements beside the latent are not read where their number is 0: before the second step
+    they may hold anything.
+
+    Args:
+        state: The latent, then what the sampler remembers; float32, all of one shape.
+        v: The prediction, float32 of that shape.
+        coefficients: (state_size, state_size + 1).
     """
-    terms = [*vectors, v]
-    return [_weighted(terms, row) for row in coefficients]
+    terms = [*state, v]
+    return [_weighted_sum(terms, row) for row in coefficients]
 
 
-def _weighted(terms: Sequence[Float32], row: Sequence[float]) -> Float32:
+def _weighted_sum(terms: Sequence[Float32], row: Sequence[float]) -> Float32:
     total = np.float32(row[0]) * terms[0]
     for number, term in zip(row[1:-1], terms[1:-1], strict=True):
         if (factor := np.float32(number)) != 0:
@@ -92,37 +130,62 @@ def _weighted(terms: Sequence[Float32], row: Sequence[float]) -> Float32:
 
 
 def guide(unconditional: Float32, conditional: Float32, scale: float) -> Float32:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): u + scale (c - u), in float32."""
+    """Return u + scale (c - u) in float32: classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
     return np.asarray(unconditional + np.float32(scale) * (conditional - unconditional), np.float32)
 
 
+def correct_predictions_numpy(
+    unconditional: Float32 | None, conditional: Float32, scale: float, correction: Correction
+) -> Float32:
+    """Return a window's guided predictions with the error of the known one subtracted.
+
+    Args:
+        unconditional: (F, ...) float32 from the denoiser, or None for no guidance.
+        conditional: (F, ...) float32 from the denoiser.
+        scale: Guidance scale.
+        correction: Which prediction is known, and how much of its error each frame loses.
+
+    Returns:
+        (F, ...) float32: v - weight (v[frame] - expected).
+    """
+    prediction = conditional if unconditional is None else guide(unconditional, conditional, scale)
+    weights = correction.weights.reshape(-1, *[1] * (prediction.ndim - 1))
+    corrected: Float32 = prediction - weights * (prediction[correction.frame] - correction.expected)
+    return corrected
+
+
 def guided_step_numpy(
-    vectors: Float32,
+    state: Float32,
     totals: Float32,
     unconditional: Float32 | None,
     conditional: Float32,
-    shares: Sequence[Share],
+    updates: Sequence[SlotUpdate],
     scale: float,
     coefficients: Coefficients,
 ) -> None:
-    """Add a window's predictions to its frames' totals; frames that all their windows cover by now take their step.
+    """Add a window's predictions to the totals of its frames; frames with all their predictions take their step.
 
-    vectors: (vectors, slots, ...) float32: latents, then what the sampler remembers.  totals: (slots, ...) float32.
-        Both are changed in place.
-    unconditional, conditional: (F, ...) float32, the denoiser's outputs; without the first there is no guidance.
-    shares: F of them.  scale: of classifier-free guidance.  coefficients: of the step, for `samplers.take_step`.
+    Args:
+        state: (state_size, slots, ...) float32: latents, then what the sampler remembers. Changed in place.
+        totals: (slots, ...) float32, changed in place.
+        unconditional: (F, ...) float32 from the denoiser, or None for no guidance.
+        conditional: (F, ...) float32 from the denoiser.
+        updates: One for each of the F frames.
+        scale: Guidance scale.
+        coefficients: Coefficients of the step, as `take_step` takes them.
 
-    Raises InputError for shares or coefficients that do not fit.
+    Raises:
+        InputError: `updates` or `coefficients` do not fit.
     """
-    check_shares(shares, len(totals))
+    check_updates(updates, len(totals))
     check_coefficients(coefficients)
     prediction = conditional if unconditional is None else guide(unconditional, conditional, scale)
-    for share, predicted in zip(shares, prediction, strict=True):
-        part = predicted / np.float32(share.coverage)
-        total = part if share.heard == 0 else totals[share.slot] + part
-        if share.heard + 1 == share.coverage:
-            held = list(vectors[:, share.slot])  # views
-            for vector, following in zip(held, take_step(held, total, coefficients), strict=True):
-                vector[...] = following
+    for update, predicted in zip(updates, prediction, strict=True):
+        part = predicted / np.float32(update.coverage)
+        total = part if update.accumulated == 0 else totals[update.slot] + part
+        if update.accumulated + 1 == update.coverage:
+            views = list(state[:, update.slot])
+            for view, following in zip(views, take_step(views, total, coefficients), strict=True):
+                view[...] = following
         else:
-            totals[share.slot] = total
+            totals[update.slot] = total

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "everywhere.hpp"
+#include "host_device.hpp"
 
 namespace vexpress {
 
@@ -14,27 +14,27 @@ namespace network {
 
 using Byte = std::uint8_t;
 
-VEXPRESS_EVERYWHERE Byte low(Byte a, Byte b) { return a < b ? a : b; }
-VEXPRESS_EVERYWHERE Byte high(Byte a, Byte b) { return a < b ? b : a; }
+VEXPRESS_HOST_DEVICE Byte low(Byte a, Byte b) { return a < b ? a : b; }
+VEXPRESS_HOST_DEVICE Byte high(Byte a, Byte b) { return a < b ? b : a; }
 
-VEXPRESS_EVERYWHERE void sort(Byte& a, Byte& b) {
+VEXPRESS_HOST_DEVICE void sort(Byte& a, Byte& b) {
     const Byte smaller = low(a, b);
     b = high(a, b);
     a = smaller;
 }
 
-VEXPRESS_EVERYWHERE void sort(Byte& a, Byte& b, Byte& c) {
+VEXPRESS_HOST_DEVICE void sort(Byte& a, Byte& b, Byte& c) {
     sort(a, b);
     sort(b, c);
     sort(a, b);
 }
 
-VEXPRESS_EVERYWHERE Byte middle(Byte a, Byte b, Byte c) { return high(low(a, b), low(high(a, b), c)); }
-VEXPRESS_EVERYWHERE Byte lowest(Byte a, Byte b, Byte c) { return low(low(a, b), c); }
-VEXPRESS_EVERYWHERE Byte highest(Byte a, Byte b, Byte c) { return high(high(a, b), c); }
+VEXPRESS_HOST_DEVICE Byte middle(Byte a, Byte b, Byte c) { return high(low(a, b), low(high(a, b), c)); }
+VEXPRESS_HOST_DEVICE Byte lowest(Byte a, Byte b, Byte c) { return low(low(a, b), c); }
+VEXPRESS_HOST_DEVICE Byte highest(Byte a, Byte b, Byte c) { return high(high(a, b), c); }
 
 // Nine values of which v[0..2], v[3..5] and v[6..8] are sorted already: 16 comparators.
-VEXPRESS_EVERYWHERE void sort_triples(Byte (&v)[ranks]) {
+VEXPRESS_HOST_DEVICE void sort_triples(Byte (&v)[ranks]) {
     sort(v[0], v[3], v[6]);
     sort(v[1], v[4], v[7]);
     sort(v[2], v[5], v[8]);
@@ -48,7 +48,7 @@ VEXPRESS_EVERYWHERE void sort_triples(Byte (&v)[ranks]) {
 }
 
 // Median of 13 values in three sorted lists.
-VEXPRESS_EVERYWHERE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const Byte (&b)[5], Byte c0, Byte c1, Byte c2,
+VEXPRESS_HOST_DEVICE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const Byte (&b)[5], Byte c0, Byte c1, Byte c2,
                                       Byte c3) {
     c0 = high(a0, c0);  // Batcher's merge of a and c, without the ends, which are never the median
     sort(a1, c1);
@@ -72,7 +72,7 @@ VEXPRESS_EVERYWHERE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const 
 // Sort the three values of each rank r = 0..8 into places p = 0..2: at least (r + 1)(p + 1) of the 27 are then no
 // greater than the value there, and at least (9 - r)(3 - p) no smaller. Where either count exceeds 14 the median of
 // all is found without the value. That drops 7 at each end and leaves 13, whose median is the median of all.
-VEXPRESS_EVERYWHERE Byte median_of_columns(const Byte (&l)[ranks], const Byte (&m)[ranks], const Byte (&r)[ranks]) {
+VEXPRESS_HOST_DEVICE Byte median_of_columns(const Byte (&l)[ranks], const Byte (&m)[ranks], const Byte (&r)[ranks]) {
     const Byte middles[5] = {middle(l[2], m[2], r[2]), middle(l[3], m[3], r[3]), middle(l[4], m[4], r[4]),
                              middle(l[5], m[5], r[5]), middle(l[6], m[6], r[6])};
     return median_of_13(lowest(l[5], m[5], r[5]), lowest(l[6], m[6], r[6]), lowest(l[7], m[7], r[7]),

@@ -1,4 +1,4 @@
-// The Python face of this folder's C++.
+// The Python bindings of this folder's C++.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -16,7 +16,7 @@ namespace {
 using Frame = nb::ndarray<const std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 using OutputFrame = nb::ndarray<std::uint8_t, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 
-// Users meet the checks of `median.py`, which say more. These guard memory against whoever calls in here directly.
+// `median.py` checks its arguments with better messages. These checks guard memory against direct calls.
 template <typename Other>
 bool same_size(const Frame& frame, const Other& other) {
     return frame.shape(0) == other.shape(0) && frame.shape(1) == other.shape(1);
@@ -33,7 +33,7 @@ void median_3x3x3(const Frame& previous, const Frame& current, const Frame& foll
                            current.shape(1), threads);
 }
 
-// Does what a launch on a GPU does, one call after the other; there is no stream.
+// Makes the calls of a launch on a GPU one after the other; there is no stream.
 template <typename Body>
 void run_here(const Body& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t) {
     for (std::uint32_t row = 0; row < rows; ++row) {

@@ -16,7 +16,7 @@ class _EndedError(BaseException):
     """Ends the work on a frame that nobody wants any more; never seen by a caller."""
 
 
-class Telling:
+class ProgressReporter:
     """Tells how far each stage of a video has come, and ends the work after a step if it was asked to meanwhile.
 
     progress: the caller's: stage, done, total.
@@ -65,7 +65,7 @@ class FrameStream:
         keypoints: Float32,
         notes: tuple[str, ...],
         watch: Stopwatch,
-        telling: Telling,
+        telling: ProgressReporter,
     ) -> None:
         self.fps = fps
         self.length = len(keypoints)

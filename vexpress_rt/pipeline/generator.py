@@ -12,34 +12,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vexpress_rt.backends.registry import Engines, choose
+from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.config import (
     RETARGET_MODES,
-    SCHEDULES,
+    WINDOW_ORDERS,
     GenerationConfig,
     brief,
     check_choice,
     check_flag,
     check_progress,
     check_threads,
+    refuse_renamed,
 )
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
-from vexpress_rt.live.session_config import make_sound, plan_live
-from vexpress_rt.media.audio import check_rate, known_duration, open_recording
+from vexpress_rt.live.session_config import make_sound, plan_session
+from vexpress_rt.media.audio_input import check_rate, known_duration
+from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
-from vexpress_rt.pipeline.frame_stream import FrameStream, Telling
-from vexpress_rt.pipeline.runner import Pipeline, Progress, Scene, Task
+from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
+from vexpress_rt.pipeline.runner import PipelineInputs, Progress, RunContext, Runner
 from vexpress_rt.stages.audio_encoder import gate_notes
-from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, Portraits, PortraitSource
-from vexpress_rt.stages.pose import KeypointSource, choose_retarget, endless_motion, plan_motion
+from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
+from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
 from vexpress_rt.utils.stopwatch import Stopwatch
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 
@@ -80,11 +83,11 @@ class Generator:
         check_progress(progress)
         check_flag("share_weights", share_weights)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
-        choice = choose(provider, self.bundle, rebuild, progress)
-        self._engines = Engines(self.bundle, choice, threads, share_weights=share_weights)
+        selection = choose(provider, self.bundle, rebuild, progress)
+        self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
-        self._portraits = Portraits(self.bundle, self._engines)
-        self._pipeline = Pipeline(self.bundle, self._engines)
+        self._portraits = PortraitEncoder(self.bundle, self._engines)
+        self._pipeline = Runner(self.bundle, self._engines)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -128,10 +131,11 @@ class Generator:
         """
         return self._portraits.read(source, keypoints, crop)
 
+    @refuse_renamed
     def stream(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        schedule: str = "wavefront", progress: Progress | None = None,
+        window_order: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
         """The frames of a video of ceil(duration of the speech x fps) frames, while it is being made.
 
@@ -143,8 +147,8 @@ class Generator:
             with keypoints and `fix_face` without.
         noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
             latent itself, (1, c, L, h, w) float32.
-        schedule: the order in which windows take their steps. "wavefront" gives frames as early as they can be final,
-            and memory does not grow with the speech; "breadth" takes each step over the whole video, as the public
+        window_order: order in which context windows are denoised. "wavefront" gives each frame as early as possible,
+            and memory does not grow with the speech; "step_major" runs each step over the whole video, as the public
             code does, so that no frame comes before the last step. Frames are the same.
         progress: called with stage, done and total. The stages are recording (in seconds), keypoints and portrait,
             then audio, denoise and frames in alternation. An exception that it raises ends the work and comes out
@@ -154,16 +158,17 @@ class Generator:
         Everything is read and checked in the call, before any engine is loaded but the face detector; audio features,
         latents and frames are computed as frames are asked for. Raises InputError (ImageError, AudioError,
         KeypointError, NoFaceError, VideoError), ConfigError, BundleError, BackendError, and the stream BackendError, or
-        AudioError if the recording cannot be read again or its file was changed meanwhile.
+        AudioError if the temporary file that keeps a long recording cannot be read.
         """
-        task = self._task(config, schedule, progress)
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise)
+        task = self._task(config, window_order, progress)
+        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, sound_track=False)
         return self._stream(task, scene, notes)
 
+    @refuse_renamed
     def generate(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        schedule: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
+        window_order: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
         progress: Progress | None = None,
     ) -> Video:  # fmt: skip
         """Generate a video: the frames of `stream`, kept or written to a file as they come.
@@ -177,10 +182,12 @@ class Generator:
         Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
         be used again.
         """
-        task = self._task(config, schedule, progress)
+        task = self._task(config, window_order, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, keep=keep)
+        scene, notes = self._scene(
+            task, portrait, audio, keypoints, retarget, noise, keep=keep, sound_track=path is not None
+        )
         with self._stream(task, scene, notes, rgb=keep) as stream:
             frames = self._collect(stream, task, scene, path, keep)
         return Video(
@@ -213,34 +220,34 @@ class Generator:
         A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
         arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
         """
-        settings, manifest = self._task(config, SCHEDULES[0], None).settings, self.bundle.manifest
+        settings, manifest = self._task(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
-        plan = plan_live(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         sound = make_sound(plan, rate, manifest, settings)
         needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
         self._pipeline.check(settings)
-        place, notes = endless_motion(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
+        place, notes = looping_pose_track(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
         self._pipeline.load(settings)
         stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
-    def _task(self, config: GenerationConfig | None, schedule: str, progress: Progress | None) -> Task:
+    def _task(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
-        check_choice("schedule", schedule, SCHEDULES)
+        check_choice("window_order", window_order, WINDOW_ORDERS)
         settings = self.bundle.manifest.settings(config)
-        return Task(settings, schedule, Stopwatch(), Telling(check_progress(progress)))
+        return RunContext(settings, window_order, Stopwatch(), ProgressReporter(check_progress(progress)))
 
     def _scene(
-        self, task: Task, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
-        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
-    ) -> tuple[Scene, tuple[str, ...]]:  # fmt: skip
+        self, task: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
+        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False, sound_track: bool,
+    ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
         """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
@@ -250,14 +257,14 @@ class Generator:
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
         with task.watch.stage("audio"):
             read = partial(task.tell, "recording")
-            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read)
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read, sound_track=sound_track)
         length = recording.frame_count(task.settings.rate)
         self._check_memory(task, noise, length, keep)
         self._pipeline.check(task.settings)
         with task.watch.stage("denoise"):
             initial = self._pipeline.noise(noise, task.settings, length)
         with task.stage("keypoints"):
-            motion = plan_motion(
+            motion = plan_pose_track(
                 keypoints, mode, photo, length, task.settings, self._portraits.find_faces,
                 lambda done, total: task.tell("keypoints", done, total),
             )  # fmt: skip
@@ -268,14 +275,16 @@ class Generator:
         gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
-        return Scene(portrait, recording, motion.points, initial), notes
+        return PipelineInputs(portrait, recording, motion.points, initial), notes
 
-    def _check_memory(self, task: Task, noise: object, length: int, keep: bool) -> None:
+    def _check_memory(self, task: RunContext, noise: object, length: int, keep: bool) -> None:
         """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
-        needs = self._pipeline.memory_needs(task.settings, task.schedule, noise, length, keep=keep)
+        needs = self._pipeline.memory_needs(task.settings, task.window_order, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
-    def _stream(self, task: Task, scene: Scene, notes: tuple[str, ...], *, rgb: bool = True) -> FrameStream:
+    def _stream(
+        self, task: RunContext, scene: PipelineInputs, notes: tuple[str, ...], *, rgb: bool = True
+    ) -> FrameStream:
         frames = self._pipeline.frames(task, scene, rgb=rgb)
         fps, points = task.settings.rate, scene.points
         return FrameStream(frames, fps=fps, keypoints=points, notes=notes, watch=task.watch, telling=task.tell)
@@ -291,15 +300,17 @@ class Generator:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _collect(self, stream: FrameStream, task: Task, scene: Scene, path: Path | None, keep: bool) -> UInt8 | None:
+    def _collect(
+        self, stream: FrameStream, task: RunContext, scene: PipelineInputs, path: Path | None, keep: bool
+    ) -> UInt8 | None:
         """The frames if they are to be kept; written to the file, too, if one was named."""
         kept = np.empty((stream.length, *self.size, 3), np.uint8) if keep else None
         with ExitStack() as stack:
-            write: Background[UInt8] | None = None
+            write: Worker[UInt8] | None = None
             if path is not None:
                 stack.enter_context(task.watch.stage("encode"))  # waiting for it: stands still while a frame is made
                 writer = VideoWriter(path, self.size, stream.fps, scene.recording, task.settings.quality)
-                write = stack.enter_context(Background(stack.enter_context(writer).write))
+                write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:
                     kept[index] = frame

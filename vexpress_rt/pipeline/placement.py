@@ -12,20 +12,20 @@ from vexpress_rt.diffusion.latents import HostLatents, MakeLatents
 from vexpress_rt.errors import BackendMissingError
 from vexpress_rt.native import device_kernels
 from vexpress_rt.stages.device_frames import DeviceFrames
-from vexpress_rt.stages.frame_decoder import FramePath, HostFrames
+from vexpress_rt.stages.frame_decoder import FramePostprocessing, HostFrames
 
 _log = logging.getLogger("vexpress_rt")
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceOperations:
     """latents: makes what keeps the latents of a video.  frames: what happens to its frames."""
 
     latents: MakeLatents
-    frames: FramePath
+    frames: FramePostprocessing
 
 
-def choose(executor: Executor | None, threads: int | None) -> Place:
+def choose(executor: Executor | None, threads: int | None) -> DeviceOperations:
     """On the GPU that `executor` runs engines on, if there are kernels for it; else on the host, with a warning.
 
     executor: None for engines on the CPU.  threads: of the CPU, for the median.
@@ -33,11 +33,11 @@ def choose(executor: Executor | None, threads: int | None) -> Place:
     if executor is not None:
         try:
             kernels = device_kernels.load()
-            return Place(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
+            return DeviceOperations(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
         except BackendMissingError as error:
             why = str(error)  # the exception itself would keep what its frames hold, in whoever keeps the record
             _log.warning("latents and frames go through the host in every step, since %s", why)
-    return Place(HostLatents, HostFrames(threads))
+    return DeviceOperations(HostLatents, HostFrames(threads))
 
 
 def describe(*, on_gpu: bool) -> str:

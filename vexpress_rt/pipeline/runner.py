@@ -9,21 +9,23 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.backends.registry import Engines
+from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.config import SCHEDULES, Settings
+from vexpress_rt.config import WINDOW_ORDERS, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
-from vexpress_rt.diffusion.denoiser import Denoiser, Guidance, choose_sampler
+from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
+from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import choose_noise, frame_noise
-from vexpress_rt.face.keypoints import draw_keypoints
-from vexpress_rt.live.window_denoiser import LiveStages
+from vexpress_rt.face.keypoint_map import draw_keypoint_map
+from vexpress_rt.live.window_denoiser import WindowDenoiser
+from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.frame_stream import Telling
-from vexpress_rt.pipeline.placement import Place
-from vexpress_rt.stages.audio_encoder import Hearing
+from vexpress_rt.pipeline.frame_stream import ProgressReporter
+from vexpress_rt.pipeline.placement import DeviceOperations
+from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
-from vexpress_rt.types import Float32, Portrait, Recording, UInt8
+from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 
@@ -33,17 +35,17 @@ _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting,
 
 
 @dataclass(frozen=True)
-class Task:
+class RunContext:
     """How a video is to be made, from before its inputs are read until its last frame.
 
-    settings: see there.  schedule: of `windows.walk`.
+    settings: see there.  window_order: of `context_windows.walk`.
     watch: is told the seconds of each stage.  tell: how far each stage has come.
     """
 
     settings: Settings
-    schedule: str
+    window_order: str
     watch: Stopwatch
-    tell: Telling
+    tell: ProgressReporter
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -54,7 +56,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Scene:
+class PipelineInputs:
     """Who says what, and how the face moves meanwhile: the inputs of a video, read and checked.
 
     points: (L, 3, 2) float32, where the face is in each frame, in pixels of the bundle's picture.
@@ -72,14 +74,14 @@ class Scene:
         return len(self.points)
 
 
-class Pipeline:
+class Runner:
     """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
         self._lock = threading.Lock()
-        self._placement: Place | None = None
+        self._placement: DeviceOperations | None = None
 
     def close(self) -> None:
         """Drop what refers to the engines' executor. The engines are closed by their owner."""
@@ -88,9 +90,9 @@ class Pipeline:
 
     def describe_latents(self) -> str:
         """Return where latents are between engines, for people."""
-        return placement.describe(on_gpu=self._engines.choice.name != "cpu")
+        return placement.describe(on_gpu=self._engines.provider.on_gpu)
 
-    def _place(self) -> Place:
+    def _place(self) -> DeviceOperations:
         """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
         executor = self._engines.executor()
         with self._lock:
@@ -114,14 +116,16 @@ class Pipeline:
         shape, layers = self._latent_shape(), self._manifest.model.audio_layers
         return choose_noise(choice, settings.seed, length, denoised, shape, layers)
 
-    def memory_needs(self, settings: Settings, schedule: str, noise: object, length: int, *, keep: bool) -> list[Need]:
+    def memory_needs(
+        self, settings: Settings, window_order: str, noise: object, length: int, *, keep: bool
+    ) -> list[Need]:
         """Return the host memory that grows with the length of a video.
 
         Data between engines counts only on the CPU; on a GPU it lies in the GPU's memory.
 
         Args:
             settings: The resolved options.
-            schedule: As in `Generator.stream`.
+            window_order: As in `Generator.stream`.
             noise: As in `Generator.stream`.
             length: Frames of the video.
             keep: Whether all frames are kept.
@@ -137,15 +141,15 @@ class Pipeline:
             Need(_BOOKKEEPING * length, "keypoints and windows", "choose a lower fps, or cut the "
                  "recording into parts"),
         ]  # fmt: skip
-        if self._engines.choice.name == "cpu":
-            windows = _in_flight(length, shape.frames, settings, schedule)
+        if not self._engines.provider.on_gpu:
+            windows = _in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
-            kept = (choose_sampler(settings, model).vectors + 1) * latent * slots
+            kept = (choose_sampler(settings, model).state_size + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
             inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
-            reused = latent * shape.frames if settings.unconditional_every > 1 else 0
-            remedy = "take fewer steps" if schedule == SCHEDULES[0] else (
-                "use schedule='wavefront': its frames are the same, and its memory does not grow with the speech"
+            reused = latent * shape.frames if settings.uncond_interval > 1 else 0
+            remedy = "take fewer steps" if window_order == WINDOW_ORDERS[0] else (
+                "use window_order='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
             needs.append(
                 Need(kept + windows * (inputs + reused), f"latents and conditions of {windows} windows", remedy)
@@ -169,7 +173,7 @@ class Pipeline:
         model, shape = self._manifest.model, self._manifest.shape
         return model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor
 
-    def frames(self, task: Task, scene: Scene, *, rgb: bool = True) -> Generator[UInt8, None, None]:
+    def frames(self, task: RunContext, scene: PipelineInputs, *, rgb: bool = True) -> Generator[UInt8, None, None]:
         """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
 
         Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
@@ -182,33 +186,36 @@ class Pipeline:
                 task.tell("frames", done, scene.length)
                 yield frame
 
-    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> LiveStages:
+    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> WindowDenoiser:
         """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        shape = self._latent_shape()
-        return LiveStages(
+        shape, operations = self._latent_shape(), self._place()
+        return WindowDenoiser(
             engine=self._engines.get,
-            guidance=Guidance.of(settings),
+            guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # the rest's counts from the top
-            draw=lambda frame: draw_keypoints(place(max(0, frame)), *size),
-            rows=model.audio_rows,
-            minimum=model.audio_minimum_samples,
-            path=self._place().frames,
-            filtered=settings.median_filter,
+            noise=lambda frame: frame_noise(
+                settings.seed, frame % 2**64, shape
+            ),  # frames before the first: 2^64 - 1 and down
+            keypoint_map=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
+            audio_rows=model.audio_rows,
+            minimum_samples=model.audio_minimum_samples,
+            postprocessing=operations.frames,
+            median_filter=settings.median_filter,
+            latents=operations.latents,
         )
 
-    def _latents(self, task: Task, scene: Scene) -> Iterator[tuple[int, Tensor]]:
+    def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
         def rows(start: int, stop: int) -> Float32:
             with task.watch.stage("audio"):
                 return hearing.rows(start, stop)
 
         with closing(self._hearing(task, scene)) as hearing:
-            yield from self._denoiser(task, scene, rows).run(task.schedule)
+            yield from self._denoiser(task, scene, rows).run(task.window_order)
 
-    def _hearing(self, task: Task, scene: Scene) -> Hearing:
-        return Hearing(
+    def _hearing(self, task: RunContext, scene: PipelineInputs) -> AudioFeatureStream:
+        return AudioFeatureStream(
             scene.recording,
             self._manifest.model,
             self._engines.get("audio_encoder"),
@@ -217,8 +224,8 @@ class Pipeline:
             gated=task.settings.noise_gate,
         )
 
-    def _denoiser(self, task: Task, scene: Scene, rows: Callable[[int, int], Float32]) -> Denoiser:
-        manifest, length, guidance = self._manifest, scene.length, Guidance.of(task.settings)
+    def _denoiser(self, task: RunContext, scene: PipelineInputs, rows: Callable[[int, int], Float32]) -> Denoiser:
+        manifest, length, guidance = self._manifest, scene.length, Guidance.from_settings(task.settings)
         return Denoiser(
             engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
             static=scene.portrait.reference,
@@ -232,7 +239,7 @@ class Pipeline:
                 guider=self._engines.get("pose_guider"),
                 length=length,
                 rows=rows,
-                draw=lambda frame: draw_keypoints(scene.points[frame], manifest.shape.height, manifest.shape.width),
+                draw=lambda frame: draw_keypoint_map(scene.points[frame], manifest.shape.height, manifest.shape.width),
             ),
             progress=lambda done, total: task.tell("denoise", done, total),
             latents=self._place().latents,
@@ -241,15 +248,15 @@ class Pipeline:
 
 def _needed(settings: Settings) -> tuple[str, ...]:
     """The engines that every video of these settings runs."""
-    denoisers = Guidance.of(settings).engines(settings.steps)
+    denoisers = Guidance.from_settings(settings).engines(settings.steps)
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 
-def _in_flight(length: int, frames: int, settings: Settings, schedule: str) -> int:
+def _in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
     """Return the largest number of windows in flight: see `windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
-    if schedule != SCHEDULES[0]:
+    if window_order != WINDOW_ORDERS[0]:
         return windows
     return min(windows, (math.ceil(frames / new) - 1) * (settings.steps - 1) + 2)
 

@@ -18,10 +18,11 @@ from vexpress_rt.backends.base import Engine
 from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, ModelConfig
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.errors import BackendError
-from vexpress_rt.media.audio import feature_span, frame_rows, normalize, sound
+from vexpress_rt.media.recording import Recording
 from vexpress_rt.media.voice_activity import voice_gain
+from vexpress_rt.stages.audio_features import feature_span, feature_windows, normalize
 from vexpress_rt.stages.conditioning import encode_audio
-from vexpress_rt.types import Float32, Recording
+from vexpress_rt.types import Float32
 
 CHUNK_SECONDS = 45  # less than one pass, so that many of them take no more memory than that, whatever an arena loses
 CONTEXT_SECONDS = 5  # that a feature hears to each side at least, but at the clip's ends; seams are gone from 1 on
@@ -68,7 +69,7 @@ def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[s
     )
 
 
-class Hearing:
+class AudioFeatureStream:
     """The rows of audio features of a video's frames, in order.
 
     recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.
@@ -101,12 +102,11 @@ class Hearing:
         aside = round(context * model.sample_rate / model.audio_stride)
         self.chunks = plan_chunks(self.total, size, min(aside, (size - 1) // 2))
         self._done = 0
-        self._reader = _Reader(recording)
         self._features = np.empty((0, model.audio_hidden_size), np.float32)
         self._first = 0
 
     def rows(self, start: int, stop: int) -> Float32:
-        """Feature rows (stop - start, R, A) float32 of frames [start, stop), start < stop; see `audio.frame_rows`.
+        """Feature rows (stop - start, R, A) float32 of frames [start, stop), start < stop; see `feature_windows`.
 
         Neither may be less than in the call before: what lies before is dropped. Raises AudioError if the recording
         cannot be read again, BackendError if the encoder fails or its features are not as many as its stride says.
@@ -119,11 +119,10 @@ class Hearing:
             kept = self._next_chunk()
             self._features = np.concatenate([self._features, kept])
             self._drop(span.start)
-        return frame_rows(self._features, self._length, rows, start, stop, first=self._first, total=self.total)
+        return feature_windows(self._features, self._length, rows, start, stop, first=self._first, total=self.total)
 
     def close(self) -> None:
-        """Free the features and the file. Closing twice is allowed."""
-        self._reader.close()
+        """Free the features. Closing twice is allowed."""
         self._features = self._features[:0].copy()
 
     def _drop(self, before: int) -> None:
@@ -139,7 +138,7 @@ class Hearing:
         stop = self._recording.count
         if len(self.chunks) > 1:  # what follows the last feature's samples would be heard by nothing
             stop = (chunk.stop - 1) * model.audio_stride + model.audio_minimum_samples
-        samples = self._reader.take(start, stop)
+        samples = self._recording.read(start, stop)
         if model.audio_normalize:
             samples = normalize(samples, self._recording)
         if self._gated:
@@ -159,31 +158,3 @@ class Hearing:
         """How many features the encoder's convolutions, which do not pad, make of as many samples."""
         least = self._model.audio_minimum_samples
         return (max(samples, least) - least) // self._model.audio_stride + 1
-
-
-class _Reader:
-    """Stretches of a recording, each starting no earlier than the one before."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._pieces = sound(recording)
-        self._held = np.empty(0, np.float32)
-        self._start = 0
-
-    def take(self, start: int, stop: int) -> Float32:
-        """Samples [start, stop)."""
-        pieces = [self._held]
-        end = self._start + len(self._held)
-        while end < stop:
-            piece = next(self._pieces)
-            if end + len(piece) <= start:
-                pieces.clear()
-                self._start = end + len(piece)
-            else:
-                pieces.append(piece)
-            end += len(piece)
-        held = np.concatenate([np.empty(0, np.float32), *pieces])
-        self._held, self._start = held[start - self._start :].copy(), start
-        return self._held[: stop - start]
-
-    def close(self) -> None:
-        self._pieces.close()

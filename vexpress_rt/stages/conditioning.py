@@ -19,9 +19,9 @@ def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) ->
     Spec, stages 1 and 2; they depend on the photo alone. They stay on the device that computes them. Raises
     BackendError, also for outputs on the host that are not finite.
     """
-    latent = vae_encoder.run({"image": image}, resident=True)
+    latent = vae_encoder.run({"image": image}, keep_on_device=True)
     check_outputs("vae_encoder", latent)
-    reference = reference_net.run(latent, resident=True)
+    reference = reference_net.run(latent, keep_on_device=True)
     check_outputs("reference_net", reference)
     return reference
 
@@ -61,8 +61,8 @@ class WindowConditions:
         rows = self.rows(window.start, stop)
         drawings = np.stack([self.draw(frame) for frame in range(window.start, stop)])
         return {
-            **self.projection.run({"feature_rows": _extend(rows, surplus)}, resident=True),
-            **self.guider.run({"drawings": _extend(drawings, surplus)}, resident=True),
+            **self.projection.run({"feature_rows": _extend(rows, surplus)}, keep_on_device=True),
+            **self.guider.run({"drawings": _extend(drawings, surplus)}, keep_on_device=True),
         }
 
 

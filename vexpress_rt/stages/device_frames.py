@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.types import UInt8
@@ -22,41 +22,41 @@ AHEAD = 1  # frames that are on their way to the host while the caller has not s
 
 
 class DeviceFrames:
-    """`frames.FramePath` on a GPU; values are those of the host's.
+    """`frames.FramePostprocessing` on a GPU; values are those of the host's.
 
     executor, kernels: of the GPU that the decoder runs on.
     """
 
-    resident = True
+    keep_on_device = True
 
     def __init__(self, executor: Executor, kernels: Kernels) -> None:
         self._executor = executor
         self._kernels = kernels
 
-    def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> DeviceTensor:
-        """As `frames.FramePath` has it; not waited for."""
+    def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> CudaTensor:
+        """As `frames.FramePostprocessing` has it; not waited for."""
         height, width, _ = current.shape
         launch = partial(self._kernels.median_3x3x3, height=height, width=width)
         return self._made((height, width, 3), launch, previous, current, following)
 
-    def rgb_to_nv12(self, frame: Tensor) -> DeviceTensor:
-        """As `frames.FramePath` has it; not waited for."""
+    def rgb_to_nv12(self, frame: Tensor) -> CudaTensor:
+        """As `frames.FramePostprocessing` has it; not waited for."""
         height, width, _ = frame.shape
         launch = partial(self._kernels.rgb_to_nv12, height=height, width=width)
         return self._made((height * 3 // 2, width), launch, frame)
 
-    def _made(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> DeviceTensor:
+    def _made(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> CudaTensor:
         """What a kernel makes of frames."""
         executor, given = self._executor, [_on_gpu(frame) for frame in frames]
-        with executor.entering() as compute:
-            out = executor.spares.take(math.prod(shape), "a frame", compute)
+        with executor.enqueuing() as compute:
+            out = executor.pool.acquire(math.prod(shape), "a frame", compute)
             for frame in given:
                 compute.wait(frame.ready)
             launch(*(frame.buffer for frame in given), out, stream=compute)
             done = compute.record()
         for frame in given:
             frame.read_until(done)
-        return DeviceTensor(shape, "uint8", out, done, executor.spares)
+        return CudaTensor(shape, "uint8", out, done, executor.pool)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
         """Frames as arrays; each is given out when the copy of the next one has been entered, or there is none."""
@@ -81,13 +81,13 @@ class DeviceFrames:
 class _Download:
     """A tensor on its way to pinned memory, which nothing else may use before `finish`."""
 
-    def __init__(self, executor: Executor, tensor: DeviceTensor, staging: runtime.Pinned) -> None:
+    def __init__(self, executor: Executor, tensor: CudaTensor, staging: runtime.Pinned) -> None:
         self.staging = staging
         self._shape, self._dtype = tensor.shape, tensor.dtype
         self._used = staging.array[: tensor.bytes]
-        with executor.entering():
+        with executor.enqueuing():
             executor.copies.wait(tensor.ready)
-            runtime.copy_out(self._used, tensor.buffer, executor.copies)
+            runtime.copy_to_host(self._used, tensor.buffer, executor.copies)
             self._done = executor.copies.record()
         tensor.read_until(self._done)
 
@@ -102,6 +102,6 @@ class _Download:
             self._done.synchronize()
 
 
-def _on_gpu(frame: Tensor) -> DeviceTensor:
-    assert isinstance(frame, DeviceTensor)
+def _on_gpu(frame: Tensor) -> CudaTensor:
+    assert isinstance(frame, CudaTensor)
     return frame

@@ -16,19 +16,21 @@ from vexpress_rt.utils.stopwatch import Stopwatch
 T = TypeVar("T")
 
 
-def decode(vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], *, resident: bool = False) -> Iterator[Tensor]:
+def decode(
+    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], *, keep_on_device: bool = False
+) -> Iterator[Tensor]:
     """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB.
 
-    resident: leave them where they are computed.
+    keep_on_device: leave them where they are computed.
     """
     for _, latent in latents:
-        yield vae_decoder.run({"latent": latent}, resident=resident)["frame"]
+        yield vae_decoder.run({"latent": latent}, keep_on_device=keep_on_device)["frame"]
 
 
 def median(frames: Iterable[T], middle: Callable[[T, T, T], T]) -> Iterator[T]:
     """The 3x3x3 median over time, rows and columns of a clip, holding three frames.
 
-    middle: the middle one of three frames, filtered; `median_3x3x3` of a `FramePath`.
+    middle: the middle one of three frames, filtered; `median_3x3x3` of a `FramePostprocessing`.
     In time the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
     neighbour. Values are those of `native.median_filter` on the whole clip.
     """
@@ -44,15 +46,15 @@ def median(frames: Iterable[T], middle: Callable[[T, T, T], T]) -> Iterator[T]:
     yield middle(neighbour, current, neighbour)
 
 
-class FramePath(Protocol):
+class FramePostprocessing(Protocol):
     """What happens to frames between decoder and caller, where they are.
 
-    resident: whether they are to stay where the decoder computes them.
+    keep_on_device: whether they are to stay where the decoder computes them.
     rgb_to_nv12: a frame (H, W, 3) as NV12, see `native.nv12`; None for what leaves that to whoever encodes.
     """
 
     @property
-    def resident(self) -> bool: ...
+    def keep_on_device(self) -> bool: ...
 
     @property
     def rgb_to_nv12(self) -> Callable[[Tensor], Tensor] | None: ...
@@ -67,7 +69,7 @@ class FramePath(Protocol):
 
 
 def make_frames(
-    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePath, watch: Stopwatch,
+    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePostprocessing, watch: Stopwatch,
     *, filtered: bool, rgb: bool,
 ) -> Generator[UInt8, None, None]:  # fmt: skip
     """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
@@ -80,7 +82,7 @@ def make_frames(
         def stage(name: str, items: Iterable[T]) -> Iterator[T]:
             return stages.enter_context(closing(watch.each(name, items)))
 
-        frames = stage("decode", decode(vae_decoder, latents, resident=path.resident))
+        frames = stage("decode", decode(vae_decoder, latents, keep_on_device=path.keep_on_device))
         if filtered:
             frames = stage("median", median(frames, path.median_3x3x3))
         if path.rgb_to_nv12 is not None and not rgb:
@@ -89,16 +91,16 @@ def make_frames(
 
 
 class HostFrames:
-    """`FramePath` in NumPy arrays.  threads: of the median, as `native.median_3x3x3` takes them."""
+    """`FramePostprocessing` in NumPy arrays.  threads: of the median, as `native.median_3x3x3` takes them."""
 
-    resident = False
+    keep_on_device = False
     rgb_to_nv12 = None
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> UInt8:
-        """As `FramePath` has it. Raises ConfigError for an impossible number of threads."""
+        """As `FramePostprocessing` has it. Raises ConfigError for an impossible number of threads."""
         return median_3x3x3(_array(previous), _array(current), _array(following), threads=self._threads)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from vexpress_rt.backends.registry import Engines
+from vexpress_rt.backends.engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import BundleNotFoundError, InputError
 from vexpress_rt.face import detector
-from vexpress_rt.face.keypoints import load_portrait_keypoints
+from vexpress_rt.face.keypoint_track import load_portrait_keypoints
 from vexpress_rt.media import image
 from vexpress_rt.stages.conditioning import encode_portrait
 from vexpress_rt.stages.pose import check_face
@@ -36,7 +36,7 @@ class CroppedPhoto:
 PortraitSource = Portrait | CroppedPhoto | ImageSource
 
 
-class Portraits:
+class PortraitEncoder:
     """Makes the portraits of a bundle."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
@@ -129,7 +129,9 @@ class Portraits:
         if given is not None:
             return load_portrait_keypoints(given), ()
         if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
-            return detector.largest_face(found).keypoints[:3] * photo.reduction, detector.rivals_note(found, "photo")
+            return detector.largest_face(found).keypoints[:3] * photo.reduction, detector.similar_faces_note(
+                found, "photo"
+            )
         why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
         cut = ", so it is cut around its centre" if crop == "face" else ""
         return None, (f"photo: {why}{cut}",)

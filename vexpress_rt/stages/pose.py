@@ -16,18 +16,19 @@ from numpy.typing import ArrayLike
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import EXTENSION_MODES, RETARGET_MODES, Settings, check_choice
 from vexpress_rt.errors import ConfigError, KeypointError, NoFaceError, VideoError
-from vexpress_rt.face.detector import DETECTION_SIZE, LONGEST_GAP, track_faces
-from vexpress_rt.face.keypoints import (
+from vexpress_rt.face.detector import DETECTION_SIZE
+from vexpress_rt.face.keypoint_track import (
     KEYPOINT_SUFFIXES,
     check_inside,
     fit_length,
     load_keypoints,
     repeated_frames,
     resample,
-    retarget,
 )
+from vexpress_rt.face.retargeting import retarget
+from vexpress_rt.face.tracker import LONGEST_GAP, track_faces
 from vexpress_rt.media.image import face_crop
-from vexpress_rt.media.video_decoder import Findings
+from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames
 from vexpress_rt.types import Crop, Face, Float32, KeypointTrack, UInt8
 from vexpress_rt.utils.paths import as_path
@@ -52,7 +53,7 @@ class CroppedFace(Protocol):
 
 
 @dataclass(frozen=True)
-class Motion:
+class PoseTrack:
     """points: (L, 3, 2) float32, pixels of the bundle's picture.  notes: what was decided on the way."""
 
     points: Float32
@@ -132,14 +133,14 @@ def load_track(
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
-    needed, findings = math.ceil(seconds * video.fps) + 1, Findings()
+    needed, findings = math.ceil(seconds * video.fps) + 1, ReadReport()
     most = needed + math.ceil(LONGEST_GAP * video.fps)
     track = track_faces(_search(video, find_faces, most, findings, progress), video.fps, video.size, needed)
     return replace(track, notes=(*findings.notes(), *track.notes))
 
 
 def _search(
-    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: Findings, progress: FrameProgress | None
+    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: ReadReport, progress: FrameProgress | None
 ) -> Iterator[list[Face]]:
     """Yield the faces in each of at most `most` frames, at the video's constant rate."""
     done = 0
@@ -178,10 +179,10 @@ def to_picture(track: KeypointTrack, portrait: CroppedFace) -> KeypointTrack:
     return replace(track, points=crop.to_cropped(track.points), size=None)
 
 
-def plan_motion(
+def plan_pose_track(
     source: KeypointSource | None, mode: str, portrait: CroppedFace, length: int, settings: Settings,
     find_faces: FaceFinder, progress: FrameProgress | None = None,
-) -> Motion:  # fmt: skip
+) -> PoseTrack:  # fmt: skip
     """The face's place in each of `length` frames.
 
     mode: of `choose_retarget`.  find_faces: the detector.  progress: of the search, see `load_track`.
@@ -193,34 +194,35 @@ def plan_motion(
     check_face(mode, own, portrait.crop.source, driven=source is not None)
     if own is not None and mode == "fix_face":
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
-        return Motion(np.repeat(own[None], length, axis=0), notes)
+        return PoseTrack(np.repeat(own[None], length, axis=0), notes)
     assert source is not None
     track = load_track(source, find_faces, length / settings.rate, progress)
     track = resample(to_picture(track, portrait), settings.rate)
     points, how = fit_length(track.points, length, settings.extension)
     points = retarget(points, own, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
-    return Motion(points, (*track.notes, _note(len(track.points), length, how)))
+    return PoseTrack(points, (*track.notes, _note(len(track.points), length, how)))
 
 
-def endless_motion(
+def looping_pose_track(
     source: KeypointSource | None, mode: str, portrait: CroppedFace, settings: Settings, extension: str,
     find_faces: FaceFinder,
 ) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
     """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end; and notes on the track.
 
     extension: "loop", "mirror" or "hold", for frames beyond the track; a driving video is followed for LONGEST_TURN.
-    The others, and what is raised, are those of `plan_motion`; the anchor of retargeting is sought in all of the track.
+    Other arguments and errors are those of `plan_pose_track`; the whole track is searched for the anchor of
+    retargeting.
     """
     check_choice("extension", extension, ENDLESS_MODES)
     if mode == "fix_face":
-        motion = plan_motion(source, mode, portrait, 1, settings, find_faces)
+        motion = plan_pose_track(source, mode, portrait, 1, settings, find_faces)
         notes = motion.notes
     else:
         assert source is not None
         track = load_track(source, find_faces, LONGEST_TURN)
         length = len(resample(track, settings.rate).points)
-        motion = plan_motion(track, mode, portrait, length, settings, find_faces)
+        motion = plan_pose_track(track, mode, portrait, length, settings, find_faces)
         notes = track.notes  # not how it was fitted to a length, since there is none
     points = motion.points
 

@@ -5,30 +5,16 @@ This module imports as little as possible, because Ctrl-C is unhandled until it 
 
 from __future__ import annotations
 
-import atexit
 import os
-import signal
 import sys
+
+from vexpress_rt.utils import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
 INTERRUPTED = 130  # 128 + SIGINT
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal arrived.
-
-    It is a subclass because Python records a bare KeyboardInterrupt that leaves `exec`, which imports use, and then
-    exits by SIGINT even though the exception was handled.
-    """
-
-
-def raise_stopped(number: int, frame: FrameType | None) -> None:
-    """Handle SIGINT as Python does, but with an exception that Python does not record: see `Stopped`."""
-    raise Stopped
 
 
 def run_command(command: Callable[[], int], interrupted: str = "interrupted; nothing partial is left") -> int:
@@ -44,7 +30,7 @@ def run_command(command: Callable[[], int], interrupted: str = "interrupted; not
     installed = False
     try:
         try:
-            installed = handle_interrupts()
+            installed = signals.handle_interrupts()
             open_standard_streams()
             return command()
         except KeyboardInterrupt:
@@ -59,39 +45,7 @@ def run_command(command: Callable[[], int], interrupted: str = "interrupted; not
             return 1
     finally:
         if installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            sys.unraisablehook = sys.__unraisablehook__
-
-
-def handle_interrupts() -> bool:
-    """Make Ctrl-C raise Stopped.
-
-    Returns:
-        Whether the handler was installed. It is not outside the main thread, nor where SIGINT is ignored or has another
-        handler than Python's.
-    """
-    try:
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            return False
-        signal.signal(signal.SIGINT, raise_stopped)
-    except ValueError:  # not the main thread
-        return False
-    sys.unraisablehook = _raise_again
-    # Python restores the system's handler when it exits, which would end a command that has finished by the signal.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    return True
-
-
-def _raise_again(found: sys.UnraisableHookArgs) -> None:
-    """Send SIGINT again if its exception was raised in a destructor, where Python prints and drops it."""
-    if not isinstance(found.exc_value, Stopped):
-        sys.__unraisablehook__(found)
-        return
-    import threading
-
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # once the destructor has returned
-    timer.daemon = True
-    timer.start()
+            signals.restore_interrupts()
 
 
 def print_error(text: str) -> None:

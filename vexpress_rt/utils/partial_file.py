@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vexpress_rt.utils.file_lock import is_at
-from vexpress_rt.utils.shutdown import cleanup_at_exit
+from vexpress_rt.utils.native_calls import cleanup_at_exit
 
 try:
     import fcntl

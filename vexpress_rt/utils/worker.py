@@ -8,16 +8,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from vexpress_rt.utils.shutdown import start_thread
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.native_calls import start_thread
+from vexpress_rt.utils.signals import run_uninterrupted
 
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
+class Worker(Generic[T]):
     """Calls `function` with one item after another, in order, in a thread of its own.
 
-    with Background(writer.write) as write:
+    with Worker(writer.write) as write:
         for frame in frames:
             write(frame)
 
@@ -64,12 +64,14 @@ class Background(Generic[T]):
                     self._changed.wait_for(lambda: not self._unfinished())
                     self._raise()
         finally:
-            with signals_deferred():  # what the thread works with is taken apart next
-                with self._changed:
-                    self._leaving = True
-                    self._waiting.clear()
-                    self._changed.notify_all()
-                self._thread.join()
+            run_uninterrupted(self._end)  # what the thread works with is taken apart next
+
+    def _end(self) -> None:
+        with self._changed:
+            self._leaving = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._thread.join()
 
     def _unfinished(self) -> int:
         return len(self._waiting) + self._working

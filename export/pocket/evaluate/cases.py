@@ -22,7 +22,7 @@ from export.pocket.evaluate.subjects import FIRST, Subject
 from export.pocket.faces import Pose, keypoints
 from export.pocket.lips import LIPS, RATE, mouth_track
 from export.pocket.speech import Samples, clip
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 SCENES = ("voice", "silence", "pose", "photo", "recorded")
 SHARED = 2 * FIRST  # seed of speech and movement that are the same for all people
@@ -108,7 +108,7 @@ def all_cases(
         AudioError: A recording cannot be read.
         ExportError: espeak-ng is not installed.
     """
-    recordings = [load_audio(path, RATE).samples[: round(RECORDED_SECONDS * RATE)] for path in recorded]
+    recordings = [open_recording(path, RATE).read()[: round(RECORDED_SECONDS * RATE)] for path in recorded]
     cases = []
     for number, subject in enumerate(subjects):
         cases += cases_of(subject, seconds, voice)

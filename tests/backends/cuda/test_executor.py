@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fake_tensorrt import FakeTensorRT, Plan
 from tests.support.engines import CAPACITY, MATRIX, adder, doubler, fake_tensorrt, pooler, spec_of
-from vexpress_rt.backends.base import Resident
+from vexpress_rt.backends.base import DeviceTensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.buffer_pool import Spares
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor
+from vexpress_rt.backends.cuda.buffer_pool import BufferPool
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.backends.onnxruntime.engine import load as load_onnx
 from vexpress_rt.backends.tensorrt.engine import TensorRTEngine, load
 from vexpress_rt.errors import BackendError
@@ -61,21 +61,21 @@ def load_plan(tensorrt: FakeTensorRT, executor: Executor, tmp_path: Path) -> Ite
 
 def left_there(engine: TensorRTEngine, value: float = 0) -> Any:
     """The doubler's result for MATRIX + value, left on the GPU."""
-    return engine.run({"x": MATRIX + np.float32(value)}, resident=True)["y"]
+    return engine.run({"x": MATRIX + np.float32(value)}, keep_on_device=True)["y"]
 
 
 def test_outputs_stay_on_the_gpu_where_they_are_asked_to(load_plan: Load) -> None:
     tensor = left_there(load_plan(doubler()))
-    assert isinstance(tensor, Resident)
+    assert isinstance(tensor, DeviceTensor)
     assert (tensor.shape, tensor.dtype) == ((2, 3), "float32")
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
 
 
 def test_tensors_go_from_engine_to_engine_without_a_copy_over_the_host(load_plan: Load, cuda: FakeCuda) -> None:
     first, second, third = (load_plan(doubler()) for _ in range(3))
     for _ in range(3):
         before = Counter(cuda.copies)
-        tensor = second.run({"x": left_there(first)}, resident=True)["y"]
+        tensor = second.run({"x": left_there(first)}, keep_on_device=True)["y"]
         result = third.run({"x": tensor})["y"]
         np.testing.assert_array_equal(result, 8 * MATRIX)
         moved = cuda.copies - before
@@ -104,7 +104,7 @@ def run_in_order(tensorrt: FakeTensorRT, choices: list[str]) -> None:
     tensorrt.plans[path.read_bytes()] = plan
     with load(path, spec_of("engine", plan)) as engine:
         tensors = {name: left_there(engine, value) for value, name in enumerate(["first", "second", "third"])}
-        expected = {name: tensor.host() for name, tensor in tensors.items()}
+        expected = {name: tensor.numpy() for name, tensor in tensors.items()}
         for index, choice in enumerate(choices):
             array = MATRIX - np.float32(index)
             result = engine.run({"x": tensors.get(choice, array)})["y"]
@@ -119,14 +119,14 @@ def test_calls_that_leave_their_outputs_do_not_wait_for_each_other(load_plan: Lo
         plan_runs.append(plan.runs)
     assert plan_runs[0] == 0  # the host went on before anything ran
     for value, tensor in enumerate(tensors):
-        np.testing.assert_array_equal(tensor.host(), 2 * (MATRIX + value))
+        np.testing.assert_array_equal(tensor.numpy(), 2 * (MATRIX + value))
 
 
 def test_tensors_outlive_engine_and_executor(tensorrt: FakeTensorRT, tmp_path: Path) -> None:
     plan = doubler()
     with load(tensorrt.write(tmp_path / "e.engine", plan), spec_of("engine", plan)) as engine:
         tensor = left_there(engine)
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
     tensor.close()
     assert tensorrt.cuda.machine.used == 0
 
@@ -144,26 +144,26 @@ def test_a_tensor_may_be_dropped_while_it_is_still_read(load_plan: Load) -> None
     first, second = load_plan(doubler()), load_plan(doubler())
     for value in range(3):
         tensor = left_there(first, value)
-        result: Any = second.run({"x": tensor}, resident=True)["y"]
+        result: Any = second.run({"x": tensor}, keep_on_device=True)["y"]
         tensor.close()
-        np.testing.assert_array_equal(result.host(), 4 * (MATRIX + value))
+        np.testing.assert_array_equal(result.numpy(), 4 * (MATRIX + value))
 
 
 def test_a_tensor_may_be_dropped_while_several_read_it(load_plan: Load) -> None:
     with Executor() as other, load_plan(doubler(), executor=other) as elsewhere:
         readers, tensor = (elsewhere, load_plan(doubler())), left_there(load_plan(doubler()))
-        results: list[Any] = [reader.run({"x": tensor}, resident=True)["y"] for reader in readers]
+        results: list[Any] = [reader.run({"x": tensor}, keep_on_device=True)["y"] for reader in readers]
         tensor.close()
         for result in results:
-            np.testing.assert_array_equal(result.host(), 4 * MATRIX)
+            np.testing.assert_array_equal(result.numpy(), 4 * MATRIX)
 
 
 def test_sizes_may_grow_while_earlier_calls_still_run(load_plan: Load) -> None:
     engine = load_plan(pooler())
     given = [np.arange(count, dtype=np.float32)[None] for count in (4, 400, 1000)]
-    results: list[Any] = [engine.run({"samples": samples}, resident=True)["means"] for samples in given]
+    results: list[Any] = [engine.run({"samples": samples}, keep_on_device=True)["means"] for samples in given]
     for samples, result in zip(given, results, strict=True):
-        np.testing.assert_array_equal(result.host(), samples.reshape(1, -1, 2).mean(axis=2))
+        np.testing.assert_array_equal(result.numpy(), samples.reshape(1, -1, 2).mean(axis=2))
 
 
 def test_a_tensor_may_be_dropped_before_it_is_computed(load_plan: Load, cuda: FakeCuda) -> None:
@@ -172,7 +172,7 @@ def test_a_tensor_may_be_dropped_before_it_is_computed(load_plan: Load, cuda: Fa
         left_there(engine, value)
         ran.append(plan.runs)
     assert ran[0] == 0
-    np.testing.assert_array_equal(left_there(engine).host(), 2 * MATRIX)
+    np.testing.assert_array_equal(left_there(engine).numpy(), 2 * MATRIX)
 
 
 def test_memory_is_back_after_many_calls(load_plan: Load, cuda: FakeCuda) -> None:
@@ -192,7 +192,7 @@ def test_a_closed_tensor_is_refused_and_closing_twice_is_allowed(load_plan: Load
     with pytest.raises(BackendError, match=r"a tensor \(2, 3\) on the GPU was closed and is used again"):
         engine.run({"x": tensor})
     with pytest.raises(BackendError, match="was closed"):
-        tensor.host()
+        tensor.numpy()
 
 
 def test_a_tensor_that_does_not_fit_is_named(load_plan: Load) -> None:
@@ -208,9 +208,9 @@ def test_an_engine_on_the_cpu_refuses_it_and_says_what_to_do(load_plan: Load, tm
     onnx.save(model, str(tmp_path / "e.onnx"))
     tensor = left_there(load_plan(doubler()))
     with load_onnx(tmp_path / "e.onnx", None) as engine:
-        with pytest.raises(BackendError, match=r"engine e runs on the CPU and x is not there: pass what its host\(\)"):
+        with pytest.raises(BackendError, match=r"engine e runs on the CPU and x is on the GPU: pass the array"):
             engine.run({"x": tensor})
-        np.testing.assert_array_equal(engine.run({"x": tensor.host()}, resident=True)["y"], -2 * MATRIX)
+        np.testing.assert_array_equal(engine.run({"x": tensor.numpy()}, keep_on_device=True)["y"], -2 * MATRIX)
 
 
 def test_bfloat16_goes_from_engine_to_engine(load_plan: Load) -> None:
@@ -222,7 +222,7 @@ def test_bfloat16_goes_from_engine_to_engine(load_plan: Load) -> None:
         inputs={"x": ("BF16", (2, 3))}, outputs={"y": ("FLOAT", (2, 3))},
         compute=lambda arrays: {"y": (arrays["x"].astype(np.uint32) << 16).view(np.float32)},
     ))  # fmt: skip
-    tensor: Any = source.run({"x": MATRIX}, resident=True)["y"]
+    tensor: Any = source.run({"x": MATRIX}, keep_on_device=True)["y"]
     assert tensor.dtype == "bfloat16"
     np.testing.assert_array_equal(target.run({"x": tensor})["y"], MATRIX)
 
@@ -230,11 +230,13 @@ def test_bfloat16_goes_from_engine_to_engine(load_plan: Load) -> None:
 def test_bfloat16_never_becomes_an_array(load_plan: Load) -> None:
     plan = Plan({"x": ("FLOAT", (2, 3))}, {"y": ("BF16", (2, 3))}, lambda x: {"y": np.zeros((2, 3), np.uint16)})
     engine = load_plan(plan)
-    with pytest.raises(BackendError, match=r"gives y: bfloat16 \(2, 3\), which NumPy lacks: run it with resident=True"):
+    with pytest.raises(
+        BackendError, match=r"gives y: bfloat16 \(2, 3\), which NumPy lacks: run it with keep_on_device=True"
+    ):
         engine.run({"x": MATRIX})
-    tensor: Any = engine.run({"x": MATRIX}, resident=True)["y"]
+    tensor: Any = engine.run({"x": MATRIX}, keep_on_device=True)["y"]
     with pytest.raises(BackendError, match=r"is bfloat16, which NumPy lacks"):
-        tensor.host()
+        tensor.numpy()
 
 
 def test_a_tensor_comes_to_the_host_from_any_thread_while_the_engine_goes_on(load_plan: Load) -> None:
@@ -242,7 +244,7 @@ def test_a_tensor_comes_to_the_host_from_any_thread_while_the_engine_goes_on(loa
 
     engine = load_plan(doubler())
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(left_there(engine, value).host) for value in range(10)]
+        waiting = [pool.submit(left_there(engine, value).numpy) for value in range(10)]
         for value, result in enumerate(waiting):
             np.testing.assert_array_equal(result.result(), 2 * (MATRIX + value))
 
@@ -251,29 +253,29 @@ def test_no_room_to_bring_a_tensor_to_the_host_is_told(load_plan: Load, cuda: Fa
     tensor = left_there(load_plan(doubler()))
     cuda.failures["cudaHostAlloc"] = [2]
     with pytest.raises(BackendError, match="24 bytes of pinned host memory"):
-        tensor.host()
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+        tensor.numpy()
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
 
 
 def test_a_copy_to_the_host_that_is_interrupted_is_done_before_its_memory_goes(
     load_plan: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensor, copy_out = left_there(load_plan(doubler())), runtime.copy_out
+    tensor, copy_to_host = left_there(load_plan(doubler())), runtime.copy_to_host
 
     def interrupted(*arguments: Any) -> None:
-        copy_out(*arguments)
+        copy_to_host(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "copy_out", interrupted)
+        patch.setattr(runtime, "copy_to_host", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            tensor.host()  # the fake complains of pinned memory that is freed too early
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+            tensor.numpy()  # the fake complains of pinned memory that is freed too early
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
 
 
 def test_tensors_are_told_apart_by_a_number_that_is_never_used_again(cuda: FakeCuda) -> None:
-    with runtime.Stream() as stream, Spares() as spares:
-        made = [DeviceTensor((8,), "uint8", runtime.allocate(8), stream.record(), spares) for _ in range(3)]
+    with runtime.Stream() as stream, BufferPool() as pool:
+        made = [CudaTensor((8,), "uint8", runtime.allocate(8), stream.record(), pool) for _ in range(3)]
         for tensor in made:
             tensor.close()
         assert len({tensor.serial for tensor in made}) == 3

@@ -13,6 +13,7 @@ import pytest
 
 from tests.doubles.fake_cuda import NO_DRIVER, FakeCuda, installed
 from tests.doubles.fake_machine import KernelError
+from tests.support.device_memory import fill
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.errors import BackendError, BackendMissingError
 
@@ -35,13 +36,13 @@ def stream(cuda: FakeCuda) -> Iterator[runtime.Stream]:
 def upload(buffer: runtime.Buffer, array: np.ndarray, stream: runtime.Stream) -> None:
     with runtime.pinned(array.nbytes) as host:
         host.array[:] = array
-        runtime.copy_in(buffer, host.array, stream)
+        runtime.copy_from_host(buffer, host.array, stream)
         stream.synchronize()
 
 
 def download(buffer: runtime.Buffer, stream: runtime.Stream) -> np.ndarray:
     with runtime.pinned(buffer.bytes) as host:
-        runtime.copy_out(host.array, buffer, stream)
+        runtime.copy_to_host(host.array, buffer, stream)
         stream.synchronize()
         return host.array.copy()
 
@@ -114,8 +115,8 @@ def test_what_goes_in_comes_out(cuda: FakeCuda, stream: runtime.Stream) -> None:
 def test_memory_is_copied_and_filled_on_the_gpu(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(64) as source, runtime.allocate(64) as target:
         upload(source, ARRAY, stream)
-        runtime.fill(target, 7, stream)
-        runtime.copy_across(target, source, 16, stream)
+        fill(target, 7, stream)
+        runtime.copy_on_device(target, source, 16, stream)
         np.testing.assert_array_equal(download(target, stream), [*range(16), *[7] * 48])
     assert cuda.copies["DeviceToDevice"] == 1
 
@@ -153,16 +154,16 @@ def test_empty_buffers_are_fine(cuda: FakeCuda, stream: runtime.Stream) -> None:
 def test_copies_beyond_a_buffer_are_refused(cuda: FakeCuda, stream: runtime.Stream, size: int) -> None:
     array = np.zeros(size, np.uint8)
     with runtime.allocate(64) as buffer:
-        for copy in (runtime.copy_in, lambda b, a, s: runtime.copy_out(a, b, s)):
+        for copy in (runtime.copy_from_host, lambda b, a, s: runtime.copy_to_host(a, b, s)):
             with pytest.raises(BackendError, match=f"a buffer of 64 bytes and an array of {size} .*no more bytes"):
                 copy(buffer, array, stream)
         with runtime.allocate(128) as larger, pytest.raises(BackendError, match="a copy of 100 bytes"):
-            runtime.copy_across(buffer, larger, 100, stream)
+            runtime.copy_on_device(buffer, larger, 100, stream)
 
 
 def test_arrays_with_gaps_are_refused(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(64) as buffer, pytest.raises(BackendError, match=r"strides \(2,\)"):
-        runtime.copy_in(buffer, ARRAY[::2], stream)
+        runtime.copy_from_host(buffer, ARRAY[::2], stream)
 
 
 def test_closing_twice_is_allowed(cuda: FakeCuda) -> None:
@@ -183,7 +184,7 @@ def test_a_failure_to_free_what_was_dropped_is_logged(cuda: FakeCuda, caplog: py
     with runtime.Stream() as stream:
         buffer = runtime.allocate(8)
         buffer._free = "cudaStreamSynchronize"
-        buffer._object, pointer = stream.handle, buffer.pointer
+        buffer._handle, pointer = stream.handle, buffer.pointer
         cuda.failures["cudaStreamSynchronize"] = [700]
         with caplog.at_level(logging.WARNING):
             del buffer
@@ -215,7 +216,7 @@ def test_sizes_are_readable(size: int, text: str) -> None:
 def test_an_event_passes_when_what_entered_before_it_is_done(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(8) as buffer:
         before = stream.record()
-        runtime.fill(buffer, 1, stream)
+        fill(buffer, 1, stream)
         event = stream.record()
         assert before.done()
         assert not event.done()
@@ -225,20 +226,20 @@ def test_an_event_passes_when_what_entered_before_it_is_done(cuda: FakeCuda, str
 
 def test_a_stream_waits_for_an_event_of_another(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.Stream() as other, runtime.allocate(8) as buffer:
-        runtime.fill(buffer, 5, stream)
+        fill(buffer, 5, stream)
         other.wait(stream.record())
         assert download(buffer, other).tolist() == [5] * 8
 
 
 def test_a_captured_graph_runs_as_often_as_it_is_launched(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(8) as buffer:
-        runtime.fill(buffer, 1, stream)
+        fill(buffer, 1, stream)
         stream.begin_capture()
-        runtime.fill(buffer, 2, stream)
+        fill(buffer, 2, stream)
         with stream.end_capture() as graph:
             assert download(buffer, stream).tolist() == [1] * 8
             for _ in range(2):
-                runtime.fill(buffer, 1, stream)
+                fill(buffer, 1, stream)
                 graph.launch(stream)
                 assert download(buffer, stream).tolist() == [2] * 8
 
@@ -277,7 +278,7 @@ def test_a_gpu_copies_fills_and_replays() -> None:
         upload(buffer, ARRAY, stream)
         np.testing.assert_array_equal(download(buffer, stream), ARRAY)
         stream.begin_capture()
-        runtime.fill(buffer, 9, stream)
+        fill(buffer, 9, stream)
         with stream.end_capture() as graph:
             graph.launch(stream)
             assert download(buffer, stream).tolist() == [9] * 64

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from tests.support.paths import ROOT
 from vexpress_rt.backends.base import Engine
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.backends.onnxruntime.engine import OnnxEngine, load
@@ -304,7 +305,7 @@ sys.exit(not ((total > 0).all() and (x * np.float32(1) > 0).all()))
 GREEDY = """
 import sys
 import numpy as np
-from vexpress_rt.backends.base import onnxruntime
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.errors import BackendError
 
 onnxruntime.memory_limit = lambda: 64 << 20
@@ -322,7 +323,7 @@ def test_an_engine_that_needs_more_memory_than_available_is_an_error(tmp_path: P
     nodes = [helper.make_node("Concat", [last, last], [made], axis=0) for last, made in pairwise(names)]
     save(tmp_path / "greedy.onnx", nodes, [("x", FLOAT, ["N"])], [("f", FLOAT, ["M"])])
     command = [sys.executable, "-c", GREEDY, str(tmp_path / "greedy.onnx")]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=60)
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert re.match(r"engine greedy failed: memory ran out \(.*smaller than requested", told.stdout), told
 
 

@@ -282,10 +282,10 @@ def test_a_with_block_frees_everything(load_plan: Load, tensorrt: FakeTensorRT) 
 def test_a_closed_executor_is_told_as_such_and_what_it_computed_stays(load_plan: Load) -> None:
     executor = Executor()
     engine = load_plan(doubler(), executor=executor)
-    tensor = engine.run({"x": MATRIX}, resident=True)["y"]
+    tensor = engine.run({"x": MATRIX}, keep_on_device=True)["y"]
     executor.close()
     executor.close()
-    np.testing.assert_array_equal(tensor.host(), 2 * MATRIX)
+    np.testing.assert_array_equal(tensor.numpy(), 2 * MATRIX)
     with pytest.raises(BackendError, match="was closed"):
         engine.run({"x": MATRIX})
 

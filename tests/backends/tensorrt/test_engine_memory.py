@@ -114,7 +114,7 @@ def test_too_little_memory_for_an_output_that_stays_is_told_and_the_next_run_wor
     engine = load_plan(adder())
     match = "difference of engine engine: the GPU's memory ran out"
     with runtime.allocate(CAPACITY - cuda.machine.used - 30), pytest.raises(BackendError, match=match):
-        engine.run({"a": MATRIX, "b": MATRIX}, resident=True)
+        engine.run({"a": MATRIX, "b": MATRIX}, keep_on_device=True)
     gc.collect()  # frees the output that there was room for
     np.testing.assert_array_equal(engine.run({"a": MATRIX, "b": MATRIX})["sum"], 2 * MATRIX)
 

@@ -13,11 +13,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.library import Library, available, builder, load
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import ELSEWHERE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.compiled import ELSEWHERE, add_plans, compilation, installed_builder
 from tests.support.folders import content
 from vexpress_rt.backends.registry import choose
-from vexpress_rt.backends.tensorrt import compiler, plan_rebuild, staging
+from vexpress_rt.backends.tensorrt import builder as tensorrt_builder
+from vexpress_rt.backends.tensorrt import plan_rebuild
 from vexpress_rt.backends.tensorrt.builder import BuildInfo
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle
@@ -106,7 +108,7 @@ def test_ctrl_c_while_files_are_moved_waits_until_they_are(folder: Path, monkeyp
         if folders:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(staging.os, "replace", interrupted)
+    monkeypatch.setattr(plan_rebuild.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         find_plans(Bundle.open(folder))
     monkeypatch.undo()
@@ -127,6 +129,15 @@ def test_a_lock_that_cannot_be_had_is_an_error_that_says_what_to_see_to(
     with pytest.raises(OutputError, match=r"\.compiling\.lock cannot be locked: .*No locks available: make its"):
         find_plans(Bundle.open(folder))
     assert content(folder).keys() - before.keys() <= {".compiling.lock"}
+
+
+def test_plans_are_added_where_folders_cannot_be_held_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_rebuild, "_HAS_DIR_FD", False)
+    for number in range(COMPILATIONS_LIMIT - 1):
+        add_plans(folder, gpu=f"GPU {number}")
+    find_plans(Bundle.open(folder))
+    assert len(read_manifest(folder).compiled) == COMPILATIONS_LIMIT
+    assert set(content(folder)) == {"manifest.json", *read_manifest(folder).files}  # the oldest made room
 
 
 # Bundles that are replaced meanwhile
@@ -156,8 +167,8 @@ def test_a_bundle_that_is_replaced_at_the_very_end_gets_nothing_either(
     new: dict[str, bytes] = {}
     write = plan_rebuild.write_manifest
 
-    def late(shop: Path, manifest: Any) -> None:
-        write(shop, manifest)
+    def late(folder_: Path, manifest: Any) -> None:
+        write(folder_, manifest)
         new.update(replace_by_another(folder))
 
     monkeypatch.setattr(plan_rebuild, "write_manifest", late)
@@ -180,8 +191,8 @@ def test_a_bundle_that_is_removed_meanwhile_is_not_said_to_be_replaced(folder: P
         find_plans(Bundle.open(folder))
 
 
-def test_a_workshop_that_is_removed_meanwhile_is_named(folder: Path, builder: FakeBuilder) -> None:
-    builder.work = lambda name: [shutil.rmtree(path) for path in folder.glob(f"{staging.MARK}*")]
+def test_a_staging_directory_that_is_removed_meanwhile_is_named(folder: Path, builder: FakeBuilder) -> None:
+    builder.work = lambda name: [shutil.rmtree(path) for path in folder.glob(f"{plan_rebuild.STAGING}*")]
     before = content(folder)
     with pytest.raises(OutputError, match=r"\.compiling-[0-9a-f]{8} was removed while plans were compiled there: try"):
         find_plans(Bundle.open(folder))
@@ -232,13 +243,13 @@ def test_graphs_are_compiled_where_nothing_lies_that_the_manifest_does_not_list(
 ) -> None:
     (folder / "unlisted").write_text("anything")
     beside: dict[str, set[str]] = {}
-    build = compiler.build_engine
+    build = tensorrt_builder.build_engine
 
     def look(onnx: Path, spec: EngineSpec, *others: Any) -> BuildInfo:
         beside[spec.name] = {path.name for path in onnx.parent.iterdir()}
         return build(onnx, spec, *others)
 
-    monkeypatch.setattr(compiler, "build_engine", look)
+    monkeypatch.setattr(tensorrt_builder, "build_engine", look)
     find_plans(Bundle.open(folder))
     engines = read_manifest(folder).engines
     assert beside == {name: set(engines[name].files) for name in ENGINE_NAMES}

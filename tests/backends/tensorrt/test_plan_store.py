@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import ELSEWHERE, OTHERS, PORTABLE, FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.compiled import ELSEWHERE, OTHERS, PORTABLE, add_plans, compilation, installed_builder
 from vexpress_rt.backends.tensorrt.options import EngineOptions, Range
 from vexpress_rt.backends.tensorrt.plan_store import find_plans
 from vexpress_rt.bundle.bundle import Bundle

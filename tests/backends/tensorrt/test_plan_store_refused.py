@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle
-from tests.support.compiled import ELSEWHERE, HERE, PORTABLE, FakeBuilder, add_plans, installed_builder
+from tests.support.compiled import ELSEWHERE, HERE, PORTABLE, add_plans, installed_builder
 from vexpress_rt.__main__ import main
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.registry import choose

@@ -26,6 +26,7 @@ from export.onnx.graph import Graph
 from tests.support.builds import Log, flip, options
 from tests.support.folders import content
 from tests.support.micro import MICRO_MODEL, MICRO_SHAPE
+from tests.support.paths import ROOT
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, sha256_file
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR
@@ -33,7 +34,6 @@ from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import OutputError
 from vexpress_rt.pipeline.generator import Generator
 
-ROOT = Path(__file__).parents[3]
 SMALL = ("audio_projection", "pose_guider")  # engines that are made in no time
 
 

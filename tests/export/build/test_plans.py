@@ -17,8 +17,9 @@ from export.build.builder import build
 from export.build.options import BuildOptions
 from export.checkpoint.layout import DETECTOR
 from export.errors import ExportError
+from tests.doubles.fake_builder import FakeBuilder
 from tests.support.builds import Log, change, flip
-from tests.support.compiled import FakeBuilder, add_plans, compilation, installed_builder
+from tests.support.compiled import add_plans, compilation, installed_builder
 from tests.support.folders import content
 from tests.support.micro import MICRO_SHAPE
 from vexpress_rt.backends.cuda import runtime

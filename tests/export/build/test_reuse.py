@@ -21,12 +21,12 @@ from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
 from tests.support.builds import change, flip, options
 from tests.support.folders import content
+from tests.support.paths import ROOT
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, VideoShape
 from vexpress_rt.bundle.manifest import read_manifest
 from vexpress_rt.errors import ConfigError
 
-ROOT = Path(__file__).parents[3]
 ALL = {*ENGINE_NAMES, FACE_DETECTOR}
 DENOISERS = {"denoiser", "denoiser_cond"}
 

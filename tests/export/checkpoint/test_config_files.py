@@ -23,8 +23,9 @@ from export.networks.architecture import Architecture
 from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
 from tests.support.micro import MICRO, MICRO_MODEL
+from tests.support.paths import GOLDEN
 
-SPEC = Path(__file__).parents[2] / "golden" / "spec"
+SPEC = GOLDEN / "spec"
 GUIDER, PROJECTION = "v-express/v_kps_guider.bin", "v-express/audio_projection.bin"
 AUDIO = "wav2vec2-base-960h/pytorch_model.bin"
 
@@ -97,6 +98,13 @@ def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path
     edit(tmp_path / "weights" / OWN_CONFIG, "motion_module", "scheduler")
     found = Checkpoint(tmp_path / "weights").architecture
     assert replace(found, wav2vec2={}) == replace(TINY, wav2vec2={})
+
+
+def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
+    write_synthetic_checkpoint(tmp_path / "weights", TINY, 0)
+    path = tmp_path / "weights" / OWN_CONFIG
+    edit(path, recommended={"unconditional_every": 2, "steps": 5})
+    assert Checkpoint(tmp_path / "weights").architecture.recommended == {"uncond_interval": 2, "steps": 5}
 
 
 @pytest.mark.parametrize(

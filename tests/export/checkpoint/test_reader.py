@@ -23,7 +23,6 @@ from export.errors import CheckpointError
 from export.networks.reference_net import is_unused
 from tests.support.micro import MICRO
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 UNET, MOTION = "v-express/denoising_unet.bin", "v-express/motion_module.bin"
 GUIDER, REFERENCE = "v-express/v_kps_guider.bin", "v-express/reference_net.bin"
 VAE = "sd-vae-ft-mse/diffusion_pytorch_model.safetensors"

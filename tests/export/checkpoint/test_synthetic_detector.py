@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 
 from export.checkpoint.synthetic_detector import write_synthetic_detector
-from tests.support.portraits import BLUE, SKIN, portrait
-from vexpress_rt.face.detector import Detector, detect, largest_face, track_faces
+from tests.support.portraits import BLUE, GREEN, GREY, SKIN, drawn_portrait
+from vexpress_rt.face.detector import Detector, detect, largest_face
+from vexpress_rt.face.tracker import track_faces
 
 SKINS = [SKIN, (255, 219, 172), (241, 194, 125), (224, 172, 105), (198, 150, 115), (150, 105, 80)]
-GREY, GREEN = (128, 128, 128), (90, 140, 90)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_outputs_come_as_scrfds_do_for_any_input_of_whole_cells(run: Detector, s
 @pytest.mark.parametrize("skin", SKINS)
 @pytest.mark.parametrize("background", [BLUE, GREY, GREEN])
 def test_the_face_of_a_drawn_portrait_is_found(run: Detector, skin: Any, background: Any) -> None:
-    faces = detect(run, portrait(512, 512, 240, 220, 80, skin, background))
+    faces = detect(run, drawn_portrait(512, 512, 240, 220, 80, skin, background))
     best = faces[0]
     assert best is largest_face(faces)
     expected = [(240 - 34, 196), (240 + 34, 196), (240, 225)]
@@ -68,18 +68,20 @@ def test_the_face_of_a_drawn_portrait_is_found(run: Detector, skin: Any, backgro
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (256, 256), (720, 1280), (600, 400)])
 def test_it_is_found_in_pictures_of_all_sizes(run: Detector, height: int, width: int) -> None:
     x, y, half = 0.5 * width, 0.42 * height, 0.2 * height / 1.3
-    best = largest_face(detect(run, portrait(height, width, x, y, half)))
+    best = largest_face(detect(run, drawn_portrait(height, width, x, y, half)))
     assert abs(best.keypoints[:2].mean(axis=0) - (x, y - 0.3 * half)).max() < 0.4 * half
 
 
 @pytest.mark.parametrize("half", [40, 60, 90, 130])
 def test_the_box_grows_with_the_face(run: Detector, half: int) -> None:
-    best = largest_face(detect(run, portrait(512, 512, 256, 230, half)))
+    best = largest_face(detect(run, drawn_portrait(512, 512, 256, 230, half)))
     assert best.box[2] - best.box[0] == pytest.approx(2 * half, rel=0.2)
 
 
 def test_points_lie_as_in_a_face(run: Detector) -> None:
-    left, right, nose, mouth_left, mouth_right = largest_face(detect(run, portrait(512, 512, 256, 220, 80))).keypoints
+    left, right, nose, mouth_left, mouth_right = largest_face(
+        detect(run, drawn_portrait(512, 512, 256, 220, 80))
+    ).keypoints
     assert left[0] < nose[0] < right[0]
     assert mouth_left[0] < nose[0] < mouth_right[0]
     assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
@@ -87,7 +89,7 @@ def test_points_lie_as_in_a_face(run: Detector) -> None:
 
 def test_the_points_follow_a_face_that_moves(run: Detector) -> None:
     places = np.array([(256 + 60 * np.sin(i / 3), 220 + 30 * np.cos(i / 2)) for i in range(20)]).round()
-    found = [detect(run, portrait(512, 512, x, y, 80)) for x, y in places]
+    found = [detect(run, drawn_portrait(512, 512, x, y, 80)) for x, y in places]
     track = track_faces(found, Fraction(25), (512, 512))
     drift = track.points.mean(axis=1) - places
     assert abs(drift - drift.mean(axis=0)).max() < 8

@@ -14,7 +14,7 @@ from export.pocket.evaluate.measuring import correlation, measure
 from export.pocket.evaluate.subjects import FIRST, gallery, make_subject
 from export.pocket.evaluate.video_sources import GeneratedVideos
 from vexpress_rt import GenerationConfig, Generator
-from vexpress_rt.media.audio import load_audio
+from vexpress_rt.media.recording import open_recording
 
 SECONDS = 2.0
 
@@ -30,8 +30,8 @@ def case() -> Case:
     """Somebody says what the demo's people say, the head held still."""
 
     def voice(seed: int, seconds: float) -> NDArray[np.float32]:
-        sound = load_audio(SPEECH, 16000)
-        return sound.samples[: round(seconds * sound.rate)]
+        heard = open_recording(SPEECH, 16000)
+        return heard.read()[: round(seconds * heard.rate)]
 
     return next(case for case in cases_of(make_subject(FIRST), SECONDS, voice) if case.scene == "voice")
 

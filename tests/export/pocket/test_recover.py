@@ -17,11 +17,11 @@ from export.onnx.to_onnx import to_onnx
 from export.pocket.pretraining import mean_weights
 from export.pocket.recover import STAGES, bundle_weights, recover
 from tests.support.micro import MICRO, MICRO_SHAPE
+from tests.support.paths import POCKET
 from vexpress_rt.bundle.engine_spec import engine_specs
 
 # In ReferenceNet's graph; or of latents that are the same for all inputs, so that graphs hold what comes of them.
 ELSEWHERE = r"attn1_5\.to_[kv]\.weight$|^audio_projection\.(latents|layers\.0\.0\.(to_q|norm2)\..*)$"
-SHIPPED = Path(__file__).parents[3] / "engines" / "pocket"
 ENGINES = ("audio_projection", "pose_guider", "denoiser", "vae_decoder")
 
 
@@ -45,15 +45,15 @@ def test_weights_come_back_under_their_names(compact: bool, tmp_path: Path) -> N
 
 
 def test_the_bundle_that_ships_becomes_states_that_count_as_finished(tmp_path: Path) -> None:
-    recover(SHIPPED, tmp_path / "run")
+    recover(POCKET, tmp_path / "run")
     for name, network in STAGES.items():
         network().load_state_dict(mean_weights(tmp_path / "run" / f"{name}.pt"))
     with pytest.raises(CheckpointError, match="exists: recover into another folder"):
-        recover(SHIPPED, tmp_path / "run")
+        recover(POCKET, tmp_path / "run")
 
 
 def test_a_damaged_bundle_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    shutil.copytree(SHIPPED, tmp_path / "bundle")
+    shutil.copytree(POCKET, tmp_path / "bundle")
     (tmp_path / "bundle" / "vae_decoder.onnx").unlink()
     with pytest.raises(CheckpointError, match=r"no whole bundle .* tensors are missing"):
         recover(tmp_path / "bundle", tmp_path / "run")

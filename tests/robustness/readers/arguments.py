@@ -18,11 +18,13 @@ from tests.robustness.cases import Case
 from tests.robustness.values import ANY, ARRAYS, value
 
 _OPTIONS = (
-    "preset", "steps", "sampler", "guidance_scale", "guidance_interval", "unconditional_every",
+    "preset", "steps", "sampler", "guidance_scale", "guidance_interval", "uncond_interval",
     "reference_attention_weight",
     "audio_attention_weight", "fps", "overlap", "seed", "median_filter", "extension", "upstream_anchor", "quality",
 )  # fmt: skip
-_VIDEO = ("portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "schedule", "progress")
+_VIDEO = (
+    "portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "window_order", "progress",
+)  # fmt: skip
 # The arguments of each call that may be odd.
 CALLS: dict[str, tuple[str, ...]] = {
     "config": _OPTIONS,

@@ -60,12 +60,12 @@ class Graphs:
         return Case(seed.suffix, mutate(chance, seed.content, [other.content for other in seeds], _TOKENS))
 
     def read(self, path: Path) -> None:
-        from vexpress_rt.backends import registry as providers
+        from vexpress_rt.backends.registry import choose
         from vexpress_rt.bundle.bundle import Bundle
 
         name = path.suffix.removeprefix(".onnx_")
         bundle = Bundle.open(self._with(name, path.read_bytes()))
-        engine = providers.load(providers.choose("cpu", bundle), bundle, name, 1)
+        engine = choose("cpu", bundle).loader.load(name, threads=1)
         try:
             self._check_weights(bundle, name)
             outputs = engine.run({one.name: _zeros(one) for one in engine.spec.inputs})

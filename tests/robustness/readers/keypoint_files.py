@@ -87,7 +87,9 @@ class KeypointFiles:
     def read(self, path: Path) -> None:
         from fractions import Fraction
 
-        from vexpress_rt.face.keypoints import check_inside, draw_keypoints, fit_length, load_keypoints, retarget
+        from vexpress_rt.face.keypoint_map import draw_keypoint_map
+        from vexpress_rt.face.keypoint_track import check_inside, fit_length, load_keypoints
+        from vexpress_rt.face.retargeting import retarget
 
         track = load_keypoints(path)
         assert track.points.dtype == np.float32
@@ -95,11 +97,11 @@ class KeypointFiles:
         assert np.isfinite(track.points).all()
         assert track.fps is None or track.fps > Fraction(0)
         points, _ = fit_length(track.points[:1000], 20, "stretch")
-        draw_keypoints(points[0], 64, 64)
+        draw_keypoint_map(points[0], 64, 64)
         face = np.array([[20, 20], [40, 20], [30, 40]], np.float32)
         for mode in ("offset_retarget", "naive_retarget"):
             moved = retarget(points, face, mode)
-            draw_keypoints(moved[-1], 64, 64)
+            draw_keypoint_map(moved[-1], 64, 64)
             check_inside(moved, (64, 64))
 
 

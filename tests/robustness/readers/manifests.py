@@ -12,8 +12,8 @@ from typing import Any
 from tests.robustness.cases import Case
 from tests.robustness.mutations import TOKENS, mutate
 from tests.robustness.values import nasty_json
+from tests.support.paths import POCKET
 
-POCKET = Path(__file__).resolve().parents[3] / "engines" / "pocket"
 _TOKENS = (
     *TOKENS, b"1e999", b"NaN", b"-0.0", b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b'"\\ud800"', b'"../../etc/passwd"',
     b'"/etc/passwd"', b'"\\u0000"', b'"CON"', b'"manifest.json"', b"true", b"null", b"1.0", b"18446744073709551616",

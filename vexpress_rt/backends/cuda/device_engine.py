@@ -9,10 +9,10 @@ from typing import Literal, overload
 
 import numpy as np
 
-from vexpress_rt.backends.base import Array, Resident, Tensor
+from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.buffer_pool import Spares
-from vexpress_rt.backends.cuda.executor import DeviceTensor, Executor, becomes_array, tensor_bytes
+from vexpress_rt.backends.cuda.buffer_pool import BufferPool
+from vexpress_rt.backends.cuda.executor import CudaTensor, Executor, becomes_array, tensor_bytes
 from vexpress_rt.backends.validation import check_inputs, only_input, refuse_closed
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError
@@ -22,8 +22,8 @@ from vexpress_rt.utils.closable import Closable
 class Port:
     """An input or output of an engine: device memory at an address that stays, and pinned memory on the host's side.
 
-    Residents are copied to and from that address within the GPU, because a captured CUDA graph has it frozen. At full
-    size that is some 60 MB a step of the denoiser, tens of microseconds, and the portrait's keys and values, which
+    DeviceTensors are copied to and from that address within the GPU, because a captured CUDA graph has it frozen. At
+    full size that is some 60 MB a step of the denoiser, tens of microseconds, and the portrait's keys and values, which
     every step has in common, are copied once.
     """
 
@@ -33,7 +33,7 @@ class Port:
         self._purpose = f"{spec.name} of engine {engine}"
         self._buffer: runtime.Buffer | None = None
         self._pinned: runtime.Pinned | None = None
-        self._holds = 0  # serial of the Resident whose values are in the buffer; 0: something else
+        self._holds = 0  # serial of the DeviceTensor whose values are in the buffer; 0: something else
 
     @property
     def pointer(self) -> int:
@@ -58,28 +58,28 @@ class Port:
         return True
 
     def put(self, tensor: Tensor, stream: runtime.Stream) -> None:
-        """Enter a copy of an array, or of a Resident unless its values are here already."""
+        """Enter a copy of an array, or of a DeviceTensor unless its values are here already."""
         buffer = self._open_buffer()
-        if not isinstance(tensor, DeviceTensor):
+        if not isinstance(tensor, CudaTensor):
             assert isinstance(tensor, np.ndarray)
             self._holds = 0
             staging = self._staging()
             staging.view(tensor.dtype).reshape(tensor.shape)[...] = tensor
-            runtime.copy_in(buffer, staging, stream)
+            runtime.copy_from_host(buffer, staging, stream)
         elif tensor.serial != self._holds:
             stream.wait(tensor.ready)
-            runtime.copy_across(buffer, tensor.buffer, self.bytes, stream)
+            runtime.copy_on_device(buffer, tensor.buffer, self.bytes, stream)
             self._holds = tensor.serial
 
-    def keep(self, spares: Spares, stream: runtime.Stream) -> runtime.Buffer:
-        """Enter a copy to memory of its own, taken from `spares`."""
-        kept = spares.take(self.bytes, self._purpose, stream)
-        runtime.copy_across(kept, self._open_buffer(), self.bytes, stream)
+    def keep(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
+        """Enter a copy to memory of its own, taken from `pool`."""
+        kept = pool.acquire(self.bytes, self._purpose, stream)
+        runtime.copy_on_device(kept, self._open_buffer(), self.bytes, stream)
         return kept
 
     def fetch(self, stream: runtime.Stream) -> None:
         """Enter a copy to the host."""
-        runtime.copy_out(self._staging(), self._open_buffer(), stream)
+        runtime.copy_to_host(self._staging(), self._open_buffer(), stream)
 
     def array(self) -> Array:
         """What `fetch` brought, once its stream is past it."""
@@ -134,30 +134,30 @@ class DeviceEngine(Closable, ABC):
         """Free what the library holds."""
 
     @overload
-    def run(self, inputs: Mapping[str, Tensor], *, resident: Literal[False] = False) -> dict[str, Array]: ...
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: Literal[False] = False) -> dict[str, Array]: ...
 
     @overload
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool) -> Mapping[str, Tensor]: ...
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> Mapping[str, Tensor]: ...
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> Mapping[str, Tensor]:
-        """Outputs by name: arrays, or, at once, Residents that are still being computed.
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Mapping[str, Tensor]:
+        """Outputs by name: arrays, or, at once, DeviceTensors that are still being computed.
 
         Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine or
-        a Resident that was closed, for memory that ran out, and for whatever CUDA or the library complains about. The
-        engine can be run again then.
+        a DeviceTensor that was closed, for exhausted memory, and for errors of CUDA or the library. The engine can be
+        run again afterwards.
         """
         with self._lock:
             if not self._open:
                 refuse_closed(self.spec)
-            feed = self._check(inputs, resident)
+            feed = self._check(inputs, keep_on_device)
             try:
                 with self._executor.lock:
-                    left, kept, done = self._enter(feed, resident)
+                    left, kept, done = self._enter(feed, keep_on_device)
                 names = [tensor.name for tensor in self.spec.outputs]
-                there = kept if resident else self._fetch([name for name in names if name not in left], done)
+                there = kept if keep_on_device else self._fetch([name for name in names if name not in left], done)
                 return {name: left[name] if name in left else there[name] for name in names}
             except BaseException as error:
-                self._executor.settle()  # nothing may still read or write what the next call uses
+                self._executor.synchronize()  # nothing may still read or write what the next call uses
                 if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):
                     raise BackendError(f"engine {self.spec.name} failed: {error}") from error
                 raise
@@ -168,12 +168,12 @@ class DeviceEngine(Closable, ABC):
         return [outputs[tensor.name] for tensor in self.spec.outputs]
 
     def close(self) -> None:
-        """Free the engine and its memory, but not Residents that it gave. Closing twice is allowed."""
+        """Free the engine and its memory, but not DeviceTensors that it gave. Closing twice is allowed."""
         with self._lock, self._executor.lock:
             if not self._open:
                 return
             self._open = False
-            self._executor.settle()
+            self._executor.synchronize()
             self._release()
             for port in (*self._inputs.values(), *self._outputs.values()):
                 port.close()
@@ -181,22 +181,24 @@ class DeviceEngine(Closable, ABC):
             if self._owned:
                 self._executor.close()
 
-    def _check(self, inputs: Mapping[str, Tensor], resident: bool) -> dict[str, Tensor]:
+    def _check(self, inputs: Mapping[str, Tensor], keep_on_device: bool) -> dict[str, Tensor]:
         name = self.spec.name
-        if not resident and (lost := [t.describe() for t in self.spec.outputs if not becomes_array(t.dtype)]):
-            raise BackendError(f"engine {name} gives {', '.join(lost)}, which NumPy lacks: run it with resident=True")
+        if not keep_on_device and (lost := [t.describe() for t in self.spec.outputs if not becomes_array(t.dtype)]):
+            raise BackendError(
+                f"engine {name} gives {', '.join(lost)}, which NumPy lacks: run it with keep_on_device=True"
+            )
         feed = check_inputs(self.spec, inputs)
         for key, tensor in feed.items():
-            if isinstance(tensor, DeviceTensor):
+            if isinstance(tensor, CudaTensor):
                 tensor.check_open()
-            elif isinstance(tensor, Resident):
+            elif isinstance(tensor, DeviceTensor):
                 raise BackendError(f"input {key} of engine {name} is not on the GPU: pass what its host() gives")
         return feed
 
     def _enter(
-        self, feed: Mapping[str, Tensor], resident: bool
+        self, feed: Mapping[str, Tensor], keep_on_device: bool
     ) -> tuple[dict[str, Array], dict[str, Tensor], runtime.Event]:
-        """Let a whole call enter the compute stream: outputs without a port, Residents of the others, the end."""
+        """Let a whole call enter the compute stream: outputs without a port, DeviceTensors of the others, the end."""
         compute = self._executor.compute
         if self._uploaded is not None:
             self._uploaded.synchronize()  # pinned memory of the call before may be written only now
@@ -207,18 +209,18 @@ class DeviceEngine(Closable, ABC):
             self._inputs[name].put(tensor, compute)
         self._uploaded = compute.record()
         for tensor in feed.values():
-            if isinstance(tensor, DeviceTensor):
+            if isinstance(tensor, CudaTensor):
                 tensor.read_until(self._uploaded)
         left = self._launch()
         buffers: dict[str, runtime.Buffer] = {}  # by name, so that a failure drops none before `run` has settled
-        for name, port in self._outputs.items() if resident else ():
+        for name, port in self._outputs.items() if keep_on_device else ():
             if name not in left:
-                buffers[name] = port.keep(self._executor.spares, compute)
+                buffers[name] = port.keep(self._executor.pool, compute)
         done = compute.record()
         kept: dict[str, Tensor] = {}
         for name, buffer in buffers.items():
             port = self._outputs[name]
-            kept[name] = DeviceTensor(port.shape, port.spec.dtype, buffer, done, self._executor.spares)
+            kept[name] = CudaTensor(port.shape, port.spec.dtype, buffer, done, self._executor.pool)
         return left, kept, done
 
     def _fetch(self, names: list[str], done: runtime.Event) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""What engines on a GPU share: streams, one block of activation memory, and tensors that stay there between them."""
+"""The executor that engines on a GPU share, and the tensors that stay there between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from vexpress_rt.backends.base import Array
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.cuda.buffer_pool import Spares, when_dropped
+from vexpress_rt.backends.cuda.buffer_pool import BufferPool, when_dropped
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.closable import Closable
 
@@ -23,24 +23,34 @@ _BFLOAT16 = "bfloat16"  # unknown to NumPy: two bytes an element that never beco
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of a contiguous tensor; dtype: NumPy's name, or bfloat16."""
+    """Return the bytes of a contiguous tensor; `dtype` is NumPy's name, or bfloat16."""
     return math.prod(shape) * (2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize)
 
 
 def becomes_array(dtype: str) -> bool:
-    """Whether NumPy has it."""
+    """Return whether NumPy has the dtype."""
     return dtype != _BFLOAT16
 
 
 class Executor(Closable):
-    """Runs engines one after another: what enters its `compute` stream is done in order.
+    """Runs engines one after another: work on its `compute` stream is done in order.
 
-    Its engines never run at once, so that one block of activation memory, as large as the largest asks for, serves
-    them all. Finished outputs leave on the `copies` stream meanwhile. Whoever lets work enter `compute` holds `lock`,
-    and only so long: several threads may run engines, and each waits for its own results alone. `spares` is where
-    memory of tensors comes from.
+    Because its engines never run at once, they share one block of activation memory, as large as the largest needs.
+    Finished outputs are copied to the host on the `copies` stream meanwhile.
 
-    Close it after its engines. Raises BackendMissingError without cuda-python, BackendError without a GPU.
+    Several threads may run engines. Each holds `lock` only while it enqueues work on `compute`, and waits for its own
+    results alone. Close the executor after its engines.
+
+    Attributes:
+        lock: Held while work is enqueued.
+        compute: The stream of all computation.
+        copies: The stream of copies to the host.
+        pool: The source of memory for tensors.
+        generation: Counts the blocks of activation memory so far. Users of an earlier block have to be set up anew.
+
+    Raises:
+        BackendMissingError: cuda-python is not installed.
+        BackendError: There is no GPU.
     """
 
     def __init__(self) -> None:
@@ -48,52 +58,59 @@ class Executor(Closable):
         self.lock = threading.RLock()
         self.compute = runtime.Stream()
         self.copies = runtime.Stream()
-        self.spares = Spares()
-        self.generation = 0  # of the block: what was set up with another one is to be set up anew
+        self.pool = BufferPool()
+        self.generation = 0
         self._block: runtime.Buffer | None = None
         self._open = True
 
     def reserve(self, size: int, purpose: str) -> runtime.Buffer:
-        """The block, of at least `size` bytes; `lock` is held.
+        """Return the block of activation memory, enlarged if it is smaller than `size`; `lock` is held.
 
-        A larger one replaces it once what has entered is done. The old one goes first, so that both need not fit.
-        Raises BackendError when there is no room; whoever needs less can still run then.
+        A larger block replaces the old one after all enqueued work is done. The old one is freed first, so that both
+        need not fit. If there is no room for the larger one, engines that need less can still run.
+
+        Args:
+            size: Bytes.
+            purpose: What the memory is for, for the message of an error.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
         """
         if self._block is None or self._block.bytes < size:
             self.compute.synchronize()
             self._drop_block()
-            self._block = self.spares.allocate(size, purpose)
+            self._block = self.pool.allocate(size, purpose)
         return self._block
 
     @contextmanager
-    def entering(self) -> Iterator[runtime.Stream]:
-        """Holds `lock` for a block that lets work enter `compute`, which it gives.
+    def enqueuing(self) -> Iterator[runtime.Stream]:
+        """Hold `lock` for a `with` block that enqueues work; yields the `compute` stream.
 
-        When the block fails, what entered is done before anything that it uses can be freed.
+        If the block fails, all enqueued work is done before anything that it uses can be freed.
         """
         with self.lock:
             try:
                 yield self.compute
             except BaseException:
-                self.settle()
+                self.synchronize()
                 raise
 
-    def settle(self) -> None:
-        """Wait until everything that entered is done, whatever came of it."""
-        with self.lock:  # or another thread may be capturing, which this would spoil
+    def synchronize(self) -> None:
+        """Wait until all enqueued work is done. Errors of that work are logged."""
+        with self.lock:  # another thread may be capturing a graph, which this would end
             for stream in (self.compute, self.copies):
                 try:
                     stream.synchronize()
                 except BackendError as error:
-                    _log.debug("%s", str(error))
+                    _log.warning("work on the GPU failed: %s", str(error))
 
     def close(self) -> None:
-        """Free the block, spares and streams; tensors that engines gave stay. Closing twice is allowed."""
+        """Free the block, unused memory and the streams; tensors stay valid. Closing twice is allowed."""
         with self.lock:
             if self._open:
                 self._open = False
-                self.settle()
-                self.spares.close()
+                self.synchronize()
+                self.pool.close()
                 self._drop_block()
                 self.compute.close()
                 self.copies.close()
@@ -105,15 +122,22 @@ class Executor(Closable):
             block.close()
 
 
-class DeviceTensor:
-    """A `Resident` on the GPU, contiguous.
+class CudaTensor:
+    """A `DeviceTensor` on the GPU, contiguous.
 
-    buffer: holds it; goes to `spares` in the end.  ready: passes when it is computed.
-    serial: no other tensor of this process has the same.
+    Args:
+        shape: Its sizes.
+        dtype: NumPy's name of its dtype, or `bfloat16`.
+        buffer: Its memory, which is released to `pool` in the end.
+        ready: The event after which it is computed.
+        pool: The pool.
+
+    Attributes:
+        serial: A number that no other tensor of this process has.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, spares: Spares
+        self, shape: tuple[int, ...], dtype: str, buffer: runtime.Buffer, ready: runtime.Event, pool: BufferPool
     ) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -122,7 +146,7 @@ class DeviceTensor:
         self.serial = next(_serials)
         self._uses = [ready]
         self._lock = threading.Lock()
-        self._give_back = when_dropped(self, spares.put, buffer, self._uses)
+        self._release = when_dropped(self, pool.release, buffer, self._uses)
 
     @property
     def bytes(self) -> int:
@@ -130,17 +154,21 @@ class DeviceTensor:
         return tensor_bytes(self.shape, self.dtype)
 
     def read_until(self, event: runtime.Event) -> None:
-        """Somebody reads it until `event`; its memory is not used for anything else before."""
+        """Note that work before `event` reads the tensor: its memory serves nothing else before."""
         with self._lock:  # readers may have executors of their own, and so other locks
             self._uses[:] = [use for use in self._uses if not use.done()] + [event]
 
     def check_open(self) -> None:
-        """Raise BackendError if it was closed."""
-        if not self._give_back.alive:
+        """Raise BackendError if the tensor was closed."""
+        if not self._release.alive:
             raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
 
-    def host(self) -> Array:
-        """A copy as an array, once it is computed. Raises BackendError, also for bfloat16, which no array can hold."""
+    def numpy(self) -> Array:
+        """Return a copy as an array, after a wait until the tensor is computed.
+
+        Raises:
+            BackendError: Computing or copying failed, or the dtype is bfloat16, which NumPy lacks.
+        """
         self.check_open()
         if not becomes_array(self.dtype):
             raise BackendError(
@@ -150,11 +178,11 @@ class DeviceTensor:
         with runtime.Stream() as stream, runtime.pinned(self.bytes) as host:
             try:
                 stream.wait(self.ready)
-                runtime.copy_out(host.array, self.buffer, stream)
+                runtime.copy_to_host(host.array, self.buffer, stream)
             finally:
-                stream.synchronize()  # also after Ctrl-C: pinned memory goes next
+                stream.synchronize()  # also after Ctrl-C: pinned memory is freed next
             return host.array.view(self.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
-        """Free it, once it is computed and nobody reads it any more; does not wait. Closing twice is allowed."""
-        self._give_back()
+        """Free the tensor once it is computed and read; does not wait. Closing twice is allowed."""
+        self._release()

@@ -1,7 +1,12 @@
-"""CUDA memory, streams, events and graphs. The only file that imports cuda-python; what runs on them is in `backends`.
+"""CUDA memory, streams, events and graphs. The only module that imports cuda-python.
 
-Everything here is of device 0; CUDA_VISIBLE_DEVICES says which GPU that is. What enters a stream is not waited for:
-memory that it touches must stay allocated, and the host must not touch it, until the stream is past it.
+Everything here is on device 0; CUDA_VISIBLE_DEVICES says which GPU that is. Work that is enqueued on a stream runs
+later: memory that it uses must stay allocated, and the host must not touch it, until the stream has passed that work.
+
+These are thin wrappers of `cuda.bindings.runtime` and not `cuda.core`, whose `Device`, `Stream`, `Event`, `Buffer` and
+`GraphBuilder` do the same. The bindings are plain Python functions, so that tests without a GPU put a stand-in in their
+place that enforces CUDA's rules of order (`tests.doubles.fake_cuda`, which tests hold against the real signatures).
+`cuda.core` is compiled and calls the driver's C functions, so that without a GPU nothing of it could be tested.
 """
 
 from __future__ import annotations
@@ -17,11 +22,11 @@ from vexpress_rt.utils.closable import Closable
 
 REMEDY = "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames"
 
-_runtime: Any = None  # the CUDA runtime's functions, once they were needed; tests put a driver of their own here
+_runtime: Any = None  # cuda.bindings.runtime after its first use; tests put a stand-in here
 
 
 def count() -> int:
-    """Number of GPUs; 0 without a GPU, a driver for it, or cuda-python."""
+    """Return the number of GPUs; 0 without a GPU, a driver for it, or cuda-python."""
     try:
         error, found = _library().cudaGetDeviceCount()
     except BackendMissingError:
@@ -30,10 +35,15 @@ def count() -> int:
 
 
 def check() -> None:
-    """Raise BackendMissingError without cuda-python, and BackendError, in CUDA's words, without a usable GPU."""
+    """Check that there is a GPU that can be used.
+
+    Raises:
+        BackendMissingError: cuda-python is not installed.
+        BackendError: There is no GPU, or no driver for it; the message quotes CUDA.
+    """
     error, found = _library().cudaGetDeviceCount()
     if int(error) or not found:
-        why = _words(error) if int(error) else "there is none"
+        why = _message(error) if int(error) else "there is none"
         raise BackendError(
             f"no NVIDIA GPU can be used ({why}): look at what `nvidia-smi` says, install a driver for CUDA 13, or run "
             "an onnxruntime bundle with provider='cpu'"
@@ -41,43 +51,58 @@ def check() -> None:
 
 
 def name_and_capability() -> tuple[str, tuple[int, int]]:
-    """The GPU's name and compute capability (major, minor)."""
+    """Return the GPU's name and compute capability (major, minor)."""
     properties = _call("cudaGetDeviceProperties", 0)
     return properties.name.split(b"\0")[0].decode(), (int(properties.major), int(properties.minor))
 
 
 def driver_version() -> str:
-    """The newest version of CUDA that the driver knows, such as "13.0". Raises as `check` does."""
-    check()  # without a driver, CUDA calls its version 0
+    """Return the newest version of CUDA that the driver supports, such as "13.0".
+
+    Raises:
+        BackendError: As `check` does.
+    """
+    check()  # without a driver, CUDA reports version 0
     number = int(_call("cudaDriverGetVersion"))
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of the GPU's memory: free, total."""
+    """Return the free and the total memory of the GPU, bytes."""
     free, total = _call("cudaMemGetInfo")
     return int(free), int(total)
 
 
-class _Owned(Closable):
-    """Something that CUDA holds for us."""
+def describe() -> str:
+    """Return the GPU's name, compute capability and free memory, for people."""
+    title, (major, minor) = name_and_capability()
+    free, total = memory()
+    return f"{title}, compute capability {major}.{minor}, {readable(free)} of {readable(total)} of memory free"
+
+
+class _Handle(Closable):
+    """An object of CUDA's, freed by the function `_free`."""
 
     _free = ""
 
-    def __init__(self, held: Any) -> None:
-        self._object = held
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
         self._open = True
 
     def close(self) -> None:
-        """Give it back. Closing twice is allowed."""
+        """Free the object. Closing twice is allowed."""
         if self._open:
-            self._open = False
-            held, self._object = self._object, None
-            _call(self._free, held)
+            _call(self._free, self._detach())
+
+    def _detach(self) -> Any:
+        """Return the handle, which the caller frees."""
+        self._open = False
+        handle, self._handle = self._handle, None
+        return handle
 
 
-class Stream(_Owned):
-    """A queue of work on the GPU, done in order."""
+class Stream(_Handle):
+    """A queue of work on the GPU, which runs in order."""
 
     _free = "cudaStreamDestroy"
 
@@ -86,34 +111,46 @@ class Stream(_Owned):
 
     @property
     def handle(self) -> int:
-        """The cudaStream_t."""
-        if self._object is None:
+        """The cudaStream_t.
+
+        Raises:
+            BackendError: The stream was closed.
+        """
+        if self._handle is None:
             raise BackendError("a CUDA stream was closed and is used again: load the engines anew")
-        return int(self._object)
+        return int(self._handle)
 
     def synchronize(self) -> None:
-        """Wait until everything that entered is done. Raises BackendError for what went wrong in it."""
+        """Wait for all work enqueued so far.
+
+        Raises:
+            BackendError: Some of it failed.
+        """
         _call("cudaStreamSynchronize", self.handle)
 
     def record(self) -> Event:
-        """An event that passes when everything that has entered so far is done."""
+        """Return an event that completes when all work enqueued so far has."""
         event = Event()
         _call("cudaEventRecord", event.handle, self.handle)
         return event
 
     def wait(self, event: Event) -> None:
-        """What enters from here on starts after the event has passed. The host does not wait."""
+        """Make work that is enqueued from here on start after the event. The host does not wait."""
         _call("cudaStreamWaitEvent", self.handle, event.handle, 0)
 
     def begin_capture(self) -> None:
-        """From here to `end_capture` nothing runs: what enters becomes part of a graph.
+        """Record the work that is enqueued from here to `end_capture` in a graph, instead of running it.
 
-        The relaxed mode, because Python may drop, and so free, memory at any time and in any thread.
+        The mode is relaxed, because Python may drop, and so free, memory at any time and in any thread.
         """
         _call("cudaStreamBeginCapture", self.handle, _library().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
 
     def end_capture(self) -> Graph:
-        """What entered since `begin_capture`. Raises BackendError if something in it cannot be captured."""
+        """Return the work enqueued since `begin_capture`.
+
+        Raises:
+            BackendError: Some of it cannot be captured.
+        """
         captured = _call("cudaStreamEndCapture", self.handle)
         try:
             return Graph(_call("cudaGraphInstantiate", captured, 0))
@@ -121,8 +158,8 @@ class Stream(_Owned):
             _call("cudaGraphDestroy", captured)
 
 
-class Event(_Owned):
-    """A place in a stream; made by `Stream.record`."""
+class Event(_Handle):
+    """A point in a stream; made by `Stream.record`."""
 
     _free = "cudaEventDestroy"
 
@@ -132,14 +169,18 @@ class Event(_Owned):
     @property
     def handle(self) -> int:
         """The cudaEvent_t."""
-        return int(self._object)
+        return int(self._handle)
 
     def synchronize(self) -> None:
-        """Wait until the stream is past it. Raises BackendError for what went wrong there."""
+        """Wait until the stream has passed the event.
+
+        Raises:
+            BackendError: Work before it failed.
+        """
         _call("cudaEventSynchronize", self.handle)
 
     def done(self) -> bool:
-        """Whether the stream is past it."""
+        """Return whether the stream has passed the event."""
         (error,) = _library().cudaEventQuery(self.handle)
         if error == _library().cudaError_t.cudaErrorNotReady:
             return False
@@ -147,35 +188,110 @@ class Event(_Owned):
         return True
 
 
-class Graph(_Owned):
-    """Captured work, to be launched as one; made by `Stream.end_capture`. Its addresses and shapes are frozen."""
+class Graph(_Handle):
+    """Captured work that is launched as one; made by `Stream.end_capture`. Its addresses and shapes are fixed."""
 
     _free = "cudaGraphExecDestroy"
 
     def launch(self, stream: Stream) -> None:
-        """Enter it into the stream."""
-        _call("cudaGraphLaunch", self._object, stream.handle)
+        """Enqueue the graph on a stream."""
+        _call("cudaGraphLaunch", self._handle, stream.handle)
 
 
-class Buffer(_Owned):
-    """Memory of the GPU; made by `allocate`. It must not be closed before streams are past its last use."""
+class Buffer(_Handle):
+    """Memory of the GPU; made by `allocate` or `MemoryPool.allocate`.
+
+    It must not be closed before streams have passed its last use.
+
+    Attributes:
+        bytes: Its size.
+        pooled: Whether it belongs to a memory pool, so that it can be freed in stream order.
+    """
 
     _free = "cudaFree"
 
-    def __init__(self, pointer: int, size: int) -> None:
+    def __init__(self, pointer: int, size: int, *, pooled: bool = False) -> None:
         super().__init__(pointer)
         self.bytes = size
+        self.pooled = pooled
 
     @property
     def pointer(self) -> int:
-        """Its address, a multiple of 256; 0 once it was closed."""
-        return self._object or 0
+        """Its address, a multiple of 256; 0 after it was closed."""
+        return self._handle or 0
+
+    def free_on(self, stream: Stream) -> None:
+        """Free memory of a pool once the stream has passed the work enqueued so far. The host does not wait.
+
+        Freeing or closing it twice is allowed.
+        """
+        if self._open:
+            _call("cudaFreeAsync", self._handle, stream.handle)
+            self._detach()
 
 
-class Pinned(_Owned):
-    """Host memory that the GPU copies from and to by itself; made by `pinned`.
+class MemoryPool(_Handle):
+    """A pool of device memory that is allocated and freed in stream order, without waiting for the GPU.
 
-    array: (bytes,) uint8. Neither it nor a view of it may be used after `close`.
+    A pool of our own, because settings of the device's default pool would hold for other libraries in the process.
+    Closing it does not free buffers that are in use.
+
+    Args:
+        keep: Bytes of memory, in use or not, that the pool keeps when the host synchronizes with the GPU.
+
+    Raises:
+        BackendError: CUDA makes no pool.
+    """
+
+    _free = "cudaMemPoolDestroy"
+
+    def __init__(self, keep: int) -> None:
+        from cuda.bindings.driver import cuuint64_t
+
+        library = _library()
+        properties = library.cudaMemPoolProps()
+        properties.allocType = library.cudaMemAllocationType.cudaMemAllocationTypePinned  # device memory is never paged
+        properties.location.type = library.cudaMemLocationType.cudaMemLocationTypeDevice
+        properties.location.id = 0
+        super().__init__(_call("cudaMemPoolCreate", properties))
+        threshold = library.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+        _call("cudaMemPoolSetAttribute", self._handle, threshold, cuuint64_t(keep))
+
+    @staticmethod
+    def supported() -> bool:
+        """Return whether the GPU and its driver have memory pools."""
+        attribute = _library().cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported
+        return bool(_call("cudaDeviceGetAttribute", attribute, 0))
+
+    def allocate(self, size: int, stream: Stream, purpose: str = "a buffer") -> Buffer:
+        """Allocate memory for work that is enqueued on a stream from here on.
+
+        Work on other streams may use it after it has waited for an event of that stream.
+
+        Args:
+            size: Bytes, 0 or more.
+            stream: The stream.
+            purpose: What the memory is for, for the message of an error.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
+        """
+        try:
+            pointer = int(_call("cudaMallocFromPoolAsync", max(1, size), self._handle, stream.handle))
+            return Buffer(pointer, size, pooled=True)
+        except BackendError as error:
+            raise out_of_memory(purpose, size, str(error)) from error
+
+    def trim(self) -> None:
+        """Return all memory to the GPU that is not in use, as far as the host knows that it was freed."""
+        _call("cudaMemPoolTrimTo", self._handle, 0)
+
+
+class Pinned(_Handle):
+    """Page-locked host memory, which the GPU copies from and to on its own; made by `pinned`.
+
+    Attributes:
+        array: (bytes,) uint8. Neither it nor a view of it may be used after `close`.
     """
 
     _free = "cudaFreeHost"
@@ -185,13 +301,21 @@ class Pinned(_Owned):
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
     def close(self) -> None:
-        """Give it back. Closing twice is allowed."""
+        """Free the memory. Closing twice is allowed."""
         self.array = np.empty(0, np.uint8)
         super().close()
 
 
 def allocate(size: int, purpose: str = "a buffer") -> Buffer:
-    """`size` bytes of the GPU's memory, 0 or more. Raises BackendError, naming `purpose`, if it has no room."""
+    """Allocate memory of the GPU. CUDA may wait for all of its work.
+
+    Args:
+        size: Bytes, 0 or more.
+        purpose: What the memory is for, for the message of an error.
+
+    Raises:
+        BackendError: The GPU's memory ran out.
+    """
     try:
         return Buffer(int(_call("cudaMalloc", max(1, size))), size)
     except BackendError as error:
@@ -199,7 +323,15 @@ def allocate(size: int, purpose: str = "a buffer") -> Buffer:
 
 
 def pinned(size: int, purpose: str = "copies") -> Pinned:
-    """`size` bytes of pinned host memory. Raises BackendError if the host has no room."""
+    """Allocate page-locked host memory.
+
+    Args:
+        size: Bytes, 0 or more.
+        purpose: What the memory is for, for the message of an error.
+
+    Raises:
+        BackendError: The host's memory ran out, or its limit of locked memory is reached.
+    """
     try:
         return Pinned(int(_call("cudaHostAlloc", max(1, size), _library().cudaHostAllocDefault)), size)
     except BackendError as error:
@@ -210,7 +342,13 @@ def pinned(size: int, purpose: str = "copies") -> Pinned:
 
 
 def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
-    """The error to raise when the GPU has no room: how much was asked for (None: unknown), what is free, what to do."""
+    """Return the error to raise when the GPU's memory runs out: what was requested, what is free, what to do.
+
+    Args:
+        purpose: What the memory is for.
+        size: Bytes requested; None if unknown.
+        why: The library's message.
+    """
     asked = "" if size is None else f"asked for {readable(size)}, "
     try:
         free, total = memory()
@@ -220,34 +358,41 @@ def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
     return BackendError(f"{purpose}: the GPU's memory ran out ({why}; {asked}{state}): {REMEDY}")
 
 
-def copy_in(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
-    """Enter a copy of `array`, contiguous and in pinned memory, to `buffer` from byte `at` on."""
+def copy_from_host(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
+    """Enqueue a copy of `array`, contiguous and in pinned memory, to `buffer` from byte `at` on.
+
+    Raises:
+        BackendError: The array is too large or not contiguous, or CUDA refuses the copy.
+    """
     _check_room(buffer.bytes - at, array)
     _copy(buffer.pointer + at, array.ctypes.data, array.nbytes, "HostToDevice", stream)
 
 
-def copy_out(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
-    """Enter a copy of `buffer` from byte `at` on to `array`, contiguous and in pinned memory."""
+def copy_to_host(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
+    """Enqueue a copy of `buffer` from byte `at` on to `array`, contiguous and in pinned memory.
+
+    Raises:
+        BackendError: The array is too large or not contiguous, or CUDA refuses the copy.
+    """
     _check_room(buffer.bytes - at, array)
     _copy(array.ctypes.data, buffer.pointer + at, array.nbytes, "DeviceToHost", stream)
 
 
-def copy_across(
+def copy_on_device(
     target: Buffer, source: Buffer, size: int, stream: Stream, *, to_byte: int = 0, from_byte: int = 0
 ) -> None:
-    """Enter a copy of `size` bytes of one buffer to another."""
+    """Enqueue a copy of `size` bytes from one buffer to another.
+
+    Raises:
+        BackendError: A buffer is too small, or CUDA refuses the copy.
+    """
     if size > min(target.bytes - to_byte, source.bytes - from_byte):
         raise BackendError(f"a copy of {size} bytes from {source.bytes} to {target.bytes}; expected room for all")
     _copy(target.pointer + to_byte, source.pointer + from_byte, size, "DeviceToDevice", stream)
 
 
-def fill(buffer: Buffer, value: int, stream: Stream) -> None:
-    """Enter setting every byte of `buffer` to `value`, 0 to 255."""
-    _call("cudaMemsetAsync", buffer.pointer, value, buffer.bytes, stream.handle)
-
-
 def readable(size: int) -> str:
-    """Bytes for people: `1.5 GiB`."""
+    """Return a number of bytes for people: `1.5 GiB`."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << power:
             return f"{size / (1 << power):.1f} {unit}"
@@ -255,6 +400,7 @@ def readable(size: int) -> str:
 
 
 def _check_room(size: int, array: NDArray[Any]) -> None:
+    """Raise BackendError unless an array can be copied from or to `size` bytes."""
     if array.nbytes > size or not array.flags.c_contiguous:
         raise BackendError(
             f"a copy between a buffer of {size} bytes and an array of {array.nbytes} with strides {array.strides}; "
@@ -282,7 +428,7 @@ def _library() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """What the function gives besides its error, which is raised."""
+    """Call a function of CUDA's; return its results without the error, which is raised as BackendError."""
     error, *values = getattr(_library(), name)(*arguments)
     _raise(name, error)
     return values[0] if len(values) == 1 else tuple(values)
@@ -290,10 +436,10 @@ def _call(name: str, *arguments: Any) -> Any:
 
 def _raise(name: str, error: Any) -> None:
     if int(error):
-        _library().cudaGetLastError()  # else whoever asks for the last error next takes it for their own
-        raise BackendError(f"{name}: {_words(error)}")
+        _library().cudaGetLastError()  # clears it; the next caller who asks for the last error would get this one
+        raise BackendError(f"{name}: {_message(error)}")
 
 
-def _words(error: Any) -> str:
+def _message(error: Any) -> str:
     _, text = _library().cudaGetErrorString(error)
     return f"{text.decode()}, error {int(error)}"

@@ -1,10 +1,11 @@
-"""ONNX Runtime on a GPU: sessions bound to our own device memory and stream. `onnxruntime` makes them."""
+"""Engines as ONNX files, run by ONNX Runtime on a GPU: sessions bound to our own device memory and stream."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,36 +14,86 @@ from vexpress_rt.backends.base import Array
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.device_engine import DeviceEngine, Port
 from vexpress_rt.backends.cuda.executor import Executor
-from vexpress_rt.backends.validation import check_outputs, told
+from vexpress_rt.backends.onnxruntime.engine import (
+    engine_name,
+    import_library,
+    make_session,
+    read_interface,
+    session_options,
+)
+from vexpress_rt.backends.validation import check_outputs, error_text
 from vexpress_rt.bundle.engine_spec import EngineSpec
+from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.memory_errors import ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 PROVIDER = "CUDAExecutionProvider"
-# The two packages share a folder: whichever was installed last wins, and uninstalling either breaks the other.
-_REMEDY = "`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+_PACKAGE = "'onnxruntime-gpu[cuda,cudnn]'"
+# The two packages share a folder: the one installed last wins, and uninstalling either breaks the other.
+_REMEDY = f"`pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install {_PACKAGE}`"
 _log = logging.getLogger("vexpress_rt")
 
 
-def check_library(library: Any) -> None:
-    """Find CUDA's libraries among installed packages. Raises BackendMissingError for an ONNX Runtime without CUDA."""
+def load(
+    path: str | Path, spec: EngineSpec | None, *, threads: int | None = None, executor: Executor | None = None
+) -> OnnxCudaEngine:
+    """Load the engine in an ONNX file, to run on the GPU.
+
+    Args:
+        path: The file.
+        spec: The inputs and outputs that the engine must have; None takes them as they are in the file (the face
+            detector).
+        threads: CPU threads of operators that the GPU lacks; see `engine.load`.
+        executor: Runs the engine with others, one at a time; None makes one of its own.
+
+    Raises:
+        BackendMissingError: There is no ONNX Runtime that can use a GPU, or no cuda-python.
+        BackendError: The file cannot be loaded, there is no GPU, or its memory ran out.
+        BundleDamagedError: Inputs or outputs differ from `spec`; the message names every one.
+        ConfigError: The number of threads is impossible.
+    """
+    check_threads(threads)
+    library = check_installed()
+    name = engine_name(path, spec)
+    with contextlib.ExitStack() as undo:  # closes what was made, if a later step fails
+        made = executor or undo.enter_context(contextlib.closing(Executor()))
+        session = make_session(library, path, name, session_options(library, threads), _execution_providers(made))
+        _check_session(session, name)
+        found = read_interface(session, path, name, spec)
+        engine = OnnxCudaEngine(library, session, spec or found, made, owned=executor is None, checked=spec is not None)
+        undo.enter_context(engine)
+        engine.set_up()
+        undo.pop_all()
+    return engine
+
+
+def check_installed() -> Any:
+    """Return an ONNX Runtime that can use a GPU, with CUDA's libraries loaded from installed packages.
+
+    Whether there is a GPU is not checked.
+
+    Raises:
+        BackendMissingError: ONNX Runtime is missing, or was built without CUDA.
+    """
+    library = import_library(_PACKAGE)
     if PROVIDER not in library.get_available_providers():
         raise BackendMissingError(
             f"the ONNX Runtime {library.__version__} that is installed runs on the CPU alone: "
             f"{_REMEDY}, or use provider='cpu'"
         )
-    with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # it prints the libraries that it does not find
         library.preload_dlls()
-    if said.getvalue():
-        _log.debug("ONNX Runtime: %s", " ".join(said.getvalue().split()))
+    if printed.getvalue():
+        _log.debug("ONNX Runtime: %s", " ".join(printed.getvalue().split()))
+    return library
 
 
-def providers(executor: Executor) -> list[Any]:
-    """What to make a session with: CUDA on the executor's stream, the CPU for operators that CUDA lacks.
+def _execution_providers(executor: Executor) -> list[Any]:
+    """Return a session's execution providers: CUDA on the executor's stream, the CPU for operators that CUDA lacks.
 
-    TF32 is off, since it keeps ten bits of a float32's fraction. Memory grows by what is asked for: by default it
-    doubles, in each of a bundle's sessions.
+    TF32 is off, because it keeps ten bits of a float32's fraction. Memory grows by the amount requested; by default it
+    would double, in each of a bundle's sessions.
     """
     options = {
         "device_id": "0",
@@ -53,8 +104,8 @@ def providers(executor: Executor) -> list[Any]:
     return [(PROVIDER, options), "CPUExecutionProvider"]
 
 
-def check_session(session: Any, name: str) -> None:
-    """Raise BackendError if a session that was to use CUDA does not: ONNX Runtime goes on without, and says nothing."""
+def _check_session(session: Any, name: str) -> None:
+    """Raise BackendError if a session fell back from CUDA to the CPU, which ONNX Runtime does silently."""
     if PROVIDER not in (found := session.get_providers()):
         raise BackendError(
             f"engine {name} was to run on CUDA and got {', '.join(found)}: ONNX Runtime does not find CUDA or cuDNN"
@@ -63,11 +114,17 @@ def check_session(session: Any, name: str) -> None:
 
 
 class OnnxCudaEngine(DeviceEngine):
-    """An ONNX Runtime session on a GPU, bound once to memory whose addresses stay.
+    """An ONNX Runtime session on a GPU, bound once to memory at fixed addresses; made by `load`.
 
-    Outputs whose size the specification leaves open come as arrays, also when asked to stay on the GPU.
+    Outputs whose size the specification leaves open are always returned as arrays.
 
-    checked: whether outputs keep to their declared sizes; released graphs may not.
+    Args:
+        library: ONNX Runtime.
+        session: The session.
+        spec: Its inputs and outputs.
+        executor: Runs it.
+        owned: Whether to close the executor with the engine.
+        checked: Whether outputs have their declared sizes; in released graphs they may differ.
     """
 
     def __init__(
@@ -78,29 +135,33 @@ class OnnxCudaEngine(DeviceEngine):
         self._binding = session.io_binding()
         self._options = library.RunOptions()
         self._checked = checked
-        self._varying = [t.name for t in spec.outputs if not checked or None in t.shape]
-        for name in self._varying:
+        self._unsized = [t.name for t in spec.outputs if not checked or None in t.shape]
+        for name in self._unsized:
             del self._outputs[name]
         self._bound: dict[str, tuple[tuple[int, ...], int]] = {}
 
     def set_up(self) -> None:
-        """Take memory for what has a fixed size, so that too little shows now. Raises BackendError."""
-        if not self._varying:  # our events say when it is done; without this it waits for the whole stream
+        """Allocate memory for tensors of fixed size, so that a lack of memory shows now.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
+        """
+        if not self._unsized:  # by default a run waits for the whole stream; our events say when it is done
             self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        for name in self._varying:
+        for name in self._unsized:
             self._binding.bind_output(name, "cpu")
         for port in (*self._outputs.values(), *self._inputs.values()):
             if None not in port.spec.shape:
                 port.fit(tuple(size or 0 for size in port.spec.shape), self._executor.compute)
         for name, port in self._outputs.items():
-            self._binding.bind_output(name, "cuda", 0, _element(port), port.shape, port.pointer)
+            self._binding.bind_output(name, "cuda", 0, _element_type(port), port.shape, port.pointer)
 
     def _prepare(self) -> None:
         for name, port in self._inputs.items():
             if (bound := (port.shape, port.pointer)) != self._bound.get(name):
-                self._binding.bind_input(name, "cuda", 0, _element(port), port.shape, port.pointer)
+                self._binding.bind_input(name, "cuda", 0, _element_type(port), port.shape, port.pointer)
                 self._bound[name] = bound
-        for name in self._varying:  # anew, since it would write into what it made for the call before
+        for name in self._unsized:  # bound anew for each call, which would otherwise overwrite the last call's outputs
             self._binding.bind_output(name, "cpu")
 
     def _launch(self) -> dict[str, Array]:
@@ -108,12 +169,12 @@ class OnnxCudaEngine(DeviceEngine):
         try:
             with native_call():
                 self._session.run_with_iobinding(self._binding, self._options)
-            values = dict(zip((*self._varying, *self._outputs), self._binding.get_outputs(), strict=True))
-            arrays = {key: values[key].numpy() for key in self._varying}
+            values = dict(zip((*self._unsized, *self._outputs), self._binding.get_outputs(), strict=True))
+            arrays = {key: values[key].numpy() for key in self._unsized}
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             if ran_out(error):
-                raise runtime.out_of_memory(f"engine {name} failed", None, told(error)) from error
-            raise BackendError(f"engine {name} failed: {told(error)}") from error
+                raise runtime.out_of_memory(f"engine {name} failed", None, error_text(error)) from error
+            raise BackendError(f"engine {name} failed: {error_text(error)}") from error
         if self._checked:
             check_outputs(EngineSpec(name, (), tuple(t for t in self.spec.outputs if t.name in arrays)), arrays)
         return arrays
@@ -123,5 +184,5 @@ class OnnxCudaEngine(DeviceEngine):
         self._session = None
 
 
-def _element(port: Port) -> Any:
+def _element_type(port: Port) -> Any:
     return np.dtype(port.spec.dtype).type

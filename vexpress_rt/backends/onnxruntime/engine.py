@@ -1,8 +1,7 @@
-"""Engines as ONNX files, run by ONNX Runtime on the CPU or a GPU. The only file that imports onnxruntime."""
+"""Engines as ONNX files, run by ONNX Runtime on the CPU. The only module that imports onnxruntime."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Iterable, Mapping
@@ -11,114 +10,87 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vexpress_rt.backends.base import Array, Resident, Tensor
-from vexpress_rt.backends.cuda.executor import Executor
-from vexpress_rt.backends.onnxruntime import cuda_engine
+from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.backends.validation import (
     check_inputs,
     check_interface,
     check_outputs,
+    error_text,
     only_input,
     refuse_closed,
-    told,
 )
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
-from vexpress_rt.config import check_choice, check_threads
+from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_budget import whole_memory
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
-PROVIDERS = ("cpu", "cuda")
-_SILENT = 4  # severity "fatal": what goes wrong is raised, and need not be printed as well
+_SILENT = 4  # severity "fatal": errors are raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
 
 def load(
-    path: str | Path,
-    spec: EngineSpec | None,
-    *,
-    threads: int | None = None,
-    share_weights: bool = False,
-    provider: str = "cpu",
-    executor: Executor | None = None,
-) -> OnnxEngine | cuda_engine.OnnxCudaEngine:
-    """The engine in the ONNX file `path`.
+    path: str | Path, spec: EngineSpec | None, *, threads: int | None = None, share_weights: bool = False
+) -> OnnxEngine:
+    """Load the engine in an ONNX file, to run on the CPU.
 
-    spec: what its inputs and outputs must be; None takes them as they are in the file (the face detector).
-    threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None is
-        ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
-    share_weights: on the CPU, use weights where the file is mapped to, which all graphs of that file have in common, in
-        the place of a copy of its own that is packed for the kernels.
-    provider: `cpu` or `cuda`.  executor: on CUDA, what runs it with others, one at a time; None makes one of its own.
+    Args:
+        path: The file.
+        spec: The inputs and outputs that the engine must have; None takes them as they are in the file (the face
+            detector).
+        threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None
+            is ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
+        share_weights: Use weights where their file is mapped, which all graphs of that file have in common. Otherwise
+            each engine has a copy of its own that is packed for the kernels.
 
-    Raises BackendMissingError without ONNX Runtime (for CUDA one that has it, and cuda-python), BackendError if the
-    file cannot be loaded or there is no GPU, BundleDamagedError naming every input and output that is not as `spec`
-    has it, and ConfigError for an impossible number of threads or an unknown provider.
+    Raises:
+        BackendMissingError: ONNX Runtime is not installed.
+        BackendError: The file cannot be loaded.
+        BundleDamagedError: Inputs or outputs differ from `spec`; the message names every one.
+        ConfigError: The number of threads is impossible.
     """
     check_threads(threads)
-    check_choice("provider", provider, PROVIDERS)
-    library = _library(provider)
-    name = spec.name if spec is not None else Path(path).stem
-    if provider == "cpu":
-        options = cpu_options(library, threads, share_weights=share_weights)
-        session = _session(library, path, name, options, ["CPUExecutionProvider"])
-        found = _interface(session, path, name, spec)
-        return OnnxEngine(library, session, spec or found, checked=spec is not None)
-    return _load_cuda(library, path, name, spec, threads, executor)
-
-
-def _load_cuda(
-    library: Any, path: str | Path, name: str, spec: EngineSpec | None, threads: int | None, executor: Executor | None
-) -> cuda_engine.OnnxCudaEngine:
-    cuda_engine.check_library(library)
-    with contextlib.ExitStack() as undo:  # of what was made when something fails
-        made = executor or undo.enter_context(contextlib.closing(Executor()))
-        session = _session(library, path, name, _options(library, threads), cuda_engine.providers(made))
-        cuda_engine.check_session(session, name)
-        found = _interface(session, path, name, spec)
-        engine = cuda_engine.OnnxCudaEngine(
-            library, session, spec or found, made, owned=executor is None, checked=spec is not None
-        )
-        undo.enter_context(engine)
-        engine.set_up()
-        undo.pop_all()
-    return engine
-
-
-def check_cuda() -> None:
-    """Raise BackendMissingError without an ONNX Runtime that can use a GPU; whether there is one is another matter."""
-    cuda_engine.check_library(_library("cuda"))
+    library = import_library()
+    name = engine_name(path, spec)
+    options = cpu_options(library, threads, share_weights=share_weights)
+    session = make_session(library, path, name, options, ["CPUExecutionProvider"])
+    found = read_interface(session, path, name, spec)
+    return OnnxEngine(library, session, spec or found, checked=spec is not None)
 
 
 def version() -> str:
-    """ONNX Runtime's. Raises BackendMissingError without it."""
-    return str(_library("cpu").__version__)
+    """Return ONNX Runtime's version.
+
+    Raises:
+        BackendMissingError: ONNX Runtime is not installed.
+    """
+    return str(import_library().__version__)
 
 
 class OnnxEngine:
-    """An ONNX Runtime session that is held to its specification; made by `load`. An `Engine`, and a context manager."""
+    """An ONNX Runtime session on the CPU, checked against its specification; made by `load`.
+
+    It is an `Engine` and a context manager.
+    """
 
     def __init__(self, library: Any, session: Any, spec: EngineSpec, *, checked: bool) -> None:
         self.spec = spec
         self._library = library
         self._session = session
-        self._checked = checked  # released graphs may declare output sizes that they do not keep to
+        self._checked = checked  # released graphs may declare output sizes that differ from the real ones
 
-    def run(self, inputs: Mapping[str, Tensor], *, resident: bool = False) -> dict[str, Array]:
-        """Outputs by name, for inputs by name with the shapes and dtypes of `spec`; arrays are resident here.
-
-        Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine
-        that was closed, for memory that ran out, and for whatever ONNX Runtime complains about.
-        """
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Array]:
+        """See `Engine.run`. On the CPU, `keep_on_device` has no effect: outputs are arrays."""
         name = self.spec.name
         if self._session is None:
             refuse_closed(self.spec)
         feed = check_inputs(self.spec, inputs)
-        if elsewhere := [key for key, tensor in feed.items() if isinstance(tensor, Resident)]:
+        if on_gpu := [key for key, tensor in feed.items() if isinstance(tensor, DeviceTensor)]:
             raise BackendError(
-                f"engine {name} runs on the CPU and {', '.join(elsewhere)} is not there: pass what its host() gives"
+                f"engine {name} runs on the CPU and {', '.join(on_gpu)} is on the GPU: pass the array that its "
+                "numpy() returns"
             )
         names = [tensor.name for tensor in self.spec.outputs]
         options = self._library.RunOptions()
@@ -126,14 +98,14 @@ class OnnxEngine:
             with native_call(partial(setattr, options, "terminate", True)):
                 arrays = self._session.run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise _wrapped(f"engine {name} failed", error) from error
+            raise _backend_error(f"engine {name} failed", error) from error
         outputs: dict[str, Array] = dict(zip(names, arrays, strict=True))
         if self._checked:
             check_outputs(self.spec, outputs)
         return outputs
 
     def run_positional(self, array: Array) -> list[Array]:
-        """All outputs in the file's order, for an engine with one input. Raises as `run` does."""
+        """See `Engine.run_positional`."""
         return list(self.run({only_input(self.spec): array}).values())
 
     def close(self) -> None:
@@ -149,55 +121,80 @@ class OnnxEngine:
         self.close()
 
 
-def _library(provider: str) -> Any:
-    """ONNX Runtime, which tells nobody of its use.
+def engine_name(path: str | Path, spec: EngineSpec | None) -> str:
+    """Return the name of an engine: of its specification, else of its file."""
+    return spec.name if spec is not None else Path(path).stem
 
-    From 1.29 on its official builds do that on Linux and macOS too, through an identifier and a queue that it keeps in
-    the user's cache. When it can be asked not to, it has begun; the variable is read before, at the first import.
+
+def import_library(package: str = "onnxruntime") -> Any:
+    """Import ONNX Runtime with its telemetry off.
+
+    From version 1.29 on, official builds send telemetry on Linux and macOS too, with an identifier and a queue in the
+    user's cache folder. By the time that the API can turn it off, it has begun; the environment variable is read
+    earlier, at the first import.
+
+    Args:
+        package: What to install if it is missing, as an argument of `pip install`.
+
+    Raises:
+        BackendMissingError: ONNX Runtime cannot be imported.
+        BackendError: Memory ran out during the import.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
         if ran_out(error):
-            raise BackendError(f"memory ran out while ONNX Runtime was loaded ({told(error)}): {REMEDY}") from error
-        package = "onnxruntime" if provider == "cpu" else "'onnxruntime-gpu[cuda,cudnn]'"
+            text = error_text(error)
+            raise BackendError(f"memory ran out while ONNX Runtime was loaded ({text}): {REMEDY}") from error
         raise BackendMissingError(
             f"ONNX Runtime, which runs this bundle's engines, cannot be imported ({error}): "
             f"install it with `pip install {package}`"
         ) from error
-    onnxruntime.disable_telemetry_events()  # on Windows, where the variable says nothing
+    onnxruntime.disable_telemetry_events()  # on Windows, where the variable has no effect
     return onnxruntime
 
 
-def _session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
+def make_session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
+    """Make an InferenceSession with exactly these execution providers.
+
+    Raises:
+        BackendError: The file cannot be loaded, or memory ran out.
+    """
     try:
         with native_call():
             return library.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise _wrapped(f"engine {name} cannot be loaded from {path}", error) from error
+        raise _backend_error(f"engine {name} cannot be loaded from {path}", error) from error
 
 
-def _interface(session: Any, path: str | Path, name: str, spec: EngineSpec | None) -> EngineSpec:
-    """What the session says of itself, held against `spec`."""
-    found = EngineSpec(name, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+def read_interface(session: Any, path: str | Path, name: str, spec: EngineSpec | None) -> EngineSpec:
+    """Return the inputs and outputs of a session, checked against `spec` unless that is None.
+
+    Raises:
+        BundleDamagedError: They differ from `spec`.
+    """
+    found = EngineSpec(name, _tensor_specs(session.get_inputs()), _tensor_specs(session.get_outputs()))
     if spec is not None:
         check_interface(path, found, spec)
     return found
 
 
 def cpu_options(library: Any, threads: int | None, *, share_weights: bool = False) -> Any:
-    """Options of a session on the CPU.
+    """Return options of a session on the CPU.
 
-    All of them compute in one arena of memory, since engines run one after another: the small model takes 406 MB for 50
-    s of speech in the place of 559, as fast. The arena is the process's: it keeps its memory for the next engines when
-    these are closed, and grows to `memory_limit` at most. Sessions that others make in this process do not use it,
-    unless they ask for it, too.
+    All sessions share one arena of memory, because engines run one after another: the small model needs 406 MB for 50 s
+    of speech instead of 559 MB, at the same speed. The arena belongs to the process: it keeps its memory for the next
+    engines after these are closed, and grows to at most `memory_limit`. Sessions that other code makes in this process
+    use it only if they ask for it.
 
-    share_weights: as `load` has it.
+    Args:
+        library: ONNX Runtime.
+        threads: As in `load`.
+        share_weights: As in `load`.
     """
     _make_arena(library)
-    options = _options(library, threads)
+    options = session_options(library, threads)
     options.add_session_config_entry("session.use_env_allocators", "1")
     if share_weights:
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -206,7 +203,7 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
 @functools.cache
 def _make_arena(library: Any) -> None:
-    """Once a process."""
+    """Make the arena, once in a process."""
     kind, use = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
     limit = library.OrtArenaCfg({"max_mem": memory_limit()})
     library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), limit)
@@ -221,33 +218,31 @@ def memory_limit() -> int:
     return (whole_memory() or 0) // 8 * 7  # 0: no limit
 
 
-def _options(library: Any, threads: int | None) -> Any:
-    """Options of any session; those not named here keep ONNX Runtime's defaults (arena on, all graph optimisations).
+def session_options(library: Any, threads: int | None) -> Any:
+    """Return options of a session on any device. All others keep ONNX Runtime's defaults.
 
-    `session.set_denormal_as_zero` stays off: it changes the floating-point mode of the calling thread for good, the
-    process's first session decides for all (set by a later one, only some of the worker threads flush, so that
-    results depend on scheduling), and it brought no speed.
-
-    Memory patterns are off: once a size of input has come twice, all that a run needs is allocated anew in one piece,
-    while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio encoder). They
-    brought no speed on the CPU either.
-
-    Each engine has threads of its own. Left to themselves they go on spinning after a run, on the cores that the next
-    engine needs: guider, denoiser and decoder in turn take 1.05 (half of the full width) to 1.35 times as long then
-    (the small model; `benchmarks.cpu.changes`). While a run lasts they spin.
+    * `session.set_denormal_as_zero` stays off. It changes the floating-point mode of the calling thread for good, and
+      only the process's first session sets it for all worker threads, so that results would depend on scheduling. It
+      brought no speed.
+    * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory anew in
+      one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
+      encoder). They brought no speed on the CPU.
+    * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
+      cores that the next engine needs. Guider, denoiser and decoder in turn took 1.05x (half of the full width) to
+      1.35x (the small model) as long (`benchmarks.cpu.changes`).
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     limit = limit_threads(threads)
-    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime uses the machine's cores
+    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime counts all cores of the machine
         options.intra_op_num_threads = limit.threads
     return options
 
 
-def _tensors(nodes: Iterable[Any]) -> tuple[TensorSpec, ...]:
-    """What the session says of its inputs or outputs; sizes that the graph leaves open become None."""
+def _tensor_specs(nodes: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """Return the inputs or outputs of a session; sizes that the graph leaves open become None."""
     return tuple(
         TensorSpec(
             node.name,
@@ -260,15 +255,17 @@ def _tensors(nodes: Iterable[Any]) -> tuple[TensorSpec, ...]:
 
 
 def _dtype(kind: str) -> str:
-    """`tensor(float)` -> `float32`; what is no tensor keeps ONNX Runtime's name."""
+    """Return NumPy's name, `float32` for `tensor(float)`; other types than tensors keep ONNX Runtime's name."""
     inner = kind.removeprefix("tensor(").removesuffix(")")
     return _DTYPES.get(inner, inner)
 
 
-def _wrapped(what: str, error: Exception) -> BackendError:
+def _backend_error(what: str, error: Exception) -> BackendError:
+    """Return the error to raise for an exception of ONNX Runtime's."""
+    text = error_text(error)
     if ran_out(error):
         return BackendError(
-            f"{what}: memory ran out ({told(error)}): close other programs; if the audio encoder failed, give the "
-            "speech in shorter parts, else build a bundle with smaller --height and --width, or fewer --frames"
+            f"{what}: memory ran out ({text}): close other programs; if the audio encoder failed, give the speech in "
+            "shorter parts, else build a bundle with smaller --height and --width, or fewer --frames"
         )
-    return BackendError(f"{what}: {told(error)}")
+    return BackendError(f"{what}: {text}")

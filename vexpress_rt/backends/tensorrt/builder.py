@@ -1,4 +1,8 @@
-"""ONNX files to TensorRT engines, through Polygraphy: strongly typed, so that the graph alone decides on precisions."""
+"""Plans built from ONNX files on this machine, by TensorRT through Polygraphy.
+
+Networks are strongly typed: the graph alone decides on precisions. `Compiler` makes the plans of a bundle, for
+`export.build` and for `plan_rebuild`; `build_engine` builds one engine.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +15,137 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vexpress_rt.backends.tensorrt.library import Library
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.tensorrt.library import Library, load
 from vexpress_rt.backends.tensorrt.messages import Messages, readable
 from vexpress_rt.backends.tensorrt.options import EngineOptions
+from vexpress_rt.bundle.compilation import PORTABLE, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
-from vexpress_rt.utils.shutdown import native_call
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|memory allocat|allocat\w* .*memory|bad_?alloc", re.IGNORECASE)
-_TIMINGS_LIMIT = 1 << 30  # bytes; what is larger holds something else
+_TIMINGS_LIMIT = 1 << 30  # bytes; a larger file holds something else
 _ONE_AT_A_TIME = threading.Lock()  # a build of the full model takes gigabytes; and Polygraphy's settings are global
 
-Progress = Callable[[float], object]
+BuildProgress = Callable[[float], object]  # the fraction that is done, 0 to 1; called from any thread
 
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """A build: how long it took, the size of the engine's file, and the memory that it needs on the GPU to run.
+    """A finished build.
 
-    activation_bytes: beside weights, inputs and outputs, for the largest shapes; None where TensorRT does not say.
+    Attributes:
+        seconds: Its duration.
+        bytes: Size of the engine's file.
+        activation_bytes: GPU memory that the engine needs beside weights, inputs and outputs, for the largest shapes;
+            None where TensorRT does not say.
     """
 
     seconds: float
     bytes: int
     activation_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A library with the options to build with; made by `Compiler.here`.
+
+    Attributes:
+        library: The TensorRT that builds.
+        options: Options of each build.
+        compilation: The record of the plans that it makes on this machine, without plans so far.
+    """
+
+    library: Library
+    options: EngineOptions
+    compilation: Compilation
+
+    @classmethod
+    def here(cls, target: str, options: EngineOptions, bundle: Path) -> Compiler:
+        """Return the compiler of a target on this machine.
+
+        Args:
+            target: `tensorrt` or `tensorrt-rtx`.
+            options: Options of the builds.
+            bundle: The bundle's folder. A timing cache is kept beside it unless `options` name a file.
+
+        Raises:
+            BackendMissingError: The library or Polygraphy is not installed.
+            BackendError: There is no GPU, and the library needs one to build; or Polygraphy already works with the
+                other library in this process.
+        """
+        library = load(target)
+        if not library.builds_without_gpu and runtime.count() == 0:
+            raise BackendError(
+                f"{library.title} builds on the GPU that will run the engines, and none was found: build on that "
+                "machine, or with --target tensorrt-rtx, which needs none"
+            )
+        with library.polygraphy():  # fails now rather than after an export of minutes
+            pass
+        if options.timing_cache is None and library.has_timing_cache:
+            options = replace(options, timing_cache=_timing_cache(library, bundle))
+        portable = library.is_portable(hardware_compatible=options.hardware_compatible)
+        here = Machine(library.version, PORTABLE, "") if portable else describe_machine(library)
+        return cls(
+            library,
+            options,
+            Compilation(
+                library=target,
+                version=here.version,
+                gpu=here.gpu,
+                capability=here.capability,
+                options=options.to_text(),
+            ),
+        )
+
+    def compile(
+        self, graph: Path, spec: EngineSpec, folder: Path, progress: BuildProgress | None = None
+    ) -> tuple[str, BuildInfo]:
+        """Build the plan of a graph in a folder.
+
+        Args:
+            graph: The ONNX file.
+            spec: The inputs and outputs that the graph must have.
+            folder: The folder for the plan.
+            progress: Called with the fraction that is done, from any thread.
+
+        Returns:
+            The plan's file name in the folder, and the build.
+
+        Raises:
+            VExpressError: As `build_engine` does.
+        """
+        plan = self.compilation.plan_name(spec.name)
+        return plan, build_engine(graph, spec, folder / plan, self.library, self.options, progress)
+
+
+def describe_machine(library: Library) -> Machine:
+    """Return the version and the GPU that plans of a library have to fit on this machine.
+
+    Raises:
+        BackendError: There is no GPU.
+    """
+    runtime.check()
+    name, (major, minor) = runtime.name_and_capability()
+    return Machine(library.version, name, f"{major}.{minor}")
+
+
+def _timing_cache(library: Library, bundle: Path) -> Path | None:
+    """Return a file beside the bundle, which it outlives; each kind of GPU and each version has its own."""
+    folder = bundle.resolve().parent
+    if not os.access(folder, os.W_OK):
+        return None
+    machine = describe_machine(library)
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", f"{library.target} {machine.version} {machine.gpu}")
+    return folder / f".timing-{words}.cache"
 
 
 def build_engine(
@@ -49,18 +154,27 @@ def build_engine(
     output: Path,
     library: Library,
     options: EngineOptions | None = None,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> BuildInfo:
-    """Build the graph in the file `onnx` into the engine `output`, replacing what is there. One at a time in a process.
+    """Build an engine from an ONNX file. Builds in one process run one after another.
 
-    Files with weights have to lie beside the graph. progress: called with what is done, 0 to 1, from any thread; with
-    TensorRT for RTX it soon stands at 0.8 for most of the time. Whatever happens, `output` is complete or as it was.
-    Ctrl-C takes effect when TensorRT next reports progress, which may be at its end.
+    Whatever happens, `output` is complete or unchanged. Ctrl-C takes effect when TensorRT next reports progress, which
+    may be at its end.
 
-    Raises ConfigError for options that the library does not have; OutputError if `output` cannot be written;
-    BundleDamagedError if the graph is not there, or naming every input and output that is not as `spec` has it;
-    BackendError naming node, operator and complaint for what the library cannot parse, or its reason for what it
-    cannot build.
+    Args:
+        onnx: The graph. Its files of weights have to lie beside it.
+        spec: The inputs and outputs that the graph must have.
+        output: The engine's file, which is replaced.
+        library: The TensorRT that builds.
+        options: Options of the build; None for the defaults.
+        progress: Called with the fraction that is done, from any thread. With TensorRT for RTX it soon reaches 0.8 and
+            stays there for most of the time. Its exceptions end the build and are raised as they are.
+
+    Raises:
+        ConfigError: The library does not have an option.
+        OutputError: `output` cannot be written.
+        BundleDamagedError: The graph is missing, or has other inputs or outputs; the message names every one.
+        BackendError: The library cannot parse the graph (the message names node and operator), or cannot build it.
     """
     started = time.perf_counter()
     if not onnx.is_file():
@@ -74,18 +188,22 @@ def build_engine(
 
 
 class _Build:
-    """One build. TensorRT's objects lean on one another: network on parser, for its weights, and on builder."""
+    """One build. TensorRT's objects depend on one another: network on parser, for its weights, and on builder."""
 
     def __init__(
-        self, onnx: Path, spec: EngineSpec, library: Library, options: EngineOptions, progress: Progress | None
+        self, onnx: Path, spec: EngineSpec, library: Library, options: EngineOptions, progress: BuildProgress | None
     ) -> None:
         self._onnx, self._spec, self._library, self._options = onnx, spec, library, options
         self._progress = progress
 
     def run(self, messages: Messages) -> Any:
-        """The serialised engine, an object with the buffer interface."""
-        with signals_deferred() as stopped, self._library.polygraphy() as polygraphy:
-            monitor = _make_monitor(self._library.module, self._progress, stopped)
+        """Return the serialized engine, an object with the buffer interface."""
+        stopped = threading.Event()  # TensorRT calls the progress monitor, in which no signal handler may raise
+        return run_uninterrupted(partial(self._build, messages, stopped), cancel=stopped.set)
+
+    def _build(self, messages: Messages, stopped: threading.Event) -> Any:
+        with self._library.polygraphy() as polygraphy:
+            monitor = _make_monitor(self._library.module, self._progress, stopped.is_set)
             try:
                 engine = self._run(polygraphy, monitor)
             except VExpressError:
@@ -104,16 +222,16 @@ class _Build:
         parser = self._parse(network)
         self._check_interface(network)
         self._add_profile(polygraphy, builder, network, config)
-        # A permission, not a wish: where a fused kernel exists it is taken, and the engine is the same to the bit.
+        # Allows attention without a fused kernel. Where there is one it is used: the engine is the same, bit for bit.
         polygraphy.set_decomposable_attentions((builder, network, parser))
         with native_call():
             engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
         self._save_timings(config)
-        monitor.tell(1.0)
+        monitor.report(1.0)
         return engine
 
     def _configure(self, builder: Any) -> Any:
-        """Not Polygraphy's CreateConfig: that always sets a timing cache, which TensorRT for RTX should not see."""
+        """Return a builder's configuration. Polygraphy's CreateConfig would set a timing cache for TensorRT for RTX."""
         library, options, module = self._library, self._options, self._library.module
         config = builder.create_builder_config()
         config.builder_optimization_level = options.optimization_level
@@ -126,13 +244,13 @@ class _Build:
         return config
 
     def _parse(self, network: Any) -> Any:
-        """Not Polygraphy's NetworkFromOnnxPath: its error does not say which node the parser complained of."""
+        """Parse the graph. The error of Polygraphy's NetworkFromOnnxPath would not name the node."""
         parser = self._library.module.OnnxParser(network, self._library.logger)
         if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights lie in other files
-            complaints = [_complaint(parser.get_error(index)) for index in range(parser.num_errors)]
+            messages = [_parser_message(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BackendError(
                 f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
-                f"{'; '.join(complaints) or 'it gives no reason'}: export the graph again, update "
+                f"{'; '.join(messages) or 'it gives no reason'}: export the graph again, update "
                 f"{self._library.title}, or build with `--target onnxruntime`"
             )
         return parser
@@ -152,7 +270,7 @@ class _Build:
         return TensorSpec(tensor.name, tuple(map(str, sizes)), sizes, self._library.dtype_name(tensor.dtype))
 
     def _add_profile(self, polygraphy: Any, builder: Any, network: Any, config: Any) -> None:
-        """Sizes of open dims; a graph without such needs none."""
+        """Set the sizes of open dims; a graph without such dims needs none."""
         profile = polygraphy.Profile()
         for tensor in self._spec.inputs:
             if None in tensor.shape:
@@ -167,7 +285,7 @@ class _Build:
         if path is None or not self._library.has_timing_cache:
             return
         try:
-            _check_timings(path)
+            _check_timing_cache(path)
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
@@ -184,9 +302,9 @@ class _Build:
             return
         try:
             with contextlib.suppress(FileNotFoundError):
-                _check_timings(path)  # a device would be replaced
+                _check_timing_cache(path)  # else a device would be replaced
             _write(path, config.get_timing_cache().serialize())
-        except (OutputError, OSError) as error:  # the engine is none the worse
+        except (OutputError, OSError) as error:  # the engine is complete nonetheless
             _log.warning("%s", error)
 
     def _failed(self, reason: str) -> BackendError:
@@ -198,14 +316,14 @@ class _Build:
         return BackendError(f"{self._library.name} cannot build engine {self._spec.name}: {reason}: {remedy}")
 
 
-def _complaint(error: Any) -> str:
+def _parser_message(error: Any) -> str:
     node = f"node {error.node_name() or error.node()}"
     where = f"{node} ({error.node_operator()}): " if error.node_operator() else ""
     return where + readable(error.desc())
 
 
-def _check_timings(path: Path) -> None:
-    """Raises OSError unless it is a file that may hold timings: a pipe or a device could be read for ever."""
+def _check_timing_cache(path: Path) -> None:
+    """Raise OSError unless a path is a file of plausible size; a pipe or a device could be read for ever."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is a folder or a device; expected a file of timings: choose another")
@@ -214,13 +332,13 @@ def _check_timings(path: Path) -> None:
 
 
 def _write(path: Path, content: Any) -> int:
-    """Write a buffer to a file, whole or not at all; gives its size. No copy is made of it."""
+    """Write a buffer to a file, completely or not at all, without a copy of it; return its size."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with memoryview(content) as view, part.open("xb") as file:
             file.write(view)
             file.flush()
-            os.fsync(file.fileno())  # some file systems say only now that the disk is full
+            os.fsync(file.fileno())  # some file systems report a full disk only here
             size = view.nbytes
         os.replace(part, path)
     except OSError as error:
@@ -230,19 +348,19 @@ def _write(path: Path, content: Any) -> int:
     return size
 
 
-def _make_monitor(module: Any, progress: Progress | None, stopped: Callable[[], bool]) -> Any:
-    """Turns TensorRT's nested phases, each of a number of steps, into one growing fraction; ends the build on request.
+def _make_monitor(module: Any, progress: BuildProgress | None, stopped: Callable[[], bool]) -> Any:
+    """Return a progress monitor that turns TensorRT's nested phases into one growing fraction, and can end the build.
 
-    failure: what `progress` raised, which ended the build, or None.
+    Its attribute `failure` is the exception of `progress` that ended the build, or None.
     """
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc] # of type Any
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
             self.failure: BaseException | None = None
-            self._lock = threading.Lock()  # several threads of TensorRT's may call
+            self._lock = threading.Lock()  # several of TensorRT's threads may call
             self._phases: dict[str, list[Any]] = {}  # name: parent, steps, steps done
-            self._told = 0.0
+            self._reported = 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             with self._lock:
@@ -252,7 +370,7 @@ def _make_monitor(module: Any, progress: Progress | None, stopped: Callable[[], 
             with self._lock:
                 if name in self._phases:
                     self._phases[name][2] = step + 1
-                self.tell(self._fraction(name))
+                self.report(self._fraction(name))
             return self.failure is None and not stopped()
 
         def phase_finish(self, name: str) -> None:
@@ -266,13 +384,13 @@ def _make_monitor(module: Any, progress: Progress | None, stopped: Callable[[], 
                 fraction = min(1.0, (done + fraction) / steps)
             return fraction
 
-        def tell(self, fraction: float) -> None:
-            if progress is None or self.failure is not None or fraction < self._told + 0.01:
+        def report(self, fraction: float) -> None:
+            if progress is None or self.failure is not None or fraction < self._reported + 0.01:
                 return
-            self._told = fraction
+            self._reported = fraction
             try:
                 progress(fraction)
-            except BaseException as error:  # C++ called this and knows no exceptions: raised after the build instead
+            except BaseException as error:  # C++ called this and handles no exceptions: raised after the build instead
                 self.failure = error
 
     return Monitor()

@@ -20,7 +20,7 @@ from vexpress_rt.backends.validation import check_interface
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.memory_errors import ran_out
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -229,8 +229,8 @@ class _Loaded:
             raise BackendError(str(error)) from error
         if self.plan is None:
             remedy = f"build the bundle again on this machine with `python -m export.build --target {library.target}`"
-            if misfit := library.misfit(*device.name_and_capability()):
-                remedy = f"{misfit}, or use provider='auto'"
+            if unsupported_reason := library.unsupported_reason(*device.name_and_capability()):
+                remedy = f"{unsupported_reason}, or use provider='auto'"
             raise BackendError(f"{library.name} refuses it ({messages.text() or 'without saying why'}): {remedy}")
 
     def close(self) -> None:

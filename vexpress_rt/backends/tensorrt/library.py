@@ -19,12 +19,13 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
 from vexpress_rt.bundle.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
-from vexpress_rt.utils.signals import signals_deferred
+from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Library:
         """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
         return self.target == "tensorrt" or capability in _RTX
 
-    def misfit(self, gpu: str, capability: tuple[int, int]) -> str:
+    def unsupported_reason(self, gpu: str, capability: tuple[int, int]) -> str:
         """That it is not made for a GPU, and what to build for that instead; empty where it is."""
         if self.is_made_for(capability):
             return ""
@@ -158,8 +159,7 @@ def load(target: str) -> Library:
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        with signals_deferred():  # its C++ would make an ImportError of a Ctrl-C
-            module = _import(target)
+        module = run_uninterrupted(partial(_import, target))  # its C++ would make an ImportError of a Ctrl-C
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)

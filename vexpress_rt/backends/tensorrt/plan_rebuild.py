@@ -1,122 +1,110 @@
-"""Plans of a bundle for the machine at hand, compiled from its graphs: once, whoever else wants them meanwhile.
+"""How plans are rebuilt: compiled on this machine from a bundle's graphs, and added to the bundle.
 
-Everything is made in a folder of its own inside the bundle's, and comes into its place file by file, the manifest last.
-What a process leaves there that was killed, the next one removes.
+One process does so at a time; others that need the same plans wait for it and use them. Plans are compiled in a staging
+directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. The next process
+removes what a killed one left behind.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
+import secrets
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from vexpress_rt.backends.tensorrt.compiler import Compiler, machine
+from vexpress_rt.backends.provider import Progress, ProgressGuard
+from vexpress_rt.backends.tensorrt.builder import Compiler, describe_machine
 from vexpress_rt.backends.tensorrt.options import EngineOptions, audio_range
-from vexpress_rt.backends.tensorrt.staging import replaced, workshop
 from vexpress_rt.bundle.bundle import WORKING, Bundle, file_entry
 from vexpress_rt.bundle.compilation import PLAN, Compilation, with_newest
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.bundle.manifest import BUILD_COMMAND, MANIFEST, FileEntry, Manifest, read_manifest, write_manifest
-from vexpress_rt.errors import BackendError, ConfigError, OutputError
+from vexpress_rt.errors import (
+    BackendError,
+    BundleDamagedError,
+    BundleNotFoundError,
+    ConfigError,
+    OutputError,
+    VExpressError,
+)
 from vexpress_rt.utils.file_lock import locked
-from vexpress_rt.utils.signals import cleaned_up_first
+from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"
-Progress = Callable[[str, int, int], object]
+STAGING = f"{WORKING}-"  # first part of the name of a staging directory
+_HAS_DIR_FD = os.unlink in os.supports_dir_fd  # Windows opens no folders
 
 _log = logging.getLogger("vexpress_rt")
 
 
-class Told:
-    """A `progress` that keeps what it raised first, so that that is not taken for a failure of the work.
+def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: str, progress: Progress) -> Bundle:
+    """Add plans for this machine to a bundle, compiled with the options of its newest plans.
 
-    failure: what it raised, or None.
-    """
+    Whatever happens, the bundle is unchanged or has the plans.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.failure: BaseException | None = None
+    Args:
+        bundle: The bundle.
+        has_plans: Returns whether a bundle has plans for this machine. It is called again once the lock is held,
+            because another process may have added them in the meantime.
+        reason: Why plans are needed, for people.
+        progress: Called with a stage, the work done and the total, from any thread. Its exceptions end the work and are
+            raised as they are.
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        try:
-            self._progress(stage, done, total)
-        except BaseException as error:
-            if self.failure is None:
-                self.failure = error
-            raise
+    Returns:
+        The bundle, opened anew.
 
-
-def compile_plans(bundle: Bundle, settled: Callable[[Bundle], bool], why: str, progress: Progress) -> Bundle:
-    """Add plans for this machine to a bundle, made with the options of its newest ones; gives it as it is then.
-
-    settled: whether a bundle has plans for this machine. It is asked once the lock is held, for another process may
-    have made them in the meantime.  why: what is wrong, for people.
-    progress: called with a stage, what is done and the total, from any thread; what it raises ends the work, and is
-    raised as it is.
-
-    Raises BackendMissingError without Polygraphy; BackendError naming the command where the bundle keeps no graphs, and
-    for what cannot be compiled; ConfigError for recorded options that are none; OutputError where the folder cannot be
-    written; BundleDamagedError for a damaged graph, and where the bundle was replaced by another meanwhile. Whatever
-    happens, the bundle is as it was, or has the plans.
+    Raises:
+        BackendMissingError: Polygraphy is not installed.
+        BackendError: The bundle has no graphs (the message names the command that builds it), or compiling failed.
+        ConfigError: The options recorded in the bundle are invalid.
+        OutputError: The folder cannot be written.
+        BundleDamagedError: A graph is damaged, or another bundle has replaced this one.
     """
     if not bundle.manifest.onnx:
         raise BackendError(
-            f"{why}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
+            f"{reason}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
             f"`{build_command(bundle)}`"
         )
     options = recorded_options(bundle.manifest)
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
-    if not compiler.compilation.fits(machine(compiler.library)):  # a GPU before Ampere, with portable plans asked for
+    if not compiler.compilation.fits(describe_machine(compiler.library)):  # portable plans do not run before Ampere
         compiler = Compiler.here(bundle.manifest.target, replace(options, hardware_compatible=False), bundle.folder)
-    told = Told(progress)
+    guard = ProgressGuard(progress)
     try:
-        return _compiled_alone(bundle, compiler, settled, why, told)
+        return _rebuild_alone(bundle, compiler, has_plans, reason, guard)
     except Exception:
-        if told.failure is None:
+        if guard.failure is None:
             raise
-    raise told.failure  # as it is, whatever else it led to
-
-
-def _compiled_alone(
-    bundle: Bundle, compiler: Compiler, settled: Callable[[Bundle], bool], why: str, progress: Progress
-) -> Bundle:
-    try:
-        with cleaned_up_first(), _alone(bundle.folder, progress):
-            current = _reopened(bundle)
-            if not settled(current):
-                _compile(current, compiler, why, progress)
-                current = _reopened(bundle)
-                if not settled(current):
-                    raise replaced(bundle.folder)
-            return current
-    except OutputError as error:
-        command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
-        raise OutputError(
-            f"{why}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use a "
-            "copy of the bundle"
-        ) from error
+    raise guard.failure  # not the error that it led to
 
 
 def recorded_options(manifest: Manifest) -> EngineOptions:
-    """Those of the newest plans, so that others are the same build elsewhere. Raises ConfigError if they are none."""
+    """Return the options of a bundle's newest plans, so that new plans are the same build for another machine.
+
+    Raises:
+        ConfigError: The recorded text holds no options.
+    """
     if not manifest.compiled:
         return EngineOptions(ranges={"N": audio_range(manifest.model)})
     return EngineOptions.from_text(manifest.compiled[-1].options)
 
 
 def build_command(bundle: Bundle) -> str:
-    """The command that builds a bundle as this one was built. Where the weights are, a bundle does not know."""
+    """Return the command that builds a bundle like this one, without the path of the weights, which no bundle knows."""
     manifest, shape = bundle.manifest, bundle.manifest.shape
     parts = [BUILD_COMMAND, shlex.quote(str(bundle.folder)), f"--precision {manifest.precision}"]
     parts += [f"--target {manifest.target} --height {shape.height} --width {shape.width} --frames {shape.frames}"]
     parts += ["--allow-odd-sizes"] * manifest.allow_odd_sizes + ["--no-onnx"] * (not manifest.onnx)
     with suppress(ConfigError):
-        options, usual = recorded_options(manifest), EngineOptions()
-        if options.optimization_level != usual.optimization_level:
+        options, default = recorded_options(manifest), EngineOptions()
+        if options.optimization_level != default.optimization_level:
             parts.append(f"--optimization-level {options.optimization_level}")
         if options.workspace_bytes is not None:
             parts.append(f"--workspace {options.workspace_bytes / 2**30!r}")
@@ -124,68 +112,104 @@ def build_command(bundle: Bundle) -> str:
     return " ".join(parts)
 
 
-def needed(manifest: Manifest) -> list[str]:
-    """The engines that have to have a plan. The face detector runs without one as well."""
+def engines_with_plans(manifest: Manifest) -> list[str]:
+    """Return the engines that need a plan: all but the face detector, which also runs without one."""
     return [name for name in manifest.engines if name != FACE_DETECTOR]
 
 
+def _rebuild_alone(
+    bundle: Bundle, compiler: Compiler, has_plans: Callable[[Bundle], bool], reason: str, progress: Progress
+) -> Bundle:
+    """Rebuild plans while no other process does, unless one has just done so."""
+    try:
+        with _exclusive(bundle.folder, progress):
+            current = _reopen(bundle)
+            if not has_plans(current):
+                _rebuild(current, compiler, reason, progress)
+                current = _reopen(bundle)
+                if not has_plans(current):
+                    raise _replaced_error(bundle.folder)
+            return current
+    except OutputError as error:
+        command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
+        raise OutputError(
+            f"{reason}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use "
+            "a copy of the bundle"
+        ) from error
+
+
+def _rebuild(bundle: Bundle, compiler: Compiler, reason: str, progress: Progress) -> None:
+    """Compile the plans that are missing or damaged, and add them to the bundle; the lock is held."""
+    old = next((one for one in bundle.manifest.compiled if one.key == compiler.compilation.key), compiler.compilation)
+    intact = {name: plan for name, plan in old.plans.items() if bundle.is_sound(plan, thorough=True)}
+    missing = [name for name in engines_with_plans(bundle.manifest) if name not in intact]
+    _log.warning("%s: compiling %s engines, once; this takes minutes", reason, len(missing))
+    with staging_directory(bundle.folder) as staging:
+        _remove_leftovers(bundle, [compiler.compilation.plan_name(name) for name in missing])
+        percentage = _Percentage(bundle, missing, progress)
+        made: dict[str, str] = {}
+        for name in missing:
+            graph = _isolate_graph(bundle, name, staging.path)
+            with percentage.of_engine(name) as engine_progress:
+                made[name], info = compiler.compile(graph, bundle.specs[name], staging.path, engine_progress)
+            bundle.check_unchanged(name)
+            _log.info("plan of %s: %.1f MB in %.1f s", name, info.bytes / 1e6, info.seconds)
+        files = {plan: file_entry(staging.path / plan) for plan in made.values()}
+        if read_manifest(bundle.folder) != bundle.manifest:
+            raise _replaced_error(bundle.folder)
+        manifest = _with_plans(bundle.manifest, replace(compiler.compilation, plans=intact | made), files)
+        write_manifest(staging.path, manifest)
+        staging.publish([*files, MANIFEST], sorted(bundle.manifest.files.keys() - manifest.files.keys()))
+
+
+def _reopen(bundle: Bundle) -> Bundle:
+    """Return the bundle as it is now. Raises BundleDamagedError if another one has replaced it."""
+    current = Bundle.open(bundle.folder)
+    if current.identity != bundle.identity:
+        raise _replaced_error(bundle.folder)
+    return current
+
+
+def _replaced_error(folder: Path) -> BundleDamagedError:
+    return BundleDamagedError(
+        f"{folder} was replaced by another build while plans were compiled for it, which are thrown away: open it again"
+    )
+
+
 @contextmanager
-def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """While nobody else compiles plans for the bundle; says so where that takes waiting."""
+def _exclusive(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of a bundle for a `with` block; report a wait for it."""
     stage, waited = "wait for another process", False
 
-    def waiting() -> None:
+    def report_wait() -> None:
         nonlocal waited
         if not waited:
             _log.warning("another process compiles plans in %s: waiting for it", folder)
         waited = True
         progress(stage, 0, 1)
 
-    with locked(folder / LOCK, waiting):
+    with locked(folder / LOCK, report_wait):
         if waited:
             progress(stage, 1, 1)
         yield
 
 
-def _compile(bundle: Bundle, compiler: Compiler, why: str, progress: Progress) -> None:
-    old = next((one for one in bundle.manifest.compiled if one.key == compiler.compilation.key), compiler.compilation)
-    sound = {name: plan for name, plan in old.plans.items() if bundle.is_sound(plan, thorough=True)}
-    lacking = [name for name in needed(bundle.manifest) if name not in sound]
-    _log.warning("%s: compiling %s engines, once; this takes minutes", why, len(lacking))
-    with workshop(bundle.folder) as shop:
-        _clear(bundle, [compiler.compilation.plan_name(name) for name in lacking])
-        bar = _Bar(bundle, lacking, progress)
-        made: dict[str, str] = {}
-        for name in lacking:
-            graph = _apart(bundle, name, shop.path)
-            with bar.engine(name) as tell:
-                made[name], info = compiler.compile(graph, bundle.specs[name], shop.path, tell)
-            bundle.check_unchanged(name)
-            _log.info("plan of %s: %.1f MB in %.1f s", name, info.bytes / 1e6, info.seconds)
-        files = {plan: file_entry(shop.path / plan) for plan in made.values()}
-        if read_manifest(bundle.folder) != bundle.manifest:
-            raise replaced(bundle.folder)
-        manifest = _with_plans(bundle.manifest, replace(compiler.compilation, plans=sound | made), files)
-        write_manifest(shop.path, manifest)
-        shop.hand_over([*files, MANIFEST], sorted(bundle.manifest.files.keys() - manifest.files.keys()))
-
-
 def _with_plans(manifest: Manifest, compilation: Compilation, files: dict[str, FileEntry]) -> Manifest:
-    """The manifest with a compilation as its newest, without the files of those that make room for it."""
+    """Return the manifest with a compilation as its newest, without the files of those that it replaces."""
     compiled = with_newest(manifest.compiled, compilation)
-    dropped = _plans(manifest.compiled) - _plans(compiled)
+    dropped = _plan_files(manifest.compiled) - _plan_files(compiled)
     kept = {name: entry for name, entry in manifest.files.items() if name not in dropped}
     return replace(manifest, compiled=compiled, files=dict(sorted((kept | files).items())))
 
 
-def _plans(compiled: tuple[Compilation, ...]) -> set[str]:
+def _plan_files(compiled: tuple[Compilation, ...]) -> set[str]:
     return {plan for one in compiled for plan in one.plans.values()}
 
 
-def _clear(bundle: Bundle, plans: list[str]) -> None:
-    """Remove what a process left behind that was killed in the middle, as only the holder of the lock may.
+def _remove_leftovers(bundle: Bundle, plans: list[str]) -> None:
+    """Remove plans that a killed process moved without the manifest; the lock is held.
 
-    Raises OutputError, rather now than when all is compiled, for a folder where one of `plans` has to lie.
+    Raises OutputError if a folder has the name of one of `plans`: better now than after minutes of compiling.
     """
     manifest = bundle.manifest
     for path in bundle.folder.glob(f"*{PLAN}"):
@@ -197,30 +221,22 @@ def _clear(bundle: Bundle, plans: list[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _apart(bundle: Bundle, name: str, shop: Path) -> Path:
-    """The graph of an engine, verified, in a folder of nothing but its files.
+def _isolate_graph(bundle: Bundle, name: str, staging: Path) -> Path:
+    """Return the graph of an engine, verified, in a folder that holds only its files.
 
     A graph can name any file beside it as its weights, and TensorRT reads that file. A verified graph names only files
     of the manifest, and this folder contains no others.
     """
     bundle.engine_path(name)
-    folder, entry = shop / name, bundle.manifest.engines[name]
+    folder, entry = staging / name, bundle.manifest.engines[name]
     folder.mkdir()
     for file in entry.files:
         (folder / file).symlink_to((bundle.folder / file).resolve())
     return folder / entry.file
 
 
-def _reopened(bundle: Bundle) -> Bundle:
-    """The bundle as it is by now. Raises BundleDamagedError if it is another."""
-    current = Bundle.open(bundle.folder)
-    if current.identity != bundle.identity:
-        raise replaced(bundle.folder)
-    return current
-
-
-class _Bar:
-    """Percent of all engines, each counting as its graph and weights weigh."""
+class _Percentage:
+    """Reports the percentage of all engines that is done, each weighted by the bytes of its graph and weights."""
 
     def __init__(self, bundle: Bundle, names: list[str], progress: Progress) -> None:
         files, engines = bundle.manifest.files, bundle.manifest.engines
@@ -230,14 +246,126 @@ class _Bar:
         self._done = 0
 
     @contextmanager
-    def engine(self, name: str) -> Iterator[Callable[[float], object]]:
-        """A function for what is done of an engine, 0 to 1."""
+    def of_engine(self, name: str) -> Iterator[Callable[[float], object]]:
+        """Yield a function that takes the fraction of one engine that is done, 0 to 1."""
         try:
-            yield lambda fraction: self._tell(self._done + fraction * self._sizes[name])
+            yield lambda fraction: self._report(self._done + fraction * self._sizes[name])
         except BackendError:
-            self._tell(self._done)  # whoever ended the build by a signal says so here, and not that the build failed
+            self._report(self._done)  # a progress function that ended the build raises its own exception here
             raise
         self._done += self._sizes[name]
 
-    def _tell(self, done: float) -> None:
+    def _report(self, done: float) -> None:
         self._progress("compile", int(100 * done / self._total), 100)
+
+
+class StagingDirectory:
+    """A directory inside a bundle's folder, where plans are made; see `staging_directory`.
+
+    Both folders are held open, where the system can: finished files go into the bundle that they belong to, even if
+    another folder has taken its name since.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inside = _Folder(path)
+        self._bundle = _Folder(path.parent)
+
+    def missing_error(self) -> VExpressError | None:
+        """Return the error to raise if the directory is gone, or lies in another bundle; None if it is in place."""
+        if self._inside.in_place():
+            return None
+        bundle = self.path.parent
+        if self._bundle.in_place():
+            return OutputError(f"{self.path} was removed while plans were compiled there: try it again")
+        if bundle.exists():
+            return _replaced_error(bundle)
+        return BundleNotFoundError(
+            f"{bundle} was removed while plans were compiled for it: build the bundle, or copy it, again"
+        )
+
+    def publish(self, names: list[str], obsolete: list[str]) -> None:
+        """Move files to the bundle, in order, and remove obsolete ones there. Ctrl-C waits for that."""
+        run_uninterrupted(partial(self._publish, names, obsolete))
+
+    def _publish(self, names: list[str], obsolete: list[str]) -> None:
+        for name in names:
+            self._inside.move(name, self._bundle)
+        for name in obsolete:
+            with suppress(OSError):
+                self._bundle.remove(name)
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        self._inside.close()
+        self._bundle.close()
+
+
+class _Folder:
+    """A folder, held open where the system can."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = os.open(path, os.O_RDONLY) if _HAS_DIR_FD else None
+        self._stat = os.stat(path if self._handle is None else self._handle)
+
+    def in_place(self) -> bool:
+        """Return whether the path still leads to this folder."""
+        try:
+            return os.path.samestat(os.stat(self._path), self._stat)
+        except OSError:
+            return False
+
+    def move(self, name: str, target: _Folder) -> None:
+        """Move a file to another folder, in place of a file of that name."""
+        if self._handle is None:
+            os.replace(self._path / name, target._path / name)
+        else:
+            os.replace(name, name, src_dir_fd=self._handle, dst_dir_fd=target._handle)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        if self._handle is None:
+            os.unlink(self._path / name)
+        else:
+            os.unlink(name, dir_fd=self._handle)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+
+@contextmanager
+def staging_directory(folder: Path) -> Iterator[StagingDirectory]:
+    """Create a staging directory in a bundle's folder for a `with` block; remove it at the end.
+
+    Directories that killed processes left are removed as well.
+
+    Args:
+        folder: The bundle's folder.
+
+    Raises:
+        OutputError: The folder cannot be written, or the directory was removed.
+        BundleDamagedError: Another bundle has replaced this one.
+        BundleNotFoundError: The bundle was removed.
+    """
+    for path in folder.glob(f"{STAGING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    path = folder / f"{STAGING}{secrets.token_hex(4)}"
+    try:
+        path.mkdir()
+        staging = StagingDirectory(path)
+        try:
+            yield staging
+        except (VExpressError, OSError) as error:
+            if missing := staging.missing_error():
+                raise missing from error
+            raise
+        finally:
+            staging.close()
+    except VExpressError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}: check folder, permissions and free space") from error
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

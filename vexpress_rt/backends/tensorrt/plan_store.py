@@ -1,4 +1,4 @@
-"""The plans of a bundle that run on this machine: those that are there, or else those that are compiled now."""
+"""The plans of a bundle that run on this machine; `plan_rebuild` compiles them where there are none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
-from vexpress_rt.backends.tensorrt.compiler import machine
-from vexpress_rt.backends.tensorrt.plan_rebuild import Progress, build_command, compile_plans, needed
+from vexpress_rt.backends.tensorrt.builder import describe_machine
+from vexpress_rt.backends.tensorrt.plan_rebuild import build_command, engines_with_plans, rebuild_plans
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import TARGETS
@@ -17,20 +18,30 @@ from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, Pl
 
 
 def find_plans(
-    bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None, *, thorough: bool = False,
-    suited: bool = False,
-) -> Plans:  # fmt: skip
-    """The plans of a bundle for this machine.
+    bundle: Bundle,
+    rebuild: str = "auto",
+    progress: Progress | None = None,
+    *,
+    thorough: bool = False,
+    supported_only: bool = False,
+) -> Plans:
+    """Find the plans of a bundle for this machine, or compile them.
 
-    rebuild: of `config.REBUILD`: "auto" compiles them if there are none, or if some are missing or of another size than
-    they should have, which takes minutes, once; "never" makes that an error that names the command.
-    progress: told while plans are compiled: stage, done, total; from any thread.
-    thorough: compare all hashes now, and not when a plan is asked for.
-    suited: refuse a GPU that the library is not made for; it may run there nonetheless.
+    Args:
+        bundle: The bundle.
+        rebuild: One of `config.REBUILD`. "auto" compiles plans, once, which takes minutes, if none fits this machine or
+            if some are missing or of the wrong size. "never" makes that an error that names the command.
+        progress: Called while plans are compiled: stage, done, total; from any thread.
+        thorough: Compare all hashes now, instead of each when its plan is loaded.
+        supported_only: Refuse a GPU that the library is not made for, although it may run there.
 
-    Raises ConfigError for a bundle that was not built for TensorRT; BackendMissingError without the library;
-    BackendError without a GPU, and for one that is refused; PlansMissingError with "never"; what `compile_plans` raises
-    with "auto".
+    Raises:
+        ConfigError: The bundle was not built for TensorRT, or its recorded options are invalid.
+        BackendMissingError: TensorRT is not installed, or Polygraphy where plans have to be compiled.
+        BackendError: There is no GPU, or it is refused, or compiling failed.
+        PlansMissingError: Plans would have to be compiled, and `rebuild` is "never".
+        OutputError: Plans cannot be written to the bundle.
+        BundleDamagedError: A graph is damaged, or another bundle has replaced this one.
     """
     target = bundle.manifest.target
     if target == TARGETS[0]:
@@ -41,78 +52,89 @@ def find_plans(
         )
     runtime.check()
     library = tensorrt_library.load(target)
-    if suited and (misfit := library.misfit(*runtime.name_and_capability())):
-        raise BackendError(f"{misfit}, or try the one at hand with provider='tensorrt'")
-    return Plans(bundle, machine(library), rebuild, progress, thorough)
+    if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
+        raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
+    return Plans(bundle, describe_machine(library), rebuild, progress, thorough=thorough)
 
 
 class Plans:
-    """Made by `find_plans`.  bundle: as it is once there are plans.  compilation: those that run here."""
+    """The plans of a bundle for this machine; made by `find_plans`.
 
-    def __init__(self, bundle: Bundle, here: Machine, rebuild: str, progress: Progress | None, thorough: bool) -> None:
+    Attributes:
+        bundle: The bundle, opened anew whenever plans were compiled.
+        compilation: The plans.
+    """
+
+    def __init__(
+        self, bundle: Bundle, machine: Machine, rebuild: str, progress: Progress | None, *, thorough: bool
+    ) -> None:
         self.bundle = bundle
-        self._here = here
+        self._machine = machine
         self._rebuild = rebuild
         self._progress = progress or (lambda stage, done, total: None)
-        self.compilation = self._settle(thorough)
+        self.compilation = self._find_or_rebuild(thorough=thorough)
 
     def path(self, name: str) -> Path:
-        """The plan of the engine `name`, its hash compared. Damaged plans are compiled anew, unless that is forbidden.
+        """Return the plan of an engine after comparing its hash; damaged plans are compiled anew.
 
-        Raises BundleNotFoundError and BundleDamagedError as `Bundle.plan_path`, else as `find_plans`.
+        Raises:
+            BundleNotFoundError: The bundle has no such engine.
+            BundleDamagedError: The new plan is damaged as well.
+            VExpressError: Compiling failed, or `rebuild` is "never"; see `find_plans`.
         """
         try:
             return self.bundle.plan_path(name, self.compilation)
         except BundleDamagedError:
-            self.compilation = self._settle(thorough=True)
+            self.compilation = self._find_or_rebuild(thorough=True)
         return self.bundle.plan_path(name, self.compilation)
 
-    def _settle(self, thorough: bool) -> Compilation:
-        """The newest compilation that can be used, made if need be. thorough: compare hashes, not just sizes."""
-        found = self._usable(self.bundle, thorough)
+    def _find_or_rebuild(self, *, thorough: bool) -> Compilation:
+        """Return the newest usable compilation, made now if there is none."""
+        found = self._newest_usable(self.bundle, thorough=thorough)
         if found is None:
-            why = self._lack(thorough)
+            reason = self._missing_reason(thorough=thorough)
             if self._rebuild == "never":
                 raise PlansMissingError(
-                    f"{why}, and rebuild='never' forbids to compile plans now: do so with "
+                    f"{reason}, and rebuild='never' forbids to compile plans now: do so with "
                     f"`{self._command()}` on this machine, or use rebuild='auto'"
                 )
 
-            def settled(bundle: Bundle) -> bool:
-                return self._usable(bundle, thorough) is not None
+            def has_plans(bundle: Bundle) -> bool:
+                return self._newest_usable(bundle, thorough=thorough) is not None
 
-            self.bundle = compile_plans(self.bundle, settled, why, self._progress)
-            found = self._usable(self.bundle, thorough)
-            assert found is not None  # compile_plans has asked
+            self.bundle = rebuild_plans(self.bundle, has_plans, reason, self._progress)
+            found = self._newest_usable(self.bundle, thorough=thorough)
+            assert found is not None  # rebuild_plans has checked
         return found
 
-    def _usable(self, bundle: Bundle, thorough: bool) -> Compilation | None:
-        fitting = (one for one in reversed(bundle.manifest.compiled) if one.fits(self._here))
-        return next((one for one in fitting if not _broken(bundle, one, thorough)), None)
+    def _newest_usable(self, bundle: Bundle, *, thorough: bool) -> Compilation | None:
+        fitting = (one for one in reversed(bundle.manifest.compiled) if one.fits(self._machine))
+        return next((one for one in fitting if not _damaged_engines(bundle, one, thorough=thorough)), None)
 
-    def _lack(self, thorough: bool) -> str:
-        """What keeps the bundle from being used here."""
+    def _missing_reason(self, *, thorough: bool) -> str:
+        """Return why the bundle's plans cannot be used on this machine."""
         compiled = self.bundle.manifest.compiled
-        if fitting := [one for one in compiled if one.fits(self._here)]:
-            broken = ", ".join(_broken(self.bundle, fitting[-1], thorough))
-            return f"the plans of {broken} in {self.bundle.folder} are missing or damaged"
+        if fitting := [one for one in compiled if one.fits(self._machine)]:
+            damaged = ", ".join(_damaged_engines(self.bundle, fitting[-1], thorough=thorough))
+            return f"the plans of {damaged} in {self.bundle.folder} are missing or damaged"
         library = TITLES[self.bundle.manifest.target]
-        here = f"this is {self._here.gpu} ({self._here.capability}), {library} {self._here.version}"
+        here = f"this is {self._machine.gpu} ({self._machine.capability}), {library} {self._machine.version}"
         if not compiled:
             return f"{self.bundle.folder} has no plans"
         others = f", and for {len(compiled) - 1} others" if len(compiled) > 1 else ""
         return f"{self.bundle.folder} is compiled for {compiled[-1].describe()}{others}; {here}"
 
     def _command(self) -> str:
+        """Return the command that makes plans for this machine."""
         if not self.bundle.manifest.onnx:
             return build_command(self.bundle)
         return f"vexpress-rt compile {shlex.quote(str(self.bundle.folder))}"
 
 
-def _broken(bundle: Bundle, compilation: Compilation, thorough: bool) -> list[str]:
-    """The engines whose plan is not there, or not as it should be."""
+def _damaged_engines(bundle: Bundle, compilation: Compilation, *, thorough: bool) -> list[str]:
+    """Return the engines whose plan is missing or damaged."""
     plans = compilation.plans
     return [
-        name for name in needed(bundle.manifest)
+        name for name in engines_with_plans(bundle.manifest)
         if name not in plans or not bundle.is_sound(plans[name], thorough=thorough)
     ]  # fmt: skip

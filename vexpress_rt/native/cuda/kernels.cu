@@ -11,7 +11,7 @@ namespace vexpress::cuda {
 namespace {
 
 constexpr unsigned threads = 256;
-constexpr unsigned most_rows = 65535;  // of a grid; what is beyond them, the loops below reach
+constexpr unsigned most_rows = 65535;  // of a grid; the loops below reach the rows beyond
 
 template <typename Body>
 __global__ void __launch_bounds__(threads)
@@ -47,6 +47,10 @@ void launch(const GuidedStep<2>& body, std::uint32_t columns, std::uint32_t rows
 }
 
 void launch(const GuidedStep<3>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
+void launch(const CorrectPredictions& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
     launch_over_grid(body, columns, rows, stream);
 }
 

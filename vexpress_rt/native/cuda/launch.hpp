@@ -1,4 +1,4 @@
-// Starts the kernels, free of Python. Nothing here waits for the GPU.
+// Launches the kernels, without Python. Nothing here waits for the GPU.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,12 @@
 
 namespace vexpress::cuda {
 
-// Calls body(column, row) on the current device for every column and row, after what `stream` (a cudaStream_t) has
-// before it. Throws std::runtime_error with CUDA's name and words for the error when the launch fails.
+// Enqueues body(column, row) for every column and row on `stream` (a cudaStream_t) of the current device. Throws
+// std::runtime_error with CUDA's name and description of the error when the launch fails.
 void launch(const GuidedStep<1>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const GuidedStep<2>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const GuidedStep<3>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
+void launch(const CorrectPredictions& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const Median& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const Nv12& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 

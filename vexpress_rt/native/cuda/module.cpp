@@ -1,4 +1,4 @@
-// The module `_cuda`. CUDA's runtime is linked into it, and looks for the driver at the first launch only: importing
+// The module `_cuda`. CUDA's runtime is linked into it and looks for the driver at the first launch, so that importing
 // works on any machine.
 
 #include "../kernel_bindings.hpp"

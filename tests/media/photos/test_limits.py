@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import struct
 import subprocess
 import sys
@@ -14,34 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.paths import ROOT
 from tests.support.photo_bombs import BOMBS, jpeg2000, png_chunk, side, small_png, square_tiff, tiff
+from tests.support.photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, measure
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
 from vexpress_rt.media.image import apply_crop, face_crop, load_image, load_photo
-
-ROOT = Path(__file__).parents[2]
-MOST_MEGABYTES, MOST_SECONDS = 600, 10
-
-# Loads each file named on standard input; says by how much the process grew at most, and the seconds of its CPU.
-CHILD = """
-import json, resource, sys, time
-import numpy, PIL.ImageCms, PIL.ImageOps
-from vexpress_rt.errors import ImageError
-from vexpress_rt.media.image import load_image
-
-def grown():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-
-start = grown()
-resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-for line in sys.stdin:
-    begun = time.process_time()
-    try:
-        outcome = str(load_image(line.strip()).shape)
-    except ImageError as error:
-        outcome = str(error)
-    print(json.dumps([grown() - start, time.process_time() - begun, outcome]), flush=True)
-"""
 
 # Bombs that take long to make, or much room on the disk, are tried smaller; scripts/measure_photos.py tries them whole.
 SCALES = {
@@ -50,31 +27,6 @@ SCALES = {
     "PPM, plain, 200 MB": 0.1, "PPM, of 254 values": 0.1, "PPM": 0.1, "BMP": 0.1, "BMP, runs of one pixel": 0.1,
     "GIF, 100 MB of comments": 0.1, "GIF, large": 0.1,
 }  # fmt: skip
-# The largest that are still decoded, of the kinds that take most.
-LARGEST = {"PNG, RGBA": 0.81, "TIFF, int32": 0.81, "WebP, 34 bytes": 0.28}
-
-
-def measure(folder: Path, scales: dict[str, float], cut: int = 0) -> dict[str, tuple[float, float, str]]:
-    """(MB that the process has grown by at most so far, seconds of CPU, outcome) of each bomb.
-
-    cut: bytes that are left out at its end.
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    measured = {}
-    with child:
-        for name, scale in scales.items():
-            path = folder / "bomb"
-            content = BOMBS[name](scale)
-            path.write_bytes(content[: len(content) - cut])
-            print(path, file=child.stdin, flush=True)
-            measured[name] = tuple(json.loads(child.stdout.readline()))
-        child.stdin.close()
-    path.unlink()
-    return measured
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")

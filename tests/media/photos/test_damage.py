@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 
@@ -12,20 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.support.photo_bombs import png_chunk
+from tests.support.photo_bytes import encoded, picture
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media.image import load_photo
-
-
-def picture(height: int = 160, width: int = 120) -> np.ndarray:
-    """Noise in blocks of 4 x 4 pixels, so that no two rows of blocks are alike and nothing is grey."""
-    small = np.random.default_rng(5).integers(140, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-    return small.repeat(4, axis=0).repeat(4, axis=1)
-
-
-def encoded(kind: str, image: Image.Image | None = None, **options: object) -> bytes:
-    stream = io.BytesIO()
-    (image or Image.fromarray(picture())).save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def chunks(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.media.test_image import gradient
+from tests.support.photo_bytes import gradient
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
 from vexpress_rt.media.image import load_image, load_photo

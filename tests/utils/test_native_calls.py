@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt import BackendError
-from vexpress_rt.utils import shutdown
-from vexpress_rt.utils.worker import Background
-
-ROOT = Path(__file__).parents[2]
+from vexpress_rt.utils import native_calls
+from vexpress_rt.utils.worker import Worker
 
 # The main thread waits for a line of the daemon thread, so that this has begun, and ends at some moment after it.
 _DAEMON = """
@@ -52,11 +51,11 @@ def test_a_process_keeps_its_exit_code_while_daemon_threads_generate(tmp_path: P
 
 _THREAD = """
 import sys, threading, time
-from vexpress_rt.utils.worker import Background
+from vexpress_rt.utils.worker import Worker
 
 def work():
     time.sleep(0.3)  # the main thread has ended
-    with Background(print) as write:
+    with Worker(print) as write:
         for item in range(20):
             write(item)
 
@@ -71,7 +70,7 @@ def test_a_thread_that_is_no_daemon_makes_its_video_after_the_main_thread_ended(
 
 _CHILD = """
 import os, threading, time
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 def stay():
     with native_call():
@@ -101,13 +100,13 @@ def test_threads_that_the_system_refuses_are_an_error(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(BackendError, match=r"starts no more threads \(can't start new thread\): raise the limit"):
-        Background(print).__enter__()
+        Worker(print).__enter__()
 
 
 def test_a_cancelled_call_ends_its_thread_silently() -> None:
     code = """
 import threading, time
-from vexpress_rt.utils.shutdown import native_call
+from vexpress_rt.utils.native_calls import native_call
 
 cut = threading.Event()
 entered = threading.Event()
@@ -128,6 +127,6 @@ entered.wait()
 
 
 def test_calls_are_counted_while_they_run() -> None:
-    with shutdown.native_call():
-        assert [thread for thread, _ in shutdown._calls.running.values()] == [threading.get_ident()]
-    assert shutdown._calls.running == {}
+    with native_calls.native_call():
+        assert [thread for thread, _ in native_calls._calls.running.values()] == [threading.get_ident()]
+    assert native_calls._calls.running == {}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import GOLDEN
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.media.audio import feature_rows, frame_rows, normalize
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from vexpress_rt.stages.audio_features import feature_windows, normalize
 
 
 @pytest.mark.parametrize("name", ["tiny_square", "tiny_wide"])
@@ -43,7 +40,7 @@ def upstream_rows(features: np.ndarray, length: int, rows: int) -> np.ndarray:
 @pytest.mark.parametrize(("steps", "length"), [(27, 14), (1, 3), (5, 40), (200, 7), (2, 1), (50, 25), (1, 1)])
 def test_feature_rows_agree_with_torch(steps: int, length: int) -> None:
     features = np.random.default_rng(steps).standard_normal((steps, 6)).astype(np.float32)
-    rows = feature_rows(features, length, 10)
+    rows = feature_windows(features, length, 10, 0, length)
     assert rows.shape == (length, 10, 6)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, upstream_rows(features, length, 10), atol=1e-6)
@@ -52,7 +49,7 @@ def test_feature_rows_agree_with_torch(steps: int, length: int) -> None:
 @pytest.mark.parametrize("rows", [2, 4, 10, 14])
 def test_other_row_counts_agree_with_torch_too(rows: int) -> None:
     features = np.random.default_rng(rows).standard_normal((9, 4)).astype(np.float32)
-    np.testing.assert_allclose(feature_rows(features, 6, rows), upstream_rows(features, 6, rows), atol=1e-6)
+    np.testing.assert_allclose(feature_windows(features, 6, rows, 0, 6), upstream_rows(features, 6, rows), atol=1e-6)
 
 
 @given(length=st.integers(1, 30), steps=st.integers(1, 60), data=st.data())
@@ -60,11 +57,11 @@ def test_a_stretch_of_frames_is_cut_from_the_whole(length: int, steps: int, data
     start = data.draw(st.integers(0, length))
     stop = data.draw(st.integers(start, length))
     features = np.random.default_rng(length).standard_normal((steps, 3)).astype(np.float32)
-    part = frame_rows(features, length, 10, start, stop)
-    np.testing.assert_array_equal(part, feature_rows(features, length, 10)[start:stop])
+    part = feature_windows(features, length, 10, start, stop)
+    np.testing.assert_array_equal(part, feature_windows(features, length, 10, 0, length)[start:stop])
 
 
 @pytest.mark.parametrize("rows", [0, -2, 5])
 def test_odd_row_counts_are_refused(rows: int) -> None:
     with pytest.raises(ConfigError, match="expected an even number"):
-        feature_rows(np.zeros((3, 4), np.float32), 2, rows)
+        feature_windows(np.zeros((3, 4), np.float32), 2, rows, 0, 2)

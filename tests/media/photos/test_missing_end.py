@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.media.test_photo_damage import encoded, picture
+from tests.support.photo_bytes import encoded, picture
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media.image import load_photo
 from vexpress_rt.media.photos import gif

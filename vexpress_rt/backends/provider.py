@@ -1,0 +1,168 @@
+"""The interface of a provider: a library that runs a bundle's engines on a kind of device.
+
+To add one: write a subclass of `Provider` in a folder of its own under `vexpress_rt/backends/`, and name it in one line
+of `vexpress_rt/backends/registry.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.errors import BundleDamagedError
+from vexpress_rt.utils.cpus import ThreadLimit
+
+Progress = Callable[[str, int, int], object]  # stage, done, total; called from any thread
+
+
+class EngineLoader(ABC):
+    """The engines of one bundle, for one provider; made by `Provider.open`."""
+
+    @abstractmethod
+    def load(
+        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+    ) -> Engine:
+        """Load the engine `name`.
+
+        Args:
+            name: The engine's name in the bundle.
+            threads: CPU threads of one operator; None for one per core.
+            executor: The executor that the provider made, which all engines share; None makes one for this engine.
+            share_weights: Map weights that several engines have in common, if the provider can.
+
+        Raises:
+            BundleError: The bundle lacks the engine, or its files are damaged or change while they are loaded.
+            BackendError: The library refuses the engine, or memory runs out.
+        """
+
+    def describe_plans(self) -> str:
+        """Return what the engines were compiled for, for people; empty if nothing was compiled."""
+        return ""
+
+
+class Provider(ABC):
+    """A library that runs engines, on a kind of device. Instances hold no state.
+
+    Attributes:
+        name: What `provider=` and `--provider` take.
+        advantage: Why "auto" takes this provider where it can be used, for people.
+        targets: Targets of the bundles that are built for this provider. "auto" warns if it takes another one.
+        precisions: Precisions that it computes in.
+        on_gpu: Whether engines run on GPU 0.
+        maps_weights: Whether engines read the bundle's files of weights while they run, so that writing to those files
+            would change results.
+    """
+
+    name: ClassVar[str]
+    advantage: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]
+    precisions: ClassVar[tuple[str, ...]]
+    on_gpu: ClassVar[bool] = False
+    maps_weights: ClassVar[bool] = False
+
+    @abstractmethod
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        rebuild: str = "auto",
+        progress: Progress | None = None,
+        supported_only: bool = False,
+    ) -> EngineLoader:
+        """Check that this machine can run a bundle, and return what loads its engines.
+
+        Args:
+            bundle: The bundle. It is only read, unless `rebuild` allows more.
+            rebuild: One of `config.REBUILD`: whether engines may be compiled now for this machine.
+            progress: Called while engines are compiled.
+            supported_only: Refuse devices that the library may run on but is not made for.
+
+        Raises:
+            ConfigError: The bundle was not built for this provider.
+            BackendMissingError: A library is not installed, or is too old.
+            BackendError: The device is missing, or is refused.
+            PlansMissingError: Engines would have to be compiled, and `rebuild` is "never".
+            OutputError: Compiled engines cannot be written to the bundle.
+        """
+
+    @abstractmethod
+    def check_installed(self, target: str) -> None:
+        """Raise BackendMissingError unless the libraries that run bundles of `target` are installed."""
+
+    @abstractmethod
+    def describe_library(self, target: str) -> str:
+        """Return name and version of the library that runs bundles of `target`.
+
+        Raises:
+            BackendMissingError: It is not installed.
+        """
+
+    @abstractmethod
+    def describe_device(self, limit: ThreadLimit) -> str:
+        """Return the device that engines run on, for people.
+
+        Args:
+            limit: The limit of CPU threads.
+
+        Raises:
+            BackendError: The device cannot be asked any more.
+        """
+
+    def make_executor(self) -> Executor | None:
+        """Return what all engines of a bundle share on a GPU; None for providers that share nothing.
+
+        Raises:
+            BackendError: There is no GPU, or no memory left.
+        """
+        return None
+
+
+class ProgressGuard:
+    """A progress function that keeps the first exception that it raised.
+
+    The exception is thereby told from a failure of the work, which may raise the same class.
+
+    Attributes:
+        failure: The exception, or None.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.failure: BaseException | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Call the function.
+
+        Raises:
+            BaseException: Whatever it raises.
+        """
+        try:
+            self._progress(stage, done, total)
+        except BaseException as error:
+            if self.failure is None:
+                self.failure = error
+            raise
+
+
+def check_unchanged(engine: Engine, bundle: Bundle, name: str, plan: str | None = None) -> Engine:
+    """Return a loaded engine after checking that its files did not change meanwhile; else close it.
+
+    Args:
+        engine: The engine.
+        bundle: The bundle that holds its files.
+        name: The engine's name.
+        plan: The file of its plan; None for an engine that was loaded from its graph.
+
+    Raises:
+        BundleDamagedError: A file changed.
+    """
+    try:
+        bundle.check_unchanged(name, plan)
+    except BundleDamagedError:
+        engine.close()
+        raise
+    return engine

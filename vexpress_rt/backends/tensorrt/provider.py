@@ -1,0 +1,76 @@
+"""The provider "tensorrt": plans of TensorRT or TensorRT for RTX on a GPU."""
+
+from __future__ import annotations
+
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.cuda import runtime
+from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
+from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_unchanged
+from vexpress_rt.backends.tensorrt import engine, library
+from vexpress_rt.backends.tensorrt.plan_store import Plans, find_plans
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, PRECISIONS, TARGETS
+from vexpress_rt.utils.cpus import ThreadLimit
+
+
+class TensorRTProvider(Provider):
+    """Runs the plans of a bundle that was compiled; compiles them first if none fits this machine."""
+
+    name = "tensorrt"
+    advantage = "the bundle is compiled for it and there is a GPU"
+    targets = TARGETS[1:]
+    precisions = tuple(PRECISIONS)
+    on_gpu = True
+
+    def open(
+        self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
+    ) -> PlanLoader:
+        """See `Provider.open`."""
+        return PlanLoader(bundle, find_plans(bundle, rebuild, progress, supported_only=supported_only))
+
+    def check_installed(self, target: str) -> None:
+        """See `Provider.check_installed`."""
+        library.load(target)
+
+    def describe_library(self, target: str) -> str:
+        """See `Provider.describe_library`."""
+        return library.load(target).name
+
+    def describe_device(self, limit: ThreadLimit) -> str:
+        """See `Provider.describe_device`."""
+        return runtime.describe()
+
+    def make_executor(self) -> Executor:
+        """See `Provider.make_executor`."""
+        return Executor()
+
+
+class PlanLoader(EngineLoader):
+    """Loads plans. The face detector may lack one: ONNX Runtime runs it on the CPU then.
+
+    It runs once for each portrait, takes a picture from the host and returns faces to it, so that a plan gains little.
+
+    Attributes:
+        plans: The plans of the bundle for this machine.
+    """
+
+    def __init__(self, bundle: Bundle, plans: Plans) -> None:
+        self._bundle = bundle
+        self.plans = plans
+
+    def load(
+        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+    ) -> Engine:
+        """See `EngineLoader.load`."""
+        plans = self.plans
+        if name == FACE_DETECTOR and name not in plans.compilation.plans:
+            return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)
+        path = plans.path(name)
+        bundle = plans.bundle  # after `path`, which may compile the plans anew
+        loaded = engine.load(path, bundle.specs.get(name), target=bundle.manifest.target, executor=executor)
+        return check_unchanged(loaded, bundle, name, path.name)
+
+    def describe_plans(self) -> str:
+        """See `EngineLoader.describe_plans`."""
+        return self.plans.compilation.describe()

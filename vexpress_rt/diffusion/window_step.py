@@ -1,0 +1,77 @@
+"""One denoising step of a window: latents -> engine -> guidance and sampler step. Videos and live sessions share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vexpress_rt.backends.base import Engine, Tensor
+from vexpress_rt.diffusion.context_windows import Window
+from vexpress_rt.diffusion.guidance import Guidance
+from vexpress_rt.diffusion.latents import Latents
+from vexpress_rt.diffusion.samplers import Sampler
+from vexpress_rt.native.latent_step import Correction
+
+
+@dataclass
+class ActiveWindow:
+    """A window between its first step and its last.
+
+    Attributes:
+        window: Its frames.
+        conditions: The denoiser's inputs that belong to these frames, by name.
+        unconditional: The cached unconditional prediction, if the next step reuses it.
+    """
+
+    window: Window
+    conditions: Mapping[str, Tensor]
+    unconditional: Tensor | None = None
+
+
+class WindowStepper:
+    """Runs the steps of windows that share a portrait, a sampler and a guidance.
+
+    Latents and predictions stay where the latent store has them: on the engines' GPU or on the host.
+    """
+
+    def __init__(
+        self, engine: Callable[[str], Engine], static: Mapping[str, Tensor], guidance: Guidance, sampler: Sampler
+    ) -> None:
+        """Plan the steps; engines are fetched when a step runs.
+
+        Args:
+            engine: Returns an engine by its name.
+            static: The denoiser's inputs that are the same for all windows, by name.
+            guidance: The strengths of the conditions.
+            sampler: The sampler.
+        """
+        self.inputs = {**static, **guidance.inputs()}
+        self._engine = engine
+        self._scale = guidance.scale
+        self._sampler = sampler
+        self._plan = guidance.plan(len(sampler))
+
+    def run(self, latents: Latents, active: ActiveWindow, step: int, correction: Correction | None = None) -> None:
+        """Run one step: predict the noise of the window's latents, and update them.
+
+        Args:
+            latents: The latent store that holds the window's frames.
+            active: The window; its cached unconditional prediction is updated.
+            step: Number of the step, from 0.
+            correction: Subtracted from the guided predictions if given.
+
+        Raises:
+            BackendError: The engine or the GPU failed.
+        """
+        planned, timestep = self._plan[step], np.array([self._sampler.timesteps[step]], np.float32)
+        inputs = {**self.inputs, **active.conditions, "latents": latents.gather(active.window), "timestep": timestep}
+        outputs = self._engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
+        unconditional = outputs["unconditional"] if planned.run_uncond else active.unconditional
+        active.unconditional = unconditional if planned.cache_uncond else None
+        conditional = outputs["conditional"]
+        if correction is not None:
+            conditional = latents.correct(unconditional, conditional, self._scale, correction)
+            unconditional = None
+        latents.step(active.window, unconditional, conditional, self._scale, self._sampler.coefficients[step])
