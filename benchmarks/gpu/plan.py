@@ -18,7 +18,7 @@ REFERENCE = "build/cpu"
 
 @dataclass(frozen=True)
 class Size:
-    """Of `export.presets` which; pixels of the picture; frames of a window; steps of the video that is timed."""
+    """Of `export.checkpoint.presets` which; pixels of the picture; frames of a window; steps of the video that is timed."""
 
     preset: str
     height: int
