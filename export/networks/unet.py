@@ -116,7 +116,7 @@ class MiddleBlock(nn.Module):
             self.motion_modules = nn.ModuleList([motion])
 
     def forward(self, x: Tensor, time: Tensor, conditions: Any) -> Tensor:
-        """Compute the block for x (N, C, h, w) and the SiLU of the time embedding (1, T); the result has the same shape."""
+        """Compute the block for x (N, C, h, w); `time` is the SiLU of the time embedding, (1, T)."""
         x = self.attentions[0](self.resnets[0](x, time), conditions)
         if hasattr(self, "motion_modules"):
             x = self.motion_modules[0](x, conditions)
