@@ -60,6 +60,7 @@ class AudioProjection(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Project windows of audio features (N, R, A) to tokens (N, Q, D)."""
         x = self.proj_in(features + self.pos_emb.weight)
         latents = self.latents.expand(features.shape[0], -1, -1)
         for attention, feed_forward in self.layers:

@@ -78,6 +78,7 @@ class DenoisingBlock(nn.Module):
         return self.attn1_5.attend(x.reshape(photos, f // photos * s, c), keys, values).reshape(f, s, c)
 
     def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Compute the block for x (N, S, C), the images of all halves; the result has the same shape."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         uncond, cond = x[: -conditions.frames], x[-conditions.frames :]
@@ -151,6 +152,7 @@ class TemporalBlock(nn.Module):
         self.ff_norm = LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block for x (N, F, C), N positions of images; the result has the same shape."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             x = x + attention.over_frames(norm(x))
         return x + self.ff(self.ff_norm(x))
@@ -167,6 +169,7 @@ class TemporalTransformer(nn.Module):
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Compute the transformer for x (N, C, h, w), N images in groups of `frames`; the result has the same shape."""
         n, c, h, w = x.shape
         halves = n // frames
         hidden = self.norm(x).reshape(halves, frames, c, h * w).permute(0, 3, 1, 2)  # (N, C, h, w) -> (U, S, F, C)
@@ -183,6 +186,7 @@ class MotionModule(nn.Module):
         self.temporal_transformer = TemporalTransformer(channels, config)
 
     def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Compute the module for x (N, C, h, w); without windows, return x."""
         if conditions.windows == 0:
             return x
         return self.temporal_transformer(x, conditions.frames // conditions.windows)

@@ -24,6 +24,7 @@ class Guider(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.output, 3, padding=1)
 
     def forward(self, keypoint_maps: Tensor) -> Tensor:
+        """Compute the features (F, K, h, w) of keypoint maps (F, 3, H, W) in [0, 1]."""
         x = F.silu(self.conv_in(keypoint_maps))
         for block in self.blocks:
             x = F.silu(block(x))

@@ -30,6 +30,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalization with float32 statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize x (N, C, ...); the result has the same shape and dtype."""
         weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
         return cast(F.group_norm(cast(x, torch.float32), self.num_groups, weight, bias, self.eps), x.dtype)
 
@@ -38,6 +39,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalization over the last dim with float32 statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize x (..., C); the result has the same shape and dtype."""
         weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
         return cast(F.layer_norm(cast(x, torch.float32), self.normalized_shape, weight, bias, self.eps), x.dtype)
 
@@ -169,6 +171,7 @@ class Attention(nn.Module):
         return self.to_out[0](multi_head_attention(self.to_q(x), keys, values, self.heads))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Attend from x (N, Q, C) to a context (N, S, C'); the result is (N, Q, C)."""
         return self.attend(x, self.to_k(context), self.to_v(context))
 
 
@@ -189,6 +192,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([_Gate(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layers for x (..., C); the result has the same shape."""
         for layer in self.net:
             x = layer(x)
         return x
@@ -220,6 +224,7 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, timestep: Tensor) -> Tensor:
+        """Embed a timestep (1,) float32; the result is (1, 4 channels)."""
         sinusoid = cast(timestep_sinusoid(timestep, self.channels), self.linear_1.weight.dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoid)))
 
@@ -265,6 +270,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if one_sided else 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the size of x (N, C, h, w)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.one_sided else x)
 
 
@@ -276,6 +282,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize x (N, C, h, w) to `size`, and convolve."""
         if size == (2 * x.shape[2], 2 * x.shape[3]):
             return doubled_conv(x, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

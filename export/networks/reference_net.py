@@ -24,6 +24,7 @@ class ReferenceBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """Compute the block for x (N, S, C), and record its feature in `features`; the result has the same shape."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         features[self.name] = self.norm2(x)
@@ -51,6 +52,7 @@ class ReferenceNet(UNet):
         self.conv_out = nn.Conv2d(config.block_out_channels[0], config.in_channels, 3, padding=1)
 
     def forward(self, latent: Tensor, timestep: Tensor) -> dict[str, Tensor]:
+        """Return the features (1, S, C) of a latent (1, c, h, w) by the name of the attention; timestep (1,)."""
         features: dict[str, Tensor] = {}
         self.trunk(self.conv_in(latent), timestep, features)
         return features

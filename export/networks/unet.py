@@ -53,6 +53,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, conditions: Any) -> Tensor:
+        """Compute the transformer for x (N, C, h, w); the result has the same shape."""
         n, c, h, w = x.shape
         hidden = self.proj_in(self.norm(x)).permute(0, 2, 3, 1).reshape(n, h * w, c)  # (N, C, h, w) -> (N, S, C)
         hidden = self.transformer_blocks[0](hidden, conditions)
@@ -115,6 +116,7 @@ class MiddleBlock(nn.Module):
             self.motion_modules = nn.ModuleList([motion])
 
     def forward(self, x: Tensor, time: Tensor, conditions: Any) -> Tensor:
+        """Compute the block for x (N, C, h, w); `time` is the SiLU of the time embedding, (1, T)."""
         x = self.attentions[0](self.resnets[0](x, time), conditions)
         if hasattr(self, "motion_modules"):
             x = self.motion_modules[0](x, conditions)

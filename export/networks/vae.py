@@ -22,6 +22,7 @@ class VaeAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend for x (N, C, h, w), with a residual connection; the result has the same shape."""
         n, c, h, w = x.shape
         hidden = self.group_norm(x).reshape(n, 1, c, h * w).transpose(2, 3)  # (N, C, h, w) -> (N, 1, S, C)
         hidden = F.scaled_dot_product_attention(self.to_q(hidden), self.to_k(hidden), self.to_v(hidden))
@@ -109,6 +110,7 @@ class VaeEncoder(nn.Module):
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode an image (1, 3, H, W) in [-1, 1] to a scaled mean latent (1, c, h, w) float32."""
         moments = self.quant_conv(self.encoder(image))
         # In float32: a factor in bfloat16 would be off by up to 0.4 %, and with it every latent.
         return cast(moments[:, : self.config.latent_channels], torch.float32) * self.config.scaling_factor
@@ -124,5 +126,6 @@ class VaeDecoder(nn.Module):
         self.decoder = _Decoder(config)
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Decode a scaled latent (1, c, h, w) float32 to an image (1, 3, H, W)."""
         scaled = latent / self.config.scaling_factor
         return self.decoder(self.post_quant_conv(cast(scaled, self.post_quant_conv.weight.dtype)))

@@ -56,6 +56,7 @@ class VaeEncoderEngine(Engine):
     """Image (H, W, 3) uint8 -> latent (1, c, h, w) float32."""
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode the image."""
         picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
         return self.vae_encoder(cast(picture, self.activation))
 
@@ -64,6 +65,7 @@ class ReferenceNetEngine(Engine):
     """Latent (1, c, h, w) -> keys, then values of all reference attentions, projected by the denoiser's weights."""
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Compute keys and values of all reference attentions."""
         features = self.reference_net(cast(latent, self.activation), torch.zeros(1))
         pairs = reference_keys_values(self.denoising_unet, features)
         return *(k for k, _ in pairs.values()), *(v for _, v in pairs.values())
@@ -73,6 +75,7 @@ class AudioEncoderEngine(Engine):
     """Normalized samples (1, N) float32 -> features (1, T, A) float32."""
 
     def forward(self, samples: Tensor) -> Tensor:
+        """Compute the audio features."""
         return self.audio_encoder(samples, return_dict=True).last_hidden_state
 
 
@@ -80,6 +83,7 @@ class AudioProjectionEngine(Engine):
     """Feature windows (F, R, A) -> tokens (F, Q, D)."""
 
     def forward(self, feature_rows: Tensor) -> Tensor:
+        """Compute the audio tokens."""
         return self.audio_projection(cast(feature_rows, self.activation))
 
 
@@ -87,6 +91,7 @@ class PoseGuiderEngine(Engine):
     """Keypoint maps (F, H, W, 3) uint8 -> features (F, K, h, w)."""
 
     def forward(self, drawings: Tensor) -> Tensor:
+        """Compute the keypoint features."""
         pictures = drawings.to(torch.float32).permute(0, 3, 1, 2) / 255
         return self.v_kps_guider(cast(pictures, self.activation))
 
@@ -100,6 +105,7 @@ class DenoiserEngine(Engine):
         self, latents: Tensor, timestep: Tensor, reference_weight: Tensor, audio_weight: Tensor, pose_feature: Tensor,
         audio_tokens: Tensor, *keys_values: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Predict v. `keys_values` are the keys, then the values of all reference attentions."""
         frames, sites = latents.shape[0], len(keys_values) // 2
         names = [t.name.partition("/")[2] for t in self.spec.inputs if t.name.startswith("reference_key/")]
         pairs = zip(keys_values[:sites], keys_values[sites:], strict=True)
@@ -126,6 +132,7 @@ class VaeDecoderEngine(Engine):
     """Latent (1, c, h, w) -> frame (H, W, 3) uint8: x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Decode the latent."""
         picture = cast(self.vae_decoder(latent), torch.float32)
         picture = (picture / 2 + 0.5).clamp(0, 1) * 255
         return picture[0].permute(1, 2, 0).to(torch.uint8)

@@ -89,6 +89,7 @@ class FaceDetector(nn.Module):
         self.look = _Network()
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Compute the nine outputs: scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for three strides."""
         found = []
         for _ in STRIDES:
             picture = F.avg_pool2d(picture, 2)

@@ -1,4 +1,4 @@
-"""A stand-in for the model hub on this machine: what `export.hub` asks of it, answered as the hub answers."""
+"""A local server with the interface of the model hub that `export.checkpoint.hub` uses."""
 
 from __future__ import annotations
 
