@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test test-lowest fuzz bench lint format setup clean
+.PHONY: demo test test-lowest fuzz bench docs lint format dist setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
@@ -39,6 +39,10 @@ fuzz: setup
 bench: setup
 	$(BIN)/python -m pytest benchmarks/suites $(PYTEST_ARGS)
 
+# The site under build/site. A warning, such as a broken link, is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,6 +52,13 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The sdist, the wheel that is built from it, and a video that the wheel makes in an environment of its own.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python scripts/check_dist.py dist
 
 setup: $(VENV)/.installed
 
@@ -77,6 +88,11 @@ $(VENV)/.export: $(VENV)/.torch pyproject.toml $(NATIVE_SOURCES)
 $(VENV)/.installed: $(VENV)/.export
 	@echo "Installing what the tests, the benchmarks and the linters need, TensorRT for RTX among it"
 	@$(PIP) --editable '.[export,test,bench,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	@echo "Installing what the documentation site is made with"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 clean:

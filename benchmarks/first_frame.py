@@ -50,16 +50,16 @@ def first_frame(
     generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, window_order: str
 ) -> Wait:
     """Ask for the first frame of a video of that speech, and end it. The engines are loaded already."""
-    told = [(0, 0)]
+    steps = [(0, 0)]
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
         if stage == "denoise":
-            told.append((done, total))
+            steps.append((done, total))
 
     clock, processor = time.perf_counter(), time.process_time()
-    with generator.stream(portrait, speech, config=config, window_order=window_order, progress=tell) as stream:
+    with generator.stream(portrait, speech, config=config, window_order=window_order, progress=progress) as stream:
         next(stream)
-        return Wait(time.perf_counter() - clock, time.process_time() - processor, *told[-1])
+        return Wait(time.perf_counter() - clock, time.process_time() - processor, *steps[-1])
 
 
 def warmed_up(generator: Generator) -> Portrait:

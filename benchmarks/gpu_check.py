@@ -25,10 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.machine import file_stem
+from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.gpu.plan import KINDS, SIZES, plan, runtimes, select
 from benchmarks.gpu.report import Report, comparison, counts, line, table
-from benchmarks.gpu.schedule import run_parts
 from vexpress_rt.utils.signals import GracefulShutdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -107,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=KINDS, default=list(KINDS), help="these alone, and their needs")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep weights, bundles and logs here for another run")
     parser.add_argument("--jobs", type=int, default=_jobs(), help="builds at once (by cores and memory: %(default)s)")
-    parser.add_argument("--commit", default="", help="of this checkout, where git cannot tell")
+    parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
     given = parser.parse_args(arguments)
     names = [runtime.name for runtime in runtimes(given.rtx)]
     if len(set(names)) < len(names):

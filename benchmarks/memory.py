@@ -46,7 +46,7 @@ def peak() -> int:
 
 
 def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | None) -> dict[str, float]:
-    """Make a video and tell its frames, seconds and peak memory in bytes, the engines' included."""
+    """Make a video; return its frames, seconds and peak memory in bytes, including the engines."""
     config, start = GenerationConfig(fps=fps, steps=steps), time.perf_counter()
     with Generator(engines, provider="cpu") as generator:
         height, width = generator.size
@@ -61,7 +61,7 @@ def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | Non
 
 
 def measure(engines: Path, minutes: float, fps: float, steps: int, *, write: bool) -> dict[str, float]:
-    """`make` in a new process, of speech of so many minutes. CalledProcessError if it fails, which it has told."""
+    """Run `make` in a new process, on speech of `minutes` minutes. Raises CalledProcessError if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         speech = write_speech(Path(folder) / "speech.wav", 60 * minutes)
         output = [str(Path(folder) / "out.mp4")] if write else []

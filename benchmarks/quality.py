@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
 from benchmarks.gpu.compare import psnr, worst_frame
 from benchmarks.gpu.measure import summary
-from benchmarks.gpu.parts import Figures, Tell, plain
+from benchmarks.gpu.parts import Figures, ReportFigures, plain
 from benchmarks.page.tables import presets_table
 from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
@@ -42,7 +42,7 @@ BASE = "exact"  # the preset that the others' times are counted against
 MIDDLE = (0.2, 0.8)  # shares of the way from noise to picture
 RECOMMENDED = "as the bundle recommends"
 SCENE = "photo"  # of `cases_of`: speech and motion in one clip
-OTHERS = 3  # people whom each is told from, at least
+OTHERS = 3  # people with whose mouths each mouth is compared, at least
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,12 @@ def configurations() -> dict[str, GenerationConfig]:
 
 
 def measure_presets(
-    generator: Generator, people: int, seconds: float, reference_steps: int, tell: Callable[[Figures], object]
+    generator: Generator, people: int, seconds: float, reference_steps: int, report: Callable[[Figures], object]
 ) -> Figures:
-    """The table. tell: is given what is known after each person.
+    """Measure all configurations.
+
+    Args:
+        report: Called with the figures so far after each person.
 
     Raises ConfigError and whatever `Generator.generate` raises.
     """
@@ -95,7 +98,7 @@ def measure_presets(
             "reference_steps": reference_steps,
             "rows": _rows(generator, {f"DDIM, {reference_steps} steps": (reference, own)}, seen),
         }
-        tell(figures)
+        report(figures)
     return figures
 
 
@@ -154,11 +157,11 @@ def _row(
     }
 
 
-def part(options: Mapping[str, Any], tell: Tell) -> Figures:
+def part(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """As a part of `benchmarks.report`. Options: {bundle, or none for the one that ships; threads; people; seconds;
     reference_steps}."""
     with Generator(options["bundle"], provider="cpu", threads=options["threads"]) as generator:
-        return measure_presets(generator, options["people"], options["seconds"], options["reference_steps"], tell)
+        return measure_presets(generator, options["people"], options["seconds"], options["reference_steps"], report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks.cpu.effort import QUICK, WHOLE
 from benchmarks.gpu.machine import describe, file_stem
+from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, Outcome, Part
 from benchmarks.gpu.plan import select
 from benchmarks.gpu.report import Report, counts, line
-from benchmarks.gpu.schedule import run_parts
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.render import PAGE, goals, write_page
 from vexpress_rt.utils.signals import GracefulShutdown
@@ -102,8 +102,8 @@ def _before(path: Path, quick: bool) -> dict[str, Any]:
 def _others(before: dict[str, Any], parts: Sequence[Part], wanted: Sequence[Part]) -> dict[str, Outcome]:
     """Of the parts that are not measured now: what an earlier run has of them, or that there is nothing."""
     others = [part.name for part in parts if part not in wanted]
-    told = before.get("parts", {})
-    return {name: Outcome(**told[name]) if name in told else Outcome(NOT_AVAILABLE, NOT_ASKED) for name in others}
+    known = before.get("parts", {})
+    return {name: Outcome(**known[name]) if name in known else Outcome(NOT_AVAILABLE, NOT_ASKED) for name in others}
 
 
 def _write_page(folder: Path) -> None:
@@ -121,7 +121,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU, for each side (2)")
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="of weights and bundles (build/bench)")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"for all ({BUDGET:.0f})")
-    parser.add_argument("--commit", default="", help="of this checkout, where git cannot tell")
+    parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
     return parser.parse_args(arguments)
 
 

@@ -56,11 +56,11 @@ def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) 
             kept.append(outputs["features"][0])
             return outputs
 
-    hearing = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
-    hearing.rows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
-    pairs = zip(hearing.chunks, kept, strict=True)
+    stream = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
+    stream.windows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
+    pairs = zip(stream.chunks, kept, strict=True)
     parts = [given[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start] for chunk, given in pairs]
-    return np.concatenate(parts), [chunk.kept.start for chunk in hearing.chunks[1:]]
+    return np.concatenate(parts), [chunk.kept.start for chunk in stream.chunks[1:]]
 
 
 def hearing_length(duration: Any) -> int:

@@ -37,7 +37,7 @@ def make_videos(bundle: Path | None, folder: Path) -> list[Path]:
         made, seconds = [], 0.0
         for take in perform(generator, inputs, CONFIG, folder):
             seen = take.sitter.openness(openings(take.frames, find_faces))
-            sync = _told(agreement(heard, seen))
+            sync = _sync(agreement(heard, seen))
             say(f"{take.path}: {len(take.frames)} frames in {take.seconds:.1f} s, {sync}")
             row = Row((take.scene.retarget, take.scene.title, sync), take.lead, take.frames, seen)
             groups.setdefault(f"Portrait {take.sitter.name.upper()}", []).append(row)
@@ -50,7 +50,7 @@ def make_videos(bundle: Path | None, folder: Path) -> list[Path]:
     return [*made, folder / "sheet.png"]
 
 
-def _told(correlation: float) -> str:
+def _sync(correlation: float) -> str:
     return "no mouth to measure" if math.isnan(correlation) else f"correlation {correlation:.2f}"
 
 

@@ -127,8 +127,9 @@ def draw_inputs(folder: Path) -> None:
     rate = 16000  # of that recording
     speech = decoded_sound(SPEECH)[0, int(START * rate) : int((START + SECONDS) * rate)]
     write_wav(folder / "speech.wav", speech[:, None], rate)
-    noise = np.random.default_rng(1).normal(0, 300, (len(speech), 2)).astype(np.int16)
-    write_wav(folder / "noisy.wav", noise + speech[:, None] // 2, 22050)
+    noise = np.random.default_rng(1).normal(0, 150, (len(speech), 2)).astype(np.int16)
+    quiet = np.concatenate([np.zeros(len(speech) // 2, np.int16), speech[: (len(speech) + 1) // 2]])
+    write_wav(folder / "noisy.wav", noise + quiet[:, None], 22050)
     made = make_inputs(folder, folder / "speech.wav", (128, 128), Fraction(FPS))
     made.sitters[0].photo.rename(folder / "photo.png")
     made.sitters[0].keypoints.rename(folder / "keypoints.npy")

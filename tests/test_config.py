@@ -231,7 +231,7 @@ def test_frame_rates_become_exact_fractions(given_rate: Any, rate: Fraction) -> 
 
 @pytest.mark.parametrize("value", [0, 0.99, 240.1, -30, float("nan"), float("inf"), "fast", "1/0", None, True, [30]])
 def test_rates_outside_the_range_or_of_another_type_are_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"fps is .*expected frames a second between 1 and 240"):
+    with pytest.raises(ConfigError, match=r"fps is .*expected frames per second between 1 and 240"):
         exact_rate(value)
 
 

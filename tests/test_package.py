@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -18,33 +21,7 @@ import vexpress_rt
 from tests.support.paths import ROOT
 from vexpress_rt import errors
 
-PUBLIC_NAMES = {
-    "AudioError",
-    "BackendError",
-    "BackendMissingError",
-    "BundleDamagedError",
-    "BundleError",
-    "BundleNotFoundError",
-    "BundleVersionError",
-    "ConfigError",
-    "FrameStream",
-    "GenerationConfig",
-    "Generator",
-    "ImageError",
-    "InputError",
-    "KeypointError",
-    "KeypointTrack",
-    "LiveFrame",
-    "LiveSession",
-    "NoFaceError",
-    "OutputError",
-    "PlansMissingError",
-    "Portrait",
-    "VExpressError",
-    "Video",
-    "VideoError",
-    "__version__",
-}
+PUBLIC_NAMES = sorted(vexpress_rt.__all__)
 EXPORT_ONLY = {"torch", "transformers", "safetensors", "onnx", "onnxscript", "export"}
 SLOW_TO_LOAD = {"numpy", "cv2", "av", "PIL", "onnxruntime", "scipy"}
 
@@ -68,14 +45,24 @@ def test_whole_runtime_loads_without_what_export_needs_and_without_an_engine_lib
     assert not loaded & (EXPORT_ONLY | {"onnxruntime", "scipy"})
 
 
-def test_public_names_are_the_promised_ones() -> None:
-    assert set(vexpress_rt.__all__) == PUBLIC_NAMES
-    assert set(dir(vexpress_rt)) >= PUBLIC_NAMES
+def imported_for_type_checkers() -> dict[str, str]:
+    """Return the module of each name that type checkers and editors see in the package."""
+    tree = ast.parse(Path(vexpress_rt.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names if node.module != "typing"}
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_public_names_are_those_that_type_checkers_see() -> None:
+    assert len(set(vexpress_rt.__all__)) == len(vexpress_rt.__all__)
+    assert {*imported_for_type_checkers(), "__version__"} - {"annotations"} == set(PUBLIC_NAMES)
+    assert set(dir(vexpress_rt)) >= set(PUBLIC_NAMES)
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
 def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(vexpress_rt, name)
+    found = getattr(vexpress_rt, name)
+    if name != "__version__":
+        assert found is getattr(importlib.import_module(imported_for_type_checkers()[name]), name)
 
 
 def test_every_error_of_the_tree_is_public() -> None:
@@ -111,7 +98,7 @@ def project(tmp_path: Path) -> Path:
     """A checkout that has little but a bundle that ships, and others that do not."""
     folder = tmp_path / "project"
     (folder / "vexpress_rt").mkdir(parents=True)
-    for name in ("pyproject.toml", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
+    for name in ("pyproject.toml", "README.md", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
         shutil.copyfile(ROOT / name, folder / name)
     for name in ("pocket/manifest.json", "pocket/README.md", "pocket/denoiser.weights", "mine/manifest.json"):
         (folder / "engines" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,10 +160,38 @@ def test_wheel_carries_version_licence_and_command(wheel: zipfile.ZipFile) -> No
     assert "vexpress-rt = vexpress_rt.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
-def test_runtime_needs_five_packages_and_nothing_else() -> None:
+def test_description_of_the_wheel_is_the_readme_with_links_that_lead_from_anywhere(wheel: zipfile.ZipFile) -> None:
+    metadata = message_from_bytes(wheel.read(f"vexpress_rt-{vexpress_rt.__version__}.dist-info/METADATA"))
+    description = metadata.get_payload()
+    assert isinstance(description, str)
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    original = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) == len(original) > 20
+    assert all(link.startswith("https://") for link in links)
+    raw, blob = (f"https://{host}/" for host in ("raw.githubusercontent.com", "github.com"))
+    ours = [link for link in original if not link.startswith("https://")]
+    ends = [link for link in links if link.startswith((raw, blob))]
+    assert [link.partition("/main/")[2] for link in ends] == ours
+    assert [link.startswith(raw) for link in ends] == [link.endswith(".webp") for link in ours]
+
+
+def test_addresses_of_the_project_are_complete() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["urls"]) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(address.startswith("https://") for address in project["urls"].values())
+
+
+def test_changelog_has_a_section_for_the_version_or_for_the_one_to_come() -> None:
+    version = vexpress_rt.__version__
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert ".dev" in version or version in sections
+
+
+def test_runtime_needs_these_packages_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
-    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime"}
+    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime", "filelock", "tqdm"}
 
 
 def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:

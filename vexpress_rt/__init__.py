@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Portrait, Video
 
-__version__ = "0.1.0"  # the one place: the build and the bundles' manifests read it here
+__version__ = "0.2.0.dev0"  # the one place: the build and the bundles' manifests read it here
 
 __all__ = [
     "AudioError",

@@ -1,4 +1,4 @@
-"""What a caller may choose for a video: frozen, keyword-only, checked when made."""
+"""The options of a video, `GenerationConfig`, and checks of the values that callers pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from numbers import Integral, Real
@@ -19,12 +19,12 @@ from vexpress_rt.errors import ConfigError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MIN_FPS, MAX_FPS = 1, 240  # of the videos made, and of those whose motion is followed
+MIN_FPS, MAX_FPS = 1, 240  # of generated videos and of driving videos
 RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget")
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 SAMPLERS = ("ddim", "dpm++2m", "unipc")
-REBUILD = ("auto", "never")  # of TensorRT's plans, where they do not fit the machine
+REBUILD = ("auto", "never")  # whether to compile TensorRT plans again that do not fit the machine
 WINDOW_ORDERS = ("wavefront", "step_major")  # see `context_windows.walk`
 MAX_THREADS = 1024
 
@@ -32,23 +32,22 @@ MAX_THREADS = 1024
 RENAMED_OPTIONS = {"schedule": "window_order", "unconditional_every": "uncond_interval"}
 RENAMED_VALUES = {"breadth": "step_major"}
 
-# What a preset stands for. "exact" is the published pipeline. On the small model 12 steps of UniPC come as near to the
-# converged picture as 25 of DDIM do, and 6 as near as 8. All steps are guided: at the same cost, fewer steps that are
-# guided stay nearer to it than more of which some are not, or reuse.
+# "exact" is the published pipeline. With the small model, 12 steps of UniPC are as close to the converged picture as 25
+# of DDIM, and 6 as close as 8. All steps are guided: at equal cost, fewer guided steps are closer to the converged
+# picture than more steps of which some are unguided or reuse the unconditional prediction.
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
     "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
     "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
 }
 
-# Options that are numbers: the least and the largest value.
+# The smallest and the largest value of options that are numbers.
 _WHOLE: dict[str, tuple[int, float]] = {
     "steps": (1, 1000), "uncond_interval": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
     "quality": (0, 51),
 }  # fmt: skip
 CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
 _REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
-
 
 _REPR = Repr()
 _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 200, 1000, 1000  # characters
@@ -94,17 +93,25 @@ def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def check_threads(threads: object) -> int | None:
-    """`threads` as an int, or None for one a core. Raises ConfigError unless it is a number of 1 to MAX_THREADS."""
+    """Return `threads` as an int; None stays None, for one thread per core.
+
+    Raises:
+        ConfigError: `threads` is neither None nor a whole number of 1 to MAX_THREADS.
+    """
     if threads is None:
         return None
     try:
         return int(_checked("threads", threads, 1, MAX_THREADS, whole=True))
     except ConfigError as error:
-        raise ConfigError(f"{error}, or None for one a core") from None
+        raise ConfigError(f"{error}, or None for one per core") from None
 
 
 def check_progress(progress: object) -> Callable[[str, int, int], None]:
-    """What is told how far the work has come; of None nobody is. Raises ConfigError for what cannot be called."""
+    """Return a progress callback; for None, a function that does nothing.
+
+    Raises:
+        ConfigError: `progress` is neither None nor callable.
+    """
     if progress is None:
         return lambda stage, done, total: None
     if not callable(progress):
@@ -113,14 +120,18 @@ def check_progress(progress: object) -> Callable[[str, int, int], None]:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return `value` as a bool. Raises ConfigError unless it is a bool of Python or NumPy."""
+    """Return `value` as a bool.
+
+    Raises:
+        ConfigError: `value` is no bool of Python or NumPy.
+    """
     if type(value).__name__ not in ("bool", "bool_"):  # without importing NumPy
         raise ConfigError(f"{name} is {brief(value)}; expected True or False")
     return bool(value)
 
 
 def _checked(name: str, value: object, low: float, high: float, *, whole: bool = False) -> int | float:
-    """`value` as Python's own int or float, so that NumPy's numbers do as well. Raises ConfigError out of range."""
+    """Return a number of Python or NumPy as an int or float. Raises ConfigError if it is out of range."""
     kind = "a whole number" if whole else "a number"
     number = plain_number(value, whole=whole)
     if number is None or not low <= number <= high:
@@ -144,14 +155,18 @@ def plain_number(value: Any, *, whole: bool = False) -> int | float | None:
 
 
 def exact_rate(value: object) -> Fraction:
-    """A frame rate as an exact fraction: 30 -> 30/1, 29.97 -> 30000/1001, "30000/1001" as written.
+    """Return a frame rate as an exact fraction: 30 -> 30/1, 29.97 -> 30000/1001, "30000/1001" as written.
 
-    Raises ConfigError outside 1 to 240 frames a second.
+    Args:
+        value: Frames per second, 1 to 240: a number, or a string with a number or a fraction.
+
+    Raises:
+        ConfigError: `value` is not such a rate.
     """
     rate = _fraction(value)
     if rate is None or not MIN_FPS <= rate <= MAX_FPS:
         raise ConfigError(
-            f"fps is {brief(value)}; expected frames a second between {MIN_FPS} and {MAX_FPS}, "
+            f"fps is {brief(value)}; expected frames per second between {MIN_FPS} and {MAX_FPS}, "
             "as a number or a fraction"
         )
     broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)  # 23.976, 29.97, 59.94
@@ -161,7 +176,7 @@ def exact_rate(value: object) -> Fraction:
 
 
 def _fraction(value: object) -> Fraction | None:
-    """A number or its text, exactly; None for what is neither, and for text with an exponent, which could be huge."""
+    """Return a number or its text exactly; None for anything else, and for an exponent, which could be huge."""
     try:
         if isinstance(value, str):
             return Fraction(value) if re.fullmatch(r"[\d./]{1,20}", value) else None
@@ -175,53 +190,101 @@ def _fraction(value: object) -> Fraction | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How a video is generated. What is None is as the preset has it, or else as the bundle recommends, or else as
-    published: see `Settings`.
+    """Options of a video. An option that is None is left to the preset, the bundle and the default.
 
-    preset: exact (the published pipeline), balanced or fast: sampler, steps and guidance by one name.
-    steps: denoising steps, 1 to 1000.
-    sampler: ddim (upstream), or dpm++2m or unipc, which need fewer steps.
-    guidance_scale: classifier-free guidance; 1 or less runs the conditional half alone.
-    guidance_interval: shares of the way from noise to picture, 0 to 1, between which steps are guided; in the others
-        the conditional half runs alone, which is faster.
-    uncond_interval: run the unconditional pass every N guided steps and reuse its prediction in between, which is
-        faster.
-    reference_attention_weight: how strongly the photo is followed (useful: 0.9 to 1.0).
-    audio_attention_weight: how strongly the voice is followed (useful: 1.0 to 3.0).
-    fps: frames a second, 1 to 240; 29.97 and its kin are taken as the exact broadcast fraction.
-    overlap: frames that neighbouring context windows share; at least 0, less than the bundle's frames.
-    seed: of the noise, 0 to 2**64 - 1.
-    median_filter: the 3x3x3 median over time, rows and columns that upstream applies to finished frames.
-    noise_gate: replace noise without voice (hum, fans, room noise) by silence, so that it does not open the mouth;
-        `media.voice_activity` documents the rule. Without the gate, all sound is raised to the level of speech,
-        as upstream does.
-    extension: what is done when keypoints are fewer than frames: stretch (upstream), hold, loop or mirror.
-    upstream_anchor: repeat upstream's faulty search for the anchor frame of retargeting (see `keypoints.retarget`).
-    quality: constant rate factor of libx264, 0 (lossless) to 51; smaller is better and larger on disk.
+    Precedence: argument, preset, bundle, default. The defaults are the published pipeline, see `Settings`. The command
+    line has a flag for each option.
 
-    Raises ConfigError (a ValueError) for a value outside its range, and for an option that is none of these.
+    Raises:
+        ConfigError: A value is outside its range, or an option does not exist. It is a ValueError.
     """
 
-    preset: str | None = None
-    steps: int | None = None
-    sampler: str | None = None
-    guidance_scale: float | None = None
-    guidance_interval: tuple[float, float] | None = None
-    uncond_interval: int | None = None
-    reference_attention_weight: float | None = None
-    audio_attention_weight: float | None = None
-    fps: float | Fraction | str | None = None
-    overlap: int | None = None
-    seed: int = 42
-    median_filter: bool | None = None
-    noise_gate: bool | None = None
-    extension: str = "stretch"
-    upstream_anchor: bool = False
-    quality: int = 18
+    preset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Values of sampler, steps, guidance_interval and uncond_interval by one name: exact (the "
+            "published pipeline), balanced or fast."
+        },
+    )
+    steps: int | None = field(default=None, metadata={"help": "Denoising steps, 1 to 1000."})
+    sampler: str | None = field(
+        default=None,
+        metadata={"help": "ddim, as the public implementation, or dpm++2m or unipc, which need fewer steps."},
+    )
+    guidance_scale: float | None = field(
+        default=None,
+        metadata={
+            "help": "Scale of classifier-free guidance, 0 to 100; at 1 or less the conditional pass runs alone, "
+            "which is faster."
+        },
+    )
+    guidance_interval: tuple[float, float] | None = field(
+        default=None,
+        metadata={
+            "help": "Part of the steps that are guided, from 0 (noise) to 1 (picture); in the other steps the "
+            "conditional pass runs alone, which is faster."
+        },
+    )
+    uncond_interval: int | None = field(
+        default=None,
+        metadata={
+            "help": "Run the unconditional pass every N guided steps and reuse its prediction in between, which is "
+            "faster; 1 to 1000."
+        },
+    )
+    reference_attention_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the attention to the photo, 0 to 10 (useful: 0.9 to 1.0)."}
+    )
+    audio_attention_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the attention to the speech, 0 to 10 (useful: 1.0 to 3.0)."}
+    )
+    fps: float | Fraction | str | None = field(
+        default=None,
+        metadata={"help": "Frames per second, 1 to 240; 23.976, 29.97 and 59.94 mean the exact broadcast rates."},
+    )
+    overlap: int | None = field(
+        default=None,
+        metadata={
+            "help": "Frames shared by neighbouring context windows, at least 0 and less than the bundle's window."
+        },
+    )
+    seed: int = field(default=42, metadata={"help": "Seed of the noise, 0 to 2**64 - 1."})
+    median_filter: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Apply the 3x3x3 median filter over time, rows and columns of the public implementation to the "
+            "frames."
+        },
+    )
+    noise_gate: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Replace sound without voice (hum, fans, room noise) by silence, so that it does not open the "
+            "mouth; without it, all sound is raised to the level of speech, as in the public implementation."
+        },
+    )
+    extension: str = field(
+        default="stretch",
+        metadata={
+            "help": "How a keypoint track that is shorter than the video is extended: stretch, as the public "
+            "implementation, hold, loop or mirror."
+        },
+    )
+    upstream_anchor: bool = field(
+        default=False,
+        metadata={"help": "Repeat the faulty search of the public implementation for the anchor frame of retargeting."},
+    )
+    quality: int = field(
+        default=18,
+        metadata={
+            "help": "Constant rate factor (CRF) of libx264, 0 (lossless) to 51; smaller values give better and "
+            "larger videos."
+        },
+    )
 
     def __new__(cls, **options: Any) -> Self:
-        """Refuse options that do not exist before the generated __init__ would, with a TypeError of Python's own."""
-        names = [f.name for f in fields(cls)]
+        """Refuse unknown options with ConfigError before the generated __init__ raises TypeError."""
+        names = [option.name for option in fields(cls)]
         for name in options.keys() - set(names):
             near = get_close_matches(name, names, 1, cutoff=0.5)
             hint = f": did you mean {near[0]!r}?" if near else ""
@@ -238,21 +301,27 @@ class GenerationConfig:
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames a second, exactly; None if that is left to the bundle."""
+        """Frames per second, exactly; None if it is left to the bundle."""
         return None if self.fps is None else exact_rate(self.fps)
 
     def resolve(self, recommended: Mapping[str, Any], frames: int) -> Settings:
-        """What is used with a bundle whose context window has `frames` frames.
+        """Return the value of every option for a bundle.
 
-        recommended: by the bundle, for what is None here and not in the preset either.
-        Raises ConfigError for what a bundle cannot recommend, and for an overlap that does not fit the window.
+        Args:
+            recommended: The options that the bundle recommends, some of RECOMMENDABLE.
+            frames: Frames of the bundle's context window. Where nothing else sets the overlap, it is 4, or half of a
+                window of less than 8 frames.
+
+        Raises:
+            ConfigError: The bundle recommends an option or a value that it cannot, or the overlap does not fit the
+                window.
         """
         check_recommended(recommended)
         preset = {} if self.preset is None else PRESETS[self.preset]
-        given = {
-            name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None and name != "preset"
-        }
-        settings = Settings(**{"overlap": min(Settings.overlap, frames // 2), **recommended, **preset, **given})
+        options = {name: getattr(self, name) for name in OPTION_NAMES if name != "preset"}
+        arguments = {name: value for name, value in options.items() if value is not None}
+        default = {"overlap": min(Settings.overlap, frames // 2)}
+        settings = Settings(**{**default, **recommended, **preset, **arguments})
         if settings.overlap >= frames:
             raise ConfigError(
                 f"overlap is {settings.overlap}; expected less than the bundle's window of {frames} frames: "
@@ -263,10 +332,13 @@ class GenerationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(GenerationConfig):
-    """A configuration that leaves nothing open. Its defaults are the published V-Express pipeline (arXiv 2406.02511).
+    """A configuration with a value for every option.
 
-    Where neither the caller nor the bundle says how much windows overlap, small ones do by half: `resolve`. `preset` is
-    None: what it stands for is in the other options. Raises ConfigError for any other.
+    Its defaults are the published V-Express pipeline (arXiv 2406.02511). `preset` is None, because the other options
+    already have its values.
+
+    Raises:
+        ConfigError: As for GenerationConfig, and for a preset.
     """
 
     steps: int = 25
@@ -285,15 +357,33 @@ class Settings(GenerationConfig):
         super().__post_init__()
         if self.preset is not None:
             raise ConfigError(
-                f"preset is {self.preset!r}; expected None in Settings, whose options are all decided: use "
+                f"preset is {self.preset!r}; expected None in Settings, which have a value for every option: use "
                 f"GenerationConfig(preset={self.preset!r})"
             )
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second, exactly."""
+        """Frames per second, exactly."""
         return exact_rate(self.fps)
 
+
+def option_help(name: str) -> str:
+    """Return the description of an option of GenerationConfig, one sentence."""
+    return str(GenerationConfig.__dataclass_fields__[name].metadata["help"])
+
+
+def _document() -> None:
+    """Add the descriptions of the options to the docstring of GenerationConfig."""
+    usual = {option.name: option.default for option in fields(Settings)}
+    lines = [
+        f"    {option.name}: {option_help(option.name)} Default: {usual[option.name]!r}."
+        for option in fields(GenerationConfig)
+    ]
+    before, raises, after = inspect.cleandoc(GenerationConfig.__doc__ or "").partition("Raises:")
+    GenerationConfig.__doc__ = before + "Args:\n" + "\n".join(lines) + f"\n\n{raises}{after}\n"
+
+
+_document()
 
 OPTION_NAMES = tuple(option.name for option in fields(GenerationConfig))
 RECOMMENDABLE = tuple(
@@ -309,9 +399,14 @@ def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_recommended(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless `options` are some of RECOMMENDABLE by name, with values in range.
+    """Check the options that a bundle recommends.
 
-    These are numbers, true or false; for `sampler` a name, for `guidance_interval` two numbers.
+    Args:
+        options: Some of RECOMMENDABLE by name. Values are numbers, true or false; a name for `sampler`, and two numbers
+            for `guidance_interval`.
+
+    Raises:
+        ConfigError: The name or value of an option is none of these.
     """
     for name, value in options.items():
         if name not in RECOMMENDABLE or type(value) not in _RECOMMENDED_AS.get(name, (int, float, bool)):
@@ -323,7 +418,7 @@ def check_recommended(options: Mapping[str, Any]) -> None:
 
 
 def _valid(name: str, value: Any) -> Any:
-    """The value of an option as it is kept. Raises ConfigError if it is none."""
+    """Return the value of an option as it is stored. Raises ConfigError if it is outside its range."""
     if name in _WHOLE:
         return _checked(name, value, *_WHOLE[name], whole=True)
     if name in _REAL:
@@ -340,9 +435,7 @@ def _valid(name: str, value: Any) -> Any:
 
 
 def _interval(value: Any) -> tuple[float, float]:
-    """The guidance interval as two floats. Raises ConfigError unless it is a list, tuple or (2,) array of such with
-    0 <= low < high <= 1.
-    """
+    """Return the guidance interval as two floats. Raises ConfigError unless 0 <= low < high <= 1."""
     array = type(value).__name__ == "ndarray" and value.ndim == 1  # without importing NumPy
     try:
         if len(value) == 2 and (array or isinstance(value, (list, tuple))):

@@ -1,7 +1,7 @@
-"""What the stages hand to each other: checked shapes, stated units.
+"""Data types that several packages share, with checked shapes and stated units.
 
-Every record is immutable and checks itself when made, so that a stage never sees a malformed input. Arrays are
-not copied; callers that keep a reference must not write to them.
+The dataclasses are immutable and check their fields on construction, so that no stage receives malformed data. Arrays
+are not copied; callers that keep a reference must not write to them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from vexpress_rt.errors import ImageError, KeypointError
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
-Stretches = tuple[tuple[int, int], ...]  # (start, stop) of each, `stop` excluded
 
 MAX_KEYPOINT_FRAMES = 1_000_000
-FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such numbers stay finite
-MAX_SIDE = 100_000  # pixels of a picture
-SIDE_LIMIT = 1 << 16  # pixels along a side of a bundle's picture: any plausible bundle stays below
+FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such values stay finite
+MAX_SIDE = 100_000  # pixels along a side of a picture
+SIDE_LIMIT = 1 << 16  # pixels along a side of a bundle's picture; above any plausible bundle
 
 
 class FileStamp(NamedTuple):
-    """What tells that a file was replaced or written to.
+    """Properties of a file that change when it is replaced or written to.
 
-    inode: its number in the file system.  size: bytes.  written: when last, in nanoseconds since 1970.
+    Attributes:
+        inode: Number in the file system.
+        size: Bytes.
+        written: Time of the last write, in nanoseconds since 1970.
     """
 
     inode: int
@@ -43,7 +45,14 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> FileStamp | None:
-        """Of a file as it is now; None if there is none."""
+        """Return the current stamp of a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The stamp; None if there is no such file.
+        """
         try:
             found = os.stat(path)
         except (OSError, ValueError):  # ValueError: a NUL or half a surrogate pair in the name
@@ -52,7 +61,12 @@ class FileStamp(NamedTuple):
 
 
 def frame_count(duration: Fraction, fps: Fraction) -> int:
-    """Return the number of frames at `fps` frames a second for speech of `duration` seconds: rounded up, at least 1."""
+    """Return the number of video frames for speech: ceil(duration x fps), at least 1.
+
+    Args:
+        duration: Length of the speech in seconds.
+        fps: Frames per second.
+    """
     return max(1, math.ceil(duration * fps))
 
 
@@ -60,9 +74,13 @@ def frame_count(duration: Fraction, fps: Fraction) -> int:
 class Crop:
     """The part of a picture that becomes the bundle's picture.
 
-    left, top, width, height: pixels of the original picture (after its orientation was applied).
-    size: (height, width) in pixels of the picture that it is scaled to.
-    source: (height, width) in pixels of the original picture.
+    Attributes:
+        left: Left edge in pixels of the original picture, after its orientation was applied.
+        top: Top edge in the same pixels.
+        width: Width in the same pixels.
+        height: Height in the same pixels.
+        size: (height, width) of the picture that it is scaled to, in pixels.
+        source: (height, width) of the original picture in pixels.
     """
 
     left: float
@@ -73,7 +91,14 @@ class Crop:
     source: tuple[int, int]
 
     def to_cropped(self, points: Float32) -> Float32:
-        """Map (..., 2) points, x then y, from pixels of the original picture to pixels of the cropped one."""
+        """Map points from pixels of the original picture to pixels of the cropped one.
+
+        Args:
+            points: (..., 2) float32, x then y.
+
+        Returns:
+            (..., 2) float32.
+        """
         scale = np.array([self.size[1] / self.width, self.size[0] / self.height])
         mapped: Float32 = ((points - np.array([self.left, self.top])) * scale).astype(np.float32)
         return mapped
@@ -81,10 +106,12 @@ class Crop:
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the picture that was searched.
+    """A detected face, in pixels of the picture.
 
-    box: (4,) float32: left, top, right, bottom.  score: in [0, 1].
-    keypoints: (5, 2) float32, x then y: left eye, right eye, nose, left and right corner of the mouth.
+    Attributes:
+        box: (4,) float32: left, top, right, bottom.
+        score: In [0, 1].
+        keypoints: (5, 2) float32, x then y: left eye, right eye, nose, left and right corner of the mouth.
     """
 
     box: Float32
@@ -174,7 +201,14 @@ def keypoint_array(values: Any) -> Float32:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """Return the shape of an array-like. Raises KeypointError if it has none."""
+    """Return the shape of an array-like.
+
+    Args:
+        value: Any object.
+
+    Raises:
+        KeypointError: `value` has no shape.
+    """
     try:
         return np.shape(value)
     except Exception as error:
@@ -192,7 +226,14 @@ def _too_long(frames: int) -> KeypointError:
 
 
 def five_points_advice(shape: tuple[int, ...]) -> str:
-    """Return advice for the five points of a face detector; empty for other shapes."""
+    """Return advice for a message about the five points of a face detector.
+
+    Args:
+        shape: The shape of the given points.
+
+    Returns:
+        The advice; empty for other shapes than (..., 5, 2).
+    """
     if shape[-2:] == (5, 2):
         return ". Of a detector's five points pass the first three: points[..., :3, :]"
     return ""
@@ -232,7 +273,14 @@ def _check_near(points: Float32) -> None:
 
 
 def check_finite_points(points: Float32) -> None:
-    """Raise KeypointError naming the first frames whose points, of shape (frames, ..., 2), are NaN or infinite."""
+    """Check that points are finite.
+
+    Args:
+        points: (frames, ..., 2) float32.
+
+    Raises:
+        KeypointError: A point is NaN or infinite. The message names the first such frames.
+    """
     bad = np.flatnonzero(~np.isfinite(points.reshape(len(points), -1)).all(axis=1))
     if bad.size:
         raise KeypointError(
@@ -242,7 +290,12 @@ def check_finite_points(points: Float32) -> None:
 
 
 def name_frames(frames: NDArray[np.int64], most: int = 10) -> str:
-    """Rising frame numbers (N,) as ranges, for messages: `3, 12-40 and 2 more`."""
+    """Return frame numbers as ranges, for messages: `3, 12-40 and 2 more`.
+
+    Args:
+        frames: (N,) rising frame numbers.
+        most: Maximum number of ranges.
+    """
     runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
     named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
     return ", ".join(named) + (f" and {len(runs) - most} more" if len(runs) > most else "")
@@ -250,17 +303,18 @@ def name_frames(frames: NDArray[np.int64], most: int = 10) -> str:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A photo, prepared once and reusable for any number of videos with the same bundle.
+    """A photo that is prepared once, for any number of videos with the same bundle.
 
-    image: (H, W, 3) uint8 RGB, of the bundle's size.
-    keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose), or None when neither given nor found;
-        then only `no_retarget` is possible.
-    crop: how `image` was cut from the original.
-    reference: the engine inputs that the photo decides: projected keys and values of every attention block, by
-        the name that `specs.py` gives them.
-    bundle: identity of the bundle that made them.
-    crop_mode: of `config.CROP_MODES`, how it was asked to be cut.
-    notes: repairs and omissions of reading, and a face that was not found, for `Video.notes`.
+    Attributes:
+        image: (H, W, 3) uint8 RGB, of the bundle's size.
+        keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose); None if none were given or found,
+            which allows `no_retarget` alone.
+        crop: The part of the original picture that `image` shows.
+        reference: The engine inputs that depend on the photo alone: projected keys and values of every attention block,
+            by their names in `engine_spec`.
+        bundle: Identity of the bundle that computed them.
+        crop_mode: The requested mode, one of `config.CROP_MODES`.
+        notes: Repairs and omissions of reading, and a face that was not found, for `Video.notes`.
     """
 
     image: UInt8
@@ -280,15 +334,18 @@ class Portrait:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """What `Generator.generate` made.
+    """The result of `Generator.generate`.
 
-    frames: (L, H, W, 3) uint8 RGB, or None if they were written to a file and not kept.
-    fps: frames a second, exact.  length: number of frames, L.
-    keypoints: (L, 3, 2) float32, where the face was asked to be, in pixels of the video (left eye, right eye, nose).
-    path: the file, or None.
-    timings: seconds by stage, and `total`; of the host's time, so that with engines on a GPU, which work on after they
-    were started, what one stage entered may be waited for in a later one.
-    notes: what was decided where the caller left a choice.
+    Attributes:
+        frames: (L, H, W, 3) uint8 RGB; None if they were written to a file and not kept.
+        fps: Frames per second, exact.
+        length: Number of frames, L.
+        keypoints: (L, 3, 2) float32, the requested positions of the face in pixels of the video (left eye, right eye,
+            nose).
+        path: The file; None if no output was named.
+        timings: Seconds of host time by stage, and `total`. GPU work is asynchronous, so that a stage may wait for work
+            of an earlier one.
+        notes: Repairs of the inputs, and choices that the caller left open.
     """
 
     frames: UInt8 | None = field(repr=False)
@@ -301,5 +358,5 @@ class Video:
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Length in seconds."""
         return float(self.length / self.fps)

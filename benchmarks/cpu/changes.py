@@ -213,8 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flush=True,
             )
     if options.json:
-        told = {"model": options.preset, "rows": rows, "profile": profile}
-        options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        figures = {"model": options.preset, "rows": rows, "profile": profile}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class Graphs:
         return self._run(path, self._specs["denoiser"])
 
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
-        """What ONNX Runtime's profiler tells of so many runs of an engine, after a first one: events of nodes."""
+        """Return the node events that ONNX Runtime's profiler records in so many runs after a warm-up."""
         options = cpu_options(onnxruntime, self._threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not SMAPS.exists():
-        print(f"there is no {SMAPS} here, which tells what memory is in use: Linux has it", file=sys.stderr)
+        print(f"{SMAPS}, which lists the memory in use, does not exist; expected Linux", file=sys.stderr)
         return 2
     if given.way:
         print(json.dumps(load_both(given.bundle, given.threads, given.way)))

@@ -38,12 +38,12 @@ class Model:
         """The bundle's folder."""
         return self.weights(work).with_name(self.weights(work).name.replace("weights", "bundle"))
 
-    def prepare(self, work: Path, tell: Callable[[str], object] = lambda _: None) -> None:
+    def prepare(self, work: Path, progress: Callable[[str], object] = lambda _: None) -> None:
         """Write weights, if they are not there, and build the bundle, as far as it is not up to date."""
         work.mkdir(parents=True, exist_ok=True)
         if not self.weights(work).exists():
-            write_synthetic_checkpoint(self.weights(work), self.architecture, SEED, tell)
-        build(self.weights(work), self.bundle(work), BuildOptions(self.shape, engines=self.engines), tell)
+            write_synthetic_checkpoint(self.weights(work), self.architecture, SEED, progress)
+        build(self.weights(work), self.bundle(work), BuildOptions(self.shape, engines=self.engines), progress)
 
 
 # The small one has random weights as well: its training's are only in its engines, and times do not depend on them.

@@ -25,14 +25,14 @@ def main(task: Path) -> int:
     given, outcome = json.loads(task.read_text(encoding="utf-8")), task.with_suffix(".outcome")
     kept: dict[str, Any] = {"figures": {}}
 
-    def tell(figures: Figures) -> None:
+    def report(figures: Figures) -> None:
         kept["figures"] = figures
         write_json(outcome, kept)
 
     started = time.perf_counter()
     try:
         module, _, name = given["function"].partition(":")
-        tell(getattr(importlib.import_module(module), name)(given["options"], tell))
+        report(getattr(importlib.import_module(module), name)(given["options"], report))
         status, reason = OK, ""
     except (NotAvailableError, BackendMissingError) as error:
         status, reason = NOT_AVAILABLE, str(error)

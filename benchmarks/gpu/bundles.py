@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from vexpress_rt.backends.registry import find_provider
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
@@ -20,12 +20,12 @@ SEED = 0
 LINES = 60  # of what a build reports, kept with its figures
 
 
-def make_weights(options: Mapping[str, Any], tell: Tell) -> Figures:
+def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """A checkpoint directory of synthetic weights. Options: {preset; weights: the folder}.
 
     A folder that is there is taken as it is: one appears only when complete, so that no interrupted run leaves half.
     """
-    del tell
+    del report
     from export.checkpoint.presets import PRESETS
     from export.checkpoint.synthetic import write_synthetic_checkpoint
 
@@ -37,7 +37,7 @@ def make_weights(options: Mapping[str, Any], tell: Tell) -> Figures:
     return {"bytes": size, "reused": reused, **_peak(resource.RUSAGE_SELF)}
 
 
-def build(options: Mapping[str, Any], tell: Tell) -> Figures:
+def build(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """A bundle, by `python -m export.build`.
 
     Options: {weights, bundle: folders; target, precision; height, width, frames; provider: what is to run it; engines:
@@ -45,7 +45,7 @@ def build(options: Mapping[str, Any], tell: Tell) -> Figures:
     Raises BackendMissingError without a library that it needs, CheckFailedError when the build fails.
     """
     figures = {"library": require(options["provider"], options["target"])}
-    tell(figures)
+    report(figures)
     names = ("weights", "target", "precision", "height", "width", "frames")
     flags = [text for name in names for text in (f"--{name}", str(options[name]))]
     if "engines" in options:
@@ -55,7 +55,7 @@ def build(options: Mapping[str, Any], tell: Tell) -> Figures:
     print(answer.stderr, file=sys.stderr)
     figures |= {"report": answer.stdout.splitlines()[-LINES:], **_peak(resource.RUSAGE_CHILDREN)}
     if answer.returncode:
-        tell(figures)
+        report(figures)
         said = answer.stderr.strip().splitlines() or ["it does not say why"]
         raise CheckFailedError(f"`{' '.join(command[1:])}` ended with exit code {answer.returncode}: {said[-1]}")
     files = Bundle.open(options["bundle"]).manifest.files

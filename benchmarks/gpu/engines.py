@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.gpu.bundles import build
 from benchmarks.gpu.compare import ANOTHER_ORDER
-from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, ReportFigures
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.engines import Engines
@@ -19,24 +19,24 @@ from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
 PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
 SEEDS = (0, 1, 1)  # of the inputs, a run each; in the third, engines may replay what the second captured
 
 
-def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
+def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Build some small engines, load them and run them. Options: those of `bundles.build`, with `engines`.
 
     Raises NotAvailableError where the library refuses to load an engine on a GPU that it is not made for;
     BackendMissingError without a library; CheckFailedError when the build fails, or for values that are not finite;
     BackendError for whatever else goes wrong.
     """
-    figures = build(options, tell)
-    tell(figures)
+    figures = build(options, report)
+    report(figures)
     with opened(Bundle.open(options["bundle"]), options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
+        figures["describe"] = engines.describe(device_operations.describe_latents(on_gpu=engines.provider.on_gpu))
         for name in options["engines"]:
             engine = _load(engines, name, options["target"])
             if wrong := not_finite(_run(engine, draw_inputs(engine, seed=0), keep_on_device=False)):
@@ -44,7 +44,7 @@ def accept(options: Mapping[str, Any], tell: Tell) -> Figures:
     return figures
 
 
-def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """All engines of a bundle, three runs each. Options: {bundle, reference: folders; provider}.
 
     Raises CheckFailedError naming the engines that cannot be run, or are too far off.
@@ -52,14 +52,14 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
     with opened(reference, "cpu") as expected, opened(bundle, options["provider"]) as found:
-        figures["describe"] = found.describe(placement.describe(on_gpu=found.provider.on_gpu))
+        figures["describe"] = found.describe(device_operations.describe_latents(on_gpu=found.provider.on_gpu))
         for name in bundle.manifest.engines:
             try:
                 result = compare(expected.get(name), found.get(name), tolerance(name, bundle.manifest.precision))
             except BackendError as error:
                 result = {"error": str(error)[:1000]}
             figures["engines"][name] = result
-            tell(figures)
+            report(figures)
     _judge(figures["engines"])
     return figures
 

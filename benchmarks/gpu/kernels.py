@@ -1,4 +1,4 @@
-"""The CUDA kernels against their twins in NumPy, bit for bit, and how long they take at full size."""
+"""The CUDA kernels against their reference implementations, bit for bit, and how long they take at full size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.measure import measure, summary
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from tests.support.device_cases import CASES, DeviceArena, check_captured_step
 from tests.support.kernel_cases import Arena, Step, random_picture
 from vexpress_rt.native import device_kernels
@@ -18,7 +18,7 @@ from vexpress_rt.native.device_kernels import Kernels, Stream
 FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; pixels along a side
 
 
-def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Every case of `tests.support.device_cases` on the GPU, then times. No options.
 
     Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
@@ -26,7 +26,7 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
     del options
     kernels = device_kernels.load()
     cases = run_cases(kernels, DeviceArena, {**CASES, "guided_step in a CUDA graph": check_captured_step})
-    tell(cases)
+    report(cases)
     if wrong := [name for name, result in cases["cases"].items() if result != "equal"]:
         raise CheckFailedError(f"{len(wrong)} of {len(cases['cases'])} cases differ from NumPy: {'; '.join(wrong)}")
     with ExitStack() as stack:
@@ -56,6 +56,8 @@ def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]
         arena.put(array)
         for array in (step.state, step.totals, np.asarray(step.unconditional), step.conditional)
     )  # fmt: skip
+    expected, corrected = arena.put(step.totals[0]), arena.put(np.zeros_like(step.conditional))
+    weights = np.ones(FRAMES, np.float32)
     frames = [arena.put(random_picture(PIXELS, PIXELS, 3, seed=seed)) for seed in range(3)]
     picture = arena.put(np.zeros((PIXELS, PIXELS, 3), np.uint8))
     nv12 = arena.put(np.zeros((PIXELS * 3 // 2, PIXELS), np.uint8))
@@ -66,6 +68,10 @@ def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]
             state, totals, unconditional, conditional,
             values=LATENT, slots=len(step.totals), updates=step.updates, scale=step.scale,
             coefficients=step.coefficients, stream=stream,
+        ),
+        "correct_predictions": lambda: kernels.correct_predictions(
+            unconditional, conditional, expected, corrected,
+            values=LATENT, frame=0, weights=weights, scale=step.scale, stream=stream,
         ),
         "median_3x3x3": lambda: kernels.median_3x3x3(*frames, picture, **size),
         "rgb_to_nv12": lambda: kernels.rgb_to_nv12(frames[0], nv12, **size),

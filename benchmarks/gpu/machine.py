@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import Figures, Tell
+from benchmarks.gpu.parts import Figures, ReportFigures
 from vexpress_rt import __version__
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.errors import BackendError
@@ -29,12 +29,12 @@ FACTS = (
 )  # fmt: skip
 
 
-def describe(options: Mapping[str, Any], tell: Tell) -> Figures:
+def describe(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Everything about the machine; `gpu` is None where none can be used, and `no_gpu` says why.
 
     options: {commit: of the checkout, or empty to ask git}.
     """
-    del tell  # nothing here is likely to fail half way
+    del report  # nothing here is likely to fail half way
     facts = {
         "system": platform.platform(),
         "cpu": _cpu(),
@@ -78,7 +78,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """The newest CUDA that the driver knows, and the driver's own version where that is told."""
+    """The newest CUDA that the driver knows, and the driver's own version where it reports one."""
     text = f"CUDA {runtime.driver_version()}"
     with contextlib.suppress(OSError):
         if found := re.search(r"\s(\d+\.\d[\d.]*)\s", Path("/proc/driver/nvidia/version").read_text()):
@@ -106,7 +106,7 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of this checkout, marked where files differ from it; `unknown` where git cannot tell."""
+    """The commit of this checkout, marked where files differ from it; `unknown` where git does not know it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)

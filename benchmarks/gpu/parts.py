@@ -14,7 +14,7 @@ from typing import Any
 
 OK, FAILED, NOT_AVAILABLE = "ok", "failed", "not available"
 Figures = dict[str, Any]  # what was measured; of what JSON has, and NumPy's numbers
-Tell = Callable[[Figures], None]  # keeps figures so far, so that a crash loses only what comes after
+ReportFigures = Callable[[Figures], None]  # keeps figures so far, so that a crash loses only what comes after
 
 
 class NotAvailableError(Exception):
@@ -29,7 +29,7 @@ class CheckFailedError(Exception):
 class Part:
     """Something to do, in a process of its own.
 
-    name: `KIND/WHAT`.  function: `module:name`, called with (options, tell); it gives figures or raises.
+    name: `KIND/WHAT`.  function: `module:name`, called with (options, report); it gives figures or raises.
     options: its first argument, of what JSON has.
     alone: nothing may run beside it, because it takes times.  gpu: it uses the GPU, so one such at a time.
     needs: parts that must have ended ok.  unless: parts that, when one of them ended ok, make this one superfluous.

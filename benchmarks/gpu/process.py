@@ -51,11 +51,11 @@ class Process:
             self.end()
             return self._failed(f"it was not done after its time limit of {self.limit:.0f} s", seconds)
         self._end_group()
-        told, code = self._told(), self._process.returncode
-        if "status" in told and code == 0:
-            return Outcome(**told, log=self._tail() if told["status"] == FAILED else "")
+        reported, code = self._reported(), self._process.returncode
+        if "status" in reported and code == 0:
+            return Outcome(**reported, log=self._tail() if reported["status"] == FAILED else "")
         why = f"killed by {_signal(-code)}" if code < 0 else f"its process ended with exit code {code}"
-        return self._failed(why + (", after it had finished" if "status" in told else ""), seconds)
+        return self._failed(why + (", after it had finished" if "status" in reported else ""), seconds)
 
     def end(self) -> None:
         """End it and what it started, if need be by force. What the driver holds for good is left behind."""
@@ -74,14 +74,14 @@ class Process:
             os.killpg(self._process.pid, number)
 
     def _failed(self, why: str, seconds: float) -> Outcome:
-        return Outcome(FAILED, why, self._told().get("figures", {}), seconds, self._tail())
+        return Outcome(FAILED, why, self._reported().get("figures", {}), seconds, self._tail())
 
-    def _told(self) -> dict[str, Any]:
+    def _reported(self) -> dict[str, Any]:
         try:
-            told: dict[str, Any] = json.loads(self._outcome.read_text(encoding="utf-8"))
+            reported: dict[str, Any] = json.loads(self._outcome.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        return told
+        return reported
 
     def _tail(self) -> str:
         return self._log.read_bytes()[-LOG_LENGTH:].decode(errors="replace").strip()

@@ -15,19 +15,19 @@ from benchmarks.gpu.compare import PSNR_LEAST, psnr
 from benchmarks.gpu.engines import draw_inputs, not_finite, opened
 from benchmarks.gpu.files import compare_file, fault
 from benchmarks.gpu.measure import measure, summary
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from benchmarks.gpu.scene import RATE, Scene, draw_scene, facts, make_video
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import becomes_array
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, ONLY_TENSORRT
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
 SPEECH_SECONDS = 5  # that the audio encoder is timed with
-PAIRS = 3  # of videos whose difference tells what a window-step takes
+PAIRS = 3  # of videos; the difference within a pair is the time of window-steps
 SHORT, LONG = 2, 6  # steps of these
 WINDOWS = 2  # of the whole video
 ENGINE_SECONDS, VIDEO_SECONDS = 1.0, 20.0  # that an engine, and whole videos, are timed for
@@ -36,7 +36,7 @@ Outputs = Mapping[str, Tensor]
 MakeVideo = Callable[[Scene, int, Path | None], Video]
 
 
-def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
+def measure_bundle(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
 
     Raises CheckFailedError as `judge` does, and whatever the runtime raises.
@@ -44,16 +44,16 @@ def measure_bundle(options: Mapping[str, Any], tell: Tell) -> Figures:
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
     with opened(bundle, options["provider"]) as engines:
-        figures["describe"] = engines.describe(placement.describe(on_gpu=engines.provider.on_gpu))
+        figures["describe"] = engines.describe(device_operations.describe_latents(on_gpu=engines.provider.on_gpu))
         figures["engines"] = {}
         for name, result in time_engines(engines.get, wait):
             figures["engines"][name] = result
-            tell(figures)
+            report(figures)
         figures |= memory_in_use()
     with Generator(bundle.folder, provider=options["provider"], rebuild="never") as generator:
         shape = bundle.manifest.shape
         size = (shape.height, shape.width, shape.frames)
-        time_videos(partial(make_video, generator), size, options, figures, tell)
+        time_videos(partial(make_video, generator), size, options, figures, report)
     judge(figures, bundle.manifest.precision)
     return figures
 
@@ -119,23 +119,23 @@ def memory_in_use() -> dict[str, int]:
 
 
 def time_videos(
-    make: MakeVideo, size: tuple[int, int, int], options: Mapping[str, Any], figures: Figures, tell: Tell
+    make: MakeVideo, size: tuple[int, int, int], options: Mapping[str, Any], figures: Figures, report: ReportFigures
 ) -> None:
-    """Adds to `figures` those of a window-step and of a whole video of WINDOWS windows, and tells them as they come.
+    """Adds to `figures` those of a window-step and of a whole video of WINDOWS windows, and reports them as they come.
 
     make: makes a scene's video, written or kept as `scene.make_video`.  size: height, width, frames of a window.
     options: {work: folder; steps: of the whole video; name: of the files that are left in `work`}.
     """
     work, name = Path(options["work"]), options["name"]
     figures["window_step"] = time_window_step(make, draw_scene(*size, windows=1))
-    tell(figures)
+    report(figures)
     scene = draw_scene(*size, windows=WINDOWS)
     figures["video"], frames = time_whole(make, scene, options["steps"], work / f"{name}.mp4")
     np.save(work / f"{name}.frames.npy", frames)
     torch_frames = work / "torch-eager.frames.npy"
     if name != "torch-eager" and torch_frames.is_file():
         figures["video"]["psnr_to_torch_eager"] = psnr(frames, np.load(torch_frames))
-    tell(figures)
+    report(figures)
 
 
 def judge(figures: Figures, precision: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
+from benchmarks.gpu.parts import Figures, NotAvailableError, ReportFigures
 from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 
 COMPILED = ("denoiser", "vae_decoder")  # what a video runs in every step, and for every frame
 
 
-def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
+def measure_modules(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Every engine, a window-step and a whole video; compiled, an engine's first run is its compilation.
 
     Options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its files;
@@ -41,8 +41,8 @@ def measure_modules(options: Mapping[str, Any], tell: Tell) -> Figures:
     figures: Figures = {"library": f"PyTorch {torch.__version__}", "compiled": compiled, "engines": {}}
     for name, result in time_engines(engines.get, lambda outputs: torch.cuda.synchronize()):
         figures["engines"][name] = result
-        tell(figures)
+        report(figures)
     figures |= memory_in_use()
-    time_videos(TorchVideo(engines, torch.cuda.synchronize).make, size, options, figures, tell)
+    time_videos(TorchVideo(engines, torch.cuda.synchronize).make, size, options, figures, report)
     judge(figures, options["precision"])
     return figures

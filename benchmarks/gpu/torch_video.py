@@ -79,11 +79,11 @@ class TorchVideo:
         """What the denoiser is conditioned on, by window."""
         model, shape, features = self._engines.model, self._engines.shape, self._hear(recording)
         return WindowConditions(
-            projection=self._engines.get("audio_projection"),
-            guider=self._engines.get("pose_guider"),
+            audio_projection=self._engines.get("audio_projection"),
+            pose_guider=self._engines.get("pose_guider"),
             length=length,
-            rows=lambda start, stop: feature_windows(features, length, model.audio_rows, start, stop),
-            draw=lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
+            feature_windows=lambda start, stop: feature_windows(features, length, model.audio_rows, start, stop),
+            keypoint_map=lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
         )
 
     def _decode(self, latents: torch.Tensor) -> UInt8:

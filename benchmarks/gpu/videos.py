@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.gpu.compare import PSNR_LEAST, psnr, worst_frame
 from benchmarks.gpu.files import compare_file, fault
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from benchmarks.gpu.scene import Scene, draw_scene, facts, make_video
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import Video
@@ -19,7 +19,7 @@ from vexpress_rt.types import Video
 STEPS, WINDOWS = 4, 2
 
 
-def check(options: Mapping[str, Any], tell: Tell) -> Figures:
+def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """The frames of two videos, one after another, against the CPU's; then the file of a third against those frames.
 
     Options: {bundle, reference: folders; provider}.
@@ -40,11 +40,11 @@ def check(options: Mapping[str, Any], tell: Tell) -> Figures:
             clips.append(video.frames)
             figures["psnr"].append(psnr(video.frames, expected))
             figures["psnr_of_the_worst_frame"].append(worst_frame(video.frames, expected))
-            tell(figures)
+            report(figures)
         figures["file"] = written(generator, scene, video)
     figures["repeats_exactly"] = bool(np.array_equal(*clips))
     figures["grey_levels"] = len(np.unique(expected))
-    tell(figures)
+    report(figures)
     if not min(figures["psnr"]) >= PSNR_LEAST:
         raise CheckFailedError(f"PSNR of {figures['psnr']} dB against the CPU; expected at least {PSNR_LEAST:.0f}")
     if why := fault(figures["file"]):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt import LiveFrame, LiveSession
-from vexpress_rt.live.audio_buffer import boundary
+from vexpress_rt.live.audio_buffer import first_sample
 
 Samples = NDArray[np.float32]
 Timer = Callable[[], float]  # seconds
@@ -49,7 +49,7 @@ class Watched:
     def see(self, frame: LiveFrame) -> None:
         """The next frame."""
         fps, rate = self.session.fps, self.session.sample_rate
-        start, stop = boundary(self.given, rate, fps), boundary(self.given + 1, rate, fps)
+        start, stop = first_sample(self.given, rate, fps), first_sample(self.given + 1, rate, fps)
         right = frame.index == self.given and frame.time == self.given / fps
         right = right and np.array_equal(frame.samples, self.recording.piece(start, stop))
         self.wrong += not right
@@ -119,7 +119,7 @@ def run(
             now = max(now, (arrived + 1) * size / recording.rate)
             continue
         watched.see(frame)
-        end = boundary(frame.index + 1, session.sample_rate, session.fps)
+        end = first_sample(frame.index + 1, session.sample_rate, session.fps)
         while answered * size < end and answered < arrived:
             result.latencies.append(now - (answered + 1) * size / recording.rate)
             answered += 1

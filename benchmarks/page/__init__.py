@@ -1,1 +1,1 @@
-"""`python -m benchmarks.report`: which parts there are, what each does, and the page that is made of their figures."""
+"""`python -m benchmarks.report`: its parts, and the page made from their figures."""

@@ -1,4 +1,4 @@
-"""What a part of the report does, in its own process; see `benchmarks.gpu.parts` for how it tells what came of it."""
+"""What a part of the report does, in its own process; `benchmarks.gpu.parts` documents how it reports figures."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import CheckFailedError, Figures, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 
 MEMORY_FPS, MEMORY_STEPS = 5, 2  # few, since memory is what counts
-TELLER = "figures-teller"  # of the plugin that suites tell their figures
+COLLECTOR = "figure-collector"  # name of the plugin to which suites report figures
 
 
-class Teller:
-    """A plugin of pytest: keeps what the tests of a suite tell, and what went wrong."""
+class FigureCollector:
+    """A pytest plugin that collects the figures and failures of a suite."""
 
-    __name__ = TELLER
+    __name__ = COLLECTOR
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, report: ReportFigures) -> None:
         self.rows: list[Figures] = []
         self.failures: list[str] = []
-        self._tell = tell
+        self._report = report
 
-    def tell(self, name: str, figures: Figures) -> None:
-        """One test's figures."""
+    def add(self, name: str, figures: Figures) -> None:
+        """Add the figures of one test."""
         self.rows.append({"test": name, **figures})
-        self._tell({"rows": self.rows})
+        self._report({"rows": self.rows})
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A failure's last line."""
+        """Keep the last line of a failure."""
         if report.failed:
             said = getattr(report.longrepr, "reprcrash", None)
             self.failures.append(f"{report.nodeid}: {said.message if said else report.longrepr}")
 
 
-def suite(options: Mapping[str, Any], tell: Tell) -> Figures:
+def suite(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Run a suite. Options: {arguments: for pytest}.
 
     Raises CheckFailedError naming the tests that failed.
@@ -47,16 +47,16 @@ def suite(options: Mapping[str, Any], tell: Tell) -> Figures:
     import pytest
     import pytest_benchmark  # noqa: F401  # named where it is missing
 
-    teller = Teller(tell)
-    code = pytest.main(["-q", "-p", "no:cacheprovider", *options["arguments"]], plugins=[teller])
+    collector = FigureCollector(report)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *options["arguments"]], plugins=[collector])
     if code != pytest.ExitCode.OK:
-        raise CheckFailedError("; ".join(teller.failures)[:2000] or f"pytest ended with {code!r}")
-    return {"rows": teller.rows}
+        raise CheckFailedError("; ".join(collector.failures)[:2000] or f"pytest ended with {code!r}")
+    return {"rows": collector.rows}
 
 
-def prepare(options: Mapping[str, Any], tell: Tell) -> Figures:
+def prepare(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Weights and bundle of a model. Options: {model: its name; work: folder}."""
-    del tell
+    del report
     from benchmarks.cpu.models import MODELS
 
     model, work = MODELS[options["model"]], Path(options["work"])
@@ -65,14 +65,14 @@ def prepare(options: Mapping[str, Any], tell: Tell) -> Figures:
     return {name: sum(path.stat().st_size for path in f.rglob("*") if path.is_file()) for name, f in folders.items()}
 
 
-def quality(options: Mapping[str, Any], tell: Tell) -> Figures:
+def quality(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """The table of presets. Options: {threads; people; seconds; reference_steps}."""
     from benchmarks import quality as module
 
-    return module.part({"bundle": None, **options}, tell)
+    return module.part({"bundle": None, **options}, report)
 
 
-def memory(options: Mapping[str, Any], tell: Tell) -> Figures:
+def memory(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Peak memory of a video by the length of its speech. Options: {minutes: of speech, each in turn}."""
     from benchmarks.memory import measure
     from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -81,16 +81,16 @@ def memory(options: Mapping[str, Any], tell: Tell) -> Figures:
     for minutes in options["minutes"]:
         made = measure(shipped_bundle(), minutes, MEMORY_FPS, MEMORY_STEPS, write=False)
         rows.append({"minutes": minutes, **made})
-        tell({"rows": rows})
+        report({"rows": rows})
     return {"rows": rows, "fps": MEMORY_FPS, "steps": MEMORY_STEPS}
 
 
-def command(options: Mapping[str, Any], tell: Tell) -> Figures:
+def command(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """A benchmark that is a command of its own and writes its figures with --json. Options: {module; flags}.
 
     Raises CheckFailedError with the last line of what it says where it fails.
     """
-    del tell
+    del report
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         path = Path(folder) / "figures.json"
         line = [sys.executable, "-m", options["module"], *options["flags"], "--json", str(path)]

@@ -1,4 +1,4 @@
-"""The parts of the report, in their order; each is measured in a process of its own, and nothing runs beside it."""
+"""The parts of the report, in their order; each runs alone, in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from benchmarks.cpu.effort import Effort
 from benchmarks.cpu.models import MODELS
 from benchmarks.gpu.parts import Part
 
-# Of the names of parts, what stands before the slash: what can be asked for.
+# Kinds of parts, for --parts: the names of parts up to the slash.
 KINDS = ("engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "quality", "live")
 
 
-LIVE = ("--steps", "4", "--guidance-scale", "1")  # as README's example has it: meant to keep up on two cores
+LIVE = ("--steps", "4", "--guidance-scale", "1")  # fast enough for two cores
 
 
 def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]:
-    """Every part. work: folder of weights and bundles."""
+    """Return every part of the report, in order.
+
+    Args:
+        effort: Sizes and rounds.
+        threads: CPU threads of each side.
+        work: Folder of weights and bundles.
+        quick: Whether suites run with few rounds.
+    """
 
     def suite(name: str, file: str, *flags: str, needs: Iterable[str] = ()) -> Part:
         arguments = [f"benchmarks/suites/test_{file}.py", "--threads", str(threads), "--work", str(work), *flags]
@@ -55,7 +62,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
 
 
 def _lengths(suite: Any, length: float, needs: dict[str, Any]) -> Part:
-    """A whole video of one length: those of other lengths are kept when one is interrupted."""
+    """A part for each length, so that an interruption keeps the others."""
     part: Part = suite(f"videos/{length:g}s", "videos", "--models", "pocket", "--lengths", f"{length:g}", **needs)
     return part
 

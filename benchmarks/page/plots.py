@@ -24,7 +24,15 @@ DPI = 130
 
 
 def draw(parts: Parts, folder: Path) -> tuple[str, ...]:
-    """Draw what there are figures for; gives the names of the files."""
+    """Draw the plots for which there are figures.
+
+    Args:
+        parts: Parts of the JSON by name.
+        folder: Folder to write to; plots without figures are removed from it.
+
+    Returns:
+        Names of the files.
+    """
     makers: dict[str, Callable[[Parts, Axes], bool]] = {
         "length.png": _length, "stages.png": _stages, "memory.png": _memory, "quality.png": _quality,
     }  # fmt: skip
@@ -57,7 +65,7 @@ def _memory(parts: Parts, axes: Axes) -> bool:
     rows = rows_of(parts, "memory")
     minutes, peaks = [row["minutes"] for row in rows], [row["peak"] / 2**20 for row in rows]
     axes.plot(minutes, peaks, "o-", color=OURS)
-    axes.set(xlabel="minutes of speech", ylabel="MiB at most", title="Small model: memory over length")
+    axes.set(xlabel="minutes of speech", ylabel="peak memory, MiB", title="Small model: memory over length")
     _from_zero(axes, minutes, peaks)
     return bool(rows)
 
@@ -68,7 +76,7 @@ def _from_zero(axes: Axes, across: Sequence[float], up: Sequence[float]) -> None
 
 
 def _stages(parts: Parts, axes: Axes) -> bool:
-    """Two bars a video: shares of PyTorch's time, so that videos of any length fit."""
+    """Two bars per video, as shares of PyTorch's time, so that videos of any length fit."""
     bars: list[tuple[str, Mapping[str, float], float]] = []
     for row in rows_of(parts, "videos"):
         whole = row["stages"]["theirs"]["total"]

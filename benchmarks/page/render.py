@@ -1,4 +1,4 @@
-"""The page: sections of what was measured, each with what was not, and why."""
+"""Write the page: a section for each kind of measurement, with the parts that are missing and why."""
 
 from __future__ import annotations
 
@@ -27,78 +27,85 @@ from benchmarks.page.tables import (
 Parts = Mapping[str, Mapping[str, Any]]  # of the JSON, by name
 PAGE = "README.md"
 
-# Title, the kinds of parts that it is made of, its table, its plot, and what is to be known of it.
+# Title, kinds of parts that it shows, its table, its plot, and an introduction.
 SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str], ...] = (
     ("Engines", ("engines",), engines_table, "",
-     "A call of each engine of the small model, beside the module that the plain pipeline has in its place."),
+     "One call of each engine of the small model, compared with the PyTorch module of the plain pipeline."),
     ("A window-step", ("window-step",), window_step_table, "",
-     "One step of one window: both halves of guidance, and the sampler's step. PyTorch projects the photo's keys and "
-     "values anew in each, as upstream does."),
+     "One step of one window: the conditional and the unconditional pass, and the sampler's step. PyTorch projects the "
+     "photo's keys and values in every step, as upstream does."),
     ("What each change is worth", ("changes",), changes_table, "",
-     "An engine with one of the ways of making the CPU faster, beside the same engine without it, each loaded several "
-     "times. All give the same values but for rounding, which each run checks, except for `algebra`, whose two engines "
-     "have different inputs (`tests/test_cpu_pipeline.py` does). What brought neither speed nor memory was not kept."),
+     "An engine with one optimisation, compared with the same engine without it; each is loaded several times. Results "
+     "are equal up to rounding, which every run checks; the engines of `algebra` have different inputs, and "
+     "`tests/benchmarks/test_cpu_pipeline.py` compares their videos. An optimisation that improved neither speed nor "
+     "memory was not kept."),
     ("Weights in memory", ("loading",), loading_table, "",
-     "Both denoisers of the half-width model in one process (with --quick of the small one), each with a copy of the "
-     "weights that is packed for the kernels, and sharing one (`share_weights`)."),
-    ("Native kernels", ("native",), native_table, "", "C++ beside its twin in NumPy."),
+     "Both denoisers of the half-width model in one process (with `--quick`: of the small model), each with its own "
+     "copy of the weights, packed for the kernels, or sharing one copy (`share_weights`)."),
+    ("Native kernels", ("native",), native_table, "", "C++ compared with its reference implementation in NumPy."),
     ("Time to first frame", ("first-frame",), first_frame_table, "",
-     "Of the small model, from a prepared photo and speech; `step_major` is upstream's order of windows and steps. "
-     "PyTorch's first frame comes when its whole video is there: see the minute under *Cost over length*."),
+     "The small model, from a prepared photo and speech. `step_major` is upstream's order of windows and steps. "
+     "PyTorch's first frame is available when its whole video is: see the 60 s row under *Cost over length*."),
     ("Cost over length", ("videos",), lengths_table, "length.png",
-     "Whole videos from photo and speech to frames, beside the plain pipeline on the same weights and noise. *Equal "
-     "bytes* is the share of the frames' bytes that are the same in both; the others are at most so far apart."),
+     "Whole videos, from photo and speech to frames, compared with the plain pipeline on the same weights and noise. "
+     "*Equal bytes* is the share of the frames' bytes that are the same in both; *largest difference* is of the other "
+     "bytes, 0 to 255."),
     ("Latency by stage", ("videos",), stages_table, "stages.png",
-     "Seconds of each stage of the videos above, medians. PyTorch's median filter is upstream's, in PyTorch."),
+     "Median seconds of each stage of the videos above. PyTorch runs upstream's median filter."),
     ("Memory over length", ("memory",), memory_table, "memory.png",
-     "The most memory of a process that makes a video of the small model, the engines' included, at 5 frames a second "
-     "and 2 steps: what grows is what counts."),
+     "Peak memory of a process that makes a video with the small model, including the engines, at 5 frames a second "
+     "and 2 steps: few, because the growth with the length is what is measured."),
     ("Quality over speed", ("quality",), quality_table, "quality.png",
-     "The presets on drawn people that training never saw, against a long reference with the same noise. *lips*: "
-     "correlation of the mouth's opening with the speech; *nose*: from where the keypoints have it, median and 95 % of "
-     "frames, as a share of the width."),
+     "The presets on drawn people that were not in the training data, compared with a reference of many steps and the "
+     "same noise. *lips*: correlation of the mouth's opening with the speech. *nose*: distance of the nose from its "
+     "keypoint, median and 95th percentile of frames, as a share of the width."),
     ("Live", ("live",), live_table, "",
-     "Sound that arrives in chunks on a clock, in 4 steps without guidance; see `benchmarks/live`."),
+     "Sound arrives in chunks on a clock; 4 steps without guidance. `benchmarks/README.md` documents each row."),
 )  # fmt: skip
 
-MEASURED = ("started", "commit", "cpu")  # what is told of the run that a part was measured in
-# What is asked for: in words, the figure, the least it may be.
+MEASURED = ("started", "commit", "cpu")  # facts of the run in which a part was measured
+# Targets: name, description, measured figure, least value that reaches the target.
 GOALS: tuple[tuple[str, str, Callable[[Parts], float | None], float], ...] = (
-    ("cpu_ratio", "plain PyTorch's time for a video of the half-width model, 128 x 128, over ours",
+    ("cpu_ratio", "video of the half-width model, 128 x 128: PyTorch's time / ours",
      lambda parts: _ratio(parts, "videos/half"), 1.75),
-    ("first_frame", "first frame of a long clip: `step_major`'s time over `wavefront`'s",
+    ("first_frame", "first frame of a long clip: time in `step_major` order / in `wavefront` order",
      lambda parts: _ratio(parts, "first-frame"), 15.0),
-    ("fast", "plain PyTorch's time for such a video as published, over ours with the preset `fast`",
+    ("fast", "the same video: PyTorch's time with the published settings / ours with the preset `fast`",
      lambda parts: _ratio(parts, "videos/half", "fast"), 4.0),
-    ("memory", "the most memory for the shortest speech over that for the longest",
+    ("memory", "peak memory: shortest speech / longest speech",
      lambda parts: _memory(parts), 1 / 1.05),
-    ("live_memory", "live: memory after a fifth of the time over that in the end",
+    ("live_memory", "live: memory after a fifth of the session / at its end",
      lambda parts: _live_memory(parts), 1 / 1.05),
-    ("live_sound", "live: share of frames that carry the sound of their time",
+    ("live_sound", "live: share of frames with the right samples and time",
      lambda parts: _live_sound(parts), 1.0),
 )  # fmt: skip
 
 
 def goals(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """What is asked for and what was found, for the JSON."""
+    """Return targets and measured figures for the JSON."""
     parts = {name: outcome.to_json() for name, outcome in outcomes.items()}
-    found = {name: (least, figure(parts)) for name, _, figure, least in GOALS}
+    measured = {name: (least, figure(parts)) for name, _, figure, least in GOALS}
     return {
         "goals": {
-            name: {"at_least": least, "found": value, "reached": value is not None and value >= least}
-            for name, (least, value) in found.items()
+            name: {"at_least": least, "measured": value, "reached": value is not None and value >= least}
+            for name, (least, value) in measured.items()
         }
     }
 
 
 def write_page(data: Mapping[str, Any], folder: Path) -> None:
-    """PAGE in `folder`, and its plots, from what the JSON holds."""
+    """Write PAGE and its plots into a folder, from the data of the JSON."""
     drawn = plots.draw(data["parts"], folder)
     (folder / PAGE).write_text(page(data, drawn), encoding="utf-8")
 
 
 def page(data: Mapping[str, Any], drawn: tuple[str, ...] = ()) -> str:
-    """Markdown. drawn: names of the plots that lie beside it."""
+    """Return the page as Markdown.
+
+    Args:
+        data: Content of the JSON.
+        drawn: Names of the plots in the same folder.
+    """
     parts = data["parts"]
     lines = ["# Benchmarks on a CPU", "", *_head(data), "", *_goals(parts), ""]
     for title, kinds, table, plot, about in SECTIONS:
@@ -124,8 +131,8 @@ def _head(data: Mapping[str, Any]) -> Lines:
 
 
 def _run(run: Mapping[str, Any]) -> str:
-    took = f", {run['seconds'] / 60:.0f} minutes" if "seconds" in run else ", not to its end"
-    size = ", quick: small sizes and few rounds" if run["quick"] else ""
+    took = f", {run['seconds'] / 60:.0f} minutes" if "seconds" in run else ", interrupted"
+    size = " (`--quick`: small sizes and few rounds)" if run["quick"] else ""
     return (
         f"{run['started']} on {run['cpu']}, commit {run['commit'][:12]}, {run['threads']} threads for each "
         f"side{size}{took}: {', '.join(run['parts'])}"
@@ -137,12 +144,12 @@ def _goals(parts: Parts) -> Lines:
     for _, words, figure, least in GOALS:
         value = figure(parts)
         verdict = "not measured" if value is None else "reached" if value >= least else "MISSED"
-        rows.append([words, f"at least {least:g}", "" if value is None else f"{value:.2f}", verdict])
-    return ["## What is asked for", "", *markdown(["", "asked", "found", ""], rows)]
+        rows.append([words, f"at least {least:.3g}", "" if value is None else f"{value:.2f}", verdict])
+    return ["## Targets", "", *markdown(["ratio", "target", "measured", ""], rows)]
 
 
 def _missing(parts: Parts, kinds: tuple[str, ...]) -> Lines:
-    """Parts that did not end well, and those that they need."""
+    """Return the parts of these kinds that have no figures, with reasons."""
     lines = []
     for name, part in parts.items():
         if name.partition("/")[0] in kinds and part["status"] != OK:
@@ -160,15 +167,15 @@ def _how(data: Mapping[str, Any]) -> Lines:
     return [
         "## How",
         "",
-        "Ours and PyTorch's by turns, in one process, after warm-ups; medians. *times as fast* is the median of the "
-        "turns' ratios, with their quartiles. `benchmarks/README.md` says more.",
+        "Medians of calls that alternate between ours and PyTorch's in one process, after warm-up. *speed-up* is the "
+        "median of the ratios of neighbouring calls, with quartiles. `benchmarks/README.md` documents the method.",
         "",
-        *markdown(["part", "took", *MEASURED], took),
+        *markdown(["part", "duration", *MEASURED], took),
     ]
 
 
 def _ratio(parts: Parts, name: str, test: str = "") -> float | None:
-    """Of the first test of a part whose name holds `test`."""
+    """Return the ratio of the first test of a part whose name contains `test`."""
     rows = parts.get(name, {}).get("figures", {}).get("rows", [])
     found = [row["ratio"]["median"] for row in rows if test in row.get("test", "")]
     return float(found[0]) if found else None
@@ -190,6 +197,6 @@ def _live_sound(parts: Parts) -> float | None:
 
 
 def _clock(parts: Parts) -> Mapping[str, Any]:
-    """What live mode's run on a clock told; nothing if there was none."""
+    """Return the figures of live mode's run on a clock; empty if there are none."""
     found: Mapping[str, Any] = parts.get("live", {}).get("figures", {}).get("clock", {})
     return found

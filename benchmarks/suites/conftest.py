@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
 from benchmarks.cpu.pairs import QUIET, pair_figures
-from benchmarks.page.parts import TELLER
+from benchmarks.page.parts import COLLECTOR
 
 if TYPE_CHECKING:
     from benchmarks.cpu.sides import Sides
@@ -119,10 +119,10 @@ def beside(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Calla
         benchmark.pedantic(ours, setup=other, rounds=rounds, warmup_rounds=warmup)
         own = [float(seconds) for seconds in benchmark.stats.stats.data]
         figures = pair_figures(own, samples[warmup:])
-        told = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
-        benchmark.extra_info.update({**{k: figures[k] for k in ("theirs", "ratio")}, **told})
-        teller = request.config.pluginmanager.get_plugin(TELLER)
-        if teller is not None:
-            teller.tell(request.node.name, {**figures, **told})
+        found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
+        benchmark.extra_info.update({**{k: figures[k] for k in ("theirs", "ratio")}, **found})
+        collector = request.config.pluginmanager.get_plugin(COLLECTOR)
+        if collector is not None:
+            collector.add(request.node.name, {**figures, **found})
 
     return measure

@@ -44,7 +44,7 @@ def test_video_of_one_window(beside: Measure, sides: Sides, effort: Effort, mode
 
 @pytest.mark.parametrize("model_name", ["half"], scope="session")
 def test_fast_video_of_one_window(beside: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
-    """Ours by the preset `fast`, PyTorch's as published: other frames, whose distance the quality table tells."""
+    """Ours by the preset `fast`, PyTorch's as published: the frames differ, by what the quality table shows."""
     published = sides.settings(steps=effort.half_steps, sampler="ddim", fps=25)
     scene = _scene(sides, sides.shape.frames, published)
     what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, `fast`"

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: chosen for the GPUs that it is made for, tried on others only where it is asked for. On fakes."""
+"""TensorRT for RTX: chosen for the GPUs that it is made for, and tried on others on request. On stand-ins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from tests.doubles.fakes import write_bundle
 from tests.support.compiled import PORTABLE, add_plans, installed_builder
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.utils.links import EXPORTER
 
 VERSION = "1.7.1"
 
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What compiles on this machine, whose GPU is one of a data centre (9.0), and which has TensorRT for RTX, too."""
+    """The stand-in that compiles on this machine, which has a data centre GPU (9.0) and TensorRT for RTX."""
     for fake in installed_builder(monkeypatch):
         library = FakeTensorRT(sys.modules["tensorrt"].cuda)
         library.__version__ = VERSION
@@ -30,13 +31,13 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    """With plans that fit."""
+    """A bundle with plans that fit."""
     return Bundle.open(add_plans(write_bundle(tmp_path / "b"), library="tensorrt-rtx", version=VERSION, **PORTABLE))
 
 
 @pytest.fixture
 def outdated(tmp_path: Path) -> Bundle:
-    """With plans of another version."""
+    """A bundle with plans of another version."""
     return Bundle.open(add_plans(write_bundle(tmp_path / "b"), library="tensorrt-rtx", version="1.5.0", **PORTABLE))
 
 
@@ -45,21 +46,19 @@ def test_auto_passes_over_it_on_another_gpu_and_says_why(bundle: Bundle, caplog:
     assert (choice.name, choice.loader.describe_plans()) == ("cpu", "")
     why = (
         "not tensorrt, since TensorRT for RTX 1.7.1 is not made for Fake GPU (9.0): build a bundle on this machine "
-        "with `python -m export.build --target tensorrt`, or try the one at hand with provider='tensorrt'"
+        f"with `python -m export.build --target tensorrt` {EXPORTER}, or try the one at hand with provider='tensorrt'"
     )
     assert why in choice.reason
     assert why in caplog.text
 
 
 @pytest.mark.parametrize("rebuild", ["auto", "never"])
-def test_auto_compiles_nothing_for_another_gpu_and_misses_nothing(
-    outdated: Bundle, builder: FakeBuilder, rebuild: str
-) -> None:
+def test_auto_compiles_nothing_for_another_gpu(outdated: Bundle, builder: FakeBuilder, rebuild: str) -> None:
     assert choose("auto", outdated, rebuild).name == "cpu"
     assert builder.built == []
 
 
-def test_it_is_tried_on_any_gpu_where_it_is_asked_for(bundle: Bundle) -> None:
+def test_it_is_tried_on_any_gpu_on_request(bundle: Bundle) -> None:
     assert choose("tensorrt", bundle).loader.describe_plans()
 
 

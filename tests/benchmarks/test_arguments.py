@@ -1,4 +1,4 @@
-"""What is wrong on a benchmark's command line is told in a line, and ends it."""
+"""An error in a benchmark's command line is one line of output, and ends the command."""
 
 from __future__ import annotations
 

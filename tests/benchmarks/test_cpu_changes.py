@@ -103,9 +103,9 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(changes, "SHAPE", MICRO_SHAPE)
     flags = ["--threads", "1", "--loads", "1", "--only", "attention", "Winograd, denoiser", "--json"]
     changes.main([*flags, str(tmp_path / "changes.json")])
-    told = json.loads((tmp_path / "changes.json").read_text())
-    assert [row["what"] for row in told["rows"]] == ["attention"]  # nothing is wide there
-    assert changes_table({"changes": {"status": "ok", "figures": told}})[0].startswith("| change |")
+    found = json.loads((tmp_path / "changes.json").read_text())
+    assert [row["what"] for row in found["rows"]] == ["attention"]  # nothing is wide there
+    assert changes_table({"changes": {"status": "ok", "figures": found}})[0].startswith("| change |")
 
 
 def test_loading_is_measured_both_ways(micro_bundle: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from benchmarks.gpu import bundles, engines, timings
-from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, Tell
+from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, ReportFigures
 from export.build.builder import build
 from export.build.options import BuildOptions
 from export.onnx.graph import OPSETS
@@ -102,11 +102,11 @@ def test_a_time_ends_when_the_gpu_is_done(doubling: Any) -> None:
 
 
 def test_every_engine_of_a_bundle_is_compared(micro_bundle: Path) -> None:
-    told: list[int] = []
-    found = engines.check(options_of(micro_bundle), lambda figures: told.append(len(figures["engines"])))
+    reported: list[int] = []
+    found = engines.check(options_of(micro_bundle), lambda figures: reported.append(len(figures["engines"])))
     assert set(found["engines"]) == set(Bundle.open(micro_bundle).manifest.engines)
     assert all(result["error"] == 0 and result["repeats_exactly"] for result in found["engines"].values())
-    assert told == list(range(1, len(found["engines"]) + 1))
+    assert reported == list(range(1, len(found["engines"]) + 1))
     assert "provider:" in found["describe"]
 
 
@@ -137,7 +137,7 @@ def test_activations_of_eleven_bits_may_be_further_off_than_those_of_float32() -
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "build", lambda options, tell: {"library": "TensorRT for RTX 1.7.1"})
+    monkeypatch.setattr(engines, "build", lambda options, report: {"library": "TensorRT for RTX 1.7.1"})
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def raising(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def accept(bundle: Path, target: str = "tensorrt-rtx", tell: Tell = ignore) -> Figures:
+def accept(bundle: Path, target: str = "tensorrt-rtx", report: ReportFigures = ignore) -> Figures:
     """The part, with a bundle that was built before and that the CPU runs."""
-    return engines.accept(options_of(bundle, engines=engines.PROBES) | {"target": target}, tell)
+    return engines.accept(options_of(bundle, engines=engines.PROBES) | {"target": target}, report)
 
 
 @pytest.mark.usefixtures("built")
@@ -169,10 +169,10 @@ def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for_and_refuses_is_not_availabl
 ) -> None:
     gpu((9, 0))
     monkeypatch.setattr(engines.Engines, "get", raising(BackendError("no kernel image")))
-    told: list[Figures] = []
+    reported: list[Figures] = []
     with pytest.raises(NotAvailableError, match=r"compute capability 9\.0 is refused: no kernel image"):
-        accept(micro_bundle, tell=told.append)
-    assert told[-1]["library"] == "TensorRT for RTX 1.7.1"
+        accept(micro_bundle, report=reported.append)
+    assert reported[-1]["library"] == "TensorRT for RTX 1.7.1"
 
 
 @pytest.mark.usefixtures("built")

@@ -91,7 +91,7 @@ def test_what_is_quick_is_repeated_until_the_time_or_the_number_is_reached() -> 
 # The kernels.
 
 
-def test_kernels_that_agree_with_their_twins_are_called_equal() -> None:
+def test_kernels_that_agree_with_their_references_are_called_equal() -> None:
     some = {name: case for name, case in CASES.items() if "65536" not in name}
     found = kernels.run_cases(host_kernels(), lambda stack: HostArena(), some)
     assert set(found["cases"].values()) == {"equal"}
@@ -113,7 +113,7 @@ def test_kernels_are_timed_until_they_are_done(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kernels, "LATENT", 64)
     waits: list[int] = []
     times = kernels.time_kernels(host_kernels(), HostArena(), lambda: waits.append(0))
-    assert set(times) == {"guided_step", "median_3x3x3", "rgb_to_nv12"}
+    assert set(times) == {"guided_step", "correct_predictions", "median_3x3x3", "rgb_to_nv12"}
     assert len(waits) == sum(result["count"] + 3 for result in times.values())
 
 

@@ -54,10 +54,10 @@ def test_a_video_below_forty_decibels_is_a_failure(micro_bundle: Path, monkeypat
 
 def test_a_file_that_is_not_of_the_frames_is_a_failure(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(videos, "compare_file", lambda *given: {"psnr": 36.0, "psnr_by_host": 37.5})
-    told: list[Figures] = []
+    reported: list[Figures] = []
     with pytest.raises(CheckFailedError, match=r"the file has a PSNR of 36\.0 dB .* expected at least 36\.5"):
-        videos.check(options_of(micro_bundle), told.append)
-    assert told[-1]["file"]["psnr"] == 36.0
+        videos.check(options_of(micro_bundle), reported.append)
+    assert reported[-1]["file"]["psnr"] == 36.0
 
 
 def test_a_video_is_written_or_kept_as_a_user_has_it(micro_bundle: Path, tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_engine_a_window_step_and_a_whole_video_are_timed(micro_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "torch-eager.frames.npy", np.zeros((6, 16, 24, 3), np.uint8))
     options = options_of(micro_bundle, work=str(tmp_path), name="timings-cpu", steps=2)
-    told: list[Figures] = []
+    reported: list[Figures] = []
     with pytest.raises(CheckFailedError, match=r"^PSNR of \d+\.\d dB to the video of torch; expected at least 40$"):
-        timings.measure_bundle(options, told.append)
-    found = told[-1]
+        timings.measure_bundle(options, reported.append)
+    found = reported[-1]
     assert list(found["engines"]) == list(ENGINE_NAMES)
     assert all(times["median"] > 0 and times["count"] >= 5 for times in found["engines"].values())
     assert found["window_step"]["count"] == 1

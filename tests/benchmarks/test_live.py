@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.live.__main__ import main
+from benchmarks.live.__main__ import TIMERS, main
 from benchmarks.live.clock import Recording, Timer, Watched, run, sustained
 from benchmarks.live.quality import best_shift, decibels, seams
 from tests.doubles.fakes import FakeBackend
@@ -107,7 +108,10 @@ def test_lips_that_come_late_are_found_so(late: int) -> None:
 
 
 def test_the_command_measures_speed_memory_drift_and_cost(fake_bundle: Path, backend: FakeBackend, tmp_path: Path,
-                                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+                                                           capsys: pytest.CaptureFixture[str],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    ticks = itertools.count(step=0.005)
+    monkeypatch.setitem(TIMERS, "wall", lambda: next(ticks))  # a pull takes 5 ms, on a machine of any speed
     output = tmp_path / "live.json"
     asked = ["--minutes", "0.1", "--steps", "1", "--overlap", "2", "--fps", "25", "--context", "0.5"]
     assert main(["--bundle", str(fake_bundle), "--provider", "cpu", *asked, "--json", str(output)]) == 0

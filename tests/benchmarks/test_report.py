@@ -15,8 +15,8 @@ import pytest
 from benchmarks import quality, report
 from benchmarks.cpu.effort import QUICK, WHOLE
 from benchmarks.cpu.pairs import pair_figures
+from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
-from benchmarks.gpu.schedule import run_parts
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.tables import presets_table
 from benchmarks.quality import Seen
@@ -194,9 +194,9 @@ def test_a_preset_is_counted_against_exact_person_by_person(generator: Generator
     assert rows["fast"]["steps"] == PRESETS["fast"]["steps"]
     assert rows[quality.RECOMMENDED]["speedup"]["median"] == 2.5
     assert rows["exact"]["speedup"]["median"] == 1.0
-    told = "\n".join(presets_table({"rows": list(rows.values())}))
-    assert "5.00 x" in told
-    assert "31.0 dB" in told
+    text = "\n".join(presets_table({"rows": list(rows.values())}))
+    assert "5.00 x" in text
+    assert "31.0 dB" in text
 
 
 def test_every_preset_is_compared_and_exact_comes_first() -> None:

@@ -31,8 +31,8 @@ from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import LatentRing
 from vexpress_rt.diffusion.samplers import make_sampler
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline import generator as generator_module
-from vexpress_rt.pipeline import placement
 from vexpress_rt.pipeline.generator import Generator
 
 
@@ -149,7 +149,7 @@ def test_a_video_may_be_dropped_after_its_engines_were_closed(gpu: Gpu) -> None:
 
 def test_predictions_of_another_stream_are_waited_for(gpu: Gpu) -> None:
     window, shape = Window(0, 0, 2), (1, 2, 2)
-    latents = placement.choose(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
+    latents = device_operations.choose_device_operations(gpu.executor, None).latents(LatentRing((window,), 1), shape, 1)
     latents.write(0, np.ones((2, *shape), np.float32))
     with Executor() as other:
         buffer = other.pool.acquire(32, "predictions", other.compute)
@@ -177,7 +177,7 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
     expected = values(make_denoiser(*plan, 4, guidance, sampler=sampler), window_order)
     with Executor() as executor:
         engines = {e: Loopback(FakeEngine(specs(plan[1])[e], predict), executor) for e in guidance.engines(4)}
-        latents = placement.choose(executor, None).latents
+        latents = device_operations.choose_device_operations(executor, None).latents
         assert isinstance(latents, partial)  # the kernels were found
         denoiser = make_denoiser(*plan, 4, guidance, sampler=sampler, engines=engines, latents=latents)
         found = values(denoiser, window_order)
@@ -207,7 +207,7 @@ def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = generate(generator)
     monkeypatch.setattr(generator_module, "choose", select_loopback)
     with Generator(bundle) as generator:
-        assert generator._engines.place().frames.keep_on_device
+        assert generator._pipeline._device_operations().frames.keep_on_device
         for _ in range(2):
             np.testing.assert_array_equal(generate(generator), expected)
 

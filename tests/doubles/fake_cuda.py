@@ -1,9 +1,9 @@
-"""A CUDA runtime without a GPU, in the place of `cuda.bindings.runtime`: it obeys, and enforces, CUDA's rules.
+"""A CUDA runtime without a GPU, in place of `cuda.bindings.runtime`, that enforces CUDA's rules.
 
-What enters a stream runs only when somebody waits for it, so that whatever is read too early shows. A ViolationError
-is raised for memory that is touched without order, or freed before the work on it is known to be done, for copies out
-of bounds or from memory that is not pinned, for host memory that changes before it was copied, and for handles that are
-used after their end. What CUDA itself reports comes back as an error code.
+Enqueued work runs only when the host waits for it, so that results that are read too early are wrong. A ViolationError
+is raised for memory that is used without order between streams, or freed before the work on it is known to be done; for
+copies out of bounds or from memory that is not pinned; for host memory that changes before it is copied; and for
+handles that are used after their end. Errors that CUDA itself reports are returned as error codes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODES = ("Global", "ThreadLocal", "Relaxed")
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, capacity: int) -> Iterator[FakeCuda]:
-    """What a fixture yields from: the fake in CUDA's place, and in the end no rule broken and nothing left behind."""
+    """Yield a fake in place of CUDA, for a fixture; afterwards nothing may be left allocated."""
     from vexpress_rt.backends.cuda import runtime as device
 
     fake = FakeCuda(capacity)
@@ -47,7 +47,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, capacity: int) -> Iterator[FakeCu
 
 
 class PoolProperties:
-    """What `cudaMemPoolCreate` is told, in place of CUDA's struct."""
+    """The argument of `cudaMemPoolCreate`, in place of CUDA's struct."""
 
     def __init__(self) -> None:
         self.allocType = 0
@@ -55,11 +55,16 @@ class PoolProperties:
 
 
 class FakeCuda:
-    """capacity: bytes of the GPU's memory.  has_pools: whether the GPU has memory pools.
+    """The functions of the CUDA runtime.
 
-    copies: how many of each kind ran.  calls: of each function.
-
-    failures: error codes that the next calls of a function give, by its name.
+    Attributes:
+        capacity: Bytes of the GPU's memory.
+        gpus: The number of GPUs.
+        has_pools: Whether the GPU has memory pools.
+        copies: The number of copies that ran, by kind.
+        calls: The number of calls, by function.
+        failures: Error codes that the next calls of a function return, by function.
+        machine: Memory and streams.
     """
 
     cudaError_t = IntEnum("cudaError_t", {"cudaSuccess": 0, "cudaErrorNotReady": NOT_READY})
@@ -90,7 +95,7 @@ class FakeCuda:
     # For tests, and for fakes of what runs on CUDA
 
     def left(self) -> list[str]:
-        """What was not freed."""
+        """Return descriptions of everything that was not freed."""
         kept = [f"{len(memory.data)} bytes of {memory.where} memory" for memory in self.machine.memory.values()]
         kept += [f"{len(freed.memory.data)} bytes in a pool" for freed in self.machine.freed]
         kinds = {"stream": self.machine.streams, "event": self._events, "graph": self._graphs}
@@ -99,17 +104,17 @@ class FakeCuda:
         return kept
 
     def launch(self, stream: int, name: str, reads: list[Span], writes: list[Span], run: Callable[[], None]) -> None:
-        """Let a kernel enter a stream."""
+        """Enqueue a kernel on a stream."""
         for span in (*reads, *writes):
             self.machine.find(*span, "device")
         self.machine.enter(stream, Work(name, tuple(reads), tuple(writes), run))
 
     def capturing(self, stream: int) -> bool:
-        """Whether what enters becomes part of a graph."""
+        """Return whether a stream captures its work in a graph."""
         return self.machine.queue(stream).captured is not None
 
     def spoil_capture(self, stream: int) -> None:
-        """Something that cannot be captured entered."""
+        """Enqueue work that cannot be captured."""
         self.machine.queue(stream).valid = False
 
     # Devices and memory
@@ -341,7 +346,7 @@ class FakeCuda:
 
     @contextlib.contextmanager
     def _call(self, name: str) -> Iterator[int]:
-        """A call of a function, alone; gives the error that it is to fail with, or 0."""
+        """Hold the lock for a call of a function; yields the error that it has to return, or 0."""
         with self.machine.lock:
             self.calls[name] += 1
             planned = self.failures.get(name)
@@ -352,7 +357,7 @@ class FakeCuda:
             self.machine.violate(f"memory pool {pool} does not exist, or was destroyed")
 
     def _forbidden(self, queue: Queue) -> bool:
-        """Whether it captures, which what is called now spoils."""
+        """Return whether a stream captures, which this call then invalidates."""
         queue.valid = queue.valid and queue.captured is None
         return queue.captured is not None
 

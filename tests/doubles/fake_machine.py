@@ -1,7 +1,7 @@
-"""The machine below `fake_cuda`: memory, streams that run when somebody waits, and who may touch what when.
+"""The machine below `fake_cuda`: memory, streams that run when the host waits, and checks of the order of accesses.
 
-Vector clocks say which work is ordered before which: every piece of work carries, for each stream, how much of it is
-done for certain when it starts. Memory remembers who touched it last.
+Vector clocks hold the order of work: every piece of work knows, for each stream, how much of it is certainly done when
+it starts. Memory keeps its last writer and the readers since.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import NoReturn
 
 import numpy as np
 
-Clock = dict[int, int]  # for each stream how much of it is known to be done
+Clock = dict[int, int]  # for each stream, how much of it is known to be done
 Span = tuple[int, int]  # address, bytes
-POISON = 0xCD  # what memory holds before anything arrives
+POISON = 0xCD  # the content of new memory
 ILLEGAL_ADDRESS = 700
 
 
 class ViolationError(AssertionError):
-    """A rule of CUDA's was broken, which it would not have noticed."""
+    """A rule of CUDA's was broken in a way that CUDA would not report."""
 
 
 class KernelError(Exception):
-    """Work that fails while it runs: whoever waits for it gets the error."""
+    """Work that fails while it runs; the next wait for it returns the error."""
 
 
 @dataclass
 class Work:
-    """Something that enters a stream; `run` does it."""
+    """Work on a stream; `run` does it."""
 
     name: str
     reads: tuple[Span, ...]
@@ -40,7 +40,7 @@ class Work:
 
 @dataclass
 class Memory:
-    """An allocation, and who touched it: the last writer's place in its stream, and the readers' since."""
+    """An allocation, with the places in their streams of its last writer and of the readers since."""
 
     base: int
     data: np.ndarray
@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass
 class Freed:
-    """Memory that a stream freed, which its pool keeps: by the work at `place` of `stream`, which knows `clock`."""
+    """Memory that its pool keeps: freed by the work at `place` in `stream`, with the clock `clock`."""
 
     memory: Memory
     stream: int
@@ -64,7 +64,13 @@ class Freed:
 class Queue:
     """A stream.
 
-    pending: what entered and did not run yet.  entered, done: how much did.  captured: what did while it captures.
+    Attributes:
+        pending: Work that was enqueued and has not run.
+        clock: The work of all streams that is done before further work of this one.
+        entered: The number of works enqueued so far.
+        done: The number of works that ran.
+        captured: The work captured so far; None outside a capture.
+        valid: Whether the capture can still succeed.
     """
 
     pending: list[Callable[[], None]] = field(default_factory=list)
@@ -76,7 +82,7 @@ class Queue:
 
 
 def merge(clock: Clock, other: Clock) -> None:
-    """Know what both know."""
+    """Add the knowledge of another clock to a clock."""
     for stream, place in other.items():
         clock[stream] = max(place, clock.get(stream, 0))
 
@@ -84,8 +90,13 @@ def merge(clock: Clock, other: Clock) -> None:
 class Machine:
     """Memory and streams.
 
-    used: bytes of device memory that are allocated, or kept by a pool.  violations: all so far, also those that nobody
-    was told of.  pools: for each memory pool, how many bytes it keeps when the host synchronizes.
+    Attributes:
+        violations: All violations so far, including those whose exception was swallowed.
+        host: The work that the host knows to be done.
+        memory: Allocations by address.
+        pools: For each memory pool, how many bytes it keeps when the host synchronizes.
+        freed: Memory that pools keep.
+        streams: Streams by handle.
     """
 
     def __init__(self) -> None:
@@ -101,6 +112,7 @@ class Machine:
 
     @property
     def used(self) -> int:
+        """Bytes of device memory that are allocated, or kept by a pool."""
         in_use = sum(len(memory.data) for memory in self.memory.values() if memory.where == "device")
         return in_use + sum(len(freed.memory.data) for freed in self.freed)
 
@@ -109,7 +121,7 @@ class Machine:
         raise ViolationError(what)
 
     def allocate(self, size: int, where: str) -> int:
-        """Device memory at addresses that nothing in this process has, or pinned memory, which is real."""
+        """Allocate device memory, at addresses that this process does not use, or pinned memory, at real ones."""
         data = np.full(size, POISON, np.uint8)
         base = data.ctypes.data
         if where == "device":
@@ -127,9 +139,9 @@ class Machine:
         del self.memory[pointer]
 
     def allocate_on(self, stream: int, size: int, pool: int) -> int:
-        """Memory of a pool, from a place in a stream on; memory of the same size that was freed serves again.
+        """Allocate memory of a pool for later work of a stream; freed memory of the same size is used again.
 
-        The stream waits for the free then, as CUDA makes it (`cudaMemPoolReuseAllowInternalDependencies`).
+        The stream waits for the free then (`cudaMemPoolReuseAllowInternalDependencies`).
         """
         queue = self._queue_outside_capture(stream)
         merge(queue.clock, self.host)
@@ -149,7 +161,7 @@ class Machine:
         return base
 
     def free_on(self, stream: int, pointer: int) -> None:
-        """Free memory of a pool at a place in a stream, before which all uses have to be known to end."""
+        """Free memory of a pool after the work of a stream so far, which all uses have to precede."""
         queue, memory = self._queue_outside_capture(stream), self.memory.get(pointer)
         if memory is None or not memory.pool:
             self.violate(f"{pointer:#x} is no memory of a pool, or was freed before")
@@ -161,7 +173,7 @@ class Machine:
         self.freed.append(Freed(memory, stream, queue.entered, dict(queue.clock)))
 
     def trim(self, pool: int, keep: int) -> None:
-        """Give back what a pool keeps beyond a number of bytes, as far as it was freed for certain."""
+        """Return memory that a pool keeps beyond a number of bytes, if its free is done."""
         held = sum(len(memory.data) for memory in self.memory.values() if memory.pool == pool)
         held += sum(len(one.memory.data) for one in self.freed if one.memory.pool == pool)
         for one in [one for one in self.freed if one.memory.pool == pool]:
@@ -171,7 +183,7 @@ class Machine:
                 held -= len(one.memory.data)
 
     def synchronized(self) -> None:
-        """The host waited for something: pools give back what is beyond their thresholds."""
+        """Apply the thresholds of all pools, after a wait of the host."""
         for pool in {one.memory.pool for one in self.freed}:
             self.trim(pool, self.pools.get(pool, 0))
 
@@ -182,7 +194,7 @@ class Machine:
         return queue
 
     def find(self, pointer: int, size: int, where: str | None = None) -> Memory:
-        """The allocation that holds these bytes."""
+        """Return the allocation that contains these bytes."""
         for memory in self.memory.values():
             if memory.base <= pointer and pointer + size <= memory.base + len(memory.data):
                 if where not in (None, memory.where):
@@ -191,8 +203,8 @@ class Machine:
         self.violate(f"{size} bytes at {pointer:#x} are not in {where or 'any'} memory that is allocated")
 
     def view(self, pointer: int, size: int) -> np.ndarray:
-        """Bytes of allocated memory; what runs on the device reads and writes them when it runs."""
-        for freed in self.freed:  # by work that entered before the free, and runs now
+        """Return bytes of memory, for work that reads or writes them when it runs."""
+        for freed in self.freed:  # for work that was enqueued before the free, and runs now
             if freed.memory.base <= pointer and pointer + size <= freed.memory.base + len(freed.memory.data):
                 return freed.memory.data[pointer - freed.memory.base : pointer - freed.memory.base + size]
         memory = self.find(pointer, size)
@@ -204,7 +216,7 @@ class Machine:
         return self.streams[stream]
 
     def enter(self, stream: int, work: Work) -> None:
-        """Let work enter a stream, or the graph that it captures."""
+        """Enqueue work on a stream, or add it to the graph that the stream captures."""
         with self.lock:
             queue = self.queue(stream)
             if queue.captured is not None:
@@ -225,9 +237,9 @@ class Machine:
         queue.clock[stream] = queue.entered
 
     def run_until(self, stream: int, place: int) -> int:
-        """Run what entered up to there; an error code."""
+        """Run the work of a stream up to a place; return an error code."""
         if stream not in self.streams:
-            return 0  # all of it was done when it was destroyed
+            return 0  # all its work was done when it was destroyed
         queue = self.streams[stream]
         try:
             while queue.done < place:
@@ -238,7 +250,7 @@ class Machine:
         return 0
 
     def follow(self, stream: int, place: int) -> None:
-        """What a stream does that waits for another."""
+        """Wait for another stream, as work of a stream."""
         if self.run_until(stream, place):
             raise KernelError
 

@@ -1,7 +1,7 @@
-"""An ONNX Runtime with CUDA and without a GPU: sessions compute on the CPU, for real, on `fake_cuda`'s memory.
+"""An ONNX Runtime with CUDA and without a GPU: sessions compute on the CPU, on `fake_cuda`'s memory.
 
-Bindings hold to ONNX Runtime's rules: addresses of the right device with room for the tensor, every input bound before
-a run, and an output that a run allocated is written by the next one, of whatever size that is, unless it is bound anew.
+Bindings enforce ONNX Runtime's rules: addresses on the right device with room for the tensor, and every input bound
+before a run. An output that a run allocated is overwritten by the next run unless it is bound anew.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ ASYNCHRONOUS = "disable_synchronize_execution_providers"
 
 
 class FakeOnnxRuntime:
-    """In the place of the module `onnxruntime`.
+    """A stand-in for the module `onnxruntime`.
 
-    available: providers that it was built with.  usable: whether CUDA's libraries are found.
-    weights: device memory of a session, bytes.  failures: messages with which the next runs fail.
-    sessions: the options of CUDA that each was made with.
+    Attributes:
+        available: Execution providers that it was built with.
+        usable: Whether CUDA's libraries are found.
+        weights: Device memory of a session, bytes.
+        failures: Messages with which the next runs fail.
+        sessions: The CUDA options of each session.
+        preloaded: The number of calls of `preload_dlls`.
     """
 
     __version__ = "1.31.0"
@@ -107,7 +111,10 @@ class Session:
 
 
 class Binding:
-    """inputs, outputs: (address and bytes, dtype, shape) by name; without an address a run allocates it on the host."""
+    """Bound inputs and outputs: (address and bytes, dtype, shape) by name.
+
+    A run allocates an output without an address on the host.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -132,7 +139,7 @@ class Binding:
             self.outputs[name] = self._place(device_type, device_id, element_type, shape, buffer_ptr)
 
     def get_outputs(self) -> list[Any]:
-        """In the order of binding."""
+        """Return the outputs in the order of binding."""
         return [SimpleNamespace(numpy=lambda name=name: self.values[name]) for name in self.outputs]
 
     def give(self, name: str, array: np.ndarray) -> None:

@@ -1,10 +1,12 @@
-"""A TensorRT without a GPU: engines compute with Python functions on `fake_cuda`, and insist on TensorRT's rules.
+"""A TensorRT without a GPU: engines compute with Python functions on `fake_cuda`, and enforce TensorRT's rules.
 
-A context enqueues only when every size that varies is set, every tensor has an address with room for it, and the
-activation memory is large enough and was given since it was last computed for the sizes; it is captured only after a
-plain run since the last of these changed; engine, context and runtime die in the right order, and not while their work
-may run. Breaking a rule that TensorRT reports
-gives what TensorRT gives, with a message to the logger; one that it does not notice is a `ViolationError`.
+* A context enqueues only when every open size is set, every tensor has an address with room for it, and the activation
+  memory is large enough and was set after the last change of sizes.
+* A run is captured only after a plain run since the last of these changes.
+* Context, engine and runtime are destroyed in this order, and not while their work may run.
+
+A broken rule that TensorRT reports returns TensorRT's result, with a message to the logger. A broken rule that it does
+not notice is a `ViolationError`.
 """
 
 from __future__ import annotations
@@ -41,13 +43,22 @@ class ILogger:
 
 @dataclass
 class Plan:
-    """What an engine file holds.
+    """The content of an engine file.
 
-    inputs, outputs: (data type, shape) by name; -1: open.  ranges: (least, usual, most) of the inputs that have such.
-    compute: arrays to arrays, bfloat16 as uint16.  sizes: shapes of the inputs to those of outputs that are open.
-    activations: bytes, for shapes of inputs.  weights, persistent: bytes of an engine, and of a context.
-    on_host: tensors that are not on the GPU.  capturable: whether it says so; spoils: whether capturing fails anyway.
-    failures: messages with which the next calls of execute_async_v3 fail.  broken: fails while it runs, so many times.
+    Attributes:
+        inputs, outputs: (data type, shape) by name; -1 for open sizes.
+        compute: Computes output arrays from input arrays; bfloat16 is uint16.
+        ranges: (smallest, typical, largest) shape of inputs with open sizes.
+        sizes: Computes the shapes of open outputs from those of inputs.
+        activations: Computes the bytes of activation memory from the shapes of inputs.
+        weights: Bytes of an engine.
+        persistent: Bytes of a context.
+        on_host: Tensors that are not on the GPU.
+        capturable: Whether `is_stream_capturable` returns true.
+        spoils: Whether a capture fails nonetheless.
+        failures: Messages with which the next calls of execute_async_v3 fail.
+        broken: How many of the next runs fail on the GPU.
+        runs: The number of runs so far.
     """
 
     inputs: dict[str, tuple[str, Shape]]
@@ -67,7 +78,11 @@ class Plan:
 
 
 class FakeTensorRT:
-    """In the place of the module `tensorrt`.  plans: what can be loaded, by the content of the file."""
+    """A stand-in for the module `tensorrt`.
+
+    Attributes:
+        plans: The engines that can be loaded, by the content of their file.
+    """
 
     __version__ = "11.4.0"
     ILogger = ILogger
@@ -83,7 +98,7 @@ class FakeTensorRT:
         self.plans: dict[bytes, Plan] = {}
 
     def write(self, path: Path, plan: Plan) -> Path:
-        """An engine file."""
+        """Write an engine file."""
         content = f"engine {len(self.plans)}".encode()
         self.plans[content] = plan
         path.write_bytes(content)
@@ -95,7 +110,7 @@ class FakeTensorRT:
 
 
 class Part:
-    """A runtime, engine or context. It takes device memory, and must not die before what was made from it."""
+    """A runtime, engine or context. It owns device memory, and must outlive the objects that were made from it."""
 
     def __init__(self, module: FakeTensorRT, logger: ILogger, size: int, parent: Part | None) -> None:
         self.module, self.cuda, self.logger = module, module.cuda, logger
@@ -111,11 +126,13 @@ class Part:
         return False
 
     def above(self) -> Any:
-        """What it was made from."""
+        """Return the object that this one was made from."""
         assert self.parent is not None
         parent = self.parent()
         if parent is None:
-            self.cuda.machine.violate(f"{type(self).__name__} is used after what it was made from was destroyed")
+            self.cuda.machine.violate(
+                f"{type(self).__name__} is used after the object that it was made from was destroyed"
+            )
         return parent
 
     def __del__(self) -> None:
@@ -225,7 +242,7 @@ class Context(Part):
         if len(self.shapes) < len(self.plan.inputs):
             self.fail("Shapes are not specified")
             return 0
-        self.block, self.warm = (0, 0), False  # it was divided for what came before
+        self.block, self.warm = (0, 0), False  # its division was for the sizes before
         return self.plan.activations(self.shapes)
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -256,7 +273,7 @@ class Context(Part):
             return self.fail(self.plan.failures.pop(0))
         if self.cuda.capturing(stream) and not self.warm:
             self.cuda.spoil_capture(stream)
-            return self.fail("Not captured: something is still to be done in a plain run")
+            return self.fail("Not captured: a plain run has to come first")
         if self.cuda.capturing(stream) and self.plan.spoils:
             self.cuda.spoil_capture(stream)
         spans = {name: (self.addresses[name], self._bytes(name)) for name in tensors}

@@ -165,7 +165,7 @@ def test_destroying_a_context_while_it_runs_is_a_violation(bench: Bench) -> None
 def test_a_context_without_its_engine_is_a_violation(bench: Bench) -> None:
     bench.bind()
     before, bench.context.parent = bench.context.parent, lambda: None
-    with pytest.raises(ViolationError, match="Context is used after what it was made from was destroyed"):
+    with pytest.raises(ViolationError, match="Context is used after the object that it was made from was destroyed"):
         bench.enqueue()
     bench.context.parent = before
 
@@ -185,9 +185,9 @@ def test_engines_that_shared_a_block_at_once_would_be_noticed(tensorrt: FakeTens
     plan = doubler()
     path = tensorrt.write(tmp_path / "e.engine", plan)
     with load(path, spec_of("e", plan)) as engine, runtime.Stream() as first, runtime.Stream() as second:
-        assert engine._loaded.context.execute_async_v3(first.handle)
+        assert engine._plan.context.execute_async_v3(first.handle)
         with pytest.raises(ViolationError, match="engine writes what another stream may still use"):
-            engine._loaded.context.execute_async_v3(second.handle)
+            engine._plan.context.execute_async_v3(second.handle)
         for stream in (first, second):
             stream.synchronize()
 

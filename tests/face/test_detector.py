@@ -1,4 +1,4 @@
-"""Faces of pictures around an SCRFD network."""
+"""Faces are detected in pictures with an SCRFD network."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_picture_that_is_not_rgb_bytes_is_refused(image):
 
 @pytest.mark.parametrize(("level", "stride"), list(enumerate((8, 16, 32))))
 @pytest.mark.parametrize("anchor", [0, 1])
-def test_an_anchor_stands_at_its_cells_first_pixel_and_counts_in_strides(level, stride, anchor):
+def test_an_anchor_is_at_its_cells_first_pixel_in_units_of_strides(level, stride, anchor):
     outputs = no_detections()
     row, column = 3, 5
     index = (row * (512 // stride) + column) * 2 + anchor

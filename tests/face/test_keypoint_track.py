@@ -79,7 +79,7 @@ def test_the_frame_that_differs_is_named() -> None:
 @pytest.mark.parametrize(
     "source", [[[[1, 2], [3]]], [FACE, None], object(), np.full((2, 3, 2), "x"), [[[[1j] * 2] * 3]]]
 )
-def test_what_is_no_array_of_real_numbers_is_refused(source: Any) -> None:
+def test_values_that_are_not_real_numbers_are_refused(source: Any) -> None:
     with pytest.raises(KeypointError):
         load_keypoints(source)
 
@@ -112,7 +112,7 @@ def test_frames_whose_face_lies_outside_are_named() -> None:
         check_inside(points, (512, 512))
 
 
-def test_height_and_width_are_told_apart() -> None:
+def test_height_and_width_are_not_swapped() -> None:
     check_inside(FACE[None], (231, 191))
     for size in ((230, 191), (231, 190)):
         with pytest.raises(KeypointError, match="outside"):

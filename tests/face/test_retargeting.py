@@ -1,4 +1,4 @@
-"""Retargeting: the motion of one face, fitted to another. (Spec, stage 5.)"""
+"""Retargeting: the motion of one face, fitted to another. (docs/model.md, stage 5.)"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_video_without_any_face_is_an_error(count):
         track_faces([[]] * count, FPS, SIZE)
 
 
-def test_what_follows_the_needed_part_of_a_driving_video_does_not_matter():
+def test_frames_after_the_needed_part_of_a_driving_video_are_not_checked():
     found = [[face_at(frame, 40)] for frame in range(30)] + [[]] * 16
     assert len(track_faces(found, Fraction(30), (64, 64), needed=30).points) == 46
     with pytest.raises(NoFaceError, match="30-45"):

@@ -1,4 +1,4 @@
-"""The module of CUDA kernels: what was built, anywhere nvcc is found; what it computes, where a GPU is."""
+"""The module of CUDA kernels: its build, where nvcc is installed, and its results, where there is a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=changed)
 
 
-# What was built.
+# The build
 
 
 @pytest.mark.nvcc
@@ -61,7 +61,7 @@ def test_compiled_kernels_round_products_and_sums_one_by_one_as_numpy_does() -> 
     spec = importlib.util.find_spec(EXTENSION)
     assert spec is not None
     assert spec.origin is not None
-    intermediate = Path(spec.origin).read_bytes()  # holds the text of PTX, in which nvcc has decided what to fuse
+    intermediate = Path(spec.origin).read_bytes()  # contains PTX, where nvcc has fused operations or not
     assert re.search(rb"mul\.rn\.f32\s", intermediate)
     assert not re.search(rb"\bfma\.\w+(\.ftz)?\.f32\s", intermediate)
     assert not re.search(rb"(mul|add|sub|div)(\.approx|\.full)?(\.ftz)?\.f32\s", intermediate)
@@ -80,7 +80,7 @@ device_kernels.load().rgb_to_nv12(*memory, height=8, width=8, stream=SimpleNames
     assert re.search(r"BackendError: CUDA does not launch the kernel rgb_to_nv12: cudaError\w+: ", finished.stderr)
 
 
-# What it computes.
+# Results
 
 
 @pytest.fixture
@@ -97,9 +97,7 @@ def kernels() -> Kernels:
 @pytest.mark.gpu
 @pytest.mark.nvcc
 @pytest.mark.parametrize("case", CASES)
-def test_a_kernel_on_a_gpu_gives_what_its_reference_gives_bit_for_bit(
-    kernels: Kernels, arena: DeviceArena, case: str
-) -> None:
+def test_a_kernel_on_a_gpu_equals_its_reference_bit_for_bit(kernels: Kernels, arena: DeviceArena, case: str) -> None:
     CASES[case](kernels, arena)
 
 

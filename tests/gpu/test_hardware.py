@@ -1,4 +1,4 @@
-"""Tests that want a GPU are left out where there is none, and never in silence."""
+"""Tests that need a GPU are deselected where there is none, and always listed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_anywhere():
 def run_sample(
     folder: Path, *, gpus: int, passes: bool = True, sample: str = SAMPLE, settings: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """A run of pytest, with this project's settings, on a machine with so many GPUs; `settings` is code of its own."""
+    """Run pytest with this project's settings on a machine with `gpus` GPUs; `settings` is Python code to run first."""
     (folder / "test_sample.py").write_text(sample.format(passes=passes))
     (folder / "conftest.py").write_text(
         f"{settings}from vexpress_rt.backends.cuda import runtime\nruntime.count = lambda: {gpus}\n"

@@ -1,4 +1,4 @@
-"""All stages that run engines, on TensorRT engines that share a GPU; and a real engine where there is a real GPU."""
+"""All stages on TensorRT engines that share a GPU, on stand-ins; and real engines on a real GPU."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
-from vexpress_rt.pipeline import placement
-from vexpress_rt.pipeline.placement import DeviceOperations
+from vexpress_rt.pipeline import device_operations
+from vexpress_rt.pipeline.device_operations import DeviceOperations
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.stages.frame_decoder import make_frames
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -54,15 +54,17 @@ def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
         length=LENGTH,
         noise=lambda frame: frame_noise(1, frame, (SMALL.latent_channels, 4, 4)),
         conditions=WindowConditions(
-            projection=engine("audio_projection"),
-            guider=engine("pose_guider"),
+            audio_projection=engine("audio_projection"),
+            pose_guider=engine("pose_guider"),
             length=LENGTH,
-            rows=lambda start, stop: np.stack([features[i : i + SMALL.audio_rows] for i in range(start, stop)]),
-            draw=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
+            feature_windows=lambda start, stop: np.stack(
+                [features[i : i + SMALL.audio_rows] for i in range(start, stop)]
+            ),
+            keypoint_map=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
         ),
         latents=place.latents,
     )
-    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), filtered=True, rgb=True)
+    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), median_filter=True, rgb=True)
     return np.stack(list(frames))
 
 
@@ -100,7 +102,7 @@ def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterato
 @pytest.fixture
 def make(engines: dict[str, tensorrt.TensorRTEngine], executor: Executor) -> Make:
     """Makes the video on the GPU."""
-    return lambda: make_video(engines.__getitem__, placement.choose(executor, None))
+    return lambda: make_video(engines.__getitem__, device_operations.choose_device_operations(executor, None))
 
 
 def on_the_cpu(name: str) -> Engine:
@@ -108,7 +110,7 @@ def on_the_cpu(name: str) -> Engine:
 
 
 def test_a_video_has_the_frames_that_the_cpu_makes(make: Make) -> None:
-    expected = make_video(on_the_cpu, placement.choose(None, None))
+    expected = make_video(on_the_cpu, device_operations.choose_device_operations(None, None))
     for _ in range(2):  # the second time with the graphs that the first left
         np.testing.assert_array_equal(make(), expected)
     assert len(np.unique(expected)) > 10
@@ -121,7 +123,7 @@ def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_and_finished_latent
     windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
     per_window = 3 * STEPS + 3  # timestep and weights; rows, drawings and noise
     assert cuda.copies["HostToDevice"] == per_window * windows + 2  # photo and speech
-    features = 1  # what is heard in the speech, before it is cut into rows
+    features = 1  # of the whole speech, before it is cut into windows
     looked_at = windows + 1  # finished latents, of which those of one window lie in two pieces
     assert cuda.copies["DeviceToHost"] == features + looked_at + LENGTH
 
@@ -149,6 +151,6 @@ def test_a_second_video_takes_no_more_memory(make: Make, cuda: FakeCuda) -> None
     "target",
     [pytest.param("tensorrt", marks=pytest.mark.tensorrt), pytest.param("tensorrt-rtx", marks=pytest.mark.rtx)],
 )
-def test_a_gpu_runs_what_was_built(target: str, tmp_path: Path) -> None:
+def test_a_gpu_runs_built_engines(target: str, tmp_path: Path) -> None:
     done = real_engines.start(target, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -166,7 +166,7 @@ case("an overlap of a whole window", ConfigError, lambda r: r.generate(config=Ge
 case("an option that does not exist", ConfigError, lambda r: GenerationConfig(stepz=3),  # type: ignore[call-arg]
      "'stepz' is no option", "expected preset, steps, sampler", "did you mean 'steps'")  # fmt: skip
 case("a rate that does not exist", ConfigError, lambda r: GenerationConfig(fps="fast"),
-     "fps is 'fast'", "expected frames a second between 1 and 240")  # fmt: skip
+     "fps is 'fast'", "expected frames per second between 1 and 240")  # fmt: skip
 case("an extension that does not exist", ConfigError, lambda r: GenerationConfig(extension="repeat"),
      "extension is 'repeat'", "expected one of stretch, hold, loop, mirror")  # fmt: skip
 case("a retargeting that does not exist", ConfigError, lambda r: r.generate(retarget="fix"),
@@ -178,7 +178,7 @@ case("a crop that does not exist", ConfigError, lambda r: r.generator.prepare(ph
 case("a provider that does not exist", ConfigError, lambda r: Generator(r.generator.bundle.folder, provider="abacus"),
      "provider is 'abacus'", "expected one of auto")  # fmt: skip
 case("no threads", ConfigError, lambda r: Generator(r.generator.bundle.folder, threads=0),
-     "threads is 0", "expected a whole number of at least 1", "or None for one a core")  # fmt: skip
+     "threads is 0", "expected a whole number of at least 1", "or None for one per core")  # fmt: skip
 case("more steps than the model was trained on", ConfigError,
      lambda r: r.other(model=replace(SMALL, train_timesteps=500)).generate(
          photo(), speech(), config=GenerationConfig(overlap=2, steps=501), output=r.output / "out.mp4"),

@@ -94,7 +94,7 @@ def test_an_invalid_rate_is_refused_before_the_samples_are_checked(rate: Any) ->
     ids=brief,
 )
 def test_an_invalid_frame_rate_is_refused(fps: Any) -> None:
-    with pytest.raises(ConfigError, match=r"fps is .*expected frames a second between 1 and 240"):
+    with pytest.raises(ConfigError, match=r"fps is .*expected frames per second between 1 and 240"):
         exact_rate(fps)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SampleBuffer, SessionAudio, boundary, normalize_live
+from vexpress_rt.live.audio_buffer import LEVEL_SECONDS, SampleBuffer, SessionAudio, first_sample, normalize_live
 from vexpress_rt.stages.audio_features import normalize
 
 RATES = st.sampled_from([8000, 11025, 16000, 24000, 44100, 48000])
@@ -30,7 +30,7 @@ def make_sound(rate: int = 16000, model: int = 16000, fps: Fraction = Fraction(2
 @given(RATES, FPS, st.integers(0, 10**7))
 def test_a_frame_begins_at_its_time_less_than_a_sample_early(rate: int, fps: Fraction, frame: int) -> None:
     exact = frame / fps * rate
-    assert boundary(frame, rate, fps) <= exact < boundary(frame, rate, fps) + 1
+    assert first_sample(frame, rate, fps) <= exact < first_sample(frame, rate, fps) + 1
 
 
 @given(RATES, FPS, st.integers(0, 9000))
@@ -41,10 +41,10 @@ def test_frames_have_what_was_said_and_then_silence_to_the_end_of_the_last(
     sound.push(said, rate)
     sound.finish()
     frames = -(-count * fps.numerator // (rate * fps.denominator))
-    given_back = np.concatenate([np.empty(0, np.float32), *(sound.of_frame(frame) for frame in range(frames))])
+    given_back = np.concatenate([np.empty(0, np.float32), *(sound.frame_samples(frame) for frame in range(frames))])
     np.testing.assert_array_equal(given_back[:count], said)
     assert not given_back[count:].any()
-    assert sound.seconds == Fraction(boundary(frames, rate, fps), rate)
+    assert sound.seconds == Fraction(first_sample(frames, rate, fps), rate)
 
 
 @given(st.lists(st.integers(0, 400), max_size=8), st.sampled_from([(16000, 16000), (8000, 16000), (24000, 16000)]))
@@ -57,7 +57,7 @@ def test_how_sound_was_cut_shows_in_nothing(sizes: list[int], rates: tuple[int, 
     whole.finish()
     pieces.finish()
     assert whole.seconds == pieces.seconds
-    for one, other in zip(whole.around(0, 6), pieces.around(0, 6), strict=True):
+    for one, other in zip(whole.model_input(0, 6), pieces.model_input(0, 6), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -75,10 +75,10 @@ def test_a_rate_that_changes_begins_a_new_sound_with_nothing_lost() -> None:
 def test_frames_wait_for_their_sound_and_for_the_look_ahead() -> None:
     sound = make_sound(ahead=3)
     sound.push(noise(11 * 640 - 1), 16000)
-    assert sound.frames_of(0, 8) == 0
+    assert sound.ready_frames(0, 8) == 0
     sound.push(noise(1), 16000)
-    assert sound.frames_of(0, 8) == 8
-    assert sound.frames_of(8, 16) == 0
+    assert sound.ready_frames(0, 8) == 8
+    assert sound.ready_frames(8, 16) == 0
 
 
 def test_the_end_of_speech_is_not_waited_beyond_and_nothing_is_heard_there() -> None:
@@ -86,14 +86,14 @@ def test_the_end_of_speech_is_not_waited_beyond_and_nothing_is_heard_there() -> 
     sound.push(noise(10 * 640 - 5), 16000)
     sound.finish()
     sound.push(noise(6400, seed=1), 16000)
-    assert sound.frames_of(0, 8) == 8
-    assert sound.frames_of(8, 16) == 2  # the end lies between
-    assert sound.frames_of(10, 18) == 0
-    heard, _ = sound.around(8, 16)
+    assert sound.ready_frames(0, 8) == 8
+    assert sound.ready_frames(8, 16) == 2  # the end lies between
+    assert sound.ready_frames(10, 18) == 0
+    heard, _ = sound.model_input(8, 16)
     begin = (16 - 20) * 640
     assert heard[10 * 640 - 5 - begin - 1] != 0
     assert not heard[10 * 640 - 5 - begin :].any()
-    assert sound.around(10, 18)[0][10 * 640 - begin :].any()
+    assert sound.model_input(10, 18)[0][10 * 640 - begin :].any()
 
 
 @pytest.mark.parametrize("model", [16000, 8000, 11025])
@@ -104,19 +104,19 @@ def test_what_is_heard_has_one_length_and_lies_where_the_frames_are(model: int) 
     sound.push(click, 48000)
     lengths = set()
     for first in (12, 20, 28):
-        heard, before = sound.around(first, first + 8)
+        heard, before = sound.model_input(first, first + 8)
         lengths.add(len(heard))
         assert len(before) == LEVEL_SECONDS * model
-        begin = boundary(first + 8 - 20, model, fps)
+        begin = first_sample(first + 8 - 20, model, fps)
         if first == 28:
             assert abs(int(np.argmax(abs(heard))) - (model - begin)) <= 1
-    assert lengths == {boundary(22, model, fps)}
+    assert lengths == {first_sample(22, model, fps)}
 
 
 def test_sound_beyond_the_look_ahead_is_not_heard_even_if_it_is_there() -> None:
     sound = make_sound(ahead=0)
     sound.push(noise(640 * 12), 16000)
-    heard, _ = sound.around(0, 8)
+    heard, _ = sound.model_input(0, 8)
     assert heard[-2 * 640 - 1] != 0
     assert not heard[-2 * 640 :].any()
 
@@ -127,9 +127,9 @@ def test_an_interruption_drops_what_comes_after_and_goes_on_there() -> None:
     sound.finish()
     sound.interrupt(5)
     assert sound.seconds == Fraction(5, 25)
-    assert sound.frames_of(0, 8) == 0
+    assert sound.ready_frames(0, 8) == 0
     sound.push(noise(24000, seed=2), 24000)
-    np.testing.assert_array_equal(sound.of_frame(5), noise(24000, seed=2)[:960])
+    np.testing.assert_array_equal(sound.frame_samples(5), noise(24000, seed=2)[:960])
 
 
 def test_memory_is_what_the_next_frames_need_however_long_it_lasts() -> None:
@@ -138,35 +138,35 @@ def test_memory_is_what_the_next_frames_need_however_long_it_lasts() -> None:
         sound.push(noise(1920), 48000)
         if frame % 10 == 0:
             sound.finish()
-        sound.forget(frame)
+        sound.discard_before(frame)
         kept.append(sound.kept)
     assert max(kept[-100:]) == max(kept[500:600])
     assert max(kept) < 16000 * (LEVEL_SECONDS + 1) + 48000
     assert len(sound._ends) <= 1
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 60)), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "discard_before"]), st.integers(0, 60)), max_size=20))
 def test_a_reel_keeps_what_was_not_forgotten(steps: list[tuple[str, int]]) -> None:
-    reel, everything, forgotten = SampleBuffer(), np.empty(0, np.float32), 0
+    buffer, everything, forgotten = SampleBuffer(), np.empty(0, np.float32), 0
     for name, number in steps:
         if name == "append":
             piece = noise(number, seed=number) + 1
-            reel.append(piece)
+            buffer.append(piece)
             everything = np.concatenate([everything, piece])
         elif name == "end_at":
-            reel.end_at(number)
+            buffer.end_at(number)
             everything = np.concatenate([everything, np.zeros(max(0, number - len(everything)), np.float32)])[:number]
         else:
-            reel.forget(number)
+            buffer.discard_before(number)
             forgotten = max(forgotten, min(number, len(everything)))
-    assert reel.end == len(everything)
+    assert buffer.end == len(everything)
     expected = np.concatenate([everything, np.zeros(50, np.float32)])
     first = min(forgotten, len(everything))
-    np.testing.assert_array_equal(reel.read(first, len(everything) + 50), expected[first:])
+    np.testing.assert_array_equal(buffer.read(first, len(everything) + 50), expected[first:])
 
 
 def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    reel, moved = SampleBuffer(), 0
+    buffer, moved = SampleBuffer(), 0
     move = SampleBuffer._move
 
     def counted(self: SampleBuffer, more: int = 0) -> None:
@@ -176,19 +176,19 @@ def test_a_sample_is_moved_a_few_times_however_many_are_kept(monkeypatch: pytest
 
     monkeypatch.setattr(SampleBuffer, "_move", counted)
     for _ in range(20_000):
-        reel.append(np.ones(16, np.float32))
+        buffer.append(np.ones(16, np.float32))
     for position in range(0, 320_001, 16):
-        reel.forget(position)
-    assert reel.kept == 0
+        buffer.discard_before(position)
+    assert buffer.kept == 0
     assert moved <= 3 * 320_000
 
 
-@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "forget"]), st.integers(0, 6000)), max_size=20))
-def test_what_was_forgotten_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
-    reel = SampleBuffer()
+@given(st.lists(st.tuples(st.sampled_from(["append", "end_at", "discard_before"]), st.integers(0, 6000)), max_size=20))
+def test_what_was_discarded_does_not_stay_in_memory(steps: list[tuple[str, int]]) -> None:
+    buffer = SampleBuffer()
     for name, number in steps:
-        getattr(reel, name)(np.ones(number, np.float32) if name == "append" else number)
-        assert len(reel._buffer) <= 4 * reel.kept
+        getattr(buffer, name)(np.ones(number, np.float32) if name == "append" else number)
+        assert len(buffer._buffer) <= 4 * buffer.kept
 
 
 # How loud it counts

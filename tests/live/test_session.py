@@ -13,7 +13,7 @@ from tests.doubles.fakes import FakeBackend
 from tests.support.live_sessions import ALPHAS, NEW, images, open_session, said_by, voice
 from vexpress_rt import GenerationConfig, Generator, LiveSession, Portrait
 from vexpress_rt.errors import AudioError
-from vexpress_rt.live.audio_buffer import boundary
+from vexpress_rt.live.audio_buffer import first_sample
 
 # What goes in and what comes out
 
@@ -57,7 +57,7 @@ def test_each_frame_has_exactly_its_samples(generator: Generator, portrait: Port
     with open_session(generator, portrait, config=config, sample_rate=rate) as session:
         frames = said_by(session, np.array_split(said, 11))
         for frame in frames:
-            start, stop = (boundary(index, rate, session.fps) for index in (frame.index, frame.index + 1))
+            start, stop = (first_sample(index, rate, session.fps) for index in (frame.index, frame.index + 1))
             assert len(frame.samples) == stop - start
     given_back = np.concatenate([frame.samples for frame in frames])
     np.testing.assert_array_equal(given_back[: len(said)], said)

@@ -33,7 +33,7 @@ def test_memory_does_not_grow(generator: Generator, portrait: Portrait) -> None:
             if second % 5 == 4:
                 session.flush()
             list(session.frames())
-            sizes.append((len(session._latents), session._sound.kept))
+            sizes.append((len(session._latents), session._audio.kept))
     assert len(set(sizes[20::5])) == 1
     assert max(size[0] for size in sizes) <= 13 + 2 + NEW
 

@@ -198,7 +198,7 @@ def test_nothing_stays_behind_if_it_is_closed_while_another_thread_pulls(
 
     got: list[LiveFrame | None] = []
     session.push(voice(1))
-    session._stages.forget()  # so that the pose is computed again
+    session._denoiser.forget()  # so that the pose is computed again
     engine._compute = slow
     puller = threading.Thread(target=pull)
     puller.start()
@@ -207,10 +207,10 @@ def test_nothing_stays_behind_if_it_is_closed_while_another_thread_pulls(
     go_on.set()
     puller.join(10)
     assert got == ([] if fails else [None])
-    assert session._stages._posed is None
-    assert session._stages._decoded == []
+    assert session._denoiser._posed is None
+    assert session._denoiser._decoded == []
     assert not session._latents
-    assert session._sound.kept == 0
+    assert session._audio.kept == 0
 
 
 def test_a_generator_that_was_closed_is_named(session: LiveSession, generator: Generator) -> None:

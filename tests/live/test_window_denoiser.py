@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -24,10 +25,11 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import Sampler, ddim, make_sampler
+from vexpress_rt.errors import BackendError
 from vexpress_rt.live.window_denoiser import FADE, AudioContext, WindowDenoiser
 from vexpress_rt.native import median_3x3x3, median_filter
 from vexpress_rt.native.latent_step import guide, take_step
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.stages.frame_decoder import HostFrames
 
 FRAMES, STEPS = 6, 4
@@ -36,7 +38,7 @@ SPECS = fake_specs(SMALL, VideoShape(16, 16, FRAMES))
 LATENT = (SMALL.latent_channels, 2, 2)
 ALPHAS = alphas_cumprod(SMALL.train_timesteps, SMALL.beta_start, SMALL.beta_end)
 SAMPLER = ddim(STEPS, ALPHAS)
-NOTHING = np.empty((0, 1, 1, 1), np.float32)  # is held
+NOTHING = np.empty((0, 1, 1, 1), np.float32)  # no held frames
 
 
 def noise(frame: int) -> np.ndarray:
@@ -53,7 +55,7 @@ def reference() -> dict[str, np.ndarray]:
     return {t.name: np.full(t.shape, 0.1, np.float32) for t in tensors}
 
 
-def make_stages(compute: Mapping[str, Any] | None = None, **changes: Any) -> WindowDenoiser:
+def make_window_denoiser(compute: Mapping[str, Any] | None = None, **changes: Any) -> WindowDenoiser:
     """With fake engines; compute: of those that do not compute what the fake of their name does."""
     loaded: dict[str, Engine] = {}
 
@@ -75,7 +77,7 @@ def make_stages(compute: Mapping[str, Any] | None = None, **changes: Any) -> Win
     return WindowDenoiser(**(values | changes))
 
 
-HEARD = AudioContext(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
+AUDIO = AudioContext(np.sin(np.arange(640 * 12, dtype=np.float32) / 9), 2, 14)
 
 
 # Held frames
@@ -93,8 +95,10 @@ def denoise_with(
     def compute(spec: EngineSpec, inputs: Arrays) -> dict[str, np.ndarray]:
         return {"conditional": model(inputs["latents"], steps[int(inputs["timestep"][0])])}
 
-    denoisers = make_stages(guidance=Guidance(1.0, 0.9, 2.5), sampler=sampler, compute={"denoiser_cond": compute})
-    return denoisers.denoise(Window(0, START, START + FRAMES), held, HEARD, proceed)
+    denoisers = make_window_denoiser(
+        guidance=Guidance(1.0, 0.9, 2.5), sampler=sampler, compute={"denoiser_cond": compute}
+    )
+    return denoisers.denoise(Window(0, START, START + FRAMES), held, AUDIO, proceed)
 
 
 def velocity(pictures: np.ndarray, noise: np.ndarray, level: float) -> np.ndarray:
@@ -173,8 +177,8 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
     """With an unconditional pass in every second step."""
     sampler, guidance = make_sampler(name, STEPS, ALPHAS), Guidance(scale, 0.9, 2.5, uncond_interval=2)
     window, held = Window(0, START, START + FRAMES), stacked(100, 100 + count) if count else NOTHING
-    plain = make_stages(guidance=guidance, sampler=sampler)
-    inputs = {**reference(), **guidance.inputs(), **plain._conditions(window, HEARD)}
+    plain = make_window_denoiser(guidance=guidance, sampler=sampler)
+    inputs = {**reference(), **guidance.inputs(), **plain._conditions(window, AUDIO)}
     cached: np.ndarray | None = None
 
     def model(x: np.ndarray, step: int) -> np.ndarray:
@@ -190,17 +194,17 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
 
     expected = plain_window(model, sampler, stacked(START, START + FRAMES), held)
     if not on_gpu:
-        found = make_stages(guidance=guidance, sampler=sampler).denoise(window, held, HEARD)
+        found = make_window_denoiser(guidance=guidance, sampler=sampler).denoise(window, held, AUDIO)
         assert found is not None
         assert_same_bits(found, expected)
         return
     for gpu in gpus(monkeypatch):
-        denoisers = make_stages(
+        denoisers = make_window_denoiser(
             guidance=guidance, sampler=sampler, engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )  # fmt: skip
         for _ in range(2):
-            found = denoisers.denoise(window, held, HEARD)
+            found = denoisers.denoise(window, held, AUDIO)
             assert found is not None
             assert_same_bits(found, expected)
         denoisers.forget()
@@ -208,12 +212,66 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
 
 def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu in gpus(monkeypatch):
-        denoisers = make_stages(
+        denoisers = make_window_denoiser(
             engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
-            latents=placement.choose(gpu.executor, None).latents,
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
-        denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), HEARD)
+        denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), AUDIO)
         assert gpu.cuda.copies["DeviceToHost"] == 2  # and the audio features
+        denoisers.forget()
+
+
+@pytest.mark.parametrize("function", ["cudaMalloc", "cudaMallocFromPoolAsync", "cudaHostAlloc"])
+def test_memory_that_runs_out_anywhere_in_a_window_is_told_and_the_next_window_is_denoised(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, held = Window(0, START, START + FRAMES), stacked(100, 102)
+    expected = make_window_denoiser().denoise(window, held, AUDIO)
+    assert expected is not None
+    for gpu in gpus(monkeypatch):
+        denoisers = make_window_denoiser(
+            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
+        )
+        succeeded = 0
+        denoisers.denoise(window, held, AUDIO)  # loads the engines
+        for call in range(100):
+            before = gpu.cuda.calls[function]
+            denoisers.forget()
+            gpu.executor.pool.trim()
+            gpu.cuda.failures[function] = [0] * call + [2, 2]
+            with contextlib.suppress(BackendError):
+                denoisers.denoise(window, held, AUDIO)
+                succeeded += 1
+            if gpu.cuda.calls[function] - before <= call:
+                break
+        else:
+            raise AssertionError("there is no end of allocations")
+        failed = call + 1 - succeeded
+        assert failed >= {"cudaMalloc": 2, "cudaMallocFromPoolAsync": 3, "cudaHostAlloc": 1}[function]
+        gpu.cuda.failures.clear()
+        found = denoisers.denoise(window, held, AUDIO)
+        assert found is not None
+        assert_same_bits(found, expected)
+        denoisers.forget()
+
+
+def test_a_correction_that_cuda_refuses_is_told_and_the_next_window_is_denoised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    window, held = Window(0, START, START + FRAMES), stacked(100, 102)
+    for gpu in gpus(monkeypatch):
+        denoisers = make_window_denoiser(
+            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            latents=device_operations.choose_device_operations(gpu.executor, None).latents,
+        )
+        gpu.kernels.refused = 1
+        with pytest.raises(BackendError, match="does not launch the kernel correct_predictions"):
+            denoisers.denoise(window, held, AUDIO)
+        found, expected = denoisers.denoise(window, held, AUDIO), make_window_denoiser().denoise(window, held, AUDIO)
+        assert found is not None
+        assert expected is not None
+        assert_same_bits(found, expected)
         denoisers.forget()
 
 
@@ -228,7 +286,7 @@ def test_a_window_is_given_up_between_two_steps() -> None:
     assert steps == [0, 1]
 
 
-# The stages
+# The engines and the decoder
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -237,63 +295,63 @@ def test_a_window_is_given_up_between_two_steps() -> None:
     [Guidance(1.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5), Guidance(2.0, 0.9, 2.5, interval=(0.3, 1), uncond_interval=2)],
 )
 def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidance, sampler: str) -> None:
-    stages = make_stages(guidance=guidance, sampler=make_sampler(sampler, STEPS, ALPHAS))
+    denoiser = make_window_denoiser(guidance=guidance, sampler=make_sampler(sampler, STEPS, ALPHAS))
     window = Window(0, 4, 4 + FRAMES)
-    found = stages.denoise(window, NOTHING, HEARD)
-    conditions = stages._conditions(window, HEARD)
+    found = denoiser.denoise(window, NOTHING, AUDIO)
+    conditions = denoiser._conditions(window, AUDIO)
     exact = Denoiser(
-        engines={name: stages.engine(name) for name in guidance.engines(STEPS)}, static=stages.reference,
-        guidance=guidance, sampler=stages.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
+        engines={name: denoiser.engine(name) for name in guidance.engines(STEPS)}, static=denoiser.reference,
+        guidance=guidance, sampler=denoiser.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
         noise=lambda frame: noise(frame + 4), conditions=lambda window: conditions,
     )  # fmt: skip
     np.testing.assert_array_equal(found, np.concatenate([latent for _, latent in exact.run()]))
 
 
 def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
-    stages = make_stages(keypoint_map=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
-    stages.denoise(Window(0, 5, 5 + FRAMES), NOTHING, HEARD)
-    (call,) = stages.engine("pose_guider").calls  # type: ignore[attr-defined]
+    denoiser = make_window_denoiser(keypoint_map=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
+    denoiser.denoise(Window(0, 5, 5 + FRAMES), NOTHING, AUDIO)
+    (call,) = denoiser.engine("pose_guider").calls  # type: ignore[attr-defined]
     assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
     np.testing.assert_array_equal(
-        stages.engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
+        denoiser.engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
         stacked(5, 5 + FRAMES),
     )
-    (call,) = stages.engine("audio_encoder").calls  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(call["samples"][0], HEARD.samples)
-    (rows,) = (call["feature_rows"] for call in stages.engine("audio_projection").calls)  # type: ignore[attr-defined]
-    other = make_stages()
-    other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, HEARD)
+    (call,) = denoiser.engine("audio_encoder").calls  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(call["samples"][0], AUDIO.samples)
+    (rows,) = (call["feature_rows"] for call in denoiser.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    other = make_window_denoiser()
+    other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, AUDIO)
     (earlier,) = (call["feature_rows"] for call in other.engine("audio_projection").calls)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(rows[:-2], earlier[2:])
 
 
 def picture(latent: np.ndarray) -> np.ndarray:
-    engine = make_stages().engine("vae_decoder")
+    engine = make_window_denoiser().engine("vae_decoder")
     return engine.run({"latent": latent[None]})["frame"]
 
 
 def test_pictures_are_those_of_a_whole_clip_and_the_last_is_its_own_neighbour() -> None:
-    latents, stages = list(stacked(0, 5) * 8), make_stages()
+    latents, denoiser = list(stacked(0, 5) * 8), make_window_denoiser()
     frames = np.stack([picture(latent) for latent in latents])
-    found = [stages.decode(*latents[i : i + 3]) for i in range(3)]
+    found = [denoiser.decode(*latents[i : i + 3]) for i in range(3)]
     np.testing.assert_array_equal(np.stack(found), median_filter(frames)[1:-1])
-    last = stages.decode(*latents[3:], None)
+    last = denoiser.decode(*latents[3:], None)
     np.testing.assert_array_equal(last, median_3x3x3(frames[3], frames[4], frames[4]))
 
 
 def test_pictures_may_stay_unfiltered() -> None:
     latents = stacked(0, 3) * 8
-    found = make_stages(median_filter=False).decode(*latents)
+    found = make_window_denoiser(median_filter=False).decode(*latents)
     np.testing.assert_array_equal(found, picture(latents[1]))
 
 
 @pytest.mark.parametrize(("filtered", "decoded"), [(True, 6), (False, 4)])
 def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
-    stages, latents = make_stages(median_filter=filtered), list(stacked(0, 6))
+    denoiser, latents = make_window_denoiser(median_filter=filtered), list(stacked(0, 6))
     for i in range(4):
-        stages.decode(*latents[i : i + 3])
-    calls = stages.engine("vae_decoder").calls  # type: ignore[attr-defined]
+        denoiser.decode(*latents[i : i + 3])
+    calls = denoiser.engine("vae_decoder").calls  # type: ignore[attr-defined]
     assert len(calls) == decoded
-    stages.forget()
-    stages.decode(*latents[3:])
+    denoiser.forget()
+    denoiser.decode(*latents[3:])
     assert len(calls) == decoded + (3 if filtered else 1)

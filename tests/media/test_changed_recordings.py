@@ -42,10 +42,10 @@ def truncate(path: Path) -> None:
 
 
 CHANGES: list[tuple[Callable[[Path], None], str]] = [
-    (replace_by_longer, "was replaced by another file, of 256044 bytes since"),
-    (overwrite, "was written to since"),
-    (truncate, r"was written to, and has 64022 bytes instead of 128044 since"),
-    (Path.unlink, "was removed since"),
+    (replace_by_longer, "was replaced by another file, of 256044 bytes while"),
+    (overwrite, "was written to while"),
+    (truncate, r"was written to, and has 64022 bytes instead of 128044 while"),
+    (Path.unlink, "was removed while"),
 ]
 each_change = pytest.mark.parametrize(("change", "message"), CHANGES)
 
@@ -56,7 +56,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def complaint(message: str) -> Any:
-    return pytest.raises(AudioError, match=rf"speech\.wav {message}.*: leave the file alone while the video is made")
+    return pytest.raises(AudioError, match=rf"speech\.wav {message}.*: leave it alone until it is read")
 
 
 def changing(path: Path, change: Callable[[Path], None], at: tuple[str, int]) -> Callable[[str, int, int], None]:
@@ -135,7 +135,7 @@ def test_a_change_after_the_last_piece_is_noticed_at_the_end(path: Path) -> None
     while count < recording.count:
         count += next(blocks)[0].shape[1]
     overwrite(path)
-    with complaint("was written to since"):
+    with complaint("was written to while"):
         next(blocks)
 
 

@@ -1,4 +1,4 @@
-"""Crops keep the face, have the bundle's aspect, and leave a picture that already fits untouched."""
+"""Crops keep the face, have the bundle's aspect, and leave a picture of that aspect unchanged."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""Files from strangers are only ever decoded: no further file or address is opened, whatever they say."""
+"""Untrusted files are only decoded: no other file or address is opened, and damage is skipped."""
 
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from tests.support.sound_files import write_media
 from vexpress_rt.errors import AudioError, VideoError
 from vexpress_rt.media.audio_reader import _without_padding, sound_blocks
-from vexpress_rt.media.ffmpeg import READERS, open_media
+from vexpress_rt.media.ffmpeg import READERS, open_media, packets
 
 
 def write_wav(path: Path, count: int = 8000) -> Path:
@@ -56,7 +58,7 @@ def test_a_relative_name_that_looks_like_an_address_is_a_file(tmp_path: Path, mo
     assert sum(block.shape[1] for block, _ in sound_blocks(Path("pipe:0"))) == 8000
 
 
-def test_folders_and_missing_files_are_told_apart(tmp_path: Path) -> None:
+def test_folders_and_missing_files_have_different_messages(tmp_path: Path) -> None:
     for path, found in ((tmp_path, "is a folder"), (tmp_path / "none.mp4", "does not exist")):
         with pytest.raises(VideoError, match=found), open_media(path, "the video", VideoError):
             pass
@@ -139,3 +141,37 @@ def test_flac_that_goes_on_with_another_or_is_cut_at_its_end_is_whole(tmp_path: 
     assert sum(block.shape[1] for block, _ in sound_blocks(tmp_path / "two.flac")) == 20_000
     (tmp_path / "cut.flac").write_bytes(content[:-1000])
     assert 8_000 < sum(block.shape[1] for block, _ in sound_blocks(tmp_path / "cut.flac")) < 10_000
+
+
+class _Container:
+    """Container whose items are sizes of packets, or exceptions to raise."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+
+    def demux(self, stream: object) -> Iterator[object]:
+        while self.items:
+            item = self.items.pop(0)
+            if isinstance(item, BaseException):
+                raise item
+            yield SimpleNamespace(size=item, dts=None, pts=None)
+
+
+def sizes(items: list[object], unreadable: Callable[[BaseException], object]) -> list[int]:
+    """Return the sizes of the packets that are read from a container of these items."""
+    source: Any = _Container(items)
+    stream: Any = None
+    return [packet.size for packet in packets(source, stream, Path("a.flv"), "the audio", AudioError, unreadable)]
+
+
+def test_packets_continue_after_unreadable_parts() -> None:
+    errors: list[BaseException] = []
+    given = sizes([1, IndexError("list index out of range"), 2, RuntimeError("of PyAV"), 3, 0], errors.append)
+    assert given == [1, 2, 3, 0]
+    assert [str(error) for error in errors] == ["of PyAV"]
+    assert sizes([1, *(ValueError("damaged") for _ in range(30)), 2], errors.append) == [1]
+
+
+def test_a_failing_disk_is_not_damage() -> None:
+    with pytest.raises(AudioError, match="cannot be read to its end"):
+        sizes([1, av.error.OSError(5, "Input/output error")], print)

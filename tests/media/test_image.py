@@ -127,7 +127,7 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"plain text, no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
-def test_what_is_no_raster_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_raster_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"photo\.png is not a picture that can be read; expected one of .*JPEG"):

@@ -13,7 +13,7 @@ from av.audio.frame import AudioFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.sound_files import write_media, write_wav
+from tests.support.sound_files import write_media, write_sound, write_wav
 from vexpress_rt.errors import AudioError
 from vexpress_rt.media import audio_input, audio_timeline
 from vexpress_rt.media.recording import open_recording
@@ -266,3 +266,18 @@ def test_tags_and_cuts_at_the_ends_of_an_mp3_are_skipped(tmp_path: Path) -> None
     assert abs(open_recording(path, 16000).duration - whole) < 0.05
     path.write_bytes(content[: len(content) // 2 + 7])
     assert 0.8 < open_recording(path, 16000).duration < 1.2
+
+
+def test_progress_is_called_while_reading_and_can_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vexpress_rt.media.recording._PROGRESS_SECONDS", 0)
+    path = write_sound(tmp_path / "a.flac", "flac", tone(4, 16000)[None], 16000)
+    reported: list[tuple[int, int]] = []
+    open_recording(path, 16000, lambda done, total: reported.append((done, total)))
+    assert {total for done, total in reported if done < 4} == {4}
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_recording(path, 16000, stop)

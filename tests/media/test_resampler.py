@@ -1,4 +1,4 @@
-"""Sound from one rate to another, a piece at a time."""
+"""Sound is resampled in pieces of any size."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def test_the_rates_that_are_furthest_apart_can_be_resampled(source: int, rate: i
     assert len(resampled(np.zeros(source, np.float32), source, rate)) == rate
 
 
-def test_what_libswresample_refuses_is_told_with_both_rates() -> None:
+def test_a_refusal_of_libswresample_names_both_rates() -> None:
     with pytest.raises(AudioError, match=r"sound of 768000 Hz cannot be resampled to 1 Hz \(.*\); expected rates"):
         Resampler(768_000, 1).push(np.zeros(768, np.float32))

@@ -1,4 +1,4 @@
-"""Array files that declare more than they have are not believed, and fill no memory."""
+"""Array files that declare more than they contain are refused before memory is allocated."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_zip_that_unpacks_to_more_than_the_limit_is_refused(read_bytes: Callab
         read_bytes(data)
 
 
-def test_a_zip_that_lies_about_what_it_unpacks_to_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
+def test_a_zip_that_declares_a_wrong_unpacked_size_is_refused(read_bytes: Callable[[bytes], Any]) -> None:
     data = bytearray(zipped({"track.npy": bytes(MAX_FILE_BYTES + 1)}, zipfile.ZIP_DEFLATED))
     entry = data.find(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = struct.pack("<I", 128)

@@ -1,4 +1,4 @@
-"""Array files that nobody vouches for: what is read, and that nothing in them is ever run."""
+"""Arrays are read from untrusted files, and no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from vexpress_rt.media.safe_arrays import _OPCODES, read_arrays
         as_torch(pickle.dumps(list(POINTS), 2).replace(b"numpy._core.", b"numpy.core.")),  # as NumPy 1 wrote it
     ],
 )
-def test_every_kind_of_file_gives_back_what_was_saved(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
+def test_every_kind_of_file_returns_the_saved_arrays(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
     np.testing.assert_array_equal(np.asarray(read_bytes(data)), POINTS)
 
 
@@ -99,8 +99,8 @@ def test_a_command_in_an_old_torch_file_is_not_run(read_bytes: Callable[[bytes],
         (b"\x80\x02cnumpy\nndarray\n)\x81.", "uses NEWOBJ"),
         (b"\x80\x02" + ENCODE + b"}X\x05\x00\x00\x00_callNsb.", "uses SETITEM"),
         (b"\x80\x02" + ENCODE + b"N}X\x05\x00\x00\x00_callNs\x86b.", "uses SETITEM"),
-        (b"\x80\x02" + ENCODE + b"}b.", "alter what it imports"),
-        (b"\x80\x02" + ENCODE + b"N}\x86b.", "alter what it imports"),
+        (b"\x80\x02" + ENCODE + b"}b.", "change what it imports"),
+        (b"\x80\x02" + ENCODE + b"N}\x86b.", "change what it imports"),
         (b"\x80\x02" + ENCODE + b"X\x01\x00\x00\x00xX\x05\x00\x00\x00rot13\x86R.", "encodes as 'rot13'"),
         (b"\x80\x02cnumpy\nndarray\nN}X\x05\x00\x00\x00_callNs\x86b.", "uses SETITEM"),
         (b"\x80\x02cnumpy\nndarray\nNN\x86b.", "damaged"),
@@ -153,7 +153,7 @@ def test_an_npz_without_one_clear_track_is_refused(read_bytes: Callable[[bytes],
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"PK", b"\x80", pickle.dumps([1], 2)])
-def test_what_is_no_array_file_is_refused_with_the_remedy(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
+def test_a_file_without_arrays_is_refused_with_the_remedy(read_bytes: Callable[[bytes], Any], data: bytes) -> None:
     with pytest.raises(KeypointError, match=r"numpy\.save"):
         read_bytes(data)
 

@@ -218,10 +218,10 @@ def test_pixels_of_an_absurd_aspect_are_taken_as_square_with_a_note(tmp_path: Pa
     path = with_pixels_of(write(tmp_path / "a.mp4", range(6), aspect=Fraction(2)), across, down)
     track = load(path)
     assert track.size == SIZE
-    said = Fraction(across, down)
+    declared = Fraction(across, down)
     assert (
         told(track)
-        == f"driving video: its pixels are said to be {said} times as wide as high; they are taken as square"
+        == f"driving video: it declares pixels {declared} times as wide as high, which are treated as square"
     )
 
 

@@ -1,4 +1,4 @@
-"""The file of a video appears only when complete; what cannot be written is refused early and leaves nothing."""
+"""The file of a video appears only when it is complete; errors come early and leave nothing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_path_that_can_be_written_is_given_back_without_touching_it(tmp_path: 
 
 
 @pytest.mark.parametrize("failing", ["open", "fsync"])
-def test_a_full_disk_is_reported_with_what_is_free(
+def test_a_full_disk_is_reported_with_the_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def full(*_: object) -> int:

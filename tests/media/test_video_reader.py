@@ -117,7 +117,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video", bytes(9000)])
-def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(VideoError, match=r"a\.mp4 cannot be read"):
         read_frames(tmp_path / "a.mp4")
@@ -140,10 +140,10 @@ def test_the_existing_part_of_a_truncated_video_is_used_with_a_note(tmp_path: Pa
     path = write(tmp_path / "a.mp4", range(90), pictures=noise)
     fast_start(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    findings = ReadReport()
-    frames = list(read_frames(path).frames(findings))
+    report = ReadReport()
+    frames = list(read_frames(path).frames(report))
     assert 0.5 * kept * 90 < len(frames) < 90
-    told = "; ".join(findings.notes())
+    told = "; ".join(report.notes())
     assert f"it ends after {len(frames) / 30:.1f} of the 3.0 seconds that it declares" in told or kept == 0.8
 
 

@@ -1,4 +1,4 @@
-"""The sound of a file and its pictures count time from the same moment."""
+"""The time of sound and pictures of a file starts at the same moment."""
 
 from __future__ import annotations
 

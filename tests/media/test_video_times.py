@@ -117,14 +117,14 @@ def test_a_gap_of_hours_is_a_jump_and_the_video_goes_on(tmp_path: Path) -> None:
     track, _ = load(path)
     assert len(track.points) == 15
     assert track.notes == (
-        "driving video: its time stamps jump, as where recordings are joined; what follows goes on at once",
+        "driving video: its time stamps jump, as in joined recordings; the frames after the jump follow without a gap",
     )
 
 
 def test_a_video_that_really_lasts_for_hours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mkv", range(40))
     monkeypatch.setattr("vexpress_rt.media.video_reader.MAX_SECONDS", 1)
-    with pytest.raises(VideoError, match=r"lasts more than .* hours: cut it to parts"):
+    with pytest.raises(VideoError, match=r"lasts more than .* hours: cut it into parts"):
         load(path)
 
 
@@ -158,11 +158,9 @@ def test_time_stamps_that_are_all_equal_are_replaced_by_even_distances(tmp_path:
             if packet.size:
                 packet.stream, packet.pts, packet.dts = stream, 0, 0
                 target.mux(packet)
-    findings = ReadReport()
-    assert len(list(read_frames(path).frames(findings))) == 20
-    assert findings.notes() == (
-        "driving video: its time stamps do not tell when frames are shown; they are taken at even distances",
-    )
+    report = ReadReport()
+    assert len(list(read_frames(path).frames(report))) == 20
+    assert report.notes() == ("driving video: its time stamps are unusable; frames are spaced evenly",)
 
 
 def test_frames_that_an_edit_list_removes_do_not_count(tmp_path: Path) -> None:

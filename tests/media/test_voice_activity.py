@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.noise import KINDS, RATE, SPEECH, at_level, noise, raised, whispered
 from vexpress_rt.media.recording import open_recording
-from vexpress_rt.media.voice_activity import FADE_SECONDS, VoiceDetector, find_voice, voice_gain
-from vexpress_rt.types import Stretches
+from vexpress_rt.media.voice_activity import FADE_SECONDS, VoiceDetector, VoiceSegments, find_voice, voice_gain
 
 SAID = open_recording(SPEECH, RATE).read()
 SILENCE = np.zeros(2 * RATE, np.float32)
@@ -157,14 +156,14 @@ def test_a_recording_knows_its_voice() -> None:
 
 
 @st.composite
-def stretches(draw: st.DrawFn) -> Stretches:
+def segments(draw: st.DrawFn) -> VoiceSegments:
     edges = sorted(draw(st.lists(st.integers(0, 4000), unique=True, max_size=8)))
     return tuple(zip(edges[::2], edges[1::2], strict=False))
 
 
-@given(stretches(), st.integers(0, 4000), st.integers(0, 4000))
+@given(segments(), st.integers(0, 4000), st.integers(0, 4000))
 def test_the_gain_is_one_in_voice_fades_beside_it_and_a_part_is_that_of_the_whole(
-    voice: Stretches, start: int, count: int
+    voice: VoiceSegments, start: int, count: int
 ) -> None:
     whole, fade = voice_gain(voice, RATE, 0, 8000), round(FADE_SECONDS * RATE)
     np.testing.assert_array_equal(voice_gain(voice, RATE, start, start + count), whole[start : start + count])

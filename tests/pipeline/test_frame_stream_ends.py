@@ -17,7 +17,7 @@ from tests.support.sound_files import write_wav
 from vexpress_rt import FrameStream, GenerationConfig, Generator
 from vexpress_rt.diffusion.latents import HostLatents
 from vexpress_rt.errors import BackendError, ConfigError, InputError
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline import runner as pipeline
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 
@@ -44,7 +44,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return Counted
 
-    monkeypatch.setattr(placement, "HostLatents", counted("latents", HostLatents))
+    monkeypatch.setattr(device_operations, "HostLatents", counted("latents", HostLatents))
     monkeypatch.setattr(pipeline, "AudioFeatureStream", counted("recordings", AudioFeatureStream))
     return count
 
@@ -235,7 +235,7 @@ def test_memory_of_frames_in_flight_is_that_of_a_short_video(
             slots.append(ring.slots)
             super().__init__(ring, shape, state_size)
 
-    monkeypatch.setattr(placement, "HostLatents", Watched)
+    monkeypatch.setattr(device_operations, "HostLatents", Watched)
     for seconds in (2, 20):
         with generator.stream(photo(), speech(seconds), config=GenerationConfig(steps=3, overlap=2)) as stream:
             next(stream)

@@ -183,7 +183,7 @@ def test_repairs_of_the_photo_are_noted(generator: Generator) -> None:
 def test_a_talking_video_of_the_photos_size_drives_the_photo(
     generator: Generator, backend: FakeBackend, tmp_path: Path
 ) -> None:
-    """PipelineInputs 1: keypoints and sound from one video, in its own pixels."""
+    """Scene 1: keypoints and sound from one video, in its own pixels."""
     driving = tmp_path / "driving.mp4"
     with av.open(str(driving), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1"})

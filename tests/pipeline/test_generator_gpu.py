@@ -147,7 +147,7 @@ def test_memory_that_runs_out_in_mid_run_is_told_and_the_next_video_works(
             gpu.cuda.capacity = gpu.cuda.machine.used
 
     capacity = gpu.cuda.capacity
-    with pytest.raises(BackendError, match=r"the GPU's memory ran out .*asked for .* are free.*fewer --frames"):
+    with pytest.raises(BackendError, match=r"the GPU's memory ran out .*requested .* are free.*fewer --frames"):
         generate(gpu.generator, **CASES[FIRST], progress=fill)
     gpu.cuda.capacity = capacity
     np.testing.assert_array_equal(generate(gpu.generator, **CASES[FIRST]), expected[FIRST])

@@ -70,13 +70,16 @@ class Campaign:
     broken: set[str] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, readers: Iterable[str], seconds: float, jobs: int) -> list[Tally]:
-        """Fuzz readers with `jobs` parallel children; each gets its share of `seconds` of wall-clock time."""
+    def run(self, readers: Iterable[str], seconds: float, jobs: int, most: int | None = None) -> list[Tally]:
+        """Fuzz readers with `jobs` parallel children; each gets its share of `seconds` of wall-clock time.
+
+        A reader also ends after `most` inputs.
+        """
         names = list(readers)
         share = seconds * min(jobs, len(names)) / len(names)
         with ThreadPoolExecutor(min(jobs, len(names))) as pool:
             try:
-                return list(pool.map(lambda name: self.fuzz(name, share), names))
+                return list(pool.map(lambda name: self.fuzz(name, share, most), names))
             except BaseException:  # Ctrl-C, or a child that does not start
                 self.ended.set()
                 raise

@@ -1,4 +1,4 @@
-"""What frames hear: one pass up to the limit, chunks beyond; features in their places, none twice, memory bounded."""
+"""Recordings are encoded in one pass up to the limit, in chunks beyond; each feature once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_chunks_give_every_feature_once_and_in_order(total: int, size: int, data
 
 
 @given(st.integers(1, 400), st.integers(1, 60), st.data())
-def test_every_feature_hears_its_context_or_the_clips_end(total: int, size: int, data: st.DataObject) -> None:
+def test_every_feature_has_its_context_or_the_clips_end(total: int, size: int, data: st.DataObject) -> None:
     context = data.draw(st.integers(0, (size - 1) // 2))
     for chunk in plan_chunks(total, size, context):
         assert chunk.start in (0, *range(chunk.kept.start - context + 1))
@@ -56,7 +56,7 @@ def test_every_feature_hears_its_context_or_the_clips_end(total: int, size: int,
         assert 0 <= chunk.start <= chunk.kept.start < chunk.kept.stop <= chunk.stop <= total
 
 
-def test_what_fits_is_heard_in_one_pass() -> None:
+def test_a_clip_of_one_chunk_is_encoded_in_one_pass() -> None:
     assert [chunk.kept for chunk in plan_chunks(30, 30, 5)] == [range(30)]
     assert [chunk.kept for chunk in plan_chunks(31, 30, 5)] == [range(15), range(15, 31)]
 
@@ -70,49 +70,49 @@ def test_chunks_of_convolutions_alone_give_the_features_of_one_pass(
 ) -> None:
     """No attention here, so that every feature has to be exactly what and where it would be in one pass."""
     recording, encoder = record(count), make_encoder()
-    hearing = AudioFeatureStream(recording, MODEL, encoder, length, one_pass=seconds, chunk=seconds, context=context)
+    stream = AudioFeatureStream(recording, MODEL, encoder, length, one_pass=seconds, chunk=seconds, context=context)
     expected = feature_windows(in_one_pass(recording), length, MODEL.audio_rows, 0, length)
     for start in range(0, length, 3):  # windows that overlap
         stop = min(start + 5, length)
-        np.testing.assert_array_equal(hearing.rows(start, stop), expected[start:stop])
-    assert len(encoder.calls) == len(hearing.chunks)
+        np.testing.assert_array_equal(stream.windows(start, stop), expected[start:stop])
+    assert len(encoder.calls) == len(stream.chunks)
     assert max(call["samples"].size for call in encoder.calls) <= max(math.ceil(seconds * RATE) + 1, WIDTH)
 
 
 def test_the_longest_recording_of_one_pass_is_given_to_the_encoder_whole() -> None:
     recording, encoder = record(AUDIO_SECONDS * RATE), make_encoder()
-    AudioFeatureStream(recording, MODEL, encoder, 60).rows(0, 60)
+    AudioFeatureStream(recording, MODEL, encoder, 60).windows(0, 60)
     np.testing.assert_array_equal(encoder.calls[0]["samples"][0], recording.read())
 
 
-def test_a_second_more_is_heard_in_two_chunks_of_equal_length() -> None:
+def test_a_second_more_is_encoded_in_two_chunks_of_equal_length() -> None:
     recording, encoder = record((AUDIO_SECONDS + 1) * RATE), make_encoder()
-    told: list[tuple[int, int]] = []
-    AudioFeatureStream(recording, MODEL, encoder, 61, lambda *what: told.append(what)).rows(0, 61)
+    reported: list[tuple[int, int]] = []
+    AudioFeatureStream(recording, MODEL, encoder, 61, lambda *what: reported.append(what)).windows(0, 61)
     first, second = (call["samples"].size for call in encoder.calls)
     assert first == second <= CHUNK_SECONDS * RATE < AUDIO_SECONDS * RATE
-    assert told == [(1, 2), (2, 2)]
+    assert reported == [(1, 2), (2, 2)]
 
 
-def test_chunks_are_heard_as_frames_need_them() -> None:
+def test_chunks_are_encoded_as_frames_need_them() -> None:
     encoder = make_encoder()
-    hearing = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
+    stream = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
     calls = []
     for start in range(600):
-        hearing.rows(start, start + 1)
+        stream.windows(start, start + 1)
         calls.append(len(encoder.calls))
     assert calls[0] == 1
-    assert calls[300] == pytest.approx(len(hearing.chunks) / 2, abs=1)
-    assert calls[-1] == len(hearing.chunks) == 17
+    assert calls[300] == pytest.approx(len(stream.chunks) / 2, abs=1)
+    assert calls[-1] == len(stream.chunks) == 17
 
 
-def test_no_more_is_held_than_a_chunk_and_what_windows_need() -> None:
+def test_memory_holds_one_chunk_and_the_features_of_later_windows() -> None:
     encoder = make_encoder()
-    hearing = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
+    stream = AudioFeatureStream(record(10 * AUDIO_SECONDS * RATE), MODEL, encoder, 600)
     most = 0
     for start in range(0, 590, 5):
-        hearing.rows(start, start + 10)
-        most = max(most, len(hearing._features))
+        stream.windows(start, start + 10)
+        most = max(most, len(stream._features))
     assert max(call["samples"].size for call in encoder.calls) <= CHUNK_SECONDS * RATE
     assert most <= (AUDIO_SECONDS + 10) * 20
 
@@ -124,10 +124,10 @@ def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) 
     recording = open_recording((samples, RATE), RATE)
     model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=STRIDE)
     encoder = make_encoder()
-    hearing = AudioFeatureStream(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
-    hearing.rows(0, 100)
+    stream = AudioFeatureStream(recording, model, encoder, 100, one_pass=2, chunk=2, context=0.5)
+    stream.windows(0, 100)
     whole = normalize(samples)
-    for chunk, call in zip(hearing.chunks, encoder.calls, strict=True):
+    for chunk, call in zip(stream.chunks, encoder.calls, strict=True):
         part = whole[STRIDE * chunk.start :][: call["samples"].size]
         np.testing.assert_allclose(call["samples"][0], part, rtol=1e-6, atol=1e-6)
 
@@ -135,23 +135,23 @@ def test_every_chunk_is_normalised_as_a_part_of_the_clip(seed: int, shift: int) 
 def test_an_encoder_of_another_stride_is_refused() -> None:
     model = model_config(sample_rate=RATE, audio_minimum_samples=WIDTH, audio_stride=60, audio_normalize=False)
     with pytest.raises(BackendError, match=r"gave 4\d features for 2400 samples; expected 40, one every 60: build"):
-        AudioFeatureStream(record(2400), model, make_encoder(), 10).rows(0, 10)
+        AudioFeatureStream(record(2400), model, make_encoder(), 10).windows(0, 10)
 
 
 def test_a_file_that_is_truncated_after_it_was_read_gives_the_same_features(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "speech.wav", np.full((1, 3000), 0.25), RATE)
-    expected = AudioFeatureStream(open_recording(path, RATE), MODEL, make_encoder(), 10).rows(0, 10)
+    expected = AudioFeatureStream(open_recording(path, RATE), MODEL, make_encoder(), 10).windows(0, 10)
     recording = open_recording(path, RATE)
     write_wav(path, np.full((1, 2000), 0.25), RATE)
-    found = AudioFeatureStream(recording, MODEL, make_encoder(), 10).rows(0, 10)
+    found = AudioFeatureStream(recording, MODEL, make_encoder(), 10).windows(0, 10)
     np.testing.assert_array_equal(found, expected)
 
 
 # The model that ships
 
 
-def test_no_seam_is_heard_between_chunks_of_speech() -> None:
-    """Chunks of 12 s, so that one pass is affordable; what a whole minute gives is told by `benchmarks.seams`."""
+def test_chunks_of_speech_have_no_audible_seam() -> None:
+    """Chunks of 12 s, so that one pass is affordable; `benchmarks.seams` measures a whole minute."""
     bundle = Bundle.open(shipped_bundle())
     engines, model = Engines(bundle, choose("cpu", bundle), None), bundle.manifest.model
     sound = seams.long_speech(seams.SPEECH, model.sample_rate, 24)

@@ -1,4 +1,4 @@
-"""Speech is normalised, and its features become the rows of each frame, as upstream has them."""
+"""Speech is normalised, and each frame has its window of features, as in the public implementation."""
 
 from __future__ import annotations
 
@@ -28,28 +28,30 @@ def test_normalised_sound_is_finite_and_centred(values: list[float]) -> None:
     assert abs(normalized.mean()) < 1e-3
 
 
-def upstream_rows(features: np.ndarray, length: int, rows: int) -> np.ndarray:
-    """The same by torch, step by step as the specification words it, in float64."""
+def reference_windows(features: np.ndarray, length: int, size: int) -> np.ndarray:
+    """Return the windows by torch in float64, step by step as in docs/model.md."""
     channels_first = torch.from_numpy(features.T[None].astype(np.float64))
     table = torch.nn.functional.interpolate(channels_first, size=2 * length, mode="linear", align_corners=False)[0].T
-    zeros = torch.zeros(rows // 2 - 1, features.shape[1])
+    zeros = torch.zeros(size // 2 - 1, features.shape[1])
     table = torch.cat([zeros, table, zeros])
-    return torch.stack([table[2 * f : 2 * f + rows] for f in range(length)]).numpy()
+    return torch.stack([table[2 * f : 2 * f + size] for f in range(length)]).numpy()
 
 
 @pytest.mark.parametrize(("steps", "length"), [(27, 14), (1, 3), (5, 40), (200, 7), (2, 1), (50, 25), (1, 1)])
-def test_feature_rows_agree_with_torch(steps: int, length: int) -> None:
+def test_feature_windows_agree_with_torch(steps: int, length: int) -> None:
     features = np.random.default_rng(steps).standard_normal((steps, 6)).astype(np.float32)
-    rows = feature_windows(features, length, 10, 0, length)
-    assert rows.shape == (length, 10, 6)
-    assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, upstream_rows(features, length, 10), atol=1e-6)
+    windows = feature_windows(features, length, 10, 0, length)
+    assert windows.shape == (length, 10, 6)
+    assert windows.dtype == np.float32
+    np.testing.assert_allclose(windows, reference_windows(features, length, 10), atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [2, 4, 10, 14])
-def test_other_row_counts_agree_with_torch_too(rows: int) -> None:
-    features = np.random.default_rng(rows).standard_normal((9, 4)).astype(np.float32)
-    np.testing.assert_allclose(feature_windows(features, 6, rows, 0, 6), upstream_rows(features, 6, rows), atol=1e-6)
+@pytest.mark.parametrize("size", [2, 4, 10, 14])
+def test_windows_of_other_sizes_agree_with_torch(size: int) -> None:
+    features = np.random.default_rng(size).standard_normal((9, 4)).astype(np.float32)
+    np.testing.assert_allclose(
+        feature_windows(features, 6, size, 0, 6), reference_windows(features, 6, size), atol=1e-6
+    )
 
 
 @given(length=st.integers(1, 30), steps=st.integers(1, 60), data=st.data())
@@ -61,7 +63,7 @@ def test_a_stretch_of_frames_is_cut_from_the_whole(length: int, steps: int, data
     np.testing.assert_array_equal(part, feature_windows(features, length, 10, 0, length)[start:stop])
 
 
-@pytest.mark.parametrize("rows", [0, -2, 5])
-def test_odd_row_counts_are_refused(rows: int) -> None:
+@pytest.mark.parametrize("size", [0, -2, 5])
+def test_windows_of_an_odd_size_are_refused(size: int) -> None:
     with pytest.raises(ConfigError, match="expected an even number"):
-        feature_windows(np.zeros((3, 4), np.float32), 2, rows, 0, 2)
+        feature_windows(np.zeros((3, 4), np.float32), 2, size, 0, 2)

@@ -57,11 +57,11 @@ def make_conditions(length: int) -> WindowConditions:
         return np.stack([np.full((10, 32), frame, np.float32) for frame in range(start, stop)])
 
     return WindowConditions(
-        projection=FakeEngine(SPECS["audio_projection"]),
-        guider=FakeEngine(SPECS["pose_guider"]),
+        audio_projection=FakeEngine(SPECS["audio_projection"]),
+        pose_guider=FakeEngine(SPECS["pose_guider"]),
         length=length,
-        rows=rows,
-        draw=lambda frame: np.full((64, 64, 3), frame, np.uint8),
+        feature_windows=rows,
+        keypoint_map=lambda frame: np.full((64, 64, 3), frame, np.uint8),
     )
 
 
@@ -69,7 +69,7 @@ def frames_given(conditions: WindowConditions) -> list[tuple[list[int], list[int
     """For each window the frames whose sound, and those whose drawings, the engines were given."""
     return [
         (heard["feature_rows"][:, 0, 0].astype(int).tolist(), seen["drawings"][:, 0, 0, 0].tolist())
-        for heard, seen in zip(conditions.projection.calls, conditions.guider.calls, strict=True)  # type: ignore[attr-defined]
+        for heard, seen in zip(conditions.audio_projection.calls, conditions.pose_guider.calls, strict=True)  # type: ignore[attr-defined]
     ]
 
 

@@ -16,7 +16,7 @@ from vexpress_rt.backends.cuda import buffer_pool
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.errors import BackendError
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 from vexpress_rt.stages import device_frames
 from vexpress_rt.stages.frame_decoder import FramePostprocessing, HostFrames, make_frames, median
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -40,7 +40,7 @@ def executor(cuda: FakeCuda) -> Iterator[Executor]:
 
 @pytest.fixture
 def path(executor: Executor) -> FramePostprocessing:
-    return placement.choose(executor, None).frames
+    return device_operations.choose_device_operations(executor, None).frames
 
 
 def clip(length: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_memory_of_a_frame_is_not_used_again_before_its_last_use(
 
 
 def check_filtered_frames(executor: Executor, *, filtered: bool) -> None:
-    path = placement.choose(executor, None).frames
+    path = device_operations.choose_device_operations(executor, None).frames
     made, expected = iter(on_gpu(executor, clip(9))), iter(clip(9))
     found = path.arrays(median(made, path.median_3x3x3) if filtered else made)
     for frame, other in zip(found, median(expected, HostFrames().median_3x3x3) if filtered else expected, strict=True):
@@ -157,7 +157,7 @@ def test_memory_that_runs_out_is_told_and_the_next_frames_come(
     tensors = [upload(executor, frame) for frame in clip(3)]
     cuda.failures[function] = [0] * call + [2, 2]
     frames = path.arrays(median(tensors, path.median_3x3x3))
-    with pytest.raises(BackendError, match=r"(frames on their way to the host|a frame): "):
+    with pytest.raises(BackendError, match=r"(frames copied to the host|a frame): "):
         list(frames)
     cuda.failures.clear()
     assert len(list(path.arrays(median(tensors, path.median_3x3x3)))) == 3
@@ -169,7 +169,7 @@ def test_frames_from_latents_do_not_touch_the_host_before_the_end(
     decoder = Loopback(FakeEngine(fake_specs()["vae_decoder"]), executor)
     latents = [(frame, upload(executor, np.full((1, 4, 8, 8), frame, np.float32))) for frame in range(3)]
     watch = Stopwatch()
-    frames = list(make_frames(decoder, latents, path, watch, filtered=True, rgb=True))
+    frames = list(make_frames(decoder, latents, path, watch, median_filter=True, rgb=True))
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 3
     assert decoder.left_there == [{"latent"}] * 3
     assert set(watch.finish()) == {"decode", "median", "total"}
@@ -182,7 +182,7 @@ def test_frames_for_an_encoder_are_converted_on_the_gpu(executor: Executor, path
         FakeEngine(fake_specs()["vae_decoder"], lambda spec, inputs: {"frame": next(pictures)}), executor
     )
     latents = [(frame, upload(executor, np.zeros((1, 4, 8, 8), np.float32))) for frame in range(3)]
-    found = list(make_frames(decoder, latents, path, Stopwatch(), filtered=False, rgb=False))
+    found = list(make_frames(decoder, latents, path, Stopwatch(), median_filter=False, rgb=False))
     for frame, picture in zip(found, decoded, strict=True):
         np.testing.assert_array_equal(frame, rgb_to_nv12_numpy(picture))
 
@@ -196,7 +196,7 @@ def test_frames_for_an_encoder_are_converted_on_the_gpu(executor: Executor, path
 def test_a_gpu_gives_the_hosts_frames(length: int) -> None:
     frames = clip(length, (512, 384, 3))
     with Executor() as executor:
-        path = placement.choose(executor, None).frames
+        path = device_operations.choose_device_operations(executor, None).frames
         assert path.keep_on_device
         assert path.rgb_to_nv12 is not None
         found = list(path.arrays(median(on_gpu(executor, frames), path.median_3x3x3)))

@@ -37,10 +37,10 @@ def given_to_the_encoder(
     """The encoder's input for a recording, in one pass or in chunks."""
     encoder, length = make_encoder(), 100
     recording = open_recording((samples, RATE), RATE)
-    hearing = AudioFeatureStream(recording, model, encoder, length, gated=gated, **how)
-    hearing.rows(0, length)
-    assert len(encoder.calls) == len(hearing.chunks)
-    chunks = zip(hearing.chunks, encoder.calls, strict=True)
+    stream = AudioFeatureStream(recording, model, encoder, length, gated=gated, **how)
+    stream.windows(0, length)
+    assert len(encoder.calls) == len(stream.chunks)
+    chunks = zip(stream.chunks, encoder.calls, strict=True)
     return [np.pad(call["samples"][0], (chunk.start * STRIDE, 0)) for chunk, call in chunks]
 
 
@@ -49,11 +49,11 @@ def given_to_the_encoder(
 
 def test_speech_is_given_to_the_encoder_bit_for_bit_and_noise_as_silence() -> None:
     samples = mixed()
-    (heard,) = given_to_the_encoder(samples, gated=True)
+    (encoded,) = given_to_the_encoder(samples, gated=True)
     gain = voice_gain(find_voice(samples, RATE), RATE, 0, len(samples))
-    np.testing.assert_array_equal(heard[gain == 1], normalize(samples)[gain == 1])
+    np.testing.assert_array_equal(encoded[gain == 1], normalize(samples)[gain == 1])
     assert 0.5 < (gain == 1).mean() < 0.8
-    assert not heard[: 2 * RATE].any()
+    assert not encoded[: 2 * RATE].any()
 
 
 def test_a_recording_that_is_all_speech_is_not_changed() -> None:
@@ -107,9 +107,9 @@ def test_a_session_gates_as_a_recording_of_the_same_sound(stop: int) -> None:
     """Except for the last half second, whose continuation is unknown."""
     samples, unknown = mixed(), RATE // 2
     sound = live_sound(samples)
-    gain, counted = voice_gains(sound.recent(stop - 8, stop), RATE)
-    heard, level = sound.around(stop - 8, stop)
-    assert (len(gain), len(counted)) == (len(heard), len(level))
+    gain, counted = voice_gains(sound.detection_input(stop - 8, stop), RATE)
+    encoded, level = sound.model_input(stop - 8, stop)
+    assert (len(gain), len(counted)) == (len(encoded), len(level))
     whole = voice_gain(find_voice(samples, RATE), RATE, 0, len(samples))
     known, begin = (stop + 2) * 640, max(0, (stop + 2 - 62) * 640)
     expected = whole[begin : known - unknown]
@@ -126,20 +126,22 @@ def test_the_sizes_of_live_pieces_change_nothing(chunk: int) -> None:
     whole, pieces = live_sound(samples), live_sound(samples[:0])
     for start in range(0, len(samples), chunk):
         pieces.push(samples[start : start + chunk], RATE)
-    for one, other in zip(*(voice_gains(sound.recent(90, 98), RATE) for sound in (whole, pieces)), strict=True):
+    for one, other in zip(
+        *(voice_gains(sound.detection_input(90, 98), RATE) for sound in (whole, pieces)), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
 def test_noise_before_a_voice_does_not_count_for_its_level() -> None:
     samples = np.concatenate([noise("white", 8 * RATE, -45), SAID[: 2 * RATE]])
     sound = live_sound(samples)
-    heard, level = sound.around(242, 248)
-    gain, counted = voice_gains(sound.recent(242, 248), RATE)
-    found = normalize_live(heard, level * counted, RATE) * gain
-    alone = normalize_live(heard, np.where(np.arange(len(level)) < len(level) - 2 * RATE, 0, level), RATE)
+    encoded, level = sound.model_input(242, 248)
+    gain, counted = voice_gains(sound.detection_input(242, 248), RATE)
+    found = normalize_live(encoded, level * counted, RATE) * gain
+    alone = normalize_live(encoded, np.where(np.arange(len(level)) < len(level) - 2 * RATE, 0, level), RATE)
     spoken = gain == 1
     np.testing.assert_allclose(found[spoken], alone[spoken], rtol=0.1, atol=0.02)
-    assert np.abs(normalize_live(heard, level, RATE)[spoken]).max() > 1.5 * np.abs(alone[spoken]).max()
+    assert np.abs(normalize_live(encoded, level, RATE)[spoken]).max() > 1.5 * np.abs(alone[spoken]).max()
 
 
 # The model that ships

@@ -20,7 +20,7 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import load
 from vexpress_rt.diffusion.denoiser import Denoiser
 from vexpress_rt.diffusion.guidance import Guidance
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline import device_operations
 
 LENGTH, FRAMES, OVERLAP, STEPS = 9, 4, 1, 3
 WINDOWS = 3
@@ -49,7 +49,7 @@ class Gpu:
     ) -> Denoiser:
         """As `make_denoiser` makes it, with engine and latents on the GPU."""
         names = (guidance or Guidance(3.5, 1, 1)).engines(steps)
-        latents = placement.choose(self.executor, None).latents
+        latents = device_operations.choose_device_operations(self.executor, None).latents
         changes = {"engines": {name: self.engine(name, frames) for name in names}, "latents": latents} | changes
         return make_denoiser(length, frames, overlap, steps, guidance, **changes)
 

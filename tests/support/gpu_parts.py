@@ -13,70 +13,79 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import Figures, NotAvailableError, Tell
+from benchmarks.gpu.parts import Figures, NotAvailableError, ReportFigures
 from vexpress_rt.errors import BackendMissingError
 
 Options = Mapping[str, Any]
 
 
-def fine(options: Options, tell: Tell) -> Figures:
+def fine(options: Options, report: ReportFigures) -> Figures:
     return {"given": dict(options)}
 
 
-def lacking(options: Options, tell: Tell) -> Figures:
+def lacking(options: Options, report: ReportFigures) -> Figures:
     raise NotAvailableError("the moon is not out")
 
 
-def library_missing(options: Options, tell: Tell) -> Figures:
+def library_missing(options: Options, report: ReportFigures) -> Figures:
     raise BackendMissingError("no such library: install it")
 
 
-def package_missing(options: Options, tell: Tell) -> Figures:
+def package_missing(options: Options, report: ReportFigures) -> Figures:
     importlib.import_module(options["module"])
     return {}
 
 
-def raising(options: Options, tell: Tell) -> Figures:
-    tell({"so_far": 1})
+def raising(options: Options, report: ReportFigures) -> Figures:
+    report({"so_far": 1})
     print("about to go wrong")
     raise ValueError("seven is not even")
 
 
-def crashing(options: Options, tell: Tell) -> Figures:
-    tell({"so_far": 2})
+def crashing(options: Options, report: ReportFigures) -> Figures:
+    report({"so_far": 2})
     os.kill(os.getpid(), signal.SIGSEGV)
     return {}
 
 
-def crashing_at_exit(options: Options, tell: Tell) -> Figures:
+def crashing_at_exit(options: Options, report: ReportFigures) -> Figures:
     import atexit
 
     atexit.register(os.kill, os.getpid(), signal.SIGKILL)
     return {"so_far": 3}
 
 
-def leaving(options: Options, tell: Tell) -> Figures:
+def leaving(options: Options, report: ReportFigures) -> Figures:
     os._exit(4)
 
 
-def hanging(options: Options, tell: Tell) -> Figures:
+def hanging(options: Options, report: ReportFigures) -> Figures:
     """Options: {pids: file for the numbers of this process and of one that it starts}."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    tell({"so_far": 4})
+    report({"so_far": 4})
     Path(options["pids"]).write_text(json.dumps([os.getpid(), child.pid]))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         time.sleep(1)
 
 
-def waiting(options: Options, tell: Tell) -> Figures:
-    """Takes `seconds`; gives when it began and ended, on a clock that all processes share."""
+def waiting(options: Options, report: ReportFigures) -> Figures:
+    """Sleep; return when this began and ended, on a clock that all processes share.
+
+    Options: seconds: to sleep.  arrive: a file to make first.  meet: files, of which one must come within a minute.
+    """
     began = time.monotonic()
+    if "arrive" in options:
+        Path(options["arrive"]).touch()
+    while options.get("meet") and not any(Path(file).exists() for file in options["meet"]):
+        if time.monotonic() > began + 60:
+            raise TimeoutError("no other part runs beside this one")
+        time.sleep(0.01)
     time.sleep(options["seconds"])
     return {"began": began, "ended": time.monotonic()}
 
 
-def reading(options: Options, tell: Tell) -> Figures:
+def reading(options: Options, report: ReportFigures) -> Figures:
     """What the result file says of every part while this one runs."""
     parts = json.loads(Path(options["result"]).read_text())["parts"]
     return {"seen": {name: outcome["status"] for name, outcome in parts.items()}}

@@ -18,7 +18,7 @@ from vexpress_rt.utils.file_lock import locked
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vexpress_rt.utils.file_lock._PAUSE", 0.001)
+    monkeypatch.setattr("vexpress_rt.utils.file_lock._POLL", 0.001)
 
 
 def test_one_holds_it_at_a_time(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ from vexpress_rt.utils.native_calls import native_call
 
 def stay():
     with native_call():
-        time.sleep(30)
+        time.sleep(600)
 
 threading.Thread(target=stay, daemon=True).start()
 time.sleep(0.2)
@@ -89,7 +89,12 @@ os._exit(0)
 
 def test_a_forked_process_does_not_wait_for_the_calls_of_its_parent() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _CHILD], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-W", "ignore", "-c", _CHILD],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert done.stdout == "3\n"
 
@@ -121,7 +126,7 @@ threading.Thread(target=work, daemon=True).start()
 entered.wait()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stderr == ""
 

@@ -6,21 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.clock import Clock
 from vexpress_rt.utils import stopwatch
 from vexpress_rt.utils.stopwatch import Stopwatch
-
-
-class Clock:
-    """Stands still unless it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    def work(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
@@ -122,4 +110,4 @@ def test_a_real_clock_runs() -> None:
     with watch.stage("a"):
         sum(range(10000))
     seconds = watch.finish()
-    assert 0 < seconds["a"] <= seconds["total"] < 60
+    assert 0 < seconds["a"] <= seconds["total"]

@@ -1,4 +1,4 @@
-"""Libraries that run engines, one module each; nothing else imports them. All give an `Engine`."""
+"""The interface of all backends: engines, and the tensors that they take and return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Array: TypeAlias = NDArray[Any]
 
 @runtime_checkable
 class DeviceTensor(Protocol):
-    """A tensor that stays where an engine computed it; its values never change. Other engines of that place take it."""
+    """A tensor in the memory of the device that computed it, which other engines on that device take as an input.
+
+    Its values never change.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -27,11 +30,15 @@ class DeviceTensor(Protocol):
         ...
 
     def numpy(self) -> Array:
-        """A copy as an array, once it is computed. Raises BackendError; bfloat16 cannot become an array."""
+        """Return a copy as an array, after a wait until the tensor is computed.
+
+        Raises:
+            BackendError: Computing or copying failed, or the dtype is bfloat16, which NumPy lacks.
+        """
         ...
 
     def close(self) -> None:
-        """Free it, once nobody reads it any more. Dropping it does the same; closing twice is allowed."""
+        """Free the tensor once its last reader is done. Dropping it does the same; closing twice is allowed."""
         ...
 
 
@@ -43,7 +50,7 @@ class Engine(Protocol):
 
     @property
     def spec(self) -> EngineSpec:
-        """What it takes and gives."""
+        """The inputs and outputs."""
         ...
 
     @overload
@@ -53,19 +60,36 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> Mapping[str, Tensor]: ...
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Mapping[str, Tensor]:
-        """Outputs by name, for inputs by name with the shapes and dtypes of `spec`.
+        """Run the engine.
 
-        keep_on_device: leave the outputs where they are computed, and do not wait for them. On the CPU they are arrays
-        as well; on a GPU they are DeviceTensors, which engines on the same GPU take as inputs without a host copy.
+        Args:
+            inputs: The inputs by name, with the shapes and dtypes of `spec`.
+            keep_on_device: Leave the outputs on the device and do not wait for them. On a GPU they are DeviceTensors,
+                which engines on the same GPU take as inputs without a copy to the host; on the CPU they are arrays.
 
-        Raises BackendError.
+        Returns:
+            The outputs by name.
+
+        Raises:
+            BackendError: An input is missing, unknown, or of another shape or dtype (the message names every one); the
+                engine or an input was closed; memory ran out; or the library failed.
         """
         ...
 
     def run_positional(self, array: Array) -> list[Array]:
-        """All outputs in order, for an engine with one input. Raises BackendError."""
+        """Run an engine that has one input.
+
+        Args:
+            array: The input.
+
+        Returns:
+            All outputs, in the order of `spec`.
+
+        Raises:
+            BackendError: The engine has several inputs; else as `run` does.
+        """
         ...
 
     def close(self) -> None:
-        """Free the engine, but not the DeviceTensors that it returned. Closing twice is allowed."""
+        """Free the engine; DeviceTensors that it returned stay valid. Closing twice is allowed."""
         ...

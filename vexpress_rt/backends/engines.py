@@ -85,7 +85,7 @@ class Engines:
             return self._shared_executor()
 
     def close(self) -> None:
-        """Free the engines and what they share. Closing twice is allowed."""
+        """Free the engines and their executor. Closing twice is allowed."""
         with self._lock:
             self._closed = True
             while self._loaded:
@@ -101,7 +101,7 @@ class Engines:
             latents: Where latents are between engines.
 
         Raises:
-            BackendError: The device or the library cannot be asked any more.
+            BackendError: The device or the library no longer responds.
         """
         manifest, shape = self.bundle.manifest, self.bundle.manifest.shape
         plans = self.selection.loader.describe_plans()

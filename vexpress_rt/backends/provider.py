@@ -40,7 +40,7 @@ class EngineLoader(ABC):
         """
 
     def describe_plans(self) -> str:
-        """Return what the engines were compiled for, for people; empty if nothing was compiled."""
+        """Return the machines that the engines were compiled for, for people; empty if nothing was compiled."""
         return ""
 
 
@@ -48,7 +48,7 @@ class Provider(ABC):
     """A library that runs engines, on a kind of device. Instances hold no state.
 
     Attributes:
-        name: What `provider=` and `--provider` take.
+        name: The name that `provider=` and `--provider` accept.
         advantage: Why "auto" takes this provider where it can be used, for people.
         targets: Targets of the bundles that are built for this provider. "auto" warns if it takes another one.
         precisions: Precisions that it computes in.
@@ -73,7 +73,7 @@ class Provider(ABC):
         progress: Progress | None = None,
         supported_only: bool = False,
     ) -> EngineLoader:
-        """Check that this machine can run a bundle, and return what loads its engines.
+        """Check that this machine can run a bundle, and return a loader of its engines.
 
         Args:
             bundle: The bundle. It is only read, unless `rebuild` allows more.
@@ -109,11 +109,11 @@ class Provider(ABC):
             limit: The limit of CPU threads.
 
         Raises:
-            BackendError: The device cannot be asked any more.
+            BackendError: The device no longer responds.
         """
 
     def make_executor(self) -> Executor | None:
-        """Return what all engines of a bundle share on a GPU; None for providers that share nothing.
+        """Return an executor for all engines of a bundle; None for providers off the GPU.
 
         Raises:
             BackendError: There is no GPU, or no memory left.
@@ -124,7 +124,7 @@ class Provider(ABC):
 class ProgressGuard:
     """A progress function that keeps the first exception that it raised.
 
-    The exception is thereby told from a failure of the work, which may raise the same class.
+    This distinguishes the exception from a failure of the work, which may raise the same class.
 
     Attributes:
         failure: The exception, or None.

@@ -45,7 +45,7 @@ class ProviderSelection:
 
 
 def provider_names() -> tuple[str, ...]:
-    """Return what `provider=` and `--provider` take: "auto", then the providers, the best first."""
+    """Return the names that `provider=` and `--provider` accept: "auto", then the providers, the best first."""
     return (AUTO, *(provider.name for provider in PROVIDERS))
 
 

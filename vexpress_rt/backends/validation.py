@@ -1,4 +1,4 @@
-"""What all backends ask of a call: that it fits the engine's specification."""
+"""Checks that all backends share: whether calls and engines fit the engine's specification."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ import numpy as np
 from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError
+from vexpress_rt.utils.links import EXPORTER
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:
-    """A tensor as it is."""
+    """Return the shape and dtype of a tensor."""
     return TensorSpec(name, tuple(str(size) for size in tensor.shape), tuple(tensor.shape), str(tensor.dtype))
 
 
 def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs of a call, arrays contiguous.
+    """Return the inputs of a call, with arrays contiguous.
 
-    Raises BackendError naming every one that is missing, unknown, or of another shape or dtype.
+    Args:
+        spec: The engine's inputs and outputs.
+        inputs: The inputs by name.
+
+    Raises:
+        BackendError: An input is missing, unknown, or of another shape or dtype; the message names every one.
     """
     feed = {
         name: tensor if isinstance(tensor, DeviceTensor) else np.asarray(tensor, order="C")
@@ -33,26 +39,43 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def check_outputs(spec: EngineSpec, outputs: Mapping[str, Array]) -> None:
-    """Raise BackendError naming every output that is not as specified."""
+    """Check the outputs of a call.
+
+    Args:
+        spec: The engine's inputs and outputs.
+        outputs: The outputs by name.
+
+    Raises:
+        BackendError: An output differs from the specification; the message names every one.
+    """
     given = EngineSpec(spec.name, (), tuple(describe(name, array) for name, array in outputs.items()))
     if wrong := interface_errors(given, EngineSpec(spec.name, (), spec.outputs), arrays=True):
         raise BackendError(
-            f"engine {spec.name} gave what it should not: {'; '.join(wrong)}: "
-            f"build it again with `python -m export.build --engine {spec.name}`"
+            f"engine {spec.name} returned other outputs than specified: {'; '.join(wrong)}: "
+            f"build it again with `python -m export.build --engine {spec.name}` {EXPORTER}"
         )
 
 
 def check_interface(path: object, found: EngineSpec, expected: EngineSpec) -> None:
-    """Raise BundleDamagedError naming all inputs and outputs of the engine in the file `path` that differ."""
+    """Check the inputs and outputs of an engine.
+
+    Args:
+        path: The engine's file, for the message.
+        found: The engine's inputs and outputs.
+        expected: Those that the bundle records.
+
+    Raises:
+        BundleDamagedError: They differ; the message names every input and output.
+    """
     if wrong := interface_errors(found, expected):
         raise BundleDamagedError(
             f"{path} is not the engine {expected.name} of this bundle: {'; '.join(wrong)}: "
-            f"build it again with `python -m export.build --engine {expected.name}`"
+            f"build it again with `python -m export.build --engine {expected.name}` {EXPORTER}"
         )
 
 
 def only_input(spec: EngineSpec) -> str:
-    """The name of the one input. Raises BackendError if there are more."""
+    """Return the name of an engine's only input. Raises BackendError if there are several."""
     if len(spec.inputs) != 1:
         names = ", ".join(tensor.name for tensor in spec.inputs)
         raise BackendError(f"engine {spec.name} takes {names}; expected one input: pass them by name")

@@ -33,6 +33,7 @@ from vexpress_rt.bundle.onnx_graph import Place, Tensor
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.types import FileStamp
+from vexpress_rt.utils.links import EXPORTER
 
 # What the names of files begin with that are in a bundle only while plans are compiled: no plain name can.
 WORKING = ".compiling"
@@ -183,7 +184,7 @@ class Bundle:
         if plan is None:
             raise BundleNotFoundError(
                 f"{self.folder} holds engine {name!r} for ONNX Runtime alone; expected one that TensorRT compiled: "
-                f"build with `{BUILD_COMMAND} {self.folder} --target tensorrt` (or tensorrt-rtx)"
+                f"build with `{BUILD_COMMAND} {self.folder} --target tensorrt` (or tensorrt-rtx) {EXPORTER}"
             )
         self.verify(plan)
         return self.folder / plan
@@ -211,7 +212,7 @@ class Bundle:
             held = ", ".join(self.manifest.engines) or "none"
             raise BundleNotFoundError(
                 f"{self.folder} holds no engine {name!r}; it has {held}: "
-                f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}`"
+                f"add it with `{BUILD_COMMAND} {self.folder} --engine {name}` {EXPORTER}"
             )
         return self.manifest.engines[name]
 
@@ -306,9 +307,9 @@ class Bundle:
     def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
         self._damaged(
             f"the weights of engine {engine} are damaged, or its training diverged: in {file} {fault}",
-            f"build the bundle again with `{BUILD_COMMAND} {self.folder}` from a sound checkpoint",
+            f"build the bundle again with `{BUILD_COMMAND} {self.folder}` {EXPORTER} from a sound checkpoint",
         )
 
     def _damaged(self, what: str, remedy: str | None = None) -> NoReturn:
-        remedy = remedy or f"build the bundle again with `{BUILD_COMMAND} {self.folder}`, or copy it again"
+        remedy = remedy or f"build the bundle again with `{BUILD_COMMAND} {self.folder}` {EXPORTER}, or copy it again"
         raise BundleDamagedError(f"{self.folder} cannot be used: {what}: {remedy}")

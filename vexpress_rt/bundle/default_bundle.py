@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vexpress_rt.bundle.manifest import BUILD_COMMAND, MANIFEST
 from vexpress_rt.errors import BundleNotFoundError
+from vexpress_rt.utils.links import EXPORTER
 
 _PACKAGE = Path(__file__).parents[1]
 # As wheels hold it; and beside the package, as in a checkout, from which an editable installation imports as well.
@@ -20,5 +21,5 @@ def shipped_bundle() -> Path:
     raise BundleNotFoundError(
         f"no bundle of engines was named, and the one that ships with vexpress_rt is missing: neither {PLACES[0]} nor "
         f"{PLACES[1]} holds a {MANIFEST}: install vexpress_rt again, restore engines/pocket in a checkout, or name "
-        f"another bundle with --engines DIR or Generator('DIR'), such as `{BUILD_COMMAND} DIR` builds"
+        f"another bundle with --engines DIR or Generator('DIR'), such as `{BUILD_COMMAND} DIR` {EXPORTER} builds"
     )

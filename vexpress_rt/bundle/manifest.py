@@ -32,6 +32,7 @@ from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_
 from vexpress_rt.config import GenerationConfig, Settings, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.types import SIDE_LIMIT
+from vexpress_rt.utils.links import EXPORTER
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -205,7 +206,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     for anything else that is wrong with it.
     """
     path = Path(folder) / MANIFEST
-    remedy = f"build the bundle again with `{BUILD_COMMAND} {folder}`"
+    remedy = f"build the bundle again with `{BUILD_COMMAND} {folder}` {EXPORTER}"
     try:
         found = path.is_file()
         if found:

@@ -1,9 +1,8 @@
-"""The flags of the command line: ours, and what becomes of upstream's."""
+"""The flags of the command line: those of this package, and those of the public `inference.py`."""
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -21,9 +20,11 @@ from vexpress_rt.config import (
     WINDOW_ORDERS,
     GenerationConfig,
     Settings,
+    option_help,
 )
+from vexpress_rt.utils.links import EXPORTER_PLACE
 
-# Upstream's name of a flag: ours. Names that differ in nothing but underscores need no entry.
+# Flags of the public inference.py with another name here. Names that differ in underscores alone need no entry.
 ALIASES = {
     "reference-image-path": "image",
     "audio-path": "audio",
@@ -37,7 +38,13 @@ _BUILT = "decided when the bundle is built: python -m export.build"
 _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
 _BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
+# The formatter leaves the lines of the epilog as they are, so that the address is not broken.
+_ADDRESS: dict[str, Any] = {
+    "epilog": f"python -m export.build is {EXPORTER_PLACE}",
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
 _PROVIDER = "not a choice here: --provider says what runs the engines"
+# Flags of the public inference.py that have no meaning here, with what to do instead.
 REFUSED = {
     "context-frames": f"{_BUILT} --frames N",
     "context-stride": "not offered: windows take neighbouring frames",
@@ -65,9 +72,16 @@ RENAMED = {old.replace("_", "-"): new.replace("_", "-") for old, new in RENAMED_
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Arguments -> what was asked for: `command`, and its flags under our names.
+    """Parse the command line.
 
-    Raises SystemExit: 2 for wrong usage, told on stderr; 0 for --help and --version.
+    Args:
+        arguments: Arguments after the name of the program.
+
+    Returns:
+        `command`, and the flags of that command under the names of this package.
+
+    Raises:
+        SystemExit: 2 for wrong usage, with a message on stderr; 0 for --help and --version.
     """
     parser = argparse.ArgumentParser(
         prog="vexpress-rt", description="Talking-portrait video from a photo and speech.", allow_abbrev=False
@@ -81,7 +95,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """The arguments under our own flag names. Ends the program over flags of upstream that have no place here."""
+    """Return the arguments with the flag names of this package. Exits for flags that are refused."""
     result: list[str] = []
     refused: list[str] = []
     for position, argument in enumerate(arguments):
@@ -96,9 +110,11 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
                 refused.append(f"{flag} is called --{RENAMED[name]} now")
             argument = f"--{ALIASES.get(name, name)}{equals}{value}"
         elif re.fullmatch(r"-[\d.]+,-?[\d.]+", argument):
-            argument = f" {argument}"  # a point left of the photo, which argparse would take for a flag
+            argument = f" {argument}"  # a point left of the photo, which argparse would parse as a flag
         result.append(argument)
     if refused:
+        if any("export.build" in line for line in refused):
+            refused.append(f"python -m export.build is {EXPORTER_PLACE}")
         parser.error("\n  ".join(refused))
     return result
 
@@ -107,67 +123,76 @@ def _add_generate(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
+        **_ADDRESS,
         help="make a video",
         description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
         usage="%(prog)s [--engines DIR] --image FILE --audio FILE --output FILE [option ...]",
     )
-    _add_files(parser.add_argument_group("what goes in and out").add_argument)
-    options = parser.add_argument_group("how the video is made")
+    _add_files(parser.add_argument_group("inputs and output").add_argument)
+    options = parser.add_argument_group("how the video is generated")
     _add_options(options.add_argument)
-    options.add_argument("--noise", choices=["upstream"], help="take the public implementation's noise for the seed")
-    running = parser.add_argument_group("how it runs").add_argument
-    words = "what runs the engines: tensorrt, cuda, cpu, or the best of these that is there (default: auto)"
-    running("--provider", default="auto", metavar="NAME", help=words)
-    words = "whether to compile a bundle's plans anew that are of another GPU or TensorRT, or damaged (default: auto)"
-    running("--rebuild", choices=REBUILD, default=REBUILD[0], help=words)
-    words = (
-        "order in which context windows are denoised: as a wavefront (default), or step by step over the whole video; "
-        "frames are the same"
-    )
-    running("--window-order", type=_window_order, choices=WINDOW_ORDERS, default=WINDOW_ORDERS[0], help=words)
-    words = "CPU threads, limited to the CPUs that this process may use (default: one per core)"
-    running("--threads", type=int, metavar="N", help=words)
-    words = "on the CPU, one copy of the weights for both denoisers: less memory where both are needed, and slower"
-    running("--share-weights", action="store_true", help=words)
-    running("--quiet", action="store_true", help="tell nothing but warnings, notes on faulty inputs, and errors")
+    options.add_argument("--noise", choices=["upstream"], help="use the public implementation's noise for the seed")
+    add = parser.add_argument_group("how it runs").add_argument
+    add(
+        "--provider", default="auto", metavar="NAME",
+        help="runs the engines: tensorrt, cuda, cpu, or auto, the best one available (default: auto)",
+    )  # fmt: skip
+    add(
+        "--rebuild", choices=REBUILD, default=REBUILD[0],
+        help="compile a bundle's plans again if damaged or for another GPU or TensorRT version (default: auto)",
+    )  # fmt: skip
+    add(
+        "--window-order", type=_window_order, choices=WINDOW_ORDERS, default=WINDOW_ORDERS[0],
+        help="order in which context windows are denoised: as a wavefront (default), or step by step over the whole "
+        "video; frames are the same",
+    )  # fmt: skip
+    add(
+        "--threads", type=int, metavar="N",
+        help="CPU threads, limited to the CPUs that this process may use (default: one per CPU)",
+    )  # fmt: skip
+    add(
+        "--share-weights", action="store_true",
+        help="on the CPU, keep one copy of the weights for both denoisers: less memory if both are needed, but slower",
+    )  # fmt: skip
+    add("--quiet", action="store_true", help="print warnings, notes on faulty inputs, and errors alone")
 
 
 def _add_files(add: Callable[..., object]) -> None:
     add("--engines", metavar="DIR", help=_BUNDLE)
     add("--image", metavar="FILE", required=True, help="photo of the face")
-    add("--audio", metavar="FILE", required=True, help="speech: a sound file, or a video, whose sound is taken")
+    add("--audio", metavar="FILE", required=True, help="speech: a sound file, or a video for its sound")
     add("--output", metavar="FILE", required=True, help=".mp4, .mov or .mkv; appears when it is complete")
     add(
         "--keypoints", metavar="FILE", type=lambda name: name or None,  # upstream passes "" for none
-        help=".pth, .npy or .npz in pixels of the bundle's picture, or a driving video, in which faces are searched",
+        help=".pth, .npy or .npz in pixels of the bundle's picture, or a driving video, in which faces are detected",
     )  # fmt: skip
     add(
         "--keypoints-size", metavar="WxH", type=_size,
-        help="pixels of the pictures that a file of keypoints was made from (default: the bundle's)",
+        help="size in pixels of the pictures that a file of keypoints was made from (default: the bundle's)",
     )  # fmt: skip
     add(
         "--image-keypoints", metavar="X,Y", nargs=3, type=_point,
-        help="left eye, right eye and nose in pixels of the photo; nothing is searched then",
+        help="left eye, right eye and nose in pixels of the photo, in place of face detection",
     )  # fmt: skip
-    words = "cut the photo around the face, or stretch it (default: face)"
-    add("--crop", choices=CROP_MODES, default="face", help=words)
-    words = "how keypoints are fitted to the photo's face (default: no_retarget with keypoints, fix_face without)"
-    add("--retarget", choices=RETARGET_MODES, help=words)
+    add("--crop", choices=CROP_MODES, default="face", help="crop the photo to the face, or stretch it (default: face)")
+    add(
+        "--retarget", choices=RETARGET_MODES,
+        help="how keypoints are fitted to the photo's face (default: no_retarget with keypoints, fix_face without)",
+    )  # fmt: skip
 
 
 def _add_options(add: Callable[..., object]) -> None:
-    """A flag for each option of GenerationConfig, with the type, the default and the words that it has there.
+    """Add a flag for each option of GenerationConfig, with its type, default and help.
 
-    Those that a bundle may decide stay None unless they are given.
+    Options that a bundle can recommend default to None.
     """
-    lines = re.findall(r"^(\w+): (.+(?:\n +.+)*)", inspect.getdoc(GenerationConfig) or "", re.MULTILINE)
-    words = {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in lines}
+    sentences = {option.name: option_help(option.name) for option in fields(GenerationConfig)}
     for option in fields(Settings):
-        flag, text = option.name.replace("_", "-"), words.get(option.name, "")
-        decided = option.name not in RECOMMENDABLE
-        default = option.default if decided else None
-        usual = _usual(option.default)
-        text += f" (default: {usual}{'' if decided else ', unless preset or bundle say otherwise'})"
+        flag, recommendable = option.name.replace("_", "-"), option.name in RECOMMENDABLE
+        default = None if recommendable else option.default
+        suffix = ", unless preset or bundle say otherwise" if recommendable else ""
+        text = sentences[option.name][0].lower() + sentences[option.name][1:].rstrip(".").replace("%", "%%")
+        text += f" (default: {_usual(option.default)}{suffix})"
         if option.type == "bool":
             add(f"--{flag}", action=argparse.BooleanOptionalAction, default=default, help=text)
         else:
@@ -180,22 +205,24 @@ def _add_options(add: Callable[..., object]) -> None:
 
 
 def _usual(default: object) -> str:
-    """The value of an option as it is written on the command line."""
+    """Return a default as it is written on the command line."""
     if isinstance(default, bool):
         return "on" if default else "off"
     return ",".join(f"{bound:g}" for bound in default) if isinstance(default, tuple) else str(default).lower()
 
 
 def _add_inspect(commands: Any) -> None:
-    parser = commands.add_parser("inspect", allow_abbrev=False, help="tell what a bundle of engines holds")
+    parser = commands.add_parser(
+        "inspect", allow_abbrev=False, **_ADDRESS, help="list what a bundle of engines contains"
+    )
     parser.add_argument("bundle", metavar="DIR", nargs="?", help=_BUNDLE)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def _add_compile(commands: Any) -> None:
-    words = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
-    parser = commands.add_parser("compile", allow_abbrev=False, help=words)
+    text = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
+    parser = commands.add_parser("compile", allow_abbrev=False, **_ADDRESS, help=text)
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
 
 
@@ -228,7 +255,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])  # (height, width)
 
 
-# By the type of an option: what reads it, and the name of its value.
+# For each type of an option: the function that parses it, and the name of its value.
 _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "int": (int, "N"), "float": (float, "X"), "tuple[float, float]": (_interval, "LOW,HIGH"),
 }  # fmt: skip

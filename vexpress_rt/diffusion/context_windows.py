@@ -1,8 +1,8 @@
-"""Which frames make a window, how often a frame is covered, and in which order windows may be walked.
+"""Context windows: the frames of each window, how many windows cover a frame, and the orders in which windows may run.
 
-A video of L frames is denoised in windows of F frames (model page, stage 9). In a step every frame's prediction is
-the mean over the windows that cover it, so a window may start step s only when every window that it shares a frame
-with has done step s - 1. `walk` gives two orders that respect this.
+A video of L frames is denoised in windows of F frames (docs/model.md, stage 9). In a step, the prediction of a frame is
+the mean over the windows that cover it. So a window may start step s only after every window that shares a frame with
+it has done step s - 1. `walk` yields two orders that respect this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from vexpress_rt.errors import ConfigError
 
 @dataclass(frozen=True)
 class Window:
-    """Frames start to stop - 1 of the video; `index` is the window's place in the plan."""
+    """Frames [start, stop) of the video.
+
+    Attributes:
+        index: Number of the window in the plan, from 0.
+        start: First frame.
+        stop: Frame after the last; in a video shorter than a window, beyond the video.
+    """
 
     index: int
     start: int
@@ -29,12 +35,18 @@ class Window:
 
 
 def plan_windows(length: int, frames: int, overlap: int) -> tuple[Window, ...]:
-    """Windows of `frames` frames that cover a video of `length` frames, each `frames - overlap` after the one before.
+    """Return windows that cover a video, each `frames - overlap` frames after the one before.
 
     The last window is moved back to end at the last frame, so it may overlap its neighbours by more. A video that
-    fits into one window gets the one window [0, frames); its frames beyond the video are surplus, to be dropped.
+    fits into one window gets the window [0, frames); its frames beyond the video are dropped in the end.
 
-    Raises ConfigError unless length >= 1 and 0 <= overlap < frames.
+    Args:
+        length: Frames of the video, at least 1.
+        frames: Frames of a window.
+        overlap: Frames that neighbouring windows share at least, 0 <= overlap < frames.
+
+    Raises:
+        ConfigError: `length` or `overlap` is out of range.
     """
     if length < 1 or not 0 <= overlap < frames:
         raise ConfigError(
@@ -47,7 +59,7 @@ def plan_windows(length: int, frames: int, overlap: int) -> tuple[Window, ...]:
 
 
 def coverage(windows: Sequence[Window], length: int) -> NDArray[np.int64]:
-    """How many windows cover each frame of the video: (length,) int64, nowhere less than 1."""
+    """Return how many windows cover each frame of the video: (length,) int64, at least 1."""
     edges = np.zeros(length + 1, np.int64)
     for window in windows:
         edges[window.start] += 1
@@ -56,29 +68,34 @@ def coverage(windows: Sequence[Window], length: int) -> NDArray[np.int64]:
 
 
 def final_frames(windows: Sequence[Window], length: int) -> tuple[range, ...]:
-    """For each window, the frames of the video that become final when it has done its last step, in either order.
+    """Return for each window the frames of the video that are final after its last step, in either order.
 
-    These are its frames that no later window covers. Taken window by window they are 0 to length - 1, in order.
+    These are its frames that no later window covers. The ranges of all windows together are 0 to length - 1, in order.
     """
     bounds = [*(window.start for window in windows), length]
     return tuple(range(start, stop) for start, stop in pairwise(bounds))
 
 
 def walk(windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> Iterator[tuple[Window, int]]:
-    """Every (window, step) once, step from 0, in an order in which they may run.
+    """Yield every (window, step) once, step from 0, in an order in which they may run.
 
-    In both orders, when (window, s) is given, every window that shares a frame with it has done step s - 1, and the
-    earlier ones of them step s too. So at each frame predictions arrive step by step and, within a step, in the order
-    of the windows: sums are bit-identical between the orders, and one accumulator a frame is enough.
+    When (window, s) is yielded, every window that shares a frame with it has done step s - 1, and the earlier ones of
+    these have done step s too. So the predictions of a frame arrive step by step and, within a step, in the order of
+    the windows: sums are bit-identical between the orders, and one accumulator per frame is enough.
 
-    step_major: each step over all windows, then the next: the whole video is in flight.
-    wavefront: always the earliest window that may run. After window k's first step, k - m does its second, k - 2m
-        its third, and so on, m being how many later windows a window overlaps; then window k + 1 begins. Frames become
-        final as early as the dependencies allow, and at most m (steps - 1) + 1 windows have begun and not ended, with
-        m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1 for an overlap of 1 to F/2. At the video's end it can be
-        one more, because the last window, moved back, can overlap m + 1 earlier ones.
+    Args:
+        windows: The windows, from `plan_windows`.
+        steps: Number of steps, at least 1.
+        window_order: "step_major" runs each step over all windows before the next, so that the whole video is in
+            flight. "wavefront" runs the earliest window that may run: after window k's first step, window k - m does
+            its second, window k - 2m its third, and so on, where m is how many later windows a window overlaps; then
+            window k + 1 begins. Frames become final as early as the dependencies allow, and at most m (steps - 1) + 1
+            windows are in flight, with m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1 for an overlap of 1 to
+            F / 2. At the end of the video it can be one window more, because the last one, moved back, can overlap
+            m + 1 earlier ones.
 
-    Raises ConfigError for an unknown order or fewer than 1 step.
+    Raises:
+        ConfigError: `window_order` is unknown, or `steps` is less than 1.
     """
     check_choice("window_order", window_order, WINDOW_ORDERS)
     if steps < 1:
@@ -95,8 +112,8 @@ def _wavefront(windows: Sequence[Window], steps: int) -> Iterator[tuple[Window, 
     def may_run(k: int) -> bool:
         return done[k] < steps and all(done[other] >= done[k] for other in neighbours[k])
 
-    # The earliest candidate goes first, so `done` never rises along the windows; and what holds an earlier neighbour
-    # of k back overlaps k too. Hence whenever k may run, its earlier neighbours are a step ahead of it.
+    # The earliest candidate goes first, so `done` never rises along the windows, and a window that blocks an earlier
+    # neighbour of k overlaps k too. Hence whenever k may run, its earlier neighbours are a step ahead of it.
     candidates = [0]
     while candidates:
         k = heapq.heappop(candidates)
@@ -111,7 +128,7 @@ def _wavefront(windows: Sequence[Window], steps: int) -> Iterator[tuple[Window, 
 
 
 def _neighbours(windows: Sequence[Window]) -> list[range]:
-    """For each window the indices of those that share a frame with it, itself among them: always consecutive."""
+    """Return for each window the indices of the windows that share a frame with it, itself included; consecutive."""
     ranges, first, last = [], 0, 0
     for window in windows:
         while windows[first].stop <= window.start:

@@ -1,4 +1,4 @@
-"""The latents of the frames in flight: which slot each lies in, what a step asks of their store, and the host's store.
+"""The latents of the frames in flight: their slots, the store that a step works on, and the store in host memory.
 
 `device_latents` has the store in a GPU's memory. The arithmetic of a step is in `native.latent_step` for both.
 """

@@ -1,8 +1,8 @@
-"""Where the initial latents come from.
+"""The initial latents.
 
-`frame_noise` is ours: a frame's noise depends on seed and frame alone, so a longer video, another window or a resumed
-stream meets the same noise. `torch_randn` gives what torch's CPU generator gives, for parity with the public
-implementation. Both are written out from raw generator words, whose streams NumPy keeps fixed; NumPy's own normal
+`frame_noise` is the default: the noise of a frame depends on the seed and the frame alone, so that a longer video or
+another window gets the same noise. `torch_randn` returns what torch's CPU generator returns, for parity with the
+public implementation. Both are computed from raw generator words, whose streams NumPy keeps fixed; NumPy's own normal
 distributions may change between releases.
 """
 
@@ -21,21 +21,30 @@ from vexpress_rt.errors import ConfigError, InputError
 
 Float32 = NDArray[np.float32]
 
-# Larger values are an error: standard normal noise stays below 7 and noise that a sampler scales below about 100, while
-# far larger values decode to a black picture.
+# Larger values are an error: standard normal noise stays below 7, and noise that a sampler scales below about 100. Far
+# larger values decode to a black picture.
 LARGEST = 1e3
-_CHUNK = 1 << 20  # elements made at a time, a multiple of torch's block of 16: bounds the words held, 8 bytes each
+_CHUNK = 1 << 20  # elements generated at a time, a multiple of torch's block of 16; each takes a word of 8 bytes
 
 
 def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
-    """Standard normal noise of one frame: float32 of `shape`, usually (c, h, w).
+    """Return the standard normal noise of one frame.
 
     Counter-based: Philox 4x64-10 (Salmon et al., SC 2011) under the key `seed`, with the frame in the second word of
-    its counter and the block in the first. Elements in C order pair up as Box-Muller wants it: with words w_2i and
-    w_2i+1, u = ((w_2i >> 11) + 1) / 2**53 and theta = 2 pi (w_2i+1 >> 11) / 2**53, elements 2i and 2i + 1 are
+    its counter and the block in the first. Elements in C order are pairs of a Box-Muller transform: with words w_2i
+    and w_2i+1, u = ((w_2i >> 11) + 1) / 2**53 and theta = 2 pi (w_2i+1 >> 11) / 2**53, elements 2i and 2i + 1 are
     sqrt(-2 ln u) cos(theta) and sqrt(-2 ln u) sin(theta), in float64. So element i depends on seed, frame and i alone.
 
-    Raises ConfigError unless seed and frame are in 0 to 2**64 - 1.
+    Args:
+        seed: 0 to 2**64 - 1.
+        frame: Number of the frame, 0 to 2**64 - 1.
+        shape: Shape of a frame's latent, usually (c, h, w).
+
+    Returns:
+        float32 of `shape`.
+
+    Raises:
+        ConfigError: `seed` or `frame` is out of range.
     """
     seed, frame = _word("seed", seed), _word("frame", frame)
     size = math.prod(shape)
@@ -48,13 +57,22 @@ def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
 
 
 def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
-    """What `torch.randn(shape)` gives on the CPU after `torch.manual_seed(seed)`: float32 of `shape`.
+    """Return what `torch.randn(shape)` returns on the CPU after `torch.manual_seed(seed)`.
 
-    skip: 32-bit words taken from the generator beforehand. Upstream's audio encoder takes one for each of its layers
-        (model page, "Noise"), so its latents are `torch_randn(42, (1, c, L, h, w), skip=layers)`.
+    Equal to torch's values within 1e-6: torch's own vectorised logarithm and sine differ from NumPy's in the last bits.
 
-    Equal to torch's within 1e-6; torch's own vectorised logarithm and sine differ from NumPy's in the last bits.
-    Raises ConfigError unless seed is in 0 to 2**64 - 1 (torch uses its low 32 bits) and skip is at least 0.
+    Args:
+        seed: 0 to 2**64 - 1, of which torch uses the low 32 bits.
+        shape: Any shape.
+        skip: 32-bit words taken from the generator beforehand, at least 0. The public implementation's audio encoder
+            takes one for each of its layers (docs/model.md, "Noise"), so that its latents are
+            `torch_randn(42, (1, c, L, h, w), skip=layers)`.
+
+    Returns:
+        float32 of `shape`.
+
+    Raises:
+        ConfigError: `seed` or `skip` is out of range.
     """
     if index(skip) < 0:
         raise ConfigError(f"skip is {skip}; expected a number of generator words of at least 0")
@@ -68,15 +86,21 @@ def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
 def choose_noise(
     choice: object, seed: int, length: int, denoised: int, shape: tuple[int, int, int], skip: int
 ) -> Callable[[int], Float32]:
-    """The noise of a frame, (c, h, w) float32, as a function of the frame.
+    """Return a function from a frame to its initial latent, (c, h, w) float32.
 
-    choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or the
-        initial latent itself, (1, c, length, h, w) float32, standard normal, of magnitude `LARGEST` at most.
-    length: frames of the video.  denoised: frames that are denoised, more than `length` if the video is shorter than
-        a window; a latent that was given is continued with `frame_noise` there.
+    Args:
+        choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or
+            the initial latent itself, (1, c, length, h, w) float32, standard normal, of magnitude `LARGEST` at most.
+        seed: Seed of the noise.
+        length: Frames of the video.
+        denoised: Frames that are denoised, more than `length` if the video is shorter than a window. The frames beyond
+            a given latent get `frame_noise`.
+        shape: Shape of a frame's latent, (c, h, w).
+        skip: Generator words for "upstream".
 
-    Raises ConfigError for another word, InputError for an array of another shape or dtype, or with values that are not
-    finite or out of range.
+    Raises:
+        ConfigError: `choice` is another word.
+        InputError: `choice` is an array of another shape or dtype, or its values are not finite or out of range.
     """
     if choice is None:
         return lambda frame: frame_noise(seed, frame, shape)
@@ -116,7 +140,7 @@ def _word(name: str, value: int) -> int:
 
 
 def _mersenne_twister(seed: int) -> np.random.MT19937:
-    """MT19937 seeded with its authors' init_genrand, which NumPy offers through its frozen legacy generator only."""
+    """Return MT19937 seeded with its authors' init_genrand, which only NumPy's frozen legacy generator offers."""
     generator = np.random.MT19937(0)
     state: Any = np.random.RandomState(seed).get_state(legacy=False)
     generator.state = state
@@ -124,20 +148,20 @@ def _mersenne_twister(seed: int) -> np.random.MT19937:
 
 
 def _many_normals(generator: np.random.MT19937, size: int) -> Float32:
-    """torch's path for 16 elements and more: uniforms for all, in blocks of 16, the last 16 anew if they don't fit."""
+    """Return torch's values for at least 16 elements: blocks of 16, the last 16 drawn again if they do not fit."""
     out = np.empty(size, np.float32)
     whole = size - size % 16
     for start in range(0, whole, _CHUNK):
         stop = min(start + _CHUNK, whole)
         out[start:stop] = _blocks_of_16(generator.random_raw(stop - start))
     if size % 16:
-        generator.random_raw(size % 16, output=False)  # torch fills these too, then draws the last block again
+        generator.random_raw(size % 16, output=False)  # torch fills these, then draws the last block again
         out[-16:] = _blocks_of_16(generator.random_raw(16))
     return out
 
 
 def _blocks_of_16(words: NDArray[np.uint64]) -> Float32:
-    """Box-Muller in float32 within blocks of 16: element j of the first eight pairs with j + 8."""
+    """Transform words in float32 by Box-Muller within blocks of 16, in which element j pairs with j + 8."""
     uniforms = (words & np.uint64(0xFFFFFF)).astype(np.float32).reshape(-1, 2, 8) * np.float32(2**-24)
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - uniforms[:, 0]))
     theta = np.float32(2 * np.pi) * uniforms[:, 1]
@@ -145,7 +169,7 @@ def _blocks_of_16(words: NDArray[np.uint64]) -> Float32:
 
 
 def _few_normals(generator: np.random.MT19937, size: int) -> Float32:
-    """torch's path for fewer than 16 elements: Box-Muller on 53-bit doubles, the angle's uniform drawn first."""
+    """Return torch's values for fewer than 16 elements: Box-Muller on 53-bit doubles, the angle drawn first."""
     words = generator.random_raw(4 * ((size + 1) // 2)).reshape(-1, 2, 2)  # (pair, uniform, high and low word)
     bits = (words[:, :, 0] << np.uint64(32) | words[:, :, 1]) & np.uint64((1 << 53) - 1)
     uniforms = bits * 2.0**-53

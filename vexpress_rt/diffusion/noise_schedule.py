@@ -1,7 +1,7 @@
-"""The noise schedule: how much signal is left at each training timestep, and which timesteps are visited.
+"""The noise schedule: alpha-bar of each training timestep, and the timesteps that the sampler visits.
 
-alpha-bar (`alphas_cumprod`) is the share of signal left at a timestep. Zero terminal SNR and trailing timesteps: Lin et
-al., arXiv 2305.08891, algorithm 1 and table 2. What is done between the timesteps is in `samplers`.
+alpha-bar (`alphas_cumprod`) is the share of signal at a timestep. Zero terminal SNR and trailing timesteps: Lin et al.,
+arXiv 2305.08891, algorithm 1 and table 2. `samplers` computes the steps between the timesteps.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ Float32 = NDArray[np.float32]
 
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float32:
-    """Alpha-bar of each training timestep: (timesteps,) float32, falling from nearly 1 to exactly 0.
+    """Return alpha-bar of each training timestep, falling from nearly 1 to exactly 0.
 
-    The square roots of the betas rise linearly from sqrt(beta_start) to sqrt(beta_end); then sqrt(alpha-bar) is shifted
-    and scaled so that its last value is 0 and its first one stays, and alpha-bar is rebuilt from the new betas.
-    Every intermediate is rounded to float32, as in the public implementation: at the noisy end that moves alpha-bar by
-    more than a float32's own error, and the model was used with these values.
+    The square roots of the betas rise linearly from sqrt(beta_start) to sqrt(beta_end). Then sqrt(alpha-bar) is shifted
+    and scaled so that its last value is 0 and its first one stays, and alpha-bar is computed from the new betas. Every
+    intermediate is rounded to float32, as in the public implementation: at the noisy end that moves alpha-bar by more
+    than a float32's own error, and the model is used with these values.
 
-    Raises ConfigError for fewer than 2 timesteps, or betas outside 0 < beta_start <= beta_end < 1.
+    Args:
+        timesteps: Number of training timesteps, at least 2.
+        beta_start: First beta, 0 < beta_start <= beta_end.
+        beta_end: Last beta, below 1.
+
+    Returns:
+        (timesteps,) float32.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
     if timesteps < 2 or not 0 < beta_start <= beta_end < 1:
         raise ConfigError(
@@ -38,13 +47,21 @@ def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float3
 
 
 def trailing_timesteps(steps: int, train_timesteps: int) -> NDArray[np.int64]:
-    """Timesteps to visit, (steps,) int64, falling from train_timesteps - 1: T - k T / steps, rounded, minus 1.
+    """Return the timesteps to visit: T - k T / steps, rounded, minus 1, for k = 0 to steps - 1.
 
-    Halves round to the even neighbour. The quotient is formed from exact integers, so that halves are halves; the
+    Halves round to the even neighbour. The quotient is computed from exact integers, so that halves are halves. The
     public implementation accumulates a float step instead, which for 111 of the 1000 possible counts (48 is the
-    smallest) moves a timestep by one or adds a step too many. Counts that it gets right give its timesteps.
+    smallest) moves a timestep by one or adds a step; for the other counts the timesteps are the same.
 
-    Raises ConfigError unless 1 <= steps <= train_timesteps.
+    Args:
+        steps: Number of steps, 1 to `train_timesteps`.
+        train_timesteps: T, the number of timesteps that the model was trained on.
+
+    Returns:
+        (steps,) int64, falling from train_timesteps - 1.
+
+    Raises:
+        ConfigError: `steps` is out of range.
     """
     if not 1 <= steps <= train_timesteps:
         raise ConfigError(
@@ -55,7 +72,7 @@ def trailing_timesteps(steps: int, train_timesteps: int) -> NDArray[np.int64]:
 
 
 def _float32_line(start: float, stop: float, count: int) -> Float32:
-    """`count` values from start to stop with a float32 spacing, counted from the nearer end, each rounded once."""
+    """Return `count` values from start to stop with a float32 spacing, counted from the nearer end, rounded once."""
     first, last = np.float32(start), np.float32(stop)
     spacing = float((last - first) / np.float32(count - 1))
     index = np.arange(count)
@@ -65,5 +82,5 @@ def _float32_line(start: float, stop: float, count: int) -> Float32:
 
 
 def _running_product(factors: Float32) -> Float32:
-    """Cumulative product accumulated in float64, each value rounded to float32."""
+    """Return the cumulative product, accumulated in float64, with each value rounded to float32."""
     return np.cumprod(factors, dtype=np.float64).astype(np.float32)

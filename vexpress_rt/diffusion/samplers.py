@@ -1,15 +1,17 @@
-"""The samplers: what a step does to a frame's latent, and to what is remembered of it.
+"""The samplers: DDIM, DPM-Solver++(2M) and UniPC as tables of coefficients.
 
-Symbols as in the papers: alpha-bar is the share of signal at a noise level, alpha = sqrt(alpha-bar) and sigma =
-sqrt(1 - alpha-bar) are what signal and noise are multiplied by, lambda = ln(alpha / sigma), h the step of lambda; x is
-the noisy latent, v the model's prediction (v-prediction: Salimans and Ho, arXiv 2202.00512, section 4 and appendix D),
-m = alpha x - sigma v the picture that it predicts.
+Symbols are the papers': alpha-bar is the share of signal at a noise level, alpha = sqrt(alpha-bar) and sigma =
+sqrt(1 - alpha-bar) multiply signal and noise, lambda = ln(alpha / sigma), and h is the step of lambda. x is the noisy
+latent, v the model's prediction (v-prediction: Salimans and Ho, arXiv 2202.00512, section 4 and appendix D), and
+m = alpha x - sigma v the predicted picture ("denoised" in k-diffusion, "x0" in diffusers).
 
-All of them are linear in v, so a sampler is a table of numbers, a `Sampler`, and `take_step` is all that ever happens
-to a latent. The functions here make the tables, in float64, from noise levels alone. Two of the levels need care.
-At zero terminal SNR (Lin et al., arXiv 2305.08891) lambda is minus infinity: a prediction from there has no slope in
-lambda to give, so the step after it is of first order. At the clean end lambda is infinite: no slope reaches that
-far, and the last step, of first order too, ends on the picture as it is predicted.
+A step of each of them is linear in v and in a few arrays kept between steps. So a `Sampler` is one table of
+coefficients per step, and `take_step` applies it to the state: x, and what the sampler remembers, such as the m of the
+step before. The functions here compute the tables in float64 from the noise levels alone.
+
+Two levels are special. At zero terminal SNR (Lin et al., arXiv 2305.08891) lambda is minus infinity, so that the
+difference of m from there has no slope in lambda, and the step after it is of first order. At the clean end lambda is
+infinite; the last step is of first order too, and ends on the predicted picture.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What is to be done in each step, first step first.
+    """A sampler with its steps.
 
-    timesteps: what the denoiser is told, one a step, falling.
-    alpha_bars: noise levels, one more than steps, rising: that of the latents which the denoiser gets in each step, and
-        that of what the last step leaves. Noise of a picture z at step s is sqrt(alpha_bars[s]) z +
-        sqrt(1 - alpha_bars[s]) epsilon.
-    coefficients: for each step a table (state_size, state_size + 1) for `take_step`.
+    Attributes:
+        timesteps: The denoiser's timestep input in each step, falling.
+        alpha_bars: Noise levels, rising, one more than steps: the level of the latents that the denoiser gets in each
+            step, and the level after the last step. A picture z with noise of step s is
+            sqrt(alpha_bars[s]) z + sqrt(1 - alpha_bars[s]) epsilon.
+        coefficients: For each step the table (state_size, state_size + 1) of `take_step`.
     """
 
     timesteps: tuple[int, ...]
@@ -45,20 +48,25 @@ class Sampler:
     coefficients: tuple[Coefficients, ...]
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """Return the number of steps."""
         return len(self.timesteps)
 
     @property
     def state_size(self) -> int:
-        """How many of a latent's size a frame needs: the latent, and what is remembered beside it."""
+        """Return the number of arrays in a frame's state: the latent, and what the sampler remembers."""
         return len(self.coefficients[0])
 
 
 def make_sampler(name: str, steps: int, alphas_cumprod: Float32) -> Sampler:
-    """The sampler `name` of `config.SAMPLERS` with `steps` steps over trailing timesteps.
+    """Return a sampler over trailing timesteps.
 
-    alphas_cumprod: alpha-bar of each training timestep, as `schedule.alphas_cumprod` gives it.
-    Raises ConfigError for an unknown name, and for a count outside 1 to the number of training timesteps.
+    Args:
+        name: One of `config.SAMPLERS`.
+        steps: Number of steps, 1 to the number of training timesteps.
+        alphas_cumprod: alpha-bar of each training timestep, from `noise_schedule.alphas_cumprod`.
+
+    Raises:
+        ConfigError: `name` is unknown, or `steps` is out of range.
     """
     check_choice("sampler", name, SAMPLERS)
     if name == "ddim":
@@ -69,11 +77,18 @@ def make_sampler(name: str, steps: int, alphas_cumprod: Float32) -> Sampler:
 
 
 def ddim(steps: int, alphas_cumprod: Float32) -> Sampler:
-    """The sampler of the public implementation: DDIM with eta 0. Raises ConfigError for a count outside 1 to T.
+    """Return DDIM with eta 0, the sampler of the public implementation.
 
-    A step goes from timestep t to t - T // steps, T being the number of training timesteps; before timestep 0,
-    alpha-bar is 1. Where `steps` does not divide T that differs a little from the timestep visited next, and the end
-    from 1, as it does upstream.
+    A step goes from timestep t to t - T // steps, where T is the number of training timesteps; before timestep 0,
+    alpha-bar is 1. If `steps` does not divide T, the level after a step differs a little from that of the timestep
+    visited next, and the last level from 1, as in the public implementation.
+
+    Args:
+        steps: Number of steps, 1 to T.
+        alphas_cumprod: (T,) float32, from `noise_schedule.alphas_cumprod`.
+
+    Raises:
+        ConfigError: `steps` is out of range.
     """
     timesteps = tuple(int(t) for t in trailing_timesteps(steps, len(alphas_cumprod)))
     alpha_bars = tuple(float(alphas_cumprod[t]) for t in timesteps)
@@ -84,9 +99,10 @@ def ddim(steps: int, alphas_cumprod: Float32) -> Sampler:
 
 
 def ddim_coefficients(alpha_bar: float, following: float) -> tuple[float, float]:
-    """(a, b) of the DDIM step x' = a x + b v between two noise levels, with eta 0 and no clipping.
+    """Return (a, b) of the DDIM step x' = a x + b v between two noise levels, with eta 0 and no clipping.
 
-    Song et al., arXiv 2010.02502, equation 12. In float64: with zero terminal SNR, 1 - alpha-bar and its kin cancel.
+    Computed in float64, because 1 - alpha-bar and similar terms cancel at zero terminal SNR. Source: Song et al., arXiv
+    2010.02502, equation 12.
     """
     signal, noise = _signal_and_noise(alpha_bar)
     next_signal, next_noise = _signal_and_noise(following)
@@ -95,10 +111,13 @@ def ddim_coefficients(alpha_bar: float, following: float) -> tuple[float, float]
 
 
 def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
-    """DPM-Solver++(2M), Lu et al., arXiv 2211.01095, algorithm 2: a table for each step between neighbouring levels.
+    """Return the tables of DPM-Solver++(2M), one for each step between neighbouring levels.
 
-    alpha_bars: rising, 0 to 1; 0 only first, 1 only last.
-    Vectors are x and the m of the step before.  D = m + c (m - m before),  x' = (sigma' / sigma) x + K D.
+    The state is x and the m of the step before. D = m + c (m - m_before), x' = (sigma' / sigma) x + K D.
+    Source: Lu et al., arXiv 2211.01095, algorithm 2.
+
+    Args:
+        alpha_bars: Noise levels, rising, 0 to 1; 0 only first, 1 only last.
     """
     x, before, v = np.eye(3)
     tables = []
@@ -111,14 +130,16 @@ def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
 
 
 def unipc(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
-    """UniPC of order 2, Zhao et al., arXiv 2302.04867, for predicted pictures, with its B_2: tables as above.
+    """Return the tables of UniPC of order 2 for predicted pictures, with its B_2.
 
-    alpha_bars: rising, 0 to 1; 0 only first, 1 only last.
-    The predictor (UniP-2, whose a_1 may be 1/2) takes x to x', as DPM-Solver++(2M) does; the model's answer to x' also
-    corrects it (UniC-2), and the next step starts from the corrected one, so that a step costs one call nonetheless.
-    That correction is y' + e m', with an e that depends on the levels, and a y' that is known before m' is.
+    The predictor (UniP-2, whose a_1 may be 1/2) takes x to x' as DPM-Solver++(2M) does. The model's prediction at x'
+    also corrects x' (UniC-2), and the next step starts from the corrected x', so that a step costs one call of the
+    model. The corrected x' is y' + e m': e depends on the levels alone, and y' is known before m' is.
 
-    Vectors are x, y and the m of the step before.
+    The state is x, y and the m of the step before. Source: Zhao et al., arXiv 2302.04867.
+
+    Args:
+        alpha_bars: Noise levels, rising, 0 to 1; 0 only first, 1 only last.
     """
     x, y, before, v = np.eye(4)
     tables, e = [], 0.0
@@ -141,11 +162,11 @@ _MULTISTEP: dict[str, Callable[[Sequence[float]], tuple[Coefficients, ...]]] = {
 
 
 def _corrector(alpha_bars: Sequence[float], i: int) -> tuple[float, float]:
-    """Weights, in the corrector of step i, of m's differences to the step before and to the step after.
+    """Return the weights of m's differences to the step before and to the step after, in the corrector of step i.
 
-    UniC-2: R rho = b (theorem 3.1) for the points r_1 = -h before / h and 1; the first weight is rho_1 / r_1, since the
-    difference is divided by its distance. As r_1 goes to minus infinity rho_1 / r_1 goes to 0 and rho_2 to b_1. Of the
-    first step UniC-1, whose rho may be 1/2; what the last one gets is not used.
+    UniC-2: R rho = b (theorem 3.1) for the points r_1 = -h_before / h and 1. The first weight is rho_1 / r_1, because
+    the difference is divided by its distance. As r_1 goes to minus infinity, rho_1 / r_1 goes to 0 and rho_2 to b_1.
+    The first step uses UniC-1, whose rho may be 1/2; the weights of the last step are not used.
     """
     here, after = alpha_bars[i], alpha_bars[i + 1]
     if i == 0 or after in (here, 1):
@@ -162,7 +183,7 @@ def _corrector(alpha_bars: Sequence[float], i: int) -> tuple[float, float]:
 
 
 def _slope(alpha_bars: Sequence[float], i: int) -> float:
-    """c of D = m + c (m - m before) in step i: h / (2 h before), or 0 where there is no slope to follow: see above."""
+    """Return c of D = m + c (m - m_before) in step i: h / (2 h_before), or 0 where m has no slope (see the module)."""
     if i == 0 or alpha_bars[i - 1] == 0 or alpha_bars[i + 1] == 1 or alpha_bars[i - 1] == alpha_bars[i]:
         return 0.0
     before, here, after = (_lambda(alpha_bar) for alpha_bar in alpha_bars[i - 1 : i + 2])
@@ -170,9 +191,9 @@ def _slope(alpha_bars: Sequence[float], i: int) -> float:
 
 
 def _exponential_step(alpha_bar: float, following: float) -> tuple[float, float]:
-    """(sigma' / sigma, K) of x' = (sigma' / sigma) x + K m, which is exact for an m that does not change.
+    """Return (sigma' / sigma, K) of x' = (sigma' / sigma) x + K m, which is exact for a constant m.
 
-    K is alpha' (1 - e^-h), written so that it has its limits at both ends: alpha' from no signal, and 1 to no noise.
+    K is alpha' (1 - e^-h), written so that it has its limits at both ends: alpha' from pure noise, and 1 to no noise.
     """
     signal, noise = _signal_and_noise(alpha_bar)
     next_signal, next_noise = _signal_and_noise(following)
@@ -181,7 +202,7 @@ def _exponential_step(alpha_bar: float, following: float) -> tuple[float, float]
 
 
 def _signal_and_noise(alpha_bar: float) -> tuple[float, float]:
-    """alpha and sigma."""
+    """Return alpha and sigma."""
     return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 

@@ -163,6 +163,9 @@ def detect(run: Detector, image: UInt8, size: int = DETECTION_SIZE, threshold: f
 def largest_face(faces: Sequence[Face]) -> Face:
     """Return the face with the largest box.
 
+    Args:
+        faces: The faces of a picture.
+
     Raises:
         NoFaceError: `faces` is empty.
     """

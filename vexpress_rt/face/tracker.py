@@ -73,6 +73,6 @@ def _check_gaps(seen: list[int], count: int, fps: Fraction, needed: int) -> None
         lost = np.concatenate([np.arange(start, stop) for start, stop in gaps])
         raise NoFaceError(
             f"no face was found for longer than half a second in frames {name_frames(lost)} of the driving video's "
-            f"{count} (counted from 0, at {float(fps):g} a second); expected gaps of at most {int(LONGEST_GAP * fps)} "
+            f"{count} (counted from 0, {float(fps):g} per second); expected gaps of at most {int(LONGEST_GAP * fps)} "
             "frames: cut these frames out, crop the video closer around the face, or give keypoints from a file"
         )

@@ -1,6 +1,7 @@
-"""The sound of a live session: what belongs to each frame, what the model hears around it, and how loud that counts.
+"""The sound of a live session: the samples of each frame, the model's input for each window, and its loudness.
 
-Time is counted in frames; frame k has the samples from `boundary(k)` to `boundary(k + 1)`, so that nothing can drift.
+Time is counted in frames: frame k has the samples from `first_sample(k)` to `first_sample(k + 1)`, so that sound and
+frames cannot drift apart.
 """
 
 from __future__ import annotations
@@ -16,43 +17,51 @@ from vexpress_rt.media.resampler import Resampler
 from vexpress_rt.media.voice_activity import find_voice, voice_gain
 from vexpress_rt.types import Float32
 
-LEVEL_SECONDS = 10  # over which loudness is measured
-BLOCKS = 50  # a second: pieces that are sound or pause
-QUIET = 10 ** (-50 / 20)  # standard deviation below which a piece is a pause: 50 dB under full scale
-USUAL = 0.1  # standard deviation of speech as it usually is: 20 dB under full scale
-USUAL_BLOCKS = BLOCKS  # the usual counts until a second of the voice was heard
+LEVEL_SECONDS = 10  # recent sound from which loudness is measured
+BLOCKS_PER_SECOND = 50  # pieces of sound that count as voice or as a pause
+PAUSE_LEVEL = 10 ** (-50 / 20)  # standard deviation below which a piece is a pause: 50 dB below full scale
+SPEECH_LEVEL = 0.1  # standard deviation of normal speech: 20 dB below full scale
+SPEECH_BLOCKS = BLOCKS_PER_SECOND  # normal speech fills up the first second of voice
 
 
-def boundary(frame: int, rate: int, fps: Fraction) -> int:
-    """The first sample of a frame: floor(frame x rate / fps), exactly."""
+def first_sample(frame: int, rate: int, fps: Fraction) -> int:
+    """Return the first sample of a frame: floor(frame * rate / fps), exactly."""
     return frame * rate * fps.denominator // fps.numerator
 
 
-def normalize_live(samples: Float32, heard: Float32, rate: int) -> Float32:
-    """`audio_features.normalize`, for sound of which the end is not known: (n,) samples -> (n,) float32.
+def normalize_live(samples: Float32, recent: Float32, rate: int) -> Float32:
+    """Normalise speech whose end is not known, as `audio_features.normalize` does a whole recording.
 
-    heard: (m,), the last LEVEL_SECONDS of sound, from which mean and variance are taken. Pauses in it do not count, so
-    that neither they nor a long silence before make a voice louder; for what a second of voice lacks, speech of USUAL
-    loudness counts, so that a first syllable is not blown up to full strength. Silence stays silence.
+    Mean and variance are measured on the recent sound. Pauses in it do not count, so that neither they nor a long
+    silence beforehand make a voice louder. If there is less than a second of voice, speech of SPEECH_LEVEL stands in
+    for the rest, so that a first syllable is not amplified to full strength. Silence stays silence.
+
+    Args:
+        samples: (n,) float32.
+        recent: (m,) float32, the last LEVEL_SECONDS of sound.
+        rate: Hz of both.
+
+    Returns:
+        (n,) float32.
     """
-    block = max(1, rate // BLOCKS)
-    blocks = heard[len(heard) % block :].reshape(-1, block).astype(np.float64)
-    voiced = blocks[blocks.std(axis=1) > QUIET]
-    lacking = max(0, USUAL_BLOCKS - len(voiced))
+    block = max(1, rate // BLOCKS_PER_SECOND)
+    blocks = recent[len(recent) % block :].reshape(-1, block).astype(np.float64)
+    voiced = blocks[blocks.std(axis=1) > PAUSE_LEVEL]
+    lacking = max(0, SPEECH_BLOCKS - len(voiced))
     count = len(voiced) + lacking
     mean = voiced.mean(axis=1).sum() / count
-    variance = (np.square(voiced - mean).mean(axis=1).sum() + lacking * USUAL**2) / count
+    variance = (np.square(voiced - mean).mean(axis=1).sum() + lacking * SPEECH_LEVEL**2) / count
     scaled: Float32 = ((samples - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
     return scaled
 
 
-class Recent(NamedTuple):
-    """Recent samples for voice activity detection. Indices count from the start of the session.
+class DetectionInput(NamedTuple):
+    """Samples for voice activity detection around a window. Indices count from the start of the session.
 
     Attributes:
         samples: (r,) float32 from index `begin` to the last known sample.
         begin: Index of the first sample.
-        first: Index of the first sample of the model's input for a window.
+        first: Index of the first sample of the model's input for the window.
         last: Index after the last one.
     """
 
@@ -62,23 +71,21 @@ class Recent(NamedTuple):
     last: int
 
 
-def voice_gains(recent: Recent, rate: int) -> tuple[Float32, Float32]:
-    """Return `voice.voice_gain` for both parts that `SessionAudio.around` returns for the same window.
+def voice_gains(detection: DetectionInput, rate: int) -> tuple[Float32, Float32]:
+    """Return `voice_gain` for both arrays that `SessionAudio.model_input` returns for the same window.
 
-    The rule is that of recordings; samples that are unknown so far have gain 0.
+    Voice is detected as in recordings; samples that are unknown so far have gain 0.
     """
-    voice, known = find_voice(recent.samples, rate, recent.begin), recent.begin + len(recent.samples)
-    heard = voice_gain(voice, rate, recent.first, recent.last)
-    return heard, voice_gain(voice, rate, known - LEVEL_SECONDS * rate, known)
+    voice, known = find_voice(detection.samples, rate, detection.begin), detection.begin + len(detection.samples)
+    gain = voice_gain(voice, rate, detection.first, detection.last)
+    return gain, voice_gain(voice, rate, known - LEVEL_SECONDS * rate, known)
 
 
 class SampleBuffer:
-    """Samples from some moment on, of which the oldest are forgotten. Outside of what is kept it is silent.
+    """Samples appended at the end and discarded at the start; outside of the kept ones there is silence.
 
-    They lie in a buffer of at most four times their size, and are moved to another only after as many came or went: so
-    a sample costs the same however many are kept.
-
-    end: samples since the beginning of time.
+    They lie in a buffer of at most four times their size, and move to another only after as many samples came or went:
+    so the cost per sample does not depend on how many are kept.
     """
 
     def __init__(self) -> None:
@@ -88,15 +95,16 @@ class SampleBuffer:
 
     @property
     def end(self) -> int:
+        """Index after the last sample, counted from the first one ever appended."""
         return self._start + len(self._samples)
 
     @property
     def kept(self) -> int:
-        """How many samples can be read."""
+        """Number of samples kept."""
         return len(self._samples)
 
     def append(self, samples: Float32) -> None:
-        """(n,) float32, copied."""
+        """Append a copy of (n,) float32 samples."""
         if self._free + len(samples) > len(self._buffer):
             self._move(len(samples))
         begin, self._free = self._free - self.kept, self._free + len(samples)
@@ -104,14 +112,14 @@ class SampleBuffer:
         self._samples = self._buffer[begin : self._free]
 
     def _move(self, more: int = 0) -> None:
-        """To a buffer of twice what is kept and `more` that come."""
+        """Move to a buffer of twice the kept samples and `more` to come."""
         kept, self._buffer = self._samples, np.empty(2 * (self.kept + more), np.float32)
         self._free = len(kept)
         self._samples = self._buffer[: self._free]
         self._samples[:] = kept
 
     def read(self, start: int, stop: int) -> Float32:
-        """Samples start to stop - 1, copied."""
+        """Return a copy of samples [start, stop)."""
         out = np.zeros(stop - start, np.float32)
         first, last = max(start, self._start), min(stop, self.end)
         if first < last:
@@ -119,7 +127,7 @@ class SampleBuffer:
         return out
 
     def end_at(self, position: int) -> None:
-        """Forget what comes after `position`, or go on in silence until there."""
+        """Discard the samples from `position` on, or append silence up to it."""
         if position <= self.end:
             kept = max(0, position - self._start)
             self._free -= self.kept - kept
@@ -129,8 +137,8 @@ class SampleBuffer:
         else:
             self.append(np.zeros(position - self.end, np.float32))
 
-    def forget(self, position: int) -> None:
-        """Keep nothing from before `position`."""
+    def discard_before(self, position: int) -> None:
+        """Discard the samples before `position`."""
         dropped = min(max(0, position - self._start), len(self._samples))
         self._samples = self._samples[dropped:]
         self._start += dropped
@@ -142,117 +150,138 @@ class SampleBuffer:
 
 
 class SessionAudio:
-    """What is said in a session, as it is given back (`rate` Hz) and as the model hears it (`model_rate` Hz).
+    """The speech of a session, at the session's rate for the caller and at the model's rate for the audio encoder.
 
-    before, after: frames of sound that the model hears until the end of a window, and after it.
-    ahead: frames after a window that are waited for, at most `after`; what is beyond them is silence.
-    Not thread-safe: whoever has it has a lock.
+    Not thread-safe: the owner holds a lock.
+
+    Attributes:
+        rate: Hz of the session.
+        model_rate: Hz of the model.
+        fps: Frames per second.
     """
 
     def __init__(self, rate: int, model_rate: int, fps: Fraction, *, before: int, ahead: int, after: int) -> None:
+        """Begin with silence.
+
+        Args:
+            rate: Hz of the session.
+            model_rate: Hz of the model.
+            fps: Frames per second.
+            before: Frames of sound in the model's input up to the end of a window.
+            ahead: Frames after a window that must be known before it is denoised, at most `after`. The frames beyond
+                them are silent.
+            after: Frames of sound in the model's input after a window.
+        """
         self.rate, self.model_rate, self.fps = rate, model_rate, fps
         self._before, self._ahead, self._after = before, ahead, after
-        self._said, self._heard = SampleBuffer(), SampleBuffer()
-        self._ends: deque[int] = deque()
-        self._begin()
+        self._session, self._model = SampleBuffer(), SampleBuffer()
+        self._ends: deque[int] = deque()  # frames at which speech ended
+        self._start_resampling()
 
-    def _begin(self) -> None:
-        """What is pushed next does not continue a sound before it."""
-        self._incoming: Resampler | None = None
-        self._hearing = None if self.rate == self.model_rate else Resampler(self.rate, self.model_rate)
+    def _start_resampling(self) -> None:
+        """Resample the samples pushed next without regard to those before."""
+        self._to_session: Resampler | None = None
+        self._to_model = None if self.rate == self.model_rate else Resampler(self.rate, self.model_rate)
 
     @property
     def seconds(self) -> Fraction:
-        """How long all that was said is."""
-        return Fraction(self._said.end, self.rate)
+        """Duration of all the speech since the session began."""
+        return Fraction(self._session.end, self.rate)
 
     @property
     def kept(self) -> int:
-        """Samples that are kept."""
-        return self._said.kept + self._heard.kept
+        """Number of samples kept, at both rates."""
+        return self._session.kept + self._model.kept
 
     def push(self, samples: Float32, rate: int) -> None:
-        """(n,) float32, the next that is said, at `rate` Hz, which may change from call to call."""
-        if self._incoming is not None and rate != self._incoming.source:
-            self._append(self._incoming.finish())
-            self._incoming = None
-        if rate != self.rate and self._incoming is None and samples.size:
-            self._incoming = Resampler(rate, self.rate)
-        self._append(samples if self._incoming is None else self._incoming.push(samples))
+        """Append (n,) float32 samples at `rate` Hz, which may change from call to call."""
+        if self._to_session is not None and rate != self._to_session.source:
+            self._append(self._to_session.finish())
+            self._to_session = None
+        if rate != self.rate and self._to_session is None and samples.size:
+            self._to_session = Resampler(rate, self.rate)
+        self._append(samples if self._to_session is None else self._to_session.push(samples))
 
     def _append(self, samples: Float32) -> None:
-        self._said.append(samples)
-        self._heard.append(samples if self._hearing is None else self._hearing.push(samples))
+        self._session.append(samples)
+        self._model.append(samples if self._to_model is None else self._to_model.push(samples))
 
     def finish(self, frame: int = 0) -> None:
-        """The speech ends: there is silence to the end of its last frame, and on to the beginning of `frame`."""
-        if self._incoming is not None:
-            self._append(self._incoming.finish())
-        if self._hearing is not None and self._hearing.received:
-            self._heard.append(self._hearing.finish())
+        """End the speech, and append silence up to the end of its last frame and to the beginning of `frame`."""
+        if self._to_session is not None:
+            self._append(self._to_session.finish())
+        if self._to_model is not None and self._to_model.received:
+            self._model.append(self._to_model.finish())
         end = max(math.ceil(self.seconds * self.fps), frame)
-        self._said.end_at(boundary(end, self.rate, self.fps))
-        self._heard.end_at(boundary(end, self.model_rate, self.fps))
-        self._begin()
+        self._session.end_at(first_sample(end, self.rate, self.fps))
+        self._model.end_at(first_sample(end, self.model_rate, self.fps))
+        self._start_resampling()
         if end > (self._ends[-1] if self._ends else 0):
             self._ends.append(end)
 
     def interrupt(self, frame: int) -> None:
-        """Drop all that is said from `frame` on."""
-        self._said.end_at(boundary(frame, self.rate, self.fps))
-        self._heard.end_at(boundary(frame, self.model_rate, self.fps))
-        self._begin()
+        """Discard the speech from `frame` on."""
+        self._session.end_at(first_sample(frame, self.rate, self.fps))
+        self._model.end_at(first_sample(frame, self.model_rate, self.fps))
+        self._start_resampling()
         self._ends.clear()
 
-    def frames_of(self, first: int, stop: int) -> int:
-        """How many of the frames first to stop - 1 can be made: all, those before an end of speech, or none yet."""
+    def ready_frames(self, first: int, stop: int) -> int:
+        """Return how many of frames [first, stop) can be denoised: all, those before an end of speech, or none yet."""
         if (end := self._end_after(first)) is not None:
             return min(stop, end) - first
-        said = self._said.end >= boundary(stop, self.rate, self.fps)
-        heard = self._heard.end >= boundary(stop + self._ahead, self.model_rate, self.fps)
-        return stop - first if said and heard else 0
+        pushed = self._session.end >= first_sample(stop, self.rate, self.fps)
+        known = self._model.end >= first_sample(stop + self._ahead, self.model_rate, self.fps)
+        return stop - first if pushed and known else 0
 
-    def ends_with(self, frame: int) -> bool:
-        """Whether speech was said to end where `frame` begins."""
+    def ends_at(self, frame: int) -> bool:
+        """Return whether speech ended where `frame` begins."""
         return frame in self._ends
 
     def _end_after(self, frame: int) -> int | None:
         return next((end for end in self._ends if end > frame), None)
 
-    def of_frame(self, frame: int) -> Float32:
-        """The samples of a frame, (n,) float32."""
-        return self._said.read(boundary(frame, self.rate, self.fps), boundary(frame + 1, self.rate, self.fps))
+    def frame_samples(self, frame: int) -> Float32:
+        """Return the samples of a frame, (n,) float32 at the session's rate."""
+        start, stop = (first_sample(number, self.rate, self.fps) for number in (frame, frame + 1))
+        return self._session.read(start, stop)
 
-    def around(self, first: int, stop: int) -> tuple[Float32, Float32]:
-        """What the model hears for a window, and what was heard in LEVEL_SECONDS until its end, for `normalize_live`.
+    def model_input(self, first: int, stop: int) -> tuple[Float32, Float32]:
+        """Return the model's input for a window, and the sound of LEVEL_SECONDS until its end for `normalize_live`.
 
-        first: the first frame that is new.  stop: the end of the window, in frames.
-        The first part is of frames stop - `before` to stop + `after`, the same number of samples in every call.
+        Args:
+            first: First new frame of the window.
+            stop: Frame after the window.
+
+        Returns:
+            Samples of the frames from stop - `before` to stop + `after`, the same number in every call; and the recent
+            samples. Both float32 at the model's rate.
         """
-        begin, last, known = self._reach(first, stop)
-        samples = self._heard.read(begin, last)
+        begin, last, known = self._span(first, stop)
+        samples = self._model.read(begin, last)
         samples[max(0, known - begin) :] = 0
-        return samples, self._heard.read(known - LEVEL_SECONDS * self.model_rate, known)
+        return samples, self._model.read(known - LEVEL_SECONDS * self.model_rate, known)
 
-    def recent(self, first: int, stop: int) -> Recent:
-        """Return the samples that `voice_gains` needs for the window of `around`."""
-        begin, last, known = self._reach(first, stop)
+    def detection_input(self, first: int, stop: int) -> DetectionInput:
+        """Return the samples that `voice_gains` needs for the window of `model_input`."""
+        begin, last, known = self._span(first, stop)
         earliest = max(0, min(begin, known - LEVEL_SECONDS * self.model_rate))
-        return Recent(self._heard.read(earliest, max(earliest, known)), earliest, begin, last)
+        return DetectionInput(self._model.read(earliest, max(earliest, known)), earliest, begin, last)
 
-    def _reach(self, first: int, stop: int) -> tuple[int, int, int]:
+    def _span(self, first: int, stop: int) -> tuple[int, int, int]:
         """Return the first sample of the model's input, the one after its last, and the first unknown one."""
         end = stop + self._ahead
         if (mark := self._end_after(first)) is not None:
             end = min(end, mark)
-        last = boundary(stop + self._after, self.model_rate, self.fps)
-        length = boundary(self._before + self._after, self.model_rate, self.fps)
-        return last - length, last, boundary(end, self.model_rate, self.fps)
+        last = first_sample(stop + self._after, self.model_rate, self.fps)
+        length = first_sample(self._before + self._after, self.model_rate, self.fps)
+        return last - length, last, first_sample(end, self.model_rate, self.fps)
 
-    def forget(self, frame: int) -> None:
-        """Keep nothing that windows from `frame` on do not need."""
+    def discard_before(self, frame: int) -> None:
+        """Discard the sound that windows from `frame` on do not need."""
         while self._ends and self._ends[0] <= frame:
             self._ends.popleft()
-        self._said.forget(boundary(frame, self.rate, self.fps))
-        earliest = boundary(frame - self._before, self.model_rate, self.fps)
-        self._heard.forget(min(earliest, boundary(frame, self.model_rate, self.fps) - LEVEL_SECONDS * self.model_rate))
+        self._session.discard_before(first_sample(frame, self.rate, self.fps))
+        earliest = first_sample(frame - self._before, self.model_rate, self.fps)
+        recent = first_sample(frame, self.model_rate, self.fps) - LEVEL_SECONDS * self.model_rate
+        self._model.discard_before(min(earliest, recent))

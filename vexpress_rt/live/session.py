@@ -1,4 +1,4 @@
-"""A session in which a portrait speaks while its speech comes in, of which the end is not known."""
+"""A live session: a portrait speaks while its speech comes in, whose end is not known."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ _LARGE = 1 << 26  # bytes of pushed sound above which it is compared with the fr
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A frame of a session, and the sound that belongs to it.
+    """A frame of a session, with the sound that belongs to it.
 
-    image: (H, W, 3) uint8 RGB.  index: 0, 1, 2 and so on.  time: index / fps seconds, exactly.
-    samples: (n,) float32, mono, at the session's `sample_rate`: those from `time` until the next frame's. Played one
-        after the other they are what was pushed, without a gap; n differs by one where the rates do not divide.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        index: Number of the frame: 0, 1, 2 and so on.
+        time: index / fps seconds, exactly.
+        samples: (n,) float32, mono, at the session's `sample_rate`, from `time` until the next frame. Played one after
+            the other, the samples of the frames are the pushed sound without a gap; n differs by one if the rates do
+            not divide.
     """
 
     image: UInt8 = field(repr=False)
@@ -41,40 +45,44 @@ class LiveFrame:
 
 
 class LiveSession:
-    """Made by `Generator.live`: sound goes in while it is spoken, frames come out.
+    """A portrait that speaks while its speech comes in. `Generator.live` makes it.
 
-    with generator.live(portrait) as session:
-        session.push(samples)
-        for frame in session.frames():
-            show(frame.image); play(frame.samples)
+        with generator.live(portrait) as session:
+            session.push(samples)
+            for frame in session.frames():
+                show(frame.image)
+                play(frame.samples)
 
-    The clock is the sound: frame k shows what is said from k / fps seconds on, counted in what was pushed, and carries
-    these samples. Whoever wants a face that rests while nobody speaks pushes silence, or asks for idle frames.
+    The clock is the sound: frame k shows the speech from k / fps seconds on, counted in pushed samples, and carries
+    these samples. For an idle face, push silence or call `pull(idle=True)`.
 
-    Work is done in `pull` and `frames` and nowhere else: a window of frames is denoised to its end when all the sound
-    that it needs is there, and its frames are decoded as they are asked for. With the median filter the last frame of a
-    window waits for the next window, in which its neighbour is. `push`, `flush` and `interrupt` return at once, also
-    while another thread pulls. All may be called from any thread; of two that pull one waits while the other works.
-    What is given out depends on the sound and on where in it the calls come, not on how it was cut to pieces.
+    All computation happens in `pull` and `frames`. A window of frames is denoised when all the sound that it needs is
+    there; its frames are decoded when they are pulled. With the median filter, the last frame of a window waits for
+    the next window, which holds its neighbour. `push`, `flush` and `interrupt` return at once, also while another
+    thread pulls. All methods may be called from any thread; of two threads that pull, one waits while the other works.
+    The frames depend on the sound and on where in it the calls come, not on the sizes of the pushed pieces.
 
-    fps: frames a second, exact.  sample_rate: Hz, of the sound that frames carry.
-    notes: what was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
+    Attributes:
+        fps: Frames per second, exact.
+        sample_rate: Hz of the sound that frames carry.
+        notes: What was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
     """
 
     def __init__(
-        self, stages: WindowDenoiser, sound: SessionAudio, plan: SessionPlan, notes: tuple[str, ...] = ()
+        self, denoiser: WindowDenoiser, audio: SessionAudio, plan: SessionPlan, notes: tuple[str, ...] = ()
     ) -> None:
-        self.fps = sound.fps
-        self.sample_rate = sound.rate
+        """Denoise a window of silence, from which the motion starts; it also loads and warms up the engines."""
+        self.fps = audio.fps
+        self.sample_rate = audio.rate
         self.notes = notes
-        self._stages, self._sound, self._plan = stages, sound, plan
-        self._changed = threading.Condition()  # guards everything but the stages
-        self._making = threading.Lock()  # held by the one that makes frames
-        self._turn = 0  # what was begun in an earlier one is not wanted any more
-        self._given = self._denoised = 0  # frames
-        self._oldest = 0  # frames that were given and cannot be taken back
+        self._denoiser, self._audio, self._plan = denoiser, audio, plan
+        self._changed = threading.Condition()  # guards everything but the denoiser
+        self._working = threading.Lock()  # held by the thread that makes frames
+        self._generation = 0  # work that began in an earlier one is discarded
+        self._pulled = self._denoised = 0  # frames
+        self._earliest = 0  # the first frame that can be taken back
         self._closed = False
-        self._latents = self._rest()
+        self._latents = self._denoise_silence()
 
     @property
     def lag(self) -> float:
@@ -84,29 +92,31 @@ class LiveSession:
 
     @property
     def _lag(self) -> Fraction:
-        return max(Fraction(0), self._sound.seconds - self._given / self.fps)
+        return max(Fraction(0), self._audio.seconds - self._pulled / self.fps)
 
     def push(self, samples: NDArray[Any], rate: int | None = None) -> None:
-        """Go on speaking.
+        """Append speech.
 
-        samples: (n,), mono, any n: float32 (or another floating dtype) of full scale 1, or int16; copied.
-        rate: Hz, whole; None is the session's. Another one is resampled, without a seam between calls; who changes it
-            within a word hears that.
+        Args:
+            samples: (n,), mono, any n: float32 (or another floating dtype) of full scale 1, or int16. They are copied.
+            rate: Hz, whole; None for the session's. Another rate is resampled, without a seam between calls of one
+                rate. A change of the rate within a word is audible.
 
-        Raises AudioError for anything else, for samples that are NaN, infinite or beyond `media.LOUDEST`, and if more
-        than `max_lag` seconds would wait for being pulled; nothing of the samples is taken then. Raises InputError
-        after `close`.
+        Raises:
+            AudioError: The samples are something else, NaN, infinite or beyond `LOUDEST`, or more than `max_lag`
+                seconds would wait to be pulled. No sample is taken then.
+            InputError: The session was closed.
         """
         if not isinstance(samples, np.ndarray) or samples.ndim != 1:
             found = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
             raise AudioError(f"audio samples of {found}; expected a NumPy array (n,) of mono sound: average channels")
         rate = self.sample_rate if rate is None else check_rate(rate)
         with self._changed:
-            self._check_room(len(samples), rate)  # before hours of it are converted
+            self._check_room(len(samples), rate)  # before a long piece is converted
         taken = to_float32(samples)
         with self._changed:
             self._check_room(len(taken), rate)  # another thread may have pushed
-            self._sound.push(taken, rate)
+            self._audio.push(taken, rate)
             self._changed.notify_all()
 
     def _check_room(self, count: int, rate: int) -> None:
@@ -121,74 +131,89 @@ class LiveSession:
 
     def _check_memory(self, count: int, rate: int) -> None:
         """Check that the pushed samples fit into the memory: converted, at both rates, in buffers that double."""
-        kept = count * (self._sound.rate + self._sound.model_rate) // rate
+        kept = count * (self._audio.rate + self._audio.model_rate) // rate
         if (size := 4 * (count + 2 * kept)) > _LARGE:
             need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
             check_memory(f"pushing {count / rate:.1f} seconds of speech", [need], free_memory(), AudioError)
 
     def pull(self, timeout: float | None = 0.0, *, idle: bool = False) -> LiveFrame | None:
-        """The next frame, or None if more sound is needed for it.
+        """Return the next frame, or None if it needs more sound.
 
-        timeout: seconds to wait for that sound, at least 0; None waits until it comes, or the session is closed. The
-            time that the work itself takes does not count.
-        idle: instead of waiting, continue the speech with as much silence as a window needs. There is always a frame
-            then; speech that is pushed later comes after it.
+        Args:
+            timeout: Seconds to wait for that sound, at least 0; None waits until it comes or the session is closed.
+                The time of the computation does not count.
+            idle: Whether to append as much silence as a window needs, instead of waiting. Then there is always a
+                frame; speech that is pushed later comes after it.
 
-        Raises BackendError if an engine fails or the generator was closed, ConfigError for another timeout, and
-        InputError after `close`.
+        Raises:
+            BackendError: An engine failed, or the generator was closed.
+            ConfigError: `timeout` is out of range.
+            InputError: The session was closed.
         """
         with self._changed:
             self._check_open()
         return self._pull(check_timeout(timeout), idle)
 
     def frames(self, timeout: float | None = 0.0) -> Iterator[LiveFrame]:
-        """Frames as `pull` gives them, until one would have to wait for longer than `timeout`, or `close`."""
+        """Return an iterator over the frames of `pull`, until one would wait longer than `timeout`, or `close`.
+
+        Raises:
+            ConfigError: `timeout` is out of range.
+            InputError: The session was closed.
+        """
         with self._changed:
             self._check_open()
         seconds = check_timeout(timeout)
         return iter(lambda: self._pull(seconds, False), None)
 
     def flush(self) -> None:
-        """The speech has ended: all its frames can be pulled now, ceil(duration x fps) of them; the last is completed
-        with silence. What is pushed later begins with the frame after. Raises InputError after `close`.
+        """End the speech, so that all its frames, ceil(duration * fps), can be pulled.
+
+        The last frame is completed with silence. Speech that is pushed later begins with the frame after it.
+
+        Raises:
+            InputError: The session was closed.
         """
         with self._changed:
             self._check_open()
-            self._sound.finish()
+            self._audio.finish()
             self._changed.notify_all()
 
     def interrupt(self, shown: int | None = None) -> None:
-        """Be silent: drop the speech that was not shown, and go on from the last frame that was.
+        """Discard the speech that was not shown, and continue from the last frame that was.
 
-        shown: frames of the session that were shown; None: all that were pulled. At most the frames of the last
-            `context` seconds can be taken back. The next frame that is pulled has this index; what is said in it was
-            not pushed yet, and the face returns to rest if that is silence.
+        A window in work is given up after its current step. The next frame that is pulled has the index `shown`. Its
+        speech is to be pushed; if that is silence, the face returns to rest.
 
-        A window in work is given up after its current step. Raises InputError for frames that cannot be taken back or
-        were not pulled, and after `close`.
+        Args:
+            shown: Number of frames of the session that were shown; None for all that were pulled. At most the frames
+                of the last `context` seconds can be taken back.
+
+        Raises:
+            InputError: The frames cannot be taken back or were not pulled, or the session was closed.
         """
         with self._changed:
             self._check_open()
-            shown = self._given if shown is None else shown
+            shown = self._pulled if shown is None else shown
             number = plain_number(shown, whole=True)
-            if number is None or not self._oldest <= number <= self._given:
+            if number is None or not self._earliest <= number <= self._pulled:
                 raise InputError(
-                    f"{brief(shown)} frames were shown; expected {self._oldest} to {self._given}: no more than were "
+                    f"{brief(shown)} frames were shown; expected {self._earliest} to {self._pulled}: no more than were "
                     "pulled, and no fewer than can be taken back: make the session with more context"
                 )
-            self._given = int(number)
-            self._sound.interrupt(self._given)
-            self._drop()
+            self._pulled = int(number)
+            self._audio.interrupt(self._pulled)
+            self._discard()
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Free what the session holds; whoever waits for a frame gets None. Closing twice is allowed."""
+        """Free what the session holds; a thread that waits for a frame gets None. Closing twice is allowed."""
         with self._changed:
             self._closed = True
             self._latents.clear()
-            self._sound.interrupt(0)
-            self._drop()
-            self._stages.forget()
+            self._audio.interrupt(0)
+            self._discard()
+            self._denoiser.forget()
             self._changed.notify_all()
 
     def __enter__(self) -> Self:
@@ -201,120 +226,120 @@ class LiveSession:
         if self._closed:
             raise InputError("this live session was closed: make a new one with Generator.live")
 
-    def _drop(self) -> None:
-        """Want nothing any more that was not given."""
-        self._turn += 1
-        self._denoised = self._given
+    def _discard(self) -> None:
+        """Discard the frames that were not pulled, and the work on them."""
+        self._generation += 1
+        self._denoised = self._pulled
 
     def _pull(self, timeout: float | None, idle: bool) -> LiveFrame | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._wait(deadline, idle) is not None:
-            with self._making:  # not while waiting: another that does not wait could not pull then
-                turn = self._wait(time.monotonic(), idle)  # it may have taken the frame
-                if turn is not None and (frame := self._work(turn)) is not None:
+            with self._working:  # not while waiting, or another thread could not pull idle frames
+                generation = self._wait(time.monotonic(), idle)  # another thread may have taken the frame
+                if generation is not None and (frame := self._work(generation)) is not None:
                     return frame
         return None
 
-    def _work(self, turn: int) -> LiveFrame | None:
-        """As `_make`; of a session that is closed meanwhile nothing stays behind."""
+    def _work(self, generation: int) -> LiveFrame | None:
+        """Call `_make`, and free the denoiser's memory if the session was closed meanwhile."""
         try:
-            return self._make(turn)
+            return self._make(generation)
         finally:
             with self._changed:
                 if self._closed:
-                    self._stages.forget()
+                    self._denoiser.forget()
 
     def _wait(self, deadline: float | None, idle: bool) -> int | None:
-        """The turn in which the next frame can be made; None if it cannot in time, or the session was closed."""
+        """Return the generation if the next frame can be made in time; None if not, or after `close`."""
         with self._changed:
-            if idle and not self._possible():
-                self._sound.finish(self._denoised + self._plan.new)
+            if idle and not self._can_work():
+                self._audio.finish(self._denoised + self._plan.new)
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            self._changed.wait_for(lambda: self._closed or self._possible(), left)
-            return self._turn if not self._closed and self._possible() else None
+            self._changed.wait_for(lambda: self._closed or self._can_work(), left)
+            return self._generation if not self._closed and self._can_work() else None
 
-    def _possible(self) -> bool:
-        return self._finished() or self._new_frames() > 0
+    def _can_work(self) -> bool:
+        return self._is_denoised() or self._new_frames() > 0
 
-    def _finished(self) -> bool:
-        """Whether the next frame is denoised, and what the median takes of the one after it."""
-        following = self._given + 1
-        alone = not self._stages.median_filter or self._sound.ends_with(following)
+    def _is_denoised(self) -> bool:
+        """Return whether the next frame is denoised, and its neighbour too if the median filter needs that."""
+        following = self._pulled + 1
+        alone = not self._denoiser.median_filter or self._audio.ends_at(following)
         return following < self._denoised or (alone and following == self._denoised)
 
     def _new_frames(self) -> int:
-        return self._sound.frames_of(self._denoised, self._denoised + self._plan.new)
+        return self._audio.ready_frames(self._denoised, self._denoised + self._plan.new)
 
-    def _make(self, turn: int) -> LiveFrame | None:
-        """The next frame; None if that needs another window, or nothing of this turn is wanted any more."""
+    def _make(self, generation: int) -> LiveFrame | None:
+        """Return the next frame; None after denoising a window for it, or if the work was discarded."""
         with self._changed:
-            if turn != self._turn:
+            if generation != self._generation:
                 return None
-            finished, first = self._finished(), self._denoised
-            if not finished:
-                count, held = self._new_frames(), self._held(first)
-                sound = self._listen(first, first + self._plan.new)
-        if finished:
-            return self._show(turn)
-        latents = self._denoise(first, held, sound, lambda: turn == self._turn)
+            denoised, first = self._is_denoised(), self._denoised
+            if not denoised:
+                count, held = self._new_frames(), self._held_latents(first)
+                read_audio = self._model_input(first, first + self._plan.new)
+        if denoised:
+            return self._decode(generation)
+        latents = self._denoise_window(first, held, read_audio, lambda: generation == self._generation)
         with self._changed:
-            if turn == self._turn and latents is not None:
+            if generation == self._generation and latents is not None:
                 self._latents.update(enumerate(latents[:count], first))
                 self._denoised += count
         return None
 
-    def _held(self, first: int) -> Float32:
-        """Latents (overlap, c, h, w) of the frames before `first`."""
+    def _held_latents(self, first: int) -> Float32:
+        """Return the latents (overlap, c, h, w) of the frames before `first`."""
         held = [self._latents[frame] for frame in range(first - self._plan.overlap, first)]
         return np.stack(held) if held else np.empty((0, 1, 1, 1), np.float32)
 
-    def _listen(self, first: int, stop: int) -> Callable[[], Float32]:
-        """Read the model's input for frames [first, stop); the returned function normalises it."""
-        plan, rate = self._plan, self._sound.model_rate
-        samples, level = self._sound.around(first, stop)
+    def _model_input(self, first: int, stop: int) -> Callable[[], Float32]:
+        """Read the model's input for frames [first, stop); the returned function normalises it without the lock."""
+        plan, rate = self._plan, self._audio.model_rate
+        samples, level = self._audio.model_input(first, stop)
         if not plan.normalized:
             return lambda: samples
         if not plan.gated:
             return lambda: normalize_live(samples, level, rate)
-        recent = self._sound.recent(first, stop)
+        detection = self._audio.detection_input(first, stop)
 
         def gated() -> Float32:
-            gain, counted = voice_gains(recent, rate)
+            gain, counted = voice_gains(detection, rate)
             return normalize_live(samples, level * counted, rate) * gain
 
         return gated
 
-    def _denoise(
-        self, first: int, held: Float32, sound: Callable[[], Float32], proceed: Callable[[], bool]
+    def _denoise_window(
+        self, first: int, held: Float32, read_audio: Callable[[], Float32], proceed: Callable[[], bool]
     ) -> Float32 | None:
-        """The latents of the window whose first new frame is `first`."""
-        samples, plan, stop = sound(), self._plan, first + self._plan.window - len(held)
-        heard = AudioContext(samples, stop - plan.before, stop + plan.after)
-        return self._stages.denoise(Window(0, first - len(held), stop), held, heard, proceed)
+        """Return the latents of the window whose first new frame is `first`."""
+        samples, plan, stop = read_audio(), self._plan, first + self._plan.window - len(held)
+        audio = AudioContext(samples, stop - plan.before, stop + plan.after)
+        return self._denoiser.denoise(Window(0, first - len(held), stop), held, audio, proceed)
 
-    def _rest(self) -> dict[int, Float32]:
-        """Latents of the frames before the first, in which nobody speaks. Engines are loaded and warm then."""
+    def _denoise_silence(self) -> dict[int, Float32]:
+        """Return the latents of the frames before the first, in which nobody speaks."""
         start, nothing = -self._plan.window, np.empty((0, 1, 1, 1), np.float32)
-        latents = self._denoise(start, nothing, self._listen(start, 0), lambda: True)
+        latents = self._denoise_window(start, nothing, self._model_input(start, 0), lambda: True)
         assert latents is not None
         return dict(enumerate(latents, start))
 
-    def _show(self, turn: int) -> LiveFrame | None:
+    def _decode(self, generation: int) -> LiveFrame | None:
         with self._changed:
-            if turn != self._turn:
+            if generation != self._generation:
                 return None
-            before, latent = self._latents[self._given - 1], self._latents[self._given]
-            following = self._latents[self._given + 1] if self._given + 1 < self._denoised else None
-        image = self._stages.decode(before, latent, following)
+            before, latent = self._latents[self._pulled - 1], self._latents[self._pulled]
+            following = self._latents[self._pulled + 1] if self._pulled + 1 < self._denoised else None
+        image = self._denoiser.decode(before, latent, following)
         with self._changed:
-            return self._give(image) if turn == self._turn else None
+            return self._emit(image) if generation == self._generation else None
 
-    def _give(self, image: UInt8) -> LiveFrame:
-        index, plan = self._given, self._plan
-        frame = LiveFrame(image, index, index / self.fps, self._sound.of_frame(index))
-        self._given += 1
-        self._oldest = max(self._oldest, self._given - plan.keep)
-        self._sound.forget(self._oldest)
-        for known in [known for known in self._latents if known < self._oldest - max(plan.overlap, 1)]:
+    def _emit(self, image: UInt8) -> LiveFrame:
+        index, plan = self._pulled, self._plan
+        frame = LiveFrame(image, index, index / self.fps, self._audio.frame_samples(index))
+        self._pulled += 1
+        self._earliest = max(self._earliest, self._pulled - plan.keep)
+        self._audio.discard_before(self._earliest)
+        for known in [known for known in self._latents if known < self._earliest - max(plan.overlap, 1)]:
             del self._latents[known]
         return frame

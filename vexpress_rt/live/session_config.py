@@ -1,4 +1,4 @@
-"""How a live session runs: what its caller chose, in seconds, as numbers of frames."""
+"""The configuration of a live session: seconds that its caller chose -> numbers of frames."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ LAGS = (1.0, 3600.0)
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """Numbers of frames, but for `max_lag`.
+    """The resolved configuration of a session, in frames unless stated otherwise.
 
-    window: denoised at once.  overlap: of those, how many were given out before.
-    look_ahead: waited for after a window.  before, after: heard until the end of a window, and after it.
-    keep: how many that were given can be taken back.
-    max_lag: seconds of speech that may wait.  normalized: whether the audio encoder wants speech of unit variance.
-    gated: whether the noise gate is on.
+    Attributes:
+        window: Frames of a window.
+        overlap: Frames of a window that were given out before.
+        look_ahead: Frames of sound that must be known after a window.
+        before: Frames of sound in the model's input up to the end of a window.
+        after: Frames of sound in the model's input after a window.
+        keep: Frames given out that can be taken back.
+        max_lag: Seconds of speech that may wait.
+        normalized: Whether the audio encoder takes speech of unit variance.
+        gated: Whether the noise gate is on.
     """
 
     window: int
@@ -42,30 +47,38 @@ class SessionPlan:
 
     @property
     def new(self) -> int:
-        """Frames that a window adds."""
+        """New frames of a window."""
         return self.window - self.overlap
 
 
 def plan_session(
     settings: Settings, manifest: Manifest, rate: int, *, look_ahead: Any, context: Any, max_lag: Any
 ) -> SessionPlan:
-    """Seconds as `Generator.live` takes them -> frames, rounded up.
+    """Resolve the arguments of `Generator.live`; seconds are rounded up to frames.
 
-    rate: Hz of the session's sound.
-    Raises ConfigError for seconds out of range, and for a `max_lag` in which no window's sound can gather.
+    Args:
+        settings: The resolved options.
+        manifest: The bundle's manifest.
+        rate: Hz of the session.
+        look_ahead: Seconds of sound to wait for after a window, 0 to LONGEST_LOOK_AHEAD.
+        context: Seconds of sound before each window, in CONTEXTS.
+        max_lag: Seconds of speech that may wait to be pulled, in LAGS.
+
+    Raises:
+        ConfigError: Seconds are out of range, or the sound of a window does not fit into `max_lag`.
     """
     ahead = math.ceil(_seconds("look_ahead", look_ahead, 0.0, LONGEST_LOOK_AHEAD) * settings.rate)
-    heard = math.ceil(_seconds("context", context, *CONTEXTS) * settings.rate)
+    before = math.ceil(_seconds("context", context, *CONTEXTS) * settings.rate)
     model, window = manifest.model, manifest.shape.frames
-    # A frame's rows of features reach into its neighbours: where the look-ahead ends before, they are of silence.
+    # The feature window of a frame reaches into its neighbours; beyond the look-ahead it holds silence.
     reach = math.ceil((model.audio_rows // 2 - 1) / 2)
     plan = SessionPlan(
         window=window,
         overlap=settings.overlap,
         look_ahead=ahead,
-        before=window + heard,
+        before=window + before,
         after=max(ahead, reach),
-        keep=heard,
+        keep=before,
         max_lag=_seconds("max_lag", max_lag, *LAGS),
         normalized=model.audio_normalize,
         gated=settings.noise_gate and model.audio_normalize,
@@ -75,8 +88,8 @@ def plan_session(
 
 
 def _check_room(plan: SessionPlan, settings: Settings, rate: int, model_rate: int) -> None:
-    """Raise ConfigError if more speech has to wait for a frame than may wait."""
-    frames = plan.new + plan.look_ahead + 1  # the median's: the last one of a window waits for the next
+    """Raise ConfigError if a frame needs more speech than may wait."""
+    frames = plan.new + plan.look_ahead + 1  # for the median filter, the last frame of a window waits for the next
     filtering = 0 if rate == model_rate else Fraction(FILTER, min(rate, model_rate))
     need = float(frames / settings.rate + filtering)
     if plan.max_lag < need:
@@ -87,21 +100,28 @@ def _check_room(plan: SessionPlan, settings: Settings, rate: int, model_rate: in
         )
 
 
-def make_sound(plan: SessionPlan, rate: int, manifest: Manifest, settings: Settings) -> SessionAudio:
-    """What keeps the sound of a session of `rate` Hz."""
+def make_session_audio(plan: SessionPlan, rate: int, manifest: Manifest, settings: Settings) -> SessionAudio:
+    """Return the sound buffer of a session of `rate` Hz."""
     return SessionAudio(
         rate, manifest.model.sample_rate, settings.rate, before=plan.before, ahead=plan.look_ahead, after=plan.after
     )
 
 
 def check_timeout(timeout: Any) -> float | None:
-    """Seconds to wait, or None for no end. Raises ConfigError for what is neither, and for NaN and less than 0."""
+    """Return the seconds to wait, or None to wait without end.
+
+    Args:
+        timeout: Seconds of at least 0, or None.
+
+    Raises:
+        ConfigError: `timeout` is something else, NaN or below 0.
+    """
     if timeout is None:
         return None
     number = plain_number(timeout)
     if number is None or not number >= 0:
         raise ConfigError(f"timeout is {brief(timeout)}; expected seconds of at least 0, or None to wait without end")
-    # The longest that threads can wait (292 years on Linux) less a second, beyond which no rounding goes.
+    # The longest time that threads can wait (292 years on Linux), less a second for rounding.
     return float(min(number, threading.TIMEOUT_MAX - 1))
 
 

@@ -5,7 +5,7 @@ equation 8a): before every step their latents are replaced by the known ones wit
 the window's other frames fit to them.
 
 Held frames alone leave a jump where the new frames begin. At the first levels the held frames are almost pure noise,
-and the model decides anew what the frames of a window have in common. But the right prediction of a held frame is
+and the model decides again what the frames of a window have in common. But the right prediction of a held frame is
 known, and so is the model's error in it. The error in the last held frame is subtracted from the predictions of the
 frames after it, with weights that fall to 0 over `FADE` frames. This costs nothing, and makes the transition between
 windows as smooth as in a video. Subtracted over a whole window, the error would make the lips follow the voice less;

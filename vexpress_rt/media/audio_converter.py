@@ -109,7 +109,7 @@ class AudioConverter:
 
     @property
     def notes(self) -> list[str]:
-        """A note if the format changes within the recording."""
+        """Notes on changes of the format within the recording."""
         if not self._changes:
             return []
         at, rate, layout = self._changes[0]
@@ -122,6 +122,10 @@ class AudioConverter:
 
 def check_format(frame: AudioFrame, path: Path) -> None:
     """Check the rate and the channels of a frame.
+
+    Args:
+        frame: The frame.
+        path: The file, for messages.
 
     Raises:
         AudioError: The rate is not in `MIN_RATE` to `MAX_RATE`, or the channels are not 1 to `MAX_CHANNELS`.

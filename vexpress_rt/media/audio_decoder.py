@@ -71,13 +71,8 @@ class AudioDecoder:
             except Exception as error:  # FFmpeg's errors, and PyAV's own on unexpected data
                 if packet.size:  # an empty packet only flushes the decoder
                     self.failure = error
-                    pending.append(
-                        (
-                            to_seconds(packet.pts, packet.time_base),
-                            (to_seconds(packet.duration, packet.time_base) or Fraction(0)),
-                            error,
-                        )
-                    )
+                    duration = to_seconds(packet.duration, packet.time_base) or Fraction(0)
+                    pending.append((to_seconds(packet.pts, packet.time_base), duration, error))
                 continue
             for frame in frames:
                 assert isinstance(frame, AudioFrame)

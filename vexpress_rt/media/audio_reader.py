@@ -108,8 +108,8 @@ def _check_stamp(path: Path, stamp: FileStamp | None) -> None:
     else:
         change = "was written to"
     raise AudioError(
-        f"the audio {path} {change} since it was first read; expected it to stay as it was: leave the file alone while "
-        "the video is made"
+        f"the audio {path} {change} while it was read; expected a file that does not change: leave it alone until it "
+        "is read"
     )
 
 

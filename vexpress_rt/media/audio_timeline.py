@@ -91,7 +91,7 @@ class AudioTimeline:
 
     @property
     def end(self) -> Fraction | None:
-        """Return the time stamp of the end, if it is later than the end of the last frame."""
+        """Time stamp of the end in seconds, if it is later than the end of the last frame; else None."""
         beyond = self._last is not None and self._origin is not None and self._last - self._origin > self.seconds
         return self._last if beyond else None
 
@@ -118,7 +118,7 @@ class AudioTimeline:
     def _too_much(self) -> AudioError:
         """Return the error for more than MAX_VALUES samples."""
         return AudioError(
-            f"the audio {self._path} has more than {MAX_VALUES / 1e9:.1f} thousand million samples ({self._channels} "
+            f"the audio {self._path} has more than {MAX_VALUES / 1e9:.1f} billion samples ({self._channels} "
             f"channels of {self.rate} Hz); expected no more: convert it to mono of 16000 Hz, or cut it into parts"
         )
 
@@ -176,5 +176,5 @@ class AudioTimeline:
                 "it is truncated"
             ]
         if self._format == "ogg" and ends_without_mark(self._path):
-            return ["audio: its last page does not say that it is the last; it may be truncated"]
+            return ["audio: its last page is not marked as the last; it may be truncated"]
         return self._extent.notes("audio") if self._extent is not None else []

@@ -20,7 +20,7 @@ class CancellationDetector:
 
     Args:
         weights: (channels,) float64, the weight of each channel in the mix.
-        rate: Hz.
+        rate: Sample rate in Hz.
     """
 
     def __init__(self, weights: NDArray[np.float64], rate: int) -> None:
@@ -36,7 +36,11 @@ class CancellationDetector:
         self._powers: list[NDArray[np.float64]] = []  # power (channels, blocks) of the channels
 
     def add(self, samples: NDArray[np.float32]) -> None:
-        """Append (channels, n) float32 samples; any n."""
+        """Append samples.
+
+        Args:
+            samples: (channels, n) float32; any n.
+        """
         self._held.append(samples)
         self._count += samples.shape[1]
         if self._count >= self._enough:

@@ -34,9 +34,14 @@ def mono_weights(layout: str | None, channels: int) -> Weights:
 
 
 def stereo_weights(layout: str | None, channels: int) -> Weights | None:
-    """Return the weights (2, channels) of each channel in left and right, as in FFmpeg.
+    """Return the weights of each channel in left and right, as in FFmpeg.
 
-    None for one or two channels, and for an unknown layout.
+    Args:
+        layout: FFmpeg's name of the channel layout; None for unknown.
+        channels: Number of channels.
+
+    Returns:
+        (2, channels) float64; None for one or two channels, and for an unknown layout.
     """
     return None if layout is None or channels < 3 else _speaker_weights(layout, "stereo")
 
@@ -74,7 +79,17 @@ def mix(samples: Float32, weights: Weights) -> Float32:
 
 
 def conversion_weights(layout: str, channels: int, to_layout: str, to_channels: int) -> Weights:
-    """Return the weights (to_channels, channels) that convert one layout to another."""
+    """Return the weights that convert one channel layout to another.
+
+    Args:
+        layout: FFmpeg's name of the layout of the input.
+        channels: Number of its channels.
+        to_layout: FFmpeg's name of the layout of the output.
+        to_channels: Number of its channels.
+
+    Returns:
+        (to_channels, channels) float64.
+    """
     if to_channels > 2 and (weights := _speaker_weights(layout, to_layout)) is not None:
         return weights
     if to_channels == 2 and (weights := stereo_weights(layout, channels)) is not None:

@@ -98,7 +98,13 @@ def open_media(path: Path, kind: str, error: type[InputError]) -> Iterator[Input
 
 
 def no_memory(kind: str, path: Path, error: type[E]) -> E:
-    """Return the error for a file whose decoding runs out of memory."""
+    """Return the error for a file whose decoding runs out of memory.
+
+    Args:
+        kind: Its name in messages: "the audio".
+        path: The file.
+        error: The class of the error.
+    """
     return error(
         f"{kind} {path} needs more memory than there is, or more than {MAX_ALLOCATION // 2**20} MiB in one piece: "
         f"{REMEDY}, or convert the file"
@@ -121,12 +127,20 @@ def _limit_allocations() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of FFmpeg or the system without path and error number."""
+    """Return the message of an error of FFmpeg or the system, without path and error number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def to_seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
-    """Convert a time stamp of FFmpeg, in units of `base` seconds; None if it has none."""
+    """Convert a time stamp of FFmpeg to seconds.
+
+    Args:
+        ticks: The time stamp in units of `base`; None if there is none.
+        base: Seconds per unit; None or 0 for unknown.
+
+    Returns:
+        Seconds, exact; None if the time is unknown.
+    """
     return None if ticks is None or not base else ticks * base
 
 

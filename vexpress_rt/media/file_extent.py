@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-SLACK = 4096  # bytes of padding and tags at the end that are not worth a word
-_TAIL = 1 << 20  # bytes after the declared end in which another file's beginning is looked for
-_PAGE = 2 * 65307  # bytes: a page of Ogg is half as long at most
-_MOST_BOXES, _MOST_TAGS = 4096, 100_000  # beyond which it is not worth the time
-# What a file of a kind begins with.
+SLACK = 4096  # bytes of padding and tags at the end that are not noted
+_TAIL = 1 << 20  # bytes after the declared end that are searched for the start of another recording
+_PAGE = 2 * 65307  # bytes: twice the maximum length of a page of Ogg
+_MOST_BOXES, _MOST_TAGS = 4096, 100_000  # limits of time
+# First bytes of the supported formats.
 _BEGINNINGS = re.compile(
     rb"RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|....ftyp|caff\x00\x01|FLV\x01|riff\x2e\x91\xcf\x11", re.DOTALL
 )
@@ -36,7 +36,11 @@ class FileExtent:
     follows: int | None = None
 
     def notes(self, kind: str) -> list[str]:
-        """Return a note if the file is truncated, or if another recording follows. kind: "audio" or "video"."""
+        """Return a note if the file is truncated, or if another recording follows.
+
+        Args:
+            kind: "audio" or "video".
+        """
         if self.found < self.declared - max(SLACK, self.declared // 100):
             return [f"{kind}: the file declares {self.declared} bytes and has {self.found}: it is truncated"]
         if self.follows is not None:
@@ -49,7 +53,10 @@ class FileExtent:
 
 
 def file_extent(path: Path) -> FileExtent | None:
-    """Return the sizes of a WAV, AVI, AIFF, W64, CAF, AU, MP4, FLV or MP3 file.
+    """Return the declared and the actual size of a WAV, AVI, AIFF, W64, CAF, AU, MP4, FLV or MP3 file.
+
+    Args:
+        path: The file.
 
     Returns:
         The sizes; None for other formats, for headers without a size and for unreadable files, which the decoder
@@ -93,7 +100,13 @@ def _declared(file: BinaryIO, found: int) -> int | None:
 
 
 def ends_without_mark(path: Path) -> bool:
-    """Whether the last page of an Ogg file does not say that it is the last (RFC 3533, section 6, flag 0x04)."""
+    """Return whether the last page of an Ogg file lacks the end-of-stream flag; False for an unreadable file.
+
+    Args:
+        path: The file.
+
+    Source: RFC 3533, section 6, flag 0x04.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _PAGE))
@@ -105,7 +118,14 @@ def ends_without_mark(path: Path) -> bool:
 
 
 def leading_tag(path: Path) -> int:
-    """Return the size of the ID3v2 tag at the start of a file; 0 without one, or if the file is unreadable."""
+    """Return the size of the ID3v2 tag at the start of a file in bytes.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The size with its header; 0 without a tag, and for an unreadable file.
+    """
     try:
         with path.open("rb") as file:
             return _id3_size(file.read(10))

@@ -1,8 +1,8 @@
-"""Photos: any common raster file -> (H, W, 3) uint8 RGB, and the part of it that fills the bundle's picture.
+"""Photos: decoding of common raster files to (H, W, 3) uint8 RGB, and the crop to the bundle's picture.
 
-Only decoders that turn bytes into pixels are enabled: formats that are programs (PostScript, PDF) or that reach for
-other files are refused as "not a picture". Memory and time are bounded before a file is decoded: `photos` reads its
-container and removes all data that affects no pixel.
+Only formats whose bytes are pixels are enabled: formats that are programs (PostScript, PDF) or that refer to other
+files are refused as "not a picture". Memory and time are bounded before a file is decoded: `photos` reads its container
+and removes all data that affects no pixel.
 """
 
 from __future__ import annotations
@@ -63,7 +63,17 @@ class Photo:
 
 
 def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
-    """Return the pixels of `load_photo(source)`, (H, W, 3) uint8 RGB, upright."""
+    """Read and decode a photo, and drop its notes.
+
+    Args:
+        source: As in `load_photo`.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        ImageError: As in `load_photo`.
+    """
     return load_photo(source).pixels
 
 
@@ -72,7 +82,8 @@ def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
 
     Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000, PNM or, with pillow-heif installed, HEIC, in any
     colour mode: grey, palette and CMYK are converted, 16-bit channels are reduced to 8, transparency is composited on
-    white, and the EXIF orientation is applied. Colour profiles are ignored, as upstream does. A photo with a missing
+    white, and the EXIF orientation is applied. Colour profiles are ignored, as in the public
+    implementation. A photo with a missing
     end is accepted if its decoder accepts it and at least half of its rows can be decoded.
 
     Args:
@@ -110,23 +121,26 @@ def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
 
 
 def face_crop(source: tuple[int, int], size: tuple[int, int], keypoints: Float32 | None, mode: str) -> Crop:
-    """Which part of a picture becomes the bundle's picture.
+    """Choose the part of a picture that becomes the bundle's picture.
 
-    source: (height, width) of the picture, pixels.  size: (height, width) of the bundle's.
-    keypoints: (3, 2), x then y, in pixels of the picture (left eye, right eye, nose), or None.
-    mode: "face" takes the largest rectangle of the bundle's aspect that lies in the picture, its centre as near as
-        possible to the mean of the three points (to the picture's centre without points); "none" stretches
-        the whole picture, as upstream does.
+    Args:
+        source: (height, width) of the picture in pixels.
+        size: (height, width) of the bundle's picture in pixels.
+        keypoints: (3, 2) float32, x then y in pixels of the picture (left eye, right eye, nose), or None.
+        mode: "face" takes the largest rectangle in the picture with the bundle's aspect ratio, with its centre as near
+            as possible to the mean of the keypoints, or without keypoints to the picture's centre. "none" stretches the
+            whole picture, as the public implementation does.
 
-    Raises KeypointError when the points are misshapen, not finite, or all outside the picture; ConfigError for another
-    mode.
+    Raises:
+        KeypointError: The points have another shape, are not finite, or all lie outside the picture.
+        ConfigError: An unknown mode.
     """
     check_choice("crop", mode, CROP_MODES)
     height, width = source
     centre = (width / 2, height / 2)
     if keypoints is not None:
         centre = _face_centre(np.asarray(keypoints), height, width)
-    # Compared in whole numbers, so that a picture of the bundle's aspect is taken whole, to the last bit.
+    # Compared as integers, so that a picture of the bundle's aspect ratio is used whole, without rounding.
     wide, tall = width * size[0], height * size[1]
     if mode == "none" or wide == tall:
         return Crop(0.0, 0.0, float(width), float(height), size, source)
@@ -138,11 +152,22 @@ def face_crop(source: tuple[int, int], size: tuple[int, int], keypoints: Float32
 
 
 def apply_crop(image: UInt8, crop: Crop, reduction: int = 1) -> UInt8:
-    """Cut `crop` out of `image` (H, W, 3) uint8 RGB and scale it to `crop.size` with Pillow's bicubic filter.
+    """Crop a picture and scale it to the bundle's size with Pillow's bicubic filter.
 
-    reduction: that of a `Photo`; the crop is in pixels of the full picture.
-    A crop of the whole picture is Pillow's plain bicubic resize (spec/model.md, stage 1); of equal size, the identity.
-    Raises ImageError when the picture is not of the size that the crop was made for.
+    A crop of the whole picture is Pillow's plain bicubic resize; without a change of size it is the identity.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        crop: The crop, in pixels of the full picture.
+        reduction: `Photo.reduction` of the picture.
+
+    Returns:
+        (h, w, 3) uint8 RGB of `crop.size`.
+
+    Raises:
+        ImageError: The picture has another size than the crop was made for.
+
+    Source: docs/model.md, stage 1.
     """
     image = _check_array(image)
     if image.shape[:2] != tuple(-(-side // reduction) for side in crop.source):
@@ -207,7 +232,7 @@ def _check_bytes(size: int, name: str) -> None:
 
 
 class _Content:
-    """The bytes of a file. `take` drops the reference, so that the decoder can free them."""
+    """The bytes of a file; `take` drops the reference, so that the decoder can free them."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -236,7 +261,7 @@ def _decode(content: _Content, name: str) -> Photo:
         raise
     except RefusedError as error:
         raise ImageError(f"{name} {error}") from error
-    except UnidentifiedImageError as error:  # its own message holds an object's address
+    except UnidentifiedImageError as error:  # its message contains an object's address
         raise _damaged(name, "its header is malformed") from error
     except Exception as error:  # on malformed files Pillow's decoders raise errors of any kind
         if isinstance(error, MemoryError) or _memory_is_short(need):
@@ -413,7 +438,7 @@ def _convert(image: Image.Image, out: UInt8) -> None:
 
 
 def _to_rgb(image: Image.Image) -> UInt8:
-    """(H, W, 3), or (H, W, 1) for grey of more than 8 bits."""
+    """Return the pixels as uint8, (H, W, 3), or (H, W, 1) for grey of more than 8 bits."""
     if image.mode.startswith("I"):
         # Pillow's own conversion would clip at 255 instead of scaling.
         return np.round(np.asarray(image) / np.float64(257)).astype(np.uint8)[..., None]

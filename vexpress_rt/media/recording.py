@@ -17,8 +17,8 @@ from vexpress_rt.media.cancellation import CancellationDetector
 from vexpress_rt.media.channel_mix import Weights, mix, mono_weights, track_weights
 from vexpress_rt.media.resampler import Resampler
 from vexpress_rt.media.sample_store import SampleArray, Samples, SampleStore
-from vexpress_rt.media.voice_activity import VoiceDetector
-from vexpress_rt.types import FileStamp, Float32, Stretches, frame_count
+from vexpress_rt.media.voice_activity import VoiceDetector, VoiceSegments
+from vexpress_rt.types import FileStamp, Float32, frame_count
 
 _PROGRESS_SECONDS = 0.1  # between two calls of `progress`
 
@@ -33,7 +33,7 @@ class Recording:
         duration: Exact length of the decoded recording in seconds; decides the number of video frames.
         mean: Mean of the samples.
         variance: Variance of the samples.
-        voice: (start, stop) of each stretch of voice in samples; see `voice_activity.VoiceDetector`.
+        voice: The voiced segments, in samples; see `voice_activity.VoiceDetector`.
         track: Mono or stereo samples at `track_rate` for the sound track of a video; None if they were not asked for.
         track_rate: Sample rate of the recording in Hz.
         notes: Repairs and omissions of reading, for `Video.notes`.
@@ -44,7 +44,7 @@ class Recording:
     duration: Fraction
     mean: float
     variance: float
-    voice: Stretches
+    voice: VoiceSegments
     track: Samples | None = field(repr=False)
     track_rate: int
     notes: tuple[str, ...] = ()
@@ -55,7 +55,14 @@ class Recording:
         return self.samples.count
 
     def read(self, start: int = 0, stop: int | None = None) -> Float32:
-        """Return samples [start, stop) at `rate`, mono, (stop - start,) float32; `stop` is None for the end.
+        """Return mono samples at `rate`.
+
+        Args:
+            start: Index of the first sample.
+            stop: Index after the last sample; None for the end.
+
+        Returns:
+            (stop - start,) float32.
 
         Raises:
             AudioError: The temporary file that keeps a long recording cannot be read.
@@ -64,7 +71,11 @@ class Recording:
         return samples
 
     def frame_count(self, fps: Fraction) -> int:
-        """Return the number of video frames at `fps` frames a second: ceil(duration x fps), at least 1."""
+        """Return the number of video frames: ceil(duration x fps), at least 1.
+
+        Args:
+            fps: Frames per second.
+        """
         return frame_count(self.duration, fps)
 
 

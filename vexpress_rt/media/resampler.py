@@ -1,4 +1,4 @@
-"""From one sample rate to another, a piece at a time."""
+"""Streaming conversion of the sample rate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from av.audio.resampler import AudioResampler
 from vexpress_rt.errors import AudioError
 from vexpress_rt.types import Float32
 
-FILTER = 64  # samples, of the lower rate: twice the length of libswresample's filter
+FILTER = 64  # samples of the lower rate: twice the length of libswresample's filter
 
 
 class Resampler:
-    """Mono sound on its way from `source` Hz to `rate` Hz, by libswresample. What comes out does not depend on the
-    pieces in which it goes in; it lags about a millisecond behind, until `finish`.
+    """Resamples mono sound with libswresample.
 
-    received, given: samples so far, of the one rate and of the other.
+    The result does not depend on the sizes of the pieces. It lags about a millisecond behind until `finish`.
 
-    `push` and `finish` raise AudioError where libswresample fails.
+    Args:
+        source: Sample rate of the input in Hz.
+        rate: Sample rate of the output in Hz.
+
+    Attributes:
+        received: Samples of input so far.
+        given: Samples of output so far.
     """
 
     def __init__(self, source: int, rate: int) -> None:
@@ -33,7 +38,17 @@ class Resampler:
         self._filter = AudioResampler(format="fltp", layout="mono", rate=rate)
 
     def push(self, samples: Float32) -> Float32:
-        """(n,) float32 of the one rate -> what is ready of the other, (m,) float32; either may be empty."""
+        """Resample the next samples.
+
+        Args:
+            samples: (n,) float32 at the input rate; n may be 0.
+
+        Returns:
+            (m,) float32 at the output rate, as far as they are ready; m may be 0.
+
+        Raises:
+            AudioError: libswresample fails.
+        """
         if samples.size == 0:
             return samples
         self._last = samples[-1:].copy()
@@ -44,7 +59,7 @@ class Resampler:
         except av.FFmpegError as error:
             raise AudioError(
                 f"sound of {self.source} Hz cannot be resampled to {self.rate} Hz ({error.strerror}); expected rates "
-                "that are nearer: resample it before"
+                "nearer to each other: resample it before"
             ) from error
         made: Float32 = np.concatenate([np.empty(0, np.float32), *pieces])
         self.received += samples.size
@@ -52,10 +67,16 @@ class Resampler:
         return made
 
     def finish(self) -> Float32:
-        """The rest, so that duration is kept: round(received x rate / source) samples in all, at least one.
+        """Return the remaining samples. Nothing can be pushed afterwards.
 
-        The last sample is held past the end of the filter. Flushing would not do: of sound shorter than the filter
-        libswresample returns nothing then. Nothing can be pushed afterwards.
+        The last sample is held beyond the end of the filter, because flushing libswresample returns nothing for sound
+        shorter than the filter.
+
+        Returns:
+            (m,) float32, so that all output has round(received x rate / source) samples, at least one.
+
+        Raises:
+            AudioError: libswresample fails.
         """
         length = max(1, round(Fraction(self.received * self.rate, self.source))) - self.given
         held = self.push(np.repeat(self._last, FILTER * math.ceil(max(1, self.source / self.rate))))

@@ -1,8 +1,8 @@
-"""Arrays out of files that nobody vouches for: .npy, .npz and what `torch.save` writes, without torch.
+"""Reading of arrays from untrusted files: .npy, .npz and the formats of `torch.save`, without torch.
 
-A pickle is a program, and NumPy's own way back from one trusts it. So nothing of a pickle's choosing runs here: its
-opcodes are checked first, and every name that it mentions is answered by a stand-in of ours that only checks and
-copies bytes. Declared sizes are checked against the bytes that are there before anything is allocated.
+A pickle is a program, and NumPy's own loader trusts it. Here no code of a pickle's choice runs: its opcodes are checked
+first, and each name that it refers to resolves to a substitute that only checks and copies bytes. Declared sizes are
+compared with the size of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Array = NDArray[Any]
 MAX_FILE_BYTES = 32 * 2**20  # 1.4 million frames of float32 points
 # Limits of a pickled list of arrays. The worst pickle within them takes 3 s and 600 MB. They admit 300,000 frames as
 # NumPy arrays, 200,000 as views of one tensor, 80,000 as tensors with their own storages.
-MAX_CALLS = 650_000  # of the functions here; an array takes one to three
+MAX_CALLS = 650_000  # of the functions in this module; an array takes one to three
 MAX_TEXTS = 420_000  # strings, bytes and long integers; an array takes one to three
 MAX_TUPLES = 2_500_000  # an array takes four
 MAX_MARKS = 6_000_000  # marks and other one-byte values; an array takes three
@@ -86,12 +86,18 @@ _SIZED = {"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINBYTES": 4, "SHORT_BINBYTES
 
 
 def read_arrays(path: Path) -> Array | list[Array]:
-    """Read the one array, or the list of arrays, that a file holds; its kind is told by its first bytes.
+    """Read the array, or the list of arrays, in a file. Its first bytes determine the format.
 
-    path: .npy; .npz with one array or one named `keypoints`; .pth or .pt, one `torch.save`d array or tensor, or a list.
-    Returns read-only arrays of integers or floats of at most 8 bytes, of up to three dimensions.
-    Raises KeypointError if the file cannot be read, is larger than MAX_FILE_BYTES (also once unpacked), or asks for
-    anything but arrays. Nothing that the file says is executed.
+    Args:
+        path: .npy; .npz with one array, or one named `keypoints`; .pth or .pt with an array, a tensor, or a list of
+            these, written by `torch.save`.
+
+    Returns:
+        Read-only arrays of integers or floats of at most 8 bytes, with at most three dimensions.
+
+    Raises:
+        KeypointError: The file cannot be read, has more than MAX_FILE_BYTES (also when unpacked), or refers to anything
+            but arrays. No code in the file is executed.
     """
     path = input_file(path, "the keypoints", "a file of arrays", KeypointError)
     try:
@@ -135,7 +141,7 @@ def _check_size(what: str, size: int) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Bytes of one file of a zip, refused when it unpacks to more than MAX_FILE_BYTES, whatever its header declares."""
+    """Return the bytes of a file in a zip, at most MAX_FILE_BYTES, whatever its header declares."""
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without a bound
         raise KeypointError(f"{name!r} is compressed by method {info.compress_type}; expected deflate: {_REMEDY}")
@@ -168,7 +174,7 @@ def _decode_npy(data: bytes) -> Array:
 
 
 def _shaped(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> Array:
-    """View bytes as an array, once the declared shape is found to take exactly that many."""
+    """View bytes as an array, after a check that the declared shape has exactly this size."""
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise KeypointError(f"holds values of type {dtype}; expected numbers: {_REMEDY}")
     _check_shape(shape)
@@ -216,7 +222,7 @@ def _arrays_of(value: object) -> Array | list[Array]:
 
 
 def _load(data: bytes, start: int, storage: Callable[[str], bytes] | None = None) -> tuple[object, int]:
-    """Unpickle the value that begins at byte `start`; returns it and where its pickle ends."""
+    """Unpickle the value at byte `start`; return it and the offset after its pickle."""
     end = _end_of(data, start, _OPCODES)
     return _Unpickler(data[start:end], storage).load(), end
 
@@ -277,7 +283,7 @@ class _Storage(NamedTuple):
 
 
 class _Global:
-    """Stands for a function or class that a pickle may mention; without state, so that a pickle cannot alter it."""
+    """Substitute for a function or class that a pickle may refer to; has no state that a pickle could change."""
 
     __slots__ = ("_call",)
 
@@ -288,11 +294,11 @@ class _Global:
         return self._call(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        raise KeypointError(f"its pickle tries to alter what it imports: {_REMEDY}")
+        raise KeypointError(f"its pickle tries to change what it imports: {_REMEDY}")
 
 
 class _Dtype:
-    """Stands for numpy.dtype: made of a type code, then given its byte order."""
+    """Substitute for numpy.dtype: constructed from a type code, then given its byte order."""
 
     __slots__ = ("code", "order")
 
@@ -308,7 +314,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy.ndarray: made empty, then given shape, type and bytes."""
+    """Substitute for numpy.ndarray: constructed empty, then given shape, type and bytes."""
 
     __slots__ = ("values",)
 
@@ -323,13 +329,13 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows how to make arrays and nothing else."""
+    """Unpickler of arrays alone."""
 
     def __init__(self, data: bytes, storage: Callable[[str], bytes] | None) -> None:
         super().__init__(io.BytesIO(data))
         self._read_storage = None if storage is None else cache(self._storage_of(storage))
         self._calls_left = MAX_CALLS
-        self._bytes_left = MAX_FILE_BYTES  # a short pickle could have one long string copied over and over
+        self._bytes_left = MAX_FILE_BYTES  # a short pickle could copy one long string many times
         self._names: dict[tuple[str, str], object] = {
             ("numpy", "ndarray"): "ndarray",
             ("numpy", "dtype"): _Global(self._counted(_Dtype)),
@@ -389,7 +395,7 @@ class _Unpickler(pickle.Unpickler):
         return text.encode("latin1")
 
     def _empty_array(self, subtype: object, shape: object, code: object) -> _Array:
-        if subtype != "ndarray" or shape != (0,):  # always empty at first; the state brings the shape
+        if subtype != "ndarray" or shape != (0,):  # always empty at first; the shape comes with the state
             raise KeypointError(f"its pickle makes an array of shape {brief(shape)} out of nothing: {_REMEDY}")
         return _Array()
 

@@ -22,21 +22,29 @@ MEMORY_LIMIT = 16 << 20  # bytes: four minutes of mono at 16 kHz
 
 
 class Samples(Protocol):
-    """Samples that can be read any number of times, from any thread.
-
-    Attributes:
-        channels: Number of channels.
-        count: Samples of each channel.
-    """
+    """Samples that can be read any number of times, from any thread."""
 
     @property
-    def channels(self) -> int: ...
+    def channels(self) -> int:
+        """Number of channels."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Number of samples of each channel."""
 
     def read(self, start: int, stop: int) -> Float32:
-        """Return samples [start, stop) of all channels, (channels, stop - start) float32."""
+        """Return samples of all channels.
+
+        Args:
+            start: Index of the first sample, at least 0.
+            stop: Index after the last sample, at most `count`.
+
+        Returns:
+            (channels, stop - start) float32.
+
+        Raises:
+            AudioError: The samples are in a temporary file, which cannot be read.
+        """
 
 
 class SampleArray:
@@ -51,7 +59,7 @@ class SampleArray:
         self.channels, self.count = samples.shape
 
     def read(self, start: int, stop: int) -> Float32:
-        """Return samples [start, stop) of all channels, (channels, stop - start) float32."""
+        """Return samples of all channels: see `Samples.read`."""
         assert 0 <= start <= stop <= self.count
         return self._samples[:, start:stop]
 
@@ -101,11 +109,7 @@ class SampleStore:
             raise self._failed("written", error) from error
 
     def read(self, start: int, stop: int) -> Float32:
-        """Return samples [start, stop) of all channels, (channels, stop - start) float32.
-
-        Raises:
-            AudioError: The temporary file cannot be read.
-        """
+        """Return samples of all channels: see `Samples.read`."""
         assert 0 <= start <= stop <= self.count
         samples = np.empty((stop - start, self.channels), np.float32)
         with self._lock:

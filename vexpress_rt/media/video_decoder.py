@@ -1,7 +1,7 @@
-"""A decoder of video files that continues past damage; its pictures are upright, with square pixels and of one size.
+"""Decoding of video files past damage, to upright pictures with square pixels and of one size.
 
-On damaged files PyAV raises many types (IndexError, ValueError and AssertionError among them), so every exception of
-its calls is caught here.
+On damaged files PyAV raises exceptions of many types (IndexError, ValueError and AssertionError among them), so every
+exception of its calls is caught here.
 """
 
 from __future__ import annotations
@@ -51,12 +51,19 @@ class ReadReport:
     why: str = ""
     others: dict[str, None] = field(default_factory=dict)
 
-    def tell(self, what: str) -> None:
-        """Add a note; an equal one is added once."""
-        self.others.setdefault(what)
+    def add_note(self, note: str) -> None:
+        """Add a note, unless there is an equal one."""
+        self.others.setdefault(note)
 
     def check(self, path: Path) -> None:
-        """Raise VideoError if more than half of the frames are damaged."""
+        """Check that no more than half of the frames are damaged.
+
+        Args:
+            path: The file, for the message.
+
+        Raises:
+            VideoError: More are damaged.
+        """
         damaged, whole = self.flawed + self.lost, self.decoded - self.flawed
         if damaged > max(whole, 1):
             raise VideoError(
@@ -66,11 +73,11 @@ class ReadReport:
 
     def notes(self) -> tuple[str, ...]:
         """Return one sentence per fault."""
-        told = [f"driving video: {what}" for what in self.others]
+        notes = [f"driving video: {note}" for note in self.others]
         if damaged := self.flawed + self.lost:
             frames = "1 frame is" if damaged == 1 else f"{damaged} frames are"
-            told.insert(0, f"driving video: {frames} damaged ({self.why}); what can be decoded is used")
-        return tuple(told)
+            notes.insert(0, f"driving video: {frames} damaged ({self.why}); what can be decoded is used")
+        return tuple(notes)
 
 
 @contextmanager
@@ -84,7 +91,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         The open container and the stream.
 
     Raises:
-        VideoError: The file cannot be read, has no such stream, or has more than `media.MAX_PIXELS` pixels per frame.
+        VideoError: The file cannot be read, has no such stream, or has more than `ffmpeg.MAX_PIXELS` pixels per frame.
     """
     with open_media(path, "the video", VideoError) as container:
         try:
@@ -119,18 +126,23 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
 
 
 def unreadable(path: Path, error: Exception) -> VideoError:
-    """Return the error for a video that can be opened but not read."""
+    """Return the error for a video that can be opened but not read.
+
+    Args:
+        path: The file.
+        error: The cause.
+    """
     if isinstance(error, MemoryError):
         return no_memory("the video", path, VideoError)
     return VideoError(f"the video {path} cannot be read ({reason(error)}): check that it plays, or convert it to MP4")
 
 
-def decode(path: Path, findings: ReadReport, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+def decode(path: Path, report: ReadReport, packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
     """Decode packets past damage.
 
     Args:
         path: The file, for messages.
-        findings: Counts damaged frames and packets.
+        report: Counts damaged frames and packets.
         packets: The packets of `demux`.
 
     Yields:
@@ -145,19 +157,19 @@ def decode(path: Path, findings: ReadReport, packets: Iterator[Packet[VideoStrea
             frames = packet.decode()
         except MemoryError as error:
             raise unreadable(path, error) from error
-        except Exception as error:  # see the head of this file
+        except Exception as error:  # of any type: see the module's docstring
             failures += 1
-            findings.lost += 1
-            findings.why = findings.why or reason(error)
+            report.lost += 1
+            report.why = report.why or reason(error)
             if failures > _FAILURES_IN_A_ROW:
-                findings.check(path)
+                report.check(path)
             continue
         while frames:
-            frame = frames.pop(0)  # so that none is held longer than needed
+            frame = frames.pop(0)  # no frame is kept in memory longer than needed
             if not isinstance(frame, VideoFrame):
                 continue
             failures = 0
-            findings.decoded += 1
+            report.decoded += 1
             why = "decoded with errors" if frame.is_corrupt or packet.is_corrupt else ""
             smaller: VideoFrame | None = None
             try:
@@ -167,8 +179,8 @@ def decode(path: Path, findings: ReadReport, packets: Iterator[Packet[VideoStrea
             except Exception as error:
                 why = reason(error)
             if why:
-                findings.flawed += 1
-                findings.why = findings.why or why
+                report.flawed += 1
+                report.why = report.why or why
             del frame
             if smaller is not None:
                 yield smaller
@@ -183,12 +195,22 @@ def _smaller(frame: VideoFrame) -> VideoFrame:
 
 
 def demux(
-    container: InputContainer, stream: VideoStream, path: Path, findings: ReadReport
+    container: InputContainer, stream: VideoStream, path: Path, report: ReadReport
 ) -> Iterator[Packet[VideoStream]]:
-    """Return the packets of a stream (see `media.packets`); unreadable parts are noted in `findings`."""
+    """Return the packets of a stream, as `ffmpeg.packets` does.
+
+    Args:
+        container: The open file.
+        stream: The stream to read.
+        path: The file, for messages.
+        report: Receives a note on unreadable parts.
+
+    Raises:
+        VideoError: The disk or the network fails.
+    """
 
     def note(error: BaseException) -> None:
-        findings.tell(f"a part of it cannot be read ({reason(error)}), and is passed over")
+        report.add_note(f"a part of it cannot be read ({reason(error)}), and is skipped")
 
     return packets(container, stream, path, "the video", VideoError, note)
 
@@ -199,30 +221,38 @@ class UprightConverter:
     Args:
         stream: The video stream.
         first: The first frame.
-        findings: Receives notes on changes of size and odd pixels.
+        report: Receives notes on changes of size and implausible pixel aspect ratios.
         size: (height, width) of the pictures in pixels; None for that of the first frame.
     """
 
     def __init__(
-        self, stream: VideoStream, first: VideoFrame, findings: ReadReport, size: tuple[int, int] | None = None
+        self, stream: VideoStream, first: VideoFrame, report: ReadReport, size: tuple[int, int] | None = None
     ) -> None:
         self._stream = stream
-        self._findings = findings
+        self._report = report
         self._codec_aspect = _aspect(stream.codec_context)
         self._aspect = _aspect(stream) or self._codec_aspect
         self.size = size or self._shape(first)
 
     def picture(self, frame: VideoFrame) -> UInt8:
-        """Convert a frame to (H, W, 3) uint8 RGB.
+        """Convert a frame.
 
-        A frame of another aspect ratio is scaled without distortion and centred on black. Raises exceptions of any type
-        for a frame that cannot be converted.
+        A frame of another aspect ratio is scaled without distortion and centred on black.
+
+        Args:
+            frame: The frame.
+
+        Returns:
+            (H, W, 3) uint8 RGB of `size`.
+
+        Raises:
+            Exception: The frame cannot be converted; PyAV raises any type.
         """
         turns = _quarter_turns(frame)
         height, width = shape = self._shape(frame)
         if shape == self.size:
             return _rgb(frame, shape, turns)
-        self._findings.tell(
+        self._report.add_note(
             f"its pictures change from {self.size[1]} x {self.size[0]} to {width} x {height} pixels (width x height), "
             "and are scaled to the first size"
         )
@@ -236,7 +266,11 @@ class UprightConverter:
         return canvas
 
     def full_size(self, first: VideoFrame) -> tuple[int, int]:
-        """Return the (height, width) of pictures without scaling. first: the first frame."""
+        """Return the (height, width) of pictures without the scaling to `LARGEST_PICTURE`.
+
+        Args:
+            first: The first frame.
+        """
         coded = self._stream.codec_context
         if coded.width * coded.height <= LARGEST_PICTURE:
             return self.size
@@ -258,7 +292,7 @@ class UprightConverter:
             self._aspect = now
         aspect = self._aspect or Fraction(1)
         if not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL:
-            self._findings.tell(f"its pixels are said to be {aspect} times as wide as high; they are taken as square")
+            self._report.add_note(f"it declares pixels {aspect} times as wide as high, which are treated as square")
             return Fraction(1)
         return aspect
 

@@ -29,8 +29,8 @@ _STAMP_BYTES = 64 * 2**20  # limit of their total size
 _ROUNDING = Fraction(1, 500)  # relative error of a rate measured by time stamps in milliseconds
 _CLOSE = Fraction(1, 10)  # largest relative difference between the declared and the measured rate
 _LARGEST_STEP_BACK = 1  # seconds by which a time stamp may be out of order
-_STRAYS = 3  # consecutive frames out of order
-_JUMP = "its time stamps jump, as where recordings are joined; what follows goes on at once"
+_STRAYS = 3  # consecutive frames out of order, from which on the time stamps count as a jump
+_JUMP = "its time stamps jump, as in joined recordings; the frames after the jump follow without a gap"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DrivingVideo:
         path: The file.
         fps: Frame rate of `frames`.
         size: (height, width) of the first picture in pixels, with square pixels, after rotation.
-        even: Whether frames are spaced evenly, because the time stamps are useless.
+        even: Whether frames are spaced evenly, because the time stamps are unusable.
         shown: (height, width) of the pictures of `frames`; None if equal to `size`. It is smaller for pictures of more
             than `video_decoder.LARGEST_PICTURE` pixels.
     """
@@ -52,15 +52,15 @@ class DrivingVideo:
     even: bool = False
     shown: tuple[int, int] | None = None
 
-    def frames(self, findings: ReadReport | None = None) -> Iterator[UInt8]:
+    def frames(self, report: ReadReport | None = None) -> Iterator[UInt8]:
         """Decode from the start at a constant rate: frame k is the decoded frame nearest in time to k / fps.
 
-        So frames of a variable rate are repeated or dropped, and frames of a constant rate are unchanged. Time counts
-        from the first frame, or from sound that begins before it, as in `audio_reader.sound_blocks`, so that both stay
-        in sync. Two frames are in memory at a time.
+        Frames of a variable rate are repeated or dropped; frames of a constant rate are unchanged. Time starts with the
+        first frame, or with sound that begins before it, as in `audio_reader.sound_blocks`, so that both stay in sync.
+        Two frames are in memory at a time.
 
         Args:
-            findings: As in `runs`.
+            report: As in `runs`.
 
         Yields:
             (H, W, 3) uint8 RGB.
@@ -68,48 +68,48 @@ class DrivingVideo:
         Raises:
             VideoError: As in `runs`.
         """
-        with closing(self.runs(findings)) as runs:
+        with closing(self.runs(report)) as runs:
             for picture, repeats in runs:
                 for _ in range(repeats):
                     assert picture is not None
                     yield picture
 
-    def runs(self, findings: ReadReport | None = None) -> Generator[tuple[UInt8 | None, int], None, None]:
+    def runs(self, report: ReadReport | None = None) -> Generator[tuple[UInt8 | None, int], None, None]:
         """Decode as `frames` does, but yield each decoded frame once with its number of repeats.
 
         The frame before an undecodable one is repeated; frames of another size are scaled to the first.
 
         Args:
-            findings: Receives notes on all of this; None drops them.
+            report: Receives notes on all of this; None drops them.
 
         Yields:
             (picture, repeats); the picture is None for 0 repeats.
 
         Raises:
             VideoError: More than half of the frames are damaged, none can be decoded, or the video lasts more than
-                `media.MAX_SECONDS`.
+                `ffmpeg.MAX_SECONDS`.
         """
-        findings = ReadReport() if findings is None else findings
+        report = ReadReport() if report is None else report
         index, time = 0, Fraction(0)
         with open_video(self.path) as (container, stream):
-            frames = decode(self.path, findings, demux(container, stream, self.path, findings))
+            frames = decode(self.path, report, demux(container, stream, self.path, report))
             upright: UprightConverter | None = None
-            for time, following, frame in _with_following(_timed(frames, container, stream, self, findings)):
-                upright = upright or UprightConverter(stream, frame, findings, self.shown or self.size)
+            for time, following, frame in _with_following(_timed(frames, container, stream, self, report)):
+                upright = upright or UprightConverter(stream, frame, report, self.shown or self.size)
                 # The last frame is shown for one period, whatever its duration in the file.
                 until = time + 1 / (2 * self.fps) if following is None else (time + following) / 2
                 if until > MAX_SECONDS:
                     hours = MAX_SECONDS / 3600
-                    raise VideoError(f"the video {self.path} lasts more than {hours:g} hours: cut it to parts")
+                    raise VideoError(f"the video {self.path} lasts more than {hours:g} hours: cut it into parts")
                 stop = max(index, -(-until * self.fps // 1))  # the first k with k / fps >= until
-                picture = _picture(upright, frame, self.path, findings) if stop > index else None
+                picture = _picture(upright, frame, self.path, report) if stop > index else None
                 if picture is not None or stop == index:
                     yield picture, int(stop) - index
                     index = int(stop)
-            _check_end(time + 1 / self.fps, container, stream, findings)
-        findings.check(self.path)
+            _check_end(time + 1 / self.fps, container, stream, report)
+        report.check(self.path)
         if index == 0:
-            raise _empty(self.path, findings)
+            raise _empty(self.path, report)
 
 
 def read_frames(path: str | Path) -> DrivingVideo:
@@ -120,33 +120,33 @@ def read_frames(path: str | Path) -> DrivingVideo:
     and a declared rate of 1000 may be a time base.
 
     Args:
-        path: A file in any container of `media.READERS`.
+        path: A file in any container of `ffmpeg.READERS`.
 
     Raises:
         VideoError: The file is missing, unreadable, damaged at its start, without video (album covers do not count), or
-            has frames of more than `media.MAX_PIXELS` pixels.
+            has frames of more than `ffmpeg.MAX_PIXELS` pixels.
     """
-    path, findings = Path(path), ReadReport()
+    path, report = Path(path), ReadReport()
     with open_video(path) as (container, stream):
-        seen = _Stamps(_by_decoding(container))
-        packets = seen.watch(demux(container, stream, path, findings))
-        first = next(decode(path, findings, packets), None)
+        stamps = _TimeStamps(_by_decoding(container))
+        packets = stamps.record(demux(container, stream, path, report))
+        first = next(decode(path, report, packets), None)
         if first is None:
-            raise _empty(path, findings)
+            raise _empty(path, report)
         for _ in packets:  # only for their time stamps
-            if seen.enough:
+            if stamps.complete:
                 break
         try:
-            fps = _rate(stream, seen.measured())
-            upright = UprightConverter(stream, first, findings)
+            fps = _rate(stream, stamps.measured())
+            upright = UprightConverter(stream, first, report)
             size = upright.full_size(first)
         except Exception as error:
             raise unreadable(path, error) from error
-    return DrivingVideo(path, fps, size, seen.useless(), upright.size)
+    return DrivingVideo(path, fps, size, stamps.unusable(), upright.size)
 
 
-def _empty(path: Path, findings: ReadReport) -> VideoError:
-    why = f" ({findings.why})" if findings.why else ""
+def _empty(path: Path, report: ReadReport) -> VideoError:
+    why = f" ({report.why})" if report.why else ""
     return VideoError(f"the video {path} holds no frame that can be decoded{why}: check that it plays")
 
 
@@ -155,26 +155,26 @@ def _by_decoding(container: InputContainer) -> bool:
     return container.format.name == "avi"
 
 
-class _Stamps:
-    """Time stamps of the first packets in seconds. enough: whether no more are needed."""
+class _TimeStamps:
+    """Time stamps of the first packets in seconds. complete: whether no more are needed."""
 
     def __init__(self, by_decoding: bool) -> None:
-        self.enough = False
+        self.complete = False
         self._by_decoding = by_decoding
         self._stamps: list[Fraction] = []
 
-    def watch(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+    def record(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
         """Yield the packets, and record the time stamps of the first ones."""
         size = 0
         for count, packet in enumerate(packets, start=1):
             tick = packet.dts if self._by_decoding or packet.pts is None else packet.pts
-            if not self.enough and tick is not None and packet.time_base and packet.size:
+            if not self.complete and tick is not None and packet.time_base and packet.size:
                 self._stamps.append(tick * packet.time_base)
             size += packet.size
-            self.enough = count >= _STAMPS or size > _STAMP_BYTES
+            self.complete = count >= _STAMPS or size > _STAMP_BYTES
             yield packet
 
-    def useless(self) -> bool:
+    def unusable(self) -> bool:
         """Return whether most time stamps equal the previous one."""
         doubles = sum(earlier == later for earlier, later in pairwise(self._stamps))
         return 2 * doubles > len(self._stamps)
@@ -192,7 +192,7 @@ class _Stamps:
     def measured(self) -> tuple[Fraction, Fraction] | None:
         """Return the frame rate by the mean distance, without gaps, and by the median one; None without distances."""
         distances = list(self._distances())
-        if not distances or self.useless():
+        if not distances or self.unusable():
             return None
         middle = median_low(distances)
         usual = [distance for distance in distances if distance <= 2 * middle]
@@ -207,8 +207,8 @@ def _rate(stream: VideoStream, measured: tuple[Fraction, Fraction] | None) -> Fr
             rate = average or DEFAULT_FPS
         rate = DEFAULT_FPS if rate > MAX_FPS else rate
     else:
-        told = [rate for rate in (nominal, average) if rate and any(_agree(rate, found) for found in measured)]
-        rate = told[0] if told else _usual(measured[0])
+        declared = [rate for rate in (nominal, average) if rate and any(_agree(rate, found) for found in measured)]
+        rate = declared[0] if declared else _usual(measured[0])
     return exact_rate(min(max(rate, Fraction(MIN_FPS)), Fraction(MAX_FPS)))
 
 
@@ -228,10 +228,10 @@ def _timed(
     container: InputContainer,
     stream: VideoStream,
     video: DrivingVideo,
-    findings: ReadReport,
+    report: ReadReport,
 ) -> Iterator[tuple[Fraction, VideoFrame]]:
     """Yield frames with their exact, non-decreasing time in seconds after the file's first picture or sound."""
-    clock, by_decoding = _Clock(1 / video.fps, findings), _by_decoding(container)
+    clock, by_decoding = _Clock(1 / video.fps, report), _by_decoding(container)
     for frame in frames:
         tick, base = frame.dts if by_decoding else frame.pts, frame.time_base or stream.time_base
         stamp = None if tick is None or not base or video.even else tick * base
@@ -239,7 +239,7 @@ def _timed(
             clock.begin(stamp - Fraction(container.start_time or 0, 1_000_000))
         yield clock.time(stamp), frame
     if video.even:
-        findings.tell("its time stamps do not tell when frames are shown; they are taken at even distances")
+        report.add_note("its time stamps are unusable; frames are spaced evenly")
 
 
 class _Clock:
@@ -250,16 +250,16 @@ class _Clock:
     after one period.
     """
 
-    def __init__(self, period: Fraction, findings: ReadReport) -> None:
+    def __init__(self, period: Fraction, report: ReadReport) -> None:
         self._period = period
-        self._findings = findings
+        self._report = report
         self._now: Fraction | None = None
         self._start: Fraction | None = None  # offset that is subtracted from time stamps
         self._behind = 0
         self._late = Fraction(0)
 
     def begin(self, late: Fraction) -> None:
-        """Show the first frame `late` seconds after the beginning, if that is a plausible time."""
+        """Show the first frame `late` seconds after the sound begins, if that is a plausible time."""
         if self._now is None and 0 < late <= LONGEST_HOLD:
             self._late = late
 
@@ -276,7 +276,7 @@ class _Clock:
             if last - _LARGEST_STEP_BACK <= now < last and self._behind < _STRAYS - 1:
                 self._behind += 1
                 return last
-            self._findings.tell(_JUMP)
+            self._report.add_note(_JUMP)
             self._start, now = stamp - following, following
         self._behind = 0
         self._now = now
@@ -296,24 +296,24 @@ def _with_following(
         yield held[0], None, held[1]
 
 
-def _picture(upright: UprightConverter, frame: VideoFrame, path: Path, findings: ReadReport) -> UInt8 | None:
+def _picture(upright: UprightConverter, frame: VideoFrame, path: Path, report: ReadReport) -> UInt8 | None:
     """Convert a frame; return None, and count it as damaged, if that fails."""
     try:
         return upright.picture(frame)
     except MemoryError as error:
         raise unreadable(path, error) from error
     except Exception as error:
-        findings.flawed += 1
-        findings.why = findings.why or reason(error)
+        report.flawed += 1
+        report.why = report.why or reason(error)
         return None
 
 
-def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, findings: ReadReport) -> None:
+def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, report: ReadReport) -> None:
     """Note a video that ends long before its declared length. end: seconds after the first frame.
 
     After a jump of the time stamps the declared length includes the jump, so it is not compared.
     """
-    if _JUMP in findings.others:
+    if _JUMP in report.others:
         return
     declared = Fraction(0)
     if stream.duration and stream.time_base:
@@ -321,4 +321,4 @@ def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, fi
     elif container.duration and len(container.streams) == 1:
         declared = Fraction(container.duration, 1_000_000)
     if declared - end > max(Fraction(1), declared / 20):
-        findings.tell(f"it ends after {float(end):.1f} of the {float(declared):.1f} seconds that it declares")
+        report.add_note(f"it ends after {float(end):.1f} of the {float(declared):.1f} seconds that it declares")

@@ -1,4 +1,4 @@
-"""Frames and sound -> a video file, in one encoding pass."""
+"""Writer of video files: frames and sound are encoded in one pass."""
 
 from __future__ import annotations
 
@@ -34,23 +34,32 @@ from vexpress_rt.utils.partial_file import partial_file
 from vexpress_rt.utils.signals import run_uninterrupted
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-BT709 = 1  # the matrix's number in ITU-T H.273, which PyAV has no name for
+BT709 = 1  # number of the matrix in ITU-T H.273; PyAV has no name for it
 AAC_BIT_RATES = {1: 128_000, 2: 192_000}  # bits per second by number of channels
 SOUND_BLOCK = 1024  # samples that are encoded at a time
 
 
 def check_output(output: str | os.PathLike[str]) -> Path:
-    """The path of a video to be written, after making sure that it can be, before any work is done.
+    """Check that a video can be written to a path, before any work is done.
 
-    Raises OutputError when the extension is none of `CONTAINERS`, when the path is a folder, or when its folder is
-    missing or not writable. An existing file is no error: it is replaced, but only by a complete video.
+    An existing file is no error: a complete video replaces it.
+
+    Args:
+        output: The path of the video.
+
+    Returns:
+        `output` as a `Path`.
+
+    Raises:
+        OutputError: The extension is none of `CONTAINERS`, the path is a folder, or its folder is missing or not
+            writable.
     """
     try:
         path = Path(output)
         os.lstat(path)
     except FileNotFoundError:
         pass
-    except Exception as error:  # ValueError: a NUL or half a surrogate pair in the name; others of a caller's type
+    except Exception as error:  # ValueError for a NUL or a lone surrogate; any type for a caller's own path type
         raise OutputError(f"cannot write {brief(output)}: {error}: choose another name") from error
     if path.suffix.lower() not in CONTAINERS:
         raise OutputError(f"cannot write {path}: its extension is {path.suffix!r}; expected {', '.join(CONTAINERS)}")
@@ -66,26 +75,33 @@ def check_output(output: str | os.PathLike[str]) -> Path:
 
 
 class VideoWriter:
-    """Encodes frames as they come, with their sound, into a file that appears under its name only when complete.
+    """Encodes frames and their sound into a file that appears under its name only when it is complete.
 
-    with VideoWriter("out.mp4", (512, 512), Fraction(30), waveform, 18) as writer:
+    with VideoWriter("out.mp4", (512, 512), Fraction(30), recording, 18) as writer:
         writer.write(frame)
 
-    path: .mp4, .mov or .mkv.  size: (height, width) in pixels, even.  fps: frames a second, exact.
-    audio: its `track` becomes the sound track, or None.  quality: constant rate factor of libx264, 0 (lossless) to 51.
+    Video is H.264 in yuv420p: BT.709 matrix, limited range, chroma at the left, and flagged as such. Frame k has the
+    time stamp k / fps (Matroska rounds to milliseconds). Sound is AAC at the recording's rate, or at the next higher
+    rate that AAC has; values beyond [-1, 1] are clipped. The sound starts with the first frame and keeps its exact
+    length, whatever the number of frames; a decoder that ignores the header's length adds the silence that fills the
+    last AAC packet, less than 1024 samples. Sound and picture are interleaved as frames arrive, so that memory does not
+    grow.
 
-    Video is H.264 in yuv420p: the BT.709 matrix, limited range, chroma sited left, and flagged so. Frame k has the time
-    stamp k / fps (Matroska rounds each to a millisecond). Sound is AAC at the recording's own rate where AAC has it,
-    else at the next higher one; values beyond [-1, 1] are clipped. Mono and stereo are kept. More channels are mixed to
-    stereo by their speaker positions, or to their mean in mono if these are unknown. The sound starts with the
-    first frame and keeps its exact length, whatever the number of frames (a decoder that ignores the header's length
-    adds the silence that fills the last AAC packet, below 1024 samples). Sound and picture are interleaved as frames
-    arrive, so memory does not grow.
+    Leaving the block normally completes the file. Leaving it by an exception removes the partial file; an older file of
+    the same name stays. Partial files of killed processes are removed from the folder first: see
+    `partial_file.partial_file`.
 
-    Leaving the block normally completes the file; leaving it by an exception removes everything but an older file of
-    the same name. Partial files of killed processes are removed from the folder first: see `partial.partial_file`.
-    Raises OutputError when the file cannot be written (see `check_output`; disk full, out of memory), InputError for a
-    frame or size that does not fit, AudioError when the temporary file of a long recording cannot be read.
+    Args:
+        path: .mp4, .mov or .mkv.
+        size: (height, width) of the frames in pixels, even numbers.
+        fps: Frames per second, exact.
+        audio: The recording whose `track` becomes the sound track; None for a silent video.
+        quality: Constant rate factor of libx264, 0 (lossless) to 51.
+
+    Raises:
+        OutputError: The file cannot be written: see `check_output`; the disk is full, or memory ran out.
+        InputError: A frame or size does not fit.
+        AudioError: The temporary file that keeps a long recording cannot be read.
     """
 
     def __init__(
@@ -95,7 +111,7 @@ class VideoWriter:
         if min(size) < 2 or size[0] % 2 or size[1] % 2:
             raise InputError(f"a video of {size[0]} x {size[1]} pixels (height x width); expected even sizes above 0")
         if fps <= 0:
-            raise InputError(f"a video of {fps} frames a second; expected more than 0")
+            raise InputError(f"a video of {fps} frames per second; expected more than 0")
         self._size, self._fps, self._audio, self._quality = size, fps, audio, quality
         self._count = 0
         self._converter = _converter(size, fps)
@@ -110,13 +126,20 @@ class VideoWriter:
                 self._video = self._add_video()
                 if self._sound is not None:
                     self._sound.attach(self._container)
-            self._undo = stack.pop_all()
+            self._cleanup = stack.pop_all()
         return self
 
     def write(self, frame: UInt8) -> None:
-        """Encode the next frame and the sound that belongs to it.
+        """Encode the next frame, and the sound up to its end.
 
-        frame: (H, W, 3) uint8 RGB, or (H * 3 / 2, W) uint8 NV12 as `native.nv12` makes it, which is encoded as it is.
+        Args:
+            frame: (H, W, 3) uint8 RGB; or (H * 3 / 2, W) uint8 NV12 in the colours of `native.nv12`, which is not
+                converted.
+
+        Raises:
+            InputError: The frame has another shape or dtype.
+            OutputError: The file cannot be written.
+            AudioError: The temporary file that keeps a long recording cannot be read.
         """
         height, width = self._size
         if frame.shape not in ((height, width, 3), (height * 3 // 2, width)) or frame.dtype != np.uint8:
@@ -142,7 +165,7 @@ class VideoWriter:
                 with native_call():
                     self._finish()
         finally:
-            run_uninterrupted(self._undo.close)  # close everything; remove the partial file unless it became the video
+            run_uninterrupted(self._cleanup.close)  # also removes the partial file, unless it became the video
 
     def _finish(self) -> None:
         if self._count == 0:
@@ -153,14 +176,14 @@ class VideoWriter:
                 self._sound.finish()
             self._container.close()
             with self._partial.open("rb+") as file:
-                os.fsync(file.fileno())  # some file systems say only now that the disk is full
+                os.fsync(file.fileno())  # some file systems report a full disk only now
             self._partial.replace(self._path)
 
     def _open(self) -> OutputContainer:
         format_name = CONTAINERS[self._path.suffix.lower()]
         options = {}
         if format_name != "matroska":
-            # The unit in which the header keeps the tracks' lengths; a millisecond by default.
+            # The time unit of the tracks' lengths in the header; a millisecond by default.
             unit = self._sound.rate if self._sound is not None else self._fps.numerator
             options = {"movflags": "+faststart", "movie_timescale": str(unit)}
         return av.open(f"file:{self._partial}", "w", format=format_name, container_options=options)
@@ -226,16 +249,16 @@ def _from_nv12(frame: UInt8) -> VideoFrame:
     height = len(frame) * 2 // 3
     planes = np.empty(frame.shape, np.uint8)
     planes[:height] = frame[:height]
-    planes[height:].reshape(2, -1)[...] = frame[height:].reshape(-1, 2).T  # blue and red in turn -> one after the other
+    planes[height:].reshape(2, -1)[...] = frame[height:].reshape(-1, 2).T  # interleaved blue and red -> two planes
     picture = VideoFrame.from_ndarray(planes, "yuv420p")
     picture.colorspace, picture.color_range = BT709, ColorRange.MPEG
     return picture
 
 
 def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
-    """RGB -> yuv420p by the BT.709 matrix, limited range, chroma at the left as H.264 has it unless flagged otherwise.
+    """Return a filter graph from RGB to yuv420p: BT.709, limited range, chroma at the left (the default of H.264).
 
-    PyAV's own conversion cannot place the chroma: it lands half a pixel to the right.
+    PyAV's own conversion has no option for the position of chroma, which is then half a pixel to the right.
     """
     graph = Graph()
     graph.threads = usable_cpus()
@@ -275,6 +298,6 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _close_quietly(container: OutputContainer) -> None:
-    """Release the file; what a half-written one is missing does not matter, since it is removed next."""
+    """Close a container whose file is removed next, and ignore errors."""
     with suppress(av.FFmpegError, OSError):
         container.close()

@@ -27,7 +27,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.types import Float32, Stretches
+from vexpress_rt.types import Float32
+
+VoiceSegments = tuple[tuple[int, int], ...]  # (start, stop) in samples, `stop` excluded
 
 BLOCK_SECONDS = 0.064
 HOPS = 4  # hops per block: blocks begin a quarter of their length apart
@@ -48,7 +50,7 @@ class VoiceDetector:
     """Detects voice in mono samples that arrive in pieces.
 
     Args:
-        rate: Sample rate in Hz, at least `media.MIN_RATE`.
+        rate: Sample rate in Hz, at least `ffmpeg.MIN_RATE`.
     """
 
     def __init__(self, rate: int) -> None:
@@ -63,10 +65,10 @@ class VoiceDetector:
         self._edges = np.maximum.accumulate(np.round(edges).astype(int))
         self._rate = rate
         self._count = self._blocks = 0
-        self._new: list[Float32] = []  # appended samples and their number; one second is processed at a time
+        self._new: list[Float32] = []  # appended samples and their number, processed one second at a time
         self._new_count = 0
         self._held = np.empty(0, np.float32)  # samples from the start of the next block
-        # Rows of `_block_features`: of the undecided blocks, and of the blocks before that their windows need.
+        # `_block_features` of the undecided blocks, and of the earlier blocks in their windows.
         self._features = np.zeros((self._half, 2 + 2 * BANDS))
         self._voiced: list[NDArray[np.bool_]] = []
 
@@ -91,20 +93,20 @@ class VoiceDetector:
         if blocks:
             self._append(np.lib.stride_tricks.sliding_window_view(held, self._size)[:: self.hop][:blocks])
 
-    def finish(self) -> Stretches:
-        """Return the stretches of voice. No samples can be added afterwards.
+    def finish(self) -> VoiceSegments:
+        """Return the voiced segments. No samples can be added afterwards.
 
         Returns:
-            (start, stop) of each stretch in samples, `stop` excluded, in order, disjoint and not adjacent.
+            (start, stop) of each segment in samples, `stop` excluded, in order, disjoint and not adjacent.
         """
         self._process()
         if not self._blocks and self._count:  # shorter than a block: repeated, since padding lowers the level
             self._append(np.resize(self._held, (1, self._size)))
         self._decide(np.concatenate([self._features, np.zeros((self._half, self._features.shape[1]))]))
         voiced = np.concatenate([np.zeros(0, bool), *self._voiced])
-        return tuple(self._stretch(first, last) for first, last in _runs(voiced, self._hold))
+        return tuple(self._segment(first, last) for first, last in _runs(voiced, self._hold))
 
-    def _stretch(self, first: int, last: int) -> tuple[int, int]:
+    def _segment(self, first: int, last: int) -> tuple[int, int]:
         """Convert blocks to (start, stop) in samples; the last of all blocks includes the samples after it."""
         stop = self._count if last == self._blocks - 1 else last * self.hop + self._size
         return first * self.hop, min(stop, self._count)
@@ -144,7 +146,7 @@ class VoiceDetector:
         self._voiced.append((loud >= least) | ((audible >= least) & (variation > VARIATION)))
 
 
-def find_voice(samples: Float32, rate: int, begin: int = 0) -> Stretches:
+def find_voice(samples: Float32, rate: int, begin: int = 0) -> VoiceSegments:
     """Detect voice in a part of a recording.
 
     Args:
@@ -154,7 +156,7 @@ def find_voice(samples: Float32, rate: int, begin: int = 0) -> Stretches:
             so that the decisions are the same where the samples around them are known.
 
     Returns:
-        Stretches as of `VoiceDetector.finish`, in indices of the recording.
+        Segments as in `VoiceDetector.finish`, in indices of the recording.
     """
     detector = VoiceDetector(rate)
     skipped = min(-begin % detector.hop, len(samples))
@@ -165,17 +167,17 @@ def find_voice(samples: Float32, rate: int, begin: int = 0) -> Stretches:
     return tuple(found)
 
 
-def voice_gain(voice: Stretches, rate: int, start: int, stop: int) -> Float32:
+def voice_gain(voice: VoiceSegments, rate: int, start: int, stop: int) -> Float32:
     """Return the gain of the noise gate.
 
     Args:
-        voice: Stretches of voice in samples.
+        voice: Voiced segments in samples.
         rate: Sample rate in Hz.
         start: Index of the first sample of the result.
         stop: Index after the last one.
 
     Returns:
-        (stop - start,) float32: 1 in voice, 0 elsewhere, with ramps of FADE_SECONDS outside of each stretch.
+        (stop - start,) float32: 1 in voice, 0 elsewhere, with ramps of FADE_SECONDS outside of each segment.
     """
     fade = max(1, round(FADE_SECONDS * rate))
     rise = np.arange(1, fade + 1, dtype=np.float32) / np.float32(fade + 1)

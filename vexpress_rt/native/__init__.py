@@ -1,7 +1,8 @@
-"""What is too slow in NumPy, in C++; each function with a NumPy twin that gives the same, value for value.
+"""The 3x3x3 median in C++, with a reference implementation in NumPy of the same values.
 
-`backend` says which of the two run: "native", or "numpy" where the extension was not built. The environment variable
-VEXPRESS_RT_NATIVE=0 forces the twins, VEXPRESS_RT_NATIVE=1 insists on C++; it is read when this is first imported.
+`backend` says which of the two runs: "native", or "numpy" if the extension was not built. The environment variable
+VEXPRESS_RT_NATIVE=0 forces the reference implementation, VEXPRESS_RT_NATIVE=1 requires C++; it is read at the first
+import of this package.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _load_extension() -> ModuleType | None:
             raise BackendError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
         raise BackendMissingError(
             f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
-            f"install it anew with a C++ compiler at hand, or set {SWITCH}=0 to go on in NumPy"
+            f"install it again with a C++ compiler, or set {SWITCH}=0 to use NumPy"
         ) from error
 
 
@@ -50,16 +51,25 @@ backend: Literal["native", "numpy"] = "numpy" if _extension is None else "native
 
 
 def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: int | None = None) -> UInt8:
-    """The middle one of three frames, each value replaced by the median of the 27 around it in time, rows and columns.
+    """Return the middle one of three frames with each value replaced by the median of 27.
 
-    previous, current, following: (H, W, 3) uint8 RGB; H and W at least 1. Colours are filtered by themselves. Beyond a
-        border the picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own
-        mirror image. Spec, stage 10.
-    threads: bands of rows filtered at once, 1 to 1024, limited to the CPUs that this process may use; None uses all of
-        them. NumPy always uses one.
+    The 27 values are those around it in time, rows and columns; colours are filtered separately. Beyond a border the
+    picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own mirror image.
+    Other Python threads run meanwhile. See docs/model.md, stage 10.
 
-    Returns (H, W, 3) uint8. Other Python threads go on meanwhile.
-    Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
+    Args:
+        previous: (H, W, 3) uint8 RGB, H and W at least 1.
+        current: (H, W, 3) uint8 RGB.
+        following: (H, W, 3) uint8 RGB.
+        threads: Bands of rows filtered at once, 1 to 1024, limited to the CPUs that this process may use; None uses
+            all of them. NumPy always uses one.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: Shapes or dtypes are others.
+        ConfigError: `threads` is out of range.
     """
     limit = limit_threads(threads)
     if _extension is None:
@@ -72,10 +82,17 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
 
 
 def median_filter(frames: UInt8, *, threads: int | None = None) -> UInt8:
-    """`median_3x3x3` of every frame of a clip; in time, too, the clip is mirrored at its ends.
+    """Return `median_3x3x3` of every frame of a clip, which is mirrored at its ends in time too.
 
-    frames: (L, H, W, 3) uint8, L at least 1.  threads: as for `median_3x3x3`.
+    Args:
+        frames: (L, H, W, 3) uint8, L at least 1.
+        threads: As for `median_3x3x3`.
 
-    Returns (L, H, W, 3) uint8. Raises InputError for other shapes or dtypes, ConfigError for other numbers of threads.
+    Returns:
+        (L, H, W, 3) uint8.
+
+    Raises:
+        InputError: Shape or dtype is another.
+        ConfigError: `threads` is out of range.
     """
     return filter_clip(frames, lambda *triple: median_3x3x3(*triple, threads=threads))

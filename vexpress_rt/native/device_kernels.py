@@ -208,7 +208,7 @@ def load() -> Kernels:
     except ImportError as error:
         raise BackendMissingError(
             f"the CUDA kernels {EXTENSION} do not load ({error}); expected the module that installing the package "
-            "builds where it finds nvcc: install it anew with nvcc 12 or newer on PATH and VEXPRESS_RT_CUDA=ON"
+            "builds if it finds nvcc: install it again with nvcc 12 or newer on PATH and VEXPRESS_RT_CUDA=ON"
         ) from error
 
 
@@ -248,4 +248,4 @@ def _check_memory(
         start, size = spans[written]
         for other, (at, length) in spans.items():
             if other != written and start < at + length and at < start + size:
-                raise InputError(f"{written} and {other} overlap; expected memory of its own for what is written")
+                raise InputError(f"{written} and {other} overlap; expected separate memory for every output")

@@ -106,7 +106,7 @@ struct Median {
     std::uint32_t height;
     std::uint32_t width;
 
-    // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 mirrors into itself.
+    // Beyond a border the picture is mirrored without repeating its edge; an axis of size 1 is its own mirror image.
     static VEXPRESS_HOST_DEVICE std::uint32_t before(std::uint32_t i, std::uint32_t size) {
         return i > 0 ? i - 1 : size > 1 ? 1 : 0;
     }
@@ -141,13 +141,13 @@ struct Median {
     }
 };
 
-// RGB -> NV12; see `nv12.py`. Columns and rows are those of the chroma plane, half the picture's.
+// RGB -> NV12; see `nv12.py`. Columns and rows are of the chroma plane, half the picture's.
 //
 // BT.709 has exact decimal coefficients, so every value is a fraction of integers, rounded once. Chroma is taken
 // from the sum of eight weighted pixels, which the denominators make up for.
 struct Nv12 {
     const std::uint8_t* frame;  // height x width x 3
-    std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red in turn
+    std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red interleaved
     std::uint32_t height;
     std::uint32_t width;
 

@@ -12,7 +12,7 @@
 
 #include "median_network.hpp"
 
-// Each pass of the inner loops touches bytes of its own; the compiler cannot see that from the pointers.
+// The passes of the inner loops touch different bytes, which the compiler cannot see from the pointers.
 #if defined(__clang__)
 #define INDEPENDENT_PASSES _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -21,7 +21,7 @@
 #define INDEPENDENT_PASSES
 #endif
 
-// x86-64 guarantees 16-byte vectors only. Where the loader can choose at start, 32-byte ones are compiled in as well.
+// x86-64 guarantees 16-byte vectors only. If the loader can choose at start, code for 32-byte vectors is compiled too.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define WIDEST_VECTORS __attribute__((target_clones("avx2", "default")))
@@ -39,7 +39,7 @@ using Byte = std::uint8_t;
 using std::size_t;
 
 constexpr size_t channels = 3;
-constexpr size_t smallest_band = 1 << 16;  // bytes; less is not worth a thread
+constexpr size_t smallest_band = 1 << 16;  // bytes; a smaller band is not worth a thread
 
 // Sorts three values over time at every byte of a row.
 WIDEST_VECTORS void sort_over_time(const Byte* previous, const Byte* current, const Byte* following, Byte* sorted,
@@ -104,7 +104,7 @@ struct Job {
     size_t scratch_size() const { return taps * taps * bytes + ranks * stride(); }
 };
 
-// Rows first to last - 1.
+// Filters rows first to last - 1.
 void filter_rows(const Job& job, size_t first, size_t last, Byte* scratch) {
     const size_t bytes = job.bytes, stride = job.stride();
     Byte* const columns = scratch + taps * taps * bytes;
@@ -121,7 +121,7 @@ void filter_rows(const Job& job, size_t first, size_t last, Byte* scratch) {
         const size_t next = has_next ? row + 1 : row > 0 ? row - 1 : row;
         const size_t before = row > 0 ? row - 1 : next;
         sort_columns(over_time(before), over_time(row), over_time(next), columns + channels, bytes, stride);
-        const size_t inward = bytes > channels ? channels : 0;  // from the edge to what it mirrors
+        const size_t inward = bytes > channels ? channels : 0;  // from the edge to the pixel that it mirrors
         for (size_t rank = 0; rank < ranks; ++rank) {
             Byte* const line = columns + rank * stride;
             std::memcpy(line, line + channels + inward, channels);
@@ -143,7 +143,7 @@ void median_3x3x3(const Byte* previous, const Byte* current, const Byte* followi
                   size_t width, unsigned threads) {
     const Job job{previous, current, following, out, height, width * channels};
     const size_t bands = band_count(job, threads);
-    // Everything that can run out of memory happens here, where the caller can be told.
+    // Everything that can run out of memory happens here, where an exception reaches the caller.
     std::vector<Byte> scratch(bands * job.scratch_size());
     std::vector<std::thread> workers;
     workers.reserve(bands);

@@ -1,4 +1,4 @@
-"""The 3x3x3 median of finished frames (spec, stage 10) in plain NumPy, and what it shares with the C++ one."""
+"""The 3x3x3 median (docs/model.md, stage 10): the reference implementation in NumPy, and what C++ shares with it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ UInt8 = NDArray[np.uint8]
 Median = Callable[[UInt8, UInt8, UInt8], UInt8]
 
 TAPS = 3  # along time, rows and columns
-_BAND_VALUES = 1 << 20  # of the picture looked at together, so that memory does not grow with it
+_BAND_VALUES = 1 << 20  # values filtered at once, so that memory does not grow with the picture
 
 
 def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
-    """`frames` itself, contiguous; InputError unless it is uint8 of these dims, the last of them 3, and not empty."""
+    """Return `frames`, contiguous; raise InputError unless it is uint8 of these dims, the last one 3, and not empty."""
     expected = f"a NumPy array ({', '.join(dims)}) uint8 with no dim of size 0"
     if not isinstance(frames, np.ndarray):
         raise InputError(f"{name} is of type {type(frames).__name__}; expected {expected}")
@@ -31,7 +31,7 @@ def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
 
 
 def check_triple(previous: object, current: object, following: object) -> tuple[UInt8, UInt8, UInt8]:
-    """Three frames (H, W, 3) uint8, contiguous; InputError unless they are that, and of one size."""
+    """Return three frames (H, W, 3) uint8, contiguous; raise InputError for other dtypes or shapes."""
     named = {"previous": previous, "current": current, "following": following}
     first, middle, last = (check_frames(name, frame, ("H", "W", "3")) for name, frame in named.items())
     if not first.shape == middle.shape == last.shape:
@@ -42,9 +42,18 @@ def check_triple(previous: object, current: object, following: object) -> tuple[
 
 
 def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UInt8:
-    """What `native.median_3x3x3` gives, from the definition: the middle one of 27 shifted views, partially sorted.
+    """Return what `native.median_3x3x3` returns, from the definition: 27 shifted views, partially sorted.
 
-    previous, current, following: (H, W, 3) uint8. Returns (H, W, 3) uint8. Raises InputError for anything else.
+    Args:
+        previous: (H, W, 3) uint8.
+        current: (H, W, 3) uint8.
+        following: (H, W, 3) uint8.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: Shapes or dtypes are others.
     """
     triple = np.stack(check_triple(previous, current, following))
     padded = np.pad(triple, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -59,9 +68,17 @@ def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UIn
 
 
 def filter_clip(frames: object, median: Median) -> UInt8:
-    """Apply `median` to every frame of a clip and its two neighbours; beyond its ends the clip is mirrored.
+    """Apply `median` to every frame of a clip and its two neighbours; the clip is mirrored at its ends.
 
-    frames: (L, H, W, 3) uint8, L >= 1. Returns the same shape and dtype. Raises InputError for anything else.
+    Args:
+        frames: (L, H, W, 3) uint8, L >= 1.
+        median: Filters the middle one of three frames.
+
+    Returns:
+        (L, H, W, 3) uint8.
+
+    Raises:
+        InputError: Shape or dtype is another.
     """
     clip = check_frames("frames", frames, ("L", "H", "W", "3"))
     last = len(clip) - 1
@@ -74,5 +91,5 @@ def filter_clip(frames: object, median: Median) -> UInt8:
 
 
 def median_filter_numpy(frames: UInt8) -> UInt8:
-    """What `native.median_filter` gives, by `median_3x3x3_numpy`."""
+    """Return what `native.median_filter` returns, by `median_3x3x3_numpy`."""
     return filter_clip(frames, median_3x3x3_numpy)

@@ -49,7 +49,7 @@ VEXPRESS_HOST_DEVICE void sort_triples(Byte (&v)[ranks]) {
 
 // Median of 13 values in three sorted lists.
 VEXPRESS_HOST_DEVICE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const Byte (&b)[5], Byte c0, Byte c1, Byte c2,
-                                      Byte c3) {
+                                       Byte c3) {
     c0 = high(a0, c0);  // Batcher's merge of a and c, without the ends, which are never the median
     sort(a1, c1);
     sort(a2, c2);

@@ -1,4 +1,4 @@
-"""RGB frames -> NV12, what video encoders on GPUs take, in plain NumPy: what the CUDA kernel computes."""
+"""RGB frames -> NV12, the input of video encoders on GPUs: the reference implementation of the CUDA kernel."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from numpy.typing import NDArray
 from vexpress_rt.errors import InputError
 from vexpress_rt.native.median import UInt8, check_frames
 
-# ITU-R BT.709-6, item 3.2, in ten-thousandths: what red, green and blue are of luma, and the spans of B - Y and R - Y.
+# ITU-R BT.709-6, item 3.2, in ten-thousandths: the weights of red, green and blue in luma; the spans of B - Y, R - Y.
 _LUMA = np.array([2126, 7152, 722])
 _SPANS = {"blue": (2, 18556), "red": (0, 15748)}  # channel, span
-_PIXELS = 8  # weights of the pixels that make a chroma sample
+_PIXELS = 8  # sum of the weights of the pixels in a chroma sample
 
 
 def check_even(height: int, width: int) -> None:
-    """Raise InputError unless both are even and at least 2: a chroma sample stands for two rows and two columns."""
+    """Raise InputError unless both are even and at least 2: a chroma sample covers two rows and two columns."""
     if height < 2 or width < 2 or height % 2 or width % 2:
         raise InputError(f"a picture of {height} x {width} pixels (height x width); NV12 takes even sizes above 0")
 
 
 def rgb_to_nv12_numpy(frame: UInt8) -> UInt8:
-    """RGB in BT.709, full range, to NV12 in limited range: luma 16 to 235, chroma 16 to 240.
+    """Convert RGB in BT.709, full range, to NV12 in limited range: luma 16 to 235, chroma 16 to 240.
 
-    frame: (H, W, 3) uint8 RGB; H and W even.
-    Returns (H * 3 / 2, W) uint8: H rows of luma, then H / 2 rows of chroma, blue and red in turn.
+    Chroma is sited left, the default of H.264: sample i of row j lies on column 2i, halfway between rows 2j and 2j + 1.
+    It is the mean of those rows, with the columns 2i - 1, 2i and 2i + 1 weighted 1, 2, 1; left of the picture the first
+    column is repeated. Each value is the nearest to the exact one, halves rounded up (BT.709-6, item 3.4). FFmpeg,
+    which converts frames on the CPU, sites chroma in the same place but averages more pixels.
 
-    Chroma is sited left, as H.264 has it unless told otherwise: sample i of row j lies on column 2i, halfway between
-    rows 2j and 2j + 1. It is the mean of those rows, the columns 2i - 1, 2i and 2i + 1 weighted 1, 2, 1; left of the
-    picture its first column is repeated. Each value is the nearest to the exact one, halves rounded up (BT.709-6, item
-    3.4). FFmpeg, which `video` has convert on the CPU, places chroma alike but takes it from more pixels.
+    Args:
+        frame: (H, W, 3) uint8 RGB, H and W even.
 
-    Raises InputError for other shapes or dtypes.
+    Returns:
+        (H * 3 / 2, W) uint8: H rows of luma, then H / 2 rows of chroma, blue and red interleaved.
+
+    Raises:
+        InputError: Shape or dtype is another.
     """
     rgb = check_frames("frame", frame, ("H", "W", "3")).astype(np.int64)
     height, width = rgb.shape[:2]
@@ -48,5 +52,5 @@ def rgb_to_nv12_numpy(frame: UInt8) -> UInt8:
 
 
 def _nearest(offset: int, numerator: NDArray[np.int64], denominator: int) -> UInt8:
-    """offset + numerator / denominator, rounded to the nearest integer, halves up."""
+    """Return offset + numerator / denominator, rounded to the nearest integer, halves up."""
     return ((2 * (offset * denominator + numerator) + denominator) // (2 * denominator)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Frames while the video is still being made."""
+"""Frames of a video while it is generated: `FrameStream`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from vexpress_rt.utils.stopwatch import Stopwatch
 
 
 class _EndedError(BaseException):
-    """Ends the work on a frame that nobody wants any more; never seen by a caller."""
+    """Ends the work on a frame after the stream was closed. Callers never see it."""
 
 
 class ProgressReporter:
-    """Tells how far each stage of a video has come, and ends the work after a step if it was asked to meanwhile.
+    """Calls the caller's progress callback, and ends the work after the current step if the stream was closed.
 
-    progress: the caller's: stage, done, total.
-    ended: whether no further step is wanted.
+    Args:
+        progress: The callback: stage, steps done, total steps.
+
+    Attributes:
+        ended: Whether the stream was closed.
     """
 
     def __init__(self, progress: Callable[[str, int, int], None]) -> None:
@@ -30,31 +33,33 @@ class ProgressReporter:
     def __call__(self, stage: str, done: int, total: int) -> None:
         try:
             self._progress(stage, done, total)
-        except StopIteration as error:  # from `next`, it would say that all frames were given
+        except StopIteration as error:  # from `next`, it would mean the end of the frames
             raise RuntimeError(f"progress raised StopIteration at {stage} {done} of {total}") from error
         if self.ended:
             raise _EndedError
 
 
 class FrameStream:
-    """The frames of a video, in order, each as soon as it is final: what `Generator.stream` gives.
+    """The frames of a video in order, each as soon as it is final: the result of `Generator.stream`.
 
-    with generator.stream("portrait.png", "speech.wav") as frames:
-        for frame in frames:
-            show(frame, at=frames.time)
+        with generator.stream("portrait.png", "speech.wav") as frames:
+            for frame in frames:
+                show(frame, at=frames.time)
 
-    An iterator of (H, W, 3) uint8 RGB arrays, which the caller may keep and change. Each is computed when it is asked
-    for, and nothing ahead: who asks for frames in a thread of its own decides how many may wait.
+    An iterator of frames, (H, W, 3) uint8 RGB. Each is a new array, and is computed when it is requested; nothing is
+    computed ahead. To compute ahead, request frames in a thread and put them into a queue.
 
-    fps: frames a second, exact.  length: number of frames, L; known from the start, since all of the speech is.
-    keypoints: (L, 3, 2) float32, where the face is asked to be, in pixels of the video (left eye, right eye, nose).
-    notes: what was decided where the caller left a choice.
-    done: frames given so far.
+    Several streams of one generator can be open, and frames requested from them in any order. A stream can be used and
+    closed from any thread; calls wait for each other. The progress callback can close its stream, which then ends after
+    the current step. Close a stream before its generator; otherwise its next frame raises BackendError. An exception
+    that occurs while a frame is computed, in the progress callback as well, is raised by `next` and closes the stream.
 
-    Several streams of one generator may be open at once, and be asked by turns; a stream may be asked and closed from
-    any thread, which waits while another is at it. `progress` may close it, too: it ends after the step that was told.
-    Close a stream before its generator: afterwards it raises BackendError. What goes wrong while a frame is made, and
-    what `progress` raises, comes out of `next`; the stream is closed then.
+    Attributes:
+        fps: Frames per second, exactly.
+        length: Number of frames, L.
+        keypoints: (L, 3, 2) float32, target keypoints in pixels of the video: left eye, right eye, nose.
+        notes: Repairs of the inputs and choices that were left to the generator.
+        done: Number of frames returned so far.
     """
 
     def __init__(
@@ -64,8 +69,8 @@ class FrameStream:
         fps: Fraction,
         keypoints: Float32,
         notes: tuple[str, ...],
-        watch: Stopwatch,
-        telling: ProgressReporter,
+        stopwatch: Stopwatch,
+        report: ProgressReporter,
     ) -> None:
         self.fps = fps
         self.length = len(keypoints)
@@ -73,28 +78,32 @@ class FrameStream:
         self.notes = notes
         self.done = 0
         self._frames = frames
-        self._watch = watch
-        self._telling = telling
+        self._stopwatch = stopwatch
+        self._report = report
         self._working = False
         self._final: Mapping[str, float] | None = None
         self._lock = threading.RLock()
 
     @property
     def time(self) -> Fraction:
-        """When the frame given last is to be shown: (done - 1) / fps seconds after the speech begins; 0 before any."""
+        """The presentation time of the last frame in seconds, (done - 1) / fps; 0 before the first frame."""
         return max(self.done - 1, 0) / self.fps
 
     @property
     def timings(self) -> Mapping[str, float]:
-        """Seconds so far by stage, as `Video` has them, and `total` since the call, the caller's own time included."""
-        return self._watch.finish() if self._final is None else self._final
+        """Seconds by stage, as in `Video.timings`, and `total` since the call, which includes the caller's own time."""
+        return self._stopwatch.finish() if self._final is None else self._final
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> UInt8:
-        """The next frame. Raises StopIteration after the last, and when the stream is closed; InputError if `progress`
-        asks for it while one is made; else as `stream` says.
+        """Return the next frame.
+
+        Raises:
+            StopIteration: All frames were returned, or the stream is closed.
+            InputError: The progress callback requested a frame.
+            VExpressError: As described in `Generator.stream`.
         """
         with self._lock:
             if self._working:
@@ -103,19 +112,19 @@ class FrameStream:
                     "at a time: ask for it after `progress` has returned"
                 )
             frame = self._work()
-            if self._telling.ended or frame is None:
+            if self._report.ended or frame is None:
                 self.close()
                 raise StopIteration
             self.done += 1
             return frame
 
     def close(self) -> None:
-        """Free what the stream holds; there are no more frames then. Closing twice is allowed.
+        """End the stream and free its memory; closing twice is allowed.
 
-        It is freed at once, but by `progress`, within whose step it is still needed, after that step.
+        A progress callback that closes its stream returns first; the memory is freed after the current step.
         """
         with self._lock:
-            self._telling.ended = True
+            self._report.ended = True
             if not self._working:
                 self._frames.close()
                 self._finish()
@@ -127,7 +136,7 @@ class FrameStream:
         self.close()
 
     def _work(self) -> UInt8 | None:
-        """The next frame; None if there is none, or it is not wanted any more."""
+        """Compute the next frame; None after the last one, and if the stream was closed meanwhile."""
         self._working = True
         try:
             return next(self._frames, None)
@@ -141,4 +150,4 @@ class FrameStream:
 
     def _finish(self) -> None:
         if self._final is None:
-            self._final = self._watch.finish()
+            self._final = self._stopwatch.finish()

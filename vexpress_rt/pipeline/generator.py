@@ -1,4 +1,4 @@
-"""Generator: owns the engines of a bundle and hands inputs to the stages; nothing numeric happens here."""
+"""`Generator`, the public class: it owns the engines of a bundle, reads inputs and runs the stages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vexpress_rt.config import (
 )
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
-from vexpress_rt.live.session_config import make_sound, plan_session
+from vexpress_rt.live.session_config import make_session_audio, plan_session
 from vexpress_rt.media.audio_input import check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
@@ -50,29 +50,40 @@ _log = logging.getLogger("vexpress_rt")
 
 
 class Generator:
-    """Talking-portrait video from a photo and speech, with the engines of a bundle.
+    """Talking-portrait videos from a photo and speech, with the engines of a bundle.
 
-    bundle: folder that `python -m export.build` wrote; None takes the small one that ships with this package.
-    threads: CPU threads, limited to the CPUs that this process may use (affinity and the container's CPU quota); None
-        for one per core. A number above the limit is lowered, with a warning in the log.
-    provider: what runs the engines. "tensorrt" for bundles that were compiled with it, "cuda" (ONNX Runtime on a GPU)
-        and "cpu" for most; "auto" takes the first of these that the bundle and this machine allow.
-    rebuild: what to do if TensorRT's plans are of another GPU or version, or damaged. "auto" compiles them anew, once,
-        which takes minutes, and tells `progress` (stage, done, total; from any thread) as it goes; "never" makes that
-        an error that names the command, whatever else could run the bundle, unless another provider is asked for.
-    share_weights: on the CPU, let the two denoisers use their weights where the file is mapped to, in place of a copy
-        for each that is packed for the kernels. Of half the full width they take 2.5 GB then, not 4.0, and calls take
-        10 to 20 % longer (`benchmarks.cpu.loading`). Results are equal up to rounding. Only for settings that need both
-        (`guidance_interval`), and not for a bundle built with --compact, whose weights are widened as they are loaded.
-        TensorRT and CUDA keep their copies.
+        with Generator() as generator:
+            generator.generate("portrait.png", "speech.wav", output="video.mp4")
 
-    Engines are loaded when first needed and freed by `close` or at the end of a `with` block; on the CPU the process
-    keeps the memory that they computed in, for the next ones. Calls from several threads are allowed; each computes on
-    its own.
+    Engines are loaded on first use and freed by `close` or at the end of a `with` block. On the CPU, the process keeps
+    their working memory for later engines. Methods can be called from several threads at once.
 
-    Raises BundleError (BundleNotFoundError, BundleDamagedError, BundleVersionError), ConfigError, and, for a provider
-    that this machine lacks, BackendError (BackendMissingError, PlansMissingError); OutputError if plans cannot be
-    written.
+    Args:
+        bundle: Folder of a bundle that `python -m export.build` wrote; None for the small bundle of this package.
+        provider: Runs the engines: "tensorrt" for bundles compiled with it, "cuda" (ONNX Runtime on a GPU) and "cpu"
+            for most bundles. "auto" selects the first of these that the bundle and this machine allow.
+        threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
+            use (affinity and CPU quota of the container), with a warning in the log.
+        rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
+            once, which takes minutes and is reported to `progress`. "never" raises an error that names the command to
+            run, even if another provider could run the bundle, unless that provider is requested.
+        progress: Called with the stage, the steps done and the total steps while plans are compiled, from any thread.
+        share_weights: On the CPU, keep one memory-mapped copy of the weights for both denoisers instead of a packed
+            copy for each. For the half-width model: 2.5 GB instead of 4.0 GB, and calls take 10 to 20 % longer
+            (`benchmarks.cpu.loading`). Results are equal up to rounding. It has an effect only with settings that use
+            both denoisers (`guidance_interval`), and not for bundles built with --compact. TensorRT and CUDA ignore it.
+
+    Attributes:
+        bundle: The opened bundle.
+        threads: The number of CPU threads in use.
+
+    Raises:
+        BundleError: The bundle is missing (BundleNotFoundError), damaged (BundleDamagedError), or of another format
+            version (BundleVersionError).
+        ConfigError: An argument is outside its range.
+        BackendError: This machine lacks the provider's library or GPU (BackendMissingError), or plans that `rebuild`
+            forbids to compile (PlansMissingError).
+        OutputError: Compiled plans cannot be written.
     """
 
     def __init__(
@@ -87,33 +98,43 @@ class Generator:
         self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
         self._portraits = PortraitEncoder(self.bundle, self._engines)
-        self._pipeline = Runner(self.bundle, self._engines)
+        self._runner = Runner(self.bundle, self._engines)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the videos, pixels."""
+        """Height and width of the videos in pixels."""
         return self._portraits.size
 
     def describe(self) -> str:
-        """A few lines for people: bundle, size, precision, what runs it and why, device and memory, versions."""
-        return self._engines.describe(self._pipeline.describe_latents())
+        """Return a few lines of text: bundle, size, precision, provider and why, device, memory and versions."""
+        return self._engines.describe(self._runner.describe_latents())
 
     def prepare(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face",
         retarget: str | None = None,
     ) -> Portrait:  # fmt: skip
-        """Read a photo and compute everything that depends on it alone; the result serves any number of videos.
+        """Read and encode a photo. The portrait can be used for any number of videos.
 
-        source: a file, its bytes, or (H, W, 3) uint8 RGB.
-        keypoints: (3, 2), x then y in pixels of the photo: left eye, right eye, nose. Skips the detector.
-        crop: "face" cuts the bundle's aspect around the face; "none" stretches the whole photo, as upstream does.
-        retarget: the retargeting mode of the later video (see `stream`), if it is known.
+        The largest face is used. If no face is found, or the bundle has no face detector, the portrait has no
+        keypoints, is cropped around its centre, and has a note about it; it can be used with `no_retarget` alone.
 
-        Of several faces the largest is taken. Without a face (or a detector in the bundle) the portrait has no
-        keypoints, is cut around its centre and has a note that says so; it can then be driven with `no_retarget` only.
-        With another mode as `retarget` this method raises NoFaceError then, before it loads other engines than the
-        detector.
-        Raises ImageError, KeypointError, NoFaceError, ConfigError, BackendError.
+        Args:
+            source: A file, its content as bytes, or an array (H, W, 3) uint8 RGB.
+            keypoints: (3, 2), x and y in pixels of the photo: left eye, right eye, nose. None detects the face.
+            crop: "face" crops the photo to the face in the aspect ratio of the bundle; "none" stretches the whole
+                photo, as the public implementation does.
+            retarget: Retargeting mode of the later video (see `stream`), if it is known: a photo without the face that
+                the mode needs is refused before it is encoded.
+
+        Returns:
+            The portrait: cropped photo, its latent, reference features and keypoints.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            KeypointError: The keypoints have another shape, or lie outside the photo.
+            NoFaceError: There is no face, and `retarget` needs one.
+            ConfigError: `crop` or `retarget` is unknown.
+            BackendError: An engine cannot be loaded or run.
         """
         photo = self._portraits.read(source, keypoints, crop)
         if retarget is not None:
@@ -124,10 +145,24 @@ class Generator:
     def read_photo(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face"
     ) -> CroppedPhoto:  # fmt: skip
-        """Read a photo and find its face, and leave the encoding to the video that it is given to.
+        """Read a photo and detect its face, without encoding it.
 
-        Arguments and errors are those of `prepare`. For a single video: no engine but the face detector is loaded
-        until all inputs of the video were read and checked. A portrait of `prepare` saves the encoding in further ones.
+        `generate` and `stream` encode it after all inputs have been checked, so that faulty inputs are reported before
+        any engine but the face detector is loaded. For several videos of one photo, `prepare` encodes it once.
+
+        Args:
+            source: As in `prepare`.
+            keypoints: As in `prepare`.
+            crop: As in `prepare`.
+
+        Returns:
+            The cropped photo, to pass as `portrait`.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            KeypointError: The keypoints have another shape, or lie outside the photo.
+            ConfigError: `crop` is unknown.
+            BackendError: The face detector cannot be loaded or run.
         """
         return self._portraits.read(source, keypoints, crop)
 
@@ -137,32 +172,42 @@ class Generator:
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
         window_order: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
-        """The frames of a video of ceil(duration of the speech x fps) frames, while it is being made.
+        """Return the frames of a video, each as soon as it is final.
 
-        portrait: of `prepare` or `read_photo`, or a photo as these take it.
-        audio: a sound file (or a video, whose sound is taken), or (mono float32 samples (N,), rate in Hz).
-        keypoints: .pth, .npy, .npz or an (L, 3, 2) array in pixels of the bundle's picture; a `KeypointTrack`, which
-            can say of what size its pictures were; or a driving video.
-        retarget: no_retarget, fix_face, offset_retarget or naive_retarget (spec, stage 5); None takes `no_retarget`
-            with keypoints and `fix_face` without.
-        noise: None for counter-based noise of the seed, "upstream" for the public implementation's, or the initial
-            latent itself, (1, c, L, h, w) float32.
-        window_order: order in which context windows are denoised. "wavefront" gives each frame as early as possible,
-            and memory does not grow with the speech; "step_major" runs each step over the whole video, as the public
-            code does, so that no frame comes before the last step. Frames are the same.
-        progress: called with stage, done and total. The stages are recording (in seconds), keypoints and portrait,
-            then audio, denoise and frames in alternation. An exception that it raises ends the work and comes out
-            of the call or of the stream; StopIteration, which would look like the end of the frames, as the cause of a
-            RuntimeError. It may close the stream.
+        All inputs are read and checked in this call, before any engine but the face detector is loaded. Audio features,
+        latents and frames are computed when frames are requested.
 
-        Everything is read and checked in the call, before any engine is loaded but the face detector; audio features,
-        latents and frames are computed as frames are asked for. Raises InputError (ImageError, AudioError,
-        KeypointError, NoFaceError, VideoError), ConfigError, BundleError, BackendError, and the stream BackendError, or
-        AudioError if the temporary file that keeps a long recording cannot be read.
+        Args:
+            portrait: The result of `prepare` or `read_photo`, or a photo as `prepare` reads it.
+            audio: A sound file (or a video, for its sound), or samples (N,) float32, mono, with their rate in Hz.
+            keypoints: Target motion: a file (.pth, .npy, .npz) or an array (L, 3, 2) in pixels of the bundle's picture,
+                a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head.
+            retarget: How keypoints are fitted to the photo's face: no_retarget, fix_face, offset_retarget or
+                naive_retarget. None is no_retarget with keypoints and fix_face without.
+            config: The options. Precedence: argument, preset, bundle, default.
+            noise: None for counter-based noise of the seed, "upstream" for the noise of the public implementation, or
+                the initial latents, (1, c, L, h, w) float32.
+            window_order: Order in which context windows are denoised. "wavefront" gives each frame as early as
+                possible, and memory does not grow with the length. "step_major" runs each step over the whole video,
+                as the public implementation does, so that no frame is final before the last step. Frames are the same.
+            progress: Called with the stage, the steps done and the total steps. The stages are recording (in seconds),
+                keypoints and portrait, then audio, denoise and frames interleaved. Its exceptions end the work and are
+                raised by this call or by the stream (StopIteration as the cause of a RuntimeError). It may close the
+                stream.
+
+        Returns:
+            An iterator of ceil(duration of the speech x fps) frames, (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: An input cannot be used: ImageError, AudioError, KeypointError, NoFaceError or VideoError.
+            ConfigError: An option is outside its range, or the video needs more memory than is free.
+            BundleError: The bundle lacks an engine, or a file of it is damaged.
+            BackendError: An engine cannot be loaded or run. The stream raises it as well.
+            AudioError: From the stream: the recording cannot be read again, or its file has changed.
         """
-        task = self._task(config, window_order, progress)
-        scene, notes = self._scene(task, portrait, audio, keypoints, retarget, noise, sound_track=False)
-        return self._stream(task, scene, notes)
+        context = self._run_context(config, window_order, progress)
+        inputs, notes = self._read_inputs(context, portrait, audio, keypoints, retarget, noise, sound_track=False)
+        return self._stream(context, inputs, notes)
 
     @refuse_renamed
     def generate(
@@ -171,32 +216,45 @@ class Generator:
         window_order: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
         progress: Progress | None = None,
     ) -> Video:  # fmt: skip
-        """Generate a video: the frames of `stream`, kept or written to a file as they come.
+        """Generate a video: write the frames of `stream` to a file, or return them.
 
-        output: .mp4, .mov or .mkv; appears when complete.  keep_frames: None keeps them if no output is named.
-        The others are those of `stream`.
+        After an error no partial file is left, and the generator can be used again.
 
-        Kept frames must fit into the free memory: 4 hours at 30 frames a second and 512 x 512 pixels take 340 GB.
-        Otherwise ConfigError is raised as soon as the length of the video is known.
+        Args:
+            portrait: As in `stream`.
+            audio: As in `stream`.
+            keypoints: As in `stream`.
+            retarget: As in `stream`.
+            config: As in `stream`.
+            noise: As in `stream`.
+            window_order: As in `stream`.
+            output: File to write, .mp4, .mov or .mkv. It appears when it is complete.
+            keep_frames: Whether to return the frames. None returns them if there is no `output`. They must fit into the
+                free memory: 4 hours at 30 fps and 512 x 512 pixels take 340 GB.
+            progress: As in `stream`.
 
-        Raises what `stream` and its frames raise, and OutputError. Nothing is left behind then, and the generator can
-        be used again.
+        Returns:
+            The video: its frames (L, H, W, 3) uint8 RGB or its path, frame rate, keypoints, timings and notes.
+
+        Raises:
+            VExpressError: As `stream` and its frames.
+            OutputError: The file cannot be written.
         """
-        task = self._task(config, window_order, progress)
+        context = self._run_context(config, window_order, progress)
         path = None if output is None else _check_output(output, portrait, audio, keypoints)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
-        scene, notes = self._scene(
-            task, portrait, audio, keypoints, retarget, noise, keep=keep, sound_track=path is not None
+        inputs, notes = self._read_inputs(
+            context, portrait, audio, keypoints, retarget, noise, keep=keep, sound_track=path is not None
         )
-        with self._stream(task, scene, notes, rgb=keep) as stream:
-            frames = self._collect(stream, task, scene, path, keep)
+        with self._stream(context, inputs, notes, rgb=keep) as stream:
+            frames = self._collect(stream, context, inputs, path, keep)
         return Video(
             frames=frames,
             fps=stream.fps,
             length=stream.length,
             keypoints=stream.keypoints,
             path=path,
-            timings=task.watch.finish(),
+            timings=context.stopwatch.finish(),
             notes=stream.notes,
         )
 
@@ -205,36 +263,50 @@ class Generator:
         extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
         look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
     ) -> LiveSession:  # fmt: skip
-        """A session in which the portrait speaks while its speech comes in: see `LiveSession`.
+        """Open a session in which the portrait speaks while its speech arrives.
 
-        portrait, retarget, config: as `stream` takes them; of the configuration, `extension` and `quality` say nothing
-            here. Fewer steps and less overlap make it faster, less overlap also makes windows, and so the wait, longer.
-        keypoints: as `stream` takes them, None for a head that is held; of a driving video the first minute.
-        extension: how a track goes on after its end: "mirror" runs back and forth, "loop" starts again, "hold" stays.
-        sample_rate: Hz, of the sound that frames carry, and of what is pushed unless another rate is said.
-        look_ahead: seconds of sound that are waited for after the last frame of a window, 0 to 5. More of it, and lips
-            know better what comes; all of it is latency.
-        context: seconds of sound, 0.5 to 30, that the audio encoder hears before each window.
-        max_lag: seconds of speech, 1 to 3600, that may wait to be pulled; no less than a window's and the look-ahead.
+        A window of silence is generated first, from which the motion starts. For shorter latency use fewer steps; less
+        overlap is faster too, but makes windows, and so the wait for a window, longer.
 
-        A window of silence is computed first, from which the motion starts. Raises what `stream` raises for the same
-        arguments, AudioError for an impossible rate, and ConfigError for seconds out of range.
+        Args:
+            portrait: As in `stream`.
+            keypoints: As in `stream`, of a driving video the first minute; None for a still head.
+            retarget: As in `stream`.
+            extension: What follows the end of the keypoint track: "mirror" runs it back and forth, "loop" starts again,
+                "hold" keeps its last frame.
+            config: As in `stream`; `extension` and `quality` have no effect.
+            sample_rate: Sample rate in Hz of the samples of frames, and of pushed samples without a rate.
+            look_ahead: Seconds of speech, 0 to 5, that a window waits for beyond its last frame. More of it improves
+                the lips and adds as much latency.
+            context: Seconds of speech, 0.5 to 30, that the audio encoder sees before each window.
+            max_lag: Seconds of speech, 1 to 3600, that can be pushed and not yet pulled; at least those of a window and
+                the look-ahead.
+
+        Returns:
+            The session: `push` speech, `pull` frames.
+
+        Raises:
+            VExpressError: As `stream`.
+            AudioError: `sample_rate` is impossible.
+            ConfigError: A number of seconds is outside its range.
         """
-        settings, manifest = self._task(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
+        settings, manifest = self._run_context(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
-        sound = make_sound(plan, rate, manifest, settings)
-        needs = self._pipeline.live_memory_needs(plan.window, plan.keep)
+        sound = make_session_audio(plan, rate, manifest, settings)
+        needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
-        self._pipeline.check(settings)
-        place, notes = looping_pose_track(keypoints, mode, photo, settings, extension, self._portraits.find_faces)
-        self._pipeline.load(settings)
-        stages = self._pipeline.live(settings, self._portraits.finish(photo), place)
+        self._runner.check(settings)
+        keypoints_at, notes = looping_pose_track(
+            keypoints, mode, photo, settings, extension, self._portraits.find_faces
+        )
+        self._runner.load(settings)
+        stages = self._runner.live(settings, self._portraits.finish(photo), keypoints_at)
         return LiveSession(stages, sound, plan, (*photo.notes, *notes))
 
-    def _task(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
+    def _run_context(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
@@ -244,54 +316,56 @@ class Generator:
         settings = self.bundle.manifest.settings(config)
         return RunContext(settings, window_order, Stopwatch(), ProgressReporter(check_progress(progress)))
 
-    def _scene(
-        self, task: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
+    def _read_inputs(
+        self, context: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
         retarget: str | None, noise: str | Float32 | None, *, keep: bool = False, sound_track: bool,
     ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
-        """Read the inputs of a video; return them with the notes of reading. keep: whether its frames are kept."""
+        """Read and check the inputs of a video. Returns them and their notes. keep: whether its frames are kept."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
-            self._check_memory(task, noise, frame_count(seconds, task.settings.rate), keep)
+            self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
         # Inputs are checked before engines are loaded, which is slow.
-        with task.watch.stage("portrait"):
+        with context.stopwatch.stage("portrait"):
             photo = self._portraits.accept(source, mode, driven=keypoints is not None)
-        with task.watch.stage("audio"):
-            read = partial(task.tell, "recording")
-            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, read, sound_track=sound_track)
-        length = recording.frame_count(task.settings.rate)
-        self._check_memory(task, noise, length, keep)
-        self._pipeline.check(task.settings)
-        with task.watch.stage("denoise"):
-            initial = self._pipeline.noise(noise, task.settings, length)
-        with task.stage("keypoints"):
-            motion = plan_pose_track(
-                keypoints, mode, photo, length, task.settings, self._portraits.find_faces,
-                lambda done, total: task.tell("keypoints", done, total),
+        with context.stopwatch.stage("audio"):
+            report = partial(context.report, "recording")
+            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)
+        length = recording.frame_count(context.settings.rate)
+        self._check_memory(context, noise, length, keep)
+        self._runner.check(context.settings)
+        with context.stopwatch.stage("denoise"):
+            initial = self._runner.noise(noise, context.settings, length)
+        with context.stage("keypoints"):
+            track = plan_pose_track(
+                keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
+                lambda done, total: context.report("keypoints", done, total),
             )  # fmt: skip
-        with task.watch.stage("load"):
-            self._pipeline.load(task.settings)
-        with task.stage("portrait"):
+        with context.stopwatch.stage("load"):
+            self._runner.load(context.settings)
+        with context.stage("portrait"):
             portrait = self._portraits.finish(photo)
-        gated = gate_notes(recording, self.bundle.manifest.model, task.settings.noise_gate)
-        notes = (*portrait.notes, *recording.notes, *gated, *motion.notes)
+        gated = gate_notes(recording, self.bundle.manifest.model, context.settings.noise_gate)
+        notes = (*portrait.notes, *recording.notes, *gated, *track.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
-        return PipelineInputs(portrait, recording, motion.points, initial), notes
+        return PipelineInputs(portrait, recording, track.points, initial), notes
 
-    def _check_memory(self, task: RunContext, noise: object, length: int, keep: bool) -> None:
-        """Raise ConfigError for a video that does not fit into the free memory, before anything is allocated for it."""
-        needs = self._pipeline.memory_needs(task.settings, task.window_order, noise, length, keep=keep)
+    def _check_memory(self, context: RunContext, noise: object, length: int, keep: bool) -> None:
+        """Raise ConfigError if a video does not fit into the free memory, before memory is allocated for it."""
+        needs = self._runner.memory_needs(context.settings, context.window_order, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
 
     def _stream(
-        self, task: RunContext, scene: PipelineInputs, notes: tuple[str, ...], *, rgb: bool = True
+        self, context: RunContext, inputs: PipelineInputs, notes: tuple[str, ...], *, rgb: bool = True
     ) -> FrameStream:
-        frames = self._pipeline.frames(task, scene, rgb=rgb)
-        fps, points = task.settings.rate, scene.points
-        return FrameStream(frames, fps=fps, keypoints=points, notes=notes, watch=task.watch, telling=task.tell)
+        frames = self._runner.frames(context, inputs, rgb=rgb)
+        fps, points = context.settings.rate, inputs.points
+        return FrameStream(
+            frames, fps=fps, keypoints=points, notes=notes, stopwatch=context.stopwatch, report=context.report
+        )
 
     def close(self) -> None:
-        """Free the engines. The generator cannot be used afterwards; closing twice is allowed."""
-        self._pipeline.close()
+        """Free the engines. The generator cannot be used afterwards. Closing twice is allowed."""
+        self._runner.close()
         self._engines.close()
 
     def __enter__(self) -> Generator:
@@ -301,15 +375,17 @@ class Generator:
         self.close()
 
     def _collect(
-        self, stream: FrameStream, task: RunContext, scene: PipelineInputs, path: Path | None, keep: bool
+        self, stream: FrameStream, context: RunContext, inputs: PipelineInputs, path: Path | None, keep: bool
     ) -> UInt8 | None:
-        """The frames if they are to be kept; written to the file, too, if one was named."""
+        """Write the frames to a file, if there is a path, and return them, if they are kept."""
         kept = np.empty((stream.length, *self.size, 3), np.uint8) if keep else None
         with ExitStack() as stack:
             write: Worker[UInt8] | None = None
             if path is not None:
-                stack.enter_context(task.watch.stage("encode"))  # waiting for it: stands still while a frame is made
-                writer = VideoWriter(path, self.size, stream.fps, scene.recording, task.settings.quality)
+                stack.enter_context(
+                    context.stopwatch.stage("encode")
+                )  # the wait for the encoder; frames have their own stages
+                writer = VideoWriter(path, self.size, stream.fps, inputs.recording, context.settings.quality)
                 write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:
@@ -320,7 +396,7 @@ class Generator:
 
 
 def _check_output(output: str | os.PathLike[str], *sources: object) -> Path:
-    """The path to write, after making sure that it can be written and that nothing is read from it."""
+    """Return the path of the output, after a check that it can be written and is no input."""
     path = check_output(output)
     if any(same_file(source, path) for source in sources):
         raise OutputError(f"{path} is read as an input and cannot be written as well: choose another name")

@@ -1,4 +1,4 @@
-"""The stages of a video, wired one to the next: what was asked for -> latents -> frames; nothing numeric."""
+"""The stages of a video, each connected to the next: inputs -> latents -> frames. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from vexpress_rt.diffusion.noise import choose_noise, frame_noise
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.media.recording import Recording
-from vexpress_rt.pipeline import placement
+from vexpress_rt.pipeline.device_operations import DeviceOperations, choose_device_operations, describe_latents
 from vexpress_rt.pipeline.frame_stream import ProgressReporter
-from vexpress_rt.pipeline.placement import DeviceOperations
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.frame_decoder import make_frames
@@ -36,31 +35,37 @@ _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting,
 
 @dataclass(frozen=True)
 class RunContext:
-    """How a video is to be made, from before its inputs are read until its last frame.
+    """The settings and the measurements of one video, from the reading of its inputs to its last frame.
 
-    settings: see there.  window_order: of `context_windows.walk`.
-    watch: is told the seconds of each stage.  tell: how far each stage has come.
+    Attributes:
+        settings: The resolved options.
+        window_order: As in `Generator.stream`.
+        stopwatch: Measures the seconds of each stage.
+        report: Reports the progress of each stage to the caller.
     """
 
     settings: Settings
     window_order: str
-    watch: Stopwatch
-    tell: ProgressReporter
+    stopwatch: Stopwatch
+    report: ProgressReporter
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """A stage that is done in one piece."""
-        with self.watch.stage(name):
+        """Measure a stage that has one step, and report it when it is done."""
+        with self.stopwatch.stage(name):
             yield
-        self.tell(name, 1, 1)
+        self.report(name, 1, 1)
 
 
 @dataclass(frozen=True)
 class PipelineInputs:
-    """Who says what, and how the face moves meanwhile: the inputs of a video, read and checked.
+    """The inputs of a video, read and checked.
 
-    points: (L, 3, 2) float32, where the face is in each frame, in pixels of the bundle's picture.
-    noise: the initial latent (c, h, w) float32 of a frame.
+    Attributes:
+        portrait: The encoded photo.
+        recording: The speech.
+        points: (L, 3, 2) float32, the keypoints of the face in each frame, in pixels of the bundle's picture.
+        noise: Returns the initial latent of a frame, (c, h, w) float32.
     """
 
     portrait: Portrait
@@ -75,43 +80,54 @@ class PipelineInputs:
 
 
 class Runner:
-    """The stages with the engines of a bundle. It holds nothing of a video, so that it serves any number at once."""
+    """Runs the stages with the engines of a bundle. It has no state of a video, so that it runs any number at once."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self._manifest, self._specs = bundle.manifest, bundle.specs
         self._engines = engines
         self._lock = threading.Lock()
-        self._placement: DeviceOperations | None = None
+        self._operations: DeviceOperations | None = None
 
     def close(self) -> None:
-        """Drop what refers to the engines' executor. The engines are closed by their owner."""
+        """Drop references to the engines' executor. The owner of the engines closes them."""
         with self._lock:
-            self._placement = None
+            self._operations = None
 
     def describe_latents(self) -> str:
         """Return where latents are between engines, for people."""
-        return placement.describe(on_gpu=self._engines.provider.on_gpu)
+        return describe_latents(on_gpu=self._engines.provider.on_gpu)
 
-    def _place(self) -> DeviceOperations:
-        """Return where latents and frames are between engines. Raises BackendError after the engines were closed."""
+    def _device_operations(self) -> DeviceOperations:
+        """Return the operations between engines. Raises BackendError after the engines were closed."""
         executor = self._engines.executor()
         with self._lock:
-            if self._placement is None:
-                self._placement = placement.choose(executor, self._engines.threads)
-            return self._placement
+            if self._operations is None:
+                self._operations = choose_device_operations(executor, self._engines.threads)
+            return self._operations
 
     def check(self, settings: Settings) -> None:
-        """Check the choices, and that the bundle holds what every video needs; loads nothing."""
+        """Check the sampler, and that the bundle has the engines for these settings, without loading any.
+
+        Raises:
+            ConfigError: The sampler does not fit the settings.
+            BundleNotFoundError: The bundle lacks an engine.
+        """
         choose_sampler(settings, self._manifest.model)
         self._engines.bundle.require(_needed(settings))
 
     def load(self, settings: Settings) -> None:
-        """Load what every video needs."""
+        """Load the engines for these settings. Raises BundleError and BackendError."""
         for name in _needed(settings):
             self._engines.get(name)
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
-        """The initial latent of a frame, for a video of `length` frames; choice: see `choose_noise`."""
+        """Return a function of the initial latent of a frame.
+
+        Args:
+            choice: The noise, as in `Generator.stream`.
+            settings: The resolved options.
+            length: Frames of the video.
+        """
         denoised = max(length, self._manifest.shape.frames)
         shape, layers = self._latent_shape(), self._manifest.model.audio_layers
         return choose_noise(choice, settings.seed, length, denoised, shape, layers)
@@ -146,13 +162,13 @@ class Runner:
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).state_size + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
-            inputs = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
+            conditions = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
             reused = latent * shape.frames if settings.uncond_interval > 1 else 0
             remedy = "take fewer steps" if window_order == WINDOW_ORDERS[0] else (
                 "use window_order='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
             needs.append(
-                Need(kept + windows * (inputs + reused), f"latents and conditions of {windows} windows", remedy)
+                Need(kept + windows * (conditions + reused), f"latents and conditions of {windows} windows", remedy)
             )
         return needs
 
@@ -169,27 +185,34 @@ class Runner:
         ]
 
     def _latent_shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of a frame's latent."""
+        """Return (c, h, w), the shape of a frame's latent."""
         model, shape = self._manifest.model, self._manifest.shape
         return model.latent_channels, shape.height // model.vae_factor, shape.width // model.vae_factor
 
-    def frames(self, task: RunContext, scene: PipelineInputs, *, rgb: bool = True) -> Generator[UInt8, None, None]:
-        """The frames of a video in order, each as soon as it is final; rgb: see `make_frames`.
+    def frames(self, context: RunContext, inputs: PipelineInputs, *, rgb: bool = True) -> Generator[UInt8, None, None]:
+        """Yield the frames of a video in order, each as soon as it is final.
 
-        Nothing is computed before the first is asked for, and everything is freed when the generator is closed.
+        Nothing is computed before the first frame is requested. Closing the generator frees everything.
+
+        Args:
+            context: The settings and measurements of the video.
+            inputs: The inputs of the video.
+            rgb: Whether frames are (H, W, 3) RGB, or may be NV12: see `make_frames`.
         """
-        latents = task.watch.each("denoise", self._latents(task, scene))
-        path, filtered = self._place().frames, task.settings.median_filter
-        frames = make_frames(self._engines.get("vae_decoder"), latents, path, task.watch, filtered=filtered, rgb=rgb)
-        with closing(latents), closing(frames):  # a failure leaves no memory taken
+        latents = context.stopwatch.each("denoise", self._latents(context, inputs))
+        frames = make_frames(
+            self._engines.get("vae_decoder"), latents, self._device_operations().frames, context.stopwatch,
+            median_filter=context.settings.median_filter, rgb=rgb,
+        )  # fmt: skip
+        with closing(latents), closing(frames):  # also after a failure
             for done, frame in enumerate(frames, start=1):
-                task.tell("frames", done, scene.length)
+                context.report("frames", done, inputs.length)
                 yield frame
 
-    def live(self, settings: Settings, portrait: Portrait, place: Callable[[int], Float32]) -> WindowDenoiser:
-        """The stages of a live session; place: the points (3, 2) of the face in a frame, from 0 on."""
+    def live(self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32]) -> WindowDenoiser:
+        """Return the denoiser of a live session; keypoints_at: the face's keypoints (3, 2) in a frame, from 0 on."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        shape, operations = self._latent_shape(), self._place()
+        shape, operations = self._latent_shape(), self._device_operations()
         return WindowDenoiser(
             engine=self._engines.get,
             guidance=Guidance.from_settings(settings),
@@ -198,7 +221,7 @@ class Runner:
             noise=lambda frame: frame_noise(
                 settings.seed, frame % 2**64, shape
             ),  # frames before the first: 2^64 - 1 and down
-            keypoint_map=lambda frame: draw_keypoint_map(place(max(0, frame)), *size),
+            keypoint_map=lambda frame: draw_keypoint_map(keypoints_at(max(0, frame)), *size),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
             postprocessing=operations.frames,
@@ -206,54 +229,58 @@ class Runner:
             latents=operations.latents,
         )
 
-    def _latents(self, task: RunContext, scene: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
-        def rows(start: int, stop: int) -> Float32:
-            with task.watch.stage("audio"):
-                return hearing.rows(start, stop)
+    def _latents(self, context: RunContext, inputs: PipelineInputs) -> Iterator[tuple[int, Tensor]]:
+        def feature_windows(start: int, stop: int) -> Float32:
+            with context.stopwatch.stage("audio"):
+                return features.windows(start, stop)
 
-        with closing(self._hearing(task, scene)) as hearing:
-            yield from self._denoiser(task, scene, rows).run(task.window_order)
+        with closing(self._audio_features(context, inputs)) as features:
+            yield from self._denoiser(context, inputs, feature_windows).run(context.window_order)
 
-    def _hearing(self, task: RunContext, scene: PipelineInputs) -> AudioFeatureStream:
+    def _audio_features(self, context: RunContext, inputs: PipelineInputs) -> AudioFeatureStream:
         return AudioFeatureStream(
-            scene.recording,
+            inputs.recording,
             self._manifest.model,
             self._engines.get("audio_encoder"),
-            scene.length,
-            lambda done, total: task.tell("audio", done, total),
-            gated=task.settings.noise_gate,
+            inputs.length,
+            lambda done, total: context.report("audio", done, total),
+            gated=context.settings.noise_gate,
         )
 
-    def _denoiser(self, task: RunContext, scene: PipelineInputs, rows: Callable[[int, int], Float32]) -> Denoiser:
-        manifest, length, guidance = self._manifest, scene.length, Guidance.from_settings(task.settings)
+    def _denoiser(
+        self, context: RunContext, inputs: PipelineInputs, feature_windows: Callable[[int, int], Float32]
+    ) -> Denoiser:
+        manifest, length, guidance = self._manifest, inputs.length, Guidance.from_settings(context.settings)
         return Denoiser(
-            engines={name: self._engines.get(name) for name in guidance.engines(task.settings.steps)},
-            static=scene.portrait.reference,
+            engines={name: self._engines.get(name) for name in guidance.engines(context.settings.steps)},
+            static=inputs.portrait.reference,
             guidance=guidance,
-            sampler=choose_sampler(task.settings, manifest.model),
-            windows=plan_windows(length, manifest.shape.frames, task.settings.overlap),
+            sampler=choose_sampler(context.settings, manifest.model),
+            windows=plan_windows(length, manifest.shape.frames, context.settings.overlap),
             length=length,
-            noise=scene.noise,
+            noise=inputs.noise,
             conditions=WindowConditions(
-                projection=self._engines.get("audio_projection"),
-                guider=self._engines.get("pose_guider"),
+                audio_projection=self._engines.get("audio_projection"),
+                pose_guider=self._engines.get("pose_guider"),
                 length=length,
-                rows=rows,
-                draw=lambda frame: draw_keypoint_map(scene.points[frame], manifest.shape.height, manifest.shape.width),
+                feature_windows=feature_windows,
+                keypoint_map=lambda frame: draw_keypoint_map(
+                    inputs.points[frame], manifest.shape.height, manifest.shape.width
+                ),
             ),
-            progress=lambda done, total: task.tell("denoise", done, total),
-            latents=self._place().latents,
+            progress=lambda done, total: context.report("denoise", done, total),
+            latents=self._device_operations().latents,
         )
 
 
 def _needed(settings: Settings) -> tuple[str, ...]:
-    """The engines that every video of these settings runs."""
+    """Return the names of the engines that a video of these settings runs."""
     denoisers = Guidance.from_settings(settings).engines(settings.steps)
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 
 def _in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
-    """Return the largest number of windows in flight: see `windows.walk`."""
+    """Return the largest number of windows in flight: see `context_windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
     if window_order != WINDOW_ORDERS[0]:

@@ -1,9 +1,9 @@
-"""What each frame hears: a recording -> the audio encoder -> rows of features, as far as frames need them.
+"""Audio features of video frames: the audio encoder runs over a recording as far as frames need it.
 
-The encoder's self-attention is quadratic in the clip. Up to `specs.AUDIO_SECONDS` it hears the recording in one pass,
-as the public implementation does; beyond, in chunks that overlap. A chunk starts at a multiple of the encoder's stride,
-so that its features stand exactly where those of one pass would; of two chunks, each gives those that are nearer to
-its own middle. Memory holds one chunk, and the features that windows to come may need.
+The encoder's self-attention is quadratic in the length. Recordings of up to `engine_spec.AUDIO_SECONDS` are encoded in
+one pass, as in the public implementation; longer ones in overlapping chunks. A chunk starts at a multiple of the
+encoder's stride, so that its features have the positions of one pass. In an overlap each chunk contributes the features
+that are nearer to its own middle. Memory holds one chunk and the features that later frames may need.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ from vexpress_rt.stages.audio_features import feature_span, feature_windows, nor
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.types import Float32
 
-CHUNK_SECONDS = 45  # less than one pass, so that many of them take no more memory than that, whatever an arena loses
-CONTEXT_SECONDS = 5  # that a feature hears to each side at least, but at the clip's ends; seams are gone from 1 on
+CHUNK_SECONDS = 45  # shorter than one pass, so that many chunks in an allocator's arena take no more memory than it
+CONTEXT_SECONDS = 5  # minimum on each side of a feature, except at the clip's ends; seams vanish from 1 second on
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One run of the encoder: it gives features `start` to `stop` - 1 of the clip's; `kept` are taken from it."""
+    """One run of the encoder.
+
+    Attributes:
+        start: First feature of the clip that the run computes.
+        stop: Feature after the last.
+        kept: The features that are used.
+    """
 
     start: int
     stop: int
@@ -38,11 +44,16 @@ class Chunk:
 
 
 def plan_chunks(total: int, size: int, context: int) -> tuple[Chunk, ...]:
-    """Chunks of `size` features that give each of `total` once, in order.
+    """Plan overlapping chunks of equal size, so that an engine's memory is laid out once.
 
-    A feature has at least `context` others of its chunk, 0 <= context < size / 2, to each side, or all that there are.
-    All chunks have the same size, so that an engine's memory is laid out once: the last is moved back. If `size`
-    is enough for all, there is the one chunk of `total`.
+    Args:
+        total: Features of the clip.
+        size: Features of a chunk.
+        context: Minimum number of features of the chunk on each side of a kept feature, except at the clip's ends,
+            0 <= context < size / 2.
+
+    Returns:
+        Chunks that keep each feature once, in order; one chunk of `total` features if `size` suffices.
     """
     if total <= size:
         return (Chunk(0, total, range(total)),)
@@ -70,14 +81,23 @@ def gate_notes(recording: Recording, model: ModelConfig, gated: bool) -> tuple[s
 
 
 class AudioFeatureStream:
-    """The rows of audio features of a video's frames, in order.
+    """The feature windows of a video's frames, computed in order.
 
-    recording: what is said.  model: of the bundle.  encoder: its engine.  length: frames of the video.
-    heard: called when a chunk is done, with their number so far and that of all.
-    gated: whether the noise gate is on, see `GenerationConfig.noise_gate`. It applies only to models that take speech
-        of unit variance.
-    one_pass, chunk, context: seconds that are heard in one pass at most; beyond, of a chunk, and of what a feature
-        hears to each side.
+    Args:
+        recording: The speech.
+        model: The bundle's model.
+        encoder: The engine `audio_encoder`.
+        length: Frames of the video.
+        progress: Called after each chunk with the number of chunks done and their total.
+        gated: Whether the noise gate is on, see `GenerationConfig.noise_gate`. It applies only to models that take
+            speech of unit variance.
+        one_pass: Maximum seconds of a recording that is encoded in one pass.
+        chunk: Seconds of a chunk of a longer recording.
+        context: Minimum seconds on each side of a feature in its chunk.
+
+    Attributes:
+        total: Features of the recording.
+        chunks: The planned runs of the encoder.
     """
 
     def __init__(
@@ -86,7 +106,7 @@ class AudioFeatureStream:
         model: ModelConfig,
         encoder: Engine,
         length: int,
-        heard: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         gated: bool = False,
         one_pass: float = AUDIO_SECONDS,
@@ -94,49 +114,58 @@ class AudioFeatureStream:
         context: float = CONTEXT_SECONDS,
     ) -> None:
         self._recording, self._model, self._encoder = recording, model, encoder
-        self._length, self._heard = length, heard
+        self._length, self._progress = length, progress
         self._gated = gated and model.audio_normalize
         self.total = self._features_of(recording.count)
         whole = recording.count <= one_pass * model.sample_rate
         size = self.total if whole else self._features_of(round(chunk * model.sample_rate))
-        aside = round(context * model.sample_rate / model.audio_stride)
-        self.chunks = plan_chunks(self.total, size, min(aside, (size - 1) // 2))
+        margin = round(context * model.sample_rate / model.audio_stride)
+        self.chunks = plan_chunks(self.total, size, min(margin, (size - 1) // 2))
         self._done = 0
         self._features = np.empty((0, model.audio_hidden_size), np.float32)
         self._first = 0
 
-    def rows(self, start: int, stop: int) -> Float32:
-        """Feature rows (stop - start, R, A) float32 of frames [start, stop), start < stop; see `feature_windows`.
+    def windows(self, start: int, stop: int) -> Float32:
+        """Return the feature windows of the frames [start, stop), start < stop; see `audio_features.feature_windows`.
 
-        Neither may be less than in the call before: what lies before is dropped. Raises AudioError if the recording
-        cannot be read again, BackendError if the encoder fails or its features are not as many as its stride says.
+        Args:
+            start: First frame, no less than in the previous call: earlier features are dropped.
+            stop: Frame after the last, no less than in the previous call.
+
+        Returns:
+            (stop - start, R, A) float32, R features of size A per frame.
+
+        Raises:
+            AudioError: The temporary file that keeps a long recording cannot be read.
+            BackendError: The encoder fails, or returns another number of features than its stride implies.
         """
-        rows = self._model.audio_rows
-        span = feature_span(self.total, self._length, rows, start, stop)
+        size = self._model.audio_rows
+        span = feature_span(self.total, self._length, size, start, stop)
         assert span.start >= self._first
         self._drop(span.start)
         while self._first + len(self._features) < span.stop:
             kept = self._next_chunk()
             self._features = np.concatenate([self._features, kept])
             self._drop(span.start)
-        return feature_windows(self._features, self._length, rows, start, stop, first=self._first, total=self.total)
+        return feature_windows(self._features, self._length, size, start, stop, first=self._first, total=self.total)
 
     def close(self) -> None:
         """Free the features. Closing twice is allowed."""
         self._features = self._features[:0].copy()
 
     def _drop(self, before: int) -> None:
+        """Drop the features before an index."""
         count = min(before - self._first, len(self._features))
         if count > 0:
             self._features = self._features[count:].copy()
             self._first += count
 
     def _next_chunk(self) -> Float32:
-        """The features kept of the next chunk."""
+        """Encode the next chunk and return the features that are kept, (n, A)."""
         chunk, model = self.chunks[self._done], self._model
         start = chunk.start * model.audio_stride
         stop = self._recording.count
-        if len(self.chunks) > 1:  # what follows the last feature's samples would be heard by nothing
+        if len(self.chunks) > 1:  # later samples contribute to no feature
             stop = (chunk.stop - 1) * model.audio_stride + model.audio_minimum_samples
         samples = self._recording.read(start, stop)
         if model.audio_normalize:
@@ -151,10 +180,10 @@ class AudioFeatureStream:
                 "--engine audio_encoder"
             )
         self._done += 1
-        self._heard(self._done, len(self.chunks))
+        self._progress(self._done, len(self.chunks))
         return features[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start]
 
     def _features_of(self, samples: int) -> int:
-        """How many features the encoder's convolutions, which do not pad, make of as many samples."""
+        """Return the number of features of so many samples; the encoder's convolutions do not pad."""
         least = self._model.audio_minimum_samples
         return (max(samples, least) - least) // self._model.audio_stride + 1

@@ -1,4 +1,4 @@
-"""What the denoiser is conditioned on: the photo once, the voice once, keypoints and tokens a window at a time."""
+"""The denoiser's conditions: the photo once, speech and keypoint maps for each window."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ from vexpress_rt.types import Float32, UInt8
 
 
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
-    """image: (H, W, 3) uint8 RGB of the bundle's size -> keys and values of every attention site, by input name.
+    """Encode a photo into the denoiser's reference keys and values (docs/model.md, stages 1 and 2).
 
-    Spec, stages 1 and 2; they depend on the photo alone. They stay on the device that computes them. Raises
-    BackendError, also for outputs on the host that are not finite.
+    They depend on the photo alone and stay on the device that computes them.
+
+    Args:
+        vae_encoder: The engine `vae_encoder`.
+        reference_net: The engine `reference_net`.
+        image: (H, W, 3) uint8 RGB, of the bundle's size.
+
+    Returns:
+        Keys and values of every attention site, by the name of the denoiser's input.
+
+    Raises:
+        BackendError: An engine failed, or its outputs on the host are not finite.
     """
     latent = vae_encoder.run({"image": image}, keep_on_device=True)
     check_outputs("vae_encoder", latent)
@@ -27,10 +37,18 @@ def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) ->
 
 
 def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float32:
-    """Normalised samples (N,) -> features (T, A) float32, about 50 a second (spec, stage 3).
+    """Encode speech into audio features (docs/model.md, stage 3).
 
-    minimum: samples that the encoder's convolutions need; a shorter clip is continued with silence.
-    Raises BackendError, also for features that are not finite.
+    Args:
+        audio_encoder: The engine `audio_encoder`.
+        samples: (N,) float32, normalised, at the model's rate.
+        minimum: Samples that the encoder's convolutions need; shorter speech is padded with zeros.
+
+    Returns:
+        (T, A) float32, about 50 a second.
+
+    Raises:
+        BackendError: The engine failed, or the features are not finite.
     """
     padded = np.pad(samples, (0, max(0, minimum - len(samples))))
     outputs = audio_encoder.run({"samples": padded[None]})
@@ -41,28 +59,32 @@ def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float
 
 @dataclass(frozen=True)
 class WindowConditions:
-    """Makes the denoiser's inputs for a window, so that no more of them exist than windows are in flight.
+    """Computes the denoiser's inputs for one window at a time, so that only those of windows in flight exist.
 
-    projection, guider: engines.  length: frames of the video.
-    rows: feature rows (stop - start, R, A) float32 of frames [start, stop).
-    draw: the drawing (H, W, 3) uint8 of a frame.
     Frames beyond the video repeat its last one.
+
+    Attributes:
+        audio_projection: The engine `audio_projection`.
+        pose_guider: The engine `pose_guider`.
+        length: Frames of the video.
+        feature_windows: Returns the feature windows (stop - start, R, A) float32 of frames [start, stop).
+        keypoint_map: Returns the keypoint map (H, W, 3) uint8 of a frame.
     """
 
-    projection: Engine
-    guider: Engine
+    audio_projection: Engine
+    pose_guider: Engine
     length: int
-    rows: Callable[[int, int], Float32]
-    draw: Callable[[int], UInt8]
+    feature_windows: Callable[[int, int], Float32]
+    keypoint_map: Callable[[int], UInt8]
 
     def __call__(self, window: Window) -> Mapping[str, Tensor]:
-        """`audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window's frames, left on the device."""
+        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window, left on the device."""
         stop, surplus = min(window.stop, self.length), max(0, window.stop - self.length)
-        rows = self.rows(window.start, stop)
-        drawings = np.stack([self.draw(frame) for frame in range(window.start, stop)])
+        features = self.feature_windows(window.start, stop)
+        maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, stop)])
         return {
-            **self.projection.run({"feature_rows": _extend(rows, surplus)}, keep_on_device=True),
-            **self.guider.run({"drawings": _extend(drawings, surplus)}, keep_on_device=True),
+            **self.audio_projection.run({"feature_rows": _extend(features, surplus)}, keep_on_device=True),
+            **self.pose_guider.run({"drawings": _extend(maps, surplus)}, keep_on_device=True),
         }
 
 

@@ -18,68 +18,66 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.types import UInt8
 
-AHEAD = 1  # frames that are on their way to the host while the caller has not seen the one before
+AHEAD = 1  # frames being copied to the host behind the one that the caller gets next
 
 
 class DeviceFrames:
-    """`frames.FramePostprocessing` on a GPU; values are those of the host's.
-
-    executor, kernels: of the GPU that the decoder runs on.
-    """
+    """`FramePostprocessing` on a GPU, with the values of the host's."""
 
     keep_on_device = True
 
     def __init__(self, executor: Executor, kernels: Kernels) -> None:
+        """Take the executor and the kernels of the GPU that the decoder runs on."""
         self._executor = executor
         self._kernels = kernels
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> CudaTensor:
-        """As `frames.FramePostprocessing` has it; not waited for."""
+        """See `FramePostprocessing`. The host does not wait."""
         height, width, _ = current.shape
         launch = partial(self._kernels.median_3x3x3, height=height, width=width)
-        return self._made((height, width, 3), launch, previous, current, following)
+        return self._run_kernel((height, width, 3), launch, previous, current, following)
 
     def rgb_to_nv12(self, frame: Tensor) -> CudaTensor:
-        """As `frames.FramePostprocessing` has it; not waited for."""
+        """See `FramePostprocessing`. The host does not wait."""
         height, width, _ = frame.shape
         launch = partial(self._kernels.rgb_to_nv12, height=height, width=width)
-        return self._made((height * 3 // 2, width), launch, frame)
+        return self._run_kernel((height * 3 // 2, width), launch, frame)
 
-    def _made(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> CudaTensor:
-        """What a kernel makes of frames."""
-        executor, given = self._executor, [_on_gpu(frame) for frame in frames]
+    def _run_kernel(self, shape: tuple[int, ...], launch: Callable[..., None], *frames: Tensor) -> CudaTensor:
+        """Enqueue a kernel on frames and return its output."""
+        executor, inputs = self._executor, [_on_gpu(frame) for frame in frames]
         with executor.enqueuing() as compute:
             out = executor.pool.acquire(math.prod(shape), "a frame", compute)
-            for frame in given:
+            for frame in inputs:
                 compute.wait(frame.ready)
-            launch(*(frame.buffer for frame in given), out, stream=compute)
+            launch(*(frame.buffer for frame in inputs), out, stream=compute)
             done = compute.record()
-        for frame in given:
+        for frame in inputs:
             frame.read_until(done)
         return CudaTensor(shape, "uint8", out, done, executor.pool)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Frames as arrays; each is given out when the copy of the next one has been entered, or there is none."""
-        coming: deque[_Download] = deque()
+        """Yield frames as arrays, each after the copy of the next one is enqueued, if there is one."""
+        downloads: deque[_Download] = deque()
         spare: list[runtime.Pinned] = []
         try:
             for frame in map(_on_gpu, frames):
-                staging = spare.pop() if spare else runtime.pinned(frame.bytes, "frames on their way to the host")
-                coming.append(_Download(self._executor, frame, staging))
-                if len(coming) > AHEAD:
-                    yield coming[0].array()
-                    spare.append(coming.popleft().staging)
-            for download in coming:
+                staging = spare.pop() if spare else runtime.pinned(frame.bytes, "frames copied to the host")
+                downloads.append(_Download(self._executor, frame, staging))
+                if len(downloads) > AHEAD:
+                    yield downloads[0].array()
+                    spare.append(downloads.popleft().staging)
+            for download in downloads:
                 yield download.array()
         finally:
-            for download in coming:
+            for download in downloads:
                 download.finish()
-            for staging in (*spare, *(download.staging for download in coming)):
+            for staging in (*spare, *(download.staging for download in downloads)):
                 staging.close()
 
 
 class _Download:
-    """A tensor on its way to pinned memory, which nothing else may use before `finish`."""
+    """The copy of a tensor to pinned memory, which nothing else may use before `finish`."""
 
     def __init__(self, executor: Executor, tensor: CudaTensor, staging: runtime.Pinned) -> None:
         self.staging = staging
@@ -92,12 +90,12 @@ class _Download:
         tensor.read_until(self._done)
 
     def array(self) -> NDArray[Any]:
-        """What arrived, copied, once it has. Raises BackendError for what went wrong before."""
+        """Wait for the copy and return it as an array of its own. Raises BackendError if work on the GPU failed."""
         self._done.synchronize()
         return self._used.view(self._dtype).reshape(self._shape).copy()
 
     def finish(self) -> None:
-        """Wait, whatever came of it."""
+        """Wait until the copy ends, successful or not."""
         with suppress(BackendError):
             self._done.synchronize()
 

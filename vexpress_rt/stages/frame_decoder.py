@@ -1,4 +1,4 @@
-"""Latents -> frames: the decoder, then the median filter (spec, stage 10), frame by frame."""
+"""Latents -> frames: the decoder, then the median filter (docs/model.md, stage 10), frame by frame."""
 
 from __future__ import annotations
 
@@ -19,20 +19,29 @@ T = TypeVar("T")
 def decode(
     vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], *, keep_on_device: bool = False
 ) -> Iterator[Tensor]:
-    """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB.
+    """Decode latents, one by one.
 
-    keep_on_device: leave them where they are computed.
+    Args:
+        vae_decoder: The engine `vae_decoder`.
+        latents: (frame, latent (1, c, h, w)) in order.
+        keep_on_device: Whether to leave the frames where they are computed.
+
+    Yields:
+        Frames (H, W, 3) uint8 RGB.
     """
     for _, latent in latents:
         yield vae_decoder.run({"latent": latent}, keep_on_device=keep_on_device)["frame"]
 
 
-def median(frames: Iterable[T], middle: Callable[[T, T, T], T]) -> Iterator[T]:
-    """The 3x3x3 median over time, rows and columns of a clip, holding three frames.
+def median(frames: Iterable[T], median_3x3x3: Callable[[T, T, T], T]) -> Iterator[T]:
+    """Filter a clip with the 3x3x3 median over time, rows and columns, holding three frames.
 
-    middle: the middle one of three frames, filtered; `median_3x3x3` of a `FramePostprocessing`.
     In time the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
-    neighbour. Values are those of `native.median_filter` on the whole clip.
+    neighbour. The values equal `native.median_filter` on the whole clip.
+
+    Args:
+        frames: The frames in order.
+        median_3x3x3: Returns the middle one of three frames, filtered, such as `FramePostprocessing.median_3x3x3`.
     """
     source = iter(frames)
     current = next(source, None)
@@ -40,71 +49,85 @@ def median(frames: Iterable[T], middle: Callable[[T, T, T], T]) -> Iterator[T]:
         return
     previous: T | None = None
     for following in source:
-        yield middle(following if previous is None else previous, current, following)
+        yield median_3x3x3(following if previous is None else previous, current, following)
         previous, current = current, following
     neighbour = current if previous is None else previous
-    yield middle(neighbour, current, neighbour)
+    yield median_3x3x3(neighbour, current, neighbour)
 
 
 class FramePostprocessing(Protocol):
-    """What happens to frames between decoder and caller, where they are.
-
-    keep_on_device: whether they are to stay where the decoder computes them.
-    rgb_to_nv12: a frame (H, W, 3) as NV12, see `native.nv12`; None for what leaves that to whoever encodes.
-    """
+    """The operations on frames between the decoder and the caller, on the device that has the frames."""
 
     @property
-    def keep_on_device(self) -> bool: ...
+    def keep_on_device(self) -> bool:
+        """Whether the decoder leaves frames where it computes them."""
+        ...
 
     @property
-    def rgb_to_nv12(self) -> Callable[[Tensor], Tensor] | None: ...
+    def rgb_to_nv12(self) -> Callable[[Tensor], Tensor] | None:
+        """Converts a frame (H, W, 3) to NV12, see `native.nv12`; None if the video encoder converts frames itself."""
+        ...
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
-        """The middle one of three frames (H, W, 3) uint8, filtered: see `native.median_3x3x3`."""
+        """Return the middle one of three frames (H, W, 3) uint8, filtered; see `native.median_3x3x3`."""
         ...
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Frames as arrays, which the caller may keep."""
+        """Yield frames as arrays, which the caller may keep."""
         ...
 
 
 def make_frames(
-    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], path: FramePostprocessing, watch: Stopwatch,
-    *, filtered: bool, rgb: bool,
+    vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], postprocessing: FramePostprocessing,
+    watch: Stopwatch, *, median_filter: bool, rgb: bool,
 ) -> Generator[UInt8, None, None]:  # fmt: skip
-    """(frame, latent (1, c, h, w)) in order -> frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
+    """Decode and filter latents.
 
-    path: what happens to them in between.  watch: is told the seconds of each stage.  filtered: by the median.
-    rgb: False allows NV12, (H * 3 / 2, W) uint8, half the bytes, where `path` can make that.
+    Args:
+        vae_decoder: The engine `vae_decoder`.
+        latents: (frame, latent (1, c, h, w)) in order.
+        postprocessing: The operations on the decoded frames.
+        watch: Measures the time of each stage.
+        median_filter: Whether frames pass the median filter.
+        rgb: Whether frames must be RGB. False allows NV12, (H * 3 / 2, W) uint8, half the bytes, if `postprocessing`
+            converts to it.
+
+    Yields:
+        Frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
     """
-    with ExitStack() as stages:  # a GPU's memory goes back when the caller ends early, and not some time later
+    with ExitStack() as stages:  # frees a GPU's memory as soon as the caller ends early
 
         def stage(name: str, items: Iterable[T]) -> Iterator[T]:
             return stages.enter_context(closing(watch.each(name, items)))
 
-        frames = stage("decode", decode(vae_decoder, latents, keep_on_device=path.keep_on_device))
-        if filtered:
-            frames = stage("median", median(frames, path.median_3x3x3))
-        if path.rgb_to_nv12 is not None and not rgb:
-            frames = map(path.rgb_to_nv12, frames)
-        yield from stage("decode", path.arrays(frames))
+        frames = stage("decode", decode(vae_decoder, latents, keep_on_device=postprocessing.keep_on_device))
+        if median_filter:
+            frames = stage("median", median(frames, postprocessing.median_3x3x3))
+        if postprocessing.rgb_to_nv12 is not None and not rgb:
+            frames = map(postprocessing.rgb_to_nv12, frames)
+        yield from stage("decode", postprocessing.arrays(frames))
 
 
 class HostFrames:
-    """`FramePostprocessing` in NumPy arrays.  threads: of the median, as `native.median_3x3x3` takes them."""
+    """`FramePostprocessing` in NumPy arrays."""
 
     keep_on_device = False
     rgb_to_nv12 = None
 
     def __init__(self, threads: int | None = None) -> None:
+        """Set the number of threads of the median, as `native.median_3x3x3` takes it."""
         self._threads = threads
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> UInt8:
-        """As `FramePostprocessing` has it. Raises ConfigError for an impossible number of threads."""
+        """See `FramePostprocessing.median_3x3x3`.
+
+        Raises:
+            ConfigError: The number of threads is out of range.
+        """
         return median_3x3x3(_array(previous), _array(current), _array(following), threads=self._threads)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Frames, which are arrays already."""
+        """Yield the frames, which are arrays already."""
         return map(_array, frames)
 
 

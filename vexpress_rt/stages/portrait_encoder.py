@@ -1,4 +1,4 @@
-"""Photos -> portraits, by the engines of a bundle; and faces in any picture."""
+"""Photos -> portraits, with the engines of a bundle; and face detection in pictures."""
 
 from __future__ import annotations
 
@@ -37,20 +37,31 @@ PortraitSource = Portrait | CroppedPhoto | ImageSource
 
 
 class PortraitEncoder:
-    """Makes the portraits of a bundle."""
+    """Reads photos and encodes them with the engines of a bundle."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        """Take a bundle and its engines, which are loaded when they are needed."""
         self._bundle = bundle
         self._engines = engines
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of them, pixels."""
+        """Size (height, width) of portraits in pixels."""
         shape = self._bundle.manifest.shape
         return shape.height, shape.width
 
     def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
-        """Read a photo and find its face: the part of `Generator.prepare` that needs only the face detector."""
+        """Read and crop a photo, and find its face: the part of `Generator.prepare` that needs only the face detector.
+
+        Args:
+            source: The photo.
+            keypoints: Keypoints of its face, or None to detect the face.
+            crop: One of `config.CROP_MODES`.
+
+        Raises:
+            ConfigError: `crop` is unknown.
+            InputError: The photo or the keypoints are unusable.
+        """
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
         own, notes = self._own_keypoints(photo, keypoints, crop)
@@ -71,7 +82,7 @@ class PortraitEncoder:
 
         Args:
             portrait: A portrait of this bundle, or a photo.
-            mode: The retargeting mode, of `motion.choose_retarget`.
+            mode: The retargeting mode, of `pose.choose_retarget`.
             driven: Whether the video has keypoints or a driving video.
 
         Returns:
@@ -110,9 +121,13 @@ class PortraitEncoder:
         check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
 
     def find_faces(self, picture: UInt8) -> list[Face]:
-        """The faces in a picture (H, W, 3) uint8 RGB of any size.
+        """Return the faces in a picture.
 
-        Raises BundleNotFoundError if the bundle has no detector.
+        Args:
+            picture: (H, W, 3) uint8 RGB of any size.
+
+        Raises:
+            BundleNotFoundError: The bundle has no face detector.
         """
         if not self._bundle.has(FACE_DETECTOR):
             raise BundleNotFoundError(
@@ -133,5 +148,5 @@ class PortraitEncoder:
                 found, "photo"
             )
         why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
-        cut = ", so it is cut around its centre" if crop == "face" else ""
-        return None, (f"photo: {why}{cut}",)
+        where = ", so it is cut around its centre" if crop == "face" else ""
+        return None, (f"photo: {why}{where}",)

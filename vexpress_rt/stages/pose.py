@@ -1,4 +1,4 @@
-"""Where the face is in each frame of the video: wires keypoint sources, the face detector and retargeting."""
+"""The pose track of a video: keypoint sources, the face detector and retargeting."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from vexpress_rt.media.image import face_crop
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames
 from vexpress_rt.types import Crop, Face, Float32, KeypointTrack, UInt8
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.paths import as_path
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
 FaceFinder = Callable[[UInt8], list[Face]]
 FrameProgress = Callable[[int, int], None]  # called with done and total, in frames
 
-ENDLESS_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
-LONGEST_TURN = Fraction(60)  # seconds of a driving video that are followed where no end is known
+LOOPING_MODES = tuple(mode for mode in EXTENSION_MODES if mode != "stretch")
+LONGEST_LOOP = Fraction(60)  # seconds of a driving video that a looping pose track uses at most
 
 
 class CroppedFace(Protocol):
-    """What is needed of a portrait, or of a photo that is not encoded yet; `Portrait` says what each is."""
+    """A portrait, or a photo that is not encoded yet; `Portrait` documents the attributes."""
 
     @property
     def keypoints(self) -> Float32 | None: ...
@@ -54,16 +55,26 @@ class CroppedFace(Protocol):
 
 @dataclass(frozen=True)
 class PoseTrack:
-    """points: (L, 3, 2) float32, pixels of the bundle's picture.  notes: what was decided on the way."""
+    """The keypoints of the face in each frame of a video.
+
+    Attributes:
+        points: (L, 3, 2) float32: left eye, right eye and nose as (x, y) in pixels of the bundle's picture.
+        notes: What was decided about the keypoints.
+    """
 
     points: Float32
     notes: tuple[str, ...]
 
 
 def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
-    """The mode to use: as asked for, else `no_retarget` with keypoints and `fix_face` without.
+    """Return the retargeting mode: the given one, else `no_retarget` with keypoints and `fix_face` without.
 
-    Raises ConfigError for an unknown mode, or one that needs keypoints when there are none.
+    Args:
+        mode: One of `config.RETARGET_MODES`, or None.
+        source: The keypoints, or None.
+
+    Raises:
+        ConfigError: The mode is unknown, or needs keypoints and there are none.
     """
     if mode is None:
         return "fix_face" if source is None else "no_retarget"
@@ -104,7 +115,7 @@ def check_face(
         why = f"no face was found in {photo}"
     else:
         why = "the bundle has no face detector"
-        remedies.append(f"use a bundle that has one (python -m export.build --engine {FACE_DETECTOR})")
+        remedies.append(f"use a bundle that has one: `python -m export.build --engine {FACE_DETECTOR}` {EXPORTER}")
     if searched is not False:
         remedies.append("take a photo that is upright, shows a face from the front and is cropped closer around it")
     if driven:
@@ -117,11 +128,20 @@ def check_face(
 def load_track(
     source: KeypointSource, find_faces: FaceFinder, seconds: Fraction, progress: FrameProgress | None = None
 ) -> KeypointTrack:
-    """Keypoints from a file of arrays, from numbers, or, for any other file, from the faces of a driving video.
+    """Load keypoints from an array, a file of arrays or, for any other file, the faces of a driving video.
 
-    seconds: of the video to be made. A driving video is searched so far and over the longest gap that may follow, so
-    that the frames before are those that the whole would give; each decoded frame is searched once.
-    progress: called after each frame of a driving video with the frames done and the largest possible total; may raise.
+    Args:
+        source: The keypoints.
+        find_faces: Returns the faces in a picture.
+        seconds: Duration of the video to be made. A driving video is searched for that long and over the longest gap
+            that may follow, so that the track equals the whole driving video's. Each decoded frame is searched once.
+        progress: Called after each frame of a driving video with the frames done and the largest possible total; may
+            raise.
+
+    Raises:
+        KeypointError: The keypoints are unreadable.
+        NoFaceError: The driving video shows no face.
+        VideoError: The driving video is unusable.
     """
     if not isinstance(source, (str, os.PathLike)):
         return load_keypoints(source)
@@ -133,20 +153,20 @@ def load_track(
     except VideoError as error:
         known = ", ".join(KEYPOINT_SUFFIXES)
         raise VideoError(f"{error}. It was taken for a driving video; files of keypoints end in {known}") from error
-    needed, findings = math.ceil(seconds * video.fps) + 1, ReadReport()
+    needed, report = math.ceil(seconds * video.fps) + 1, ReadReport()
     most = needed + math.ceil(LONGEST_GAP * video.fps)
-    track = track_faces(_search(video, find_faces, most, findings, progress), video.fps, video.size, needed)
-    return replace(track, notes=(*findings.notes(), *track.notes))
+    track = track_faces(_search(video, find_faces, most, report, progress), video.fps, video.size, needed)
+    return replace(track, notes=(*report.notes(), *track.notes))
 
 
 def _search(
-    video: DrivingVideo, find_faces: FaceFinder, most: int, findings: ReadReport, progress: FrameProgress | None
+    video: DrivingVideo, find_faces: FaceFinder, most: int, report: ReadReport, progress: FrameProgress | None
 ) -> Iterator[list[Face]]:
     """Yield the faces in each of at most `most` frames, at the video's constant rate."""
     done = 0
     (height, width), (rows, columns) = video.size, video.shown or video.size
     scale = np.array([width / columns, height / rows], np.float32)
-    with closing(video.runs(findings)) as runs:
+    with closing(video.runs(report)) as runs:
         for picture, repeats in runs:
             faces = [] if picture is None else [_scaled(face, scale) for face in find_faces(picture)]
             count = min(repeats, most - done)
@@ -167,9 +187,13 @@ def _scaled(face: Face, scale: Float32) -> Face:
 
 
 def to_picture(track: KeypointTrack, portrait: CroppedFace) -> KeypointTrack:
-    """A track in pixels of its own pictures -> in pixels of the bundle's picture.
+    """Convert a track from pixels of its own pictures to pixels of the bundle's picture.
 
-    Pictures as large as the original photo are cropped as that was; others by themselves, around the first face.
+    Pictures as large as the original photo are cropped like the photo; others around the track's first face.
+
+    Args:
+        track: The track; without a size it is in pixels of the bundle's picture already.
+        portrait: The portrait or photo.
     """
     if track.size is None:
         return track
@@ -183,12 +207,21 @@ def plan_pose_track(
     source: KeypointSource | None, mode: str, portrait: CroppedFace, length: int, settings: Settings,
     find_faces: FaceFinder, progress: FrameProgress | None = None,
 ) -> PoseTrack:  # fmt: skip
-    """The face's place in each of `length` frames.
+    """Return the keypoints of the face in each frame of a video.
 
-    mode: of `choose_retarget`.  find_faces: the detector.  progress: of the search, see `load_track`.
+    Args:
+        source: The keypoints, or None.
+        mode: Retargeting mode, from `choose_retarget`.
+        portrait: The portrait or photo.
+        length: Frames of the video.
+        settings: The resolved options.
+        find_faces: Returns the faces in a picture.
+        progress: See `load_track`.
 
-    Raises NoFaceError if the photo's own face is needed and unknown, or the driving video shows none; KeypointError
-    for unreadable keypoints and for faces wholly outside the picture; VideoError for a driving video that is unusable.
+    Raises:
+        NoFaceError: The photo's own face is needed and unknown, or the driving video shows none.
+        KeypointError: The keypoints are unreadable, or a face lies wholly outside the picture.
+        VideoError: The driving video is unusable.
     """
     own = portrait.keypoints
     check_face(mode, own, portrait.crop.source, driven=source is not None)
@@ -208,33 +241,45 @@ def looping_pose_track(
     source: KeypointSource | None, mode: str, portrait: CroppedFace, settings: Settings, extension: str,
     find_faces: FaceFinder,
 ) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
-    """The face's place (3, 2) float32 in each frame, from 0 on, of a video that need not end; and notes on the track.
+    """Return the keypoints of the face for a video without an end.
 
-    extension: "loop", "mirror" or "hold", for frames beyond the track; a driving video is followed for LONGEST_TURN.
-    Other arguments and errors are those of `plan_pose_track`; the whole track is searched for the anchor of
-    retargeting.
+    The whole track is searched for the anchor of retargeting. Raises the errors of `plan_pose_track` too.
+
+    Args:
+        source: The keypoints, or None. Of a driving video the first LONGEST_LOOP seconds are used.
+        mode: Retargeting mode, from `choose_retarget`.
+        portrait: The portrait or photo.
+        settings: The resolved options.
+        extension: "loop", "mirror" or "hold", for frames beyond the track.
+        find_faces: Returns the faces in a picture.
+
+    Returns:
+        A function from a frame, from 0, to the keypoints (3, 2) float32; and the notes on the track.
+
+    Raises:
+        ConfigError: `extension` is unknown.
     """
-    check_choice("extension", extension, ENDLESS_MODES)
+    check_choice("extension", extension, LOOPING_MODES)
     if mode == "fix_face":
-        motion = plan_pose_track(source, mode, portrait, 1, settings, find_faces)
-        notes = motion.notes
+        pose = plan_pose_track(source, mode, portrait, 1, settings, find_faces)
+        notes = pose.notes
     else:
         assert source is not None
-        track = load_track(source, find_faces, LONGEST_TURN)
+        track = load_track(source, find_faces, LONGEST_LOOP)
         length = len(resample(track, settings.rate).points)
-        motion = plan_pose_track(track, mode, portrait, length, settings, find_faces)
-        notes = track.notes  # not how it was fitted to a length, since there is none
-    points = motion.points
+        pose = plan_pose_track(track, mode, portrait, length, settings, find_faces)
+        notes = track.notes  # without how the track fits a length, because there is none
+    points = pose.points
 
-    def place(frame: int) -> Float32:
-        point: Float32 = points[repeated_frames(np.array(frame), len(points), extension)]
-        return point
+    def keypoints_at(frame: int) -> Float32:
+        keypoints: Float32 = points[repeated_frames(np.array(frame), len(points), extension)]
+        return keypoints
 
-    return place, notes
+    return keypoints_at, notes
 
 
 def _note(count: int, length: int, how: str) -> str:
-    """How a track of `count` frames came to `length`; `how` as `fit_length` tells it."""
+    """Describe how a track of `count` frames fits `length`; `how` is from `fit_length`."""
     if how == "as is":
         return f"keypoints: {count} frames, as many as the video has"
     if how == "cut":

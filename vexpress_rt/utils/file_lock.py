@@ -1,4 +1,4 @@
-"""A lock that processes hold one at a time, and that ends with its holder, however that ends."""
+"""A lock between processes that ends with its holder, however that ends."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from vexpress_rt.errors import OutputError
 
-_PAUSE = 0.2  # seconds between two attempts; waiting in the kernel would put off a handler of Ctrl-C
+# `filelock.FileLock` leaves its file behind, and two processes can both hold it if its folder is replaced. So only the
+# lock of an open file is filelock's.
+
+_POLL = 0.2  # seconds between two attempts; waiting inside the system call would delay the handler of Ctrl-C
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold the lock of the file `path`, which is there as long as somebody holds or wants it.
+    """Hold the lock of a file during the block.
 
-    waiting: called again and again while another process, or thread, holds it; what it raises ends the waiting.
-    Raises OutputError where the file cannot be made, or where the file system has no locks.
+    The file exists while a process holds the lock or waits for it. (On Windows it stays.)
+
+    Args:
+        path: The file.
+        waiting: Called repeatedly while another process or thread holds the lock. What it raises ends the wait.
+
+    Raises:
+        OutputError: The file cannot be created, or its file system has no locks.
     """
     handle = _acquire(path, waiting)
     try:
@@ -26,33 +37,29 @@ def locked(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
     finally:
         if is_at(path, handle):
             with suppress(OSError):
-                path.unlink()  # before it is let go: whoever waits for it sees that it is no longer there
+                path.unlink()  # before the lock is released, so that waiting processes notice that the file is gone
         os.close(handle)
 
 
 def _acquire(path: Path, waiting: Callable[[], object]) -> int:
-    try:
-        import fcntl
-    except ImportError as error:
-        raise OutputError(f"{path} cannot be locked: this system has no flock: use another") from error
     while True:
         try:  # for writing, because NFS locks no other files
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise _refused(path, error) from error
-        held = False
+        acquired = False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = is_at(path, handle)  # else it was removed, or its folder replaced, since it was opened
-        except BlockingIOError:
-            waiting()
-            time.sleep(_PAUSE)
+            if lock_descriptor(handle, blocking=False):
+                acquired = is_at(path, handle)  # else it was removed, or its folder replaced, since it was opened
+            else:
+                waiting()
+                time.sleep(_POLL)
         except OSError as error:
             raise _refused(path, error) from error
         finally:
-            if not held:
+            if not acquired:
                 os.close(handle)
-        if held:
+        if acquired:
             return handle
 
 
@@ -63,7 +70,7 @@ def _refused(path: Path, error: OSError) -> OutputError:
 
 
 def is_at(path: Path, handle: int) -> bool:
-    """Whether the open file is the one that now has this name."""
+    """Return whether an open file is the one that has this name now."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
     except OSError:

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from vexpress_rt.utils.file_lock import is_at
 from vexpress_rt.utils.native_calls import cleanup_at_exit
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
+_LOCKABLE = os.name != "nt"  # on Windows, a file that is open or locked can be neither written elsewhere nor renamed
 _PREFIX = ".vexpress-"
 _ATTEMPTS = 100  # another process can remove a new file before it is locked
 _NAME = re.compile(re.escape(_PREFIX) + r"(?:([0-9a-f]{8})-)?[0-9a-f]{12}\.\w{1,8}")  # older versions: no boot ID
@@ -36,7 +34,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     Its name consists of ".vexpress-", the boot ID, random digits and the suffix of `path`. The file is locked during
     the block. Before it is created, partial files of this boot without a lock are removed from the folder, because
     their process was killed. Files of another boot ID are removed after a week without a write: a shared folder may be
-    on a file system whose locks are local to each machine. The same holds where locks are missing (Windows, some
+    on a file system whose locks are local to each machine. The same holds where files are not locked (Windows, some
     network file systems). If the process exits while another thread is inside the block, the file is removed as well.
 
     Args:
@@ -56,7 +54,8 @@ def partial_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def sweep(folder: Path) -> None:
@@ -67,7 +66,7 @@ def sweep(folder: Path) -> None:
                 continue
             with suppress(OSError):
                 old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _WEEK
-                if old or (fcntl is not None and name[1] == boot_id()):
+                if old or (_LOCKABLE and name[1] == boot_id()):
                     _remove_abandoned(Path(entry), old=old)
 
 
@@ -83,10 +82,14 @@ def boot_id() -> str:
     return hashlib.sha256(system.encode()).hexdigest()[:8]
 
 
-def _reserve(path: Path) -> tuple[Path, int]:
+def _reserve(path: Path) -> tuple[Path, int | None]:
+    """Create and lock a partial file. Returns its path and the open file, which is None where files are not locked."""
     for _ in range(_ATTEMPTS):
         partial = path.with_name(f"{_PREFIX}{boot_id()}-{secrets.token_hex(6)}{path.suffix}")
         handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if not _LOCKABLE:
+            os.close(handle)
+            return partial, None
         if _locked(handle) is not False and is_at(partial, handle):
             return partial, handle
         os.close(handle)  # another process swept the folder in between
@@ -99,7 +102,11 @@ def _remove_abandoned(partial: Path, *, old: bool) -> None:
     A file that cannot be opened or removed belongs to another user, and stays.
     """
     with suppress(OSError):
-        handle = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not _LOCKABLE:
+            if old and stat.S_ISREG(partial.lstat().st_mode):
+                partial.unlink()
+            return
+        handle = os.open(partial, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
             if stat.S_ISREG(os.fstat(handle).st_mode) and _is_free(handle, old) and is_at(partial, handle):
                 partial.unlink()
@@ -114,12 +121,7 @@ def _is_free(handle: int, old: bool) -> bool:
 
 def _locked(handle: int) -> bool | None:
     """Lock an open file until it is closed. False if another process holds the lock, None where locks are missing."""
-    if fcntl is None:
-        return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=False)
     except OSError:
         return None
-    return True

@@ -61,7 +61,7 @@ def test_unused_memory_of_any_size_is_given_back_on_request(executor: Executor, 
 def test_tensors_are_dropped_while_a_graph_is_captured(executor: Executor, cuda: FakeCuda) -> None:
     tensor = filled(executor, 1)
     executor.compute.begin_capture()
-    tensor.close()  # the fake complains of a free that becomes a part of the graph
+    tensor.close()  # a violation, if the free becomes a part of the graph
     executor.compute.end_capture().close()
     executor.pool.trim()
     assert cuda.machine.used == 0
@@ -75,7 +75,7 @@ def test_memory_is_not_used_again_before_another_stream_has_read_it(executor: Ex
         done = executor.copies.record()
         tensor.read_until(done)
         tensor.close()
-        other = filled(executor, 4)  # the same memory: the fake complains unless this waits for the copy
+        other = filled(executor, 4)  # the same memory: a violation, unless the stream waits for the copy
         done.synchronize()
         np.testing.assert_array_equal(host.array, 3)
         np.testing.assert_array_equal(other.numpy(), 4)
@@ -196,7 +196,7 @@ def test_a_tensor_that_is_dropped_after_the_end_is_freed_at_once(cuda: FakeCuda)
 def test_a_tensor_that_is_dropped_with_its_events_in_a_cycle_is_freed_after_its_last_use(
     executor: Executor, cuda: FakeCuda
 ) -> None:
-    for value in range(20):  # Python finalizes what is in a cycle in any order
+    for value in range(20):  # Python finalizes the objects of a cycle in any order
         cycle: list[object] = [filled(executor, value)]
         cycle.append(cycle)
         del cycle
@@ -218,5 +218,33 @@ def test_a_block_that_fails_ends_with_the_streams_synchronized(executor: Executo
         buffer = runtime.allocate(8)
         fill(buffer, 1, compute)
         raise KeyboardInterrupt
-    buffer.close()  # the fake complains if that is too early
+    buffer.close()  # a violation, if this is too early
     assert cuda.machine.used == 0
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+def test_a_gpu_uses_memory_of_dropped_tensors_again_in_stream_order() -> None:
+    with Executor() as executor:
+        kept = filled(executor, 7, 1 << 20)
+        for value in range(100):
+            np.testing.assert_array_equal(filled(executor, value, 1 << 20).numpy(), value)
+        np.testing.assert_array_equal(kept.numpy(), 7)
+        assert executor.pool.trim() == runtime.MemoryPool.supported()
+    np.testing.assert_array_equal(kept.numpy(), 7)  # it outlives the executor
+    kept.close()
+
+
+@pytest.mark.gpu
+def test_a_gpu_frees_tensors_that_are_dropped_while_a_graph_is_captured() -> None:
+    with Executor() as executor:
+        tensor, other = filled(executor, 1), filled(executor, 2)
+        executor.compute.begin_capture()
+        fill(other.buffer, 3, executor.compute)
+        tensor.close()
+        with executor.compute.end_capture() as graph:
+            graph.launch(executor.compute)
+            executor.compute.synchronize()
+        np.testing.assert_array_equal(other.numpy(), 3)

@@ -22,7 +22,7 @@ ARRAY = np.arange(64, dtype=np.uint8)
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    """A fake CUDA with 1 MiB, of which nothing is left allocated when the test has passed."""
+    """A fake CUDA with 1 MiB, of which nothing is allocated after the test."""
     yield from installed(monkeypatch, 1 << 20)
 
 
@@ -81,13 +81,13 @@ def test_without_cuda_python_there_is_no_gpu_and_the_error_names_the_extra(monke
         runtime.check()
 
 
-def test_name_capability_and_memory_are_told(cuda: FakeCuda) -> None:
+def test_name_capability_and_memory_are_reported(cuda: FakeCuda) -> None:
     assert runtime.name_and_capability() == ("Fake GPU", (9, 0))
     with runtime.allocate(1 << 10):
         assert runtime.memory() == ((1 << 20) - (1 << 10), 1 << 20)
 
 
-def test_the_driver_tells_the_newest_cuda_that_it_knows(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_reports_the_newest_cuda_that_it_supports(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "cudaDriverGetVersion", lambda: (0, 13020), raising=False)
     assert runtime.driver_version() == "13.2"
 
@@ -106,7 +106,7 @@ def test_importing_it_does_not_load_cuda() -> None:
 # Memory
 
 
-def test_what_goes_in_comes_out(cuda: FakeCuda, stream: runtime.Stream) -> None:
+def test_copied_data_comes_back(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(ARRAY.nbytes) as buffer:
         upload(buffer, ARRAY, stream)
         np.testing.assert_array_equal(download(buffer, stream), ARRAY)
@@ -121,24 +121,24 @@ def test_memory_is_copied_and_filled_on_the_gpu(cuda: FakeCuda, stream: runtime.
     assert cuda.copies["DeviceToDevice"] == 1
 
 
-def test_an_allocation_without_room_says_what_was_asked_for_what_is_free_and_what_to_do(cuda: FakeCuda) -> None:
+def test_an_allocation_without_room_names_request_free_memory_and_remedy(cuda: FakeCuda) -> None:
     with runtime.allocate(768 << 10), pytest.raises(BackendError) as caught:
         runtime.allocate(512 << 10, "latents of engine denoiser")
     message = str(caught.value)
     assert message.startswith(
         "latents of engine denoiser: the GPU's memory ran out (cudaMalloc: out of memory, error 2;"
     )
-    assert "asked for 512.0 KiB, 256.0 KiB of 1.0 MiB are free" in message
+    assert "requested 512.0 KiB, 256.0 KiB of 1.0 MiB are free" in message
     assert "fewer --frames" in message
 
 
-def test_a_failed_allocation_is_not_blamed_on_whoever_launches_next(cuda: FakeCuda) -> None:
+def test_a_failed_allocation_is_not_blamed_on_the_next_launch(cuda: FakeCuda) -> None:
     with pytest.raises(BackendError):
         runtime.allocate(2 << 20)
     assert cuda.cudaGetLastError() == (0,)
 
 
-def test_pinned_memory_that_is_not_to_be_had_says_how_much_was_asked_for(cuda: FakeCuda) -> None:
+def test_pinned_memory_that_cannot_be_allocated_names_the_request(cuda: FakeCuda) -> None:
     cuda.failures["cudaHostAlloc"] = [2]
     with pytest.raises(BackendError, match=r"image: 3\.0 KiB of pinned host memory .*ulimit -l"):
         runtime.pinned(3 << 10, "image")
@@ -173,14 +173,14 @@ def test_closing_twice_is_allowed(cuda: FakeCuda) -> None:
     assert cuda.calls["cudaFree"] == cuda.calls["cudaFreeHost"] == 1
 
 
-def test_what_is_dropped_is_freed(cuda: FakeCuda) -> None:
+def test_a_dropped_buffer_is_freed(cuda: FakeCuda) -> None:
     buffer = runtime.allocate(8)
     del buffer
     gc.collect()
     assert cuda.left() == []
 
 
-def test_a_failure_to_free_what_was_dropped_is_logged(cuda: FakeCuda, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_to_free_a_dropped_buffer_is_logged(cuda: FakeCuda, caplog: pytest.LogCaptureFixture) -> None:
     with runtime.Stream() as stream:
         buffer = runtime.allocate(8)
         buffer._free = "cudaStreamSynchronize"
@@ -213,7 +213,7 @@ def test_sizes_are_readable(size: int, text: str) -> None:
 # Streams, events, graphs
 
 
-def test_an_event_passes_when_what_entered_before_it_is_done(cuda: FakeCuda, stream: runtime.Stream) -> None:
+def test_an_event_completes_when_the_work_before_it_is_done(cuda: FakeCuda, stream: runtime.Stream) -> None:
     with runtime.allocate(8) as buffer:
         before = stream.record()
         fill(buffer, 1, stream)
@@ -244,7 +244,9 @@ def test_a_captured_graph_runs_as_often_as_it_is_launched(cuda: FakeCuda, stream
                 assert download(buffer, stream).tolist() == [2] * 8
 
 
-def test_what_cannot_be_captured_is_an_error_and_the_stream_goes_on(cuda: FakeCuda, stream: runtime.Stream) -> None:
+def test_work_that_cannot_be_captured_is_an_error_and_the_stream_goes_on(
+    cuda: FakeCuda, stream: runtime.Stream
+) -> None:
     stream.begin_capture()
     with pytest.raises(BackendError, match="cudaStreamSynchronize: operation not permitted when stream is capturing"):
         stream.synchronize()
@@ -260,7 +262,7 @@ def test_a_graph_that_cannot_be_made_leaves_nothing(cuda: FakeCuda, stream: runt
         stream.end_capture()
 
 
-def test_what_goes_wrong_on_the_gpu_is_told_to_whoever_waits(cuda: FakeCuda, stream: runtime.Stream) -> None:
+def test_an_error_on_the_gpu_is_raised_to_the_waiting_thread(cuda: FakeCuda, stream: runtime.Stream) -> None:
     def fail() -> None:
         raise KernelError
 
@@ -287,7 +289,7 @@ def test_a_gpu_copies_fills_and_replays() -> None:
 @pytest.mark.gpu
 def test_a_gpu_without_room_says_what_is_free() -> None:
     _, total = runtime.memory()
-    with pytest.raises(BackendError, match=r"asked for .* are free: close other programs"):
+    with pytest.raises(BackendError, match=r"requested .* are free: close other programs"):
         runtime.allocate(2 * total)
     with runtime.allocate(1 << 20):
         pass

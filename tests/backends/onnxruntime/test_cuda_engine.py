@@ -168,7 +168,7 @@ def test_too_little_memory_shows_when_an_engine_is_loaded(
     library.weights = 0
     with (
         runtime.allocate(CAPACITY - 40),
-        pytest.raises(BackendError, match=r"[xy] of engine doubler: .*asked for 24 bytes"),
+        pytest.raises(BackendError, match=r"[xy] of engine doubler: .*requested 24 bytes"),
     ):
         load_one(doubler)
     assert cuda.machine.used == 0

@@ -69,7 +69,7 @@ def adder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reshaper(tmp_path: Path) -> Path:
-    """out = a under the shape that is given as an input."""
+    """out = a in the shape of the other input."""
     return save(
         tmp_path / "reshaper.onnx",
         [helper.make_node("Expand", ["a", "shape"], ["out"])],
@@ -223,7 +223,8 @@ def test_an_output_of_another_size_than_specified_is_refused(reshaper: Path) -> 
     engine = load(reshaper, spec)
     assert engine.run({"a": np.ones(1, np.float32), "shape": np.array([4])})["out"].shape == (4,)
     with pytest.raises(
-        BackendError, match=r"gave what it should not: .*output out: float32 \(5\); expected out: float32 \(4\)"
+        BackendError,
+        match=r"returned other outputs than specified: .*output out: float32 \(5\); expected out: float32 \(4\)",
     ):
         engine.run({"a": np.ones(1, np.float32), "shape": np.array([5])})
 
@@ -289,7 +290,7 @@ def test_importing_the_backend_does_not_load_its_library() -> None:
 
 
 def test_running_leaves_the_callers_floating_point_mode_alone(adder: Path) -> None:
-    # In a process of its own: ONNX Runtime lets only the first session decide about subnormal numbers.
+    # In a process of its own: only ONNX Runtime's first session sets the treatment of subnormal numbers.
     code = f"""
 import sys
 import numpy as np

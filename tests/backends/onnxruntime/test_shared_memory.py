@@ -1,4 +1,4 @@
-"""Engines on the CPU that share memory: weights that they have in common, and what they compute in."""
+"""Engines on the CPU that share memory: common weights, and one arena to compute in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vexpress_rt.backends.onnxruntime.engine import load
 def private():
     text = open("/proc/self/smaps_rollup").read()
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:")) * 1024
-load(sys.argv[1], None)  # what the library takes whatever it loads
+load(sys.argv[1], None)  # memory that the library needs for any engine
 before = private()
 kept = [load(path, None, share_weights=sys.argv[3] == "shared") for path in (sys.argv[1], sys.argv[2])]
 print(private() - before)

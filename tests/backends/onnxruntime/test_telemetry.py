@@ -1,4 +1,4 @@
-"""ONNX Runtime tells nobody that it is used, and keeps nothing about it; what its user chose stays."""
+"""ONNX Runtime sends and stores no telemetry; a choice of the user's stays in force."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ print(os.environ["ORT_DISABLE_TELEMETRY"])
 
 
 def _load(home: Path, code: str = _LOADED, **variables: str) -> str:
-    """What the variable says once an engine was loaded in a process whose user has the folder `home`."""
+    """Return the variable after an engine was loaded in a process of a user with the folder `home`."""
     usual = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    for name in ("CI", "GITHUB_ACTIONS"):  # there it tells nothing anyway
+    for name in ("CI", "GITHUB_ACTIONS"):  # with these it sends no telemetry anyway
         usual.pop(name, None)
     own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "TMPDIR": str(home)}
     command = [sys.executable, "-c", code, str(shipped_bundle() / "vae_decoder.onnx")]

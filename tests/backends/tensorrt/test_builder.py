@@ -48,7 +48,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     path = folder / "graph.engine"
     yield path
-    assert {item.name for item in folder.iterdir()} <= {path.name}  # nothing partial, whatever happened
+    assert {item.name for item in folder.iterdir()} <= {path.name}  # no partial file is left
 
 
 @pytest.mark.parametrize(("element", "channels"), [(HALF, 64), (HALF, 12), (FLOAT, 32)])

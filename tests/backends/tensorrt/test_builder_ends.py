@@ -1,12 +1,13 @@
-"""Builds of engines as they go on, are ended, and are written."""
+"""Builds of engines: progress, interruptions and the file that is written."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     path = folder / "graph.engine"
     yield path
-    assert {item.name for item in folder.iterdir()} <= {path.name}  # nothing partial, whatever happened
+    assert {item.name for item in folder.iterdir()} <= {path.name}  # no partial file is left
 
 
 def test_progress_grows_to_one(graph: Path, output: Path, library: Library) -> None:
@@ -49,7 +50,7 @@ def test_progress_grows_to_one(graph: Path, output: Path, library: Library) -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("display lost")], ids=["Ctrl-C", "error"])
-def test_what_a_progress_display_raises_ends_the_build_and_leaves_the_old_engine(
+def test_an_exception_of_progress_ends_the_build_and_leaves_the_old_engine(
     graph: Path, output: Path, library: Library, error: Any
 ) -> None:
     def stop(done: float) -> None:
@@ -65,7 +66,7 @@ def test_what_a_progress_display_raises_ends_the_build_and_leaves_the_old_engine
 
 
 @pytest.mark.parametrize("when", [0.8, 1.0])
-def test_what_a_progress_display_raises_is_not_lost_when_there_is_nothing_left_to_end(
+def test_an_exception_of_progress_at_the_end_is_raised_as_well(
     graph: Path, output: Path, library: Library, when: float
 ) -> None:
     def stop(done: float) -> None:
@@ -77,12 +78,24 @@ def test_what_a_progress_display_raises_is_not_lost_when_there_is_nothing_left_t
     assert not output.exists()
 
 
-def test_a_signal_ends_the_build_and_leaves_nothing(graph: Path, output: Path, library: Library) -> None:
+def test_a_signal_ends_the_build_and_leaves_nothing(
+    graph: Path, output: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled, run = threading.Event(), tensorrt_builder.run_uninterrupted
+
+    def watched(work: Callable[[], Any], *, cancel: Callable[[], object]) -> Any:
+        def cancelled() -> None:
+            cancel()
+            handled.set()
+
+        return run(work, cancel=cancelled)
+
     def interrupt(done: float) -> None:
         calls.append(done)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)  # the main thread handles it meanwhile
+        assert handled.wait(60)  # in the main thread
 
+    monkeypatch.setattr(tensorrt_builder, "run_uninterrupted", watched)
     calls: list[float] = []
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -90,6 +103,27 @@ def test_a_signal_ends_the_build_and_leaves_nothing(graph: Path, output: Path, l
     assert len(calls) == 1
     assert signal.getsignal(signal.SIGINT) is before
     assert not output.exists()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_build_leaves_the_signal_handlers_of_the_process_alone(
+    graph: Path, output: Path, library: Library, in_thread: bool
+) -> None:
+    def handlers(done: float = 0) -> list[Any]:
+        found = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        during.append(found)
+        return found
+
+    during: list[list[Any]] = []
+    before = handlers()
+    spec = save_relu(graph)
+    if in_thread:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(build_engine, graph, spec, output, library, progress=handlers).result()
+    else:
+        build_engine(graph, spec, output, library, progress=handlers)
+    assert len(during) > 2
+    assert all(found == before for found in during)
 
 
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_build(graph: Path, library: Library) -> None:

@@ -22,6 +22,9 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import TensorRTEngine, load
 from vexpress_rt.bundle.engine_spec import TensorSpec
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError
+from vexpress_rt.utils.links import EXPORTER
+
+PLACE = re.escape(EXPORTER)
 
 Load = Callable[..., TensorRTEngine]
 
@@ -127,7 +130,7 @@ def test_a_size_that_depends_on_values_is_refused(load_plan: Load) -> None:
         load_plan(pooler(sizes=lambda shapes: {})).run({"samples": np.zeros((1, 8), np.float32)})
 
 
-# What does not fit
+# Engines and inputs that do not fit
 
 
 def change(side: dict[str, tuple[str, tuple[int, ...]]], **changes: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -191,7 +194,7 @@ def test_every_wrong_input_of_a_call_is_named(load_plan: Load) -> None:
 
 
 def test_a_tensor_of_another_kind_of_device_is_refused(load_plan: Load) -> None:
-    with pytest.raises(BackendError, match=r"input x of engine engine is not on the GPU: pass what its host\(\) gives"):
+    with pytest.raises(BackendError, match=r"input x of engine engine is not on the GPU: pass the array of its numpy"):
         load_plan(doubler()).run({"x": FakeResident(MATRIX)})
 
 
@@ -228,8 +231,11 @@ def test_an_engine_that_tensorrt_refuses_comes_with_the_command_that_builds_it(
 @pytest.mark.parametrize(
     ("capability", "remedy"),
     [
-        ((9, 0), r"is not made for A GPU \(9\.0\): build .*--target tensorrt`, or use provider='auto'$"),
-        ((8, 9), r"build the bundle again on this machine with `python -m export\.build --target tensorrt-rtx`$"),
+        ((9, 0), rf"is not made for A GPU \(9\.0\): build .*--target tensorrt` {PLACE}, or use provider='auto'$"),
+        (
+            (8, 9),
+            rf"build the bundle again on this machine with `python -m export\.build --target tensorrt-rtx` {PLACE}$",
+        ),
     ],
 )
 def test_no_build_for_rtx_is_recommended_on_another_gpu(

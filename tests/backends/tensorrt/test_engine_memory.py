@@ -72,7 +72,7 @@ def needing(size: int) -> Callable[[Any], int]:
 
 
 def double(engine: TensorRTEngine, value: float) -> None:
-    """Run a doubler on `value` and check what it gives."""
+    """Run a doubler on `value` and check the result."""
     result = engine.run({"x": MATRIX + np.float32(value)})["y"]
     np.testing.assert_array_equal(result, 2 * (MATRIX + np.float32(value)))
 
@@ -85,9 +85,9 @@ def double(engine: TensorRTEngine, value: float) -> None:
     [
         (doubler(weights=2 * MEGABYTE), r"cannot be loaded from .*OutOfMemory \(Requested size was 2097152"),
         (doubler(persistent=2 * MEGABYTE), r"cannot be loaded from .*OutOfMemory \(Requested size was 2097152"),
-        (doubler(activations=needing(2 * MEGABYTE)), r"activations of engine engine: .*asked for 2\.0 MiB"),
-        (doubler(inputs={"x": ("UINT8", (2 * MEGABYTE,))}), r"x of engine engine: .*asked for 2\.0 MiB"),
-        (doubler(outputs={"y": ("UINT8", (2 * MEGABYTE,))}), r"y of engine engine: .*asked for 2\.0 MiB"),
+        (doubler(activations=needing(2 * MEGABYTE)), r"activations of engine engine: .*requested 2\.0 MiB"),
+        (doubler(inputs={"x": ("UINT8", (2 * MEGABYTE,))}), r"x of engine engine: .*requested 2\.0 MiB"),
+        (doubler(outputs={"y": ("UINT8", (2 * MEGABYTE,))}), r"y of engine engine: .*requested 2\.0 MiB"),
     ],
 )
 def test_too_little_memory_shows_when_an_engine_is_loaded(
@@ -121,7 +121,7 @@ def test_too_little_memory_for_an_output_that_stays_is_told_and_the_next_run_wor
 
 def test_too_long_a_clip_is_told_and_a_shorter_one_works(load_plan: Load, cuda: FakeCuda) -> None:
     engine = load_plan(pooler(activations=lambda shapes: 4096 * shapes["samples"][1]))
-    with pytest.raises(BackendError, match=r"activations of engine engine: .*asked for 3\.9 MiB"):
+    with pytest.raises(BackendError, match=r"activations of engine engine: .*requested 3\.9 MiB"):
         engine.run({"samples": np.ones((1, 1000), np.float32)})
     assert engine.run({"samples": np.ones((1, 4), np.float32)})["means"].tolist() == [[1, 1]]
 

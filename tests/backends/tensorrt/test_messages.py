@@ -1,4 +1,4 @@
-"""What TensorRT says, and who is told."""
+"""TensorRT's messages, and their collectors."""
 
 from __future__ import annotations
 

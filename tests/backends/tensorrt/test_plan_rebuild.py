@@ -1,4 +1,4 @@
-"""Plans compiled anew: whatever ends that, and whatever happens meanwhile, the bundle is as it was, or has them."""
+"""Rebuilding plans: whatever interrupts it, the bundle is unchanged or has the plans."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vexpress_rt.errors import BackendError, BundleDamagedError, BundleNotFoundE
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What compiles on this machine, which has a GPU."""
+    """The stand-in that compiles on this machine, which has a GPU."""
     yield from installed_builder(monkeypatch)
 
 
@@ -44,7 +44,7 @@ WIDE = VideoShape(64, 128, 8)
 
 
 def replace_by_another(folder: Path, shape: VideoShape = WIDE) -> dict[str, bytes]:
-    """Put another bundle in the place, as a build does; gives its content."""
+    """Replace the bundle by another one, as a build does; return its content."""
     other = add_plans(write_bundle(folder.with_name("other"), shape=shape), **ELSEWHERE)
     folder.rename(folder.with_name("old"))
     other.rename(folder)
@@ -67,11 +67,11 @@ def test_whatever_ends_it_leaves_the_bundle_as_it_was(
     assert not list(folder.glob(".compiling*"))
 
 
-def test_a_wish_to_stop_comes_before_the_failure_that_stopping_led_to(folder: Path, builder: FakeBuilder) -> None:
+def test_an_interruption_comes_before_the_failure_that_it_led_to(folder: Path, builder: FakeBuilder) -> None:
     stopping = threading.Event()
 
     def work(name: str) -> None:
-        stopping.set()  # what a handler of Ctrl-C does that only takes note
+        stopping.set()  # like a handler of Ctrl-C that only sets a flag
         raise BackendError("the build was ended")
 
     def tell(*what: Any) -> None:
@@ -85,7 +85,7 @@ def test_a_wish_to_stop_comes_before_the_failure_that_stopping_led_to(folder: Pa
 
 @pytest.mark.parametrize("provider", ["auto", "tensorrt"])
 @pytest.mark.parametrize("error", [TimeoutError, BrokenPipeError, ConfigError, BackendError, OutputError, RuntimeError])
-def test_what_progress_raises_ends_it_and_comes_out_as_it_is(
+def test_an_exception_of_progress_ends_it_and_is_raised_as_it_is(
     folder: Path, provider: str, error: type[Exception]
 ) -> None:
     failure = error("enough")
@@ -116,9 +116,7 @@ def test_ctrl_c_while_files_are_moved_waits_until_they_are(folder: Path, monkeyp
     assert set(content(folder)) == {"manifest.json", *read_manifest(folder).files}
 
 
-def test_a_lock_that_cannot_be_had_is_an_error_that_says_what_to_see_to(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_cannot_be_taken_is_an_error_with_a_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     def no_locks(*arguments: Any) -> None:
@@ -185,7 +183,7 @@ def test_a_bundle_that_was_replaced_before_is_not_taken_for_the_old_one(folder: 
     assert (builder.built, content(folder)) == ([], new)
 
 
-def test_a_bundle_that_is_removed_meanwhile_is_not_said_to_be_replaced(folder: Path, builder: FakeBuilder) -> None:
+def test_a_bundle_that_is_removed_meanwhile_is_not_reported_as_replaced(folder: Path, builder: FakeBuilder) -> None:
     builder.work = lambda name: shutil.rmtree(folder, ignore_errors=True)
     with pytest.raises(BundleNotFoundError, match=r"bundle was removed while plans were compiled for it: build"):
         find_plans(Bundle.open(folder))
@@ -199,7 +197,7 @@ def test_a_staging_directory_that_is_removed_meanwhile_is_named(folder: Path, bu
     assert content(folder) == before
 
 
-# What is kept
+# Files that are kept
 
 
 def test_a_folder_holds_so_many_compilations_and_the_oldest_make_room(folder: Path) -> None:
@@ -238,9 +236,7 @@ def test_a_folder_in_the_place_of_a_plan_is_named_before_anything_is_compiled(
     assert builder.built == []
 
 
-def test_graphs_are_compiled_where_nothing_lies_that_the_manifest_does_not_list(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_are_compiled_beside_files_of_the_manifest_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "unlisted").write_text("anything")
     beside: dict[str, set[str]] = {}
     build = tensorrt_builder.build_engine

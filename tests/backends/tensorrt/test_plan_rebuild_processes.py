@@ -1,4 +1,4 @@
-"""Plans that several processes want at once are compiled once; and those that are ended meanwhile leave no trace."""
+"""Plans that several processes need at once are compiled once; processes that end meanwhile leave no trace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What compiles on this machine, which has a GPU."""
+    """The stand-in that compiles on this machine, which has a GPU."""
     yield from installed_builder(monkeypatch)
 
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, target: str = "tensorrt", last_words: str = "") -> subprocess.Popen[str]:
-    """A process of `rebuilder.py` that has opened the bundle and waits."""
+    """Start a process of `rebuilder.py` that opens the bundle and waits."""
     command = [sys.executable, "-W", "error", "-m", "tests.support.rebuilder", str(folder), target, last_words]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
@@ -54,7 +54,7 @@ def start(folder: Path, target: str = "tensorrt", last_words: str = "") -> subpr
 
 
 def run(*processes: subprocess.Popen[str]) -> list[tuple[int, list[str], str]]:
-    """Let processes go on at once; exit code, engines compiled and messages of each."""
+    """Continue processes at once; return exit code, compiled engines and messages of each."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -79,7 +79,7 @@ def test_two_processes_at_once_compile_once_and_for_real(micro_checkpoint: Path,
     assert set(content(folder)) == {"manifest.json", *bundle.manifest.files}
 
 
-def test_who_waits_for_another_says_so_and_uses_its_plans(
+def test_a_process_that_waits_for_another_says_so_and_uses_its_plans(
     folder: Path, builder: FakeBuilder, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[tuple[str, int, int]] = []
@@ -102,7 +102,7 @@ def test_who_waits_for_another_says_so_and_uses_its_plans(
     assert not (folder / plan_rebuild.LOCK).exists()
 
 
-def test_waiting_ends_by_what_progress_raises(folder: Path) -> None:
+def test_an_exception_of_progress_ends_the_wait(folder: Path) -> None:
     def stop(*what: Any) -> None:
         raise KeyboardInterrupt
 
@@ -120,9 +120,7 @@ def test_waiting_ends_by_what_progress_raises(folder: Path) -> None:
     ],
     ids=["while it compiles", "while files are moved"],
 )
-def test_what_a_killed_process_leaves_does_not_count_and_is_removed(
-    folder: Path, builder: FakeBuilder, last_words: str
-) -> None:
+def test_files_of_a_killed_process_are_ignored_and_removed(folder: Path, builder: FakeBuilder, last_words: str) -> None:
     before = content(folder)
     ((code, _, _),) = run(start(folder, last_words=last_words))
     assert code == -signal.SIGKILL

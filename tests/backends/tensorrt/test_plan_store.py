@@ -1,4 +1,4 @@
-"""A bundle meets a machine: plans that fit are used, others are compiled anew, once, or the command is named."""
+"""Plans that fit the machine are used; others are compiled anew, once, or the message names the command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vexpress_rt.errors import BundleDamagedError, ConfigError, PlansMissingErro
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What compiles on this machine, which has a GPU."""
+    """The stand-in that compiles on this machine, which has a GPU."""
     yield from installed_builder(monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""Plans that do not fit, where they may not or cannot be compiled; and what a generator and the command line say."""
+"""Plans that do not fit, where compiling is forbidden or impossible, and the messages of generator and command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vexpress_rt.pipeline.generator import Generator
 
 @pytest.fixture(autouse=True)
 def builder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBuilder]:
-    """What compiles on this machine, which has a GPU."""
+    """The stand-in that compiles on this machine, which has a GPU."""
     yield from installed_builder(monkeypatch)
 
 
@@ -119,7 +119,7 @@ def without_polygraphy(folder: Path, builder: FakeBuilder, monkeypatch: pytest.M
 
 
 def unwritable(folder: Path, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root, who may write everywhere, sees it: what is to be the lock is something else."""
+    """Root may write everywhere, so that another kind of file takes the place of the lock."""
     (folder / ".compiling.lock").mkdir()
 
 

@@ -52,7 +52,7 @@ def test_a_jpeg_without_its_end_marker_is_the_same_picture(missing: int, options
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_of_a_jpeg_cut_off_the_missing_rows_are_grey(mode: str) -> None:
+def test_the_missing_rows_of_a_truncated_jpeg_are_grey(mode: str) -> None:
     data = encoded("JPEG", Image.fromarray(picture()).convert(mode), subsampling=0, quality=95)
     photo, whole = load_photo(data[: len(data) * 7 // 10]), load_photo(data)
     alike = (photo.pixels == whole.pixels).all(axis=(1, 2))
@@ -76,7 +76,7 @@ def test_of_a_progressive_jpeg_cut_off_the_coarser_picture_is_taken() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
-def test_of_a_photo_cut_off_the_missing_rows_are_black(kind: str) -> None:
+def test_the_missing_rows_of_a_truncated_photo_are_black(kind: str) -> None:
     data = encoded(kind)
     photo = load_photo(data[: len(data) * 8 // 10])
     there = (photo.pixels == picture()).all(axis=(1, 2))
@@ -127,11 +127,11 @@ def test_a_wrong_checksum_beside_the_pixels_is_noted(name: str, last: bool) -> N
     parts.insert(-1 if last else 1, wrong)
     photo = load_photo(png_of(parts))
     np.testing.assert_array_equal(photo.pixels, picture())
-    assert photo.notes == (f"photo: the checksum of its {name} chunk is wrong; the chunk is left out",)
+    assert photo.notes == (f"photo: the checksum of its {name} chunk is wrong; the chunk is skipped",)
 
 
 @pytest.mark.parametrize("name", ["IHDR", "PLTE"])
-def test_a_wrong_checksum_of_what_the_pixels_need_is_damage(name: str) -> None:
+def test_a_wrong_checksum_of_a_chunk_that_pixels_need_is_damage(name: str) -> None:
     parts = chunks(encoded("PNG", Image.fromarray(picture()).quantize(8)))
     data = png_of([
         with_wrong_checksum(png_chunk(*part)) if part[0] == name.encode() else png_chunk(*part) for part in parts
@@ -158,7 +158,7 @@ def cut_into(pixels: bytes, size: int, spoilt: int) -> bytes:
     return png_of([png_chunk(*chunks(encoded("PNG"))[0]), *pieces, png_chunk(b"IEND", b"")])
 
 
-def test_of_a_png_with_a_spoilt_piece_the_rows_before_it_are_taken() -> None:
+def test_the_rows_before_a_damaged_piece_of_a_png_are_used() -> None:
     pixels = b"".join(body for name, body in chunks(encoded("PNG")) if name == b"IDAT")
     size = len(pixels) // 10
     photo = load_photo(cut_into(pixels, size, 7))
@@ -186,7 +186,7 @@ def test_many_small_pieces_of_pixels_are_one_picture() -> None:
     np.testing.assert_array_equal(photo.pixels, picture())
 
 
-def test_bytes_after_the_end_are_passed_over() -> None:
+def test_bytes_after_the_end_are_skipped() -> None:
     for kind in ("JPEG", "PNG", "GIF"):
         data = encoded(kind)
         photo = load_photo(data + b"\xff\xda\xff\xd8 a film that belongs to the photo" * 100)

@@ -1,4 +1,4 @@
-"""Photos whose last bytes are missing give the rows that are there, in formats whose decoders want all bytes too."""
+"""Photos without their last bytes are decoded as far as possible, also in formats whose decoders need all bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_rows_above_the_missing_end_are_those_of_the_whole_photo(
     assert len(photo.notes) == 1
 
 
-def test_of_an_avif_without_its_last_bytes_the_rows_above_are_right() -> None:
+def test_the_upper_rows_of_an_avif_without_its_last_bytes_are_right() -> None:
     data = encoded("AVIF", noise())
     whole, photo = load_photo(data), load_photo(data[:-5])
     assert (photo.pixels == whole.pixels)[:180].all()
@@ -123,7 +123,7 @@ def test_a_gif_without_its_trailer_is_the_same_picture(missing: int, mode: str) 
 @pytest.mark.parametrize("missing", [5, 50, 1000])
 @pytest.mark.parametrize("options", [{"interlace": 0}, {"interlace": 1}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "1"])
-def test_of_a_gif_cut_off_the_missing_rows_stay_blank(mode: str, options: dict[str, object], missing: int) -> None:
+def test_the_missing_rows_of_a_truncated_gif_stay_blank(mode: str, options: dict[str, object], missing: int) -> None:
     data = encoded("GIF", noise().convert(mode), **options)
     whole, photo = load_photo(data), load_photo(data[:-missing])
     wrong = (photo.pixels != whole.pixels).any(axis=(1, 2)).sum()

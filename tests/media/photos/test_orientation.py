@@ -121,7 +121,7 @@ def test_a_tiff_with_odd_entries_is_rotated() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_an_avif_is_turned_once_and_odd_exif_in_it_is_passed_over(order: str) -> None:
+def test_an_avif_is_rotated_once_and_odd_exif_in_it_is_skipped(order: str) -> None:
     plain = load_image(with_exif("AVIF", exif_of([])))
     unit = entry(0x0128, 3, 1, struct.pack(f"{order}H", 2), order)
     data = with_exif("AVIF", exif_of([orientation(6, order), unit], order))

@@ -49,7 +49,7 @@ class Manifests:
 
     def read(self, path: Path) -> None:
         from vexpress_rt.bundle.bundle import Bundle
-        from vexpress_rt.cli.listing import describe
+        from vexpress_rt.cli.inspect import describe
         from vexpress_rt.config import GenerationConfig
 
         if not self._folder.exists():

@@ -103,7 +103,7 @@ class BufferPool(Closable):
         return True
 
     def close(self) -> None:
-        """Free unused memory, and let buffers that are in use be freed one by one. Closing twice is allowed."""
+        """Free unused memory; buffers in use are freed one by one when they are released. Closing twice is allowed."""
         with self._lock:
             if not self._open:
                 return

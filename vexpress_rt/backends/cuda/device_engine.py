@@ -1,4 +1,4 @@
-"""Engines on a GPU, whatever library runs them: how their inputs get there, and their outputs back."""
+"""The base of engines on a GPU: how their inputs get to it, and their outputs back."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from vexpress_rt.utils.closable import Closable
 
 
 class Port:
-    """An input or output of an engine: device memory at an address that stays, and pinned memory on the host's side.
+    """An input or output of an engine: device memory at a fixed address, and pinned host memory for copies.
 
-    DeviceTensors are copied to and from that address within the GPU, because a captured CUDA graph has it frozen. At
-    full size that is some 60 MB a step of the denoiser, tens of microseconds, and the portrait's keys and values, which
-    every step has in common, are copied once.
+    DeviceTensors are copied to and from that address within the GPU, because captured CUDA graphs contain it. At full
+    size these are some 60 MB in each step of the denoiser, tens of microseconds. The portrait's keys and values, which
+    all steps share, are copied once.
+
+    Args:
+        engine: The engine's name, for messages.
+        spec: The input or output.
     """
 
     def __init__(self, engine: str, spec: TensorSpec) -> None:
@@ -33,60 +37,71 @@ class Port:
         self._purpose = f"{spec.name} of engine {engine}"
         self._buffer: runtime.Buffer | None = None
         self._pinned: runtime.Pinned | None = None
-        self._holds = 0  # serial of the DeviceTensor whose values are in the buffer; 0: something else
+        self._held_serial = 0  # of the CudaTensor whose values are in the buffer; 0: another content
 
     @property
     def pointer(self) -> int:
-        """Address of the device memory; `fit` comes first."""
+        """Address of the device memory; `fit` has to be called before."""
         return self._open_buffer().pointer
 
     @property
     def bytes(self) -> int:
-        """Of the tensor."""
+        """Size of the tensor."""
         return tensor_bytes(self.shape, self.spec.dtype)
 
     def fit(self, shape: tuple[int, ...], stream: runtime.Stream) -> bool:
-        """Make room for a tensor of this shape; whether that changed the address. `stream`: whose work uses it."""
+        """Make room for a tensor.
+
+        Args:
+            shape: Its sizes.
+            stream: The stream whose work uses the memory.
+
+        Returns:
+            Whether the address changed.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
+        """
         self.shape = shape
         if self._buffer is not None and self._buffer.bytes >= self.bytes:
             return False
         if self._buffer is not None:
             stream.synchronize()
             self._buffer.close()
-            self._buffer, self._holds = None, 0
+            self._buffer, self._held_serial = None, 0
         self._buffer = runtime.allocate(self.bytes, self._purpose)
         return True
 
-    def put(self, tensor: Tensor, stream: runtime.Stream) -> None:
-        """Enter a copy of an array, or of a DeviceTensor unless its values are here already."""
+    def upload(self, tensor: Tensor, stream: runtime.Stream) -> None:
+        """Enqueue a copy of an array, or of a CudaTensor unless the memory holds its values already."""
         buffer = self._open_buffer()
         if not isinstance(tensor, CudaTensor):
             assert isinstance(tensor, np.ndarray)
-            self._holds = 0
+            self._held_serial = 0
             staging = self._staging()
             staging.view(tensor.dtype).reshape(tensor.shape)[...] = tensor
             runtime.copy_from_host(buffer, staging, stream)
-        elif tensor.serial != self._holds:
+        elif tensor.serial != self._held_serial:
             stream.wait(tensor.ready)
             runtime.copy_on_device(buffer, tensor.buffer, self.bytes, stream)
-            self._holds = tensor.serial
+            self._held_serial = tensor.serial
 
-    def keep(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
-        """Enter a copy to memory of its own, taken from `pool`."""
-        kept = pool.acquire(self.bytes, self._purpose, stream)
-        runtime.copy_on_device(kept, self._open_buffer(), self.bytes, stream)
-        return kept
+    def copy(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
+        """Enqueue a copy to memory of the pool, and return that memory."""
+        copied = pool.acquire(self.bytes, self._purpose, stream)
+        runtime.copy_on_device(copied, self._open_buffer(), self.bytes, stream)
+        return copied
 
-    def fetch(self, stream: runtime.Stream) -> None:
-        """Enter a copy to the host."""
+    def download(self, stream: runtime.Stream) -> None:
+        """Enqueue a copy to the host."""
         runtime.copy_to_host(self._staging(), self._open_buffer(), stream)
 
     def array(self) -> Array:
-        """What `fetch` brought, once its stream is past it."""
+        """Return what `download` copied, after its stream has passed that copy."""
         return self._staging().view(self.spec.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
-        """Free its memory; streams are past its last use."""
+        """Free the memory, after streams have passed its last use."""
         for memory in (self._buffer, self._pinned):
             if memory is not None:
                 memory.close()
@@ -108,7 +123,10 @@ class Port:
 class DeviceEngine(Closable, ABC):
     """An `Engine` on a GPU. Calls from several threads are done one after another.
 
-    executor: runs it, with others.  owned: whether to close that with the engine.
+    Args:
+        spec: Its inputs and outputs.
+        executor: Runs the engine, with others.
+        owned: Whether to close the executor with the engine.
     """
 
     def __init__(self, spec: EngineSpec, executor: Executor, *, owned: bool) -> None:
@@ -123,15 +141,15 @@ class DeviceEngine(Closable, ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make ready for inputs of the shapes that the ports have by now: outputs' ports, addresses, activations."""
+        """Prepare a run with inputs of the shapes that their ports have: outputs' ports, addresses, activations."""
 
     @abstractmethod
     def _launch(self) -> dict[str, Array]:
-        """Enter the computation; gives outputs that have no port, as arrays that are complete."""
+        """Enqueue the computation; return outputs that have no port, as complete arrays."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Free what the library holds."""
+        """Free the library's objects."""
 
     @overload
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: Literal[False] = False) -> dict[str, Array]: ...
@@ -140,35 +158,31 @@ class DeviceEngine(Closable, ABC):
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool) -> Mapping[str, Tensor]: ...
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Mapping[str, Tensor]:
-        """Outputs by name: arrays, or, at once, DeviceTensors that are still being computed.
-
-        Raises BackendError naming every input that is missing, unknown, or of another shape or dtype, for an engine or
-        a DeviceTensor that was closed, for exhausted memory, and for errors of CUDA or the library. The engine can be
-        run again afterwards.
-        """
+        """See `Engine.run`. After an error the engine can be run again."""
         with self._lock:
             if not self._open:
                 refuse_closed(self.spec)
             feed = self._check(inputs, keep_on_device)
             try:
                 with self._executor.lock:
-                    left, kept, done = self._enter(feed, keep_on_device)
+                    arrays, tensors, done = self._enqueue_call(feed, keep_on_device)
                 names = [tensor.name for tensor in self.spec.outputs]
-                there = kept if keep_on_device else self._fetch([name for name in names if name not in left], done)
-                return {name: left[name] if name in left else there[name] for name in names}
+                if not keep_on_device:
+                    arrays |= self._download([name for name in names if name not in arrays], done)
+                return {name: arrays[name] if name in arrays else tensors[name] for name in names}
             except BaseException as error:
-                self._executor.synchronize()  # nothing may still read or write what the next call uses
+                self._executor.synchronize()  # nothing may read or write memory of the next call
                 if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):
                     raise BackendError(f"engine {self.spec.name} failed: {error}") from error
                 raise
 
     def run_positional(self, array: Array) -> list[Array]:
-        """All outputs in the engine's order, for an engine with one input. Raises as `run` does."""
+        """See `Engine.run_positional`."""
         outputs = self.run({only_input(self.spec): array})
         return [outputs[tensor.name] for tensor in self.spec.outputs]
 
     def close(self) -> None:
-        """Free the engine and its memory, but not DeviceTensors that it gave. Closing twice is allowed."""
+        """See `Engine.close`."""
         with self._lock, self._executor.lock:
             if not self._open:
                 return
@@ -185,49 +199,52 @@ class DeviceEngine(Closable, ABC):
         name = self.spec.name
         if not keep_on_device and (lost := [t.describe() for t in self.spec.outputs if not becomes_array(t.dtype)]):
             raise BackendError(
-                f"engine {name} gives {', '.join(lost)}, which NumPy lacks: run it with keep_on_device=True"
+                f"engine {name} returns {', '.join(lost)}, which NumPy lacks: run it with keep_on_device=True"
             )
         feed = check_inputs(self.spec, inputs)
         for key, tensor in feed.items():
             if isinstance(tensor, CudaTensor):
                 tensor.check_open()
             elif isinstance(tensor, DeviceTensor):
-                raise BackendError(f"input {key} of engine {name} is not on the GPU: pass what its host() gives")
+                raise BackendError(f"input {key} of engine {name} is not on the GPU: pass the array of its numpy()")
         return feed
 
-    def _enter(
+    def _enqueue_call(
         self, feed: Mapping[str, Tensor], keep_on_device: bool
     ) -> tuple[dict[str, Array], dict[str, Tensor], runtime.Event]:
-        """Let a whole call enter the compute stream: outputs without a port, DeviceTensors of the others, the end."""
+        """Enqueue a whole call on the compute stream.
+
+        Return outputs without a port, CudaTensors of the others if they are kept, and the event at the end.
+        """
         compute = self._executor.compute
         if self._uploaded is not None:
-            self._uploaded.synchronize()  # pinned memory of the call before may be written only now
+            self._uploaded.synchronize()  # the pinned memory of the last call may be written only after this
         for name, tensor in feed.items():
             self._inputs[name].fit(tensor.shape, compute)
         self._prepare()
         for name, tensor in feed.items():
-            self._inputs[name].put(tensor, compute)
+            self._inputs[name].upload(tensor, compute)
         self._uploaded = compute.record()
         for tensor in feed.values():
             if isinstance(tensor, CudaTensor):
                 tensor.read_until(self._uploaded)
-        left = self._launch()
-        buffers: dict[str, runtime.Buffer] = {}  # by name, so that a failure drops none before `run` has settled
+        arrays = self._launch()
+        buffers: dict[str, runtime.Buffer] = {}  # a dict, so that a failure drops none before `run` has synchronized
         for name, port in self._outputs.items() if keep_on_device else ():
-            if name not in left:
-                buffers[name] = port.keep(self._executor.pool, compute)
+            if name not in arrays:
+                buffers[name] = port.copy(self._executor.pool, compute)
         done = compute.record()
-        kept: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, buffer in buffers.items():
             port = self._outputs[name]
-            kept[name] = CudaTensor(port.shape, port.spec.dtype, buffer, done, self._executor.pool)
-        return left, kept, done
+            tensors[name] = CudaTensor(port.shape, port.spec.dtype, buffer, done, self._executor.pool)
+        return arrays, tensors, done
 
-    def _fetch(self, names: list[str], done: runtime.Event) -> dict[str, Array]:
-        """Outputs as arrays. The copies have a stream of their own: other engines compute meanwhile."""
+    def _download(self, names: list[str], done: runtime.Event) -> dict[str, Array]:
+        """Return outputs as arrays. The copies have a stream of their own, so that other engines compute meanwhile."""
         copies = self._executor.copies
         copies.wait(done)
         for name in names:
-            self._outputs[name].fetch(copies)
+            self._outputs[name].download(copies)
         copies.record().synchronize()
         return {name: self._outputs[name].array() for name in names}

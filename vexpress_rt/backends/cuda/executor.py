@@ -46,7 +46,7 @@ class Executor(Closable):
         compute: The stream of all computation.
         copies: The stream of copies to the host.
         pool: The source of memory for tensors.
-        generation: Counts the blocks of activation memory so far. Users of an earlier block have to be set up anew.
+        generation: Counts the blocks of activation memory so far. Users of an earlier block have to set up again.
 
     Raises:
         BackendMissingError: cuda-python is not installed.

@@ -45,7 +45,7 @@ def check() -> None:
     if int(error) or not found:
         why = _message(error) if int(error) else "there is none"
         raise BackendError(
-            f"no NVIDIA GPU can be used ({why}): look at what `nvidia-smi` says, install a driver for CUDA 13, or run "
+            f"no NVIDIA GPU can be used ({why}): see the output of `nvidia-smi`, install a driver for CUDA 13, or run "
             "an onnxruntime bundle with provider='cpu'"
         )
 
@@ -336,8 +336,8 @@ def pinned(size: int, purpose: str = "copies") -> Pinned:
         return Pinned(int(_call("cudaHostAlloc", max(1, size), _library().cudaHostAllocDefault)), size)
     except BackendError as error:
         raise BackendError(
-            f"{purpose}: {readable(size)} of pinned host memory are not to be had ({error}): close other programs, or "
-            "raise the limit of locked memory (`ulimit -l`)"
+            f"{purpose}: {readable(size)} of pinned host memory cannot be allocated ({error}): close other programs, "
+            "or raise the limit of locked memory (`ulimit -l`)"
         ) from error
 
 
@@ -349,13 +349,13 @@ def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
         size: Bytes requested; None if unknown.
         why: The library's message.
     """
-    asked = "" if size is None else f"asked for {readable(size)}, "
+    requested = "" if size is None else f"requested {readable(size)}, "
     try:
         free, total = memory()
         state = f"{readable(free)} of {readable(total)} are free"
     except BackendError as error:
-        state = f"what is free is unknown: {error}"
-    return BackendError(f"{purpose}: the GPU's memory ran out ({why}; {asked}{state}): {REMEDY}")
+        state = f"how much is free is unknown: {error}"
+    return BackendError(f"{purpose}: the GPU's memory ran out ({why}; {requested}{state}): {REMEDY}")
 
 
 def copy_from_host(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:

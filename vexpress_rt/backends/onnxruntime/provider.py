@@ -17,7 +17,7 @@ from vexpress_rt.utils.cpus import ThreadLimit
 
 
 class _OnnxRuntimeProvider(Provider):
-    """What ONNX Runtime needs on any device."""
+    """Checks of a bundle that hold for ONNX Runtime on any device."""
 
     targets = TARGETS[:1]
     precisions = tuple(precision for precision in PRECISIONS if precision != ONLY_TENSORRT)

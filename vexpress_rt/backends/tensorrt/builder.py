@@ -27,6 +27,7 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.compilation import PORTABLE, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.signals import run_uninterrupted
 
@@ -262,7 +263,7 @@ class _Build:
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
                 f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
-                f"export it again with `python -m export.build --engine {self._spec.name}`"
+                f"export it again with `python -m export.build --engine {self._spec.name}` {EXPORTER}"
             )
 
     def _tensor(self, tensor: Any) -> TensorSpec:
@@ -289,7 +290,7 @@ class _Build:
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
-            _log.warning("%s is of another GPU or version of %s; it begins anew", path, self._library.title)
+            _log.warning("%s is of another GPU or version of %s; a new one is begun", path, self._library.title)
         except FileNotFoundError:
             pass
         except OSError as error:

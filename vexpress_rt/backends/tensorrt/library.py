@@ -1,12 +1,12 @@
-"""TensorRT and TensorRT for RTX behind one face: what differs between the two, and between their versions, stands here.
+"""TensorRT and TensorRT for RTX: one interface to both, which hides their differences and those between versions.
 
-No other file imports them, or Polygraphy, which builds with either. Their Python interfaces are the same but for:
+No other module imports them, or Polygraphy, which builds with either. Their Python interfaces differ in this:
 
-* The module, and the variable of the environment that tells Polygraphy which of the two to use.
-* TensorRT times kernels on the GPU that it builds for, and keeps what it timed in a cache. TensorRT for RTX builds
-  without a GPU for all of a family, and compiles kernels when an engine is loaded; its interface still has timing
-  caches, but merely touching one warns, and looks for a GPU.
-* How engines for several kinds of GPU are asked for.
+* The module, and the environment variable that tells Polygraphy which of the two to use.
+* TensorRT times kernels on the GPU that it builds for, and keeps the timings in a cache. TensorRT for RTX builds
+  without a GPU, for all GPUs of a family, and compiles kernels when an engine is loaded. Its interface has timing
+  caches as well, but any use of one logs a warning and looks for a GPU.
+* How engines for several kinds of GPU are requested.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
 from vexpress_rt.bundle.compilation import TITLES
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
@@ -32,15 +33,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Kind:
-    """title: for messages.  minimum: the oldest version that serves."""
+    """One of the two libraries.
 
-    title: str
+    Attributes:
+        minimum: The oldest version that can be used: older ones do not parse the operator Attention.
+        capabilities: Compute capabilities of the GPUs that it is made for; None for all.
+        portable: Whether it builds without a GPU, for all GPUs that it is made for.
+    """
+
     minimum: tuple[int, int]
+    capabilities: frozenset[tuple[int, int]] | None
+    portable: bool
 
 
-_OLDEST = {"tensorrt": (10, 14), "tensorrt-rtx": (1, 5)}  # before, the operator Attention was not read
-_KINDS = {target: _Kind(title, _OLDEST[target]) for target, title in TITLES.items()}
-_RTX = {(8, 6), (8, 9), (12, 0), (12, 1)}  # compute capabilities
+_KINDS = {
+    "tensorrt": _Kind((10, 14), None, portable=False),
+    "tensorrt-rtx": _Kind((1, 5), frozenset({(8, 6), (8, 9), (12, 0), (12, 1)}), portable=True),
+}
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32",
     "INT64": "int64", "BOOL": "bool",
@@ -53,8 +62,12 @@ _LOCK = threading.RLock()
 class Library:
     """An imported TensorRT; made by `load`, one for each target in a process.
 
-    target: `tensorrt` or `tensorrt-rtx`.  title: its name for people.  module: what was imported.  version: as it says.
-    logger: to be passed on wherever TensorRT wants one; it accepts but one in a process.
+    Attributes:
+        target: `tensorrt` or `tensorrt-rtx`.
+        title: Its name for people.
+        module: The Python module.
+        version: The version of the module.
+        logger: The logger to pass to TensorRT, which accepts only one in a process.
     """
 
     target: str
@@ -71,55 +84,67 @@ class Library:
     @property
     def builds_without_gpu(self) -> bool:
         """Whether engines can be built on a machine without a GPU."""
-        return self.target == "tensorrt-rtx"
+        return _KINDS[self.target].portable
 
     @property
     def has_timing_cache(self) -> bool:
         """Whether timings of earlier builds make later ones faster."""
-        return self.target == "tensorrt"
+        return not _KINDS[self.target].portable
 
     def is_portable(self, *, hardware_compatible: bool) -> bool:
-        """Whether an engine runs on other kinds of GPU than that of the machine that built it."""
+        """Return whether an engine runs on other kinds of GPU than that of the machine that builds it."""
         return hardware_compatible or self.builds_without_gpu
 
     def is_made_for(self, capability: tuple[int, int]) -> bool:
-        """Whether NVIDIA lists GPUs of that compute capability for it. It may run on others nonetheless."""
-        return self.target == "tensorrt" or capability in _RTX
+        """Return whether NVIDIA lists GPUs of a compute capability for this library. It may run on others as well."""
+        capabilities = _KINDS[self.target].capabilities
+        return capabilities is None or capability in capabilities
 
     def unsupported_reason(self, gpu: str, capability: tuple[int, int]) -> str:
-        """That it is not made for a GPU, and what to build for that instead; empty where it is."""
+        """Return why a GPU is not supported and what to do instead; empty if it is supported.
+
+        Args:
+            gpu: The GPU's name.
+            capability: Its compute capability.
+        """
         if self.is_made_for(capability):
             return ""
         return (
             f"{self.name} is not made for {gpu} ({capability[0]}.{capability[1]}): build a bundle on this machine with "
-            "`python -m export.build --target tensorrt`"
+            f"`python -m export.build --target tensorrt` {EXPORTER}"
         )
 
     def dtype_name(self, dtype: Any) -> str:
-        """TensorRT's data type under the name that `specs.py` uses; unknown ones keep their own."""
+        """Return the name that `engine_spec` uses for a data type of TensorRT's; unknown ones keep their own."""
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
     def set_hardware(self, config: Any, *, hardware_compatible: bool) -> None:
-        """Say in a builder's configuration for which GPUs to build.
+        """Set in a builder's configuration for which GPUs to build.
 
-        hardware_compatible: all from Ampere on. TensorRT for RTX does so by itself, and does not know the option.
+        Args:
+            config: The configuration.
+            hardware_compatible: Build for all GPUs from Ampere on. TensorRT for RTX always does, and lacks the option.
         """
-        if self.target == "tensorrt" and hardware_compatible:
+        if hardware_compatible and not _KINDS[self.target].portable:
             config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
-        """Have the engine take all its memory from its user, without which TensorRT for RTX runs in no CUDA graph."""
+        """Make engines use memory of the caller's alone; otherwise TensorRT for RTX cannot run in a CUDA graph."""
         flag = getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
         if flag is not None:
             config.set_flag(flag)
 
     @contextlib.contextmanager
     def collect(self, *, workers: bool = False) -> Iterator[Messages]:
-        """Collects what TensorRT says inside. If all went well nonetheless, its errors are logged as warnings after.
+        """Collect TensorRT's messages during a `with` block; yields them.
 
-        What it says in other threads is about other engines, and not collected here.  workers: for a build, which has
-        threads of TensorRT's own: collect also from threads in which nobody else does.
+        If the block succeeds, errors among them are logged as warnings. Messages of other threads are about other
+        engines and are not collected.
+
+        Args:
+            workers: Collect messages of threads without a collector of their own as well: those of TensorRT's worker
+                threads in a build.
         """
         messages = Messages(workers=workers)
         self.logger.collectors.append(messages)
@@ -132,34 +157,40 @@ class Library:
 
     @contextlib.contextmanager
     def polygraphy(self) -> Iterator[Any]:
-        """Polygraphy's `backend.trt`, working with this library and its logger, and silent itself.
+        """Yield Polygraphy's `backend.trt`, set up to use this library and its logger, and to log nothing itself.
 
-        Raises BackendMissingError without Polygraphy, BackendError if it already works with the other library.
+        Raises:
+            BackendMissingError: Polygraphy is not installed.
+            BackendError: Polygraphy already uses the other library in this process.
         """
         with _LOCK:
             backend, config, output = _import_polygraphy(self.target)
-        if bool(config.USE_TENSORRT_RTX) != (self.target == "tensorrt-rtx"):
-            other = _KINDS["tensorrt" if self.target == "tensorrt-rtx" else "tensorrt-rtx"].title
+        if bool(config.USE_TENSORRT_RTX) != _KINDS[self.target].portable:
+            other = next(title for target, title in TITLES.items() if target != self.target)
             raise BackendError(
                 f"Polygraphy works with one TensorRT library in a process, and in this one it already works with "
                 f"{other}: build engines for {self.target} in a process of its own, as "
-                f"`python -m export.build --target {self.target}` does"
+                f"`python -m export.build --target {self.target}` {EXPORTER} does"
             )
-        backend.util.TRT_LOGGER = self.logger  # its own prints, and turns Ctrl-C into SIGTERM
+        backend.util.TRT_LOGGER = self.logger  # Polygraphy's own prints, and turns Ctrl-C into SIGTERM
         with output.verbosity(output.CRITICAL + 1):
             yield backend
 
 
 def load(target: str) -> Library:
-    """The library of a target, `tensorrt` or `tensorrt-rtx`.
+    """Import the library of a target.
 
-    Raises ConfigError for another target, BackendMissingError naming the extra to install where it cannot be imported
-    or is too old.
+    Args:
+        target: `tensorrt` or `tensorrt-rtx`.
+
+    Raises:
+        ConfigError: The target is another one.
+        BackendMissingError: The library cannot be imported or is too old; the message names the extra to install.
     """
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        module = run_uninterrupted(partial(_import, target))  # its C++ would make an ImportError of a Ctrl-C
+        module = run_uninterrupted(partial(_import, target))  # its C++ would turn Ctrl-C into an ImportError
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)
@@ -167,7 +198,7 @@ def load(target: str) -> Library:
 
 
 def available(target: str) -> bool:
-    """Whether `load(target)` would succeed. Says nothing about GPUs."""
+    """Return whether `load(target)` succeeds; GPUs are not checked."""
     try:
         load(target)
     except BackendMissingError:
@@ -176,7 +207,15 @@ def available(target: str) -> bool:
 
 
 def builder(target: str) -> Library:
-    """As `load`, and raises BackendMissingError without Polygraphy, too, which is looked for but not imported."""
+    """Import the library of a target after checking that Polygraphy, which builds with it, is installed.
+
+    Args:
+        target: `tensorrt` or `tensorrt-rtx`.
+
+    Raises:
+        ConfigError: The target is another one.
+        BackendMissingError: The library or Polygraphy is missing, or the library is too old.
+    """
     library = load(target)
     if importlib.util.find_spec("polygraphy") is None:
         raise BackendMissingError(f"Polygraphy, which builds TensorRT engines, is not installed: {_remedy(target)}")
@@ -188,15 +227,15 @@ _LOADED: dict[str, Library] = {}
 
 def _import(target: str) -> Any:
     try:
-        if target == "tensorrt":
-            import tensorrt
+        if _KINDS[target].portable:
+            import tensorrt_rtx
 
-            return tensorrt
-        import tensorrt_rtx
+            return tensorrt_rtx
+        import tensorrt
 
-        return tensorrt_rtx
+        return tensorrt
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
-        raise BackendMissingError(f"{_KINDS[target].title} cannot be imported ({error}): {_remedy(target)}") from error
+        raise BackendMissingError(f"{TITLES[target]} cannot be imported ({error}): {_remedy(target)}") from error
 
 
 def _remedy(target: str) -> str:
@@ -204,21 +243,21 @@ def _remedy(target: str) -> str:
 
 
 def _examine(target: str, module: Any) -> Library:
-    kind = _KINDS[target]
+    """Return the Library of an imported module. Raises BackendMissingError if it is too old."""
+    kind, title = _KINDS[target], TITLES[target]
     version = str(module.__version__)
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < kind.minimum:
         raise BackendMissingError(
-            f"{kind.title} {version} is installed; expected at least {kind.minimum[0]}.{kind.minimum[1]}: "
-            f"{_remedy(target)}"
+            f"{title} {version} is installed; expected at least {kind.minimum[0]}.{kind.minimum[1]}: {_remedy(target)}"
         )
-    return Library(target, kind.title, module, version, make_logger(module, kind.title))
+    return Library(target, title, module, version, make_logger(module, title))
 
 
 def _import_polygraphy(target: str) -> tuple[Any, Any, Any]:
-    """Its backend for TensorRT, its settings, its logger. The variable is read once, when Polygraphy is imported."""
+    """Return Polygraphy's backend, settings and logger. It reads the variable once, when it is imported."""
     before = os.environ.get(_SWITCH)
-    os.environ[_SWITCH] = str(int(target == "tensorrt-rtx"))
+    os.environ[_SWITCH] = str(int(_KINDS[target].portable))
     try:
         from polygraphy import config
         from polygraphy.backend import trt

@@ -1,4 +1,4 @@
-"""What TensorRT says: warnings go to `logging`, errors to whoever collects them in the thread that they are said in."""
+"""TensorRT's messages: warnings go to `logging`, errors to the collector of the thread that they come from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
-_AFTERMATH = "catchCudaError"  # without a GPU, every complaint of TensorRT's is followed by one that there is no GPU
+_NO_GPU = "catchCudaError"  # without a GPU, one more error follows each error of TensorRT's
 _log = logging.getLogger(__name__)
 
 
 class Messages:
-    """What TensorRT said while this collected. errors: in order.  activation_bytes: of the last engine, or None.
+    """Collected messages; made by `Library.collect`.
 
-    thread: what is said in it comes here.  workers: whether what is said in threads where nobody collects does, too.
+    Attributes:
+        thread: The thread whose messages are collected.
+        workers: Whether messages of threads without a collector are collected as well.
+        errors: The errors, in order.
+        activation_bytes: Activation memory of the last engine, bytes; None if it was not reported.
     """
 
     def __init__(self, *, workers: bool = False) -> None:
@@ -27,17 +31,22 @@ class Messages:
         self.activation_bytes: int | None = None
 
     def text(self) -> str:
-        """The errors on one line, each once, without those that merely follow from the lack of a GPU."""
-        return "; ".join(dict.fromkeys(readable(error) for error in _telling(self.errors)))
+        """Return the errors on one line, each once, without those that only follow from a missing GPU."""
+        return "; ".join(dict.fromkeys(readable(error) for error in _without_follow_ups(self.errors)))
 
 
 def readable(text: str) -> str:
-    """A message of TensorRT's on one line, at most 1000 characters."""
-    return " ".join(" ".join(_telling(text.splitlines())).split())[:1000]
+    """Return a message of TensorRT's on one line of at most 1000 characters."""
+    return " ".join(" ".join(_without_follow_ups(text.splitlines())).split())[:1000]
 
 
 def make_logger(module: Any, title: str) -> Any:
-    """A TensorRT logger: warnings go to `logging`, errors to whoever collects them and else to `logging` too."""
+    """Return a TensorRT logger. Warnings go to `logging`; errors go to a collector, or to `logging` without one.
+
+    Args:
+        module: TensorRT's Python module.
+        title: The library's name for people.
+    """
     severity = module.ILogger.Severity
 
     class Logger(module.ILogger):  # type: ignore[misc] # of type Any
@@ -46,9 +55,9 @@ def make_logger(module: Any, title: str) -> Any:
             self.collectors: list[Messages] = []
 
         def log(self, level: Any, text: str) -> None:
-            if level == severity.VERBOSE:  # a hundred thousand for a large network
+            if level == severity.VERBOSE:  # a large network logs a hundred thousand of them
                 return
-            with contextlib.suppress(Exception):  # an exception would end the process: C++ calls this and knows none
+            with contextlib.suppress(Exception):  # C++ calls this, where an exception would end the process
                 collectors = self._collectors()
                 if level == severity.INFO:
                     if found := _ACTIVATIONS.search(text):
@@ -63,11 +72,12 @@ def make_logger(module: Any, title: str) -> Any:
                     _log.error("%s: %s", title, readable(text))
 
         def _collectors(self) -> list[Messages]:
-            every, thread = list(self.collectors), threading.get_ident()
-            return [one for one in every if one.thread == thread] or [one for one in every if one.workers]
+            collectors, thread = list(self.collectors), threading.get_ident()
+            own = [messages for messages in collectors if messages.thread == thread]
+            return own or [messages for messages in collectors if messages.workers]
 
     return Logger()
 
 
-def _telling(lines: Sequence[str]) -> Sequence[str]:
-    return [line for line in lines if _AFTERMATH not in line] or lines
+def _without_follow_ups(lines: Sequence[str]) -> Sequence[str]:
+    return [line for line in lines if _NO_GPU not in line] or lines

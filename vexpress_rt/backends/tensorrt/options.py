@@ -1,4 +1,4 @@
-"""How engines are built: options that change an engine, and the sizes that its open dims may take."""
+"""Options of a build: settings of TensorRT's builder, and the sizes that open dims may take."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ from vexpress_rt.bundle.untrusted_json import parse, plain_name, record
 from vexpress_rt.errors import BundleDamagedError, ConfigError
 
 LEVELS = range(6)  # of optimisation
-WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; beyond any GPU, within what TensorRT can be told
-# What one run of the audio encoder may be given. Its activations are sized for the longest, its kernels are chosen for
-# the typical; wav2vec 2.0 gives its first feature for 400 samples.
+WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; the maximum is beyond any GPU and fits in 64 bits
+# Lengths of a clip for one run of the audio encoder. Activations are sized for the longest, kernels are chosen for the
+# typical one; wav2vec 2.0 returns its first feature for 400 samples.
 AUDIO_MINIMUM_SAMPLES = 400
 AUDIO_TYPICAL_SECONDS = 5
 AUDIO_RATE = 16000
-SIZE_LIMIT = 1 << 28  # of an open dim in a record: what any plausible engine stays below
+SIZE_LIMIT = 1 << 28  # of an open dim in a record; plausible engines stay below
 
 
 @dataclass(frozen=True)
 class Range:
-    """Sizes that an open dim may take, and the one to optimise for. Raises ConfigError unless they are in order."""
+    """Sizes that an open dim may take.
+
+    Attributes:
+        minimum: The smallest size, at least 1.
+        typical: The size to optimize for.
+        maximum: The largest size.
+
+    Raises:
+        ConfigError: The sizes are not in ascending order.
+    """
 
     minimum: int
     typical: int
@@ -43,9 +52,15 @@ class Range:
 def audio_range(
     model: ModelConfig | None = None, *, typical: float = AUDIO_TYPICAL_SECONDS, maximum: float = AUDIO_SECONDS
 ) -> Range:
-    """Numbers of samples N that one run of a model's audio encoder may be given; times in seconds.
+    """Return the numbers of samples N that one run of a model's audio encoder takes.
 
-    Without a model those of the released one. Raises ConfigError unless the typical and the longest time are in order.
+    Args:
+        model: The model; None for the released one.
+        typical: Typical length of a clip, seconds.
+        maximum: Largest length of a clip, seconds.
+
+    Raises:
+        ConfigError: The lengths are not in ascending order.
     """
     least = AUDIO_MINIMUM_SAMPLES if model is None else model.audio_minimum_samples
     rate = AUDIO_RATE if model is None else model.sample_rate
@@ -56,16 +71,20 @@ def audio_range(
 class EngineOptions:
     """Options of a build.
 
-    optimization_level: 0 (soonest built) to 5 (most kernels tried), 3 being TensorRT's default. TensorRT for RTX, which
-        tries none, builds the same engine at every level.
-    workspace_bytes: limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None is all that the GPU has.
-    hardware_compatible: for all GPUs from Ampere on, not just the one at hand; slower. TensorRT for RTX always does so.
-    tf32: allow float32 products with 10 bits of mantissa.
-    ranges: sizes of open dims, by the letter that `specs.py` gives the dim.
-    timing_cache: file of timings that later builds reuse, made if it is not there; only of use for TensorRT. Has no
-        effect on what an engine computes.
+    Attributes:
+        optimization_level: 0 (fastest build) to 5 (most kernels tried); TensorRT's default is 3. TensorRT for RTX tries
+            no kernels and builds the same engine at every level.
+        workspace_bytes: Limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None for all of the GPU's
+            memory.
+        hardware_compatible: Build for all GPUs from Ampere on instead of this machine's alone; such engines are slower.
+            TensorRT for RTX always does so.
+        tf32: Allow float32 products with 10 bits of mantissa.
+        ranges: Sizes of open dims, by the letter of the dim in `engine_spec`.
+        timing_cache: File of timings that later builds reuse; it is created if missing. It has no effect on results,
+            and none at all with TensorRT for RTX.
 
-    Raises ConfigError for a level or limit out of range.
+    Raises:
+        ConfigError: The level or the limit is out of range.
     """
 
     optimization_level: int = 3
@@ -89,7 +108,11 @@ class EngineOptions:
             )
 
     def shapes(self, tensor: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Smallest, typical and largest shape of a tensor. Raises ConfigError for an open dim without a range."""
+        """Return the smallest, the typical and the largest shape of a tensor.
+
+        Raises:
+            ConfigError: An open dim has no range.
+        """
         dims = list(zip(tensor.dims, tensor.shape, strict=True))
         if unknown := [dim for dim, size in dims if size is None and dim not in self.ranges]:
             raise ConfigError(
@@ -101,18 +124,22 @@ class EngineOptions:
         return tuple(smallest), tuple(typical), tuple(largest)
 
     def to_json(self) -> dict[str, Any]:
-        """What changes an engine, as plain values: engines of one graph with equal options can stand for each other."""
+        """Return the options that change an engine, as plain values. Equal ones give interchangeable engines."""
         data = asdict(self)
         del data["timing_cache"]
         return data
 
     def to_text(self) -> str:
-        """`to_json` as text, equal for equal options."""
+        """Return `to_json` as text, equal for equal options."""
         return json.dumps(self.to_json(), sort_keys=True)
 
     @classmethod
     def from_text(cls, text: str) -> EngineOptions:
-        """The inverse of `to_text`; the text may be anybody's. Raises ConfigError saying what is wrong with it."""
+        """Return the options of a text that `to_text` made; the text may come from an untrusted bundle.
+
+        Raises:
+            ConfigError: The text is malformed.
+        """
         try:
             data = parse(text.encode("utf-8", "surrogatepass"), TEXT_LIMIT)
             names = {f.name for f in fields(cls)} - {"timing_cache"}

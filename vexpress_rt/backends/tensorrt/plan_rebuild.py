@@ -1,8 +1,8 @@
 """How plans are rebuilt: compiled on this machine from a bundle's graphs, and added to the bundle.
 
 One process does so at a time; others that need the same plans wait for it and use them. Plans are compiled in a staging
-directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. The next process
-removes what a killed one left behind.
+directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. Files that a
+killed process left are removed by the next one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from vexpress_rt.errors import (
     VExpressError,
 )
 from vexpress_rt.utils.file_lock import locked
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"
@@ -70,7 +71,7 @@ def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: s
     if not bundle.manifest.onnx:
         raise BackendError(
             f"{reason}, and it keeps no graphs to compile plans from (--no-onnx): build it again on this machine with "
-            f"`{build_command(bundle)}`"
+            f"`{build_command(bundle)}` {EXPORTER}"
         )
     options = recorded_options(bundle.manifest)
     compiler = Compiler.here(bundle.manifest.target, options, bundle.folder)
@@ -133,7 +134,7 @@ def _rebuild_alone(
     except OutputError as error:
         command = f"vexpress-rt compile {shlex.quote(str(bundle.folder))}"
         raise OutputError(
-            f"{reason}, and no plans can be added: {error}; or run `{command}` as somebody who may write there, or use "
+            f"{reason}, and no plans can be added: {error}; or run `{command}` as a user who may write there, or use "
             "a copy of the bundle"
         ) from error
 
@@ -296,7 +297,7 @@ class StagingDirectory:
                 self._bundle.remove(name)
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Close both folders."""
         self._inside.close()
         self._bundle.close()
 

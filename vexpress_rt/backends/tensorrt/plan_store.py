@@ -15,6 +15,7 @@ from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import TARGETS
 from vexpress_rt.bundle.manifest import BUILD_COMMAND
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, PlansMissingError
+from vexpress_rt.utils.links import EXPORTER
 
 
 def find_plans(
@@ -47,8 +48,8 @@ def find_plans(
     if target == TARGETS[0]:
         raise ConfigError(
             f"the bundle is not compiled for TensorRT (its target is {target}): build it with "
-            f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target tensorrt` (or tensorrt-rtx), or use "
-            "provider='auto'"
+            f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target tensorrt` (or tensorrt-rtx) "
+            f"{EXPORTER}, or use provider='auto'"
         )
     runtime.check()
     library = tensorrt_library.load(target)
@@ -96,7 +97,7 @@ class Plans:
             if self._rebuild == "never":
                 raise PlansMissingError(
                     f"{reason}, and rebuild='never' forbids to compile plans now: do so with "
-                    f"`{self._command()}` on this machine, or use rebuild='auto'"
+                    f"{self._command()} on this machine, or use rebuild='auto'"
                 )
 
             def has_plans(bundle: Bundle) -> bool:
@@ -127,8 +128,8 @@ class Plans:
     def _command(self) -> str:
         """Return the command that makes plans for this machine."""
         if not self.bundle.manifest.onnx:
-            return build_command(self.bundle)
-        return f"vexpress-rt compile {shlex.quote(str(self.bundle.folder))}"
+            return f"`{build_command(self.bundle)}` {EXPORTER}"
+        return f"`vexpress-rt compile {shlex.quote(str(self.bundle.folder))}`"
 
 
 def _damaged_engines(bundle: Bundle, compilation: Compilation, *, thorough: bool) -> list[str]:

@@ -24,12 +24,20 @@ class RefusedError(Exception):
 
 
 def truncated(where: str) -> DamagedError:
-    """Return the error for a truncated file. where: the place of the end, such as "before its pixels"."""
+    """Return the error for a truncated file.
+
+    Args:
+        where: The place of the end, such as "before its pixels".
+    """
     return DamagedError(f"it is truncated: it ends {where}")
 
 
 def several_pictures(kind: str) -> RefusedError:
-    """Return the error for an animation or several pages. kind: the format with its article."""
+    """Return the error for an animation or several pages.
+
+    Args:
+        kind: The format with its article, such as "a GIF".
+    """
     return RefusedError(f"is {kind} of several frames or pages; expected one picture: save one of them")
 
 
@@ -152,7 +160,15 @@ def differing_rows(wrong: int, height: int, gap: Gap) -> str:
 
 
 def check_scans(scans: int, pixels: int) -> None:
-    """Refuse a JPEG whose number of scans makes decoding slow."""
+    """Check that the scans of a JPEG do not make its decoding slow.
+
+    Args:
+        scans: Number of scans.
+        pixels: Number of pixels.
+
+    Raises:
+        RefusedError: There are more scans than `MAX_SCANS`, or too many for so many pixels.
+    """
     most = min(MAX_SCANS, max(1, MAX_SCANNED // max(pixels, 1)))
     if scans > most:
         raise RefusedError(

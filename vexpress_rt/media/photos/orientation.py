@@ -14,7 +14,15 @@ _PREFIX = b"Exif\0\0"
 
 
 def find_orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
-    """Return the EXIF orientation, 1 to 8, from `exif`, or else from `xmp`, or else 1 (as stored)."""
+    """Return the EXIF orientation of a photo.
+
+    Args:
+        exif: EXIF data, with or without its prefix.
+        xmp: An XMP packet, which counts if `exif` has no orientation.
+
+    Returns:
+        1 to 8; 1, as stored, if there is none.
+    """
     found = _of_exif(exif[:MAX_METADATA])
     if found is None and (match := _XMP.search(xmp[:MAX_METADATA])):
         found = int(match[2])

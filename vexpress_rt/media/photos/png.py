@@ -57,9 +57,9 @@ def read(data: bytes) -> EncodedPhoto:
         raise several_pictures("a PNG")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", found.header)
     if colour not in _SAMPLES:
-        raise DamagedError(f"it has the colour type {colour}, which PNG does not know")
+        raise DamagedError(f"it has the colour type {colour}, which PNG does not define")
     bands = 1 if colour in (0, 3) and depth <= 8 else 2 if colour == 0 else 4
-    notes = [f"photo: the checksum of its {name} chunk is wrong; the chunk is left out" for name in found.bad[:3]]
+    notes = [f"photo: the checksum of its {name} chunk is wrong; the chunk is skipped" for name in found.bad[:3]]
     encoded = EncodedPhoto(
         kind="PNG",
         width=width,
@@ -72,7 +72,7 @@ def read(data: bytes) -> EncodedPhoto:
     )
     if not interlaced:
         bare = replace(found, pixels=[])
-        # It takes the notes so far, and adds its own.
+        # The repair keeps these notes and adds its own.
         encoded.repair = partial(_repaired, replace(encoded, data=b""), bare)
     if found.intact is not None:
         encoded.notes += ("photo: the checksum of its pixels is wrong; they are used as they are",)

@@ -157,7 +157,7 @@ def test_expected_error_is_one_line_and_exit_code_1(fake: FakeGenerator, capsys:
     ("arguments", "complaint"),
     [
         ("--steps 0", "steps is 0; expected a whole number of at least 1"),
-        ("--fps 0", "fps is '0'; expected frames a second between 1 and 240"),
+        ("--fps 0", "fps is '0'; expected frames per second between 1 and 240"),
         ("--image missing.png", "--image is missing.png, and there is no such file"),
         ("--audio missing.wav", "--audio is missing.wav, and there is no such file"),
         ("--keypoints missing.pth", "--keypoints is missing.pth, and there is no such file"),

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part, plain, write_json
 from benchmarks.gpu.plan import KINDS, SIZES, TINY, plan, runtimes, select
 from benchmarks.gpu.report import Report, comparison, counts, line, table
-from benchmarks.gpu.schedule import run_parts
 
 
 def part(name: str, function: str = "fine", **fields: Any) -> Part:
@@ -39,7 +39,7 @@ def test_a_part_gets_its_options_and_gives_its_figures(tmp_path: Path) -> None:
 
 def test_packages_in_a_parts_folder_come_first(tmp_path: Path) -> None:
     (tmp_path / "rtx").mkdir()
-    (tmp_path / "rtx" / "wave.py").write_text("def part(options, tell):\n    return {'file': __file__}\n")
+    (tmp_path / "rtx" / "wave.py").write_text("def part(options, report):\n    return {'file': __file__}\n")
     outcome = run(tmp_path, Part("a", "wave:part", folder=str(tmp_path / "rtx")))["a"]
     assert outcome.figures == {"file": str(tmp_path / "rtx" / "wave.py")}
 
@@ -74,16 +74,18 @@ def overlap(one: Outcome, other: Outcome) -> bool:
 
 
 def test_what_takes_times_runs_alone_and_what_uses_the_gpu_one_at_a_time(tmp_path: Path) -> None:
-    options = {"seconds": 0.7}
+    building, checking = str(tmp_path / "building"), str(tmp_path / "checking")
+    options = {"seconds": 0.2}
     outcomes = run(
         tmp_path,
         part("timing", "waiting", options=options, alone=True),
-        part("build", "waiting", options=options),
-        part("check", "waiting", options=options, gpu=True),
+        part("build", "waiting", options={**options, "arrive": building, "meet": [checking]}),
+        part("check", "waiting", options={**options, "arrive": checking, "meet": [building]}, gpu=True),
         part("another_check", "waiting", options=options, gpu=True),
         jobs=3,
+        budget=600,
     )
-    assert overlap(outcomes["build"], outcomes["check"]) or overlap(outcomes["build"], outcomes["another_check"])
+    assert overlap(outcomes["build"], outcomes["check"])
     assert not overlap(outcomes["check"], outcomes["another_check"])
     assert not any(overlap(outcomes["timing"], outcomes[name]) for name in outcomes if name != "timing")
 

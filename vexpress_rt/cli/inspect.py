@@ -1,17 +1,48 @@
-"""A bundle in words: what it is for, what its engines take and give."""
+"""`vexpress-rt inspect`: list what a bundle is for, and the inputs and outputs of its engines."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import Compilation
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, TensorSpec
+from vexpress_rt.cli.bundle_option import bundle_folder
+from vexpress_rt.cli.progress import CommandProgress
+from vexpress_rt.cli.terminal import open_stream
+from vexpress_rt.utils.signals import GracefulShutdown
+
+
+def run_inspect(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
+    """Read a bundle, and verify its files with --verify. Returns the text to print."""
+    bundle = Bundle.open(bundle_folder(options.bundle))
+    text = json.dumps(bundle.manifest.to_json(), indent=1) if options.json else describe(bundle)
+    if options.verify:
+        count = _verify(bundle, shutdown)
+        text += "" if options.json else f"\n\nverified: all {count} files have their sha256"
+    return text
+
+
+def _verify(bundle: Bundle, shutdown: GracefulShutdown) -> int:
+    """Check the hash of every file and every graph. Returns the number of files."""
+    files = sorted(bundle.manifest.files.keys() - bundle.manifest.absent)
+    with CommandProgress(open_stream(sys.stderr)) as progress:
+        for done, name in enumerate(files, start=1):
+            bundle.verify(name)
+            shutdown.check()
+            progress("verify", done, len(files))
+    for name, engine in bundle.manifest.engines.items():
+        if engine.file not in bundle.manifest.absent:
+            bundle.engine_path(name)  # checks the graph
+    return len(files)
 
 
 def describe(bundle: Bundle) -> str:
-    """What `vexpress-rt inspect` prints: several lines."""
+    """Return the listing of a bundle, several lines."""
     manifest = bundle.manifest
     shape = manifest.shape
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
@@ -23,8 +54,8 @@ def describe(bundle: Bundle) -> str:
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
     if manifest.recommended:
-        advice = ", ".join(f"{name} {_setting(value)}" for name, value in manifest.recommended.items())
-        facts["settings"] = f"recommended: {advice}"
+        options = ", ".join(f"{name} {_setting(value)}" for name, value in manifest.recommended.items())
+        facts["settings"] = f"recommended: {options}"
     rows = [(f"{name}:", text) for name, text in facts.items()]
     rows += [row for compilation in manifest.compiled for row in _compilation(bundle, compilation)]
     model = [(f"{field.name}:", _plain(getattr(manifest.model, field.name))) for field in fields(manifest.model)]
@@ -37,7 +68,10 @@ def describe(bundle: Bundle) -> str:
 
 
 def summarize(tensors: Sequence[TensorSpec]) -> Iterator[str]:
-    """A line for each tensor; those named `group/site`, one for each attention block, share a line a set of groups."""
+    """Yield a line for each tensor.
+
+    Tensors named `group/site`, one for each attention block, share a line if their dims have the same names.
+    """
     families: dict[tuple[str, ...], list[TensorSpec]] = {}
     for tensor in tensors:
         key = ("/", tensor.dtype, *tensor.dims) if "/" in tensor.name else ("", tensor.name)

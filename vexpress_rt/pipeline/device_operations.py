@@ -1,4 +1,4 @@
-"""Where latents and frames are between engines: in the GPU's memory, where it has the kernels, or on the host."""
+"""The device of latents and frames between engines: the GPU, if there are kernels for it, or the host."""
 
 from __future__ import annotations
 
@@ -19,29 +19,36 @@ _log = logging.getLogger("vexpress_rt")
 
 @dataclass(frozen=True)
 class DeviceOperations:
-    """latents: makes what keeps the latents of a video.  frames: what happens to its frames."""
+    """The operations between engines, on one device.
+
+    Attributes:
+        latents: Makes the store of latents.
+        frames: The operations on decoded frames.
+    """
 
     latents: MakeLatents
     frames: FramePostprocessing
 
 
-def choose(executor: Executor | None, threads: int | None) -> DeviceOperations:
-    """On the GPU that `executor` runs engines on, if there are kernels for it; else on the host, with a warning.
+def choose_device_operations(executor: Executor | None, threads: int | None) -> DeviceOperations:
+    """Return the operations on the engines' GPU, if there are kernels for it, else on the host, with a warning.
 
-    executor: None for engines on the CPU.  threads: of the CPU, for the median.
+    Args:
+        executor: The executor of the GPU that the engines run on; None for engines on the CPU.
+        threads: CPU threads of the median filter.
     """
     if executor is not None:
         try:
             kernels = device_kernels.load()
             return DeviceOperations(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
         except BackendMissingError as error:
-            why = str(error)  # the exception itself would keep what its frames hold, in whoever keeps the record
+            why = str(error)  # not the exception, whose traceback would keep objects alive in the log record
             _log.warning("latents and frames go through the host in every step, since %s", why)
     return DeviceOperations(HostLatents, HostFrames(threads))
 
 
-def describe(*, on_gpu: bool) -> str:
-    """Where latents are, for people.  on_gpu: whether engines are."""
+def describe_latents(*, on_gpu: bool) -> str:
+    """Describe where latents are, for people; on_gpu: whether the engines are on a GPU."""
     if not on_gpu:
         return "on the CPU"
     try:

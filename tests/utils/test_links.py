@@ -1,0 +1,59 @@
+"""Addresses in messages are those of the project, and each message that names the exporter says where it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from vexpress_rt import BundleNotFoundError, Generator
+from vexpress_rt.__main__ import main
+from vexpress_rt.utils.links import DOCUMENTATION, EXPORTER, EXPORTER_PLACE, SOURCE
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "vexpress_rt").rglob("*.py"))
+
+
+def test_addresses_are_those_of_the_project() -> None:
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert (urls["Source"], urls["Documentation"]) == (SOURCE, DOCUMENTATION)
+
+
+def test_an_error_that_names_the_exporter_says_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match=re.escape(f"` {EXPORTER}")):
+        Generator(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect", "compile"])
+def test_help_that_names_the_exporter_says_where_it_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"python -m export.build is {EXPORTER_PLACE}" in capsys.readouterr().out
+
+
+def test_usage_that_names_the_exporter_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--dtype", "fp16", "--image", "a", "--audio", "b", "--output", "c.mp4"])
+    assert f"\n  python -m export.build is {EXPORTER_PLACE}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_message_that_names_a_command_of_the_exporter_says_where_it_is(path: Path) -> None:
+    """A string with a command in backquotes has EXPORTER as well."""
+    tree = ast.parse(path.read_text())
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    passed = {id(part) for node in strings for part in node.values}
+    passed |= {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.JoinedStr, ast.Constant)) and id(node) not in passed:
+            text = ast.unparse(node)
+            if "`python -m export" in text or "`{BUILD_COMMAND}" in text or "`{build_command(" in text:
+                assert "{EXPORTER}" in text, f"line {node.lineno}: {text}"
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node) is not None

@@ -1,0 +1,25 @@
+"""`vexpress-rt compile`: compile a bundle's plans for this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.cli.progress import CommandProgress
+from vexpress_rt.cli.terminal import open_stream
+from vexpress_rt.utils.signals import GracefulShutdown
+
+
+def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
+    """Compile the plans that the bundle lacks. Returns the text to print."""
+    from vexpress_rt.backends.tensorrt.plan_store import find_plans
+
+    with CommandProgress(open_stream(sys.stderr)) as progress:
+
+        def report(stage: str, done: int, total: int) -> None:
+            shutdown.check()
+            progress(stage, done, total)
+
+        plans = find_plans(Bundle.open(options.bundle), progress=report, thorough=True)
+    return f"{options.bundle} has plans for {plans.compilation.describe()}"
