@@ -28,9 +28,9 @@ from benchmarks.gpu.parts import Figures, ReportFigures, plain
 from benchmarks.page.tables import presets_table
 from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
-from export.pocket.evaluate.makers import Generated
 from export.pocket.evaluate.measuring import measure
 from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
+from export.pocket.evaluate.video_sources import GeneratedVideos
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
 from vexpress_rt.config import PRESETS, GenerationConfig
@@ -88,7 +88,7 @@ def measure_presets(
     """
     subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
     reference = GenerationConfig(sampler="ddim", steps=reference_steps, preset=BASE)
-    maker, seen = Generated(generator, reference), dict[str, list[Seen]]()
+    maker, seen = GeneratedVideos(generator, reference), dict[str, list[Seen]]()
     own: list[Seen] = []
     figures: Figures = {}
     for number, subject in enumerate(subjects[:people]):

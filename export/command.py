@@ -44,8 +44,8 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
     return 0
 
 
-def tell(line: str) -> None:
-    """Print a line of progress at once."""
+def print_progress(line: str) -> None:
+    """Print a line, and flush the stream."""
     print(line, flush=True)
 
 

@@ -1,18 +1,18 @@
-"""The released V-Express checkpoint, fetched from the model hub into the layout that `export.build` reads.
+"""Download the released checkpoint of V-Express from the model hub, into the layout that `export.build` reads.
 
     python -m export.download [--output model_ckpts] [--repo OWNER/NAME] [--revision COMMIT]
 
-Where the files are was read off the README of the public implementation (tencent-ailab/V-Express, "Download Models")
-and the listing and history of the repository that it names, tk93/V-Express: the five networks of V-Express lie at its
-root, since June 2024 as .bin, and everything else under model_ckpts/: copies of stabilityai/sd-vae-ft-mse,
-facebook/wav2vec2-base-960h, the configuration of the U-Net of runwayml/stable-diffusion-v1-5, and InsightFace's pack
-buffalo_l, of which the detector is needed here. Later commits than REVISION change the model card alone.
+The README of the public implementation (tencent-ailab/V-Express, "Download Models") names the repository,
+tk93/V-Express. Its listing and history say where the files are: the five networks of V-Express at its root, since June
+2024 as .bin; under model_ckpts/ copies of stabilityai/sd-vae-ft-mse, facebook/wav2vec2-base-960h, the configuration of
+the U-Net of runwayml/stable-diffusion-v1-5, and the pack buffalo_l of InsightFace, of which the face detector is used.
+Later commits than REVISION only change the model card.
 
-Each file is collected in a folder of its own inside the output, compared with the size and the hash that the hub
-states, and put in place when all have come. What is in place already is compared, and fetched only if it differs.
+The files are downloaded into a directory inside the output, compared with the sizes and hashes that the hub states, and
+moved into place together. Files that are in place already are compared, and downloaded only if they differ.
 
-The weights are not this project's; LICENCES says whose terms they are under. Sources: the README above (end of
-"Acknowledgements"), model cards, InsightFace's model zoo.
+The weights do not belong to this project; LICENCES names their terms. Sources: the README of the public implementation
+(end of "Acknowledgements"), model cards, the model zoo of InsightFace.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.command import run, tell
+from export.command import print_progress, run
 from export.errors import CheckpointError, DownloadError
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "tk93/V-Express"
 REVISION = "dc60631371a1ff1bc11590dbc1e3021aaea156b6"  # June 2024
-ASIDE = ".download"  # in the output folder: on the same file system, and empty folders look like no checkpoint
+STAGING = ".download"  # directory inside the output, so that files are moved within a file system
 LICENCES = """\
 The weights are their owners', under their owners' terms:
   V-Express             for research, not for commercial use, says its README; its model card says Apache-2.0 at the
@@ -50,11 +50,17 @@ The weights are their owners', under their owners' terms:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a file of the checkpoint comes from.  path: in the repository.  ours: in the checkpoint directory."""
+    """The origin of a file of the checkpoint.
+
+    Attributes:
+        repository: OWNER/NAME on the hub.
+        path: In the repository.
+        target: In the checkpoint directory.
+    """
 
     repository: str
     path: str
-    ours: str
+    target: str
 
 
 SOURCES = (
@@ -87,21 +93,34 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class _Item:
-    """A file to have.  ours: in the checkpoint directory."""
+    """A file to download to the path `target` in the checkpoint directory."""
 
     listing: Listing
     entry: Entry
-    ours: str
+    target: str
 
 
 def download(
     output: Path, repository: str = REPOSITORY, revision: str = REVISION, report: Report = lambda _: None
 ) -> int:
-    """Make `output` hold the files of SOURCES as the hub states them; the number of files that had to be fetched.
+    """Download the files of SOURCES that `output` does not have yet. Other files there stay as they are.
 
-    repository, revision: in the place of REPOSITORY and REVISION. Other files in `output` stay as they are.
-    Raises DownloadError; ConfigError if `output` is a file or `repository` no name; OutputError if the disk refuses
-    something. What was fetched until then is kept in `output`/.download for the next run.
+    Whatever is raised, files that were downloaded completely or in part are kept in `output`/.download for the next
+    run.
+
+    Args:
+        output: The checkpoint directory.
+        repository: In place of REPOSITORY.
+        revision: In place of REVISION.
+        report: Called with a line of progress.
+
+    Returns:
+        The number of downloaded files.
+
+    Raises:
+        ConfigError: `output` is a file, or `repository` is no name of a repository.
+        DownloadError: The hub cannot be reached or refuses, a file has another hash, or another download is running.
+        OutputError: `output` cannot be written, or the disk has too little space.
     """
     from export.checkpoint.hub import Hub
 
@@ -110,15 +129,15 @@ def download(
     hub = Hub(report)
     items = _items(hub, repository, revision)
     try:
-        missing = _faulty(items, output, report)
-        if missing or (output / ASIDE).exists():
-            with _alone(output / ASIDE) as aside:
-                _fetch(hub, missing, aside, report)
-                # The first of the table comes last: nothing reads a checkpoint without its U-Net's configuration.
+        missing = _missing_or_damaged(items, output, report)
+        if missing or (output / STAGING).exists():
+            with _locked(output / STAGING) as staging:
+                _fetch(hub, missing, staging, report)
+                # The configuration of the U-Net, which a checkpoint cannot be read without, is moved last.
                 for item in reversed(missing):
-                    (output / item.ours).parent.mkdir(parents=True, exist_ok=True)
-                    (aside / item.ours).replace(output / item.ours)
-                shutil.rmtree(aside)
+                    (output / item.target).parent.mkdir(parents=True, exist_ok=True)
+                    (staging / item.target).replace(output / item.target)
+                shutil.rmtree(staging)
     except VExpressError:
         raise
     except OSError as error:
@@ -133,48 +152,50 @@ def _items(hub: Hub, repository: str, revision: str) -> list[_Item]:
     asked = {source.repository: (source.repository, "main") for source in SOURCES}
     asked[REPOSITORY] = (repository, revision)
     listings = {name: hub.listing(*where) for name, where in asked.items()}
-    return [_Item(listings[s.repository], listings[s.repository].entry(s.path), s.ours) for s in SOURCES]
+    return [_Item(listings[s.repository], listings[s.repository].entry(s.path), s.target) for s in SOURCES]
 
 
-def _faulty(items: list[_Item], folder: Path, report: Report) -> list[_Item]:
-    """Those whose file in `folder` is not as the hub states it."""
-    if there := [item for item in items if (folder / item.ours).is_file()]:
-        size = _amount(sum(item.entry.size for item in there))
-        report(f"checking {len(there)} files that are in {folder} already: {size}")
-    faults = {item.ours: item.entry.fault(folder / item.ours) for item in items}
-    for item in there:
-        if fault := faults[item.ours]:
-            report(f"{folder / item.ours} {fault}: fetching it")
-    return [item for item in items if faults[item.ours]]
+def _missing_or_damaged(items: list[_Item], folder: Path, report: Report) -> list[_Item]:
+    """Return the items whose file in `folder` is missing, or differs in size or hash."""
+    if present := [item for item in items if (folder / item.target).is_file()]:
+        size = _amount(sum(item.entry.size for item in present))
+        report(f"checking {len(present)} files that are in {folder} already: {size}")
+    faults = {item.target: item.entry.fault(folder / item.target) for item in items}
+    for item in present:
+        if fault := faults[item.target]:
+            report(f"{folder / item.target} {fault}: fetching it")
+    return [item for item in items if faults[item.target]]
 
 
 @contextmanager
-def _alone(aside: Path) -> Iterator[Path]:
-    """The folder to fetch into, for this process only."""
-    aside.mkdir(parents=True, exist_ok=True)
-    handle = os.open(aside, os.O_RDONLY)
+def _locked(staging: Path) -> Iterator[Path]:
+    """Create the staging directory and lock it during the block."""
+    staging.mkdir(parents=True, exist_ok=True)
+    handle = os.open(staging, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DownloadError(f"another download into {aside.parent} is running: wait until it has ended") from error
-        yield aside
+            raise DownloadError(
+                f"another download into {staging.parent} is running: wait until it has ended"
+            ) from error
+        yield staging
     finally:
         os.close(handle)
 
 
-def _fetch(hub: Hub, items: list[_Item], aside: Path, report: Report) -> None:
-    todo = _faulty(items, aside, report)
-    bytes_left = sum(item.entry.size - item.entry.begun(aside / item.ours) for item in todo)
-    free = shutil.disk_usage(aside).free
+def _fetch(hub: Hub, items: list[_Item], staging: Path, report: Report) -> None:
+    todo = _missing_or_damaged(items, staging, report)
+    bytes_left = sum(item.entry.size - item.entry.downloaded(staging / item.target) for item in todo)
+    free = shutil.disk_usage(staging).free
     if bytes_left > free:
         raise OutputError(
-            f"{aside.parent} has room for {_amount(free)}, {_amount(bytes_left)} are to come: free some, or choose "
+            f"{staging.parent} has room for {_amount(free)}, {_amount(bytes_left)} are to come: free some, or choose "
             "another --output"
         )
     for index, item in enumerate(todo, start=1):
-        report(f"[{index}/{len(todo)}] {item.ours}: {_amount(item.entry.size)}")
-        hub.fetch(item.listing, item.entry, aside / item.ours)
+        report(f"[{index}/{len(todo)}] {item.target}: {_amount(item.entry.size)}")
+        hub.fetch(item.listing, item.entry, staging / item.target)
 
 
 def _amount(size: int) -> str:
@@ -183,7 +204,14 @@ def _amount(size: int) -> str:
 
 
 def check(folder: Path) -> None:
-    """Raise CheckpointError if the files make no checkpoint that `export.build` can use."""
+    """Check that the files are a checkpoint that `export.build` can read.
+
+    Args:
+        folder: The checkpoint directory.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or of another model.
+    """
     from export.checkpoint.reader import Checkpoint
 
     try:
@@ -196,7 +224,14 @@ def check(folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m export.download", description="Fetch the released checkpoint of V-Express, 6.1 GB."
     )
@@ -205,11 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--revision", default=REVISION, help="commit, tag or branch (the commit of June 2024)")
     given = parser.parse_args(arguments)
     print(LICENCES, flush=True)
-    return run(lambda: _download_as_asked(given), "interrupted; run the command again to go on")
+    return run(lambda: _download(given), "interrupted; run the command again to go on")
 
 
-def _download_as_asked(given: argparse.Namespace) -> None:
-    fetched = download(given.output, given.repo, given.revision, tell)
+def _download(given: argparse.Namespace) -> None:
+    fetched = download(given.output, given.repo, given.revision, print_progress)
     check(given.output)
     print(f"{given.output} is complete: {fetched} files fetched, {len(SOURCES) - fetched} were there. To go on:")
     print(f"  python -m export.build --weights {shlex.quote(str(given.output))}")

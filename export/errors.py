@@ -1,14 +1,14 @@
-"""What can go wrong before an engine exists."""
+"""Errors of the exporter."""
 
 from __future__ import annotations
 
 from vexpress_rt.errors import VExpressError
 
-DOWNLOAD_COMMAND = "python -m export.download"  # the remedy for weights that are missing
+DOWNLOAD_COMMAND = "python -m export.download"  # the remedy for missing weights
 
 
 class ExportError(VExpressError, RuntimeError):
-    """An engine cannot be exported, or it does not compute what its torch module computes."""
+    """An engine cannot be exported, or does not compute what its torch module computes."""
 
 
 class CheckpointError(VExpressError, ValueError):
@@ -16,4 +16,4 @@ class CheckpointError(VExpressError, ValueError):
 
 
 class DownloadError(VExpressError, OSError):
-    """The released checkpoint cannot be fetched, or what was fetched is not what the hub states."""
+    """The released checkpoint cannot be downloaded, or the downloaded files differ from those of the hub."""

@@ -205,10 +205,10 @@ def video_subject(work: Path) -> Subject:
 
 def build_subject(work: Path) -> Subject:
     """Return `export.build` of the smallest test model."""
-    from export.checkpoint.presets import write_checkpoint
+    from export.checkpoint.synthetic import write_synthetic_checkpoint
     from tests.support.micro import MICRO, MICRO_SHAPE
 
-    write_checkpoint(work / "weights", MICRO, seed=5)
+    write_synthetic_checkpoint(work / "weights", MICRO, seed=5)
     folder = work / "bundles"
     folder.mkdir()
     sizes = [f"--{side}={getattr(MICRO_SHAPE, side)}" for side in ("height", "width", "frames")]

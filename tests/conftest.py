@@ -86,21 +86,21 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
 def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
     """The synthetic checkpoint of a golden set's settings, written anew if the code that writes it has changed."""
     from export.build import fingerprint
-    from export.checkpoint import presets, synthetic
-    from export.networks import detector
+    from export.checkpoint import config_files, presets, synthetic, synthetic_detector, writer
 
-    sources = [Path(module.__file__ or "").read_bytes() for module in (detector, presets, synthetic)]
+    modules = (config_files, presets, synthetic, synthetic_detector, writer)
+    sources = [Path(module.__file__ or "").read_bytes() for module in modules]
     stamp, current = folder.with_suffix(".stamp"), fingerprint.combine(*sources, settings_, fingerprint.of_code())
     if folder.exists() and stamp.exists() and stamp.read_text() == current:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    presets.write_checkpoint(folder, architecture(settings_), settings_["seed"])
+    synthetic.write_synthetic_checkpoint(folder, architecture(settings_), settings_["seed"])
     stamp.write_text(current)
 
 
 def load_golden(name: str) -> GoldenSet:
     """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
-    from export.build.main import build
+    from export.build.builder import build
     from export.build.options import BuildOptions
     from vexpress_rt.bundle.engine_spec import VideoShape
 
@@ -141,7 +141,7 @@ def tiny_bundle(tiny_square: GoldenSet) -> Path:
 
 def build_cached(golden: GoldenSet, suffix: str, *options: Any) -> Path:
     """A bundle of a golden set's weights and sizes, with further `BuildOptions`, made if it is not there yet."""
-    from export.build.main import build
+    from export.build.builder import build
     from export.build.options import BuildOptions
     from vexpress_rt.bundle.engine_spec import VideoShape
 
@@ -159,7 +159,7 @@ def half_bundle(golden: GoldenSet) -> Path:
 def half_bundle_as_for_tensorrt(golden: GoldenSet) -> Path:
     """The same, of the graphs that TensorRT compiles: attention is one operator in them.
 
-    Of one set those of `test_build_tensorrt`; compiling the other's as well would take a minute.
+    Of one set those of `tests/export/build/test_tensorrt.py`; compiling the other's as well would take a minute.
     """
     from export.onnx.graph import OPSETS
 
@@ -179,18 +179,18 @@ def tiny_half(tiny_square: GoldenSet) -> Path:
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint directory of half a megabyte, all its sizes others than the released ones. Not to be changed."""
-    from export.checkpoint.presets import write_checkpoint
+    from export.checkpoint.synthetic import write_synthetic_checkpoint
     from tests.support.micro import MICRO
 
     folder = tmp_path_factory.mktemp("micro") / "weights"
-    write_checkpoint(folder, MICRO, seed=5)
+    write_synthetic_checkpoint(folder, MICRO, seed=5)
     return folder
 
 
 @pytest.fixture(scope="session")
 def micro_bundle(micro_checkpoint: Path) -> Path:
     """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Not to be changed."""
-    from export.build.main import build
+    from export.build.builder import build
     from export.build.options import BuildOptions
     from tests.support.micro import MICRO_SHAPE
 

@@ -19,7 +19,7 @@ from benchmarks.cpu.upstream import UpstreamDenoiser
 from export.build.parity import random_inputs
 from export.networks.architecture import Architecture
 from export.networks.denoising_unet import DenoisingBlock, DenoisingUNet
-from export.networks.networks import NETWORKS
+from export.networks.registry import NETWORKS
 from export.onnx import trace as traced
 from export.onnx.engine_modules import ENGINE_NETWORKS, Engine, make_engine
 from export.onnx.graph import WeightsFile

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.checkpoint.presets import FULL, HALF, write_checkpoint
+from export.checkpoint.presets import FULL, HALF
+from export.checkpoint.synthetic import write_synthetic_checkpoint
 from export.networks.architecture import Architecture
 from export.pocket.architecture import POCKET, SIZE, WINDOW
 from export.pocket.release import RECOMMENDED
@@ -48,7 +49,7 @@ class Model:
         """Write the weights if they are missing, and build the bundle if it is out of date."""
         work.mkdir(parents=True, exist_ok=True)
         if not self.weights(work).exists():
-            write_checkpoint(self.weights(work), self.architecture, SEED, progress)
+            write_synthetic_checkpoint(self.weights(work), self.architecture, SEED, progress)
         build(self.weights(work), self.bundle(work), BuildOptions(self.shape, engines=self.engines), progress)
 
 

@@ -2,7 +2,7 @@
 
 Both halves of guidance go through everything. The reference features of the photo, and zeros for the unconditional
 half, are repeated for every frame, and each attention to them projects its keys and values anew, in every call; so
-does the attention to the audio tokens. Modules, weights and PyTorch's kernels are those of `export.models`. Upstream
+does the attention to the audio tokens. Modules, weights and PyTorch's kernels are those of `export.networks`. Upstream
 also carries pictures as (b, c, f, h, w) and rearranges them around every layer; here frames lie in the batch, which
 only makes the baseline faster.
 """

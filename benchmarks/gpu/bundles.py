@@ -26,12 +26,13 @@ def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     An existing folder is used as it is: a folder appears only when it is complete.
     """
     del report
-    from export.checkpoint.presets import PRESETS, write_checkpoint
+    from export.checkpoint.presets import PRESETS
+    from export.checkpoint.synthetic import write_synthetic_checkpoint
 
     folder = Path(options["weights"])
     reused = folder.exists()
     if not reused:
-        write_checkpoint(folder, PRESETS[options["preset"]], SEED)
+        write_synthetic_checkpoint(folder, PRESETS[options["preset"]], SEED)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"bytes": size, "reused": reused, **_peak(resource.RUSAGE_SELF)}
 

@@ -18,7 +18,7 @@ REFERENCE = "build/cpu"
 
 @dataclass(frozen=True)
 class Size:
-    """Of `export.presets` which; pixels of the picture; frames of a window; steps of the video that is timed."""
+    """Preset of `export.checkpoint.presets`; pixels of the picture; frames of a window; steps of the timed video."""
 
     preset: str
     height: int

@@ -1,6 +1,78 @@
-"""`python -m export.build`."""
+"""Build a bundle: `python -m export.build --weights DIR --precision fp32 --output engines/NAME`."""
 
-from export.build.main import main
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from export.build.builder import build
+from export.build.options import BuildOptions
+from export.build.targets import best_target
+from export.command import print_progress, run
+from vexpress_rt.backends.tensorrt.options import EngineOptions
+from vexpress_rt.bundle.engine_spec import PRECISIONS, TARGETS, VideoShape
+from vexpress_rt.errors import ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m export.build", description="Build a bundle of engines.")
+    parser.add_argument("--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (model_ckpts)")
+    parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
+    text = "what will run the engines (the best that this machine can build and run)"
+    parser.add_argument("--target", choices=TARGETS, help=text)
+    parser.add_argument("--height", type=int, default=512, help="pixels")
+    parser.add_argument("--width", type=int, default=512, help="pixels")
+    parser.add_argument("--frames", type=int, default=24, help="of a context window")
+    parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="build only these and keep the others")
+    parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell")
+    text = "store fp32 weights that float16 holds exactly as float16, for the same results from a smaller bundle"
+    parser.add_argument("--compact", action="store_true", help=text)
+    tensorrt = parser.add_argument_group("TensorRT")
+    tensorrt.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
+    tensorrt.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (3)")
+    text = "for all GPUs from Ampere on, not just the one here; slower"
+    tensorrt.add_argument("--hardware-compatible", action="store_true", help=text)
+    text = "timings that later builds reuse (beside the bundle, one for each GPU and version)"
+    tensorrt.add_argument("--timing-cache", type=Path, metavar="FILE", help=text)
+    text = "keep only the hashes of the ONNX files; the bundle then runs only on this GPU and version"
+    tensorrt.add_argument("--no-onnx", dest="onnx", action="store_false", help=text)
+    given = parser.parse_args(arguments)
+    return run(lambda: _build(given))
+
+
+def _build(given: argparse.Namespace) -> None:
+    tensorrt = EngineOptions(
+        optimization_level=given.optimization_level,
+        workspace_bytes=None if given.workspace is None else _bytes(given.workspace),
+        hardware_compatible=given.hardware_compatible,
+        timing_cache=given.timing_cache,
+    )
+    target = given.target
+    if target is None:
+        target, reason = best_target(given.precision)
+        print_progress(f"target {target}: {reason}")
+    shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
+    options = BuildOptions(
+        shape, given.precision, target, given.allow_odd_sizes, engines, tensorrt, given.onnx, given.compact
+    )
+    build(given.weights, given.output or options.default_output(), options, print_progress)
+
+
+def _bytes(workspace: float) -> int:
+    if not math.isfinite(workspace * 2**30):
+        raise ConfigError(f"--workspace is {workspace}; expected GiB, at least 2**-10, or nothing: no limit")
+    return round(workspace * 2**30)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

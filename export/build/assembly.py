@@ -1,4 +1,4 @@
-"""One run of `export.build`: which engines must be made, which can be taken over, and the manifest of the result."""
+"""The steps of a build: which engines to make and which to reuse, and the manifest of the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
 from export.onnx.graph import WeightsFile, read_interface
 from export.onnx.to_onnx import to_onnx
-from export.onnx.widen import widen, widened
+from export.onnx.widen import float32_spec, write_float32_copy
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, file_entry, sha256_file
 from vexpress_rt.bundle.engine_spec import (
@@ -47,11 +47,24 @@ Report = Callable[[str], None]
 
 @dataclass
 class Assembly:
-    """One run: where things come from and go to, what was made so far."""
+    """The state of a build.
+
+    Attributes:
+        checkpoint: The weights.
+        options: What to build.
+        folder: The staging directory.
+        previous: The bundle that is replaced.
+        report: Called with a line of progress.
+        entries: Of the manifest, by engine; those of the engines that are complete.
+        files: Of the manifest, by name; those of reused engines.
+        parity: Relative errors by engine.
+        rows: Results of the comparisons of this build.
+        shared: Open weights files by name.
+    """
 
     checkpoint: Checkpoint
     options: BuildOptions
-    folder: Path  # the staging folder
+    folder: Path
     previous: Bundle | None
     report: Report
     entries: dict[str, EngineEntry] = field(default_factory=dict)
@@ -64,10 +77,16 @@ class Assembly:
         self.model = self.checkpoint.architecture.model_config()
         self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
         self.precision = PRECISIONS[self.options.precision]
-        self.plans = Plans(self.options.target, self.options.compiling, self.model, self.folder, self.previous)
+        self.plans = Plans(self.options.target, self.options.tensorrt, self.model, self.folder, self.previous)
 
     def engine(self, spec: EngineSpec, precision: str, computed_in: str | None = None) -> Engine:
-        """The torch module of `spec`, with the checkpoint's weights in `precision`; None: and computed in it."""
+        """Make the torch module of an engine.
+
+        Args:
+            spec: Of the engine.
+            precision: Dtype that the weights of the checkpoint are rounded to, a key of `TORCH_DTYPES`.
+            computed_in: Dtype of the weights and activations of the result; None: `precision`.
+        """
         dtype, computed = TORCH_DTYPES[precision], TORCH_DTYPES[computed_in or precision]
         networks = {name: self.checkpoint.network(name, dtype) for name in ENGINE_NETWORKS[spec.name]}
         if computed != dtype:
@@ -75,7 +94,15 @@ class Assembly:
         return make_engine(spec, networks, computed)
 
     def make(self, name: str, label: str) -> None:
-        """Export one engine and check it."""
+        """Export an engine and compare it with its torch module; compile it if the target is TensorRT.
+
+        Args:
+            name: Of the engine.
+            label: Start of the lines of progress.
+
+        Raises:
+            ExportError: The engine does not compute what its torch module computes.
+        """
         spec, start = self.specs[name], time.perf_counter()
         self.report(f"{label} exporting")
         path = self.folder / f"{name}.onnx"
@@ -108,29 +135,30 @@ class Assembly:
         return None if file is None else self.shared[file]
 
     def _check(self, name: str, shape: VideoShape, path: Path, weights: WeightsFile | None) -> Parity:
-        """Compare the exported engine at `path`, or one of the same weights at the smaller size `shape`."""
+        """Compare the exported engine at `path`; if `shape` is smaller, compare an engine of that size instead."""
         spec = engine_specs(self.model, shape, self.options.precision)[name]
         if spec == self.specs[name]:
             return self._compare(path, spec, _sizes(spec))
         smaller = path.with_suffix(".check.onnx")
         with nullcontext() if weights is None else weights.scratch():
             self._export(self.engine(spec, self.precision), smaller, weights)
-            result = self._compare(smaller, spec, f"{_sizes(spec)} (smaller twin)")
+            result = self._compare(smaller, spec, f"{_sizes(spec)} (smaller)")
         smaller.unlink()
         return result
 
     def _compare(self, path: Path, spec: EngineSpec, label: str) -> Parity:
-        """Hold the graph in the file `path` against its torch module in float32.
+        """Compare the graph at `path` with its torch module in float32.
 
-        A CPU has no kernels for bfloat16: a widened copy of the graph is compared, with the module of equal weights.
+        ONNX Runtime has no bfloat16 kernels for CPUs: there a copy of the graph that computes in float32 is compared,
+        with a module whose weights are rounded to bfloat16.
         """
         precision = "float32" if spec.name == "audio_encoder" else self.precision
         if precision != "bfloat16":
             return check(lambda: self.engine(spec, "float32"), path, spec, precision, label)
         wide = path.with_suffix(".wide.onnx")
-        widen(path, wide)
+        write_float32_copy(path, wide)
         label += " (in float32, weights rounded to bfloat16)"
-        result = check(lambda: self.engine(spec, precision, "float32"), wide, widened(spec), precision, label)
+        result = check(lambda: self.engine(spec, precision, "float32"), wide, float32_spec(spec), precision, label)
         wide.unlink()
         return result
 
@@ -145,7 +173,7 @@ class Assembly:
         return VideoShape(min(shape.height, 2 * step), min(shape.width, step), min(shape.frames, 2))
 
     def fingerprint(self, name: str) -> str:
-        """Of everything that engine `name` depends on."""
+        """Return the hash of everything that an engine depends on."""
         if name == FACE_DETECTOR:
             detector = self.checkpoint.detector()
             return "" if detector is None else sha256_file(detector)
@@ -153,7 +181,7 @@ class Assembly:
         return fingerprint.combine(self.specs[name], *self._digests(name), options, fingerprint.of_code())
 
     def weights_sha256(self, name: str) -> str:
-        """Of the files that engine `name` is made of."""
+        """Return the hash of the checkpoint's files that an engine is made of."""
         detector = self.checkpoint.detector() if name == FACE_DETECTOR else None
         return fingerprint.combine(*self._digests(name)) if detector is None else sha256_file(detector)
 
@@ -161,31 +189,36 @@ class Assembly:
         return [self.checkpoint.digest(network) for network in ENGINE_NETWORKS[name]]
 
     def is_unchanged(self, name: str) -> bool:
-        """Whether the previous bundle has the graph of this engine, undamaged and of the same fingerprint.
+        """Return whether the previous bundle has the engine undamaged and with the same fingerprint.
 
-        Where graphs are not kept, its hash and an undamaged plan are enough.
+        In a bundle that keeps no graphs, the hash of the graph and an undamaged plan are enough.
         """
         if self.previous is None or not self.previous.has(name):
             return False
         if self.previous.manifest.engines[name].fingerprint != self.fingerprint(name):
             return False
         try:
-            self.previous.engine_path(name)  # compares sizes and hashes
+            self.previous.engine_path(name)  # checks sizes and hashes
         except BundleError:
             return not self.options.onnx and name != FACE_DETECTOR and self.plans.has(name)
         return True
 
     def is_same(self, names: list[str]) -> bool:
-        """Whether the previous bundle holds exactly these engines, their plans, and was written by this version."""
+        """Return whether the previous bundle has exactly these engines and their plans, and is of this version."""
         old = None if self.previous is None else self.previous.manifest
         same = old is not None and (set(names), self.options.onnx) == (set(old.engines), old.onnx)
         return same and old.package == __version__ and all(self.plans.has(name) for name in names)
 
-    def take_over(self, name: str, label: str) -> None:
-        """Take an unchanged engine from the previous bundle; compile it where that has no plan of it."""
+    def reuse(self, name: str, label: str) -> None:
+        """Link an unchanged engine from the previous bundle, and compile it if that bundle has no plan of it.
+
+        Args:
+            name: Of the engine.
+            label: Start of the lines of progress.
+        """
         assert self.previous is not None
         self.entries[name] = entry = self.previous.manifest.engines[name]
-        for file in (*entry.files, *self.plans.take_over(name)):
+        for file in (*entry.files, *self.plans.reuse(name)):
             self.files[file] = self.previous.manifest.files[file]
             if file not in self.previous.manifest.absent:
                 _link(self.previous.folder / file, self.folder / file)
@@ -198,9 +231,10 @@ class Assembly:
             self.report(f"{label} {self.plans.compile(name, self.folder / entry.file, self.specs[name])}")
 
     def plan(self) -> tuple[list[str], set[str]]:
-        """The engines that the result will have, in order, and those of them that must be made.
+        """Return the engines that the bundle will have, in order, and the engines that must be made.
 
-        Raises ExportError if an engine that was not asked for would stay and does not fit any more.
+        Raises:
+            ExportError: An engine of the previous bundle that would be kept is damaged or has other weights or options.
         """
         wanted = self._wanted()
         stale = {name for name in wanted if not self.is_unchanged(name)}
@@ -228,7 +262,11 @@ class Assembly:
         ]
 
     def copy_detector(self) -> None:
-        """The face detector is a finished graph: copied, its inputs and outputs recorded as found."""
+        """Copy the face detector, which is a finished graph, and record its inputs and outputs.
+
+        Raises:
+            ExportError: The file is no SCRFD detector with keypoints, or the runtime refuses its graph.
+        """
         source = self.checkpoint.detector()
         assert source is not None
         inputs, outputs = read_interface(source)
@@ -249,7 +287,11 @@ class Assembly:
         )
 
     def manifest(self) -> Manifest:
-        """Of everything that was made or taken over. Graphs that are not to be kept are removed."""
+        """Return the manifest of all made and reused engines. Graphs that the options do not keep are removed.
+
+        Raises:
+            ExportError: The runtime refuses a graph, or weights are not finite.
+        """
         compiled = self.plans.compilations()
         names = {plan for compilation in compiled for plan in compilation.plans.values()}
         names |= {file for entry in self.entries.values() for file in entry.files}
@@ -285,7 +327,7 @@ def _check_graph(path: Path, weights: dict[str, int]) -> None:
     except BundleDamagedError as error:
         raise ExportError(
             f"the runtime refuses the graph {path}: {error}: if an engine needs this, allow it in "
-            "vexpress_rt/graph_check.py"
+            "vexpress_rt/bundle/graph_check.py"
         ) from error
     faults = {path.name: found.fault}
     for name, tensors in found.external.items():
@@ -300,7 +342,7 @@ def _check_graph(path: Path, weights: dict[str, int]) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let `target` be the same file, or one of the same content."""
+    """Make `target` a hard link to `source`, or a copy where hard links are impossible."""
     if target.exists():
         return
     try:
@@ -310,6 +352,6 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _sizes(spec: EngineSpec) -> str:
-    """The sizes of an engine's first input, for the parity table."""
+    """Return the name and sizes of an engine's first input, for the table of errors."""
     first = spec.inputs[0]
     return f"{first.name} " + "x".join("any" if size is None else str(size) for size in first.shape)

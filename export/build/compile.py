@@ -1,4 +1,4 @@
-"""The plans of a build: taken over from the previous bundle, or compiled from its graphs; none for ONNX Runtime."""
+"""The TensorRT plans of a build: reused from the previous bundle, or compiled from its graphs."""
 
 from __future__ import annotations
 
@@ -13,46 +13,70 @@ from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS, EngineSpec, M
 
 
 class Plans:
-    """What a build has of plans so far.
-
-    target: one of `specs.TARGETS`.  model: says how short a clip may be.  folder: where plans come to lie; timings of
-    kernels are kept beside it.
-    Raises BackendMissingError without the library; BackendError without a GPU where the library builds on none.
-    """
+    """The plans that a build has so far. For ONNX Runtime there are none."""
 
     def __init__(
         self, target: str, options: EngineOptions, model: ModelConfig, folder: Path, previous: Bundle | None
     ) -> None:
+        """Load the compiler of the target.
+
+        Args:
+            target: One of `TARGETS`.
+            options: Of TensorRT.
+            model: Gives the shortest recording that the audio encoder takes.
+            folder: The staging directory. Plans are written into it; timings of kernels are kept beside it.
+            previous: The bundle that is replaced.
+
+        Raises:
+            BackendMissingError: The library of the target is not installed.
+            BackendError: There is no GPU, and the library cannot build without one.
+        """
         self._folder, self._previous = folder, previous
         self._compiler: Compiler | None = None
-        self._kept: list[Compilation] = []  # of the previous bundle and other machines, with what is taken over of each
+        self._others: list[Compilation] = []  # of other machines in the previous bundle, with their reused plans
         self._ours: Compilation | None = None
         if target != TARGETS[0]:
             self._compiler = Compiler.here(target, replace(options, ranges={"N": audio_range(model)}), folder)
             self._ours = self._compiler.compilation
             old = () if previous is None else previous.manifest.compiled
-            # Other machines keep what was compiled for them as it is asked for now; they would miss the rest in vain.
+            # Other machines keep plans of the present options. Plans of other options would never be looked for.
             alike = [one for one in old if (one.library, one.options) == (target, self._ours.options)]
-            self._kept = [replace(one, plans={}) for one in with_newest(alike, self._ours)[:-1]]
+            self._others = [replace(one, plans={}) for one in with_newest(alike, self._ours)[:-1]]
 
     def has(self, name: str) -> bool:
-        """Whether the engine needs no plan, or the previous bundle has it undamaged. That of an older graph counts."""
+        """Return whether the engine needs no plan, or the previous bundle has one undamaged, of whatever graph."""
         if self._ours is None or name == FACE_DETECTOR:
             return True
         plan = self._previous_plans(self._ours).get(name)
         return self._previous is not None and plan is not None and self._previous.is_sound(plan, thorough=True)
 
-    def take_over(self, name: str) -> list[str]:
-        """Keep the plans that the previous bundle has of an engine whose graph did not change: their files."""
+    def reuse(self, name: str) -> list[str]:
+        """Keep the plans that the previous bundle has of an engine whose graph did not change.
+
+        Args:
+            name: Of the engine.
+
+        Returns:
+            The names of the plans' files.
+        """
         if self._previous is None or self._ours is None:
             return []
-        taken: list[str] = []
-        self._kept = [self._taken(one, name, taken) for one in self._kept]
-        self._ours = self._taken(self._ours, name, taken)
-        return taken
+        reused: list[str] = []
+        self._others = [self._with_plan(one, name, reused) for one in self._others]
+        self._ours = self._with_plan(self._ours, name, reused)
+        return reused
 
     def compile(self, name: str, graph: Path, spec: EngineSpec) -> str:
-        """Compile an engine from its file `graph`; gives a line on it."""
+        """Compile an engine.
+
+        Args:
+            name: Of the engine.
+            graph: Its ONNX file.
+            spec: Its specification.
+
+        Returns:
+            A line of progress: size, time and memory of the plan.
+        """
         assert self._compiler is not None
         assert self._ours is not None
         plan, info = self._compiler.compile(graph, spec, self._folder)
@@ -61,16 +85,16 @@ class Plans:
         return f"{self._compiler.library.name}: {info.bytes / 1e6:.1f} MB in {info.seconds:.1f} s{memory}"
 
     def compilations(self) -> tuple[Compilation, ...]:
-        """For the manifest: that of this machine last."""
-        return (*(one for one in self._kept if one.plans), *([self._ours] if self._ours else []))
+        """Return the compilations for the manifest, with the one of this machine last."""
+        return (*(one for one in self._others if one.plans), *([self._ours] if self._ours else []))
 
-    def _taken(self, compilation: Compilation, name: str, taken: list[str]) -> Compilation:
+    def _with_plan(self, compilation: Compilation, name: str, reused: list[str]) -> Compilation:
         plan = self._previous_plans(compilation).get(name)
         assert self._previous is not None
-        thorough = compilation is self._ours  # what other machines have, they look at themselves
+        thorough = compilation is self._ours  # other machines check their own plans
         if plan is None or not self._previous.is_sound(plan, thorough=thorough):
             return compilation
-        taken.append(plan)
+        reused.append(plan)
         return replace(compilation, plans={**compilation.plans, name: plan})
 
     def _previous_plans(self, compilation: Compilation) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a build of a bundle can be asked for."""
+"""The options of a build."""
 
 from __future__ import annotations
 
@@ -13,12 +13,22 @@ from vexpress_rt.errors import ConfigError
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build. Raises ConfigError for a name that is unknown.
+    """What to build.
 
-    shape: height and width in pixels, frames of a window.  engines: names, or empty for all that the checkpoint allows.
-    compiling: of TensorRT, for its targets.  onnx: keep the graphs and their weights, not only their hashes; a bundle
-    without them has its plans alone, and cannot make others.  compact: store float32 weights that float16 holds exactly
-    as float16; ONNX Runtime widens them when it loads them, so that nothing but the size on disk changes.
+    Attributes:
+        shape: Height and width in pixels, and frames of a context window.
+        precision: Of weights and activations, a key of `PRECISIONS`.
+        target: What will run the engines, one of `TARGETS`.
+        allow_odd_sizes: Whether height and width may be any multiple of a VAE cell.
+        engines: Names of the engines to build; empty for all that the checkpoint allows.
+        tensorrt: Options of TensorRT, for its targets.
+        onnx: Whether to keep the graphs and their weights, or only their hashes. A bundle without them has only its
+            plans, and cannot compile others.
+        compact: Whether to store float32 weights that float16 holds exactly as float16. ONNX Runtime widens them when
+            it loads them, so that only the size on disk changes.
+
+    Raises:
+        ConfigError: A name is unknown, or options contradict each other.
     """
 
     shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
@@ -26,7 +36,7 @@ class BuildOptions:
     target: str = "onnxruntime"
     allow_odd_sizes: bool = False
     engines: tuple[str, ...] = ()
-    compiling: EngineOptions = field(default_factory=EngineOptions)
+    tensorrt: EngineOptions = field(default_factory=EngineOptions)
     onnx: bool = True
     compact: bool = False
 
@@ -36,7 +46,7 @@ class BuildOptions:
         check_precision(self.precision, self.target)
         for name in self.engines:
             check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
-        if self.target == TARGETS[0] and (not self.onnx or self.compiling != EngineOptions()):
+        if self.target == TARGETS[0] and (not self.onnx or self.tensorrt != EngineOptions()):
             what = "options of TensorRT are" if self.onnx else "--no-onnx is"
             raise ConfigError(
                 f"{what} given with the target {self.target}, which runs ONNX files as they are; expected "
@@ -49,6 +59,6 @@ class BuildOptions:
             )
 
     def default_output(self) -> Path:
-        """engines/ and a name made of size, precision and target."""
+        """Return `engines/` with a name of size, precision and target."""
         s = self.shape
         return Path("engines") / f"{s.width}x{s.height}x{s.frames}-{self.precision}-{self.target}"

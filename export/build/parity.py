@@ -1,4 +1,4 @@
-"""Does an exported engine compute what its torch module computes? Random inputs through both."""
+"""Compare an exported engine with its torch module on random inputs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 Array = NDArray[Any]
 
-# Largest error allowed, relative to the largest value of an output: for float32 that of the goldens; for float16 what
-# eleven bits leave after a few hundred layers (the tiny preset's worst engine shows 4e-3). A graph in bfloat16 is
-# computed in float32 for the check (`export.widen`): what is left is the rounding of constants such as time embeddings.
+# Largest relative error allowed, by the dtype of the matrices. float32: that of the goldens (docs/parity.md). float16:
+# the rounding to eleven bits over a few hundred layers; the worst engine of the tiny preset has 4e-3. A bfloat16 graph
+# is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
-CLIP_SAMPLES = 8007  # of a dynamic input: a length that the trace has not seen
+DYNAMIC_SIZE = 8007  # samples of a recording: a length that the trace was not taken at
 NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an engine is off.
+    """The result of a comparison.
 
-    error: largest difference over the largest value, of the worst output.  seconds: of both runs.
-    shape: what was checked.
+    Attributes:
+        engine: Name of the engine.
+        error: `relative_error` of the worst output.
+        tolerance: Largest error allowed.
+        seconds: Duration of both runs.
+        shape: Description of the sizes that were compared.
     """
 
     engine: str
@@ -43,7 +47,7 @@ class Parity:
     shape: str
 
     def row(self) -> str:
-        """One line of the parity table."""
+        """Return the line of the table; `HEADER` is the first one."""
         return f"{self.engine:18} {self.error:10.2e} {self.tolerance:10.0e}   {self.seconds:6.1f} s   {self.shape}"
 
 
@@ -51,11 +55,19 @@ HEADER = f"{'engine':18} {'error':>10} {'allowed':>10}   {'time':>8}   checked a
 
 
 def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
-    """Inputs of the specification's shapes and dtypes: normal, or uniform bytes; weights and timestep as in use."""
+    """Make inputs of the shapes and dtypes of a specification.
+
+    Args:
+        spec: Of the engine.
+        seed: Of the generator.
+
+    Returns:
+        Standard normal values, uniform bytes for uint8, and typical values for timestep and attention weights.
+    """
     rng = np.random.default_rng(seed)
 
     def make(tensor: TensorSpec) -> Array:
-        shape = tuple(CLIP_SAMPLES if size is None else size for size in tensor.shape)
+        shape = tuple(DYNAMIC_SIZE if size is None else size for size in tensor.shape)
         if tensor.name in NAMED_INPUTS:
             return np.full(shape, NAMED_INPUTS[tensor.name], tensor.dtype)
         if tensor.dtype == "uint8":
@@ -66,7 +78,15 @@ def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
 
 
 def run_torch(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
-    """Outputs of the torch module, in float32 where the inputs are floating point."""
+    """Run the torch module.
+
+    Args:
+        engine: The module, in float32.
+        inputs: In the order of its specification. Floating-point inputs are cast to float32.
+
+    Returns:
+        The outputs in the order of the specification.
+    """
     tensors = [torch.from_numpy(x) for x in inputs]
     with torch.inference_mode():
         result = engine(*(t if t.dtype == torch.uint8 else t.float() for t in tensors))
@@ -75,7 +95,16 @@ def run_torch(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
 
 
 def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Array]:
-    """Outputs of the exported graph, on ONNX Runtime's CPU kernels."""
+    """Run the exported graph with ONNX Runtime on the CPU.
+
+    Args:
+        path: The ONNX file.
+        spec: Its specification.
+        inputs: In the order of the specification.
+
+    Returns:
+        The outputs in the order of the specification.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_prepacking", "1")  # no second copy of the weights
@@ -86,9 +115,15 @@ def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Arra
 
 
 def relative_error(found: Array, expected: Array) -> float:
-    """Largest difference over the largest expected value; infinite where `found` is not finite.
+    """Return the largest absolute difference over the largest absolute expected value.
 
-    Of bytes, one step is free: truncation may fall either way.
+    Args:
+        found: Any shape.
+        expected: The same shape.
+
+    Returns:
+        The error; infinite if the shapes differ or `found` has a value that is not finite. For bytes, a difference of 1
+        counts as 0, because truncation may fall either way.
     """
     a, b = found.astype(np.float64), expected.astype(np.float64)
     if found.shape != expected.shape or not np.isfinite(a).all():
@@ -100,11 +135,17 @@ def relative_error(found: Array, expected: Array) -> float:
 
 
 def check(make_reference: Callable[[], Engine], path: Path, spec: EngineSpec, precision: str, shape: str) -> Parity:
-    """Compare the ONNX file at `path`, of `spec`, with the float32 torch module that `make_reference` makes.
+    """Compare an ONNX file with its torch module. Memory holds only one of them at a time.
 
-    precision: dtype of the engine's matrices.  shape: for the record. The module is gone before the graph is loaded, so
-    that memory holds one of them. Raises ExportError if an output is further off than the precision's tolerance, or not
-    finite.
+    Args:
+        make_reference: Makes the torch module, in float32.
+        path: The ONNX file.
+        spec: Of the engine.
+        precision: Dtype of the engine's matrices, a key of `TOLERANCE`.
+        shape: Description of the sizes, for the result.
+
+    Raises:
+        ExportError: An output has a larger error than the tolerance of the precision.
     """
     start = time.perf_counter()
     inputs = random_inputs(spec)

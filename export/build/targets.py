@@ -1,4 +1,4 @@
-"""What to build for where nobody said: the best target that this machine can build."""
+"""The default target of a build: the best one that this machine can build and run."""
 
 from __future__ import annotations
 
@@ -10,54 +10,61 @@ from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 
 def best_target(precision: str) -> tuple[str, str]:
-    """The target for engines of a precision, and why that, for people.
+    """Choose a target that can be built here and that this machine runs best.
 
-    It is one that can be built here, and that the same machine runs best: TensorRT on a GPU that it is made for, then
-    TensorRT for RTX, else ONNX Runtime. Without a GPU that is ONNX Runtime although TensorRT for RTX could compile
-    plans: they would not run here. bfloat16 is for TensorRT alone: for that, whatever compiles will do.
+    The order is TensorRT on a GPU that it supports, TensorRT for RTX, ONNX Runtime. Without a GPU the choice is ONNX
+    Runtime, although TensorRT for RTX could compile plans: they would not run here. Only TensorRT computes in bfloat16,
+    so for that precision the choice is any library that compiles.
 
-    Raises ConfigError where nothing here builds engines of that precision.
+    Args:
+        precision: A key of `PRECISIONS`.
+
+    Returns:
+        The target, and the reason for it.
+
+    Raises:
+        ConfigError: No library here builds engines of that precision.
     """
-    libraries, lacks = _libraries()
+    libraries, reasons = _libraries()
     try:
         runtime.check()
         name, capability = runtime.name_and_capability()
     except BackendError as error:
-        return _without_gpu(precision, libraries, str(error).rpartition(": ")[0])  # less the remedy: all is well
+        return _without_gpu(precision, libraries, str(error).rpartition(": ")[0])  # without the remedy
     gpu = f"{name} ({capability[0]}.{capability[1]})"
     for library in libraries:
         if library.is_made_for(capability):
             return library.target, f"{library.name} and {gpu} found"
-    lacks += [f"{library.name} is not made for it" for library in libraries]
+    reasons += [f"{library.name} is not made for it" for library in libraries]
     if precision == ONLY_TENSORRT:
-        return _narrow(libraries, f"{gpu} found, but {'; '.join(lacks)}")
-    return TARGETS[0], f"{gpu} found, but {'; '.join(lacks)}"
+        return _bfloat16_target(libraries, f"{gpu} found, but {'; '.join(reasons)}")
+    return TARGETS[0], f"{gpu} found, but {'; '.join(reasons)}"
 
 
-def _without_gpu(precision: str, libraries: list[Library], why: str) -> tuple[str, str]:
+def _without_gpu(precision: str, libraries: list[Library], reason: str) -> tuple[str, str]:
     elsewhere = [library for library in libraries if library.builds_without_gpu]
     if precision == ONLY_TENSORRT:
-        return _narrow(libraries, why)
+        return _bfloat16_target(libraries, reason)
     hint = f"; --target {elsewhere[0].target} compiles for RTX GPUs elsewhere" if elsewhere else ""
-    return TARGETS[0], why + hint
+    return TARGETS[0], reason + hint
 
 
-def _narrow(libraries: list[Library], why: str) -> tuple[str, str]:
+def _bfloat16_target(libraries: list[Library], reason: str) -> tuple[str, str]:
     for library in libraries:
         if library.builds_without_gpu:
-            return library.target, f"{library.name} builds bfloat16 for other machines; {why}"
+            return library.target, f"{library.name} builds bfloat16 for other machines; {reason}"
     raise ConfigError(
-        f"precision is {ONLY_TENSORRT}, which TensorRT alone computes in, and nothing here builds for that ({why}): "
+        f"precision is {ONLY_TENSORRT}, which TensorRT alone computes in, and nothing here builds for that ({reason}): "
         f"install `vexpress-rt[{TARGETS[2]}]`, or choose another --precision"
     )
 
 
 def _libraries() -> tuple[list[Library], list[str]]:
-    """Those that build on this machine, the best first; and what keeps the others from it."""
-    found, lacks = [], []
+    """Return the libraries that build on this machine, the best first, and the reasons against the others."""
+    found, reasons = [], []
     for target in TARGETS[1:]:
         try:
             found.append(tensorrt_library.builder(target))
         except BackendMissingError as error:
-            lacks.append(str(error))
-    return found, lacks
+            reasons.append(str(error))
+    return found, reasons

@@ -1,8 +1,8 @@
-"""Files of a repository on the model hub: what the hub states of them, and each fetched and compared with that.
+"""Download files of a repository on the model hub, and compare them with the sizes and hashes that the hub states.
 
-huggingface_hub knows where the hub is (HF_ENDPOINT names another place), sends HF_TOKEN or the saved token, and refuses
-under HF_HUB_OFFLINE. The bytes are read here, by plain HTTP with ranges: its `hf_hub_download` starts a file anew after
-an interruption, by HTTP and by Xet alike (2.4: each call has a temporary file of its own, and removes it on failure).
+huggingface_hub finds the hub (or HF_ENDPOINT), sends HF_TOKEN or the saved token, and honours HF_HUB_OFFLINE. The files
+are downloaded here by HTTP range requests, because `hf_hub_download` 2.4 cannot resume: each call has a new temporary
+file, which it removes on failure, with HTTP as well as with Xet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # of the HTTP library that huggingface_hub uses, whichever that is
+    HTTPError,  # of the HTTP library that huggingface_hub uses
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -34,8 +34,8 @@ from vexpress_rt import __version__
 from vexpress_rt.errors import ConfigError, VExpressError
 
 CLIENT = {"library_name": "vexpress-rt", "library_version": __version__}
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # HTTP statuses that a later attempt may not meet
-PAUSE = 1.0  # seconds after the first attempt in vain, then twice as long each time
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # HTTP statuses after which a later attempt may succeed
+PAUSE = 1.0  # seconds after the first failed attempt; doubles with each one
 
 Report = Callable[[str], None]
 T = TypeVar("T")
@@ -43,9 +43,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as the hub states it.
+    """A file of a repository.
 
-    path: in the repository.  size: bytes.  digest: sha256 of a large file, git's sha1 of a small one.
+    Attributes:
+        path: In the repository.
+        size: In bytes.
+        digest: sha256 of a large file, git's sha1 of a small one.
     """
 
     path: str
@@ -53,7 +56,17 @@ class Entry:
     digest: str
 
     def fault(self, file: Path) -> str:
-        """What is wrong with `file`, or nothing. Reads all of it; raises OSError."""
+        """Compare a file with size and hash.
+
+        Args:
+            file: The file, which is read completely.
+
+        Returns:
+            What is wrong with it, "" if nothing.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         if not file.is_file():
             return "is missing"
         if (size := file.stat().st_size) != self.size:
@@ -63,11 +76,19 @@ class Entry:
         return "" if found == self.digest else f"has the hash {found}, expected {self.digest}"
 
     def part(self, target: Path) -> Path:
-        """Where the file is collected that will be `target`. The digest keeps parts of two versions apart."""
+        """Return the path of the partial file of `target`; parts of different versions have different names.
+
+        Args:
+            target: The path of the complete file.
+        """
         return target.with_name(f"{target.name}.{self.digest[:12]}.part")
 
-    def begun(self, target: Path) -> int:
-        """How many bytes of `target` have been collected."""
+    def downloaded(self, target: Path) -> int:
+        """Return the size of the partial file of `target` in bytes.
+
+        Args:
+            target: The path of the complete file.
+        """
         return _size(self.part(target))
 
     def _hash(self) -> Any:
@@ -78,14 +99,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository at one commit.  entries: by path."""
+    """The files of a repository at a commit.
+
+    Attributes:
+        repository: OWNER/NAME.
+        commit: Its hash.
+        entries: Files by path.
+    """
 
     repository: str
     commit: str
     entries: Mapping[str, Entry]
 
     def entry(self, path: str) -> Entry:
-        """The file at `path`; DownloadError if there is none."""
+        """Return the file at a path.
+
+        Args:
+            path: In the repository.
+
+        Raises:
+            DownloadError: The repository has no such file.
+        """
         if path not in self.entries:
             raise DownloadError(
                 f"{self.repository} at {self.commit} has no {path}: give the --repo and --revision that "
@@ -95,22 +129,37 @@ class Listing:
 
 
 class Hub:
-    """The hub, as huggingface_hub is set up to reach it. All methods raise DownloadError, saying what to do."""
+    """The hub that huggingface_hub is configured for."""
 
     def __init__(self, report: Report = lambda _: None):
+        """Configure huggingface_hub.
+
+        Args:
+            report: Called with a line about each retry.
+        """
         self._report = report
-        constants.HF_HUB_DISABLE_TELEMETRY = True  # or else each user agent costs a request about coding assistants
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # it sends a request before the first user agent is made
 
     def listing(self, repository: str, revision: str) -> Listing:
-        """What the hub states of the repository; ConfigError if `repository` is no name of one."""
+        """Request the list of files.
+
+        Args:
+            repository: OWNER/NAME.
+            revision: Commit, tag or branch.
+
+        Raises:
+            ConfigError: `repository` is no name of a repository.
+            DownloadError: The hub cannot be reached, refuses, or has no such repository or revision.
+        """
         try:
-            with _explained(repository, revision):
-                info = self._patiently(lambda: _model_info(repository, revision), attempts=2)
+            with _translated_errors(repository, revision):
+                info = self._retry(lambda: _model_info(repository, revision), attempts=2)
         except VExpressError:
             raise
-        except Exception as error:  # what the page of a proxy, or a broken address, makes of parsers is anything
+        except Exception as error:  # parsers can raise anything for the page of a proxy or for a broken address
             raise DownloadError(
-                f"what answers is no hub ({_brief(error)}): check HF_ENDPOINT, and whether this network wants a login"
+                f"what answers is no hub ({_describe(error)}): check HF_ENDPOINT, and whether this network wants a "
+                "login"
             ) from error
         if info.id != repository:
             raise DownloadError(
@@ -122,9 +171,16 @@ class Hub:
         return Listing(repository, info.sha or revision, stated)
 
     def fetch(self, listing: Listing, entry: Entry, target: Path) -> None:
-        """Fetch a file, going on where an earlier run stopped. `target` appears when complete and compared.
+        """Download a file, and resume the partial file of an earlier run.
 
-        Also raises OSError if the disk refuses something; what came until then is kept.
+        Args:
+            listing: The repository.
+            entry: The file.
+            target: Where to write it. It appears when it is complete and its hash is right.
+
+        Raises:
+            DownloadError: The hub cannot be reached or refuses, or the file has another hash.
+            OSError: The file cannot be written. The partial file is kept.
         """
         part = entry.part(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,36 +201,37 @@ class Hub:
         part.replace(target)
 
     def _complete(self, listing: Listing, entry: Entry, part: Path) -> None:
-        with _explained(listing.repository, listing.commit):
+        with _translated_errors(listing.repository, listing.commit):
             url = hf_hub_url(listing.repository, entry.path, revision=listing.commit)
-            self._patiently(lambda: self._append(url, entry, part), attempts=6, progress=lambda: _size(part))
+            self._retry(lambda: self._append(url, entry, part), attempts=6, progress=lambda: _size(part))
 
     def _append(self, url: str, entry: Entry, part: Path) -> None:
-        """Add to `part` what it lacks; one byte too many, and no more, if more comes than there should be."""
-        begun = _size(part)
-        if begun >= entry.size:
+        """Append the rest of the file to `part`, and at most one byte more if the server sends too many."""
+        offset = _size(part)
+        if offset >= entry.size:
             return
-        headers = build_hf_headers(**CLIENT) | {"Accept-Encoding": "identity"}  # ranges of the file, not of a stream
-        headers |= {"Range": f"bytes={begun}-"} if begun else {}
+        # Ranges of the file itself, not of a compressed stream.
+        headers = build_hf_headers(**CLIENT) | {"Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={offset}-"} if offset else {}
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", url, headers=headers, timeout=timeout) as response, part.open("ab") as file:
-            if begun and response.status_code in (200, 416):  # no ranges here: all of it comes, or has to be asked for
-                file.truncate(begun := 0)
+            if offset and response.status_code in (200, 416):  # no range: the whole file follows, or must be requested
+                file.truncate(offset := 0)
             hf_raise_for_status(response)
-            often = 0.2 if sys.stderr.isatty() else 10  # seconds
-            look = {"unit": "B", "unit_scale": True, "leave": False, "mininterval": often}
-            with tqdm(total=entry.size, initial=begun, **look) as bar:
+            interval = 0.2 if sys.stderr.isatty() else 10  # seconds
+            style = {"unit": "B", "unit_scale": True, "leave": False, "mininterval": interval}
+            with tqdm(total=entry.size, initial=offset, **style) as bar:
                 for chunk in response.iter_bytes():
-                    begun += file.write(chunk[: entry.size + 1 - begun])
+                    offset += file.write(chunk[: entry.size + 1 - offset])
                     bar.update(len(chunk))
-                    if begun > entry.size:
+                    if offset > entry.size:
                         break
             file.flush()
-            os.fsync(file.fileno())  # the name must not outlive the bytes when the power fails
+            os.fsync(file.fileno())  # before the file gets its name, in case of a power failure
 
-    def _patiently(self, call: Callable[[], T], attempts: int, progress: Callable[[], int] = lambda: 0) -> T:
-        """The result of `call`, tried again after failures that may pass, `attempts` times without progress."""
-        vain = 0
+    def _retry(self, call: Callable[[], T], attempts: int, progress: Callable[[], int] = lambda: 0) -> T:
+        """Call `call`, up to `attempts` times without progress after transient failures, and return its result."""
+        failed = 0
         while True:
             before = progress()
             try:
@@ -182,11 +239,11 @@ class Hub:
             except HTTPError as error:
                 if isinstance(error, HfHubHTTPError) and error.response.status_code not in TRANSIENT:
                     raise
-                vain = 1 if progress() > before else vain + 1
-                if vain >= attempts:
+                failed = 1 if progress() > before else failed + 1
+                if failed >= attempts:
                     raise
-                self._report(f"trying again after {_brief(error)}")
-            time.sleep(PAUSE * 2 ** (vain - 1))
+                self._report(f"trying again after {_describe(error)}")
+            time.sleep(PAUSE * 2 ** (failed - 1))
 
 
 def _model_info(repository: str, revision: str) -> ModelInfo:
@@ -198,16 +255,16 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _brief(error: Exception) -> str:
-    """A failure in a few words, without addresses: those of files are signed, and longer than a screen."""
+def _describe(error: Exception) -> str:
+    """Describe a failure without its URL: the URLs of files are signed, and very long."""
     if isinstance(error, HfHubHTTPError):
         return f"HTTP {error.response.status_code}"
     return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
-def _explained(repository: str, revision: str) -> Iterator[None]:
-    """Failures of huggingface_hub as errors that say what to do."""
+def _translated_errors(repository: str, revision: str) -> Iterator[None]:
+    """Turn errors of huggingface_hub into errors that name a remedy."""
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -218,15 +275,15 @@ def _explained(repository: str, revision: str) -> Iterator[None]:
     except HFValidationError as error:
         raise ConfigError(f"--repo {repository} names no repository: expected OWNER/NAME") from error
     except HfHubHTTPError as error:
-        raise DownloadError(_refusal(error, repository, revision)) from error
+        raise DownloadError(_refusal_message(error, repository, revision)) from error
     except HTTPError as error:
         raise DownloadError(
-            f"the hub cannot be reached ({_brief(error)}): check the network, the proxy (HTTPS_PROXY) and HF_ENDPOINT, "
-            "and run the command again: it goes on where it stopped"
+            f"the hub cannot be reached ({_describe(error)}): check the network, the proxy (HTTPS_PROXY) and "
+            "HF_ENDPOINT, and run the command again: it goes on where it stopped"
         ) from error
 
 
-def _refusal(error: HfHubHTTPError, repository: str, revision: str) -> str:
+def _refusal_message(error: HfHubHTTPError, repository: str, revision: str) -> str:
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
         return f"{repository} is gated (HTTP {status}): accept its terms on its page, and set HF_TOKEN to your token"

@@ -1,12 +1,7 @@
-"""A checkpoint directory in the official layout -> networks with their weights. Also the command that writes a
-synthetic one:
-
-    python -m export.checkpoint --preset tiny --seed 0 --output DIR
-"""
+"""Checkpoint directories in the official layout: networks with their weights."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 from collections.abc import Mapping
@@ -17,27 +12,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from export.checkpoint.tensors import brief, find_file, load_strict, read_tensors
-from export.command import run, tell
+from export.checkpoint.config_files import read_own, read_preprocessor, read_unet, read_vae, read_wav2vec2
+from export.checkpoint.layout import (
+    AUDIO_CONFIG,
+    AUDIO_PREPROCESSOR,
+    DETECTOR,
+    OWN_CONFIG,
+    UNET_CONFIG,
+    VAE_CONFIG,
+)
+from export.checkpoint.tensors import find_file, first_names, load_strict, read_tensors
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
-from export.networks import architecture as arch
+from export.networks.architecture import Architecture
 from export.networks.config import AudioProjectionConfig, GuiderConfig
 from export.networks.layers import to_precision
-from export.networks.networks import empty
 from export.networks.reference_net import is_unused
+from export.networks.registry import make_network
 from vexpress_rt.bundle.bundle import sha256_file
 
-DETECTOR = "insightface_models/models/buffalo_l/det_10g.onnx"
-VAE_PARTS = {"vae_encoder": ("encoder.", "quant_conv."), "vae_decoder": ("decoder.", "post_quant_conv.")}
+# Tensor names of the halves of the autoencoder begin with these.
+VAE_PREFIXES = {"vae_encoder": ("encoder.", "quant_conv."), "vae_decoder": ("decoder.", "post_quant_conv.")}
+# Names in older files, and their present names.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OLD_POSITIONS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-UNHEARD = ("lm_head.", "wav2vec2.masked_spec_embed", "masked_spec_embed")  # of wav2vec2: no feature depends on them
+# Tensors of wav2vec2 that no audio feature depends on: the head, and the mask that training uses.
+UNUSED_AUDIO_TENSORS = ("lm_head.", "wav2vec2.masked_spec_embed", "masked_spec_embed")
 
 
 class Checkpoint:
-    """A checkpoint directory: `architecture`, and networks made on demand by `network`."""
+    """A checkpoint directory.
+
+    Attributes:
+        folder: The directory.
+    """
 
     def __init__(self, folder: Path | str):
+        """Open a checkpoint directory; files are read when a method needs them.
+
+        Args:
+            folder: The directory.
+
+        Raises:
+            CheckpointError: There is no such directory.
+        """
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise CheckpointError(
@@ -48,16 +65,20 @@ class Checkpoint:
         self._digests: dict[Path, str] = {}
 
     @cached_property
-    def architecture(self) -> arch.Architecture:
-        """Hyper-parameters of every network, checked against each other."""
-        own, recommended = arch.read_own(self.folder)
-        audio_normalize, sample_rate = arch.read_preprocessor(self.folder)
-        result = arch.Architecture(
-            unet=arch.read_unet(self.folder, own["motion_module"]),
-            vae=arch.read_vae(self.folder),
+    def architecture(self) -> Architecture:
+        """The hyper-parameters of every network, checked against each other.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or networks do not fit each other.
+        """
+        own, recommended = read_own(self.folder)
+        audio_normalize, sample_rate = read_preprocessor(self.folder)
+        result = Architecture(
+            unet=read_unet(self.folder, own["motion_module"]),
+            vae=read_vae(self.folder),
             audio_projection=self._audio_projection(own["audio_projection"]),
             guider=self._guider(),
-            wav2vec2=arch.read_wav2vec2(self.folder),
+            wav2vec2=read_wav2vec2(self.folder),
             scheduler=own["scheduler"],
             audio_normalize=audio_normalize,
             sample_rate=sample_rate,
@@ -68,8 +89,19 @@ class Checkpoint:
         return result
 
     def network(self, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """A network with its weights; its matrices in `dtype` (the audio encoder always in float32)."""
-        module = empty(name, self.architecture)
+        """Load a network.
+
+        Args:
+            name: A key of `export.networks.registry.NETWORKS`.
+            dtype: Of the network's matrices. The audio encoder is float32 in any case.
+
+        Returns:
+            The module with its weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or its tensors do not fit the configuration.
+        """
+        module = make_network(name, self.architecture)
         if name == "audio_encoder":
             module.masked_spec_embed = None  # used in training alone
         else:
@@ -85,21 +117,35 @@ class Checkpoint:
         return module
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
-        """The tensors of a network under the names that its module has."""
+        """Return the tensors of a network, under the names that its module has.
+
+        Args:
+            name: A key of `export.networks.registry.NETWORKS`.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or has a tensor twice.
+        """
         read = {path: self._read(path) for path in self.files(name)}
-        if name in VAE_PARTS:
+        if name in VAE_PREFIXES:
             (tensors,) = read.values()
-            return _vae_tensors(tensors, VAE_PARTS[name], self._source(name))
+            return _vae_tensors(tensors, VAE_PREFIXES[name], self._source(name))
         merged: dict[str, Tensor] = {}
         for path, tensors in read.items():
             if twice := sorted(set(merged) & set(tensors)):
-                raise CheckpointError(f"{path} repeats tensors of {self.files(name)[0].name}: {brief(twice)}")
+                raise CheckpointError(f"{path} repeats tensors of {self.files(name)[0].name}: {first_names(twice)}")
             merged.update(tensors)
         return _audio_tensors(merged, self._source(name)) if name == "audio_encoder" else merged
 
     def files(self, name: str) -> list[Path]:
-        """The files that a network's weights come from."""
-        if name in VAE_PARTS:
+        """Return the files that hold a network's weights.
+
+        Args:
+            name: A key of `export.networks.registry.NETWORKS`.
+
+        Raises:
+            CheckpointError: A file is missing.
+        """
+        if name in VAE_PREFIXES:
             folder = self.folder / "sd-vae-ft-mse"
             return [find_file(folder, "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")]
         if name == "audio_encoder":
@@ -108,15 +154,22 @@ class Checkpoint:
         return [find_file(self.folder / "v-express", f"{half}.bin", f"{half}.safetensors") for half in halves]
 
     def digest(self, name: str) -> str:
-        """sha256 over the bytes of a network's files and the configuration files."""
-        configs = [arch.UNET_CONFIG, arch.VAE_CONFIG, arch.AUDIO_CONFIG, arch.AUDIO_PREPROCESSOR, arch.OWN_CONFIG]
+        """Return the sha256 over the bytes of a network's weights and of the configuration files.
+
+        Args:
+            name: A key of `export.networks.registry.NETWORKS`.
+
+        Raises:
+            CheckpointError: A file is missing or cannot be read.
+        """
+        configs = [UNET_CONFIG, VAE_CONFIG, AUDIO_CONFIG, AUDIO_PREPROCESSOR, OWN_CONFIG]
         result = hashlib.sha256()
         for path in [*self.files(name), *(self.folder / c for c in configs)]:
             result.update(self._file_digest(path).encode())
         return result.hexdigest()
 
     def detector(self) -> Path | None:
-        """The face detector, if the directory has one."""
+        """Return the file of the face detector; None if the directory has none."""
         path = self.folder / DETECTOR
         return path if path.is_file() else None
 
@@ -137,7 +190,7 @@ class Checkpoint:
         return self._tensors[path]
 
     def _shape(self, name: str, key: str, dims: int) -> tuple[int, ...]:
-        """The shape of a tensor that decides about the size of its network."""
+        """Return the shape of a tensor that determines the size of its network."""
         tensors = self._read(self.files(name)[0])
         if key not in tensors or tensors[key].dim() != dims:
             found = f"{tensors[key].dim()} dims" if key in tensors else "none"
@@ -161,10 +214,10 @@ class Checkpoint:
 
 
 def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], source: str) -> dict[str, Tensor]:
-    """The half of the autoencoder whose names begin with `prefixes`, under the newer names of its attentions."""
-    known = tuple(p for group in VAE_PARTS.values() for p in group)
+    """Return the half of the autoencoder whose names begin with `prefixes`, under the newer names of its attention."""
+    known = tuple(p for group in VAE_PREFIXES.values() for p in group)
     if strange := sorted(key for key in tensors if not key.startswith(known)):
-        raise CheckpointError(f"{source} has {len(strange)} unexpected: {brief(strange)}")
+        raise CheckpointError(f"{source} has {len(strange)} unexpected: {first_names(strange)}")
     result: dict[str, Tensor] = {}
     for key in (key for key in tensors if key.startswith(prefixes)):
         value, parts = tensors[key], key.split(".")
@@ -176,9 +229,9 @@ def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], sourc
 
 
 def _audio_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """wav2vec2's tensors without prefix and head, under the newer names of its positional convolution."""
+    """Return wav2vec2's tensors without prefix and head, under the newer names of its positional convolution."""
     result: dict[str, Tensor] = {}
-    for key in (key for key in tensors if not key.startswith(UNHEARD)):
+    for key in (key for key in tensors if not key.startswith(UNUSED_AUDIO_TENSORS)):
         stem, _, last = key.removeprefix("wav2vec2.").rpartition(".")
         old = "pos_conv_embed" in stem and last in OLD_POSITIONS
         _add(result, f"{stem}.{OLD_POSITIONS[last] if old else last}", tensors[key], source)
@@ -189,15 +242,3 @@ def _add(tensors: dict[str, Tensor], key: str, value: Tensor, source: str) -> No
     if key in tensors:
         raise CheckpointError(f"{source} has {key} twice, under an older and a newer name: remove one")
     tensors[key] = value
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: write synthetic weights in the official layout."""
-    from export.checkpoint.presets import PRESETS, write_checkpoint
-
-    parser = argparse.ArgumentParser(prog="python -m export.checkpoint", description="Write synthetic weights.")
-    parser.add_argument("--preset", choices=sorted(PRESETS), required=True, help="sizes of the networks")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, in the official layout")
-    options = parser.parse_args(arguments)
-    return run(lambda: write_checkpoint(options.output, PRESETS[options.preset], options.seed, progress=tell))

@@ -1,4 +1,4 @@
-"""Files of tensors, read without executing anything they contain."""
+"""Read files of tensors, without executing code that they contain, and load them into modules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from torch import Tensor, nn
 
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 
-SHOWN = 8  # names listed in a complaint
+MOST_NAMES = 8  # in an error message
 
 
 def find_file(folder: Path, *names: str) -> Path:
-    """The first of `names` that exists in `folder`. Raises CheckpointError naming all of them."""
+    """Find a file that can have several names.
+
+    Args:
+        folder: The directory.
+        names: In order of preference.
+
+    Raises:
+        CheckpointError: The directory has none of them.
+    """
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -29,7 +37,7 @@ def find_file(folder: Path, *names: str) -> Path:
 
 
 class _SafetensorsFile(Mapping[str, Tensor]):
-    """Tensors of a safetensors file, each read when asked for."""
+    """The tensors of a safetensors file, each read when it is accessed."""
 
     def __init__(self, path: Path):
         self._file = safe_open(path, framework="pt")
@@ -48,14 +56,22 @@ class _SafetensorsFile(Mapping[str, Tensor]):
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of a .safetensors or a torch file by name; their bytes are mapped, not loaded.
+    """Map the tensors of a file into memory.
 
-    Torch files are read with weights_only=True: nothing but tensors and plain containers is ever built.
-    Raises CheckpointError for a damaged file or one that holds anything else.
+    Torch files are read with `weights_only=True`, which builds only tensors and plain containers.
+
+    Args:
+        path: A .safetensors file or a torch file.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds anything else than tensors by name.
     """
     try:
         loaded = _SafetensorsFile(path) if path.suffix == ".safetensors" else _load(path)
-    except Exception as error:  # what damaged bytes make of a pickle or an archive is any exception at all
+    except Exception as error:  # damaged pickles and archives can raise any exception
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be read as tensors ({reason[:200]}): fetch the file again") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
@@ -70,9 +86,9 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load(path: Path) -> Any:
-    with warnings.catch_warnings():  # torch warns of its own classes when it reads files older than torch 1.6,
+    with warnings.catch_warnings():  # torch warns about its own classes when it reads a file of torch < 1.6;
         warnings.simplefilter("ignore")
-        if not zipfile.is_zipfile(path):  # which are no archives and cannot be mapped
+        if not zipfile.is_zipfile(path):  # such files are no archives and cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
@@ -80,15 +96,22 @@ def _load(path: Path) -> Any:
 def load_strict(
     module: nn.Module, tensors: Mapping[str, Tensor], source: str, optional: frozenset[str] = frozenset()
 ) -> None:
-    """Give `module`, made on the meta device, the values of `tensors`, cast to the dtypes that it has.
+    """Load tensors into a module, which needs all of them and no others.
 
-    Where no cast is needed the module shares the memory of `tensors`, else it has its own.
-    A tensor whose name is in `optional` may be missing, and becomes zeros; it may not be misshapen.
-    Raises CheckpointError naming what is missing, unexpected or misshapen in `source`.
+    If no tensor has to be cast, the module shares their memory, otherwise it has its own.
+
+    Args:
+        module: A module on the meta device. Its dtypes are kept.
+        tensors: By name.
+        source: Description of the files, for error messages.
+        optional: Names of tensors that may be missing; missing ones become zeros.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or misshapen, or are no dense floating-point numbers.
     """
     wanted = module.state_dict()
     found = {name: tensors[name] for name in wanted if name in tensors}
-    complaints = {
+    problems = {
         "missing": [name for name in wanted if name not in found and name not in optional],
         "unexpected": sorted(set(tensors) - set(wanted)),
         "misshapen": [
@@ -102,10 +125,10 @@ def load_strict(
             if not value.is_floating_point() or value.layout != torch.strided
         ],
     }
-    if any(complaints.values()):
-        listed = "; ".join(f"{len(rows)} {what}: {brief(rows)}" for what, rows in complaints.items() if rows)
+    if any(problems.values()):
+        listed = "; ".join(f"{len(rows)} {what}: {first_names(rows)}" for what, rows in problems.items() if rows)
         raise CheckpointError(f"{source} does not fit the configuration: {listed}")
-    # One tensor that is not copied would keep the whole file mapped, and the pages that were read in memory.
+    # A single tensor that is not copied would keep the whole file mapped, with all its pages that were read.
     copy = any(value.dtype != wanted[name].dtype for name, value in found.items())
     values = {
         name: found[name].to(like.dtype, copy=copy) if name in found else torch.zeros(like.shape, dtype=like.dtype)
@@ -114,6 +137,10 @@ def load_strict(
     module.load_state_dict(values, assign=True)
 
 
-def brief(names: Sequence[str]) -> str:
-    """The first of `names`, for a complaint."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+def first_names(names: Sequence[str]) -> str:
+    """Join the first names of a list for an error message.
+
+    Args:
+        names: Any number of names.
+    """
+    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")

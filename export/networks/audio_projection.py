@@ -11,7 +11,7 @@ from export.networks.layers import LayerNorm, merge_heads, split_heads
 
 
 class PerceiverAttention(nn.Module):
-    """Latents ask; inputs and latents together answer."""
+    """Attention with queries from the latents, and keys and values from inputs and latents together."""
 
     def __init__(self, dim: int, heads: int, dim_head: int):
         super().__init__()
@@ -22,7 +22,15 @@ class PerceiverAttention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
     def forward(self, x: Tensor, latents: Tensor) -> Tensor:
-        """x: (N, R, dim), latents: (N, Q, dim) -> (N, Q, dim)."""
+        """Compute the attention.
+
+        Args:
+            x: Inputs, (N, R, dim).
+            latents: (N, Q, dim).
+
+        Returns:
+            (N, Q, dim).
+        """
         x, latents = self.norm1(x), self.norm2(latents)
         keys, values = self.to_kv(torch.cat([x, latents], dim=1)).chunk(2, dim=-1)
         queries, keys, values = (split_heads(t, self.heads) for t in (self.to_q(latents), keys, values))
@@ -36,7 +44,7 @@ def _feed_forward(dim: int, mult: int) -> nn.Sequential:
 
 
 class AudioProjection(nn.Module):
-    """feature rows (N, R, A) -> tokens (N, Q, D)."""
+    """Windows of audio features (N, R, A) -> tokens (N, Q, D)."""
 
     def __init__(self, config: AudioProjectionConfig):
         super().__init__()
@@ -51,9 +59,10 @@ class AudioProjection(nn.Module):
             for _ in range(config.depth)
         )
 
-    def forward(self, rows: Tensor) -> Tensor:
-        x = self.proj_in(rows + self.pos_emb.weight)
-        latents = self.latents.expand(rows.shape[0], -1, -1)
+    def forward(self, features: Tensor) -> Tensor:
+        """Project windows of audio features (N, R, A) to tokens (N, Q, D)."""
+        x = self.proj_in(features + self.pos_emb.weight)
+        latents = self.latents.expand(features.shape[0], -1, -1)
         for attention, feed_forward in self.layers:
             latents = latents + attention(x, latents)
             latents = latents + feed_forward(latents)

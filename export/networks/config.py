@@ -1,4 +1,4 @@
-"""Hyper-parameters of the networks, as the checkpoint's configuration files give them."""
+"""Hyper-parameters of the single networks. The defaults are those of the released model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Of both U-Nets. Levels are counted from the full latent downwards."""
+    """Hyper-parameters of both U-Nets. Levels are counted from the full latent size downwards.
+
+    Attributes:
+        in_channels: Of a latent.
+        block_out_channels: Channels of each level.
+        layers_per_block: Resnets of a level on the way down; there is one more on the way up.
+        down_attention: Whether each level has attention on the way down.
+        up_attention: The same on the way up, in that order.
+        heads: Of the spatial attentions.
+        cross_attention_dim: Values of an audio token.
+        groups: Of the group normalizations.
+        eps: Of the group normalizations in resnets and before the last convolution.
+        motion_heads: Of the temporal attentions.
+        motion_positions: Longest window in frames.
+    """
 
     in_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -23,13 +37,21 @@ class UNetConfig:
 
     @property
     def time_channels(self) -> int:
-        """Width of the time embedding."""
+        """Channels of the time embedding."""
         return 4 * self.block_out_channels[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VaeConfig:
-    """Of the autoencoder; it halves the picture once between neighbouring levels."""
+    """Hyper-parameters of the autoencoder, which halves the image between levels.
+
+    Attributes:
+        latent_channels: Of a latent.
+        block_out_channels: Channels of each level, from the full image size downwards.
+        layers_per_block: Resnets of a level of the encoder; the decoder has one more.
+        groups: Of the group normalizations.
+        scaling_factor: Latents are the encoder's means times this.
+    """
 
     latent_channels: int = 4
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -39,13 +61,25 @@ class VaeConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels a latent, along each side."""
+        """Pixels for each latent position, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioProjectionConfig:
-    """Of the perceiver that turns audio features into tokens."""
+    """Hyper-parameters of the perceiver that turns audio features into tokens.
+
+    Attributes:
+        embedding_dim: Values of an audio feature.
+        output_dim: Values of a token.
+        dim: Values of a latent of the perceiver.
+        depth: Number of layers.
+        heads: Of an attention.
+        dim_head: Values of a head.
+        num_queries: Tokens of a frame.
+        ff_mult: Hidden values of a feed-forward over `dim`.
+        max_seq_len: Audio features of a frame.
+    """
 
     embedding_dim: int = 768
     output_dim: int = 768
@@ -60,7 +94,12 @@ class AudioProjectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuiderConfig:
-    """Of the V-Kps guider: a convolution to channels[0], one halving between neighbours, one to `output`."""
+    """Hyper-parameters of the V-Kps guider.
+
+    Attributes:
+        channels: Of each level. The first convolution leads to the first one, and the image is halved between levels.
+        output: Channels of the result, which the last convolution leads to.
+    """
 
     channels: tuple[int, ...] = (16, 32, 96, 256)
     output: int = 320

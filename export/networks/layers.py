@@ -1,7 +1,7 @@
-"""Layers that several networks share, under the attribute names of the released checkpoints.
+"""Layers that several networks share, with the attribute names of the released checkpoints.
 
-Precision is decided here: weights and activations may be float16 or bfloat16, but the statistics of normalisations,
-the softmax of attentions and the timestep sinusoid are always computed in float32.
+Weights and activations may be float16 or bfloat16. The statistics of normalizations, the softmax of attentions and the
+sinusoid of the timestep are always computed in float32.
 """
 
 from __future__ import annotations
@@ -17,33 +17,47 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in `dtype`; traces to nothing where it is in that already."""
+    """Cast a tensor. Nothing is traced if it already has the dtype.
+
+    Args:
+        x: Any shape.
+        dtype: Of the result.
+    """
     return x if x.dtype == dtype else x.to(dtype)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation with float32 statistics."""
+    """Group normalization with float32 statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize x (N, C, ...); the result has the same shape and dtype."""
         weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
         return cast(F.group_norm(cast(x, torch.float32), self.num_groups, weight, bias, self.eps), x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation over the last dim with float32 statistics."""
+    """Layer normalization over the last dim with float32 statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize x (..., C); the result has the same shape and dtype."""
         weight, bias = cast(self.weight, torch.float32), cast(self.bias, torch.float32)
         return cast(F.layer_norm(cast(x, torch.float32), self.normalized_shape, weight, bias, self.eps), x.dtype)
 
 
 def composite(function: Any) -> Any:
-    """Let `export.trace` record calls of `function` as one, where a target has a form of its own for it."""
+    """Make a function composite: `export.onnx.trace` can record a call of it as one, for targets with a fused form.
+
+    Args:
+        function: Takes positional arguments, at least one of them a tensor.
+
+    Returns:
+        The composite function.
+    """
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         tensors = [x for x in args if isinstance(x, Tensor)]
-        if has_torch_function(tensors):  # also where a mode is active
+        if has_torch_function(tensors):  # also while a TorchFunctionMode is active
             return handle_torch_function(call, tensors, *args)
         return function(*args)
 
@@ -52,40 +66,77 @@ def composite(function: Any) -> Any:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(N, S, C) -> (N, heads, S, C / heads)."""
+    """Reshape (N, S, C) to (N, heads, S, C / heads).
+
+    Args:
+        x: (N, S, C).
+        heads: Number of heads.
+    """
     n, s, c = x.shape
     return x.reshape(n, s, heads, c // heads).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """(N, heads, S, E) -> (N, S, heads * E)."""
+    """Reshape (N, heads, S, E) to (N, S, heads * E).
+
+    Args:
+        x: (N, heads, S, E).
+    """
     n, heads, s, e = x.shape
     return x.transpose(1, 2).reshape(n, s, heads * e)
 
 
 @composite
 def multi_head_attention(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
-    """queries: (N, Q, C); keys and values: (N, S, C) or, with their heads apart, (N, heads, S, E) -> (N, Q, C)."""
-    apart = [x if x.ndim > queries.ndim else split_heads(x, heads) for x in (keys, values)]
-    return merge_heads(F.scaled_dot_product_attention(split_heads(queries, heads), *apart))
+    """Compute multi-head attention.
+
+    Args:
+        queries: (N, Q, C).
+        keys: (N, S, C), or already split into heads: (N, heads, S, E).
+        values: Like `keys`.
+        heads: Number of heads.
+
+    Returns:
+        (N, Q, C).
+    """
+    split = [x if x.ndim > queries.ndim else split_heads(x, heads) for x in (keys, values)]
+    return merge_heads(F.scaled_dot_product_attention(split_heads(queries, heads), *split))
 
 
 @composite
 def gated_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GEGLU, (..., C) -> (..., D) with (2 D, C) weights: first the value, then the gate (erf GELU)."""
+    """Compute a GEGLU layer.
+
+    Args:
+        x: (..., C).
+        weight: (2 D, C), first of the value, then of the gate, which goes through an erf GELU.
+        bias: (2 D,).
+
+    Returns:
+        (..., D).
+    """
     value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
     return value * F.gelu(gate)
 
 
 @composite
 def doubled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(N, C, h, w) to twice the height and width by nearest neighbour, then a 3x3 convolution: (N, C', 2 h, 2 w)."""
+    """Upsample by 2 with nearest neighbours, then convolve with padding 1.
+
+    Args:
+        x: (N, C, h, w).
+        weight: (C', C, 3, 3).
+        bias: (C',).
+
+    Returns:
+        (N, C', 2 h, 2 w).
+    """
     height, width = x.shape[2:]
     return F.conv2d(F.interpolate(x, size=(2 * height, 2 * width), mode="nearest"), weight, bias, padding=1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases on q, k and v, with one on the output (`to_out.0`)."""
+    """Multi-head attention; q, k and v have no bias, the output projection `to_out.0` has one."""
 
     def __init__(self, channels: int, context_channels: int, heads: int):
         super().__init__()
@@ -96,14 +147,31 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, S, C') -> keys and values, each (N, heads, S, E)."""
+        """Project a context to keys and values.
+
+        Args:
+            context: (N, S, C').
+
+        Returns:
+            Keys and values, each (N, heads, S, E).
+        """
         return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x: (N, Q, C); keys and values: (N, S, C) or (N, heads, S, E) -> (N, Q, C)."""
+        """Attend to given keys and values.
+
+        Args:
+            x: (N, Q, C), from which the queries are projected.
+            keys: (N, S, C) or (N, heads, S, E).
+            values: Like `keys`.
+
+        Returns:
+            (N, Q, C).
+        """
         return self.to_out[0](multi_head_attention(self.to_q(x), keys, values, self.heads))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Attend from x (N, Q, C) to a context (N, S, C'); the result is (N, Q, C)."""
         return self.attend(x, self.to_k(context), self.to_v(context))
 
 
@@ -117,20 +185,29 @@ class _Gate(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU: the projection's first half is the value, its second half the gate (erf GELU)."""
+    """GEGLU and a linear layer; see `gated_linear`."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.net = nn.ModuleList([_Gate(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layers for x (..., C); the result has the same shape."""
         for layer in self.net:
             x = layer(x)
         return x
 
 
 def timestep_sinusoid(timestep: Tensor, channels: int) -> Tensor:
-    """timestep: (1,) float32 -> (1, channels) float32, cosines first."""
+    """Compute the sinusoid of a timestep.
+
+    Args:
+        timestep: (1,) float32.
+        channels: Number of values, even.
+
+    Returns:
+        (1, channels) float32, cosines first.
+    """
     half = channels // 2
     frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000) / half))
     angles = timestep[:, None] * frequencies[None, :]
@@ -147,12 +224,13 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, timestep: Tensor) -> Tensor:
+        """Embed a timestep (1,) float32; the result is (1, 4 channels)."""
         sinusoid = cast(timestep_sinusoid(timestep, self.channels), self.linear_1.weight.dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoid)))
 
 
 class Resnet(nn.Module):
-    """Two normalised convolutions around the projected time embedding (none in the VAE), plus a shortcut."""
+    """Two normalized convolutions with the projected time embedding in between (not in the VAE), and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, groups: int, eps: float, time_channels: int | None = None):
         super().__init__()
@@ -166,7 +244,15 @@ class Resnet(nn.Module):
             self.conv_shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x: (N, C, h, w); time: (1, T), already through SiLU -> (N, C', h, w)."""
+        """Compute the block.
+
+        Args:
+            x: (N, C, h, w).
+            time: SiLU of the time embedding, (1, T).
+
+        Returns:
+            (N, C', h, w).
+        """
         hidden = self.conv1(F.silu(self.norm1(x)))
         if time is not None:
             projected = self.time_emb_proj(cast(time, self.time_emb_proj.weight.dtype))
@@ -176,7 +262,7 @@ class Resnet(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Convolution with stride 2. The VAE pads right and below only, the U-Nets on all sides."""
+    """Convolution with stride 2. The VAE pads only right and below, the U-Nets on all sides."""
 
     def __init__(self, channels: int, *, one_sided: bool = False):
         super().__init__()
@@ -184,24 +270,34 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if one_sided else 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the size of x (N, C, h, w)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.one_sided else x)
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to exactly `size` (height, width), then a convolution."""
+    """Resize to exactly `size` (height, width) with nearest neighbours, then convolve."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize x (N, C, h, w) to `size`, and convolve."""
         if size == (2 * x.shape[2], 2 * x.shape[3]):
             return doubled_conv(x, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
 def to_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """`module` with its matrices and convolutions in `dtype`; normalisations and timestep embedding stay float32."""
+    """Cast the matrices and convolutions of a module; normalizations and timestep embedding stay float32.
+
+    Args:
+        module: It is changed.
+        dtype: Of the matrices.
+
+    Returns:
+        `module`.
+    """
     for child in module.modules():
         if isinstance(child, (GroupNorm, LayerNorm, TimestepEmbedding)):
             continue

@@ -1,4 +1,4 @@
-"""ReferenceNet: the 2D U-Net that reads the photo. Only the inputs of its cross-attentions are kept."""
+"""The reference network: a 2D U-Net on the photo, whose results are the inputs of its cross-attentions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from export.networks.unet import UNet
 
 
 class ReferenceBlock(nn.Module):
-    """A transformer block that records norm2(x + attn1(norm1(x))).
+    """A transformer block that records norm2(x + attn1(norm1(x))) in `features`.
 
-    Its text context is zero and the projections of keys and values have no bias, so `attn2` gives its output bias.
+    The text context is zero and the projections of keys and values have no bias, so `attn2` equals its output bias.
     """
 
     def __init__(self, channels: int, config: UNetConfig, name: str):
@@ -24,6 +24,7 @@ class ReferenceBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """Compute the block for x (N, S, C), and record its feature in `features`; the result has the same shape."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         features[self.name] = self.norm2(x)
@@ -43,21 +44,27 @@ class _ReferenceParts:
 
 
 class ReferenceNet(UNet):
-    """latent: (1, c, h, w), timestep: (1,) -> features (1, S, C) by attention site."""
+    """Latent (1, c, h, w) and timestep (1,) -> features (1, S, C) by the name of the attention."""
 
     def __init__(self, config: UNetConfig):
         super().__init__(config, _ReferenceParts(config))
-        # Feeds nothing here, but it is in the released file.
+        # Not used, but the released file has its tensors.
         self.conv_out = nn.Conv2d(config.block_out_channels[0], config.in_channels, 3, padding=1)
 
     def forward(self, latent: Tensor, timestep: Tensor) -> dict[str, Tensor]:
+        """Return the features (1, S, C) of a latent (1, c, h, w) by the name of the attention; timestep (1,)."""
         features: dict[str, Tensor] = {}
         self.trunk(self.conv_in(latent), timestep, features)
         return features
 
 
 def is_unused(key: str, config: UNetConfig) -> bool:
-    """Whether no feature depends on the tensor `key`, so that a checkpoint may lack it."""
+    """Return whether no feature depends on a tensor, so that a checkpoint may lack it.
+
+    Args:
+        key: Name of the tensor in the state dict of `ReferenceNet`.
+        config: Hyper-parameters of the network.
+    """
     if key.startswith("conv_out.") or ".attn2.to_q." in key or ".attn2.to_k." in key or ".attn2.to_v." in key:
         return True
     last = f"up_blocks.{len(config.block_out_channels) - 1}.attentions.{config.layers_per_block}."

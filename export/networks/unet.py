@@ -1,7 +1,7 @@
-"""The skeleton that ReferenceNet and the denoising U-Net share: Stable Diffusion 1.5's U-Net.
+"""The U-Net of Stable Diffusion 1.5, which the reference network and the denoising U-Net share.
 
-What differs comes in through a `parts` object: which transformer block stands in an attention, and which motion module
-follows a layer.
+A `Parts` object makes what differs between them: the transformer block of each attention, and the motion module after
+each layer.
 """
 
 from __future__ import annotations
@@ -17,17 +17,33 @@ from export.networks.layers import Downsample, GroupNorm, Resnet, TimestepEmbedd
 
 
 class Parts(Protocol):
-    """What a U-Net puts into the skeleton's places."""
+    """Makes the modules in which the U-Nets differ."""
 
     def transformer_block(self, channels: int, name: str) -> nn.Module:
-        """A module called with (x (N, S, C), conditions) that gives (N, S, C)."""
+        """Make the transformer block of an attention.
+
+        Args:
+            channels: C.
+            name: Of the attention, such as "down_blocks.0.attentions.1".
+
+        Returns:
+            A module that is called with x (N, S, C) and the conditions, and returns (N, S, C).
+        """
 
     def motion_module(self, channels: int) -> nn.Module | None:
-        """A module called with (x (N, C, h, w), conditions) that gives the same shape, or None."""
+        """Make the motion module after a layer.
+
+        Args:
+            channels: C.
+
+        Returns:
+            A module that is called with x (N, C, h, w) and the conditions, and returns the same shape; None if the
+            U-Net has no motion modules.
+        """
 
 
 class SpatialTransformer(nn.Module):
-    """One transformer block over the positions of each picture; proj_in and proj_out are 1x1 convolutions."""
+    """One transformer block over the positions of each image; proj_in and proj_out are 1x1 convolutions."""
 
     def __init__(self, channels: int, groups: int, block: nn.Module):
         super().__init__()
@@ -37,6 +53,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, conditions: Any) -> Tensor:
+        """Compute the transformer for x (N, C, h, w); the result has the same shape."""
         n, c, h, w = x.shape
         hidden = self.proj_in(self.norm(x)).permute(0, 2, 3, 1).reshape(n, h * w, c)  # (N, C, h, w) -> (N, S, C)
         hidden = self.transformer_blocks[0](hidden, conditions)
@@ -45,7 +62,7 @@ class SpatialTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """A level: resnets, each followed by an attention and a motion module where there are such."""
+    """A level: resnets, each followed by an attention and a motion module if the level has them."""
 
     def __init__(
         self, config: UNetConfig, parts: Parts, name: str, widths: list[tuple[int, int]], attends: bool,
@@ -65,6 +82,17 @@ class Block(nn.Module):
             self.add_module(resample_name, nn.ModuleList([resample]))
 
     def layer(self, index: int, x: Tensor, time: Tensor, conditions: Any) -> Tensor:
+        """Compute a resnet with its attention and motion module.
+
+        Args:
+            index: Of the resnet.
+            x: (N, C, h, w).
+            time: SiLU of the time embedding, (1, T).
+            conditions: Passed to the transformer block and the motion module.
+
+        Returns:
+            (N, C', h, w).
+        """
         x = self.resnets[index](x, time)
         if hasattr(self, "attentions"):
             x = self.attentions[index](x, conditions)
@@ -88,6 +116,7 @@ class MiddleBlock(nn.Module):
             self.motion_modules = nn.ModuleList([motion])
 
     def forward(self, x: Tensor, time: Tensor, conditions: Any) -> Tensor:
+        """Compute the block for x (N, C, h, w); `time` is the SiLU of the time embedding, (1, T)."""
         x = self.attentions[0](self.resnets[0](x, time), conditions)
         if hasattr(self, "motion_modules"):
             x = self.motion_modules[0](x, conditions)
@@ -95,7 +124,7 @@ class MiddleBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """conv_in, the way down with its skips, the middle, the way up."""
+    """The U-Net without its last normalization and convolution."""
 
     def __init__(self, config: UNetConfig, parts: Parts):
         super().__init__()
@@ -124,7 +153,16 @@ class UNet(nn.Module):
             channels = width
 
     def trunk(self, x: Tensor, timestep: Tensor, conditions: Any) -> Tensor:
-        """x: (N, K, h, w), after conv_in; timestep: (1,) -> (N, K, h, w) after the last level."""
+        """Compute all levels.
+
+        Args:
+            x: Output of `conv_in`, (N, K, h, w).
+            timestep: (1,) float32.
+            conditions: Passed to the transformer blocks and the motion modules.
+
+        Returns:
+            (N, K, h, w).
+        """
         time = F.silu(self.time_embedding(timestep))
         skips = [x]
         for block in self.down_blocks:

@@ -1,4 +1,4 @@
-"""The autoencoder of Stable Diffusion (sd-vae-ft-mse), split into its two halves."""
+"""The autoencoder of Stable Diffusion (sd-vae-ft-mse) as two networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPS = 1e-6
 
 
 class VaeAttention(nn.Module):
-    """One head over all positions; q, k and v have biases."""
+    """Attention with one head over all positions; q, k and v have biases."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -22,6 +22,7 @@ class VaeAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend for x (N, C, h, w), with a residual connection; the result has the same shape."""
         n, c, h, w = x.shape
         hidden = self.group_norm(x).reshape(n, 1, c, h * w).transpose(2, 3)  # (N, C, h, w) -> (N, 1, S, C)
         hidden = F.scaled_dot_product_attention(self.to_q(hidden), self.to_k(hidden), self.to_v(hidden))
@@ -100,7 +101,7 @@ class _Decoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """Picture (1, 3, H, W) in [-1, 1] -> mean of the latent distribution, scaled, (1, c, h, w) float32."""
+    """Image (1, 3, H, W) in [-1, 1] -> scaled mean of the latent distribution, (1, c, h, w) float32."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -108,14 +109,15 @@ class VaeEncoder(nn.Module):
         self.encoder = _Encoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        moments = self.quant_conv(self.encoder(picture))
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode an image (1, 3, H, W) in [-1, 1] to a scaled mean latent (1, c, h, w) float32."""
+        moments = self.quant_conv(self.encoder(image))
         # In float32: a factor in bfloat16 would be off by up to 0.4 %, and with it every latent.
         return cast(moments[:, : self.config.latent_channels], torch.float32) * self.config.scaling_factor
 
 
 class VaeDecoder(nn.Module):
-    """Scaled latent (1, c, h, w) float32 -> picture (1, 3, H, W), nominally in [-1, 1]."""
+    """Scaled latent (1, c, h, w) float32 -> image (1, 3, H, W), nominally in [-1, 1]."""
 
     def __init__(self, config: VaeConfig):
         super().__init__()
@@ -124,5 +126,6 @@ class VaeDecoder(nn.Module):
         self.decoder = _Decoder(config)
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Decode a scaled latent (1, c, h, w) float32 to an image (1, 3, H, W)."""
         scaled = latent / self.config.scaling_factor
         return self.decoder(self.post_quant_conv(cast(scaled, self.post_quant_conv.weight.dtype)))

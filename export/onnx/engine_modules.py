@@ -1,4 +1,4 @@
-"""One torch module per engine, with exactly the inputs and outputs that `engine_spec` declares."""
+"""One torch module for each engine, with the inputs and outputs that `vexpress_rt.bundle.engine_spec` declares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TORCH_DTYPES = {
     "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8,
 }  # fmt: skip
 
-# Which networks of the checkpoint an engine is made of. Engines with the same networks and sizes may share weights.
+# The networks that an engine consists of. Engines of the same networks can share a weights file.
 ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
     "vae_encoder": ("vae_encoder",),
     "reference_net": ("reference_net", "denoising_unet"),
@@ -29,12 +29,23 @@ ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
 
 
 class Engine(nn.Module):
-    """Base of the wrappers. Inputs and outputs are positional, in the order of the specification.
+    """Base class of the engines. Inputs and outputs are positional, in the order of the specification.
 
-    Bytes are cast first thing where they come in, and last thing where they go out: TensorRT has them nowhere else.
+    uint8 inputs are cast first, and outputs become uint8 last, because TensorRT supports that dtype nowhere else.
+
+    Attributes:
+        spec: The specification.
+        activation: Dtype of the activations.
     """
 
     def __init__(self, spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype):
+        """Wrap networks.
+
+        Args:
+            spec: Of the engine.
+            networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+            activation: Dtype of the activations.
+        """
         super().__init__()
         self.spec, self.activation = spec, activation
         for name in ENGINE_NETWORKS[spec.name]:
@@ -42,46 +53,51 @@ class Engine(nn.Module):
 
 
 class VaeEncoderEngine(Engine):
-    """image uint8 (H, W, 3) -> latent float32 (1, c, h, w)."""
+    """Image (H, W, 3) uint8 -> latent (1, c, h, w) float32."""
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode the image."""
         picture = image.to(torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
         return self.vae_encoder(cast(picture, self.activation))
 
 
 class ReferenceNetEngine(Engine):
-    """latent (1, c, h, w) -> keys of all sites, then values of all sites, projected by the denoiser's weights."""
+    """Latent (1, c, h, w) -> keys, then values of all reference attentions, projected by the denoiser's weights."""
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Compute keys and values of all reference attentions."""
         features = self.reference_net(cast(latent, self.activation), torch.zeros(1))
         pairs = reference_keys_values(self.denoising_unet, features)
         return *(k for k, _ in pairs.values()), *(v for _, v in pairs.values())
 
 
 class AudioEncoderEngine(Engine):
-    """samples (1, N) float32, normalised -> features (1, T, A) float32."""
+    """Normalized samples (1, N) float32 -> features (1, T, A) float32."""
 
     def forward(self, samples: Tensor) -> Tensor:
+        """Compute the audio features."""
         return self.audio_encoder(samples, return_dict=True).last_hidden_state
 
 
 class AudioProjectionEngine(Engine):
-    """feature rows (F, R, A) -> tokens (F, Q, D)."""
+    """Feature windows (F, R, A) -> tokens (F, Q, D)."""
 
     def forward(self, feature_rows: Tensor) -> Tensor:
+        """Compute the audio tokens."""
         return self.audio_projection(cast(feature_rows, self.activation))
 
 
 class PoseGuiderEngine(Engine):
-    """drawings uint8 (F, H, W, 3) -> features (F, K, h, w)."""
+    """Keypoint maps (F, H, W, 3) uint8 -> features (F, K, h, w)."""
 
     def forward(self, drawings: Tensor) -> Tensor:
+        """Compute the keypoint features."""
         pictures = drawings.to(torch.float32).permute(0, 3, 1, 2) / 255
         return self.v_kps_guider(cast(pictures, self.activation))
 
 
 class DenoiserEngine(Engine):
-    """Both halves of guidance in one batch; gives the unconditional prediction, then the conditional one."""
+    """Both halves of guidance in one batch -> the unconditional prediction, then the conditional one."""
 
     halves = 2
 
@@ -89,6 +105,7 @@ class DenoiserEngine(Engine):
         self, latents: Tensor, timestep: Tensor, reference_weight: Tensor, audio_weight: Tensor, pose_feature: Tensor,
         audio_tokens: Tensor, *keys_values: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Predict v. `keys_values` are the keys, then the values of all reference attentions."""
         frames, sites = latents.shape[0], len(keys_values) // 2
         names = [t.name.partition("/")[2] for t in self.spec.inputs if t.name.startswith("reference_key/")]
         pairs = zip(keys_values[:sites], keys_values[sites:], strict=True)
@@ -106,15 +123,16 @@ class DenoiserEngine(Engine):
 
 
 class ConditionalDenoiserEngine(DenoiserEngine):
-    """The conditional half alone."""
+    """Only the conditional half."""
 
     halves = 1
 
 
 class VaeDecoderEngine(Engine):
-    """latent (1, c, h, w) -> frame uint8 (H, W, 3): x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
+    """Latent (1, c, h, w) -> frame (H, W, 3) uint8: x / 2 + 0.5, clamped to [0, 1], times 255, truncated."""
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Decode the latent."""
         picture = cast(self.vae_decoder(latent), torch.float32)
         picture = (picture / 2 + 0.5).clamp(0, 1) * 255
         return picture[0].permute(1, 2, 0).to(torch.uint8)
@@ -133,5 +151,14 @@ ENGINE_CLASSES: dict[str, type[Engine]] = {
 
 
 def make_engine(spec: EngineSpec, networks: Mapping[str, nn.Module], activation: torch.dtype) -> Engine:
-    """The wrapper of `spec` around `networks`, whose matrices are in `activation`; in evaluation mode."""
+    """Make the module of an engine.
+
+    Args:
+        spec: Of the engine.
+        networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+        activation: Dtype of the activations.
+
+    Returns:
+        The module, in evaluation mode.
+    """
     return ENGINE_CLASSES[spec.name](spec, networks, activation).eval()

@@ -1,4 +1,4 @@
-"""Builds an ONNX graph: nodes, small constants, and weights that may live in a shared file beside it."""
+"""Build an ONNX graph: nodes, constants, and weights inside the graph or in a file that graphs share."""
 
 from __future__ import annotations
 
@@ -27,29 +27,50 @@ ONNX_DTYPES = {
     torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,
 }
-OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}  # from 23 on attention is one operator
+# Versions of the ONNX operators by target. From 23 on, attention is one operator.
+OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}
 IR_VERSION = 10
 ORT_DOMAIN = "com.microsoft"  # of ONNX Runtime's own operators
-PAGE = 4096  # bytes: large tensors start on a page, so that runtimes can map the file;
-LARGE = 16 * PAGE  # these are, for smaller ones what a page leaves empty would add up;
-LINE = 64  # they start on a cache line,
-INLINE = 1024  # and those below this stay in the graph
+# Alignment of tensors in a weights file, in bytes. Large tensors start on a page, so that runtimes can map the file.
+# Smaller ones start on a cache line, because the gaps would add up.
+PAGE = 4096
+LARGE = 16 * PAGE
+LINE = 64
+INLINE = 1024  # bytes: smaller tensors stay in the graph
 
 
 class WeightsFile:
-    """External data that several graphs may share: equal bytes are stored once.
+    """External data of one or several graphs. Equal bytes are stored once.
 
-    The file must be new: it could be a hard link to the file of another bundle, and would be written through.
+    Attributes:
+        path: The file.
+        places: Offset and length of each stored tensor in bytes, by the sha256 of its bytes.
+        end: Size of the file in bytes.
     """
 
     def __init__(self, path: Path):
+        """Create the file.
+
+        Args:
+            path: A new file. An existing one could be a hard link to the file of another bundle, which would change.
+
+        Raises:
+            FileExistsError: The file exists.
+        """
         self.path = path
         self.places: dict[bytes, tuple[int, int]] = {}
         self.end = 0
         path.touch(exist_ok=False)
 
     def place(self, data: bytes) -> tuple[int, int]:
-        """Offset and length of `data` in the file, after writing it there if it was not yet."""
+        """Store bytes that the file does not have yet.
+
+        Args:
+            data: The bytes of a tensor.
+
+        Returns:
+            Their offset and length in bytes.
+        """
         digest = hashlib.sha256(data).digest()
         if digest not in self.places:
             unit = PAGE if len(data) >= LARGE else LINE
@@ -63,7 +84,7 @@ class WeightsFile:
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
-        """What is placed inside the block is taken out of the file at its end."""
+        """Remove what was placed during the block from the file at its end."""
         places, end = dict(self.places), self.end
         try:
             yield
@@ -74,9 +95,17 @@ class WeightsFile:
 
 @dataclass
 class Graph:
-    """Nodes in order; initializers by name, each made when it is written, so that memory holds one at a time.
+    """An ONNX graph under construction.
 
-    forms: of `lower_fused.FORMS`, which its target may have.
+    Attributes:
+        opset: Version of the ONNX operators.
+        forms: Fused forms that the target supports, of `lower_fused.FORMS`.
+        nodes: In order of execution.
+        initializers: Functions that make the weights and constants, by name. Each is called when the graph is written,
+            so that memory holds one tensor at a time.
+        inputs: Declared inputs.
+        outputs: Declared outputs.
+        count: Number of names made so far.
     """
 
     opset: int = OPSETS["onnxruntime"]
@@ -88,22 +117,32 @@ class Graph:
     count: int = 0
 
     def fresh(self, hint: str) -> str:
-        """A name that no other value has."""
+        """Return a name that begins with `hint` and that no other value has."""
         self.count += 1
         return f"{hint}_{self.count}"
 
     def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add a node with one output; its name."""
+        """Add a node with one output, and return the name of the output; see `add_many`."""
         return self.add_many(op, inputs, 1, **attributes)[0]
 
     def add_many(self, op: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
-        """Add a node; the names of its outputs."""
+        """Add a node.
+
+        Args:
+            op: Name of the ONNX operator.
+            inputs: Names of the inputs; "" for an optional one that is left out.
+            outputs: Number of outputs.
+            attributes: Of the operator, and its domain.
+
+        Returns:
+            The names of the outputs.
+        """
         names = [self.fresh(op.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
         return names
 
     def rename(self, source: str, target: str) -> None:
-        """Give the value `source` to the graph's output `target`."""
+        """Make the value `source` the graph's output `target`."""
         made_here = any(source in node.output for node in self.nodes)
         if not made_here or source in {output.name for output in self.outputs}:
             self.nodes.append(helper.make_node("Identity", [source], [target], name=f"output_{target}"))
@@ -113,34 +152,51 @@ class Graph:
                 names[:] = [target if name == source else name for name in names]
 
     def declare(self, tensor: TensorSpec, *, output: bool) -> None:
-        """Declare an input or output of the engine's specification; sizes unknown until run time keep their letter."""
+        """Declare an input or output of the engine.
+
+        Args:
+            tensor: Its specification. A dynamic size is declared with its letter.
+            output: Whether it is an output.
+        """
         shape = [letter if size is None else size for letter, size in zip(tensor.dims, tensor.shape, strict=True)]
         kind = ONNX_DTYPES[getattr(torch, tensor.dtype)]
         (self.outputs if output else self.inputs).append(helper.make_tensor_value_info(tensor.name, kind, shape))
 
     def weight(self, name: str, make: Callable[[], Tensor]) -> str:
-        """An initializer called `name`, made by `make` when the graph is written."""
+        """Add an initializer.
+
+        Args:
+            name: Of the initializer.
+            make: Makes its values when the graph is written.
+
+        Returns:
+            The name.
+        """
         self.initializers.setdefault(name, make)
         return name
 
     def small(self, values: Tensor) -> str:
-        """A constant by its values: equal ones share one initializer."""
+        """Add a constant, and return its name. Constants of equal values share one initializer."""
         digest = hashlib.sha256(_content(values)).hexdigest()[:12]
         dtype = str(values.dtype).removeprefix("torch.")
         name = f"const_{dtype}_{'x'.join(map(str, values.shape))}_{digest}"
         return self.weight(name, lambda: values)
 
     def ints(self, *values: int) -> str:
-        """A one-dimensional int64 constant."""
+        """Add a one-dimensional int64 constant, and return its name."""
         return self.small(torch.tensor(values, dtype=torch.int64))
 
     def write(self, path: Path, weights: WeightsFile | None, *, compact: bool = False) -> None:
-        """Write the graph to `path`, its weights inside or, if given, into `weights`. It is empty afterwards.
+        """Write the graph, and clear its initializers.
 
-        compact: float32 weights that float16 holds exactly are stored as float16, and the graph begins by casting them.
+        The functions that make initializers refer to the whole module, and through the lowering to this graph. Clearing
+        them breaks that reference cycle, which would keep several GB in memory until the next garbage collection.
 
-        What makes an initializer holds the whole module, and by way of the lowering this graph: unless the circle is
-        broken here, a module of several GB stays in memory until Python looks for such circles.
+        Args:
+            path: The ONNX file.
+            weights: The file for the weights; None: inside the graph.
+            compact: Whether to store float32 weights that float16 holds exactly as float16. The graph then begins with
+                casts.
         """
         graph = helper.make_graph([], path.stem, self.inputs, self.outputs)
         opsets = [helper.make_opsetid("", self.opset)]
@@ -148,11 +204,11 @@ class Graph:
             opsets.append(helper.make_opsetid(ORT_DOMAIN, 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "vexpress_rt"
-        for name, make in self.initializers.items():  # straight into the model: each helper above makes a copy
+        for name, make in self.initializers.items():  # directly into the model, because the helpers above copy
             values = make()
-            if compact and _fits_half(values):
-                model.graph.node.append(widening(name))
-                _store(model.graph.initializer.add(name=narrow(name)), values.half(), weights)
+            if compact and _fits_float16(values):
+                model.graph.node.append(cast_to_float32(name))
+                _store(model.graph.initializer.add(name=narrow_name(name)), values.half(), weights)
             else:
                 _store(model.graph.initializer.add(name=name), values, weights)
         model.graph.node.extend(self.nodes)
@@ -160,29 +216,29 @@ class Graph:
         self.initializers.clear()
 
     def weight_bytes(self) -> int:
-        """Size of all initializers, in bytes."""
+        """Return the size of all initializers in bytes."""
         return sum(t.numel() * t.element_size() for t in (make() for make in self.initializers.values()))
 
 
-def narrow(name: str) -> str:
-    """What the stored numbers of the weight `name` are called where a cast widens them."""
+def narrow_name(name: str) -> str:
+    """Return the name of the initializer that a cast turns into the weight `name`."""
     return f"{name}.narrow"
 
 
-def widening(name: str) -> onnx.NodeProto:
-    """The node that makes the float32 weight `name` of its narrow numbers."""
-    return helper.make_node("Cast", [narrow(name)], [name], to=TensorProto.FLOAT)
+def cast_to_float32(name: str) -> onnx.NodeProto:
+    """Return the node that casts the initializer `narrow_name(name)` to the float32 weight `name`."""
+    return helper.make_node("Cast", [narrow_name(name)], [name], to=TensorProto.FLOAT)
 
 
-def _fits_half(values: Tensor) -> bool:
-    """Whether float16 holds every number exactly. Of small weights a cast would take the room that it saves."""
+def _fits_float16(values: Tensor) -> bool:
+    """Return whether float16 holds every value exactly; False for small tensors, where a cast takes more room."""
     if values.dtype != torch.float32 or values.numel() * values.element_size() < INLINE:
         return False
     return torch.equal(values.half().float(), values)
 
 
 def _store(tensor: TensorProto, values: Tensor, weights: WeightsFile | None) -> None:
-    """Put `values` into `tensor` or, if given, into `weights`."""
+    """Store `values` in `tensor`, or in `weights` if that is given."""
     data = _content(values)
     tensor.data_type = ONNX_DTYPES[values.dtype]
     tensor.dims.extend(values.shape)
@@ -203,7 +259,17 @@ def _content(values: Tensor) -> bytes:
 
 
 def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of the ONNX file `path`, as found. Raises CheckpointError if it is none."""
+    """Read the inputs and outputs that an ONNX file declares.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The inputs and the outputs.
+
+    Raises:
+        CheckpointError: The file cannot be read as ONNX, or declares no inputs or outputs.
+    """
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # protobuf's DecodeError is no public name

@@ -1,7 +1,7 @@
-"""Lowers traced torch calls to ONNX nodes: one small function for each torch function that the networks use.
+"""Lower traced torch calls to ONNX nodes: one function for each torch function that the networks use.
 
-Where ONNX offers several forms, the one that ONNX Runtime's CPU kernels run as a whole is taken: group
-normalisation as InstanceNormalization over groups, attention as two products around a softmax.
+Where ONNX has several equivalent forms, these choose the one that ONNX Runtime has a CPU kernel for: group
+normalization as InstanceNormalization over groups, attention as two matrix products around a softmax.
 """
 
 from __future__ import annotations
@@ -17,16 +17,25 @@ from export.onnx.lower_fused import SMALL_CONVOLUTION, small_convolution
 from export.onnx.lowering import Lowering, handles
 from export.onnx.trace import Trace, Value
 
-END = 2**62  # of a slice that goes on to a dynamic size's end
+END = 2**62  # of a slice to the end of a dynamic size
 
 
 def lower(trace: Trace, graph: Graph, output_names: Sequence[str]) -> None:
-    """Add the calls of `trace` to `graph`, and name its outputs. Raises ExportError naming a call without lowering."""
+    """Add the calls of a trace to a graph.
+
+    Args:
+        trace: The calls.
+        graph: The graph; its inputs have the names of the traced inputs.
+        output_names: One for each output of the trace.
+
+    Raises:
+        ExportError: A call has no lowering, or its lowering does not support the arguments.
+    """
     Lowering(trace, graph).run(output_names)
 
 
 def _sizes(lo: Lowering, shape: Sequence[int | None]) -> str:
-    """The second input of a Reshape to `shape`; a size of None follows from the others."""
+    """Return the second input of a Reshape to `shape`. The size None is inferred from the others."""
     if shape.count(None) > 1:
         lo.refuse(f"a reshape to {tuple(shape)} has several sizes that are unknown until run time")
     return lo.graph.ints(*(-1 if size is None else size for size in shape))
@@ -36,9 +45,9 @@ def _pair(value: int | Sequence[int], count: int) -> list[int]:
     return [value] * count if isinstance(value, int) else list(value) * (count if len(value) == 1 else 1)
 
 
-ATTENTION_OPSET = 23  # the first that has attention as one operator, which TensorRT fuses
-# Size of a head up to which there are fused kernels, which add up in float32. TensorRT takes larger ones apart; then
-# the operator's softmax would be in float16, for it refuses the attribute that says otherwise.
+ATTENTION_OPSET = 23  # the first with attention as one operator, which TensorRT fuses
+# Largest head size that TensorRT has fused attention kernels for, which accumulate in float32. It decomposes larger
+# heads, and then computes the operator's softmax in float16: it refuses the attribute for another precision.
 LARGEST_HEAD = 256
 
 
@@ -117,15 +126,17 @@ def _attention(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> str:  # fmt: skip
     if attn_mask is not None or is_causal or enable_gqa or dropout_p:
-        lo.refuse("only attention of all to all, without mask and dropout, has a lowering")
+        lo.refuse("only attention without mask and dropout has a lowering")
     add, half = lo.graph.add, q.dtype != torch.float32
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if lo.graph.opset >= ATTENTION_OPSET and q.shape[-1] <= LARGEST_HEAD:
         return add("Attention", [lo.name(q), lo.name(k), lo.name(v)], scale=float(scale))
-    queries = add("Mul", [lo.name(q), lo.operand(scale, q.dtype)])  # before the product, which then fits float16
+    queries = add(
+        "Mul", [lo.name(q), lo.operand(scale, q.dtype)]
+    )  # before the product, which then stays in float16's range
     order = [*range(len(k.shape) - 2), len(k.shape) - 1, len(k.shape) - 2]
     scores = add("MatMul", [queries, add("Transpose", [lo.name(k)], perm=order)])
-    if half:  # a softmax in float16 would add up exponents with eleven bits
+    if half:  # a softmax in float16 would sum exponentials with eleven bits
         scores = add("Cast", [scores], to=ONNX_DTYPES[torch.float32])
     weights = add("Softmax", [scores], axis=-1)
     if half:
@@ -136,7 +147,7 @@ def _attention(
 @handles("interpolate")
 def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str = "nearest", **others: Any) -> str:
     if size is None or mode != "nearest" or any(others.values()):
-        lo.refuse("only the nearest neighbour to a given size has a lowering")
+        lo.refuse("only nearest-neighbour interpolation to a given size has a lowering")
     old, new = x.shape[-2:], list(size)
     if new == [2 * side for side in old]:
         scales = lo.graph.small(torch.tensor([1.0, 1, 2, 2]))
@@ -146,7 +157,9 @@ def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str =
         )  # fmt: skip
     name = lo.name(x)
     for axis, (before, after) in enumerate(zip(old, new, strict=True), start=2):
-        places = F.interpolate(torch.arange(before, dtype=torch.float32)[None, None], size=after)  # as torch rounds
+        places = F.interpolate(
+            torch.arange(before, dtype=torch.float32)[None, None], size=after
+        )  # with the rounding of torch
         name = lo.graph.add("Gather", [name, lo.graph.ints(*places[0, 0].int().tolist())], axis=axis)
     return name
 
@@ -155,7 +168,7 @@ def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str =
 def _pad(lo: Lowering, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> str:
     if mode != "constant" or value:
         lo.refuse("only padding with zeros has a lowering")
-    rank, before, after = len(x.shape), pad[0::2], pad[1::2]  # torch counts from the last dim, ONNX from the first
+    rank, before, after = len(x.shape), pad[0::2], pad[1::2]  # torch starts with the last dim, ONNX with the first
     rest = [0] * (rank - len(before))
     return lo.graph.add("Pad", [lo.name(x), lo.graph.ints(*rest, *before[::-1], *rest, *after[::-1])])
 
@@ -175,7 +188,7 @@ def _chunk(lo: Lowering, x: Value, chunks: int, dim: int = 0) -> list[str]:
 
 @handles("reshape", "view")
 def _reshape(lo: Lowering, x: Value, *shape: Any) -> str:
-    """The shape asked for is that of the call's output."""
+    """Take the new shape from the output of the call."""
     return lo.graph.add("Reshape", [lo.name(x), _sizes(lo, lo.output.shape)])
 
 
@@ -205,7 +218,7 @@ def _getitem(lo: Lowering, x: Value, index: Any) -> str:
         elif type(item) is int:
             name = lo.graph.add("Gather", [name, lo.graph.small(torch.tensor(item, dtype=torch.int64))], axis=axis)
             del shape[axis]
-            continue  # the next dim has moved here
+            continue  # the next dim is now at this axis
         elif not isinstance(item, slice):
             lo.refuse(f"an index of {type(item).__name__} has no lowering")
         elif item != slice(None):
@@ -243,7 +256,7 @@ def _elementwise(op: str, *, swapped: bool = False) -> Callable[[Lowering, Any, 
 
 for _name, _op in (("add", "Add"), ("mul", "Mul"), ("sub", "Sub"), ("div", "Div")):
     handles(_name)(_elementwise(_op))
-for _name, _op in (("__rsub__", "Sub"), ("__rdiv__", "Div")):  # what torch calls number - tensor, number / tensor
+for _name, _op in (("__rsub__", "Sub"), ("__rdiv__", "Div")):  # number - tensor, number / tensor
     handles(_name)(_elementwise(_op, swapped=True))
 for _name, _op in (("cos", "Cos"), ("sin", "Sin"), ("sigmoid", "Sigmoid")):
     handles(_name)(lambda lo, x, op=_op: lo.graph.add(op, [lo.name(x)]))

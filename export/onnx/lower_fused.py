@@ -1,7 +1,7 @@
-"""Lowerings for ONNX Runtime's CPU kernels alone, of calls that `export.models.layers` marks as composite.
+"""Lowerings to fused forms that only ONNX Runtime's CPU kernels have, mostly of composite functions of the networks.
 
-Weights are stored as a form needs them. Little is then computed as a graph is loaded, and graphs that share a file can
-share the memory that it is mapped to.
+Weights are stored in the layout that a form needs. Then little is computed when a graph is loaded, and graphs that
+share a weights file can share its mapped memory.
 """
 
 from __future__ import annotations
@@ -16,31 +16,46 @@ from export.onnx.lowering import Lowering, handles
 from export.onnx.trace import Value
 
 SMALL_CONVOLUTION = "small_convolution"
-# What there are: names of composite functions, and small 3x3 convolutions as products; `benchmarks.cpu.changes`
-# measures what each is worth.
+# Names of composite functions, and small 3x3 convolutions as matrix products. `benchmarks.cpu.changes` measures the
+# speedup of each.
 FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
-ONCE_A_PHOTO = ("vae_encoder", "reference_net")  # engines for which products would save less time than they take room
-KERNEL = 3  # that the forms of convolutions below are for
-# Minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
-# OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile, each matrix along both axes.
+ONCE_A_PHOTO = ("vae_encoder", "reference_net")  # engines that run too seldom for the larger weights to pay off
+KERNEL = 3  # size of the convolutions below
+# Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
+# OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile. Each matrix is applied along
+# both axes.
 INPUT = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 KERNELS = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OUTPUT = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
 TILE, PATCH = 2, 4
-# A picture of twice the size by nearest neighbour repeats rows: of a kernel's three, two meet the same one. So even
-# outputs take two rows from the one before on, odd ones two from their own on.
+# Nearest-neighbour upsampling by 2 repeats rows, so that two of a kernel's three rows meet the same input row. Even
+# output rows depend on the previous and the present input row, odd ones on the present and the next.
 DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-# Where products beat ONNX Runtime's direct convolution: at least so many channels on both sides, and at most so many
-# positions of one picture alone, or of each of several (beyond, the transformed inputs, four times the inputs, do not
-# fit into caches). Direct took, of the time of products, two threads: 16 pictures of 4x4 with 1280 -> 640 channels 2.5,
-# with 640 -> 640 1.6; of 8x8 with 640 -> 320 1.4; one picture of 32x32 with 512 -> 512 1.3, of 64x64 with 256 -> 256
-# 1.08; but with 160 channels at 16x16 1.0, and with 128 at 128x128 0.65. How many several are must not matter, or the
-# denoisers, with two halves and with one, would not share their weights.
+# Matrix products are faster than ONNX Runtime's direct convolution from WIDE channels on both sides, and up to a number
+# of positions, beyond which the transformed inputs, four times the inputs, do not fit into caches. Time of the direct
+# convolution over that of the products, with two threads:
+#
+#   images  size     channels      ratio
+#   16      4x4      1280 -> 640   2.5
+#   16      4x4      640 -> 640    1.6
+#   16      8x8      640 -> 320    1.4
+#   1       32x32    512 -> 512    1.3
+#   1       64x64    256 -> 256    1.08
+#   1       16x16    160           1.0
+#   1       128x128  128           0.65
+#
+# The limit for a batch does not depend on its size: the denoisers with one and two halves share their weights.
 WIDE, POSITIONS, POSITIONS_OF_SEVERAL = 256, 4096, 64
 
 
 def forms_of(engine: str) -> tuple[str, ...]:
-    """The forms that an engine ships with. A kernel's products take 16/9 of its room, on disk and in memory."""
+    """Return the forms that an engine uses by default.
+
+    As products, the weights of a 3x3 convolution take 16/9 of the room, on disk and in memory.
+
+    Args:
+        engine: Name of the engine.
+    """
     return tuple(form for form in FORMS if form != SMALL_CONVOLUTION or engine not in ONCE_A_PHOTO)
 
 
@@ -52,7 +67,7 @@ def _multi_head_attention(lo: Lowering, queries: Value, keys: Value, values: Val
 
 @handles("gated_linear")
 def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
-    """Two products, so that no result has to be split; the gate's bias and GELU in one pass."""
+    """Compute value and gate by two products, so that no result is split; bias and GELU of the gate in one kernel."""
     add, inner = lo.graph.add, weight.shape[0]
     assert inner is not None
     half = inner // 2
@@ -64,10 +79,10 @@ def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
 
 @handles("doubled_conv")
 def _doubled_conv(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
-    """Four convolutions of 2x2 on the small picture, one for each corner of the pixels that a pixel becomes."""
+    """Compute four 2x2 convolutions of the small image, one for each of the pixels that a pixel becomes."""
     add, count = lo.graph.add, weight.shape[0]
     corners = list(itertools.product(range(2), repeat=2))
-    # Folded as the graph is loaded: these are few, and sums of weights do not fit float16 where single ones do.
+    # The sums are computed when the graph is loaded: they are few, and float16 may not hold sums of its values exactly.
     matrix = torch.cat([torch.kron(DOUBLED[a], DOUBLED[b]) for a, b in corners])  # (corners * 4, 9)
     flat = add("MatMul", [_flat(lo, weight), lo.graph.small(matrix.T.contiguous())])
     kernels = add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], 4, 2, 2)])
@@ -83,9 +98,18 @@ def _doubled_conv(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
 def small_convolution(
     lo: Lowering, x: Value, weight: Value, bias: Value | None, strides: list[int], pads: list[int]
 ) -> str | None:
-    """A 3x3 convolution of a small map as products of matrices; None where ONNX Runtime's own is faster.
+    """Lower a 3x3 convolution of a small image to matrix products.
 
-    bias: of the convolution.  strides, pads: as ONNX has them.
+    Args:
+        lo: The lowering.
+        x: Input (N, C, H, W).
+        weight: Kernels (C', C, 3, 3).
+        bias: (C',), or None.
+        strides: In the form of ONNX.
+        pads: In the form of ONNX.
+
+    Returns:
+        The name of the output (N, C', H, W); None if the direct convolution is faster.
     """
     n, channels, height, width = (size or 0 for size in x.shape)
     outputs = weight.shape[0] or 0
@@ -105,8 +129,8 @@ def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     outputs = weight.shape[0]
     assert n and channels and height and width and outputs
     rows, columns, places = height // TILE, width // TILE, PATCH * PATCH
-    # Positions first, so that a row holds all pictures and channels; one row of zeros for what lies outside. Orders
-    # change by whole rows, or as a matrix is transposed: those have fast kernels.
+    # Positions are the first axis, so that a row holds all images and channels; an added row of zeros is the padding.
+    # Axes are permuted only by gathering rows and by transposing matrices, which have fast kernels.
     maps = add("Transpose", [add("Reshape", [lo.name(x), ints(n * channels, height * width)])], perm=[1, 0])
     maps = add("Pad", [maps, ints(0, 0, 1, 0)])
     patches = add("Gather", [maps, lo.graph.small(_patches(height, width))], axis=0)  # (places, tiles, n * C)
@@ -125,7 +149,7 @@ def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
 
 
 def _patches(height: int, width: int) -> torch.Tensor:
-    """(16, tiles) int64: the position at each place of each tile's patch; height * width is outside."""
+    """Return the position at each place of each tile's patch, (16, tiles) int64; height * width is the padding."""
     places = torch.full((height + 2, width + 2), height * width)
     places[1:-1, 1:-1] = torch.arange(height * width).reshape(height, width)
     patches = places.unfold(0, PATCH, TILE).unfold(1, PATCH, TILE)  # (rows, columns, 4, 4)
@@ -133,13 +157,13 @@ def _patches(height: int, width: int) -> torch.Tensor:
 
 
 def _tile_places(rows: int, columns: int) -> torch.Tensor:
-    """(height * width,) int64: where each position is among the tiles' outputs, ordered by place in the tile first."""
+    """Return the index of each position among the tiles' outputs, (height * width,) int64."""
     outputs = torch.arange(TILE * TILE * rows * columns).reshape(TILE, TILE, rows, columns)
     return outputs.permute(2, 0, 3, 1).flatten()
 
 
 def _kernels(lo: Lowering, weight: Value) -> list[str]:
-    """The 16 transformed kernels, each (C, C')."""
+    """Return the names of the 16 transformed kernels, each (C, C')."""
 
     def at(place: int) -> Callable[[torch.Tensor], torch.Tensor]:
         row, column = divmod(place, PATCH)
@@ -149,5 +173,5 @@ def _kernels(lo: Lowering, weight: Value) -> list[str]:
 
 
 def _flat(lo: Lowering, weight: Value) -> str:
-    """(C', C, 3, 3) kernels as (C' * C, 9)."""
+    """Reshape kernels (C', C, 3, 3) to (C' * C, 9)."""
     return lo.graph.add("Reshape", [lo.name(weight), lo.graph.ints(-1, KERNEL * KERNEL)])

@@ -1,4 +1,4 @@
-"""The frame of a lowering from traced torch calls to ONNX nodes; the functions themselves are in `export.lower`."""
+"""The framework that lowers traced torch calls to ONNX nodes; the lowerings are in `lower` and `lower_fused`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ HANDLERS: dict[str, Callable[[Lowering, Call], list[str]]] = {}
 
 
 def handles(*names: str) -> Callable[[Any], Any]:
-    """Register a lowering for calls of these torch functions; it gives the names of the outputs."""
+    """Register a function as the lowering of calls to torch functions.
+
+    Args:
+        names: Of the torch functions.
+
+    Returns:
+        A decorator. The decorated function takes the `Lowering` and the arguments of the call, in which tensors are
+        `Value`s; it returns the name of the ONNX output, or a list of names.
+    """
 
     def register(function: Any) -> Any:
         signature = inspect.signature(function)
@@ -39,16 +47,37 @@ def _as_list(names: str | list[str]) -> list[str]:
 
 
 class Lowering:
-    """The state of one lowering: which ONNX name each traced value has."""
+    """The state of a lowering.
+
+    Attributes:
+        trace: The calls to lower.
+        graph: The graph that nodes are added to.
+        names: ONNX names by the identity of the traced value.
+        constants: Numbers of the constants that are no weights, by the identity of the value.
+        call: The call that is being lowered.
+    """
 
     def __init__(self, trace: Trace, graph: Graph):
+        """Start a lowering.
+
+        Args:
+            trace: The calls to lower.
+            graph: The graph to add nodes to; its inputs have the names of the traced inputs.
+        """
         self.trace, self.graph = trace, graph
-        self.constants: dict[int, int] = {}  # numbers of the constants that are no weights, by identity of the value
-        self.call = Call("", lambda: None, (), {})  # the one being lowered
+        self.constants: dict[int, int] = {}
+        self.call = Call("", lambda: None, (), {})
         self.names: dict[int, str] = {id(v): v.input for v in trace.inputs if v.input is not None}
 
     def run(self, output_names: Sequence[str]) -> None:
-        """Lower every call, then name the outputs."""
+        """Lower all calls, then name the outputs.
+
+        Args:
+            output_names: One for each output of the trace.
+
+        Raises:
+            ExportError: A call has no lowering, or its lowering does not support the arguments.
+        """
         for call in self.trace.calls:
             self.call = call
             if call.name not in HANDLERS:
@@ -60,8 +89,17 @@ class Lowering:
             self.names[id(value)] = name
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raise ExportError about the call that is being lowered."""
-        raise ExportError(f"torch function {self.call.name!r} cannot be exported: {reason}: mend export/lower.py")
+        """Refuse the call that is being lowered.
+
+        Args:
+            reason: Why it cannot be lowered.
+
+        Raises:
+            ExportError: In any case.
+        """
+        raise ExportError(
+            f"torch function {self.call.name!r} cannot be exported: {reason}: extend export/onnx/lower.py"
+        )
 
     @property
     def output(self) -> Value:
@@ -69,7 +107,13 @@ class Lowering:
         return self.call.outputs[0]
 
     def name(self, value: Value, suffix: str = "", change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> str:
-        """The ONNX name of a value. Weights and constants become initializers, changed by `change` if given."""
+        """Return the ONNX name of a value. A weight or constant becomes an initializer.
+
+        Args:
+            value: Of the trace.
+            suffix: Of the initializer's name, if `change` is given.
+            change: Applied to the values of the initializer.
+        """
         if id(value) in self.names and change is None:
             return self.names[id(value)]
         assert value.constant, "a value was used before it was computed"
@@ -82,7 +126,12 @@ class Lowering:
         return self.graph.weight(base + suffix, make)
 
     def operand(self, x: Any, like: torch.dtype) -> str:
-        """The name of a tensor or of a Python number, in dtype `like`."""
+        """Return the ONNX name of an operand.
+
+        Args:
+            x: A `Value`, which is cast if necessary, or a Python number, which becomes a constant.
+            like: Dtype of the operand.
+        """
         if isinstance(x, Value):
             return self.name(x) if x.dtype == like else self.graph.add("Cast", [self.name(x)], to=ONNX_DTYPES[like])
         return self.graph.small(torch.tensor(x, dtype=like))

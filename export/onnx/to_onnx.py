@@ -1,4 +1,4 @@
-"""An engine's torch module -> an ONNX file."""
+"""Export the torch module of an engine to an ONNX file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ from export.onnx.lower_fused import forms_of
 from export.onnx.trace import Trace, generalise, trace
 from vexpress_rt.bundle.engine_spec import TARGETS
 
-EXTERNAL_ABOVE = 1 << 30  # bytes of weights; ONNX files end at 2 GiB
-PROBES = (16000, 24000)  # sizes of a dynamic dim that the trace is taken at
+EXTERNAL_ABOVE = 1 << 30  # bytes of weights; an ONNX file can have at most 2 GiB
+PROBES = (16000, 24000)  # values of a dynamic size at which the module is traced
 
 
 def trace_engine(engine: Engine, *, composites: Collection[str] = ()) -> Trace:
-    """The calls of `engine` at the sizes of its specification; dynamic sizes stay dynamic. composites: see `trace`."""
+    """Trace an engine at the sizes of its specification.
+
+    Args:
+        engine: The module.
+        composites: See `export.onnx.trace.trace`.
+
+    Returns:
+        The trace; dynamic sizes are None.
+
+    Raises:
+        ExportError: The module cannot be traced, or a call depends on a dynamic size.
+    """
 
     def at(size: int) -> Trace:
         inputs = [
@@ -37,12 +48,23 @@ def to_onnx(
     engine: Engine, path: Path, weights: WeightsFile | None = None, target: str = "onnxruntime", *,
     compact: bool = False, forms: Collection[str] | None = None,
 ) -> WeightsFile | None:  # fmt: skip
-    """Write `engine` to `path`; the file that its weights went to, None if they are inside.
+    """Write an engine to an ONNX file.
 
-    target: of `specs.TARGETS`; decides the version of ONNX.
-    weights: a file to share with other graphs. Without one, weights go inside up to 1 GiB, else beside the graph.
-    compact: store as float16 what that holds exactly (see `Graph.write`).
-    forms: for ONNX Runtime's CPU kernels, which float32 graphs for it get; None: those that the engine ships with.
+    Args:
+        engine: The module.
+        path: The ONNX file.
+        weights: A weights file that graphs share. Without one, up to 1 GiB of weights are inside the graph, and more
+            are in a file beside it.
+        target: One of `TARGETS`; determines the version of the operators.
+        compact: Whether to store weights as float16 where that is exact; see `Graph.write`.
+        forms: Fused forms for ONNX Runtime's CPU kernels, of `lower_fused.FORMS`; None: the default of the engine. Only
+            float32 graphs for ONNX Runtime use them.
+
+    Returns:
+        The file of the weights; None if they are inside the graph.
+
+    Raises:
+        ExportError: The module calls a torch function that has no lowering.
     """
     forms = forms_of(engine.spec.name) if forms is None else forms
     for_cpu = target == TARGETS[0] and engine.activation == torch.float32

@@ -1,8 +1,8 @@
-"""Records what a torch module computes, as a flat list of calls to torch functions.
+"""Record what a torch module computes as a flat list of calls to torch functions.
 
-The module runs once on the meta device: shapes and dtypes flow, no number is computed, so a graph of a billion
-parameters takes a second. (`torch.export` gives the same list and takes 16 s for a U-Net on two cores.) Calls whose
-arguments are all weights or constants are no work for the engine: `constant` evaluates them when a consumer asks.
+The module runs once on the meta device, which propagates shapes and dtypes without computing values, so that a graph of
+a billion parameters takes a second. (`torch.export` returns the same list and takes 16 s for a U-Net on two cores.)
+Calls whose arguments are all weights or constants do not become part of the engine: `Trace.constant` evaluates them.
 """
 
 from __future__ import annotations
@@ -18,27 +18,41 @@ from torch.utils import _pytree as pytree
 
 from export.errors import ExportError
 
-RESHAPES = ("reshape", "view", "expand")  # calls whose numbers are sizes: lowered from the sizes of their output
+RESHAPES = ("reshape", "view", "expand")  # calls whose arguments are sizes; their lowerings use the output's sizes
 
 
 @dataclass(eq=False)
 class Value:
-    """A tensor of the trace. Exactly one of `weight`, `call` and `input` says where it comes from.
+    """A tensor of the trace, of which exactly one of `weight`, `call` and `input` is the origin.
 
-    A size that is only known at run time is None in its shape.
+    Attributes:
+        shape: Sizes; None for one that is dynamic.
+        dtype: Of the values.
+        weight: Name in the module's state dict.
+        call: The call that returns it.
+        input: Name of the input.
+        constant: Whether it depends on no input.
     """
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype
-    weight: str | None = None  # a name in the module's state dict
+    weight: str | None = None
     call: Call | None = None
     input: str | None = None
-    constant: bool = False  # depends on no input
+    constant: bool = False
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a torch function; tensors in args and kwargs are Values."""
+    """A call of a torch function.
+
+    Attributes:
+        name: Of the function.
+        function: The function.
+        args: Positional arguments; tensors are `Value`s.
+        kwargs: Keyword arguments; tensors are `Value`s.
+        outputs: The returned tensors.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -49,7 +63,14 @@ class Call:
 
 @dataclass
 class Trace:
-    """inputs and outputs in order; calls that the outputs depend on, in order; weights to evaluate constants with."""
+    """The recorded calls of a module.
+
+    Attributes:
+        inputs: Of the module, in order.
+        outputs: Of the module, in order.
+        calls: All calls between inputs and outputs, in order.
+        weights: Parameters and buffers of the module by name.
+    """
 
     inputs: list[Value]
     outputs: list[Value]
@@ -57,7 +78,11 @@ class Trace:
     weights: Mapping[str, Tensor]
 
     def constant(self, value: Value) -> Tensor:
-        """The numbers of a value that depends on no input."""
+        """Compute a value that depends on no input.
+
+        Args:
+            value: One whose `constant` is True.
+        """
         assert value.constant
         if value.weight is not None:
             return self.weights[value.weight]
@@ -111,40 +136,53 @@ class _Recorder(TorchFunctionMode):
 
 
 def arguments(call: Call) -> list[Value]:
-    """The tensors that a call takes, wherever they stand in its arguments."""
+    """Return all tensors in the arguments of a call."""
     return [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Value)]
 
 
 def trace(
     module: nn.Module, inputs: Sequence[tuple[str, tuple[int, ...], torch.dtype]], *, composites: Collection[str] = ()
 ) -> Trace:
-    """Trace `module` called with positional inputs of the given names, shapes and dtypes.
+    """Trace a module.
 
-    composites: names of functions, of those that the module marks as composite, that are recorded as one call; others
-        are recorded as what they call.
+    Args:
+        module: The module.
+        inputs: Name, shape and dtype of each positional input.
+        composites: Names of composite functions (see `export.networks.layers.composite`) to record as one call. For
+            other composite functions the calls that they make are recorded.
+
+    Raises:
+        ExportError: The module writes into a tensor, or uses one that is no input, parameter or buffer.
     """
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
-    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}
+    placeholders = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}
     values = {
         id(tensor): Value(tuple(tensor.shape), tensor.dtype, weight=name, constant=True)
-        for name, tensor in stand_ins.items()
+        for name, tensor in placeholders.items()
     }
     given = tuple(torch.empty(shape, dtype=dtype, device="meta") for _, shape, dtype in inputs)
     named = [Value(shape, dtype, input=name) for name, shape, dtype in inputs]
     values.update({id(tensor): value for tensor, value in zip(given, named, strict=True)})
     recorder = _Recorder(values, composites)
     with torch.no_grad(), torch.device("meta"), recorder:
-        result = torch.func.functional_call(module, stand_ins, given, tie_weights=False)
+        result = torch.func.functional_call(module, placeholders, given, tie_weights=False)
     results = [result] if isinstance(result, Tensor) else list(result)
     outputs = [values[id(tensor)] for tensor in results]
     return Trace(named, outputs, _needed(recorder.calls, outputs), weights)
 
 
 def generalise(first: Trace, second: Trace) -> Trace:
-    """`first`, with every size that differs in `second` made dynamic: None in the shapes of its values.
+    """Make sizes dynamic that differ between two traces of a module.
 
-    Both are traces of one module at two sizes of its dynamic input; what the sizes do not change stays static.
-    Raises ExportError if a call's numbers depend on the size, which no graph could follow.
+    Args:
+        first: The trace at one value of the dynamic size. It is changed.
+        second: The trace at another value.
+
+    Returns:
+        `first`, with None for every size that differs in `second`.
+
+    Raises:
+        ExportError: The calls, or their arguments other than tensors, depend on the size.
     """
 
     def values(trace: Trace) -> list[Value]:
@@ -165,13 +203,13 @@ def generalise(first: Trace, second: Trace) -> Trace:
 
 
 def _settings(call: Call) -> list[Any]:
-    """The arguments of a call that are no tensors; slices as their three parts."""
+    """Return the arguments of a call other than tensors; slices as their three parts."""
     leaves = [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if not isinstance(leaf, Value)]
     return [(leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else leaf for leaf in leaves]
 
 
 def _needed(calls: list[Call], outputs: list[Value]) -> list[Call]:
-    """The calls that an output depends on and that depend on an input."""
+    """Return the calls that an output depends on and that depend on an input."""
     wanted = {id(value) for value in outputs}
     kept: list[Call] = []
     for call in reversed(calls):

@@ -1,4 +1,4 @@
-"""bfloat16 graphs where no bfloat16 kernels are: a copy that computes in float32, to be checked on a CPU."""
+"""Copies of bfloat16 graphs that compute in float32, for comparisons on CPUs, which have no bfloat16 kernels."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from export.onnx.graph import narrow, widening
+from export.onnx.graph import cast_to_float32, narrow_name
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 
-def widen(path: Path, target: Path) -> None:
-    """Write a copy of the bfloat16 graph in the file `path` to `target`, in the same folder, that computes in float32.
+def write_float32_copy(path: Path, target: Path) -> None:
+    """Write a copy of a bfloat16 graph that computes in float32.
 
-    Nodes and weights are the same: weights stay bfloat16, each goes through a cast. Weights in other files stay there.
+    The weights stay bfloat16, and a cast follows each. Weights in an external file stay there.
+
+    Args:
+        path: The ONNX file to copy.
+        target: The ONNX file to write, in the same directory.
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.BFLOAT16:
-            casts.append(widening(tensor.name))
-            tensor.name = narrow(tensor.name)
+            casts.append(cast_to_float32(tensor.name))
+            tensor.name = narrow_name(tensor.name)
     for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type == TensorProto.BFLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -37,8 +41,12 @@ def widen(path: Path, target: Path) -> None:
     target.write_bytes(model.SerializeToString())
 
 
-def widened(spec: EngineSpec) -> EngineSpec:
-    """The specification of the widened graph."""
+def float32_spec(spec: EngineSpec) -> EngineSpec:
+    """Return the specification of the float32 copy of an engine.
+
+    Args:
+        spec: Of the engine in bfloat16.
+    """
 
     def wide(tensor: TensorSpec) -> TensorSpec:
         return replace(tensor, dtype="float32") if tensor.dtype == "bfloat16" else tensor

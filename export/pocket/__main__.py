@@ -1,8 +1,7 @@
-"""Everything from nothing to the bundle that ships: `python -m export.pocket`.
+"""Make the small bundle that ships, from nothing: `python -m export.pocket`.
 
-Draws people and records speech (with espeak-ng), trains, writes the checkpoint directory and builds the bundle from it.
-About three hours on two cores; an interrupted run goes on where it stopped.
-`export.pocket.evaluate` measures what comes out.
+It draws people and synthesizes speech with espeak-ng, trains, writes the checkpoint directory and builds the bundle.
+That takes about three hours on two cores; an interrupted run resumes. `export.pocket.evaluate` measures the result.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import argparse
 import shutil
 from pathlib import Path
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.command import run, tell
+from export.command import print_progress, run
 from export.pocket import dataset, train
 from export.pocket.architecture import SIZE, WINDOW
-from export.pocket.pretraining import Place
+from export.pocket.pretraining import RunContext
 from export.pocket.release import release
 from vexpress_rt.bundle.engine_spec import VideoShape
 
@@ -24,20 +23,37 @@ PEOPLE = 2000
 
 
 def make(work: Path, output: Path, people: int) -> None:
-    """Everything, in `work`; the bundle goes to `output`."""
+    """Make data, weights, checkpoint and bundle.
+
+    Args:
+        work: Directory of data, states and checkpoint; what is complete there is kept.
+        output: Directory of the bundle.
+        people: Number of people to draw.
+
+    Raises:
+        ExportError: espeak-ng is missing, or an engine does not compute what its torch module computes.
+        OutputError: `output` cannot be written.
+    """
     data, states, checkpoint = work / "data", work / "run", work / "checkpoint"
-    tell(f"Drawing {people} people and recording speech: {data}")
+    print_progress(f"Drawing {people} people and recording speech: {data}")
     dataset.main(["--output", str(data), "--people", str(people)])
-    tell(f"Training: {states}")
+    print_progress(f"Training: {states}")
     train.main(["--data", str(data), "--output", str(states)])
-    tell(f"Writing the checkpoint: {checkpoint}")
+    print_progress(f"Writing the checkpoint: {checkpoint}")
     shutil.rmtree(checkpoint, ignore_errors=True)  # of an earlier run, perhaps of other weights
-    release(Place(data, states, tell), checkpoint)
-    build(checkpoint, output, BuildOptions(VideoShape(SIZE, SIZE, WINDOW), compact=True), tell)
+    release(RunContext(data, states, print_progress), checkpoint)
+    build(checkpoint, output, BuildOptions(VideoShape(SIZE, SIZE, WINDOW), compact=True), print_progress)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="python -m export.pocket", description="Make the small model that ships.")
     parser.add_argument("--work", type=Path, default=Path("build/pocket"), help="data, states, checkpoint")
     parser.add_argument("--output", type=Path, default=Path("engines/pocket"), help="the bundle")

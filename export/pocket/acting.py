@@ -1,4 +1,4 @@
-"""How a drawn head moves while it talks: smoothly, and differently each time."""
+"""Random movement of drawn heads while they talk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from numpy.typing import NDArray
 
 from export.pocket.faces import Pose
 
-REACH = {"yaw": 0.35, "pitch": 0.16, "roll": 0.16, "x": 0.09, "y": 0.07}  # of a pose, either way
+REACH = {"yaw": 0.35, "pitch": 0.16, "roll": 0.16, "x": 0.09, "y": 0.07}  # largest values of a pose in both directions
 BLINK = 0.16  # seconds
 
 
 def still(rng: np.random.Generator) -> Pose:
-    """Any pose and mouth."""
+    """Draw a random pose with a random mouth.
+
+    Args:
+        rng: Of the pose.
+    """
     moved = {name: float(rng.uniform(-reach, reach)) for name, reach in REACH.items()}
     mouth = float(rng.choice([0.0, rng.uniform(0, 1)]))
     blink = float(rng.choice([0.0, rng.uniform(0, 1)], p=[0.85, 0.15]))
@@ -27,7 +31,16 @@ def still(rng: np.random.Generator) -> Pose:
 
 
 def act(rng: np.random.Generator, mouth: NDArray[np.float32], fps: float) -> list[Pose]:
-    """Poses of a clip whose mouth is `mouth` (n, 3): openness, width, rounding."""
+    """Make the poses of a clip, in which the head moves smoothly.
+
+    Args:
+        rng: Of the movement.
+        mouth: Openness, width and rounding, (n, 3).
+        fps: Frames a second.
+
+    Returns:
+        n poses.
+    """
     count = len(mouth)
     seconds = np.arange(count) / fps
     tracks = {name: reach * _wander(rng, seconds) for name, reach in REACH.items()}
@@ -47,7 +60,7 @@ def act(rng: np.random.Generator, mouth: NDArray[np.float32], fps: float) -> lis
 
 
 def _wander(rng: np.random.Generator, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A slow curve within -1 to 1."""
+    """Return a slow curve in [-1, 1]."""
     place = rng.uniform(-0.6, 0.6)
     swing, speed, phase = rng.uniform(0, 0.4), rng.uniform(0.1, 0.8), rng.uniform(0, 2 * np.pi)
     return np.asarray(place + swing * np.sin(2 * np.pi * speed * seconds + phase))

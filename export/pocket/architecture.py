@@ -1,4 +1,4 @@
-"""The small model: V-Express's parts at 128 x 128 pixels, for two CPU cores."""
+"""The architecture of the small model: V-Express at 128 x 128 pixels, for two CPU cores."""
 
 from __future__ import annotations
 

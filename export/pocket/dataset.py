@@ -1,8 +1,9 @@
-"""Pictures and speech to train on, made once into a folder; an interrupted run goes on where it stopped.
+"""Make the training data: drawings of people, and synthesized speech. An interrupted run resumes.
 
     python -m export.pocket.dataset --output build/pocket/data --people 2000
 
-speech.npz: recordings and what their mouths do.  people-NNNNN.npz: PER_SHARD people each, as a `Shard`.
+The files are speech.npz, recordings with the movement of their mouths, and people-NNNNN.npz, each a `Shard` of
+PER_SHARD people.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ from vexpress_rt.utils.cpus import usable_cpus
 
 CLIPS, CLIP_SECONDS = 900, 4.0
 PER_SHARD = 25
-STILLS = 4  # pictures of a person in any pose, beside a clip of WINDOW frames
+STILLS = 4  # images of a person in random poses, besides a clip of WINDOW frames
 OVERSAMPLING = 2
 
 
 @dataclass(frozen=True)
 class Shard:
-    """P people, N = WINDOW + STILLS pictures of each: the clip, then the stills.
+    """P people with N = WINDOW + STILLS images each: a clip, then images in random poses.
 
-    images: (P, N, H, W, 3) uint8.  keypoints: (P, N, 3, 2) float32, pixels.
-    mouths: (P, N, 3) float32, openness, width, rounding.  speech: (P, 2), recording and the clip's first frame in it.
+    Attributes:
+        images: (P, N, H, W, 3) uint8.
+        keypoints: (P, N, 3, 2) float32, pixels.
+        mouths: Openness, width and rounding, (P, N, 3) float32.
+        speech: Number of the recording, and the frame of it at which the clip begins, (P, 2).
     """
 
     images: NDArray[np.uint8]
@@ -45,7 +49,14 @@ class Shard:
 
 
 def make_speech(path: Path) -> None:
-    """Write recordings (CLIPS, samples) float16 and their mouths (CLIPS, frames, 3) float32."""
+    """Write recordings (CLIPS, samples) float16 and the movement of their mouths (CLIPS, frames, 3) float32.
+
+    Args:
+        path: The .npz file; an existing one is kept.
+
+    Raises:
+        ExportError: espeak-ng is not installed.
+    """
     if path.exists():
         return
     clips = np.stack([clip(seed, CLIP_SECONDS) for seed in range(CLIPS)])
@@ -54,7 +65,12 @@ def make_speech(path: Path) -> None:
 
 
 def make_shard(folder: Path, number: int) -> None:
-    """Draw the people `number` x PER_SHARD and following."""
+    """Draw PER_SHARD people and write them to a file; an existing one is kept.
+
+    Args:
+        folder: Of the training data; its speech.npz is read.
+        number: Of the shard.
+    """
     path = folder / f"people-{number:05}.npz"
     if path.exists():
         return
@@ -65,7 +81,11 @@ def make_shard(folder: Path, number: int) -> None:
 
 
 def load_shard(path: Path) -> Shard:
-    """A shard's arrays."""
+    """Read a shard.
+
+    Args:
+        path: The .npz file.
+    """
     with np.load(path) as data:
         return Shard(**{name: data[name] for name in ("images", "keypoints", "mouths", "speech")})
 
@@ -93,7 +113,12 @@ def _mouths(path: Path) -> NDArray[np.float32]:
 
 
 def save(path: Path, **arrays: NDArray[np.generic]) -> None:
-    """Write an .npz file that appears when complete."""
+    """Write an .npz file, which appears when it is complete.
+
+    Args:
+        path: The file.
+        arrays: By name.
+    """
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -101,7 +126,14 @@ def save(path: Path, **arrays: NDArray[np.generic]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description="Draw the people and record the speech that the pocket model learns.")
     parser.add_argument("--output", type=Path, default=Path("build/pocket/data"))
     parser.add_argument("--people", type=int, default=2000)
@@ -111,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     make_speech(given.output / "speech.npz")
     numbers = range(-(-given.people // PER_SHARD))
     with ProcessPoolExecutor(given.processes) as pool:
-        list(pool.map(make_shard, [given.output] * len(numbers), numbers))  # raises what went wrong in a process
+        list(pool.map(make_shard, [given.output] * len(numbers), numbers))  # raises the error of a process
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Trains the model itself, stage after stage, and draws what it can do with people it was not shown."""
+"""Train the model by denoising, stage after stage, and write sample sheets of people outside the training data."""
 
 from __future__ import annotations
 
@@ -10,105 +10,140 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from export.pocket.autoencoder import as_images
+from export.pocket.audio_pretraining import MouthFromTokens
+from export.pocket.autoencoder import to_uint8
 from export.pocket.dataset import load_shard
 from export.pocket.diffusion import ALPHAS
+from export.pocket.encoded_data import latent_std, load_encoded
 from export.pocket.faces import mouth_opening
-from export.pocket.hearing import Interpreter
-from export.pocket.material import load_material, spread
-from export.pocket.model import Batch, Trainee
-from export.pocket.pretraining import HELD_OUT, Place, load_autoencoder, mean_weights
-from export.pocket.runs import Schedule, train
-from export.pocket.stages import STAGES, VOICE, Stage, drawings, heard, stage_loss
+from export.pocket.model import Batch, TrainingModel
+from export.pocket.pretraining import HELD_OUT, RunContext, load_autoencoder, mean_weights
+from export.pocket.stages import STAGES, VOICE, Stage, audio_features, keypoint_maps, stage_loss
+from export.pocket.training_loop import TrainingSchedule, train
 from vexpress_rt.diffusion.samplers import ddim
 
-FRAMES = 128  # of a part of a batch of `train_projection`
-PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet; SHOWN of a clip's frames are drawn
+FRAMES = 128  # in a part of a batch of `train_projection`
+PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet, which shows SHOWN frames of each clip
 
 
-def train_projection(place: Place, schedule: Schedule) -> nn.Module:
-    """The audio projection, to tell the mouth; the stages go on from there."""
-    with np.load(place.data / "speech.npz") as speech:
+def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
+    """Pretrain the audio projection: predict the mouth from its tokens.
+
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+
+    Returns:
+        The `MouthFromTokens` with the running mean of its weights.
+    """
+    with np.load(context.data / "speech.npz") as speech:
         mouths = torch.from_numpy(speech["mouths"])
-    rows = np.load(place.run / "rows.npy", mmap_mode="r")
+    rows = np.load(context.run / "rows.npy", mmap_mode="r")
 
-    def loss(module: Interpreter, part: int) -> Tensor:
+    def loss(module: MouthFromTokens, part: int) -> Tensor:
         rng = np.random.default_rng((part, 1))
         recordings, frames = (rng.integers(count, size=FRAMES) for count in mouths.shape[:2])
-        heard_rows = torch.from_numpy(rows[recordings, frames].astype(np.float32))
-        return module.loss(heard_rows, mouths[recordings, frames])
+        features = torch.from_numpy(rows[recordings, frames].astype(np.float32))
+        return module.loss(features, mouths[recordings, frames])
 
     torch.manual_seed(0)
-    state = place.run / "projection.pt"
-    return train(Interpreter(), loss, schedule, state, place.report, deadline=place.deadline, threads=place.threads)
+    state = context.run / "projection.pt"
+    return train(
+        MouthFromTokens(), loss, schedule, state, context.report, deadline=context.deadline, threads=context.threads
+    )
 
 
-def train_stage(place: Place, schedule: Schedule, name: str) -> nn.Module:
-    """Train stage `name`, from where the one before it ended."""
-    stage, order = STAGES[name].keeping_strong() if place.keep_strong else STAGES[name], list(STAGES)
+def train_stage(context: RunContext, schedule: TrainingSchedule, name: str) -> nn.Module:
+    """Train a stage, beginning with the weights of the stage before it.
+
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+        name: A key of `export.pocket.stages.STAGES`.
+
+    Returns:
+        The `TrainingModel` with the running mean of its weights.
+
+    Raises:
+        CheckpointError: The state of an earlier stage is missing.
+    """
+    stage, order = STAGES[name].without_condition_dropout() if context.keep_strong else STAGES[name], list(STAGES)
     torch.manual_seed(0)
-    module = Trainee()
+    module = TrainingModel()
     if before := order[: order.index(name)]:
-        module.load_state_dict(mean_weights(place.run / f"{before[-1]}.pt"))
-    if name == VOICE.name:  # the first that hears
-        projection = Interpreter()
-        projection.load_state_dict(mean_weights(place.run / "projection.pt"))
+        module.load_state_dict(mean_weights(context.run / f"{before[-1]}.pt"))
+    if name == VOICE.name:  # the first stage with audio
+        projection = MouthFromTokens()
+        projection.load_state_dict(mean_weights(context.run / "projection.pt"))
         module.audio_projection.load_state_dict(projection.audio_projection.state_dict())
     stage.prepare(module)
-    shards = place.shards()
-    material = load_material(place, shards[:-HELD_OUT])
-    sample = Sheet(place, stage, shards[-1])
+    shards = context.shards()
+    data = load_encoded(context, shards[:-HELD_OUT])
+    sample = Sheet(context, stage, shards[-1])
 
-    def loss(trainee: Trainee, part: int) -> Tensor:
-        return stage_loss(trainee, stage, material, part, min(1.0, part / schedule.parts / schedule.steps))
+    def loss(trainee: TrainingModel, part: int) -> Tensor:
+        return stage_loss(trainee, stage, data, part, min(1.0, part / schedule.parts / schedule.steps))
 
-    state = place.run / f"{name}.pt"
-    return train(module, loss, schedule, state, place.report, sample, place.deadline, place.threads)
+    state = context.run / f"{name}.pt"
+    return train(module, loss, schedule, state, context.report, sample, context.deadline, context.threads)
 
 
 class Sheet:
-    """Called with a model, writes {stage}-{step}.png: of each person the photo, what was drawn, and what is made."""
+    """Writes sample sheets {stage}-{step}.png: the photo, the drawn frames and the generated frames of each person."""
 
-    def __init__(self, place: Place, stage: Stage, path: Path):
-        self.place, self.stage = place, stage
-        self.material = load_material(place, [path])
+    def __init__(self, context: RunContext, stage: Stage, path: Path):
+        """Load the people.
+
+        Args:
+            context: Of the run.
+            stage: The stage that is trained.
+            path: The shard with the people.
+        """
+        self.context, self.stage = context, stage
+        self.data = load_encoded(context, [path])
         shard = load_shard(path)
         self.images, self.mouths = shard.images[:PEOPLE], shard.mouths[:PEOPLE]
-        self.decoder, self.spread = load_autoencoder(place), spread(place)
+        self.decoder, self.latent_std = load_autoencoder(context), latent_std(context)
 
-    def __call__(self, module: Trainee, step: int) -> None:
+    def __call__(self, module: TrainingModel, step: int) -> None:
+        """Generate frames, write the sheet and report how close the frames are to the drawings.
+
+        Args:
+            module: The model.
+            step: For the name of the file.
+        """
         frames = self._frames()
         batch = self._batch(frames)
         with torch.no_grad():
-            latents = sample_latents(module, batch, motion=self.stage.heard)
-            found = [as_images(self.decoder.picture(person * self.spread)) for person in latents]
+            latents = sample_latents(module, batch, motion=self.stage.audio)
+            found = [to_uint8(self.decoder.picture(person * self.latent_std)) for person in latents]
         self._measure(np.stack(found), frames, step)
         shown = np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)
         photo, blank = -1, np.zeros_like(self.images[0, 0])
         rows = []
         for drawn, made in zip(self.images, found, strict=True):
             rows.append(np.concatenate([drawn[photo], *drawn[frames[shown]], blank[:, :8], *made[shown]], axis=1))
-        Image.fromarray(np.concatenate(rows)).save(self.place.run / f"{self.stage.name}-{step:05}.png")
+        Image.fromarray(np.concatenate(rows)).save(self.context.run / f"{self.stage.name}-{step:05}.png")
 
     def _frames(self) -> NDArray[np.int64]:
-        """Pictures to generate: a clip, or some of it and the stills but one, which is the photo."""
+        """Return the images to generate: a clip, or some of its frames and images in other poses."""
         count = self.images.shape[1]
         return np.arange(count - 4) if self.stage.clips else np.array([0, 6, count - 4, count - 3])
 
     def _batch(self, frames: NDArray[np.int64]) -> Batch:
-        material = self.material
-        shape = (PEOPLE, len(frames), *material.latents.shape[2:])
+        data = self.data
+        shape = (PEOPLE, len(frames), *data.latents.shape[2:])
         return Batch(
             noisy=torch.randn(shape, generator=torch.Generator().manual_seed(1)),
             timesteps=torch.zeros(shape[:2], dtype=torch.int64),
-            reference=torch.from_numpy(material.latents[:PEOPLE, -1].astype(np.float32)),
-            drawings=drawings(material.keypoints[:PEOPLE, frames]),
-            rows=heard(material, np.arange(PEOPLE)) if self.stage.heard else None,
+            reference=torch.from_numpy(data.latents[:PEOPLE, -1].astype(np.float32)),
+            keypoint_maps=keypoint_maps(data.keypoints[:PEOPLE, frames]),
+            features=audio_features(data, np.arange(PEOPLE)) if self.stage.audio else None,
             keep=torch.ones(PEOPLE, 3),
         )
 
     def _measure(self, found: NDArray[np.uint8], frames: NDArray[np.int64], step: int) -> None:
-        points = self.material.keypoints[:PEOPLE, frames]
+        points = self.data.keypoints[:PEOPLE, frames]
         opened = [
             mouth_opening(image, own)
             for person, at in zip(found, points, strict=True)
@@ -118,15 +153,25 @@ class Sheet:
         alike = np.corrcoef(opened, drawn)[0, 1]
         error = np.square(found.astype(float) - self.images[:, frames]).mean()
         decibels = 10 * np.log10(255**2 / error)
-        self.place.report(f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {alike:.3f}")
+        self.context.report(f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {alike:.3f}")
 
 
-def sample_latents(module: Trainee, batch: Batch, *, motion: bool, steps: int = STEPS) -> Tensor:
-    """Denoise `batch.noisy` by DDIM under all conditions; of unit variance, as they were trained."""
+def sample_latents(module: TrainingModel, batch: Batch, *, motion: bool, steps: int = STEPS) -> Tensor:
+    """Denoise `batch.noisy` with DDIM.
+
+    Args:
+        module: The model.
+        batch: Conditions and noise.
+        motion: Whether frames of a window attend to each other.
+        steps: Number of steps.
+
+    Returns:
+        Latents of unit variance, (P, T, c, h, w).
+    """
     sampler = ddim(steps, ALPHAS.float().numpy())
     latents = batch.noisy
     for timestep, ((a, b),) in zip(sampler.timesteps, sampler.coefficients, strict=True):
-        told = torch.full_like(batch.timesteps, timestep)
-        inputs = Batch(latents, told, batch.reference, batch.drawings, batch.rows, batch.keep)
+        noise_level = torch.full_like(batch.timesteps, timestep)
+        inputs = Batch(latents, noise_level, batch.reference, batch.keypoint_maps, batch.features, batch.keep)
         latents = a * latents + b * module(inputs, motion=motion)
     return latents

@@ -1,7 +1,7 @@
 """A small face detector with the inputs and outputs of SCRFD's det_10g.onnx, trained on drawn faces.
 
-Its faces are 60 to 500 pixels high in 512 x 512. One network looks at the picture in three sizes, so that each stride
-sees faces of the same sizes.
+It finds faces of 60 to 500 pixels in 512 x 512. The same network is applied to the image in three sizes, so that the
+faces for each stride have the same sizes.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from torch import Tensor, nn
 from export.onnx.graph import Graph
 from export.onnx.lower import lower
 from export.onnx.trace import generalise, trace
-from export.pocket.pretraining import Place
-from export.pocket.runs import Schedule, train
+from export.pocket.pretraining import RunContext
 from export.pocket.snapshots import Pick, Portrait, Snapshot, draw_portrait, snapshot
+from export.pocket.training_loop import TrainingSchedule, train
 from vexpress_rt.bundle.engine_spec import TensorSpec
 from vexpress_rt.face.detector import detect
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2  # a cell
-CELL = 4  # pixels of what the network looks at: the picture divided by stride / CELL
-HEIGHTS = (30.0, 60.0)  # of the faces it is to find there, pixels: an octave, half of it for each anchor
+CELL = 4  # pixels of the network's input, which is the image scaled down by stride / CELL
+HEIGHTS = (30.0, 60.0)  # pixels of the faces in that input: an octave, half of it for each anchor
 
-DETECTOR = Schedule(steps=3000, rate=2e-3, average=0.995, report_every=50)
+DETECTOR = TrainingSchedule(steps=3000, rate=2e-3, average=0.995, report_every=50)
 PEOPLE = range(800)
 HELD_OUT = range(1_000_000, 1_000_024)
-CANVASES = ((64, 16), (128, 4))  # pixels of a side, and how many such pictures are a part of a batch
+CANVASES = ((64, 16), (128, 4))  # pixels of a side, and number of such images in a part of a batch
 
-# Of a face as most are, from its nose and in shares of its height: left, top, right, bottom; eyes, nose, mouth.
+# An average face relative to its nose, in shares of its height: left, top, right, bottom; eyes, nose, mouth corners.
 _BOX = (0.41, 0.61, 0.41, 0.39)
 _POINTS = (-0.175, -0.2, 0.175, -0.2, 0, 0, -0.155, 0.15, 0.155, 0.15)
-_WEIGHTS = (0.5,) * 4 + (2.0,) * 6 + (1.0,) * 4  # of errors of box, eyes and nose, mouth
+_WEIGHTS = (0.5,) * 4 + (2.0,) * 6 + (1.0,) * 4  # of the errors of box, eyes and nose, mouth
 
 
 class _Block(nn.Module):
@@ -51,10 +51,10 @@ class _Block(nn.Module):
         return x + self.mix(F.relu(x))
 
 
-class _Look(nn.Module):
-    """(N, 3, H, W) -> logits (N, ANCHORS, h, w), boxes (N, 4 ANCHORS, h, w), points (N, 10 ANCHORS, h, w).
+class _Network(nn.Module):
+    """Image (N, 3, H, W) -> logits (N, ANCHORS, h, w), boxes (N, 4 ANCHORS, h, w), points (N, 10 ANCHORS, h, w).
 
-    h = H / CELL, w = W / CELL; all in cells.
+    Boxes and points are in cells; h = H / CELL, w = W / CELL.
     """
 
     def __init__(self, channels: int = 32, dilations: Sequence[int] = (1, 2, 4, 2, 1)) -> None:
@@ -79,13 +79,17 @@ class _Look(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """(1, 3, H, W) RGB, (x - 127.5) / 128, H and W multiples of 32 -> nine outputs; see `face.detector`."""
+    """Image (1, 3, H, W) RGB, (x - 127.5) / 128 -> nine outputs; see `vexpress_rt.face.detector`.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.look = _Look()
+        self.look = _Network()
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Compute the nine outputs: scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for three strides."""
         found = []
         for _ in STRIDES:
             picture = F.avg_pool2d(picture, 2)
@@ -96,16 +100,22 @@ class FaceDetector(nn.Module):
 
 
 def _anchor_heights() -> Tensor:
-    """Of the faces in the middle of each anchor's range, pixels, (ANCHORS,)."""
+    """Return the face height in the middle of each anchor's range, pixels, (ANCHORS,)."""
     low, high = HEIGHTS
     middles = (torch.arange(ANCHORS) + 0.5) / ANCHORS
     return low * (high / low) ** middles
 
 
 def targets(shot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What the network should find: scores (ANCHORS, h, w), their weights likewise, box and points (14, h, w) in cells.
+    """Return the outputs that the network should have.
 
-    A face is found by the cells next to its nose and the anchors next to its height.
+    The cells nearest to a face's nose and the anchors nearest to its height detect the face.
+
+    Args:
+        shot: An image with at most one face.
+
+    Returns:
+        Scores (ANCHORS, h, w), the weights of their errors (ANCHORS, h, w), and box and points (14, h, w) in cells.
     """
     cells = len(shot.image) // CELL
     scores, values = np.zeros((ANCHORS, cells, cells), np.float32), np.zeros((14, cells, cells), np.float32)
@@ -117,14 +127,25 @@ def targets(shot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32], N
     distance = np.hypot(x - points[2, 0], y - points[2, 1])
     octaves = abs(np.log2((box[3] - box[1]) * CELL / _anchor_heights().numpy())) * ANCHORS
     near = np.clip(1.6 - distance, 0, 1) * np.clip(1.5 - octaves, 0, 1)[:, None, None]
-    if not shot.face.whole:  # whether that is a face is a matter of taste
+    if not shot.face.whole:  # neither a face nor background
         return scores, np.where(near > 0, np.float32(0), weights), values
     sides = [x - box[0], y - box[1], box[2] - x, box[3] - y]
-    return near, weights, np.stack(sides + [place for px, py in points for place in (px - x, py - y)])
+    return near, weights, np.stack(sides + [context for px, py in points for context in (px - x, py - y)])
 
 
 def detector_loss(module: FaceDetector, pick: Pick, part: int) -> Tensor:
-    """Of a part of a batch. Canvases are of two sizes, so that the network does not count on a picture's edges."""
+    """Compute the loss of a part of a batch.
+
+    There are images of two sizes, so that the network does not depend on the position of the borders.
+
+    Args:
+        module: The detector.
+        pick: Draws a random portrait.
+        part: Number of the part, the seed of its images.
+
+    Returns:
+        The loss, scalar.
+    """
     rng = np.random.default_rng((part, 9))
     side, count = CANVASES[part % len(CANVASES)]
     shots = [snapshot(pick, rng, side, HEIGHTS) for _ in range(count)]
@@ -140,23 +161,40 @@ def detector_loss(module: FaceDetector, pick: Pick, part: int) -> Tensor:
     return (scored + (off * wanted).sum()) / faces
 
 
-def train_detector(place: Place, schedule: Schedule, people: Sequence[int] = PEOPLE) -> nn.Module:
-    """Train on drawings of `people`; the state is detector.pt of the run."""
+def train_detector(context: RunContext, schedule: TrainingSchedule, people: Sequence[int] = PEOPLE) -> nn.Module:
+    """Train the detector. Its state is detector.pt of the run.
+
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+        people: Seeds of the people to draw.
+
+    Returns:
+        The `FaceDetector` with the running mean of its weights.
+    """
     drawn = lru_cache(maxsize=None)(draw_portrait)
 
     def loss(module: FaceDetector, part: int) -> Tensor:
         return detector_loss(module, lambda rng: drawn(people[int(rng.integers(len(people)))]), part)
 
     def sample(mean: FaceDetector, step: int) -> None:
-        place.report(f"detector: step {step}, {measure(mean, map(drawn, HELD_OUT))} held out")
+        context.report(f"detector: step {step}, {measure(mean, map(drawn, HELD_OUT))} held out")
 
     torch.manual_seed(0)
-    state = place.run / "detector.pt"
-    return train(FaceDetector(), loss, schedule, state, place.report, sample, place.deadline, place.threads)
+    state = context.run / "detector.pt"
+    return train(FaceDetector(), loss, schedule, state, context.report, sample, context.deadline, context.threads)
 
 
 def measure(module: nn.Module, portraits: Iterable[Portrait]) -> str:
-    """What the runtime makes of the outputs for whole portraits of 128 x 128 pixels, and for what is behind them."""
+    """Describe the faces that the runtime detects in portraits of 128 x 128 pixels and in their backgrounds.
+
+    Args:
+        module: The detector.
+        portraits: Drawn portraits.
+
+    Returns:
+        Number of detected faces, median error of the noses, and number of false faces, in words.
+    """
 
     def outputs(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with torch.no_grad():
@@ -174,9 +212,13 @@ def measure(module: nn.Module, portraits: Iterable[Portrait]) -> str:
 
 
 def write_detector(module: nn.Module, path: Path) -> None:
-    """Write the ONNX file, its weights rounded to float16.
+    """Write the ONNX file, with weights rounded to float16.
 
-    Input `input.1`, then scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for the three strides.
+    Its input is `input.1`; its outputs are scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for three strides.
+
+    Args:
+        module: The detector.
+        path: The file.
     """
     graph = Graph()
     graph.declare(TensorSpec("input.1", ("1", "3", "H", "W"), (1, 3, None, None), "float32"), output=False)

@@ -1,7 +1,7 @@
-"""What the small model is trained to predict: v, under the released model's schedule with zero terminal SNR.
+"""The diffusion process of the training: v-prediction with the released model's noise schedule.
 
-v = a eps - s x0 (Salimans and Ho, arXiv 2202.00512); the schedule's end is Lin et al., arXiv 2305.08891; weights are
-those of min-SNR for v (Hang et al., arXiv 2303.09556).
+v = a eps - s x0 (Salimans and Ho, arXiv 2202.00512), zero terminal SNR (Lin et al., arXiv 2305.08891), min-SNR weights
+for v (Hang et al., arXiv 2303.09556).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from export.pocket.architecture import POCKET
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 
 MIN_SNR = 5.0
-LEAST = 0.2  # weight: by the formula alone the step from pure noise, where every video begins, would count for nothing
+LEAST = 0.2  # smallest weight: by the formula, the step from pure noise, where each video begins, has weight 0
 
 
 def _alphas() -> Tensor:
@@ -25,7 +25,16 @@ ALPHAS = _alphas()
 
 
 def noised(clean: Tensor, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """clean: (N, ...), timesteps: (N,) -> noisy latents, the v to predict, and the weight (N,) of each in the loss."""
+    """Add noise to latents.
+
+    Args:
+        clean: (N, ...).
+        timesteps: (N,) int64.
+        generator: Of the noise.
+
+    Returns:
+        Noisy latents (N, ...), the v to predict (N, ...), and the weight of each in the loss (N,).
+    """
     alpha = ALPHAS[timesteps].float()
     a, s = (x.sqrt().reshape(-1, *[1] * (clean.ndim - 1)) for x in (alpha, 1 - alpha))
     noise = torch.randn(clean.shape, generator=generator)

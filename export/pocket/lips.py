@@ -1,6 +1,7 @@
-"""What a mouth does while it speaks, read off the sound: openness from loudness and first formant, shape from second.
+"""Estimate the movement of a mouth from speech: openness from loudness and first formant, shape from the second.
 
-Formants are those of linear prediction (J. Makhoul, "Linear prediction: A tutorial review", Proc. IEEE 63(4), 1975).
+Formants are estimated by linear prediction (J. Makhoul, "Linear prediction: A tutorial review", Proc. IEEE 63(4),
+1975).
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ from numpy.typing import NDArray
 
 Track = NDArray[np.float32]
 
-RATE = 16000  # Hz: what is analysed
-HOP, SPAN = 160, 480  # samples between looks, and of a look: 10 and 30 ms
-ORDER = 12  # of the prediction: two for each kHz, and four for source and lips, at half the rate
-REACH = 30.0  # dB below the loudest speech at which lips are closed
-LIPS = 0.07  # seconds that lips take to follow: width of the bell that smooths
+RATE = 16000  # Hz, of the samples
+HOP, SPAN = 160, 480  # samples between analysis windows, and of one: 10 and 30 ms
+ORDER = 12  # of the prediction at half the rate: two for each kHz, and four for source and lips
+REACH = 30.0  # dB below loud speech at which lips are closed
+LIPS = 0.07  # seconds, time constant of lips: width of the smoothing window
 F1, F2 = (320.0, 780.0), (900.0, 2100.0)  # Hz: from closed to open vowels, from rounded to spread ones
 
 
 @dataclass(frozen=True)
 class MouthTrack:
-    """openness: 0 to 1.  width: -1 (narrow) to 1 (spread).  rounding: 0 to 1. Each (n,) float32, `rate` a second."""
+    """The movement of a mouth.
+
+    Attributes:
+        openness: (n,) float32 in [0, 1].
+        width: (n,) float32 in [-1, 1], narrow to spread.
+        rounding: (n,) float32 in [0, 1].
+        rate: Values a second.
+    """
 
     openness: Track
     width: Track
@@ -30,7 +38,15 @@ class MouthTrack:
     rate: float
 
     def at(self, count: int, fps: float) -> NDArray[np.float32]:
-        """(count, 3) float32 at the middles of a video's frames: openness, width, rounding."""
+        """Interpolate at the middle of each frame of a video.
+
+        Args:
+            count: Number of frames.
+            fps: Frames a second.
+
+        Returns:
+            Openness, width and rounding, (count, 3) float32.
+        """
         seconds = (np.arange(count) + 0.5) / fps
         moments = np.arange(len(self.openness)) / self.rate
         tracks = (self.openness, self.width, self.rounding)
@@ -38,14 +54,20 @@ class MouthTrack:
 
 
 def mouth_track(samples: Track) -> MouthTrack:
-    """The mouth of whoever says `samples` (N,), mono at 16 kHz; a hundred looks a second.
+    """Estimate the mouth of the speaker.
 
-    Loudness counts relative to the clip's own. In silence, and where nothing rises above the noise, lips are closed.
+    Loudness is relative to that of the recording. Lips are closed in silence and in steady noise.
+
+    Args:
+        samples: Mono at 16 kHz, (N,).
+
+    Returns:
+        100 values a second.
     """
-    looks = _looks(samples)
-    level = _level(looks)
-    first, second = _formants(looks)
-    loud = 10 ** (np.clip(level, -REACH, 0) / 40)  # the root of the amplitude: lips open early and not in proportion
+    windows = _windows(samples)
+    level = _level(windows)
+    first, second = _formants(windows)
+    loud = 10 ** (np.clip(level, -REACH, 0) / 40)  # square root of the amplitude: quiet speech opens lips, too
     loud = np.where(level > -REACH, loud, 0)
     open_vowel, spread = _share(first, F1), _share(second, F2)
     openness = loud * (0.7 + 0.3 * open_vowel)
@@ -54,27 +76,27 @@ def mouth_track(samples: Track) -> MouthTrack:
     return MouthTrack(*(_smooth(track) for track in (openness, width, rounding)), rate=RATE / HOP)
 
 
-def _looks(samples: Track) -> NDArray[np.float64]:
-    """(n, SPAN): pieces around every tenth millisecond."""
+def _windows(samples: Track) -> NDArray[np.float64]:
+    """Return the analysis windows (n, SPAN), one every 10 ms."""
     padded = np.pad(np.asarray(samples, float), (SPAN // 2, SPAN // 2))
     return np.lib.stride_tricks.sliding_window_view(padded, SPAN)[::HOP]
 
 
-def _level(looks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """dB below the clip's loud speech (its 95th percentile); what is near a steady floor of noise counts as silent."""
-    power = np.square(np.diff(looks, axis=1)).mean(axis=1)  # the difference leaves hum and wind out
+def _level(windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the level in dB relative to loud speech (the 95th percentile), -inf near a steady noise floor."""
+    power = np.square(np.diff(windows, axis=1)).mean(axis=1)  # the difference filters out hum and wind
     loud, floor = np.percentile(power, [95, 10])
     if loud <= 1e-9 or loud < 4 * floor:  # no speech: silence, or noise that does not change
         return np.full(len(power), -np.inf)
     return 10 * np.log10(np.maximum(power - 2 * floor, 1e-12) / loud)
 
 
-def _formants(looks: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First and second formant of each piece, Hz, from the roots of its predictor at 8 kHz."""
-    halved = looks.reshape(len(looks), -1, 2).mean(axis=2)
+def _formants(windows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the first and second formant of each window in Hz, from the roots of its predictor at 8 kHz."""
+    halved = windows.reshape(len(windows), -1, 2).mean(axis=2)
     shaped = np.diff(halved, axis=1, prepend=0) * np.hamming(halved.shape[1])
     predictor = _predictor(shaped)
-    companion = np.zeros((len(looks), ORDER, ORDER))
+    companion = np.zeros((len(windows), ORDER, ORDER))
     companion[:, 0] = predictor
     companion[:, np.arange(1, ORDER), np.arange(ORDER - 1)] = 1
     roots = np.linalg.eigvals(companion)
@@ -87,7 +109,7 @@ def _formants(looks: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _predictor(pieces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, ORDER): coefficients that predict a sample from those before, by Levinson's recursion."""
+    """Return the coefficients of linear prediction (n, ORDER), by Levinson's recursion."""
     length = pieces.shape[1]
     correlation = np.stack([(pieces[:, lag:] * pieces[:, : length - lag]).sum(axis=1) for lag in range(ORDER + 1)])
     error = correlation[0] * 1.0001 + 1e-9

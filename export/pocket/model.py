@@ -1,4 +1,4 @@
-"""The networks while they are trained: many photos and windows in a batch, each condition dropped here and there."""
+"""The networks in training: batches of several photos and windows, with dropout of the conditions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from export.pocket.architecture import POCKET
 
 @dataclass(frozen=True)
 class Batch:
-    """P people, T frames of each.
+    """Inputs for P people with T frames each.
 
-    noisy: (P, T, c, h, w).  timesteps: (P, T).  reference: (P, c, h, w), latents of the photos.
-    drawings: (P, T, 3, H, W) in [0, 1], of keypoints.  rows: (P, T, R, A), audio features; None: nothing is heard.
-    keep: (P, 3) of 0 and 1: whether photo, keypoints and voice are there.
+    Attributes:
+        noisy: Noisy latents, (P, T, c, h, w).
+        timesteps: (P, T).
+        reference: Latents of the photos, (P, c, h, w).
+        keypoint_maps: (P, T, 3, H, W) in [0, 1].
+        features: Audio features, (P, T, R, A); None: no audio.
+        keep: 1 or 0 for photo, keypoints and audio, (P, 3); 0 drops the condition.
     """
 
     noisy: Tensor
     timesteps: Tensor
     reference: Tensor
-    drawings: Tensor
-    rows: Tensor | None
+    keypoint_maps: Tensor
+    features: Tensor | None
     keep: Tensor
 
 
-class Trainee(nn.Module):
-    """Everything that is trained by denoising, under the names of the checkpoint's components."""
+class TrainingModel(nn.Module):
+    """All networks that are trained by denoising, with the names of the checkpoint's networks."""
 
     def __init__(self, architecture: Architecture = POCKET) -> None:
         super().__init__()
@@ -44,19 +48,29 @@ class Trainee(nn.Module):
         self.audio_projection = AudioProjection(architecture.audio_projection)
         nn.init.normal_(self.audio_projection.latents, std=0.5)
         for module in self.modules():
-            if isinstance(module, MotionModule):  # starts as if it were not there
+            if isinstance(module, MotionModule):  # has no effect at first
                 nn.init.zeros_(module.temporal_transformer.proj_out.weight)
                 nn.init.zeros_(module.temporal_transformer.proj_out.bias)
 
     def forward(self, batch: Batch, *, motion: bool) -> Tensor:
-        """The prediction (P, T, c, h, w).  motion: let frames of a window see each other."""
+        """Predict v.
+
+        Args:
+            batch: The inputs.
+            motion: Whether the frames of a window attend to each other.
+
+        Returns:
+            (P, T, c, h, w).
+        """
         people, frames, *shape = batch.noisy.shape
         count = people * frames
         keep_photo, keep_pose, keep_voice = (x.reshape(-1, 1, 1, 1) for x in batch.keep.unbind(1))
-        features = self.v_kps_guider(batch.drawings.flatten(0, 1)) * keep_pose.repeat_interleave(frames, 0)
+        pose_feature = self.v_kps_guider(batch.keypoint_maps.flatten(0, 1)) * keep_pose.repeat_interleave(frames, 0)
         tokens = torch.zeros(count, self.config.num_queries, self.config.output_dim)
-        if batch.rows is not None:
-            tokens = self.audio_projection(batch.rows.flatten(0, 1)) * keep_voice[..., 0].repeat_interleave(frames, 0)
+        if batch.features is not None:
+            tokens = self.audio_projection(batch.features.flatten(0, 1)) * keep_voice[..., 0].repeat_interleave(
+                frames, 0
+            )
         conditions = Conditions(
             frames=count,
             halves=1,
@@ -69,11 +83,11 @@ class Trainee(nn.Module):
             windows=people if motion else 0,
         )
         unet = self.denoising_unet
-        prediction = unet(batch.noisy.flatten(0, 1), batch.timesteps.flatten().float(), features, conditions)
+        prediction = unet(batch.noisy.flatten(0, 1), batch.timesteps.flatten().float(), pose_feature, conditions)
         return prediction.reshape(people, frames, *shape)
 
     def _photos(self, latents: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Keys and values of every attention site, (P, heads, S, E)."""
+        """Return keys and values of every reference attention by its name, (P, heads, S, E)."""
         features = self.reference_net(latents, torch.zeros(1))
         blocks = {m.name: m for m in self.denoising_unet.modules() if isinstance(m, DenoisingBlock)}
         return {name: blocks[name].attn1_5.keys_values(feature) for name, feature in features.items()}

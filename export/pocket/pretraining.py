@@ -1,4 +1,4 @@
-"""What the model stands on, trained before it: the autoencoder, the audio encoder, and the decoder once more alone."""
+"""Train the autoencoder and the audio encoder before the model, and the decoder alone after it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from PIL import Image
 from torch import Tensor, nn
 
 from export.errors import CheckpointError
-from export.pocket.autoencoder import Autoencoder, as_images, as_pictures, crops
+from export.pocket.audio_pretraining import MouthFromSamples, normalized_recordings
+from export.pocket.autoencoder import Autoencoder, crops, to_model_range, to_uint8
 from export.pocket.dataset import Shard, load_shard
-from export.pocket.hearing import Listener, normalised
-from export.pocket.runs import Report, Schedule, train
+from export.pocket.training_loop import Report, TrainingSchedule, train
 
-HELD_OUT = 2  # shards at the end that are only looked at
+HELD_OUT = 2  # shards at the end that are not trained on
 HELD_OUT_CLIPS = 60
-PICTURES, CLIPS = 12, 8  # of a part of a batch
-PARTS_A_SHARD = 20  # which a shard is read for
+PICTURES, CLIPS = 12, 8  # in a part of a batch
+PARTS_A_SHARD = 20  # consecutive parts of batches that use the same shard
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run reads and writes, and what it may use.
+class RunContext:
+    """Directories and limits of a training run.
 
-    data: of `dataset`.  run: states, sample sheets.  deadline: of time.time().
-    keep_strong: photo and keypoints are never dropped alone, for comparison.
+    Attributes:
+        data: Directory of the training data.
+        run: Directory of states and sample sheets.
+        report: Called with a line of progress.
+        deadline: Value of `time.time()` at which the run stops.
+        threads: Number of threads.
+        keep_strong: Whether photo and keypoints are never dropped alone, for comparison.
     """
 
     data: Path
@@ -41,32 +46,65 @@ class Place:
     keep_strong: bool = False
 
     def shards(self) -> list[Path]:
-        """Files of pictures; the last HELD_OUT are not for training."""
+        """Return the files of the shards; the last HELD_OUT are not trained on."""
         return sorted(self.data.glob("people-*.npz"))
 
 
-def train_autoencoder(place: Place, schedule: Schedule) -> nn.Module:
-    """Both halves, on crops."""
+def train_autoencoder(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
+    """Train encoder and decoder on crops.
+
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+
+    Returns:
+        The `Autoencoder` with the running mean of its weights.
+    """
     torch.manual_seed(0)
-    return _train_pictures(Autoencoder(), place, schedule, "autoencoder")
+    return _train_pictures(Autoencoder(), context, schedule, "autoencoder")
 
 
-def train_decoder(place: Place, schedule: Schedule) -> nn.Module:
-    """The decoder goes on alone: latents stay what the denoiser learned."""
-    module = load_autoencoder(place)
+def train_decoder(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
+    """Continue to train the decoder alone, so that the latents that the model was trained on do not change.
+
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+
+    Returns:
+        The `Autoencoder` with the running mean of its weights.
+    """
+    module = load_autoencoder(context)
     module.vae_encoder.requires_grad_(False)
-    return _train_pictures(module, place, schedule, "decoder")
+    return _train_pictures(module, context, schedule, "decoder")
 
 
-def load_autoencoder(place: Place) -> Autoencoder:
-    """As its own stage left it: what made the latents."""
+def load_autoencoder(context: RunContext) -> Autoencoder:
+    """Load the autoencoder that the latents were encoded with.
+
+    Args:
+        context: Of the run.
+
+    Raises:
+        CheckpointError: Its state is missing.
+    """
     module = Autoencoder()
-    module.load_state_dict(mean_weights(place.run / "autoencoder.pt"))
+    module.load_state_dict(mean_weights(context.run / "autoencoder.pt"))
     return module.eval()
 
 
 def mean_weights(path: Path) -> dict[str, Tensor]:
-    """The running mean that a run of `runs.train` wrote. Raises CheckpointError if there is none."""
+    """Load the running mean of the weights from a state of `export.pocket.training_loop.train`.
+
+    Args:
+        path: The state.
+
+    Returns:
+        The weights by name.
+
+    Raises:
+        CheckpointError: The file is missing.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: run that stage first: python -m export.pocket.train --output {path.parent} "
@@ -76,20 +114,20 @@ def mean_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in mean.items() if name.startswith("module.")}
 
 
-def _train_pictures(module: Autoencoder, place: Place, schedule: Schedule, name: str) -> nn.Module:
-    shown = load_shard(place.shards()[-1])
+def _train_pictures(module: Autoencoder, context: RunContext, schedule: TrainingSchedule, name: str) -> nn.Module:
+    shown = load_shard(context.shards()[-1])
     images = shown.images[:6, [0, 5, 12, 13]].reshape(-1, *shown.images.shape[2:])
 
     def sample(mean: Autoencoder, step: int) -> None:
         with torch.no_grad():
-            found = as_images(mean.picture(mean.latent(as_pictures(images))))
+            found = to_uint8(mean.picture(mean.latent(to_model_range(images))))
         error = np.square(found.astype(float) - images).mean()
-        place.report(f"{name}: step {step}, {10 * math.log10(255**2 / error):.2f} dB on people held out")
+        context.report(f"{name}: step {step}, {10 * math.log10(255**2 / error):.2f} dB on people held out")
         rows = [np.concatenate(list(part[:12]), axis=1) for part in (images, found)]
-        Image.fromarray(np.concatenate(rows)).save(place.run / f"{name}-{step:05}.png")
+        Image.fromarray(np.concatenate(rows)).save(context.run / f"{name}-{step:05}.png")
 
-    loss, state = partial(_autoencoder_loss, place.shards()), place.run / f"{name}.pt"
-    return train(module, loss, schedule, state, place.report, sample, place.deadline, place.threads)
+    loss, state = partial(_autoencoder_loss, context.shards()), context.run / f"{name}.pt"
+    return train(module, loss, schedule, state, context.report, sample, context.deadline, context.threads)
 
 
 def _autoencoder_loss(paths: list[Path], module: Autoencoder, part: int) -> Tensor:
@@ -105,26 +143,34 @@ def _shard(path: Path) -> Shard:
     return load_shard(path)
 
 
-def train_hearing(place: Place, schedule: Schedule) -> nn.Module:
-    """The audio encoder, on speech whose mouths are known."""
-    with np.load(place.data / "speech.npz") as speech:
-        clips, mouths = normalised(speech["clips"]), torch.from_numpy(speech["mouths"])
+def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
+    """Train the audio encoder: predict mouths from recordings.
 
-    def loss(module: Listener, part: int) -> Tensor:
+    Args:
+        context: Of the run.
+        schedule: Of the training.
+
+    Returns:
+        The `MouthFromSamples` with the running mean of its weights.
+    """
+    with np.load(context.data / "speech.npz") as speech:
+        clips, mouths = normalized_recordings(speech["clips"]), torch.from_numpy(speech["mouths"])
+
+    def loss(module: MouthFromSamples, part: int) -> Tensor:
         index = np.random.default_rng((part, 1)).integers(HELD_OUT_CLIPS, len(clips), size=CLIPS)
         return module.loss(clips[index], mouths[index])
 
-    def sample(mean: Listener, step: int) -> None:
+    def sample(mean: MouthFromSamples, step: int) -> None:
         with torch.no_grad():
             found = mean.mouths(clips[:HELD_OUT_CLIPS], mouths.shape[1]).numpy()
         alike = _correlations(found[..., 0], mouths[:HELD_OUT_CLIPS, :, 0].numpy())
-        place.report(f"hearing: step {step}, openness correlates {np.median(alike):.3f} on clips held out")
+        context.report(f"hearing: step {step}, openness correlates {np.median(alike):.3f} on clips held out")
 
     torch.manual_seed(0)
-    state = place.run / "hearing.pt"
-    return train(Listener(), loss, schedule, state, place.report, sample, place.deadline, place.threads)
+    state = context.run / "hearing.pt"
+    return train(MouthFromSamples(), loss, schedule, state, context.report, sample, context.deadline, context.threads)
 
 
 def _correlations(found: NDArray[np.float32], true: NDArray[np.float32]) -> list[float]:
-    """Of rows that are not constant."""
+    """Return the correlations of the rows that are not constant."""
     return [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(found, true, strict=True) if a.std() > 0 and b.std() > 0]

@@ -1,9 +1,9 @@
-"""A bundle's weights -> states to train on from, where those that it was made of are gone.
+"""Make training states from the weights of a bundle, to continue training when the original states are lost.
 
     python -m export.pocket.recover --bundle engines/pocket --run build/pocket/run
 
-Weights come back as the bundle has them, rounded to float16; the few that it does not have, and the state of the
-optimiser, begin anew.
+The weights are those of the bundle, rounded to float16. A few weights that it does not have, and the state of the
+optimizer, are initialized.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export.command import run, tell
+from export.command import print_progress, run
 from export.errors import CheckpointError
 from export.pocket.architecture import POCKET
+from export.pocket.audio_pretraining import MouthFromSamples
 from export.pocket.autoencoder import Autoencoder
 from export.pocket.detector import FaceDetector
-from export.pocket.hearing import Listener
-from export.pocket.model import Trainee
-from export.pocket.runs import mean_state
+from export.pocket.model import TrainingModel
+from export.pocket.training_loop import mean_state
 
-# Stages that count as done, by the name of their state: `train --stages encode all decoder` goes on from there.
+# Stages that are complete afterwards, by the name of their state: `train --stages encode all decoder` continues.
 STAGES: dict[str, type[nn.Module]] = {
-    "autoencoder": Autoencoder, "hearing": Listener, "detector": FaceDetector, "voice": Trainee,
+    "autoencoder": Autoencoder, "hearing": MouthFromSamples, "detector": FaceDetector, "voice": TrainingModel,
 }  # fmt: skip
-_FORM = re.compile(r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?")  # as `export.lower` and `export.graph` name them
-# What a bundle does not have, and begins anew: ReferenceNet's time embedding, of which its graph has what it projects
-# to, and what follows its last feature; its attention to a text that is always zero; tables that are a formula; the
-# first queries of the audio projection, a constant in its graph (training finds others soon); what only training needs.
+_FORM = re.compile(
+    r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?"
+)  # names of `export.onnx.lower` and `export.onnx.graph`
+# Weights that a bundle does not have: the reference network's time embedding, whose projections are constants in its
+# graph, all that follows its last feature, and its attention to a text that is always zero; tables of positions; the
+# first queries of the audio projection, a constant in its graph; layers that only training uses.
 _LOST = re.compile(
     r"^reference_net\.(time_embedding\.|conv_out\.|.*\.attn2\.to_[qkv]\.|.*\.attn2\.to_out\.0\.weight$"
     r"|up_blocks\.3\.attentions\.1\.(proj_out|transformer_blocks\.0\.(attn2|norm3|ff))\.)|\.pe$|^mouth\."
@@ -45,10 +47,14 @@ _SHORTEST = 1e-12
 
 
 def recover(bundle: Path, states: Path) -> None:
-    """Write a state for each of STAGES into the folder `states`.
+    """Write the states of STAGES.
 
-    Raises CheckpointError for a bundle that is damaged or not of this model, or a state that is there already; nothing
-    is written then.
+    Args:
+        bundle: Directory of the bundle.
+        states: Directory of the states.
+
+    Raises:
+        CheckpointError: The bundle is damaged or of another model, or a state exists. Nothing is written then.
     """
     for name in STAGES:
         if (path := states / f"{name}.pt").exists():
@@ -63,7 +69,7 @@ def recover(bundle: Path, states: Path) -> None:
 
 
 def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) -> nn.Module:
-    """A module with a bundle's weights. Raises CheckpointError if some are missing or misshapen."""
+    """Return a module with the weights of a bundle; CheckpointError if some are missing or misshapen."""
     torch.manual_seed(0)
     module = network()
     own = module.state_dict()
@@ -76,12 +82,22 @@ def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) 
             f"{wrong[0]} among them: build it again with `python -m export.pocket`"
         )
     module.load_state_dict(own | found)
-    tell(f"{network.__name__}: {len(found)} of {len(own)} tensors")
+    print_progress(f"{network.__name__}: {len(found)} of {len(own)} tensors")
     return module
 
 
 def bundle_weights(bundle: Path) -> dict[str, Tensor]:
-    """The weights in the graphs of a bundle by their names in the checkpoint, float32."""
+    """Read the weights in the graphs of a bundle.
+
+    Args:
+        bundle: Directory of the bundle.
+
+    Returns:
+        The weights by their names in the checkpoint, float32.
+
+    Raises:
+        CheckpointError: There are no graphs, or one cannot be read.
+    """
     paths = sorted(bundle.glob("*.onnx"))
     if not paths:
         raise CheckpointError(f"{bundle} holds no ONNX files; expected a bundle that was built for onnxruntime")
@@ -89,7 +105,7 @@ def bundle_weights(bundle: Path) -> dict[str, Tensor]:
     for path in paths:
         try:
             weights |= _graph_weights(onnx.load(path).graph)
-        except Exception as error:  # protobuf's DecodeError is no public name
+        except Exception as error:  # the DecodeError of protobuf is not public
             raise CheckpointError(f"{path} cannot be read ({error}): fetch or build the bundle again") from error
     return weights | _joined(weights) | _weight_norm(weights.get(f"{_POSITIONS}weight"))
 
@@ -112,13 +128,13 @@ def _formed(tensor: onnx.TensorProto, form: str | None) -> Tensor:
 
 
 def _joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """GEGLU's projections, which graphs may hold as two halves."""
+    """Return the projections of GEGLU layers that graphs hold as two halves."""
     whole = [name.removesuffix(".value") for name in weights if name.endswith(".value")]
     return {name: torch.cat([weights[f"{name}.value"], weights[f"{name}.gate"]]) for name in whole}
 
 
 def _time_vectors(graph: onnx.GraphProto, held: dict[str, onnx.TensorProto]) -> dict[str, Tensor]:
-    """ReferenceNet's projected time embeddings: its timestep is always 0, so the graph holds a constant for each."""
+    """Return the reference network's projected time embeddings: its timestep is always 0, so they are constants."""
     made = {node.output[0]: node for node in graph.node}
     found: dict[str, Tensor] = {}
     for node in graph.node:
@@ -133,7 +149,7 @@ def _time_vectors(graph: onnx.GraphProto, held: dict[str, onnx.TensorProto]) -> 
 
 
 def _weight_norm(weight: Tensor | None) -> dict[str, Tensor]:
-    """The two halves of wav2vec2's positional convolution: one length for each place of the kernel, and a direction."""
+    """Split the positional convolution of wav2vec2 into a length for each kernel position and a direction."""
     if weight is None:
         return {}
     stem = f"{_POSITIONS}parametrizations.weight.original"
@@ -141,7 +157,14 @@ def _weight_norm(weight: Tensor | None) -> dict[str, Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description="Make states of a bundle's weights, to train on from.")
     parser.add_argument("--bundle", type=Path, default=Path("engines/pocket"))
     parser.add_argument("--run", type=Path, default=Path("build/pocket/run"))

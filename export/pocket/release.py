@@ -1,4 +1,4 @@
-"""What was trained -> a checkpoint directory in the official layout, which `export.build` treats like any other.
+"""Write the trained model as a checkpoint directory in the official layout, which `export.build` reads.
 
 python -m export.pocket.release --run build/pocket/run --output build/pocket/checkpoint
 """
@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.checkpoint.layout import Shapes, write_layout
-from export.checkpoint.reader import UNHEARD
-from export.command import run, tell
+from export.checkpoint.reader import UNUSED_AUDIO_TENSORS
+from export.checkpoint.writer import Shapes, write_checkpoint
+from export.command import print_progress, run
 from export.pocket.architecture import FPS, POCKET
 from export.pocket.detector import FaceDetector, write_detector
-from export.pocket.material import spread
-from export.pocket.pretraining import Place, mean_weights
+from export.pocket.encoded_data import latent_std
+from export.pocket.pretraining import RunContext, mean_weights
 
-# Component of the checkpoint -> the state of the stage that trained it last, and its name there; "" is the whole.
+# Component of the checkpoint -> the state of the stage that trained it last, and the prefix of its names there.
 ORIGINS = {
     "reference_net": ("all", "reference_net."),
     "denoising_unet": ("all", "denoising_unet."),
@@ -37,17 +37,23 @@ RECOMMENDED = {
 VAE_PARTS = ("vae_encoder.", "vae_decoder.")
 
 
-def release(place: Place, folder: Path) -> None:
-    """Write the checkpoint; weights are rounded to float16, positional tables are not.
+def release(context: RunContext, folder: Path) -> None:
+    """Write the checkpoint. Weights are rounded to float16, tables of positions are not.
 
-    The folder appears under its name only when complete. Raises CheckpointError if it exists and is not empty.
+    Args:
+        context: Of the run.
+        folder: The directory to write, which appears when it is complete. It may exist if it is empty.
+
+    Raises:
+        CheckpointError: `folder` exists and is not empty, or a state is missing.
+        OutputError: The directory cannot be written.
     """
-    vae = replace(POCKET.vae, scaling_factor=1 / spread(place))
+    vae = replace(POCKET.vae, scaling_factor=1 / latent_std(context))
     architecture = replace(POCKET, vae=vae, recommended=RECOMMENDED)
     module = FaceDetector()
-    module.load_state_dict(mean_weights(place.run / "detector.pt"))
-    write_layout(
-        folder, architecture, partial(_tensors, place.run), partial(write_detector, module.eval()), place.report
+    module.load_state_dict(mean_weights(context.run / "detector.pt"))
+    write_checkpoint(
+        folder, architecture, partial(_tensors, context.run), partial(write_detector, module.eval()), context.report
     )
 
 
@@ -57,7 +63,7 @@ def _tensors(states: Path, component: str, shapes: Shapes) -> dict[str, Tensor]:
     if component == "vae":
         weights = {name.removeprefix(part): value for part in VAE_PARTS for name, value in weights.items()
                    if name.startswith(part)}  # fmt: skip
-    return {name: _rounded(name, weights[prefix + name]) for name in shapes if name not in UNHEARD}
+    return {name: _rounded(name, weights[prefix + name]) for name in shapes if name not in UNUSED_AUDIO_TENSORS}
 
 
 def _rounded(name: str, value: Tensor) -> Tensor:
@@ -65,13 +71,20 @@ def _rounded(name: str, value: Tensor) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description="Write the trained pocket model as a checkpoint directory.")
     parser.add_argument("--data", type=Path, default=Path("build/pocket/data"))
     parser.add_argument("--run", type=Path, default=Path("build/pocket/run"))
     parser.add_argument("--output", type=Path, default=Path("build/pocket/checkpoint"))
     given = parser.parse_args(arguments)
-    return run(lambda: release(Place(given.data, given.run, tell), given.output))
+    return run(lambda: release(RunContext(given.data, given.run, print_progress), given.output))
 
 
 if __name__ == "__main__":

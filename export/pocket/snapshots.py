@@ -1,4 +1,4 @@
-"""Pictures for the face detector to learn from: drawn people of any size and place, before anything, in any light."""
+"""Training images of the face detector: drawn people of random size and position on random backgrounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.pocket.acting import still
 from export.pocket.faces import Person, Pose, draw_face, keypoints, random_person
 from export.pocket.faces.backdrop import draw_backdrop
 from export.pocket.faces.canvas import Canvas, ellipse
-from export.pocket.faces.easel import Easel
+from export.pocket.faces.drawing_context import DrawingContext
 from export.pocket.faces.mouth import lip_edges
 from export.pocket.faces.people import SKINS
 from export.pocket.faces.poses import Head
@@ -22,20 +22,22 @@ Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Floats = NDArray[np.float32]
 
 SIDE = 256  # pixels of a drawing
-POINTS = 5  # left eye, right eye, nose, left and right corner of the mouth
-HAIRLINE, CHIN = -1.1, 1.36  # where a face's box ends, in half widths of the face
+POINTS = 5  # left eye, right eye, nose, left and right mouth corner
+HAIRLINE, CHIN = -1.1, 1.36  # ends of a face's box, in half face widths
 
-_TURN = {"yaw": 0.45, "pitch": 0.25}  # of a head, radians either way: more than while talking
-_LEVELS = 5  # of a drawing, each half as wide as the one before
-_MIRRORED = [1, 0, 2, 4, 3]  # the points of a face seen in a mirror
+_TURN = {"yaw": 0.45, "pitch": 0.25}  # largest angles in radians, larger than in speech
+_LEVELS = 5  # sizes of a drawing, each half as wide as the one before
+_MIRRORED = [1, 0, 2, 4, 3]  # points of a mirrored face
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """Somebody drawn, in several sizes.
+    """A drawn person in several sizes.
 
-    levels: (S, S, 3) uint8 for S = SIDE, SIDE / 2 and so on.  backdrop: (SIDE / 2, SIDE / 2, 3), what is behind.
-    points: (POINTS + n, 2) float32, x then y in pixels: the points, then the face's outline from hairline to chin.
+    Attributes:
+        levels: (S, S, 3) uint8 for S = SIDE, SIDE / 2 and so on.
+        backdrop: The background alone, (SIDE / 2, SIDE / 2, 3) uint8.
+        points: x, then y in pixels, (POINTS + n, 2) float32: the points, then the face's outline from hairline to chin.
     """
 
     levels: tuple[Image, ...]
@@ -48,7 +50,13 @@ Pick = Callable[[np.random.Generator], Portrait]
 
 @dataclass(frozen=True)
 class Face:
-    """box: (4,), left, top, right, bottom, and points: (POINTS, 2), x then y, pixels.  whole: all points are seen."""
+    """A face in an image.
+
+    Attributes:
+        box: Left, top, right and bottom in pixels, (4,).
+        points: x, then y in pixels, (POINTS, 2).
+        whole: Whether all points are inside the image.
+    """
 
     box: Floats
     points: Floats
@@ -57,14 +65,23 @@ class Face:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A picture (S, S, 3) uint8 and the face in it, if there is one."""
+    """A training image.
+
+    Attributes:
+        image: (S, S, 3) uint8.
+        face: The face in it; None if there is none.
+    """
 
     image: Image
     face: Face | None
 
 
 def draw_portrait(seed: int) -> Portrait:
-    """The person `seed` in some pose."""
+    """Draw a person in a random pose.
+
+    Args:
+        seed: Of the person and the pose.
+    """
     rng, person = np.random.default_rng((seed, 8)), random_person(seed)
     pose = replace(still(rng), **{name: float(rng.uniform(-most, most)) for name, most in _TURN.items()})
     levels = [draw_face(person, pose, height=SIDE, width=SIDE, oversampling=2).image]
@@ -74,7 +91,15 @@ def draw_portrait(seed: int) -> Portrait:
 
 
 def face_points(person: Person, pose: Pose) -> Floats:
-    """`Portrait.points` of a drawing."""
+    """Return the points and the outline of a face drawn with SIDE pixels.
+
+    Args:
+        person: The person.
+        pose: The pose.
+
+    Returns:
+        x, then y in pixels, (POINTS + n, 2) float32.
+    """
     head, lips = Head(pose, SIDE, SIDE), lip_edges(_easel(person, pose, SIDE))
     corners = head.place(lips.upper[[0, -1]], lips.lift)
     chin = CHIN * person.length
@@ -83,9 +108,13 @@ def face_points(person: Person, pose: Pose) -> Floats:
 
 
 def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[float, float]) -> Snapshot:
-    """A picture of `side` x `side` pixels with a face or none.
+    """Make a training image with one face or none.
 
-    heights: of most faces, pixels; some are smaller, some larger.
+    Args:
+        pick: Draws a random portrait.
+        rng: Of the image.
+        side: Height and width in pixels.
+        heights: Usual smallest and largest height of a face in pixels; some faces are smaller or larger.
     """
     wide, tall = _picture_size(rng, side)
     image, face = _background(pick, rng, wide, tall), None
@@ -100,17 +129,17 @@ def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[flo
 
 
 def _backdrop(person: Person) -> Image:
-    easel = _easel(person, Pose(), SIDE // 2)
-    draw_backdrop(easel)
-    return easel.canvas.image()
+    ctx = _easel(person, Pose(), SIDE // 2)
+    draw_backdrop(ctx)
+    return ctx.canvas.image()
 
 
-def _easel(person: Person, pose: Pose, side: int) -> Easel:
-    return Easel(Canvas(side, side, 1), Head(pose, side, side), person, pose)
+def _easel(person: Person, pose: Pose, side: int) -> DrawingContext:
+    return DrawingContext(Canvas(side, side, 1), Head(pose, side, side), person, pose)
 
 
 def _picture_size(rng: np.random.Generator, side: int) -> tuple[int, int]:
-    """Width and height of what lies on the canvas; the rest is black."""
+    """Return width and height of the image on the canvas; the rest is black."""
     sizes = [side, side]
     if rng.random() < 0.3:
         sizes[int(rng.integers(2))] = int(side * rng.uniform(0.5, 1))
@@ -128,7 +157,7 @@ def _face_height(rng: np.random.Generator, usual: tuple[float, float]) -> float:
 
 
 def _background(pick: Pick, rng: np.random.Generator, wide: int, tall: int) -> Image:
-    """A wall, one colour or noise, with shapes of any colour on it, skin's among them."""
+    """Make a wall, one colour or noise, with shapes of random colours on it, skin colours among them."""
     chance = rng.random()
     if chance < 0.7:
         left, top, size = (int(rng.integers(low, high)) for low, high in ((0, 64), (0, 64), (32, 64)))
@@ -157,7 +186,7 @@ def _draw_shape(image: Image, rng: np.random.Generator) -> None:
 
 
 def _paste(image: Image, shown: Portrait, rng: np.random.Generator, height: float) -> Floats:
-    """Put a portrait on `image`, its face `height` pixels high; the face's points there, as `Portrait.points`."""
+    """Paste a portrait whose face is `height` pixels high, and return its points as in `Portrait.points`."""
     outline = shown.points[POINTS:]
     low, high = outline.min(axis=0), outline.max(axis=0)
     size, squeeze = height / float(high[1] - low[1]), np.exp(rng.normal(0, 0.07))
@@ -166,7 +195,7 @@ def _paste(image: Image, shown: Portrait, rng: np.random.Generator, height: floa
     matrix = turn @ np.diag([(-1 if flipped else 1) * size * squeeze, size / squeeze])
     room = np.array(image.shape[1::-1])
     aim = room * rng.uniform(0, 1, 2)
-    if rng.random() < 0.8:  # wholly in the picture, where it fits
+    if rng.random() < 0.8:  # completely inside the image if possible
         margin = np.minimum(height, room) / 2
         aim = np.clip(aim, margin, room - margin)
     shift = aim - matrix @ ((low + high) / 2)
@@ -178,18 +207,18 @@ def _paste(image: Image, shown: Portrait, rng: np.random.Generator, height: floa
 
 
 def _warp(image: Image, shown: Portrait, matrix: NDArray[np.float64], shift: NDArray[np.float64], spread: bool) -> None:
-    """Lay the portrait over `image`: beyond its edges, if `spread`, what is at them, else the image."""
+    """Warp the portrait over `image`; `spread` continues the portrait's border over the whole image."""
     size = np.sqrt(abs(np.linalg.det(matrix)))
     level = int(np.clip(np.floor(np.log2(1 / size) + 0.3), 0, _LEVELS - 1))
     source, larger = shown.levels[level], matrix * 2**level
-    # Points count from the corner of the first pixel, OpenCV from its middle.
+    # The origin of points is the corner of the first pixel, that of OpenCV its middle.
     centred = np.concatenate([larger, (shift + larger.sum(axis=1) / 2 - 0.5)[:, None]], axis=1)
     border = cv2.BORDER_REPLICATE if spread else cv2.BORDER_TRANSPARENT
     cv2.warpAffine(source, centred, image.shape[1::-1], dst=image, flags=cv2.INTER_LINEAR, borderMode=border)
 
 
 def _relit(image: Image, rng: np.random.Generator) -> Image:
-    """Another light, camera and film: colours, contrast, shading, blur and noise."""
+    """Vary colours, contrast, shading, blur and noise."""
     tall, wide = image.shape[:2]
     values = image.astype(np.float32) / 255
     if rng.random() < 0.3:

@@ -1,6 +1,6 @@
-"""Speech to train on: espeak-ng says sentences that nobody wrote, in many voices, with pauses and noise.
+"""Training speech: espeak-ng speaks random sentences in many voices, with pauses and noise.
 
-espeak-ng is a build-time tool (Debian's package `espeak-ng`); the model and its demo do without it.
+Only the training needs espeak-ng (the Debian package `espeak-ng`), neither the model nor the demo.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ _WORDS = {
 
 
 def sentences(rng: np.random.Generator, count: int) -> str:
-    """Some talk; seeded by `rng`."""
+    """Make random sentences.
+
+    Args:
+        rng: Of the sentences.
+        count: Number of sentences; interjections may follow them.
+    """
 
     def pick(kind: str) -> str:
         return str(rng.choice(re.split("[,;] ", _WORDS[kind])))
@@ -54,9 +59,19 @@ def sentences(rng: np.random.Generator, count: int) -> str:
 
 
 def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
-    """`text` as espeak-ng says it, mono (N,) float32 at 16 kHz.
+    """Synthesize speech with espeak-ng.
 
-    voice: accent+variant.  pitch: 0 to 99.  speed: words a minute. Raises ExportError where espeak-ng is not installed.
+    Args:
+        text: The text.
+        voice: ACCENT+VARIANT.
+        pitch: 0 to 99.
+        speed: Words a minute.
+
+    Returns:
+        Mono at 16 kHz, (N,) float32.
+
+    Raises:
+        ExportError: espeak-ng is not installed.
     """
     program = shutil.which("espeak-ng")
     if program is None:
@@ -69,9 +84,18 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
 
 
 def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
-    """A recording, mono (N,) float32 at 16 kHz: a voice that begins and pauses anywhere, at any level, in some noise.
+    """Make a recording with a random voice, level, noise, and beginning and pause of the speech.
 
-    silent: share of the seeds that give no speech at all, but silence or noise.
+    Args:
+        seed: Of the recording.
+        seconds: Its duration.
+        silent: Probability of silence or noise without speech.
+
+    Returns:
+        Mono at 16 kHz, (N,) float32.
+
+    Raises:
+        ExportError: espeak-ng is not installed.
     """
     rng = np.random.default_rng((seed, 16))
     count = round(seconds * RATE)
@@ -81,7 +105,7 @@ def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
     speech = say(sentences(rng, 3), voice, int(rng.integers(20, 80)), int(rng.integers(130, 200)))
     start = int(rng.integers(0, max(1, len(speech) - count // 2)))
     piece = speech[start : start + count]
-    if rng.random() < 0.5:  # a pause somewhere
+    if rng.random() < 0.5:  # a pause
         at, pause = int(rng.integers(0, len(piece))), int(rng.uniform(0.2, 1.0) * RATE)
         piece = np.concatenate([piece[:at], np.zeros(pause, np.float32), piece[at:]])[:count]
     piece = np.pad(piece, (0, count - len(piece)))
@@ -91,7 +115,7 @@ def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
 
 
 def _noise(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """White noise, or brown as of wind and traffic, of unit variance."""
+    """Return white noise, or brown noise as of wind and traffic, of unit variance."""
     white = rng.standard_normal(count)
     if rng.random() < 0.5:
         return white

@@ -1,7 +1,7 @@
-"""The three stages of V-Express (arXiv 2406.02511, section 3.3): what is trained in each, on what, and what is dropped.
+"""The three training stages of V-Express (arXiv 2406.02511, section 3.3), and their loss.
 
-The photo and the keypoints are strong signals, the voice is a weak one: so they are dropped more and more often while
-the voice is learned, each alone and all together, the last for guidance.
+The photo and the keypoints are strong conditions, the audio is a weak one. Therefore the strong ones are dropped more
+and more often while the audio layers are trained: each alone to balance them, and all together for guidance.
 """
 
 from __future__ import annotations
@@ -16,23 +16,28 @@ from torch import Tensor, nn
 
 from export.pocket.architecture import SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, noised
-from export.pocket.material import Material
-from export.pocket.model import Batch, Trainee
+from export.pocket.encoded_data import EncodedData
+from export.pocket.model import Batch, TrainingModel
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 
-NONE = 0.1  # share of windows that see no condition at all
-MOUTH_REACH = 0.09  # of what counts more in the loss, in shares of the picture's side
+NONE = 0.1  # probability that all conditions are dropped
+MOUTH_REACH = 0.09  # standard deviation of the larger weights at the mouth, over the image's side
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage trains and sees.
+    """A stage of the training.
 
-    parts: patterns of the names of parameters that are trained.
-    people, frames: of a part of a batch.  clips: frames are a window's, in order, else any pictures of that person.
-    heard: whether there is a voice, and motion.
-    drop_photo, drop_pose: shares of windows without, from the stage's beginning to its end.
-    mouth: weight of the loss at the mouth.
+    Attributes:
+        name: Of the stage and its state.
+        parts: Patterns of the names of the trained parameters.
+        people: In a part of a batch.
+        frames: Of each person.
+        clips: Whether the frames are a window in order, or random images of the person.
+        audio: Whether there is audio, and motion modules are active.
+        drop_photo: Probability of dropping the photo at the beginning and at the end of the stage.
+        drop_pose: The same for the keypoints.
+        mouth: Largest weight of the loss at the mouth, where 1 is the weight elsewhere.
     """
 
     name: str
@@ -40,74 +45,113 @@ class Stage:
     people: int
     frames: int
     clips: bool
-    heard: bool
+    audio: bool
     drop_photo: tuple[float, float]
     drop_pose: tuple[float, float]
     mouth: float
 
     def keep(self, rng: np.random.Generator, progress: float) -> Tensor:
-        """(people, 3) of 0 and 1: photo, keypoints, voice; progress: 0 to 1."""
+        """Draw which conditions to keep.
+
+        Args:
+            rng: Random numbers.
+            progress: Of the stage, 0 to 1.
+
+        Returns:
+            0 or 1 for photo, keypoints and audio, (people, 3) float32.
+        """
         shares = [start + (end - start) * progress for start, end in (self.drop_photo, self.drop_pose, (0.05, 0.05))]
         kept = (rng.random((self.people, 3)) >= shares) & (rng.random((self.people, 1)) >= NONE)
         return torch.from_numpy(kept.astype(np.float32))
 
-    def keeping_strong(self) -> Stage:
-        """The same without the dropout that balances the signals; all together are dropped as before, for guidance."""
+    def without_condition_dropout(self) -> Stage:
+        """Return the stage without dropout of single conditions; all together are still dropped, for guidance."""
         return replace(self, drop_photo=(0.0, 0.0), drop_pose=(0.0, 0.0))
 
     def prepare(self, module: nn.Module) -> None:
-        """Let gradients reach what is trained, and nothing else."""
+        """Require gradients of the trained parameters, and of no others.
+
+        Args:
+            module: The model.
+        """
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, part) for part in self.parts))
 
 
-_SEEING = ("reference_net.*", "denoising_unet.*", "v_kps_guider.*")
-_HEARING = (
+_VISUAL_PARTS = ("reference_net.*", "denoising_unet.*", "v_kps_guider.*")
+_AUDIO_PARTS = (
     "audio_projection.*",
     "denoising_unet.*.transformer_blocks.0.attn2.*",
     "denoising_unet.*.transformer_blocks.0.norm2.*",
     "denoising_unet.*.motion_modules.*",
 )
-SINGLE = Stage("single", _SEEING, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1), 3.0)
-VOICE = Stage("voice", _HEARING, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3), 12.0)
+SINGLE = Stage("single", _VISUAL_PARTS, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1), 3.0)
+VOICE = Stage("voice", _AUDIO_PARTS, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3), 12.0)
 ALL = Stage("all", ("*",), 2, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35), 8.0)
 STAGES = {stage.name: stage for stage in (SINGLE, VOICE, ALL)}
 
 
-def stage_loss(module: Trainee, stage: Stage, material: Material, step: int, progress: float) -> Tensor:
-    """The loss of one batch, drawn by `step`."""
+def stage_loss(module: TrainingModel, stage: Stage, data: EncodedData, step: int, progress: float) -> Tensor:
+    """Compute the loss of a part of a batch.
+
+    Args:
+        module: The model.
+        stage: The stage.
+        data: The training data.
+        step: Number of the part, the seed of its random numbers.
+        progress: Of the stage, 0 to 1.
+
+    Returns:
+        The loss, scalar.
+    """
     rng, generator = np.random.default_rng((step, 7)), torch.Generator().manual_seed(step)
-    people = rng.integers(len(material.latents), size=stage.people)
-    pictures = _pictures(stage, material, rng)
-    clean = torch.from_numpy(material.latents[people[:, None], pictures].astype(np.float32))
-    points = material.keypoints[people[:, None], pictures]
-    photo = _photos(material, pictures, rng)
-    # A window is denoised as a whole, single pictures each for itself.
+    people = rng.integers(len(data.latents), size=stage.people)
+    pictures = _pictures(stage, data, rng)
+    clean = torch.from_numpy(data.latents[people[:, None], pictures].astype(np.float32))
+    points = data.keypoints[people[:, None], pictures]
+    photo = _photos(data, pictures, rng)
+    # All frames of a window have the same timestep, single images have different ones.
     shape = (stage.people, 1 if stage.clips else stage.frames)
     timesteps = torch.from_numpy(rng.integers(len(ALPHAS), size=shape)).expand(stage.people, stage.frames)
     noisy, wanted, weight = noised(clean.flatten(0, 1), timesteps.flatten(), generator)
     batch = Batch(
         noisy=noisy.reshape(clean.shape),
         timesteps=timesteps,
-        reference=torch.from_numpy(material.latents[people, photo].astype(np.float32)),
-        drawings=drawings(points),
-        rows=heard(material, people) if stage.heard else None,
+        reference=torch.from_numpy(data.latents[people, photo].astype(np.float32)),
+        keypoint_maps=keypoint_maps(points),
+        features=audio_features(data, people) if stage.audio else None,
         keep=stage.keep(rng, progress),
     )
-    error = (module(batch, motion=stage.heard).flatten(0, 1) - wanted).square()
+    error = (module(batch, motion=stage.audio).flatten(0, 1) - wanted).square()
     around = mouth_weights(points.reshape(-1, 3, 2), clean.shape[-1], stage.mouth)
     return (error.mean(dim=1) * around * weight[:, None, None]).mean()
 
 
-def drawings(points: NDArray[np.float32]) -> Tensor:
-    """(P, T, 3, 2) pixels -> (P, T, 3, H, W) in [0, 1], as the guider is given them."""
+def keypoint_maps(points: NDArray[np.float32]) -> Tensor:
+    """Draw keypoint maps like the runtime.
+
+    Args:
+        points: (P, T, 3, 2), pixels.
+
+    Returns:
+        (P, T, 3, H, W) in [0, 1].
+    """
     drawn = np.stack([draw_keypoint_map(each, SIZE, SIZE) for each in points.reshape(-1, 3, 2)])
     pictures = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
     return pictures.reshape(*points.shape[:2], 3, SIZE, SIZE)
 
 
 def mouth_weights(points: NDArray[np.float32], side: int, most: float) -> Tensor:
-    """(N, 3, 2) pixels -> (N, side, side) of mean 1: how much each latent's error counts, `most` times as much."""
+    """Return the weights of the latents' errors, which are larger at the mouth.
+
+    Args:
+        points: Keypoints, (N, 3, 2), pixels.
+        side: Height and width of a latent.
+        most: Largest weight over the smallest one.
+
+    Returns:
+        (N, side, side) float32 of mean 1.
+    """
     eyes, nose = points[:, :2].mean(axis=1), points[:, 2]
     mouth = (nose + 0.85 * (nose - eyes)) * (side / SIZE) - 0.5
     y, x = np.mgrid[:side, :side]
@@ -116,21 +160,29 @@ def mouth_weights(points: NDArray[np.float32], side: int, most: float) -> Tensor
     return torch.from_numpy((weights / weights.mean(axis=(1, 2), keepdims=True)).astype(np.float32))
 
 
-def _pictures(stage: Stage, material: Material, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(people, frames): which pictures of each person."""
+def _pictures(stage: Stage, data: EncodedData, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose the images of each person, (people, frames)."""
     if stage.clips:
         return np.tile(np.arange(WINDOW), (stage.people, 1))
-    count = material.latents.shape[1]
+    count = data.latents.shape[1]
     return np.stack([rng.permutation(count)[: stage.frames] for _ in range(stage.people)])
 
 
-def _photos(material: Material, pictures: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(people,): the photo of each, which none of the frames is where that can be."""
-    every = np.arange(material.latents.shape[1])
+def _photos(data: EncodedData, pictures: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose the photo of each person among the other images, (people,)."""
+    every = np.arange(data.latents.shape[1])
     return np.array([rng.choice(np.setdiff1d(every, shown)) for shown in pictures])
 
 
-def heard(material: Material, people: NDArray[np.int64]) -> Tensor:
-    """(people, WINDOW, R, A): what is heard in each person's clip."""
-    rows = [material.rows[recording, first : first + WINDOW] for recording, first in material.speech[people]]
+def audio_features(data: EncodedData, people: NDArray[np.int64]) -> Tensor:
+    """Return the audio features of the people's clips.
+
+    Args:
+        data: The training data.
+        people: Indices, (people,).
+
+    Returns:
+        (people, WINDOW, R, A) float32.
+    """
+    rows = [data.features[recording, first : first + WINDOW] for recording, first in data.speech[people]]
     return torch.from_numpy(np.stack(rows).astype(np.float32))

@@ -7,7 +7,7 @@ import torch
 from benchmarks.cpu.upstream import UpstreamDenoiser
 from export.build.parity import random_inputs
 from export.networks.denoising_unet import reference_keys_values
-from export.networks.networks import NETWORKS
+from export.networks.registry import NETWORKS
 from export.onnx.engine_modules import make_engine
 from tests.support.micro import MICRO, MICRO_SHAPE
 from vexpress_rt.bundle.engine_spec import engine_specs

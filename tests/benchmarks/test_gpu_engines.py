@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.gpu import bundles, engines, timings
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, ReportFigures
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
 from export.onnx.graph import OPSETS
 from tests.doubles.fakes import FakeEngine, fake_specs

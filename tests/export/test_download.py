@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from export import download as command
-from export.build import main as build
-from export.checkpoint.reader import DETECTOR, Checkpoint
-from export.download import ASIDE, REPOSITORY, REVISION, SOURCES, download, main
+from export.build import __main__ as build
+from export.checkpoint import layout
+from export.checkpoint.layout import DETECTOR
+from export.checkpoint.reader import Checkpoint
+from export.download import REPOSITORY, REVISION, SOURCES, STAGING, download, main
 from export.errors import CheckpointError, DownloadError
-from export.networks import architecture as arch
 from tests.doubles.hub_server import REPOSITORY as THEIRS
 from tests.doubles.hub_server import StandInHub
 from tests.support.released import LARGEST, OURS, SMALL, WHOLE, content, fetch, released, tree
@@ -46,8 +47,8 @@ def test_the_table_names_exactly_what_the_exporter_reads(micro_checkpoint: Path)
     networks = ("reference_net", "denoising_unet", "v_kps_guider", "audio_projection", "vae_encoder", "audio_encoder")
     read = {path.relative_to(micro_checkpoint).as_posix() for name in networks for path in checkpoint.files(name)}
     read = {name.replace("model.safetensors", "model.bin") for name in read}  # of the VAE: upstream's is a .bin
-    configs = {arch.UNET_CONFIG, arch.VAE_CONFIG, arch.AUDIO_CONFIG, arch.AUDIO_PREPROCESSOR}
-    assert {source.ours for source in SOURCES} == read | configs | {DETECTOR}
+    configs = {layout.UNET_CONFIG, layout.VAE_CONFIG, layout.AUDIO_CONFIG, layout.AUDIO_PREPROCESSOR}
+    assert {source.target for source in SOURCES} == read | configs | {DETECTOR}
 
 
 def test_the_default_revision_is_one_commit_and_no_branch() -> None:
@@ -81,9 +82,9 @@ def test_files_that_are_missing_or_were_changed_are_fetched_and_no_others(hub: S
 
 def test_files_of_the_user_in_the_same_folder_stay(hub: StandInHub, output: Path) -> None:
     (output / "v-express").mkdir(parents=True)
-    (output / arch.OWN_CONFIG).write_text("{}")
+    (output / layout.OWN_CONFIG).write_text("{}")
     fetch(output)
-    assert tree(output) == WHOLE | {arch.OWN_CONFIG: b"{}"}
+    assert tree(output) == WHOLE | {layout.OWN_CONFIG: b"{}"}
 
 
 def test_a_file_that_the_repository_lacks_is_named(hub: StandInHub, output: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_file_that_the_repository_lacks_is_named(hub: StandInHub, output: Path
     assert not output.exists()
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(
+def test_too_little_room_is_reported_before_anything_is_fetched(
     hub: StandInHub, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command.shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1000))
@@ -104,7 +105,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
 
 def test_a_disk_that_fills_up_is_an_error_that_says_so(hub: StandInHub, output: Path) -> None:
     digest = hashlib.sha256(content(LARGEST)).hexdigest()
-    part = output / ASIDE / f"{OURS[LARGEST]}.{digest[:12]}.part"
+    part = output / STAGING / f"{OURS[LARGEST]}.{digest[:12]}.part"
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     with pytest.raises(OutputError, match=r"cannot be written: .*No space left.* free space"):
@@ -116,7 +117,7 @@ def test_a_folder_that_cannot_be_filled_to_the_end_is_no_checkpoint_yet(hub: Sta
     (output / OURS[SMALL]).mkdir(parents=True)
     with pytest.raises(OutputError, match=r"cannot be written: .*Is a directory"):
         fetch(output)
-    assert not (output / arch.UNET_CONFIG).exists()
+    assert not (output / layout.UNET_CONFIG).exists()
     (output / OURS[SMALL]).rmdir()
     hub.requests.clear()
     fetch(output)
@@ -125,8 +126,8 @@ def test_a_folder_that_cannot_be_filled_to_the_end_is_no_checkpoint_yet(hub: Sta
 
 
 def test_two_downloads_into_one_folder_do_not_mix(hub: StandInHub, output: Path) -> None:
-    (output / ASIDE).mkdir(parents=True)
-    handle = os.open(output / ASIDE, os.O_RDONLY)
+    (output / STAGING).mkdir(parents=True)
+    handle = os.open(output / STAGING, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(DownloadError, match=r"another download into .* is running"):
@@ -153,10 +154,10 @@ def test_the_command_fetches_a_checkpoint_and_says_how_to_go_on(
     folders = {ours: tmp_path / vae.name if ours == str(vae) else micro_checkpoint / ours for ours in OURS.values()}
     hub.files = {path: folders[ours].read_bytes() for path, ours in OURS.items()}
     assert main(["--output", str(output), "--repo", THEIRS]) == 0
-    told = capsys.readouterr().out
-    assert told.endswith(f"  python -m export.build --weights {output}\n")
-    assert f"[12/12] {OURS[LARGEST]}: " in told
-    assert "InsightFace) for non-commercial research only" in told
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"  python -m export.build --weights {output}\n")
+    assert f"[12/12] {OURS[LARGEST]}: " in printed
+    assert "InsightFace) for non-commercial research only" in printed
     assert Checkpoint(output).architecture.unet.block_out_channels == (8, 16)
 
 
@@ -169,7 +170,7 @@ def test_files_that_make_no_checkpoint_are_told_from_damaged_ones(
         command.check(output)
 
 
-@pytest.mark.parametrize("lacking", ["", arch.UNET_CONFIG, "v-express/audio_projection.bin"])
+@pytest.mark.parametrize("lacking", ["", layout.UNET_CONFIG, "v-express/audio_projection.bin"])
 def test_a_build_without_weights_names_the_command_that_fetches_them(
     micro_checkpoint: Path, output: Path, capsys: pytest.CaptureFixture[str], lacking: str
 ) -> None:
@@ -191,11 +192,11 @@ def test_an_interrupted_command_goes_on_when_run_again(hub: StandInHub, output: 
     while not any(part.stat().st_size for part in output.rglob("*.part")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
+    _, printed = process.communicate(timeout=30)
+    assert (process.returncode, printed.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
     (part,) = output.rglob("*.part")
     come = part.stat().st_size
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
     hub.stalls.clear()
     hub.requests.clear()
     fetch(output)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from export.build import staging
-from export.build.staging import staged
+from export import staging
+from export.staging import staged
 from tests.support.folders import content
 from tests.support.paths import ROOT
 from vexpress_rt.errors import OutputError, VExpressError
@@ -33,7 +33,7 @@ def run_and_die(output: Path, last_words: str) -> None:
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from export.build import staging
+from export import staging
 output = Path(sys.argv[1])
 with staging.staged(output) as (folder, commit):
     (folder / "file").write_text("half")
@@ -184,7 +184,7 @@ def test_leftovers_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_parent_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/bundle cannot be written: .*: check folder, permissions"):
         fill(tmp_path / "file" / "bundle")
@@ -197,7 +197,7 @@ def test_the_root_folder_and_a_loop_of_links_are_refused(tmp_path: Path) -> None
             fill(output)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     """The limit of a process on the size of its files stands for the end of the disk."""
     fill(tmp_path / "bundle", "old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

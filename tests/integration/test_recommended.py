@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
 from tests.doubles.fakes import FakeBackend
 from tests.support.bundles import edit

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.build.options import BuildOptions
-from export.networks.architecture import OWN_CONFIG
+from export.checkpoint.layout import OWN_CONFIG
 from vexpress_rt.bundle.engine_spec import VideoShape
 
 

@@ -17,7 +17,7 @@ from export.download import SOURCES, download
 from tests.doubles.hub_server import REPOSITORY, StandInHub, serving
 
 LARGEST, SMALL = "denoising_unet.bin", "model_ckpts/sd-vae-ft-mse/config.json"
-OURS = {source.path: source.ours for source in SOURCES}
+OURS = {source.path: source.target for source in SOURCES}
 HALF = 60_000  # bytes: the middle of the largest file
 
 

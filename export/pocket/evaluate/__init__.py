@@ -1,4 +1,4 @@
-"""How well the small model does what it is asked, measured in videos of people and speech that it was not trained on.
+"""Evaluate the small model on videos of people and speech outside its training data.
 
 python -m export.pocket.evaluate --bundle engines/pocket --report engines/pocket/README.md
 """

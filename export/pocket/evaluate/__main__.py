@@ -1,6 +1,6 @@
-"""The command line.
+"""Evaluate a bundle of the small model.
 
-With --drawings it measures drawings of what the videos should show: the best that can be reached.
+With --drawings, drawings of the expected videos are evaluated: the best values that can be reached.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from export.errors import ExportError
 from export.pocket.architecture import FPS
 from export.pocket.evaluate.cases import all_cases
 from export.pocket.evaluate.evaluation import evaluate
-from export.pocket.evaluate.makers import Generated, drawn
 from export.pocket.evaluate.measuring import Measured
 from export.pocket.evaluate.report import Run, as_json, commit, markdown
 from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
+from export.pocket.evaluate.video_sources import GeneratedVideos, draw_case
 from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.pipeline.generator import Generator
@@ -51,39 +51,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of the CPU (default: one a core)")
     parser.add_argument("--real-speech", type=Path, nargs="+", default=[], metavar="FILE", help="recordings")
     parser.add_argument("--report", type=Path, help="Markdown file to write (default: print it)")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
-    parser.add_argument("--sheet", type=Path, help="PNG to look at")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
+    parser.add_argument("--sheet", type=Path, help="PNG with frames and curves")
     return parser
 
 
-def _work(given: argparse.Namespace, line: str) -> None:
+def _evaluate(given: argparse.Namespace, line: str) -> None:
     _check(given)
     start, shots = time.monotonic(), list[Shot]()
     with ExitStack() as stack:
         if given.drawings:
-            maker, source, options = drawn, "drawings of what the model should make, not the model", {}
+            videos, source, options = draw_case, "drawings of what the model should make, not the model", {}
         else:
             config = _config(given)
             generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
-            maker, source = Generated(generator, config), f"bundle {generator.bundle.identity}"
+            videos, source = GeneratedVideos(generator, config), f"bundle {generator.bundle.identity}"
             settings = generator.bundle.manifest.settings(config)
             options = {name: getattr(settings, name) for name in RECOMMENDABLE if name != "fps"}
-        command.tell("Drawing people, and having them speak")
+        command.print_progress("Drawing people and synthesizing speech")
         subjects = [make_subject(FIRST + i) for i in range(max(given.people, GALLERY))]
         cases = all_cases(subjects[: given.people], given.seconds, given.real_speech)
-        measured = evaluate(maker, subjects, cases, command.tell, shots)
+        measured = evaluate(videos, subjects, cases, command.print_progress, shots)
     run = Run(line, source, options, given.people, given.seconds, (time.monotonic() - start) / 60)
     _write(given, run, measured, shots)
 
 
 def _config(given: argparse.Namespace) -> GenerationConfig:
-    """What is given; the rest is left to the bundle, as a user leaves it. Raises ConfigError."""
+    """Return the given options; the bundle determines the others. Raises ConfigError."""
     chosen = {option: value for option, _ in OPTIONS.values() if (value := getattr(given, option)) is not None}
     return GenerationConfig(fps=FPS, **chosen)
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Raise ExportError for what would come out only after minutes."""
+    """Raise ExportError for wrong options and outputs, before minutes of work."""
     for name, low, high in (("people", 1, 1000), ("seconds", 1, 60)):
         if not low <= (value := getattr(given, name)) <= high:
             raise ExportError(f"--{name} is {value}; expected {low} to {high}")
@@ -95,30 +95,37 @@ def _check(given: argparse.Namespace) -> None:
 def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:
     text = markdown(run, measured)
     if given.report is None:
-        command.tell(text)
+        command.print_progress(text)
     else:
-        _put(given.report, text.encode())
+        _write_file(given.report, text.encode())
     if given.json is not None:
-        _put(given.json, json.dumps(as_json(run, measured), indent=1).encode())
+        _write_file(given.json, json.dumps(as_json(run, measured), indent=1).encode())
     if given.sheet is not None:
         part = given.sheet.with_name(f".{given.sheet.name}.part")
         draw_sheet(f"{run.source}; commit {commit()}", shots).save(part, "PNG")
         os.replace(part, given.sheet)
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+def _write_file(path: Path, content: bytes) -> None:
+    """Write a file, which appears when it is complete."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     os.replace(part, path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line.
+
+    Args:
+        arguments: In place of those of the process.
+
+    Returns:
+        The exit code.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     given = _parser().parse_args(arguments)
     line = shlex.join(["python", "-m", "export.pocket.evaluate", *arguments])
-    return command.run(lambda: _work(given, line), "interrupted: nothing was written")
+    return command.run(lambda: _evaluate(given, line), "interrupted: nothing was written")
 
 
 if __name__ == "__main__":

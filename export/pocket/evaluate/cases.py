@@ -1,8 +1,10 @@
-"""Which videos are made: of each person one a scene, in which one signal moves and the others are held.
+"""The videos of an evaluation: one of each person in each scene. In a scene, one signal varies alone.
 
-voice: the person's own speech, head held still.  silence: nothing said, head held still.  pose: nothing said, the
-person's own motion.  photo: speech, motion and noise that are the same for everybody.  recorded: real speech from a
-file, head held still; of the first few people.
+* voice: the person's own speech; the head is still.
+* silence: no speech; the head is still.
+* pose: no speech; the person's own head movement.
+* photo: the same speech, head movement and noise for all people.
+* recorded: recorded speech from a file; the head is still. Only the first people.
 """
 
 from __future__ import annotations
@@ -23,21 +25,26 @@ from export.pocket.speech import Samples, clip
 from vexpress_rt.media.recording import open_recording
 
 SCENES = ("voice", "silence", "pose", "photo", "recorded")
-SHARED = 2 * FIRST  # seed of what is the same for everybody
+SHARED = 2 * FIRST  # seed of speech and movement that are the same for all people
 RECORDED_PEOPLE, RECORDED_SECONDS = 4, 4.0
 LOUDNESS = 0.6  # exponent of sound pressure: S. S. Stevens, "The measurement of loudness", JASA 27(5), 1955
 
-Voice = Callable[[int, float], Samples]  # of a seed, and seconds
+Voice = Callable[[int, float], Samples]  # takes a seed and a duration in seconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """A video to make, L frames.
+    """A video of L frames to make.
 
-    samples: (N,) float32, mono at 16 kHz.  noise: seed of the diffusion's noise.
-    poses: what the video should show, L of them.  points: (L, 3, 2) float32, their keypoints in pixels.
-    held: no keypoints are given, as the head stays where the photo has it.
-    followed: (L,), what the mouth's opening should go with: openness, or loudness of what is recorded.
+    Attributes:
+        scene: One of SCENES.
+        subject: The person.
+        samples: Mono at 16 kHz, (N,) float32.
+        noise: Seed of the initial noise.
+        poses: Expected pose of each frame.
+        points: Their keypoints in pixels, (L, 3, 2) float32.
+        held: Whether no keypoints are given, so that the head stays as in the photo.
+        followed: Curve that the mouth's opening should correlate with, (L,): openness, or loudness of a recording.
     """
 
     scene: str
@@ -51,52 +58,86 @@ class Case:
 
 
 def speech(seed: int, seconds: float) -> Samples:
-    """A clip that holds speech, whatever its seed."""
+    """Make a recording with speech.
+
+    Args:
+        seed: Of the recording.
+        seconds: Its duration.
+
+    Returns:
+        Mono at 16 kHz, (N,) float32.
+
+    Raises:
+        ExportError: espeak-ng is not installed.
+    """
     return clip(seed, seconds, silent=0.0)
 
 
 def cases_of(subject: Subject, seconds: float, voice: Voice = speech) -> list[Case]:
-    """A person's videos of all scenes but `recorded`."""
+    """Return the videos of a person in all scenes except `recorded`.
+
+    Args:
+        subject: The person.
+        seconds: Duration of each video.
+        voice: Makes the speech.
+    """
     seed = subject.seed
-    silence, everybodys = np.zeros(round(seconds * RATE), np.float32), voice(SHARED, seconds)
-    own, shared = _motion(silence, seed), _motion(everybodys, SHARED)
+    silence, shared_speech = np.zeros(round(seconds * RATE), np.float32), voice(SHARED, seconds)
+    own, shared = _motion(silence, seed), _motion(shared_speech, SHARED)
     return [
         _held("voice", subject, voice(seed, seconds)),
-        _held("silence", subject, clip(seed, seconds, silent=1.0)),  # nothing, or a steady noise
+        _held("silence", subject, clip(seed, seconds, silent=1.0)),  # silence or steady noise
         _moved("pose", subject, silence, seed, own, subject.person.eye_distance),
-        # Keypoints of average proportions, so that nothing differs but the photo.
-        _moved("photo", subject, everybodys, SHARED, shared, 1.0),
+        # Keypoints of average proportions, so that only the photo differs.
+        _moved("photo", subject, shared_speech, SHARED, shared, 1.0),
     ]
 
 
 def all_cases(
     subjects: Sequence[Subject], seconds: float, recorded: Sequence[Path], voice: Voice = speech
 ) -> list[Case]:
-    """Videos of all scenes, person after person.
+    """Return the videos of all people in all scenes, person after person.
 
-    recorded: files of real speech. Raises AudioError for one that is unreadable, ExportError without espeak-ng.
+    Args:
+        subjects: The people.
+        seconds: Duration of each video.
+        recorded: Files of recorded speech.
+        voice: Makes the speech.
+
+    Raises:
+        AudioError: A recording cannot be read.
+        ExportError: espeak-ng is not installed.
     """
     recordings = [open_recording(path, RATE).read()[: round(RECORDED_SECONDS * RATE)] for path in recorded]
     cases = []
     for number, subject in enumerate(subjects):
         cases += cases_of(subject, seconds, voice)
         if number < RECORDED_PEOPLE:
-            cases += [replace(_held("recorded", subject, heard), followed=loudness(heard)) for heard in recordings]
+            cases += [
+                replace(_held("recorded", subject, samples), followed=loudness(samples)) for samples in recordings
+            ]
     return cases
 
 
 def loudness(samples: Samples) -> NDArray[np.float64]:
-    """(L,): how loud a recording is heard around each frame of its video, within the time that lips take to follow."""
+    """Return the loudness of a recording at each frame, smoothed with the time constant of lips.
+
+    Args:
+        samples: Mono at 16 kHz, (N,).
+
+    Returns:
+        (L,).
+    """
     reach = round(LIPS * RATE)
     bell = np.hanning(2 * reach + 1)
-    padded = np.pad(np.square(_as_heard(samples)), reach)
+    padded = np.pad(np.square(_a_weighted(samples)), reach)
     middles = np.minimum((np.arange(_frames(samples)) + 0.5) * RATE / FPS, len(samples) - 1).astype(int)
     power = np.array([np.average(padded[at : at + 2 * reach + 1], weights=bell) for at in middles])
     return np.asarray(power ** (LOUDNESS / 2))
 
 
-def _as_heard(samples: Samples) -> NDArray[np.float64]:
-    """With each frequency as strong as an ear takes it: curve A of IEC 61672, up to a constant."""
+def _a_weighted(samples: Samples) -> NDArray[np.float64]:
+    """Filter with the A-weighting curve of IEC 61672, up to a constant."""
     square = np.square(np.fft.rfftfreq(len(samples), 1 / RATE))
     low, middle, upper, high = np.square((20.6, 107.7, 737.9, 12194.0))
     curve = square**2 / ((square + low) * np.sqrt((square + middle) * (square + upper)) * (square + high))
@@ -108,7 +149,7 @@ def _frames(samples: Samples) -> int:
 
 
 def _motion(samples: Samples, seed: int) -> tuple[Pose, ...]:
-    """Poses of somebody who says that."""
+    """Return random poses of a head that speaks."""
     mouths = mouth_track(samples).at(_frames(samples), FPS)
     return tuple(act(np.random.default_rng((seed, 8)), mouths, FPS))
 

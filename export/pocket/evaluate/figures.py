@@ -1,4 +1,4 @@
-"""What all videos together show, held against what is asked of the small model."""
+"""Figures of an evaluation over all videos, and their limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from export.pocket.evaluate.cases import SCENES
 from export.pocket.evaluate.measuring import Measured, Values, correlation
 from export.pocket.faces import identity_distance
 
-SYNC, RECORDED_SYNC, CLOSED, NOSE, STILL, KNOWN = 0.85, 0.6, 0.1, 0.015, 0.01, 0.98  # what is asked
+SYNC, RECORDED_SYNC, CLOSED, NOSE, STILL, KNOWN = 0.85, 0.6, 0.1, 0.015, 0.01, 0.98  # limits
 
 
 @dataclass(frozen=True)
 class Figure:
-    """what: is measured.  value, limit: compared; at_least: which way.  share: of 1, told in per cent.  note: more."""
+    """A measured value and its limit.
+
+    Attributes:
+        what: Name of the figure.
+        value: Measured value.
+        limit: Smallest or largest value allowed.
+        at_least: Whether `limit` is the smallest value.
+        share: Whether value and limit are shares of 1, which are printed in per cent.
+        note: Further values, in words.
+    """
 
     what: str
     value: float
@@ -27,28 +36,37 @@ class Figure:
 
     @property
     def passed(self) -> bool:
-        """Whether the limit is kept; a value that is no number keeps none."""
+        """Whether the value is within the limit; False for NaN."""
         return bool(self.value >= self.limit if self.at_least else self.value <= self.limit)
 
     @property
     def verdict(self) -> str:
+        """PASS or MISSED."""
         return "PASS" if self.passed else "MISSED"
 
     @property
-    def told(self) -> str:
-        """The value in words."""
+    def value_text(self) -> str:
+        """The value with its unit."""
         return f"{100 * self.value:.2f} %" if self.share else f"{self.value:.3f}"
 
     @property
-    def asked(self) -> str:
-        """The limit in words."""
+    def limit_text(self) -> str:
+        """The limit with its unit."""
         limit = f"{100 * self.limit:g} %" if self.share else f"{self.limit:g}"
         return f"at {'least' if self.at_least else 'most'} {limit}"
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A signal that moves alone: the three measures meanwhile.  moves: how far its own changes, in words."""
+class SingleSignal:
+    """The figures of a scene in which only one signal varies.
+
+    Attributes:
+        signal: Name of the signal.
+        mouth: Figure of the mouth.
+        nose: Figure of the nose.
+        who: Figure of the identity.
+        moves: Description of what the signal changes.
+    """
 
     signal: str
     mouth: Figure
@@ -58,7 +76,11 @@ class Alone:
 
 
 def headline(measured: Sequence[Measured]) -> list[Figure]:
-    """The figures asked for; recorded speech is left out where none was given."""
+    """Compute the main figures; recorded speech is left out if none was given.
+
+    Args:
+        measured: Measurements of all videos.
+    """
     scene = {name: [m for m in measured if m.case.scene == name] for name in SCENES}
     every = [m for name in SCENES[:4] for m in scene[name]]
     rows = [
@@ -76,22 +98,26 @@ def headline(measured: Sequence[Measured]) -> list[Figure]:
     return [row for row in rows if row is not None]
 
 
-def balance(measured: Sequence[Measured]) -> list[Alone]:
-    """Each signal moved alone: what it changes, and whether the others stay."""
+def balance(measured: Sequence[Measured]) -> list[SingleSignal]:
+    """Compute the figures of the scenes in which one signal varies alone.
+
+    Args:
+        measured: Measurements of all videos.
+    """
     voice, pose, photo = ([m for m in measured if m.case.scene == name] for name in ("voice", "pose", "photo"))
     swing = float(np.mean([np.subtract(*np.percentile(m.shares, [95, 5])) for m in voice]))
     travel = float(np.mean([_span(m.noses) / m.width for m in pose]))
     away = float(np.mean([np.linalg.norm(m.noses - m.case.subject.rest.keypoints[2], axis=1) for m in pose]))
     return [
-        Alone(
+        SingleSignal(
             "voice", _sync(voice, "correlation"), _still(voice, "strays"), _known(voice, "right"),
             f"the mouth, by {swing:.0%} of its range",
         ),
-        Alone(
+        SingleSignal(
             "pose", _closed(pose, "opening"), _nose(pose, "off"), _known(pose, "right"),
             f"the nose, over {travel:.1%} of the width, and {away / pose[0].width:.1%} away from the photo's",
         ),
-        Alone("photo", _sync(photo, "correlation"), _nose(photo, "off"), _known(photo, "right"), _apart(photo)),
+        SingleSignal("photo", _sync(photo, "correlation"), _nose(photo, "off"), _known(photo, "right"), _apart(photo)),
     ]  # fmt: skip
 
 
@@ -110,10 +136,10 @@ def _closed(measured: Sequence[Measured], what: str) -> Figure:
 
 def _recorded(measured: Sequence[Measured]) -> Figure:
     values = [m.correlation for m in measured]
-    # What the lips of the training data would do with it bounds what can be expected.
+    # The openness in the training data is an upper bound.
     best = [correlation(np.array([pose.mouth for pose in m.case.poses]), m.case.followed) for m in measured]
-    heard = len({m.case.samples.tobytes() for m in measured})
-    note = f"median of {len(values)} videos, {heard} recordings; the openness itself: {np.median(best):.3f}"
+    recordings = len({m.case.samples.tobytes() for m in measured})
+    note = f"median of {len(values)} videos, {recordings} recordings; the openness itself: {np.median(best):.3f}"
     what = "recorded speech: correlation of the mouth's opening with the loudness"
     return Figure(what, float(np.median(values)), RECORDED_SYNC, True, False, note)
 
@@ -138,12 +164,12 @@ def _known(measured: Sequence[Measured], what: str) -> Figure:
 
 
 def _span(places: Values) -> float:
-    """The largest distance between two places (K, 2)."""
+    """Return the largest distance between two of K positions (K, 2)."""
     return float(np.linalg.norm(places[:, None] - places[None], axis=-1).max())
 
 
 def _apart(photo: Sequence[Measured]) -> str:
-    """How different people's videos are, and their drawings."""
+    """Describe the distances between people, in the videos and in the photos."""
     if len(photo) < 2:
         return "one person alone: nobody to compare with"
     pairs = np.triu_indices(len(photo), 1)

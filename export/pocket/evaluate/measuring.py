@@ -1,4 +1,4 @@
-"""What a video shows, frame by frame."""
+"""Measurements of a video's frames."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pocket.evaluate.cases import Case
-from export.pocket.evaluate.makers import Frames
+from export.pocket.evaluate.video_sources import Frames
 from export.pocket.faces import Drawing, identity_distance, identity_patch, mouth_opening, nose_place
 
-EVERY = 3  # frames of a moving head from one that is compared with a drawing of its own pose to the next
+EVERY = 3  # distance of the frames of a moving head that are compared with drawings of their poses
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """L frames, of which K are compared with drawings.
+    """Measurements of L frames, of which K are compared with drawings.
 
-    openings: (L,), `mouth_opening`, eye distances.  looked: (K,), the frames compared.
-    shares: (K,), how far the mouth is open beyond what the same mouth measures closed, of its whole range.
-    noses: (K, 2), pixels.  known: (L,) bool, whether this person is the nearest of the gallery.
-    patch: the mean of the frames' `identity_patch`.  width: of the frames, pixels.
+    Attributes:
+        case: The video.
+        openings: `mouth_opening` in eye distances, (L,).
+        looked: Indices of the compared frames, (K,).
+        shares: Opening of the mouth minus that of the closed mouth, over its range, (K,).
+        noses: Positions in pixels, (K, 2).
+        known: Whether this person is the nearest of the gallery, (L,) bool.
+        patch: Mean `identity_patch` of the frames.
+        width: Of the frames in pixels.
     """
 
     case: Case
@@ -37,23 +42,29 @@ class Measured:
 
     @property
     def correlation(self) -> float:
-        """Of the mouth's opening with what it should follow; 0 where one of them never changes."""
+        """Correlation of the mouth's opening with the curve it should follow; 0 if one of them is constant."""
         return correlation(self.openings, self.case.followed)
 
     @property
     def errors(self) -> Values:
-        """(K,): from the given nose to the one that is seen, as shares of the width."""
+        """Distances from the given to the measured nose over the width, (K,)."""
         given = self.case.points[self.looked, 2]
         return np.asarray(np.linalg.norm(self.noses - given, axis=1) / self.width)
 
     @property
     def strays(self) -> Values:
-        """(K,): from the nose's middle place in this video to where it is, as shares of the width."""
+        """Distances from the nose's median position to its position over the width, (K,)."""
         return np.asarray(np.linalg.norm(self.noses - np.median(self.noses, axis=0), axis=1) / self.width)
 
 
 def measure(case: Case, frames: Frames, gallery: NDArray[np.float32]) -> Measured:
-    """gallery: patches (G, h, w, 3), of which the first is this person's."""
+    """Measure a video.
+
+    Args:
+        case: The video.
+        frames: (L, H, W, 3) uint8 RGB.
+        gallery: Identity patches (G, h, w, 3), of which the first is this person's.
+    """
     subject = case.subject
     pairs = list(zip(frames, case.points, strict=True))
     openings = np.array([mouth_opening(frame, points) for frame, points in pairs])
@@ -73,7 +84,7 @@ def measure(case: Case, frames: Frames, gallery: NDArray[np.float32]) -> Measure
 
 
 def _closed(case: Case, looked: NDArray[np.int64]) -> tuple[list[Drawing], Values]:
-    """The person in the poses of some frames, mouth and eyes at rest, and what the mouth measures there."""
+    """Draw the person with a closed mouth in the poses of some frames, and measure the openings of these mouths."""
     if case.held:
         return [case.subject.rest] * len(looked), np.full(len(looked), case.subject.closed)
     rest = {"mouth": 0.0, "width": 0.0, "rounding": 0.0, "blink": 0.0}
@@ -83,7 +94,12 @@ def _closed(case: Case, looked: NDArray[np.int64]) -> tuple[list[Drawing], Value
 
 
 def correlation(first: Values, second: Values) -> float:
-    """Pearson's, or 0 where one of the two never changes."""
+    """Return Pearson's correlation, or 0 if a curve is constant.
+
+    Args:
+        first: (n,).
+        second: (n,).
+    """
     if min(np.ptp(first), np.ptp(second)) < 1e-9:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])

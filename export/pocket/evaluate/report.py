@@ -1,4 +1,4 @@
-"""What was found, as Markdown for people and as JSON for programs."""
+"""The report of an evaluation, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from export.pocket.architecture import FPS
 from export.pocket.evaluate.cases import RECORDED_PEOPLE, RECORDED_SECONDS, SHARED
-from export.pocket.evaluate.figures import Alone, Figure, balance, headline
+from export.pocket.evaluate.figures import Figure, SingleSignal, balance, headline
 from export.pocket.evaluate.measuring import EVERY, Measured
 from export.pocket.evaluate.subjects import FIRST, GALLERY
 from vexpress_rt import __version__
@@ -23,10 +23,15 @@ from vexpress_rt import __version__
 
 @dataclass(frozen=True)
 class Run:
-    """What was evaluated, and how.
+    """The conditions of an evaluation.
 
-    command: that repeats it.  source: what made the videos, in words.  options: of the generation.
-    people, seconds: of each scene.  minutes: that it took.
+    Attributes:
+        command: Command line that repeats it.
+        source: Description of the source of the videos.
+        options: Of the generation.
+        people: Of each scene.
+        seconds: Of each video.
+        minutes: Duration of the evaluation.
     """
 
     command: str
@@ -37,7 +42,7 @@ class Run:
     minutes: float
 
     def facts(self) -> list[str]:
-        """Lines on what the figures hold for."""
+        """Return lines about the conditions of the figures."""
         options = ", ".join(f"{name} {value}" for name, value in self.options.items())
         last = FIRST + self.people - 1
         versions = ", ".join(f"{name} {number}" for name, number in tools().items())
@@ -67,7 +72,12 @@ _UNRECORDED = "* Recorded speech was not measured in this run: none was given (`
 
 
 def markdown(run: Run, measured: Sequence[Measured]) -> str:
-    """The report."""
+    """Return the report as Markdown.
+
+    Args:
+        run: Conditions of the evaluation.
+        measured: Measurements of all videos.
+    """
     rows = headline(measured)
     missed = sum(not row.passed for row in rows)
     return "\n".join(
@@ -79,7 +89,7 @@ def markdown(run: Run, measured: Sequence[Measured]) -> str:
             "",
             "| measured | value | asked | | more |",
             "|---|---|---|---|---|",
-            *(f"| {row.what} | {row.told} | {row.asked} | {row.verdict} | {row.note} |" for row in rows),
+            *(f"| {row.what} | {row.value_text} | {row.limit_text} | {row.verdict} | {row.note} |" for row in rows),
             "",
             "## Balance: one signal moves, the others are held",
             "",
@@ -101,13 +111,18 @@ def markdown(run: Run, measured: Sequence[Measured]) -> str:
     )
 
 
-def _balance_row(alone: Alone) -> str:
-    cells = (f"{f.what} {f.told} ({f.asked}): {f.verdict}" for f in (alone.mouth, alone.nose, alone.who))
+def _balance_row(alone: SingleSignal) -> str:
+    cells = (f"{f.what} {f.value_text} ({f.limit_text}): {f.verdict}" for f in (alone.mouth, alone.nose, alone.who))
     return f"| {alone.signal} alone | {' | '.join(cells)} | {alone.moves} |"
 
 
 def as_json(run: Run, measured: Sequence[Measured]) -> dict[str, Any]:
-    """Everything that the report says, and each video's own figures."""
+    """Return the report and the figures of each video, for JSON.
+
+    Args:
+        run: Conditions of the evaluation.
+        measured: Measurements of all videos.
+    """
     return {
         "run": {**asdict(run), "options": dict(run.options)},
         "commit": commit(),
@@ -139,13 +154,13 @@ def _video(m: Measured) -> dict[str, Any]:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what has a part in the figures."""
+    """Return the versions of the libraries that affect the figures."""
     libraries = ("numpy", "onnxruntime", "opencv-python-headless")
     return {"vexpress_rt": __version__, "python": platform.python_version(), **{n: version(n) for n in libraries}}
 
 
 def commit() -> str:
-    """Of the checkout that this file is in, and whether it was changed since; "unknown" where git does not tell."""
+    """Return the commit of this checkout, and whether there are changes; "unknown" without git."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A picture to look at: photos, frames with the mouth closed and open, driven frames, and both curves."""
+"""A sheet for visual inspection: photos, frames with closed and open mouths, moving heads, and curves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from export.pocket.architecture import FPS
-from export.pocket.evaluate.makers import Frames
 from export.pocket.evaluate.measuring import Measured, Values
+from export.pocket.evaluate.video_sources import Frames
 
-MOMENTS = 6  # of each video
+MOMENTS = 6  # frames of each video
 PEOPLE = 4  # on a sheet
 SCENES = ("voice", "pose")  # on a sheet
 
@@ -24,7 +24,12 @@ _POINTS = ((230, 50, 50), (60, 190, 80), (60, 110, 240))  # left eye, right eye,
 
 
 def draw_sheet(heading: str, shots: Sequence[Shot]) -> Image.Image:
-    """One band a video: its photo and moments; below, for speech, what is heard in grey, what the mouth does in red."""
+    """Draw a band for each video: the photo and some frames, and for speech the expected and the measured opening.
+
+    Args:
+        heading: Text above the bands.
+        shots: Measurements and frames of each video.
+    """
     width = 2 * _MARGIN + (MOMENTS + 1) * (_CELL + _GAP) - _GAP
     heights = [_LINE + _CELL + _GAP + (_CURVE + _GAP if _speaks(m) else 0) for m, _ in shots]
     sheet = Image.new("RGB", (width, 2 * _MARGIN + 2 * _LINE + sum(heights)), _PAPER)
@@ -37,7 +42,14 @@ def draw_sheet(heading: str, shots: Sequence[Shot]) -> Image.Image:
 
 
 def moments(track: Values) -> list[int]:
-    """MOMENTS frames in order, one of each stretch of `track` (L,): by turns its lowest and its highest."""
+    """Choose frames from equal stretches of a curve, alternately at its minimum and its maximum.
+
+    Args:
+        track: (L,).
+
+    Returns:
+        MOMENTS indices in ascending order.
+    """
     stretches = np.array_split(np.arange(len(track)), MOMENTS)
     turns = (np.argmin, np.argmax)
     return [int(stretch[turns[i % 2](track[stretch])]) for i, stretch in enumerate(stretches)]
@@ -61,11 +73,11 @@ def _band(sheet: Image.Image, top: int, measured: Measured, frames: Frames) -> N
 
 
 def _curves(draw: ImageDraw.ImageDraw, top: int, measured: Measured, shown: Sequence[int]) -> None:
-    """Openness heard and seen, both 0 to 1 of their range, under the moments' pictures."""
+    """Draw the expected and the measured opening, both over their range, below the frames."""
     subject, count = measured.case.subject, len(measured.openings)
     left, right = _MARGIN + _CELL + _GAP, _MARGIN + (MOMENTS + 1) * (_CELL + _GAP) - _GAP
     seen = (measured.openings - subject.closed) / (subject.opened - subject.closed)
-    draw.text((_MARGIN, top), f"heard: grey\nseen: red\n{count / FPS:.1f} s", _INK, ImageFont.load_default(13))
+    draw.text((_MARGIN, top), f"expected: grey\nmeasured: red\n{count / FPS:.1f} s", _INK, ImageFont.load_default(13))
     draw.rectangle((left, top, right, top + _CURVE), outline=_SOUND)
 
     def across(frame: float) -> float:
@@ -79,7 +91,7 @@ def _curves(draw: ImageDraw.ImageDraw, top: int, measured: Measured, shown: Sequ
 
 
 def _marked(frame: NDArray[np.uint8], points: NDArray[np.float32], mark: bool) -> NDArray[np.uint8]:
-    """With the given keypoints as dots, where there are any."""
+    """Draw the given keypoints as dots, if `mark`."""
     if not mark:
         return frame
     picture = Image.fromarray(frame)

@@ -1,4 +1,4 @@
-"""Whom the small model is shown: people whom its training never saw."""
+"""The people of an evaluation, who are not in the training data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from numpy.typing import NDArray
 from export.pocket.architecture import SIZE
 from export.pocket.faces import Drawing, Person, Pose, draw_face, identity_patch, mouth_opening, random_person
 
-FIRST = 1_000_000  # seed of the first; the training's are 0 to 1999
-GALLERY = 20  # people among whom somebody is to be recognised
-PHOTO = 512  # pixels, height and width: as a user's photo, it is scaled down by the generator
+FIRST = 1_000_000  # seed of the first person; the training data has 0 to 1999
+GALLERY = 20  # people among whom a person is to be recognized
+PHOTO = 512  # pixels, height and width; the generator scales it down, like a user's photo
 OVERSAMPLING = 2
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Somebody, and what is measured in drawings of them.
+    """A person, and measurements of drawings of the person.
 
-    rest: looking ahead with a closed mouth, of the model's size.  patch: `identity_patch` of it.
-    closed, opened: `mouth_opening` of a closed and of a wide open mouth, in eye distances.
+    Attributes:
+        seed: Of the person.
+        person: The person.
+        rest: Drawing with a closed mouth and without rotation, of the model's size.
+        patch: `identity_patch` of that drawing.
+        closed: `mouth_opening` of the closed mouth, in eye distances.
+        opened: `mouth_opening` of the wide open mouth, in eye distances.
     """
 
     seed: int
@@ -32,16 +37,24 @@ class Subject:
     opened: float
 
     def photo(self) -> Drawing:
-        """What the generator is given."""
+        """Draw the photo for the generator."""
         return draw_face(self.person, height=PHOTO, width=PHOTO, oversampling=OVERSAMPLING)
 
     def draw(self, pose: Pose) -> Drawing:
-        """A picture of the model's size."""
+        """Draw an image of the model's size.
+
+        Args:
+            pose: The pose.
+        """
         return draw_face(self.person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING)
 
 
 def make_subject(seed: int) -> Subject:
-    """The person of a seed."""
+    """Make a person.
+
+    Args:
+        seed: Of the person.
+    """
     person = random_person(seed)
     rest, wide = (
         draw_face(person, Pose(mouth=mouth), height=SIZE, width=SIZE, oversampling=OVERSAMPLING) for mouth in (0, 1)
@@ -51,6 +64,14 @@ def make_subject(seed: int) -> Subject:
 
 
 def gallery(subjects: list[Subject], number: int) -> NDArray[np.float32]:
-    """Patches (G, h, w, 3) of person `number`, who comes first, and of those who follow, GALLERY at most."""
+    """Return the identity patches of a person and of others.
+
+    Args:
+        subjects: All people.
+        number: Index of the person.
+
+    Returns:
+        (G, h, w, 3), the person first, at most GALLERY people.
+    """
     ring = [subjects[(number + i) % len(subjects)] for i in range(min(GALLERY, len(subjects)))]
     return np.stack([subject.patch for subject in ring])

@@ -1,4 +1,4 @@
-"""Drawn faces: seeded people, posed and talking. `draw_face(random_person(3), Pose(yaw=0.2, mouth=0.5))`."""
+"""Drawings of random people in any pose: `draw_face(random_person(3), Pose(yaw=0.2, mouth=0.5))`."""
 
 from export.pocket.faces.measures import identity_distance, identity_patch, mouth_opening
 from export.pocket.faces.noses import nose_place

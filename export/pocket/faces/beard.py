@@ -1,45 +1,50 @@
-"""Beards and moustaches, under the lips and over the skin."""
+"""Draw beards and moustaches, over the skin and under the lips."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from export.pocket.faces.canvas import Mask, Points, curve, ring
-from export.pocket.faces.easel import Easel, Line, mirrored, mix, tone
+from export.pocket.faces.drawing_context import DrawingContext, Line, mirrored, mix, tone
 
-# Right halves, from top to bottom; y counts from the closed mouth, and what is below drops with the jaw.
+# Right half from top to bottom; y is relative to the closed mouth, and lower points move with the jaw.
 _MOUSTACHE: Line = [(0.0, -0.21), (0.2, -0.2), (0.42, -0.07), (0.47, 0.06), (0.3, -0.02), (0.0, -0.08)]
 
 
-def draw_beard(easel: Easel, skin: Mask) -> None:
-    """What grows on the person's face."""
-    kind = easel.person.beard
+def draw_beard(ctx: DrawingContext, skin: Mask) -> None:
+    """Draw the beard.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
+    kind = ctx.person.beard
     if kind == "none":
         return
     if kind == "stubble":
-        _fill(easel, _full(easel), skin, 0.32, 0.1)
-        _fill(easel, _placed(easel, _MOUSTACHE), skin, 0.25, 0.04)
+        _fill(ctx, _full(ctx), skin, 0.32, 0.1)
+        _fill(ctx, _placed(ctx, _MOUSTACHE), skin, 0.25, 0.04)
         return
     if kind in ("full", "goatee"):
-        _fill(easel, _full(easel) if kind == "full" else _goatee(easel), skin, 0.88, 0.045)
-    _fill(easel, _placed(easel, _MOUSTACHE), skin, 0.88, 0.025)
+        _fill(ctx, _full(ctx) if kind == "full" else _goatee(ctx), skin, 0.88, 0.045)
+    _fill(ctx, _placed(ctx, _MOUSTACHE), skin, 0.88, 0.025)
 
 
-def _fill(easel: Easel, outline: Points, skin: Mask, opacity: float, soft: float) -> None:
-    grey = sum(easel.person.hair) / 3
-    # Duller than the hair on the head; a red beard is not to be taken for lips.
-    hair = mix(tone(mix(easel.person.hair, (grey, grey, grey), 0.35), 0.85), easel.deep, 0.12)
-    easel.canvas.fill(outline, hair, soft=soft * easel.unit, within=skin, opacity=opacity)
+def _fill(ctx: DrawingContext, outline: Points, skin: Mask, opacity: float, soft: float) -> None:
+    grey = sum(ctx.person.hair) / 3
+    # Less saturated than the hair on the head, so that a red beard is not measured as lips.
+    hair = mix(tone(mix(ctx.person.hair, (grey, grey, grey), 0.35), 0.85), ctx.deep, 0.12)
+    ctx.canvas.fill(outline, hair, soft=soft * ctx.unit, within=skin, opacity=opacity)
 
 
-def _placed(easel: Easel, right: Line) -> Points:
-    points = np.add(mirrored(right), (0, easel.mouth_y))
-    return easel.head.place(easel.head.lowered(curve(points)), 0.02)
+def _placed(ctx: DrawingContext, right: Line) -> Points:
+    points = np.add(mirrored(right), (0, ctx.mouth_y))
+    return ctx.head.place(ctx.head.lowered(curve(points)), 0.02)
 
 
-def _full(easel: Easel) -> Points:
-    """From the sideburns round the chin, with the mouth left out."""
-    low, y, head = 1.42 * easel.person.length, easel.mouth_y, easel.head
+def _full(ctx: DrawingContext) -> Points:
+    """Return the outline from the sideburns around the chin, without the mouth."""
+    low, y, head = 1.42 * ctx.person.length, ctx.mouth_y, ctx.head
     outer = [(1.05, 0.1), (1.05, 0.6), (0.85, 1.1), (0.5, 1.35), (0.0, low)]
     inner = [(0.92, 0.2), (0.85, 0.5), (0.6, 0.72), (0.5, y + 0.1), (0.3, y + 0.24), (0.0, y + 0.3)]
     ends = ([*right, *((-x, y) for x, y in right[-2::-1])] for right in (outer, inner))
@@ -47,9 +52,9 @@ def _full(easel: Easel) -> Points:
     return np.concatenate([edges[0], edges[1][::-1]])
 
 
-def _goatee(easel: Easel) -> Points:
-    """Round the mouth and down to the chin."""
-    low = 1.4 * easel.person.length - easel.mouth_y
+def _goatee(ctx: DrawingContext) -> Points:
+    """Return the outline around the mouth and down to the chin."""
+    low = 1.4 * ctx.person.length - ctx.mouth_y
     outer: Line = [(0.0, -0.1), (0.44, 0.0), (0.5, 0.2), (0.36, 0.45), (0.0, low)]
     inner: Line = [(0.0, -0.05), (0.4, 0.02), (0.42, 0.12), (0.25, 0.24), (0.0, 0.28)]
-    return ring(_placed(easel, outer), _placed(easel, inner))
+    return ring(_placed(ctx, outer), _placed(ctx, inner))

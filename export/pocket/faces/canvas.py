@@ -1,4 +1,4 @@
-"""Smooth shapes with sharp or soft edges, painted one over another."""
+"""A canvas for smooth shapes with sharp or soft edges."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]  # (n, 2), x then y
-Shape = Points | Sequence[Points]  # an outline, or several that count as one shape
+Shape = Points | Sequence[Points]  # an outline, or several outlines of one shape
 Mask = NDArray[np.float32]  # coverage in [0, 1]
 _Stencil = NDArray[np.uint8] | NDArray[np.float32]  # coverage, 0 to 255
 
-_FINE = 8  # bits of a pixel in OpenCV's coordinates
-_EDGE = 4  # parts of a pixel's side that the edges of shapes are drawn in, at least
-_SHARP = 0.3  # a blur of fewer fine pixels than this cannot be seen
+_FINE = 8  # fractional bits of OpenCV's coordinates
+_EDGE = 4  # least number of subpixels along a pixel's side for the edges of shapes
+_SHARP = 0.3  # radius in fine pixels of the largest invisible blur
 
 
 @lru_cache(maxsize=256)
 def _spline(count: int, closed: bool, steps: int) -> NDArray[np.float64]:
-    """What makes the points of `curve` out of those that it runs through, by one product: (points, count)."""
+    """Return the matrix from the control points of `curve` to its points, (points, count)."""
     p = np.eye(count)
     padded = np.concatenate([p[-1:], p, p[:2]] if closed else [p[:1], p, p[-1:]])
     before, start, end, after = (padded[i : len(padded) - 3 + i, None] for i in range(4))
@@ -32,7 +32,16 @@ def _spline(count: int, closed: bool, steps: int) -> NDArray[np.float64]:
 
 
 def curve(points: ArrayLike, *, closed: bool = True, steps: int = 8) -> Points:
-    """A Catmull-Rom spline through `points` (n, 2), `steps` points a span; two equal points in a row make a corner."""
+    """Return points of a Catmull-Rom spline.
+
+    Args:
+        points: Points that it passes through, (n, 2); two equal points in a row make a corner.
+        closed: Whether it returns to the first point.
+        steps: Points a span.
+
+    Returns:
+        (m, 2).
+    """
     p = np.asarray(points, float)
     points_along: Points = _spline(len(p), closed, steps) @ p
     return points_along
@@ -45,20 +54,39 @@ def _circle(count: int) -> Points:
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float, count: int = 32) -> Points:
-    """Outline of an upright ellipse, (count, 2)."""
+    """Return the outline of an upright ellipse.
+
+    Args:
+        x: Of the centre.
+        y: Of the centre.
+        half_width: Half its width.
+        half_height: Half its height.
+        count: Number of points.
+
+    Returns:
+        (count, 2).
+    """
     outline: Points = _circle(count) * (half_width, half_height) + (x, y)
     return outline
 
 
 @lru_cache(maxsize=256)
 def _spread(count: int, length: int) -> NDArray[np.float64]:
-    """What spreads `count` numbers along `length` places, by one product: (length, count)."""
+    """Return the matrix that interpolates `count` numbers at `length` positions, (length, count)."""
     along, knots = np.linspace(0, 1, length), np.linspace(0, 1, count)
     return np.stack([np.interp(along, knots, row) for row in np.eye(count)], axis=1)
 
 
 def ribbon(line: Points, width: ArrayLike) -> Points:
-    """Outline (..., 2n, 2) of a line (..., n, 2) `width` wide: a number, or (..., k) spread along it."""
+    """Return the outline of a line of some width.
+
+    Args:
+        line: (..., n, 2).
+        width: A number, or (..., k) numbers that are interpolated along the line.
+
+    Returns:
+        (..., 2n, 2).
+    """
     along = np.empty_like(line)
     along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
     along[..., 0, :], along[..., -1, :] = line[..., 1, :] - line[..., 0, :], line[..., -1, :] - line[..., -2, :]
@@ -70,19 +98,27 @@ def ribbon(line: Points, width: ArrayLike) -> Points:
 
 
 def ring(outer: Points, inner: Points) -> Points:
-    """One outline of what lies between two closed ones."""
+    """Return the outline of the area between two closed outlines.
+
+    Args:
+        outer: (n, 2).
+        inner: (m, 2).
+
+    Returns:
+        (n + m + 2, 2).
+    """
     return np.concatenate([outer, outer[:1], inner[:1], inner[::-1]])
 
 
 def _blur(stencil: NDArray[np.uint8], radius: float) -> _Stencil:
-    """A drawn shape, 0 to 255, blurred by `radius` pixels; wide blurs on a coarser grid."""
+    """Blur a shape, 0 to 255, by `radius` pixels; large radii are computed on a coarser grid."""
     if radius < _SHARP:
         return stencil
     size, coarse = stencil.shape[::-1], max(1, int(radius / 1.5))
     if coarse > 1:
         small = [-(-side // coarse) for side in size]
         stencil = np.asarray(cv2.resize(stencil, small, interpolation=cv2.INTER_AREA), np.uint8)
-    # In floating point: OpenCV blurs bytes several times slower.
+    # In floating point, because OpenCV blurs bytes several times slower.
     blurred = cv2.GaussianBlur(stencil.astype(np.float32), (0, 0), radius / coarse)
     if coarse > 1:
         blurred = cv2.resize(blurred, size, interpolation=cv2.INTER_LINEAR)
@@ -90,34 +126,62 @@ def _blur(stencil: NDArray[np.uint8], radius: float) -> _Stencil:
 
 
 class Canvas:
-    """A picture of height x width pixels, painted `oversampling` times as fine and averaged in the end.
+    """An image that shapes are drawn on, with oversampling.
 
-    Coordinates are pixels of the finished picture; colours are RGB, 0 to 255.
+    Coordinates are pixels of the finished image; colours are RGB in [0, 255].
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
     """
 
     def __init__(self, height: int, width: int, oversampling: int = 3) -> None:
+        """Make a black canvas.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+            oversampling: Number of subpixels along a pixel's side.
+        """
         self.height, self.width, self._scale = height, width, oversampling
-        # One plane a colour, so that arithmetic runs along rows.
+        # One plane for each channel, so that arithmetic is on rows.
         self._pixels = np.zeros((3, height * oversampling, width * oversampling), np.float32)
 
     @property
     def detailed(self) -> bool:
-        """Whether the picture is large enough for single hairs."""
+        """Whether the image is large enough for single hairs."""
         return min(self.height, self.width) >= 192
 
     def gradient(self, top: ArrayLike, bottom: ArrayLike) -> None:
-        """Cover everything, from the colour `top` to the colour `bottom`."""
+        """Cover the canvas with a vertical gradient.
+
+        Args:
+            top: Colour at the top.
+            bottom: Colour at the bottom.
+        """
         share = np.linspace(0, 1, self._pixels.shape[1], dtype=np.float32)
         first, last = np.asarray(top, np.float32)[:, None], np.asarray(bottom, np.float32)[:, None]
         self._pixels[:] = (first + share * (last - first))[:, :, None]
 
     def paste(self, other: Canvas) -> None:
-        """Cover everything with another canvas, enlarged."""
+        """Cover the canvas with another one, resized.
+
+        Args:
+            other: The other canvas.
+        """
         for plane, source in zip(self._pixels, other._pixels, strict=True):
             cv2.resize(source, plane.shape[::-1], dst=plane, interpolation=cv2.INTER_LINEAR)
 
     def mask(self, shape: Shape, soft: float = 0) -> Mask:
-        """What `fill` would cover, on the fine grid: to be passed as `within`."""
+        """Return the coverage of a shape, for the argument `within` of `fill`.
+
+        Args:
+            shape: The shape.
+            soft: Blur of its edge in pixels.
+
+        Returns:
+            Coverage of the subpixels, in [0, 1].
+        """
         whole = np.zeros(self._pixels.shape[1:], np.float32)
         found = self._coverage(shape, soft)
         if found is not None:
@@ -128,7 +192,15 @@ class Canvas:
     def fill(
         self, shape: Shape, colour: ArrayLike, *, soft: float = 0, opacity: float = 1, within: Mask | None = None
     ) -> None:
-        """Paint the inside of `shape`, its edge blurred by `soft` pixels, where `within` lets it."""
+        """Fill a shape.
+
+        Args:
+            shape: The shape.
+            colour: The colour.
+            soft: Blur of the edge in pixels.
+            opacity: 0 to 1.
+            within: Coverage that the shape is clipped to.
+        """
         found = self._coverage(shape, soft)
         if found is None:
             return
@@ -142,23 +214,23 @@ class Canvas:
         target += change
 
     def image(self) -> NDArray[np.uint8]:
-        """(height, width, 3) uint8 RGB."""
+        """Return the finished image, (height, width, 3) uint8 RGB."""
         size = (self.width, self.height)
         planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in self._pixels]
         return np.clip(np.rint(np.stack(planes, axis=-1)), 0, 255).astype(np.uint8)
 
     def _coverage(self, shape: Shape, soft: float) -> tuple[tuple[slice, slice], _Stencil] | None:
-        """The rectangle of the fine grid that a shape touches, and how much of each of its pixels is covered."""
+        """Return the rectangle of subpixels that a shape touches and their coverage; None outside the canvas."""
         outlines = [shape] if isinstance(shape, np.ndarray) and shape.ndim == 2 else shape
         blur = soft * self._scale
-        # A sharp edge is drawn finer still; a blurred one need not be.
+        # Only sharp edges are drawn on a still finer grid.
         finer = 1 if blur > 1 else -(-_EDGE // self._scale)
         factor = (self._scale * finer) << _FINE
         corners = [(outline * factor - (1 << _FINE - 1)).astype(np.int32) for outline in outlines]
         if not corners:
             return None
         left, top, width, height = cv2.boundingRect(corners[0] if len(corners) == 1 else np.concatenate(corners))
-        # Drawn with a margin beyond the picture, so that the blur does not see the picture's edge.
+        # With a margin around the image, so that its border does not affect the blur.
         margin, unit = int(3 * blur) + 2, finer << _FINE
         columns = _Extent(left // unit, (left + width) // unit, margin, self._pixels.shape[2])
         rows = _Extent(top // unit, (top + height) // unit, margin, self._pixels.shape[1])
@@ -167,7 +239,7 @@ class Canvas:
         size = (columns.stop - columns.start, rows.stop - rows.start)
         stencil = np.zeros((size[1] * finer, size[0] * finer), np.uint8)
         offset = np.array([columns.start * unit, rows.start * unit], np.int32)
-        for outline in corners:  # one by one: together, what two of them cover would count as outside
+        for outline in corners:  # one at a time: together, the overlap of two would be outside
             cv2.fillPoly(stencil, [outline - offset], 255, lineType=cv2.LINE_8, shift=_FINE)
         if finer > 1:
             stencil = np.asarray(cv2.resize(stencil, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -176,9 +248,9 @@ class Canvas:
 
 
 class _Extent:
-    """Rows or columns, low to high, that a shape touches on a canvas of `size` fine pixels.
+    """The rows or columns from low to high that a shape touches on a canvas of `size` subpixels.
 
-    start, stop: with the margin.  seen: the part on the canvas.  inside: the same, counted from `start`.
+    `start` and `stop` include the margin, `seen` is the part on the canvas, `inside` is the same relative to `start`.
     """
 
     def __init__(self, low: int, high: int, margin: int, size: int) -> None:

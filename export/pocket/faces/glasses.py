@@ -1,4 +1,4 @@
-"""Glasses: frames, lenses, and the light that glints on them."""
+"""Draw glasses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.pocket.faces.canvas import Points, curve, ellipse, ribbon, ring
-from export.pocket.faces.easel import Easel, Line, tone
+from export.pocket.faces.drawing_context import DrawingContext, Line, tone
 from export.pocket.faces.poses import EYE_X, EYE_Y
 
 _LIFT = 0.12
 
-# Lenses from their own centre, half a lens's width and height being about 0.34 and 0.27; x is outwards.
+# Outlines of lenses relative to their centres; x is outwards. Half the size is about 0.34 x 0.27.
 _ROUND = ellipse(0, 0, 0.33, 0.31)
 _SQUARE: Line = [
     (-0.32, -0.2),
@@ -32,35 +32,39 @@ _LENSES: dict[str, Points] = {
 _THICK = {"round": 0.055, "square": 0.075, "half": 0.022, "wire": 0.022}
 
 
-def draw_glasses(easel: Easel) -> None:
-    """Frame, lenses and glint; hair falls over them."""
-    kind = easel.person.glasses
+def draw_glasses(ctx: DrawingContext) -> None:
+    """Draw frame, lenses and reflections.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
+    kind = ctx.person.glasses
     if kind == "none":
         return
-    canvas, u, colour = easel.canvas, easel.unit, easel.person.frame
+    canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.frame
     if kind == "wire":
         colour = tone(colour, 1.45)
-    thick, distance = _THICK[kind], EYE_X * max(easel.person.eye_distance, 1.0) + 0.01
+    thick, distance = _THICK[kind], EYE_X * max(ctx.person.eye_distance, 1.0) + 0.01
     shapes = [_LENSES[kind] * (side, 1) + (side * distance, EYE_Y + 0.02) for side in (-1, 1)]
-    lenses = [easel.head.place(shape, _LIFT) for shape in shapes]
-    _draw_lenses(easel, lenses, distance)
+    lenses = [ctx.head.place(shape, _LIFT) for shape in shapes]
+    _draw_lenses(ctx, lenses, distance)
     frame = [ring(lens.mean(axis=0) + (lens - lens.mean(axis=0)) * (1 + thick / 0.3), lens) for lens in lenses]
-    frame += _bars(easel, distance, thick)
+    frame += _bars(ctx, distance, thick)
     if kind == "half":
-        frame += [ribbon(easel.head.place(shape[_upper(shape)], _LIFT), 0.09 * u) for shape in shapes]
-    canvas.fill([np.add(part, (0, 0.04 * u)) for part in frame], easel.deep, soft=0.03 * u, opacity=0.35)
+        frame += [ribbon(ctx.head.place(shape[_upper(shape)], _LIFT), 0.09 * u) for shape in shapes]
+    canvas.fill([np.add(part, (0, 0.04 * u)) for part in frame], ctx.deep, soft=0.03 * u, opacity=0.35)
     canvas.fill(frame, colour)
 
 
 def _upper(shape: Points) -> NDArray[np.intp]:
-    """Indices of the upper edge, in order of x."""
+    """Return the indices of the upper edge in order of x."""
     above = np.flatnonzero(shape[:, 1] < shape[:, 1].mean() - 0.12)
     return above[np.argsort(shape[above, 0])]
 
 
-def _bars(easel: Easel, distance: float, thick: float) -> list[Points]:
-    """The bridge over the nose, and the temples back to the ears."""
-    head, u, gap = easel.head, easel.unit, distance - 0.32
+def _bars(ctx: DrawingContext, distance: float, thick: float) -> list[Points]:
+    """Return the outlines of the bridge and of the temples."""
+    head, u, gap = ctx.head, ctx.unit, distance - 0.32
     bridge = curve(head.place([(-gap, -0.12), (0.0, -0.17), (gap, -0.12)], _LIFT + 0.05), closed=False)
     bars = [ribbon(bridge, thick * u)]
     for side in (-1, 1):
@@ -70,9 +74,9 @@ def _bars(easel: Easel, distance: float, thick: float) -> list[Points]:
     return bars
 
 
-def _draw_lenses(easel: Easel, lenses: list[Points], distance: float) -> None:
-    """A faint tint, and two slanting streaks of light."""
-    canvas, away, streaks = easel.canvas, easel.away, []
+def _draw_lenses(ctx: DrawingContext, lenses: list[Points], distance: float) -> None:
+    """Draw a faint tint and two diagonal reflections."""
+    canvas, away, streaks = ctx.canvas, ctx.away, []
     inside = canvas.mask(lenses)
     canvas.fill(lenses, (225, 238, 246), opacity=0.1)
     for side in (-1, 1):
@@ -80,5 +84,5 @@ def _draw_lenses(easel: Easel, lenses: list[Points], distance: float) -> None:
             x, y = side * distance + offset * away, EYE_Y - 0.04
             ends = [(x + 0.12 * away + half, y - 0.2), (x + 0.12 * away - half, y - 0.2)]
             ends += [(x - 0.12 * away - half, y + 0.2), (x - 0.12 * away + half, y + 0.2)]
-            streaks.append(easel.head.place(ends, _LIFT))
-    canvas.fill(streaks, (255, 255, 255), soft=0.02 * easel.unit, within=inside, opacity=0.38)
+            streaks.append(ctx.head.place(ends, _LIFT))
+    canvas.fill(streaks, (255, 255, 255), soft=0.02 * ctx.unit, within=inside, opacity=0.38)

@@ -1,4 +1,4 @@
-"""Hair: what is behind the head, and locks of strands, curls or a crop over forehead and sides."""
+"""Draw hair behind the head, and locks, curls or short hair in front."""
 
 from __future__ import annotations
 
@@ -8,87 +8,94 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from export.pocket.faces.canvas import Mask, Points, curve, ellipse, ribbon
-from export.pocket.faces.easel import Easel, mirrored, mix, tone, wave
+from export.pocket.faces.drawing_context import DrawingContext, mirrored, mix, tone, wave
 from export.pocket.faces.hair_styles import BACK, CROP, CURLS, FRINGE, LOCKS, Lock
 from export.pocket.faces.people import Colour
 
 _SHEEN: Colour = (255, 240, 220)
-_Tuft = NDArray[np.float64]  # (k, points, 2): strands, as places along the edges and from the outer to the inner one
+_Tuft = NDArray[np.float64]  # (k, points, 2): positions of strands along the edges, and from the outer to the inner
 _SHADES = ((0.64, 0.6), (0.8, 0.55), (1.1, 0.55))  # of strands: tone and opacity
 _FRINGED = ("bob", "long")
 
 
-def draw_back_hair(easel: Easel) -> None:
-    """What is seen of the hair behind neck and ears, and a bun."""
-    person, u = easel.person, easel.unit
+def draw_back_hair(ctx: DrawingContext) -> None:
+    """Draw the hair behind neck and ears, and a bun.
+
+    Args:
+        ctx: What to draw on and whom.
+    """
+    person, u = ctx.person, ctx.unit
     if person.style in ("bald", "buzz"):
         return
     if person.style == "curly":
-        _draw_curls(easel, 0.55, _curly_edges(easel, behind=True))
+        _draw_curls(ctx, 0.55, _curly_edges(ctx, behind=True))
         return
     back = np.array(mirrored(BACK.get(person.style, BACK["short"])))
-    # From the middle of the head to its back, so that nothing shows between hair and face when the head turns.
-    shape = [curve(easel.head.hang(_voluminous(easel, back), depth=depth)) for depth in (0.3, 0, -0.3)]
-    easel.canvas.fill(shape, tone(person.hair, 0.6))
+    # From the middle of the head to its back, so that no gap opens between hair and face when the head rotates.
+    shape = [curve(ctx.head.hang(_voluminous(ctx, back), depth=depth)) for depth in (0.3, 0, -0.3)]
+    ctx.canvas.fill(shape, tone(person.hair, 0.6))
     if person.style == "bun":
-        knot = easel.head.place(ellipse(0, -1.92, 0.46, 0.38), depth=-0.2)
-        inside = easel.canvas.mask(knot)
-        easel.canvas.fill(knot, person.hair)
-        lit = easel.head.place(ellipse(-0.14 * easel.away, -2.05, 0.2, 0.1, 20), depth=-0.2)
-        easel.canvas.fill(lit, mix(person.hair, _SHEEN, 0.3), soft=0.06 * u, within=inside, opacity=0.8)
-        low = easel.head.place(ellipse(0.1 * easel.away, -1.6, 0.6, 0.2, 20), depth=-0.2)
-        easel.canvas.fill(low, tone(person.hair, 0.5), soft=0.06 * u, within=inside, opacity=0.8)
+        knot = ctx.head.place(ellipse(0, -1.92, 0.46, 0.38), depth=-0.2)
+        inside = ctx.canvas.mask(knot)
+        ctx.canvas.fill(knot, person.hair)
+        lit = ctx.head.place(ellipse(-0.14 * ctx.away, -2.05, 0.2, 0.1, 20), depth=-0.2)
+        ctx.canvas.fill(lit, mix(person.hair, _SHEEN, 0.3), soft=0.06 * u, within=inside, opacity=0.8)
+        low = ctx.head.place(ellipse(0.1 * ctx.away, -1.6, 0.6, 0.2, 20), depth=-0.2)
+        ctx.canvas.fill(low, tone(person.hair, 0.5), soft=0.06 * u, within=inside, opacity=0.8)
 
 
-def draw_hair(easel: Easel, skin: Mask) -> None:
-    """What is in front, with its shadow on the skin."""
-    person = easel.person
+def draw_hair(ctx: DrawingContext, skin: Mask) -> None:
+    """Draw the hair in front, with its shadow on the skin.
+
+    Args:
+        ctx: What to draw on and whom.
+        skin: Coverage of the face, to which the drawing is clipped.
+    """
+    person = ctx.person
     if person.style == "bald":
-        easel.glow([(-0.25, -1.2, 0.32, 0.13, tone(easel.light, 1.4), 0.1, 0.5)], skin)
+        ctx.glow([(-0.25, -1.2, 0.32, 0.13, tone(ctx.light, 1.4), 0.1, 0.5)], skin)
     elif person.style == "buzz":
-        outline = np.concatenate(_edges(easel, CROP))
-        easel.canvas.fill(
-            outline, mix(person.hair, easel.deep, 0.25), soft=0.035 * easel.unit, within=skin, opacity=0.85
-        )
+        outline = np.concatenate(_edges(ctx, CROP))
+        ctx.canvas.fill(outline, mix(person.hair, ctx.deep, 0.25), soft=0.035 * ctx.unit, within=skin, opacity=0.85)
     elif person.style == "curly":
-        edges = _curly_edges(easel, behind=False)
-        _draw_shadow(easel, np.concatenate(edges), skin)
-        _draw_curls(easel, 1.0, edges)
+        edges = _curly_edges(ctx, behind=False)
+        _draw_shadow(ctx, np.concatenate(edges), skin)
+        _draw_curls(ctx, 1.0, edges)
     else:
         locks = (FRINGE,) * (person.fringe and person.style in _FRINGED) + LOCKS[person.style]
         for number, lock in enumerate(locks):
-            edges = _edges(easel, lock)
-            _draw_shadow(easel, np.concatenate(edges), skin)
-            _draw_lock(easel, edges, lock.across, number)
+            edges = _edges(ctx, lock)
+            _draw_shadow(ctx, np.concatenate(edges), skin)
+            _draw_lock(ctx, edges, lock.across, number)
 
 
-def _voluminous(easel: Easel, points: ArrayLike) -> Points:
-    """Hair's outer edge, nearer to the head or farther from it; with its parting where the person has it."""
+def _voluminous(ctx: DrawingContext, points: ArrayLike) -> Points:
+    """Scale the outer edge of hair by its volume, and mirror it to the side of the parting."""
     flat = np.array(points, float)
-    above = 1 + (easel.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
+    above = 1 + (ctx.person.volume - 1) * np.clip(1.2 - 0.5 * flat[:, 1], 0, 1)
     return np.stack(
-        [-easel.person.parting * flat[:, 0] * above, -0.3 + (flat[:, 1] + 0.3) * np.minimum(above, 1.08)], axis=1
+        [-ctx.person.parting * flat[:, 0] * above, -0.3 + (flat[:, 1] + 0.3) * np.minimum(above, 1.08)], axis=1
     )
 
 
-def _edges(easel: Easel, lock: Lock) -> tuple[Points, Points]:
-    """Edges (n, 2) in pixels, the inner one reversed, so that together they are an outline."""
-    person, head = easel.person, easel.head
-    outer = curve(_voluminous(easel, lock.outer), closed=False)
+def _edges(ctx: DrawingContext, lock: Lock) -> tuple[Points, Points]:
+    """Return the edges (n, 2) in pixels; the inner one is reversed, so that both together are an outline."""
+    person, head = ctx.person, ctx.head
+    outer = curve(_voluminous(ctx, lock.outer), closed=False)
     inner = curve(np.array(lock.inner) * (-person.parting, 1), closed=False)
     swing = 0.1 * person.wave if person.style in ("long", "bob") else 0.0
     outer, inner = wave(outer, swing, 0.9, 0.0), wave(inner, swing, 0.9, 0.2)
     return head.rim(outer), head.hang(inner, 0.04)[::-1]
 
 
-def _draw_shadow(easel: Easel, outline: Points, skin: Mask) -> None:
-    shadow = outline + np.array([0.02 * easel.away, 0.06]) * easel.unit
-    easel.canvas.fill(shadow, (60, 36, 30), soft=0.06 * easel.unit, opacity=0.4, within=skin)
+def _draw_shadow(ctx: DrawingContext, outline: Points, skin: Mask) -> None:
+    shadow = outline + np.array([0.02 * ctx.away, 0.06]) * ctx.unit
+    ctx.canvas.fill(shadow, (60, 36, 30), soft=0.06 * ctx.unit, opacity=0.4, within=skin)
 
 
-def _draw_lock(easel: Easel, edges: tuple[Points, Points], across: bool, number: int) -> None:
-    """Strands between two edges; always the same, so that they do not flicker when the head moves."""
-    canvas, u, colour = easel.canvas, easel.unit, easel.person.hair
+def _draw_lock(ctx: DrawingContext, edges: tuple[Points, Points], across: bool, number: int) -> None:
+    """Draw strands between two edges, the same in every pose, so that they do not flicker."""
+    canvas, u, colour = ctx.canvas, ctx.unit, ctx.person.hair
     outline = np.concatenate(edges)
     inside = canvas.mask(outline)
     canvas.fill(outline, colour)
@@ -104,10 +111,10 @@ def _draw_lock(easel: Easel, edges: tuple[Points, Points], across: bool, number:
 
 @lru_cache(maxsize=64)
 def _tufts(count: int, across: bool, number: int) -> list[tuple[_Tuft, NDArray[np.float64]]]:
-    """Strands by their shade, `_SHADES` and then the light on the bend, and their widths (k, 3) in half faces."""
+    """Return strands for each of `_SHADES` and for the highlight, and their widths (k, 3) in half face widths."""
     rng = np.random.default_rng(7 + number)
     groups = []
-    thick = 28 / count  # fewer strands are wider ones
+    thick = 28 / count  # fewer strands are wider
     for share in (0.35, 0.3, 0.35):
         strands = max(2, round(share * count))
         low, high = np.sort(rng.uniform(0, 1, (2, strands)), axis=0)
@@ -126,7 +133,7 @@ def _tufts(count: int, across: bool, number: int) -> list[tuple[_Tuft, NDArray[n
 def _strands(
     rng: np.random.Generator, span: NDArray[np.float64], across: bool, spread: tuple[float, float], thick: float
 ) -> tuple[_Tuft, NDArray[np.float64]]:
-    """Strands that run over `span` (k, points) of their way, side by side."""
+    """Return parallel strands with given positions `span` (k, points) along their length."""
     count = len(span)
     aside = (np.linspace(*spread, count) + rng.uniform(-0.4, 0.4, count) / count)[:, None] + np.zeros_like(span)
     aside = np.clip(aside, 0, 1)
@@ -138,7 +145,7 @@ def _strands(
 
 
 def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
-    """Places along and between the edges as pixels, (k, points, 2)."""
+    """Map positions along and between the edges to pixels, (k, points, 2)."""
     outer, inner = edges[0], edges[1][::-1]
     along = tuft[..., 0] * (len(outer) - 1)
     first = np.minimum(along.astype(int), len(outer) - 2)
@@ -148,32 +155,32 @@ def _between(edges: tuple[Points, Points], tuft: _Tuft) -> Points:
     return lines
 
 
-def _curly_edges(easel: Easel, behind: bool) -> tuple[Points, Points]:
-    """Edges of the cap that curls sit on, or of what is behind the head; they reach down to the ears or to the jaw."""
-    longer, head = 1 + 2.2 * easel.person.wave, easel.head
-    outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-easel.person.parting, 1)
+def _curly_edges(ctx: DrawingContext, behind: bool) -> tuple[Points, Points]:
+    """Return the edges of curly hair in front or behind the head, down to the ears or the jaw."""
+    longer, head = 1 + 2.2 * ctx.person.wave, ctx.head
+    outer, inner = np.array(CURLS.outer), np.array(CURLS.inner) * (-ctx.person.parting, 1)
     for edge in (outer, inner):
         edge[:, 1] = np.where(edge[:, 1] > -0.3, -0.3 + (edge[:, 1] + 0.3) * longer, edge[:, 1])
-    outer = _evenly(_voluminous(easel, 1.02 * outer if behind else outer))
+    outer = _evenly(_voluminous(ctx, 1.02 * outer if behind else outer))
     if behind:
         return head.hang(outer, depth=-0.2), head.hang(_evenly(inner * (0.6, 0.9)), depth=-0.2)[::-1]
     return head.rim(outer), head.hang(_evenly(inner), 0.04)[::-1]
 
 
 def _evenly(points: Points) -> Points:
-    """A curve through points, as 64 points equally far from each other."""
+    """Return 64 equidistant points of a curve."""
     line = curve(points, closed=False)
     way = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     places = np.linspace(0, way[-1], 64)
     return np.stack([np.interp(places, way, line[:, 0]), np.interp(places, way, line[:, 1])], axis=1)
 
 
-def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -> None:
-    """Round curls over a cap, each with a dark and a light side."""
-    canvas, u, colour = easel.canvas, easel.unit, tone(easel.person.hair, brightness)
-    places, sizes = _curls(round(16 + 8 * easel.person.wave))
+def _draw_curls(ctx: DrawingContext, brightness: float, edges: tuple[Points, Points]) -> None:
+    """Draw round curls, each with a dark and a light side."""
+    canvas, u, colour = ctx.canvas, ctx.unit, tone(ctx.person.hair, brightness)
+    places, sizes = _curls(round(16 + 8 * ctx.person.wave))
     centres, radii = _between(edges, places[:, None])[:, 0], sizes * u
-    toward = np.array([-0.3 * easel.away, -0.35])
+    toward = np.array([-0.3 * ctx.away, -0.35])
 
     def discs(size: float, offset: float) -> list[Points]:
         moved = centres + offset * toward * radii[:, None]
@@ -198,7 +205,7 @@ def _draw_curls(easel: Easel, brightness: float, edges: tuple[Points, Points]) -
 
 @lru_cache(maxsize=16)
 def _curls(count: int) -> tuple[_Tuft, NDArray[np.float64]]:
-    """Places (k, 2) of curls along and between the edges, `count` along the outer one, and radii (k,) in half faces."""
+    """Return positions (k, 2) of curls along and between the edges, and radii (k,) in half face widths."""
     rng = np.random.default_rng(5)
     rows = []
     for across, share in ((0.04, 1.0), (0.36, 1.0), (0.72, 0.9)):

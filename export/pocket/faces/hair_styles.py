@@ -1,19 +1,25 @@
-"""Where the hair of each style is, in face coordinates. Nothing here draws."""
+"""Outlines of the hair styles, in face coordinates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.pocket.faces.easel import Line
+from export.pocket.faces.drawing_context import Line
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What lies between two edges with equally many points; strands run along them, or across, out of the face."""
+    """The area between two edges with the same number of points.
+
+    Attributes:
+        outer: Outer edge.
+        inner: Inner edge, on the face.
+        across: Whether strands go from one edge to the other, or along them.
+    """
 
     outer: Line
-    inner: Line  # along the face
+    inner: Line
     across: bool = False
 
 
@@ -22,7 +28,7 @@ def _both_sides(outer: Line, inner: Line) -> tuple[Lock, Lock]:
 
 
 def _arch(outer: Line, inner: Line) -> Lock:
-    """Over the forehead from ear to ear, from left halves that end in the middle."""
+    """Return a lock over the forehead from ear to ear; the arguments are left halves."""
     outer, inner = ([*half, *((-x, y) for x, y in half[-2::-1])] for half in (outer, inner))
     return Lock(outer, inner, across=True)
 
@@ -31,14 +37,14 @@ _HAIRLINE: Line = [(-0.99, 0.06), (-0.95, -0.45), (-0.82, -0.86), (-0.48, -1.14)
 _TEMPLES: Line = [(-0.98, -0.2), (-0.94, -0.52), (-0.82, -0.88), (-0.48, -1.14), (0.0, -1.22)]
 
 CAP = _arch([(-1.0, -0.22), (-1.07, -0.6), (-1.03, -1.1), (-0.68, -1.6), (0.0, -1.77)], _TEMPLES)
-CROP = _arch([(-1.1, 0.0), (-1.2, -0.5), (-1.1, -1.2), (-0.7, -1.8), (0.0, -2.0)], _HAIRLINE)  # as far as there is skin
+CROP = _arch([(-1.1, 0.0), (-1.2, -0.5), (-1.1, -1.2), (-0.7, -1.8), (0.0, -2.0)], _HAIRLINE)  # clipped to the skin
 CURLS = _arch([(-1.06, 0.08), (-1.24, -0.5), (-1.14, -1.14), (-0.72, -1.62), (0.0, -1.78)], _HAIRLINE)
 FRINGE = _arch(
     [(-0.86, -1.1), (-0.7, -1.36), (-0.4, -1.5), (0.0, -1.55)],
     [(-0.86, -0.6), (-0.6, -0.54), (-0.3, -0.52), (0.0, -0.51)],
 )
 
-# Parted on the left; the other side is the mirror image.
+# With the parting on the left; the other side is mirrored.
 LOCKS: Mapping[str, tuple[Lock, ...]] = {
     "short": (
         Lock(

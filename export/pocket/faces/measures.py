@@ -1,4 +1,4 @@
-"""What a picture of a face shows, measured in its pixels: how far the mouth is open, and who it is."""
+"""Measures of drawn faces: opening of the mouth, and identity."""
 
 from __future__ import annotations
 
@@ -16,27 +16,34 @@ Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Keypoints = NDArray[np.floating[Any]]  # (3, 2): left eye, right eye, nose, in pixels
 _Colours = NDArray[np.float64]  # (..., 3) RGB
 
-PATCH = 24  # pixels, height and width of what `identity_patch` returns
+PATCH = 24  # pixels, height and width of an identity patch
 
-_STEP = 0.02  # between rows of the look at the mouth, in half faces
-_ROWS = np.arange(0.58, 1.25, _STEP)  # from below the nose to the chin of a mouth that is wide open
+_STEP = 0.02  # between sampled rows of the mouth, in half face widths
+_ROWS = np.arange(0.58, 1.25, _STEP)  # from below the nose to the chin below a wide open mouth
 _COLUMNS = np.linspace(-0.1, 0.1, 5)
 _CHEEKS = (np.array([-0.55, -0.42, -0.3, 0.3, 0.42, 0.55]), np.linspace(0.26, 0.42, 5))
-_LIP = 0.3  # redness of what counts as lips, as a share of the reddest
-_CHIN, _SKIN = 5, 0.8  # rows that a chin has at least, and how bright they are, as a share of the cheeks
-_HOLLOW = (0.2, 0.5)  # redness, as such a share: of what certainly is between the lips, and of what certainly is not
-_DARK = (0.4, 0.65)  # brightness, as a share of the lips', likewise
+_LIP = 0.3  # least redness of lips, over that of the reddest row
+_CHIN, _SKIN = 5, 0.8  # least number of rows of a chin, and their least brightness over that of the cheeks
+_HOLLOW = (0.2, 0.5)  # redness over that of the reddest row: certainly between the lips, certainly not
+_DARK = (0.4, 0.65)  # brightness over that of the lips: certainly between the lips, certainly not
 
 
 def mouth_opening(image: Picture, keypoints: Keypoints) -> float:
-    """Height of what is seen between the lips in a drawn face, in eye distances: 0 closed, about 0.42 wide open.
+    """Measure the opening of the mouth of a drawn face.
 
-    Lips are redder than the skin; what lies between the first and the last red row in the middle of the mouth and is
-    not as red (teeth, dark) or darker (tongue) counts. So neither skin, beard, glasses nor what is below the chin do.
+    Lips are redder than the skin. The measure counts the rows between the first and the last red row in the middle of
+    the mouth that are less red (teeth, cavity) or darker (tongue). Skin, beard, glasses and neck are not counted.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        keypoints: Left eye, right eye and nose in pixels, (3, 2).
+
+    Returns:
+        Height between the lips in eye distances: 0 closed, about 0.42 wide open.
     """
     head = _head(image, keypoints)
-    rows = _look(image, head, _COLUMNS, _ROWS).mean(axis=1)
-    skin = np.median(_look(image, head, *_CHEEKS), axis=(0, 1))
+    rows = _sample_face(image, head, _COLUMNS, _ROWS).mean(axis=1)
+    skin = np.median(_sample_face(image, head, *_CHEEKS), axis=(0, 1))
     redness = _redness(rows) - _redness(skin)
     redness = np.convolve(np.pad(redness, 1, mode="edge"), (0.25, 0.5, 0.25), mode="valid")
     reddest = float(redness.max())
@@ -50,7 +57,7 @@ def mouth_opening(image: Picture, keypoints: Keypoints) -> float:
 
 
 def _lips(red: NDArray[np.intp], rows: _Colours, skin: _Colours) -> NDArray[np.intp]:
-    """The rows that are red, without a neck in the shade: red at the very end, beyond a chin's width of skin."""
+    """Return the red rows without a shaded neck, which is red at the very end, after the skin of a chin."""
     gaps = np.flatnonzero(np.diff(red) > _CHIN)
     if len(gaps) == 0 or red[-1] < len(rows) - 1:
         return red
@@ -59,9 +66,14 @@ def _lips(red: NDArray[np.intp], rows: _Colours, skin: _Colours) -> NDArray[np.i
 
 
 def identity_patch(image: Picture, keypoints: Keypoints) -> NDArray[np.float32]:
-    """The head with hair, shoulders and some of the background, upright and of equal size: (PATCH, PATCH, 3) float32.
+    """Sample head, hair, shoulders and some background, upright and of normalized size, from a smoothed image.
 
-    RGB, 0 to 1, smoothed. What lies outside the picture is what is at its edge.
+    Args:
+        image: (H, W, 3) uint8 RGB; it is continued by the pixels at its border.
+        keypoints: Left eye, right eye and nose in pixels, (3, 2).
+
+    Returns:
+        RGB in [0, 1], (PATCH, PATCH, 3) float32.
     """
     head = _head(image, keypoints)
     smooth = np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.08 * head.unit), np.float32)
@@ -69,16 +81,20 @@ def identity_patch(image: Picture, keypoints: Keypoints) -> NDArray[np.float32]:
     middle, right, below = head.place([(0, 0), (1, 0), (0, 1)], depth=0.3)
     turned = grid @ np.stack([right - middle, below - middle])
     upright = grid * head.unit
-    # The head is turned with its roll; body and background are not.
+    # Only the head rotates with its roll, not body and background.
     near = _between(np.hypot(grid[..., 0], 0.85 * grid[..., 1]), 1.5, 2.2)[..., None]
     return (_sample(smooth, middle + upright + near * (turned - upright)) / 255).astype(np.float32)
 
 
 def identity_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far apart the colours of two patches are, place by place, on average; hue counts twice as much as brightness.
+    """Return the mean difference of the colours of two patches, in which hue has twice the weight of brightness.
 
-    first, second: (..., PATCH, PATCH, 3), broadcast to each other; returns (...). 0 for the same patch, about 0.03 for
-    one person in two poses, about 0.14 for two people.
+    Args:
+        first: (..., PATCH, PATCH, 3).
+        second: The same, broadcast to `first`.
+
+    Returns:
+        (...): 0 for equal patches, about 0.03 for a person in two poses, about 0.14 for two people.
     """
     difference = np.subtract(first, second, dtype=float)
     brightness = difference.mean(axis=-1, keepdims=True)
@@ -94,31 +110,31 @@ def _head(image: Picture, keypoints: Keypoints) -> Head:
 
 @lru_cache(maxsize=64)
 def _pose(points: tuple[float, ...], height: int, width: int) -> Pose:
-    """`pose_of`, which takes longer than all else, once for both measures of a frame and for a head that is held."""
+    """Cache `pose_of`, the slowest part, for both measures of a frame and for frames with equal keypoints."""
     return pose_of(np.reshape(points, (3, 2)), height, width)
 
 
-def _look(image: Picture, head: Head, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> _Colours:
-    """Colours on a grid of face coordinates, (rows, columns, 3)."""
+def _sample_face(image: Picture, head: Head, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> _Colours:
+    """Sample the colours on a grid of face coordinates, (rows, columns, 3)."""
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
     return _sample(image.astype(np.float32), head.place(grid.reshape(-1, 2), 0.02).reshape(grid.shape))
 
 
 def _sample(image: NDArray[np.float32], places: Points) -> _Colours:
-    """Colours at pixels (..., 2), x then y."""
+    """Sample the colours at pixels (..., 2), x, then y."""
     at = places.astype(np.float32)
     found = cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found, float)
 
 
 def _redness(colours: _Colours) -> NDArray[np.float64]:
-    """How much more red than skin of any tone is; dark red counts for less."""
+    """Return the redness beyond that of skin; it is lower for dark red."""
     r, g, b = np.moveaxis(colours, -1, 0)
     redness: NDArray[np.float64] = np.maximum(r - 1.5 * g + 0.5 * b, 0) * np.sqrt(r)
     return redness
 
 
 def _between(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """1 up to `low`, 0 from `high` on."""
+    """Return 1 up to `low`, 0 from `high` on, and linear values in between."""
     share: NDArray[np.float64] = np.clip((high - values) / (high - low), 0, 1)
     return share

@@ -1,4 +1,4 @@
-"""Where the nose is in a picture: found by what it looks like in a drawing of the same person, held about alike."""
+"""Find the nose in an image, by comparison with a drawing of the same person in about the same pose."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from numpy.typing import NDArray
 from export.pocket.faces.portrait import Drawing
 from export.pocket.faces.poses import EYE_X
 
-REACH = 0.45  # how far off the nose is looked for, either way, in half faces: 12 pixels of 128
+REACH = 0.45  # largest distance of the nose in each direction, in half face widths: 12 pixels of 128
 
-_AIM = 0.2  # of what is compared, on the way from the nose's tip to between the eyes
-_WIDTH = (
-    0.2  # of the bell that weighs it, in half faces: the nose and little else, as the eyes move with it only in part
-)
-_FLAT = 1e-3  # variance of a picture that shows nothing there
+_AIM = 0.2  # centre of the compared region, from the nose's tip towards the middle of the eyes
+# Width of the Gaussian weights in half face widths: little more than the nose, because the eyes move less than it.
+_WIDTH = 0.2
+_FLAT = 1e-3  # smallest variance of an image
 
 
 def nose_place(image: NDArray[np.uint8], example: Drawing) -> NDArray[np.float64]:
-    """(2,): x then y in pixels of the nose's tip in `image` (H, W, 3) uint8 RGB.
+    """Find the tip of the nose by weighted normalized correlation, with subpixel precision.
 
-    example: the same person in a picture of the same size, with the nose no farther off than `REACH`. What is around
-    its nose is looked for by weighted normalised correlation, to parts of a pixel. Where a nose is farther off or there
-    is none, some place within reach is returned.
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        example: The same person in an image of the same size, whose nose is at most `REACH` away.
+
+    Returns:
+        x, then y in pixels, (2,). If the nose is farther away or hidden, some position within `REACH`.
     """
     eyes, nose = example.keypoints[:2].mean(axis=0), example.keypoints[2].astype(float)
     unit = float(np.hypot(*(example.keypoints[1] - example.keypoints[0]))) / (2 * EYE_X)
@@ -40,13 +42,13 @@ def nose_place(image: NDArray[np.uint8], example: Drawing) -> NDArray[np.float64
 
 
 def _likeness(known: NDArray[np.float32], found: NDArray[np.float32], width: float) -> NDArray[np.float64]:
-    """(2 r + 1, 2 r + 1): correlation of `known` (n, n, 3) with each place of `found` (n + 2 r, n + 2 r, 3)."""
+    """Correlate `known` (n, n, 3) with each position of `found` (n + 2 r, n + 2 r, 3): (2 r + 1, 2 r + 1)."""
     half = known.shape[0] // 2
     bell = cv2.getGaussianKernel(2 * half + 1, width)
     weights = bell @ bell.T
 
     def summed(values: Any, by: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Of channels one by one: OpenCV's filter takes one kernel for all.
+        # One channel at a time, because OpenCV's filter takes one kernel for all channels.
         parts = [cv2.filter2D(values[..., c], cv2.CV_64F, by[..., c]) for c in range(3)]
         return np.asarray(np.stack(parts, axis=-1)[half:-half, half:-half], float)
 
@@ -60,7 +62,7 @@ def _likeness(known: NDArray[np.float32], found: NDArray[np.float32], width: flo
 
 
 def _cut(image: NDArray[np.uint8], middle: NDArray[np.float64], half: int) -> NDArray[np.float32]:
-    """(2 half + 1, 2 half + 1, 3): what is around `middle`, which need not be a whole pixel."""
+    """Cut the region around `middle`, which may be between pixels: (2 half + 1, 2 half + 1, 3)."""
     steps = np.arange(-half, half + 1)
     x, y = (np.float32(steps + centre) for centre in middle)
     grid = np.meshgrid(x, y)
@@ -69,7 +71,7 @@ def _cut(image: NDArray[np.uint8], middle: NDArray[np.float64], half: int) -> ND
 
 
 def _peak(values: NDArray[np.float64], at: int) -> float:
-    """How far beside `at` the parabola through it and its neighbours is highest, within half a step."""
+    """Return the offset from `at` to the maximum of the parabola through three values, within half a step."""
     if not 0 < at < len(values) - 1:
         return 0.0
     before, here, after = values[at - 1 : at + 2]

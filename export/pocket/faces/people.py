@@ -1,4 +1,4 @@
-"""Who is drawn. Nothing here draws."""
+"""Random people: the features and colours of a person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 
-# Colours lie anywhere between neighbours of these rows.
+# Colours are interpolated between neighbours in these rows.
 SKINS: tuple[Colour, ...] = (
     (84, 54, 42), (112, 74, 54), (148, 101, 73), (183, 130, 96), (214, 161, 124), (230, 181, 147), (241, 203, 178),
     (246, 217, 200),
@@ -25,18 +25,18 @@ HAIRS: Mapping[str, tuple[Colour, ...]] = {
 }
 EYES: tuple[Colour, ...] = ((62, 42, 30), (92, 62, 38), (118, 94, 54), (76, 106, 76), (72, 108, 142), (108, 122, 134))
 
-STYLES: Mapping[str, float] = {  # of hair, and how frequent they are
+STYLES: Mapping[str, float] = {  # of hair, and their probabilities
     "bald": 0.06, "buzz": 0.09, "short": 0.14, "parting": 0.13, "quiff": 0.1, "curly": 0.14, "bob": 0.11, "long": 0.14,
     "bun": 0.09,
 }  # fmt: skip
-BEARDED = ("bald", "buzz", "short", "parting", "quiff")  # styles with which a beard may go
+BEARDED = ("bald", "buzz", "short", "parting", "quiff")  # styles with which a beard is possible
 BEARDS: Mapping[str, float] = {"none": 0.5, "stubble": 0.12, "moustache": 0.1, "goatee": 0.12, "full": 0.16}
 GLASSES: Mapping[str, float] = {"none": 0.7, "round": 0.1, "square": 0.1, "half": 0.05, "wire": 0.05}
 COLLARS: Mapping[str, float] = {"crew": 0.3, "vneck": 0.2, "shirt": 0.25, "turtleneck": 0.12, "hoodie": 0.13}
 PATTERNS: Mapping[str, float] = {"plain": 0.6, "stripes": 0.2, "bars": 0.1, "dots": 0.1}
 LIGHTS: Mapping[str, float] = {"glow": 0.3, "window": 0.2, "spot": 0.2, "horizon": 0.15, "bokeh": 0.15}
 
-_FACTORS = {  # how far proportions go from 1, either way
+_FACTORS = {  # largest deviation of each proportion from 1
     "jaw": 0.13, "length": 0.08, "cheeks": 0.06, "eye_distance": 0.07, "eye_size": 0.14, "nose": 0.2, "mouth": 0.12,
     "lips": 0.3, "brows": 0.45, "volume": 0.1, "shoulders": 0.1,
 }  # fmt: skip
@@ -44,9 +44,10 @@ _FACTORS = {  # how far proportions go from 1, either way
 
 @dataclass(frozen=True)
 class Person:
-    """How somebody looks, and where. Numbers without a comment are factors around 1, within `_FACTORS`.
+    """The looks of a person, clothes and background included.
 
-    trim: second colour of the clothes.  wall: second colour of the background.
+    Numbers without a comment are factors around 1, within `_FACTORS`. `trim` is the second colour of the clothes, and
+    `wall` that of the background.
     """
 
     skin: Colour
@@ -64,9 +65,9 @@ class Person:
     collar: str  # of COLLARS
     pattern: str  # of PATTERNS
     lighting: str  # of LIGHTS
-    light: int  # side that the light comes from: -1 left, 1 right
+    light: int  # side of the light: -1 left, 1 right
     parting: int  # side of the parting
-    fringe: bool  # hair over the forehead, with styles that have a choice
+    fringe: bool  # hair over the forehead, for styles that allow it
     wave: float  # of long hair, 0 to 1
     chin: float  # 0 round to 1 square
     eye_tilt: float  # -1 (outer corners low) to 1
@@ -85,7 +86,7 @@ class Person:
 
 
 class _Chance:
-    """Draws traits, always in the same order for the same seed."""
+    """Random numbers and colours of a seed."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -100,20 +101,24 @@ class _Chance:
         return str(self._rng.choice(list(shares), p=list(shares.values())))
 
     def between(self, row: Sequence[Colour], low: float = 0, high: float = 1) -> Colour:
-        """A colour anywhere along a row of colours, or along a part of it."""
+        """Return a random colour between neighbours of a row, or of a part of the row."""
         place = self.number(low, high) * (len(row) - 1)
         first = min(int(place), len(row) - 2)
         start, end = np.array(row[first : first + 2])
         return _colour(start + (place - first) * (end - start))
 
     def wheel(self, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-        """A colour of any hue, but none that glares."""
+        """Return a colour of random hue and limited saturation."""
         hue, strength, bright = self.number(0, 1), self.number(*saturation), self.number(*value)
         return _colour(255 * np.array(colorsys.hsv_to_rgb(hue, min(strength, 0.42 / bright), bright)))
 
 
 def random_person(seed: int) -> Person:
-    """Somebody; equal seeds give equal people. seed: 0 to 2**63 - 1."""
+    """Make a random person.
+
+    Args:
+        seed: 0 to 2**63 - 1; equal seeds make equal people.
+    """
     chance = _Chance(seed)
     look: dict[str, Any] = _colours(chance)
     look["style"] = style = chance.choice(STYLES)
@@ -135,7 +140,7 @@ def _colours(chance: _Chance) -> dict[str, Colour]:
     skin = np.array(chance.between(SKINS, depth, depth))
     warmth, rose = chance.number(-1, 1), chance.number(-1, 1)
     skin = skin * (1 + 0.015 * rose, 1 - 0.025 * rose, 1 - 0.03 * warmth)
-    # Any hair goes with any skin, but dark hair with dark skin more often.
+    # All combinations of hair and skin occur; dark hair is more frequent with dark skin.
     kind = "dark" if depth < 0.4 and chance.happens(0.6) else chance.choice(dict.fromkeys(HAIRS, 1 / len(HAIRS)))
     clothes, background = chance.wheel((0.05, 0.75), (0.2, 0.9)), chance.wheel((0.06, 0.5), (0.5, 0.92))
     return {
@@ -151,7 +156,7 @@ def _colours(chance: _Chance) -> dict[str, Colour]:
 
 
 def _lip(skin: Colour, paint: float, chance: _Chance) -> Colour:
-    """Lips are redder than the skin, and painted ones as red as the paint."""
+    """Return the colour of the lips: redder than the skin, or lipstick."""
     natural = np.array(skin) * (0.58, 0.4, 0.41) + np.array((82, 29, 34))
     painted = np.array(chance.between(((150, 36, 48), (176, 52, 84), (186, 84, 84))))
     return _colour(natural + paint * (painted - natural))

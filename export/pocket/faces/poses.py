@@ -1,4 +1,4 @@
-"""How a head is held, and where that puts what is drawn."""
+"""The pose of a head, and the mapping from face coordinates to pixels."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ from export.pocket.faces.canvas import Points
 from export.pocket.faces.people import Person
 
 EYE_X, EYE_Y = 0.43, -0.1  # of an eye's centre
-NOSE_Y, NOSE_LIFT = 0.4, 0.22  # of the nose's tip
-JAW_DROP = 0.27  # of the chin, when the mouth is wide open
+NOSE_Y, NOSE_LIFT = 0.4, 0.22  # of the tip of the nose
+JAW_DROP = 0.27  # of the chin for a wide open mouth
 
-_UNIT = 0.21  # half a face's width, as a share of the picture's side
-_MIDDLE = (0.5, 0.475)  # of the face, as shares of width and height
-_PREFERENCE = np.array(
-    [0.05, 0.1]
-)  # for no yaw and no pitch, in eye distances a radian: as people's proportions differ
-_AXES = (1.12, 1.65)  # half the head's width and height; half its depth is 1
+_UNIT = 0.21  # half face width, over the image's side
+_MIDDLE = (0.5, 0.475)  # of the face, over width and height
+# Weights of a prior for yaw 0 and pitch 0, in eye distances a radian, because the proportions of people differ.
+_PREFERENCE = np.array([0.05, 0.1])
+_AXES = (1.12, 1.65)  # half width and height of the head; half its depth is 1
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How the head is held, and what the face does.
+    """The pose of a head and its expression.
 
-    yaw, pitch, roll: radians; to the picture's right, down, clockwise; within 0.45, 0.3 and 0.4 it stays a face.
-    x, y: shift, as a share of the picture's side; within 0.1 and 0.08 the face stays inside.  scale: size, 0.8 to 1.2.
-    mouth: how far it is open, 0 to 1.  width: of the mouth, -1 (narrow) to 1 (wide).
-    rounding: lips brought forward to a ring, 0 to 1.  blink: how far the eyes are closed, 0 to 1.
+    Attributes:
+        yaw: Rotation to the right of the image in radians, at most 0.45 in both directions.
+        pitch: Rotation down in radians, at most 0.3.
+        roll: Rotation clockwise in radians, at most 0.4.
+        x: Shift to the right over the image's width, at most 0.1.
+        y: Shift down over the image's height, at most 0.08.
+        scale: Size, 0.8 to 1.2.
+        mouth: Openness of the mouth, 0 to 1.
+        width: Of the mouth, -1 (narrow) to 1 (wide).
+        rounding: Of the lips, 0 to 1.
+        blink: Closing of the eyes, 0 to 1.
     """
 
     yaw: float = 0.0
@@ -46,12 +52,20 @@ class Pose:
 
 
 class Head:
-    """Maps face coordinates to pixels: x right and y down from between the cheekbones, 1 being half the face's width.
+    """The mapping from face coordinates to pixels.
 
-    The face is taken as the front of an ellipsoid, so that features move as on a head that turns.
+    The origin is between the cheekbones, x is to the right, y is down, and the unit is half the face width. The face is
+    the front of an ellipsoid, so that features move like on a rotating head.
     """
 
     def __init__(self, pose: Pose, height: int, width: int) -> None:
+        """Set up the mapping.
+
+        Args:
+            pose: Of the head.
+            height: Of the image in pixels.
+            width: Of the image in pixels.
+        """
         self.unit = _UNIT * min(height, width) * pose.scale  # pixels
         self._pose = pose
         shift = np.array([pose.x * width, pose.y * height])
@@ -60,9 +74,15 @@ class Head:
         self._turn = _rotation(pose)[:, :2] * self.unit
 
     def place(self, points: Any, lift: float = 0.0, depth: float | None = None) -> Points:
-        """Face coordinates (n, 2) -> pixels (n, 2).
+        """Map points of the face.
 
-        lift: how far a feature stands out of the face.  depth: how far it is in front of the head's middle instead.
+        Args:
+            points: Face coordinates, (n, 2).
+            lift: Distance from the face.
+            depth: Distance in front of the head's middle, in place of `lift`.
+
+        Returns:
+            Pixels, (n, 2).
         """
         flat = np.asarray(points, float)
         if depth is None:
@@ -74,38 +94,68 @@ class Head:
         return placed
 
     def body(self, points: Any) -> Points:
-        """Coordinates of the same measure that follow the head's place by half, and not its turning."""
+        """Map points of the body, which moves by half the head's shift and does not rotate.
+
+        Args:
+            points: In the unit of face coordinates, (n, 2).
+
+        Returns:
+            Pixels, (n, 2).
+        """
         placed: Points = np.asarray(points, float) * self.unit + self._body
         return placed
 
     def hang(self, points: Any, lift: float = 0.0, depth: float | None = None) -> Points:
-        """Like `place`, but what is far below the ears hangs down, however the head is turned."""
+        """Map points like `place`, but points far below the ears hang straight down.
+
+        Args:
+            points: Face coordinates, (n, 2).
+            lift: See `place`.
+            depth: See `place`.
+
+        Returns:
+            Pixels, (n, 2).
+        """
         flat = np.asarray(points, float)
         free = np.clip((flat[:, 1:] - 0.3) / 2, 0, 1)
         return self.place(flat, lift, depth) * (1 - free) + (self.body(flat) * 0.5 + self._under(flat) * 0.5) * free
 
     def rim(self, points: Any) -> Points:
-        """Like `hang`, for the outer edge of hair: where the head is turned away, it is farther back than the face."""
+        """Map the outer edge of hair like `hang`; on the side that is turned away it is behind the face.
+
+        Args:
+            points: Face coordinates, (n, 2).
+
+        Returns:
+            Pixels, (n, 2).
+        """
         flat = np.asarray(points, float)
         far = np.clip(0.5 + 1.5 * flat[:, :1] * np.clip(5 * self._pose.yaw, -1, 1), 0, 1)
         placed: Points = self.hang(flat, 0.1) * far + self.hang(flat, depth=-0.1) * (1 - far)
         return placed
 
     def lowered(self, points: Any) -> Points:
-        """Face coordinates after the jaw has dropped: from the mouth's corners on, more and more."""
+        """Move points with the jaw, more and more below the corners of the mouth.
+
+        Args:
+            points: Face coordinates, (n, 2).
+
+        Returns:
+            Face coordinates, (n, 2).
+        """
         flat = np.array(points, float)
         share = np.clip((flat[:, 1] - 0.45) / 0.75, 0, 1)
         flat[:, 1] += JAW_DROP * self._pose.mouth * share * share * (3 - 2 * share)
         return flat
 
     def _under(self, points: Points) -> Points:
-        """Straight down from where the head is."""
+        """Map points straight down from the head."""
         placed: Points = points * self.unit + self._origin
         return placed
 
 
 def _rotation(pose: Pose) -> NDArray[np.float64]:
-    """(3, 3), for rows (x, y, depth) on its left: yaw, then pitch, then roll."""
+    """Return the rotation (3, 3) of row vectors (x, y, depth): yaw, then pitch, then roll."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (pose.yaw, pose.pitch, pose.roll))
     yaw = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -115,14 +165,30 @@ def _rotation(pose: Pose) -> NDArray[np.float64]:
 
 
 def keypoints(person: Person, pose: Pose, height: int, width: int) -> NDArray[np.float32]:
-    """Where left eye, right eye and nose are in the drawing, (3, 2) float32, x then y in pixels."""
+    """Return the keypoints of a drawing.
+
+    Args:
+        person: The person.
+        pose: The pose.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+
+    Returns:
+        Left eye, right eye and nose, x, then y in pixels, (3, 2) float32.
+    """
     return _landmarks(person.eye_distance, pose, height, width).astype(np.float32)
 
 
 def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
-    """How a head of average proportions is held whose keypoints (3, 2) are at `points`, in a picture of that size.
+    """Estimate the pose of a head of average proportions, by least squares with a weak prior for yaw 0 and pitch 0.
 
-    Least squares with a slight preference for heads that look ahead; yaw and pitch within 0.6.
+    Args:
+        points: Keypoints in pixels, (3, 2).
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+
+    Returns:
+        The pose; yaw and pitch are at most 0.6 in both directions.
     """
     target = np.asarray(points, float)
     across = target[1] - target[0]
@@ -131,7 +197,7 @@ def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
     shape = (target - target.mean(axis=0)) / np.hypot(*across).clip(1e-6)
 
     def residual(held: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of the points as seen from their middle, in eye distances, and of what is preferred."""
+        """Return the errors of the points relative to their mean, in eye distances, and those of the prior."""
         seen = _landmarks(1.0, _held(held), height, width)
         apart = (seen - seen.mean(axis=0)) / np.hypot(*across).clip(1e-6) - shape
         return np.concatenate([apart.ravel(), _PREFERENCE * held[:2]])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
 from tests.doubles.fake_builder import FakeBuilder
 from tests.doubles.fakes import write_bundle

@@ -1,4 +1,4 @@
-"""The bundle that ships: small enough, and what is heard moves the mouth of somebody whom training never saw."""
+"""The shipped bundle is small, and speech moves the mouth of a person outside the training data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, cases_of
-from export.pocket.evaluate.makers import Generated
 from export.pocket.evaluate.measuring import correlation, measure
 from export.pocket.evaluate.subjects import FIRST, gallery, make_subject
+from export.pocket.evaluate.video_sources import GeneratedVideos
 from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.media.recording import open_recording
 
@@ -53,7 +53,7 @@ def test_a_portrait_needs_no_keypoints(generator: Generator, case: Case) -> None
 
 
 def test_the_mouth_follows_the_voice_and_the_head_stays(generator: Generator, case: Case) -> None:
-    frames = Generated(generator, GenerationConfig(steps=5))(case)
+    frames = GeneratedVideos(generator, GenerationConfig(steps=5))(case)
     found = measure(case, frames, gallery([make_subject(FIRST + i) for i in range(3)], 0))
     assert found.correlation > 0.5
     assert correlation(found.openings, case.followed[::-1]) < found.correlation - 0.2

@@ -11,9 +11,9 @@ import torch
 from export.pocket import dataset
 from export.pocket.acting import REACH, act, still
 from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
-from export.pocket.autoencoder import CROP, Autoencoder, as_images, as_pictures, crops
+from export.pocket.audio_pretraining import MouthFromSamples, normalized_recordings
+from export.pocket.autoencoder import CROP, Autoencoder, crops, to_model_range, to_uint8
 from export.pocket.dataset import STILLS, load_shard, make_shard
-from export.pocket.hearing import Listener, normalised
 
 MOUTHS = np.stack([np.linspace(0, 1, 40), np.linspace(-1, 1, 40), np.linspace(1, 0, 40)], axis=1).astype(np.float32)
 
@@ -75,7 +75,7 @@ def test_crops_lie_inside_the_picture_and_often_on_the_mouth() -> None:
 
 def test_pictures_and_images_are_inverse() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    assert np.abs(as_images(as_pictures(images)).astype(int) - images).max() <= 1
+    assert np.abs(to_uint8(to_model_range(images)).astype(int) - images).max() <= 1
 
 
 def test_an_autoencoder_learns_in_a_few_steps() -> None:
@@ -96,10 +96,10 @@ def test_an_autoencoder_learns_in_a_few_steps() -> None:
 def test_a_listener_learns_from_normalised_clips() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    clips = normalised((rng.standard_normal((2, 8000)) * 0.01 + 0.2).astype(np.float16))
+    clips = normalized_recordings((rng.standard_normal((2, 8000)) * 0.01 + 0.2).astype(np.float16))
     assert clips.mean(dim=1).abs().max() < 1e-3
     assert clips.std(dim=1) == pytest.approx([1, 1], abs=0.01)
-    model, mouths = Listener(), torch.full((2, 12, 3), 0.5)
+    model, mouths = MouthFromSamples(), torch.full((2, 12, 3), 0.5)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     losses = []
     for _ in range(12):

@@ -17,9 +17,9 @@ from export.onnx.graph import read_interface
 from export.pocket import detector
 from export.pocket.detector import CELL, HEIGHTS, STRIDES, FaceDetector, measure, targets, write_detector
 from export.pocket.faces import Pose, draw_face, random_person
-from export.pocket.pretraining import Place
-from export.pocket.runs import Schedule
+from export.pocket.pretraining import RunContext
 from export.pocket.snapshots import SIDE, Face, Portrait, Snapshot, draw_portrait, face_points, snapshot
+from export.pocket.training_loop import TrainingSchedule
 from vexpress_rt.face.detector import postprocess
 
 CANVAS = 64  # pixels of the pictures that the network is trained on
@@ -163,8 +163,8 @@ def test_a_few_steps_of_training_lower_the_loss(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(detector, "HELD_OUT", range(1_000_000, 1_000_001))
     monkeypatch.setattr(detector, "CANVASES", ((64, 4), (96, 2)))
     lines: list[str] = []
-    schedule = Schedule(steps=12, warm=3, rate=3e-3, average=0.5, report_every=4, save_every=12)
-    detector.train_detector(Place(tmp_path, tmp_path, lines.append), schedule, people=range(2))
+    schedule = TrainingSchedule(steps=12, warm=3, rate=3e-3, average=0.5, report_every=4, save_every=12)
+    detector.train_detector(RunContext(tmp_path, tmp_path, lines.append), schedule, people=range(2))
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
     assert (tmp_path / "detector.pt").exists()

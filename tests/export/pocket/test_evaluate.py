@@ -19,11 +19,11 @@ from export.pocket.evaluate import __main__ as command_line
 from export.pocket.evaluate import cases as cases_module
 from export.pocket.evaluate.cases import SHARED, Case, all_cases, cases_of, loudness
 from export.pocket.evaluate.figures import CLOSED, KNOWN, NOSE, STILL, SYNC, Figure, balance, headline
-from export.pocket.evaluate.makers import Generated, drawn
 from export.pocket.evaluate.measuring import Measured, correlation, measure
 from export.pocket.evaluate.report import Run, as_json, markdown
 from export.pocket.evaluate.sheet import MOMENTS, draw_sheet, moments
 from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
+from export.pocket.evaluate.video_sources import GeneratedVideos, draw_case
 from export.pocket.lips import RATE
 from vexpress_rt import GenerationConfig
 
@@ -51,7 +51,7 @@ def subjects() -> list[Subject]:
 @pytest.fixture(scope="module")
 def made(subjects: list[Subject]) -> dict[str, tuple[Case, Frames]]:
     """By scene: a video as it should be."""
-    return {case.scene: (case, drawn(case)) for case in cases_of(subjects[0], SECONDS, voice)}
+    return {case.scene: (case, draw_case(case)) for case in cases_of(subjects[0], SECONDS, voice)}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ class Recorder:
 
 def test_the_generator_is_called_as_a_user_calls_it(subjects: list[Subject]) -> None:
     generator, cases = Recorder(), [case for s in subjects[:2] for case in cases_of(s, SECONDS, voice)]
-    make = Generated(generator, GenerationConfig(fps=FPS, steps=7))  # type: ignore[arg-type]
+    make = GeneratedVideos(generator, GenerationConfig(fps=FPS, steps=7))  # type: ignore[arg-type]
     for case in cases:
         make(case)
     assert len(generator.prepared) == 2
@@ -249,7 +249,7 @@ def test_a_sheet_has_a_band_for_each_video(measured: dict[str, Measured], made: 
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos that show nothing, and few people."""
-    monkeypatch.setattr(command_line, "drawn", lambda case: np.zeros((len(case.poses), SIZE, SIZE, 3), np.uint8))
+    monkeypatch.setattr(command_line, "draw_case", lambda case: np.zeros((len(case.poses), SIZE, SIZE, 3), np.uint8))
     monkeypatch.setattr(command_line, "GALLERY", 2)
     monkeypatch.setattr(cases_module, "clip", make_clip)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.networks.detector import synthetic_detector
+from export.checkpoint.synthetic_detector import write_synthetic_detector
 from export.pocket.faces import Person, Pose, draw_face, identity_distance, identity_patch, keypoints, random_person
 from export.pocket.faces.people import BEARDS, COLLARS, GLASSES, LIGHTS, PATTERNS, STYLES
 from export.pocket.faces.poses import pose_of
@@ -23,7 +23,7 @@ from vexpress_rt.face.detector import Detector, detect, largest_face
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     path = tmp_path_factory.mktemp("detector") / "face_detector.onnx"
-    synthetic_detector(path)
+    write_synthetic_detector(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

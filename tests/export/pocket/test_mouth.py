@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from export.pocket.faces import Person, Pose, draw_face, keypoints, random_person
 from export.pocket.faces.canvas import Canvas
-from export.pocket.faces.easel import Easel
+from export.pocket.faces.drawing_context import DrawingContext
 from export.pocket.faces.mouth import lip_edges
 from export.pocket.faces.portrait import face_shape
 from export.pocket.faces.poses import Head
@@ -48,17 +48,17 @@ def test_the_mouths_shape_changes_only_the_mouth(shape: Pose) -> None:
 @example(seed=0, pose=Pose(yaw=0.45, pitch=0.3, roll=0.4, mouth=1, width=1))
 @example(seed=0, pose=Pose(yaw=-0.45, pitch=-0.3, mouth=1, rounding=1))
 def test_lips_stay_on_the_face(seed: int, pose: Pose) -> None:
-    easel = Easel(Canvas(1, 1, 1), Head(pose, 128, 128), random_person(seed), pose)
-    outlines = [shape.astype(np.float32) for shape in face_shape(easel)]
-    lips = lip_edges(easel)
-    for x, y in easel.head.place(np.concatenate([lips.top, lips.bottom]), lips.lift).tolist():
+    ctx = DrawingContext(Canvas(1, 1, 1), Head(pose, 128, 128), random_person(seed), pose)
+    outlines = [shape.astype(np.float32) for shape in face_shape(ctx)]
+    lips = lip_edges(ctx)
+    for x, y in ctx.head.place(np.concatenate([lips.top, lips.bottom]), lips.lift).tolist():
         assert max(cv2.pointPolygonTest(outline, (x, y), True) for outline in outlines) > 0
 
 
 @given(seed=SEEDS, mouth=st.floats(0, 1), width=st.floats(-1, 1), rounding=st.floats(0, 1))
 def test_the_lips_never_cross(seed: int, mouth: float, width: float, rounding: float) -> None:
     pose = Pose(mouth=mouth, width=width, rounding=rounding)
-    lips = lip_edges(Easel(Canvas(1, 1, 1), Head(pose, 128, 128), random_person(seed), pose))
+    lips = lip_edges(DrawingContext(Canvas(1, 1, 1), Head(pose, 128, 128), random_person(seed), pose))
     rows = np.stack([lips.top, lips.upper, lips.lower, lips.bottom])[..., 1]
     assert (np.diff(rows, axis=0) > -1e-9).all()
 
@@ -67,7 +67,7 @@ def test_a_mouth_opens_widens_and_rounds() -> None:
     person = random_person(0)
 
     def lips(pose: Pose) -> tuple[float, float]:
-        edges = lip_edges(Easel(Canvas(1, 1, 1), Head(pose, 128, 128), person, pose))
+        edges = lip_edges(DrawingContext(Canvas(1, 1, 1), Head(pose, 128, 128), person, pose))
         return edges.gap, edges.half_width
 
     assert lips(Pose(mouth=1))[0] > lips(Pose(mouth=0.5))[0] > lips(Pose())[0] == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.errors import CheckpointError
-from export.networks.networks import NETWORKS
+from export.networks.registry import NETWORKS
 from export.onnx.engine_modules import ENGINE_NETWORKS, make_engine
 from export.onnx.graph import WeightsFile
 from export.onnx.to_onnx import to_onnx

@@ -16,18 +16,18 @@ from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
 from export.pocket.dataset import STILLS, save
 from export.pocket.denoising import train_projection, train_stage
 from export.pocket.detector import FaceDetector
+from export.pocket.encoded_data import encode, latent_std, load_encoded
 from export.pocket.faces import draw_face
-from export.pocket.material import encode, load_material, spread
-from export.pocket.pretraining import Place, mean_weights, train_autoencoder, train_decoder, train_hearing
+from export.pocket.pretraining import RunContext, mean_weights, train_audio_encoder, train_autoencoder, train_decoder
 from export.pocket.release import RECOMMENDED, release
-from export.pocket.runs import Schedule, train
 from export.pocket.stages import STAGES
+from export.pocket.training_loop import TrainingSchedule, train
 
-ONE = Schedule(steps=1, parts=1)
+ONE = TrainingSchedule(steps=1, parts=1)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def context(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     """Every stage, one step each, on a few pictures of two people."""
     folder = tmp_path_factory.mktemp("pocket")
     rng = np.random.default_rng(0)
@@ -43,12 +43,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         )
     clips, frames = rng.standard_normal((62, 16000)).astype(np.float16), FPS
     save(folder / "speech.npz", clips=clips, mouths=rng.random((62, frames, 3)).astype(np.float32))
-    made = Place(folder, folder, report=lambda line: None)
+    made = RunContext(folder, folder, report=lambda line: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoising, "PEOPLE", 2)
         patch.setattr(denoising, "STEPS", 1)
         train_autoencoder(made, ONE)
-        train_hearing(made, ONE)
+        train_audio_encoder(made, ONE)
         encode(made)
         train_projection(made, ONE)
         for name in STAGES:
@@ -58,42 +58,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return made
 
 
-def test_material_is_of_unit_variance_and_hears_every_frame(place: Place) -> None:
-    material = load_material(place, place.shards())
-    assert material.latents.shape == (6, WINDOW + STILLS, POCKET.vae.latent_channels, SIZE // 8, SIZE // 8)
-    assert material.latents[:2].astype(np.float64).std() == pytest.approx(1, abs=0.01)
-    assert material.rows.shape == (62, FPS, POCKET.audio_projection.max_seq_len, 64)
+def test_material_is_of_unit_variance_and_hears_every_frame(context: RunContext) -> None:
+    data = load_encoded(context, context.shards())
+    assert data.latents.shape == (6, WINDOW + STILLS, POCKET.vae.latent_channels, SIZE // 8, SIZE // 8)
+    assert data.latents[:2].astype(np.float64).std() == pytest.approx(1, abs=0.01)
+    assert data.features.shape == (62, FPS, POCKET.audio_projection.max_seq_len, 64)
 
 
-def test_a_stage_begins_where_the_one_before_it_ended(place: Place) -> None:
-    single, voice = (mean_weights(place.run / f"{name}.pt") for name in ("single", "voice"))
+def test_a_stage_begins_where_the_one_before_it_ended(context: RunContext) -> None:
+    single, voice = (mean_weights(context.run / f"{name}.pt") for name in ("single", "voice"))
     assert torch.equal(single["reference_net.conv_in.weight"], voice["reference_net.conv_in.weight"])
     assert not torch.equal(single["audio_projection.latents"], voice["audio_projection.latents"])
 
 
-def test_the_decoder_goes_on_alone(place: Place) -> None:
-    before, after = (mean_weights(place.run / f"{name}.pt") for name in ("autoencoder", "decoder"))
+def test_the_decoder_goes_on_alone(context: RunContext) -> None:
+    before, after = (mean_weights(context.run / f"{name}.pt") for name in ("autoencoder", "decoder"))
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"vae_decoder"}
 
 
-def test_every_stage_leaves_a_sheet_to_look_at(place: Place) -> None:
-    sheets = {path.stem.partition("-")[0] for path in place.run.glob("*.png")}
+def test_every_stage_leaves_a_sheet_to_look_at(context: RunContext) -> None:
+    sheets = {path.stem.partition("-")[0] for path in context.run.glob("*.png")}
     assert sheets == {"autoencoder", "decoder", *STAGES}
 
 
-def test_a_release_is_a_checkpoint_like_any_other(place: Place, tmp_path: Path) -> None:
-    release(place, tmp_path / "checkpoint")
+def test_a_release_is_a_checkpoint_like_any_other(context: RunContext, tmp_path: Path) -> None:
+    release(context, tmp_path / "checkpoint")
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     assert checkpoint.architecture.unet == POCKET.unet
-    assert checkpoint.architecture.vae.scaling_factor == pytest.approx(1 / spread(place))
+    assert checkpoint.architecture.vae.scaling_factor == pytest.approx(1 / latent_std(context))
     assert checkpoint.architecture.recommended == RECOMMENDED
     assert checkpoint.detector() is not None
-    trained = mean_weights(place.run / "all.pt")["denoising_unet.conv_in.weight"]
+    trained = mean_weights(context.run / "all.pt")["denoising_unet.conv_in.weight"]
     assert torch.equal(checkpoint.network("denoising_unet").conv_in.weight, trained.half().float())
     assert torch.equal(
         checkpoint.network("vae_decoder").decoder.conv_in.weight,
-        mean_weights(place.run / "decoder.pt")["vae_decoder.decoder.conv_in.weight"].half().float(),
+        mean_weights(context.run / "decoder.pt")["vae_decoder.decoder.conv_in.weight"].half().float(),
     )
 
 

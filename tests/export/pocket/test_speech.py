@@ -1,4 +1,4 @@
-"""Speech to train on. espeak-ng is a stand-in here: a program of that name that writes a tone."""
+"""Training speech. In place of espeak-ng a program of that name writes a tone."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from export.networks.config import GuiderConfig, UNetConfig
 from export.pocket.architecture import POCKET, SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, LEAST, MIN_SNR, noised
-from export.pocket.model import Batch, Trainee
-from export.pocket.runs import Schedule, mean_state, train
-from export.pocket.stages import ALL, NONE, SINGLE, STAGES, VOICE, Material, drawings, mouth_weights, stage_loss
+from export.pocket.model import Batch, TrainingModel
+from export.pocket.stages import ALL, NONE, SINGLE, STAGES, VOICE, EncodedData, keypoint_maps, mouth_weights, stage_loss
+from export.pocket.training_loop import TrainingSchedule, mean_state, train
 
 SMALL = replace(  # of few channels and levels, so that a step takes no time
     POCKET,
@@ -30,19 +30,19 @@ POINTS = np.array([[44, 50], [84, 50], [64, 70]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def trainee() -> Trainee:
+def trainee() -> TrainingModel:
     torch.manual_seed(0)
-    return Trainee(SMALL).eval()
+    return TrainingModel(SMALL).eval()
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def data() -> EncodedData:
     rng = np.random.default_rng(0)
     rows, hidden = POCKET.audio_projection.max_seq_len, POCKET.audio_projection.embedding_dim
-    return Material(
+    return EncodedData(
         latents=rng.standard_normal((4, WINDOW + 4, CHANNELS, SIDE, SIDE)).astype(np.float16),
         keypoints=np.tile(POINTS, (4, WINDOW + 4, 1, 1)),
-        rows=rng.standard_normal((2, 20, rows, hidden)).astype(np.float16),
+        features=rng.standard_normal((2, 20, rows, hidden)).astype(np.float16),
         speech=np.array([[0, 0], [1, 8], [0, 4], [1, 2]]),
     )
 
@@ -55,13 +55,13 @@ def batch(keep: list[list[float]], frames: int = 2, seed: int = 0) -> Batch:
         noisy=torch.randn(people, frames, CHANNELS, SIDE, SIDE, generator=noise),
         timesteps=torch.full((people, frames), 500),
         reference=torch.randn(people, CHANNELS, SIDE, SIDE, generator=noise),
-        drawings=torch.rand(people, frames, 3, SIZE, SIZE, generator=noise),
-        rows=torch.randn(people, frames, config.max_seq_len, config.embedding_dim, generator=noise),
+        keypoint_maps=torch.rand(people, frames, 3, SIZE, SIZE, generator=noise),
+        features=torch.randn(people, frames, config.max_seq_len, config.embedding_dim, generator=noise),
         keep=torch.tensor(keep),
     )
 
 
-def changed(trainee: Trainee, keep: list[float], condition: str) -> bool:
+def changed(trainee: TrainingModel, keep: list[float], condition: str) -> bool:
     """Whether another value of a condition gives another prediction."""
     one, other = batch([keep]), batch([keep], seed=1)
     swapped = Batch(**{**vars(one), condition: getattr(other, condition)})
@@ -69,14 +69,14 @@ def changed(trainee: Trainee, keep: list[float], condition: str) -> bool:
         return not torch.equal(trainee(one, motion=True), trainee(swapped, motion=True))
 
 
-@pytest.mark.parametrize(("place", "condition"), [(0, "reference"), (1, "drawings"), (2, "rows")])
-def test_a_condition_counts_unless_it_is_dropped(trainee: Trainee, place: int, condition: str) -> None:
+@pytest.mark.parametrize(("place", "condition"), [(0, "reference"), (1, "keypoint_maps"), (2, "features")])
+def test_a_condition_counts_unless_it_is_dropped(trainee: TrainingModel, place: int, condition: str) -> None:
     dropped = [float(i != place) for i in range(3)]
     assert changed(trainee, [1.0, 1.0, 1.0], condition)
     assert not changed(trainee, dropped, condition)
 
 
-def test_people_of_a_batch_do_not_see_each_other(trainee: Trainee) -> None:
+def test_people_of_a_batch_do_not_see_each_other(trainee: TrainingModel) -> None:
     both, one = batch([[1.0, 1.0, 1.0]] * 2), batch([[1.0, 1.0, 1.0]])
     alone = Batch(**{name: value[:1] for name, value in vars(both).items()})
     assert one.noisy.shape == alone.noisy.shape
@@ -85,18 +85,18 @@ def test_people_of_a_batch_do_not_see_each_other(trainee: Trainee) -> None:
     torch.testing.assert_close(together, single, atol=1e-5, rtol=0)
 
 
-def test_motion_modules_start_as_if_they_were_not_there(trainee: Trainee) -> None:
+def test_motion_modules_start_as_if_they_were_not_there(trainee: TrainingModel) -> None:
     inputs = batch([[1.0, 1.0, 1.0]])
     with torch.no_grad():
         torch.testing.assert_close(trainee(inputs, motion=True), trainee(inputs, motion=False), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-def test_each_stage_trains_its_own_parts(trainee: Trainee, stage: object, material: Material) -> None:
+def test_each_stage_trains_its_own_parts(trainee: TrainingModel, stage: object, data: EncodedData) -> None:
     assert stage in (SINGLE, VOICE, ALL)
     stage.prepare(trainee)
     trainee.zero_grad(set_to_none=True)
-    loss = stage_loss(trainee, stage, material, step=3, progress=0.5)
+    loss = stage_loss(trainee, stage, data, step=3, progress=0.5)
     loss.backward()
     assert 0 < loss.item() < 100
     moved = {name.split(".")[0] for name, p in trainee.named_parameters() if p.grad is not None and p.grad.any()}
@@ -104,7 +104,7 @@ def test_each_stage_trains_its_own_parts(trainee: Trainee, stage: object, materi
     networks = {"reference_net", "denoising_unet", "v_kps_guider", "audio_projection"}
     voice = {"audio_projection", "denoising_unet"}
     assert moved == {"single": networks - {"audio_projection"}, "voice": voice, "all": networks}[stage.name]
-    assert motion == stage.heard
+    assert motion == stage.audio
     frozen = [name for name, p in trainee.named_parameters() if not p.requires_grad]
     assert bool(frozen) == (stage.name != "all")
 
@@ -122,7 +122,7 @@ def test_strong_signals_are_dropped_more_and_more_often() -> None:
 
 def test_kept_strong_signals_are_dropped_with_all_others_only() -> None:
     rng = np.random.default_rng(0)
-    kept = np.concatenate([ALL.keeping_strong().keep(rng, 1.0).numpy() for _ in range(2000)])
+    kept = np.concatenate([ALL.without_condition_dropout().keep(rng, 1.0).numpy() for _ in range(2000)])
     assert np.array_equal(kept[:, 0], kept[:, 1])
     assert abs((kept[:, 0] == 0).mean() - NONE) < 0.02
 
@@ -135,8 +135,8 @@ def test_the_loss_counts_most_at_the_mouth() -> None:
     assert (row + 0.5) * SIZE / SIDE == pytest.approx(87, abs=8)
 
 
-def test_drawings_are_the_runtimes(material: Material) -> None:
-    drawn = drawings(material.keypoints[:1, :2])
+def test_drawings_are_the_runtimes(data: EncodedData) -> None:
+    drawn = keypoint_maps(data.keypoints[:1, :2])
     assert drawn.shape == (1, 2, 3, SIZE, SIZE)
     assert drawn[0, 0, :, 50, 44].tolist() == [1.0, 0.0, 0.0]
 
@@ -164,7 +164,7 @@ def line_loss(module: nn.Module, step: int) -> Tensor:
 
 
 def run(path: Path, steps: int, total: int = 40) -> float:
-    schedule = Schedule(total, rate=0.2, warm=5, average=0.8, report_every=10, save_every=10)
+    schedule = TrainingSchedule(total, rate=0.2, warm=5, average=0.8, report_every=10, save_every=10)
     stop = {"at": steps}
 
     def loss(module: nn.Module, step: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every part of a drawing is painted with."""
+"""The canvas, the person and the pose of a drawing, and colours derived from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from export.pocket.faces.poses import Head, Pose
 
 Line = list[tuple[float, float]]
 
-_SHADOW = np.array([0.80, 0.68, 0.64])  # skin in the shade is redder
+_SHADOW = np.array([0.80, 0.68, 0.64])  # shaded skin is redder
 
 
 def tone(colour: Colour, factor: float, light: Colour = (255, 250, 240)) -> Colour:
-    """Darker for a factor below 1; brighter above, by factor - 1 of the way to `light`."""
+    """Make a colour darker or brighter.
+
+    Args:
+        colour: The colour.
+        factor: Below 1, of all channels; above 1, factor - 1 is the share of `light`.
+        light: Colour of the light.
+    """
     if factor > 1:
         return mix(colour, light, factor - 1)
     r, g, b = colour
@@ -26,19 +32,36 @@ def tone(colour: Colour, factor: float, light: Colour = (255, 250, 240)) -> Colo
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour `share` of the way from the first to the second."""
+    """Mix two colours.
+
+    Args:
+        first: The first colour.
+        second: The second colour.
+        share: Of the second colour, 0 to 1.
+    """
     (r, g, b), (s, h, c) = first, second
     return r + share * (s - r), g + share * (h - g), b + share * (c - b)
 
 
 def mirrored(right: Line) -> Line:
-    """A closed outline from its right half, listed from top to bottom; points at x = 0 are not repeated."""
+    """Return a closed outline from its right half.
+
+    Args:
+        right: From top to bottom; points at x = 0 are not repeated.
+    """
     return right + [(-x, y) for x, y in reversed(right) if x]
 
 
 @dataclass(frozen=True)
-class Easel:
-    """A canvas, who is on it, and how the head is held."""
+class DrawingContext:
+    """What to draw on, and whom.
+
+    Attributes:
+        canvas: The canvas.
+        head: Maps face coordinates to pixels.
+        person: The person.
+        pose: The pose.
+    """
 
     canvas: Canvas
     head: Head
@@ -47,36 +70,42 @@ class Easel:
 
     @property
     def unit(self) -> float:
-        """Half the face's width, in pixels."""
+        """Half the face width in pixels."""
         return self.head.unit
 
     @property
     def away(self) -> int:
-        """Side that the light does not come from: 1 right, -1 left. Lights and shades are listed for 1."""
+        """Side opposite to the light: 1 right, -1 left. Coordinates of lights and shades are for 1."""
         return -self.person.light
 
     @cached_property
     def light(self) -> Colour:
-        """Skin where the light falls on it."""
+        """Colour of lit skin."""
         return tone(self.person.skin, 1.3)
 
     @cached_property
     def shade(self) -> Colour:
-        """Skin in the shade."""
+        """Colour of shaded skin."""
         return self._shaded(1)
 
     @cached_property
     def deep(self) -> Colour:
-        """Skin in folds."""
+        """Colour of skin in folds."""
         return self._shaded(2.2)
 
     @cached_property
     def mouth_y(self) -> float:
-        """Where the closed mouth is, in face coordinates."""
+        """y of the closed mouth in face coordinates."""
         return 0.8 + 0.25 * (self.person.length - 1)
 
     def glow(self, spots: list[tuple[Any, ...]], within: Mask, lift: float = 0.0) -> None:
-        """Soft ellipses on the face: (x, y, half width, half height, colour, softness, opacity) each."""
+        """Draw soft ellipses on the face.
+
+        Args:
+            spots: (x, y, half width, half height, colour, softness, opacity) of each, in face coordinates.
+            within: Coverage that the ellipses are clipped to.
+            lift: Distance from the face.
+        """
         for x, y, half_width, half_height, colour, soft, opacity in spots:
             shape = self.head.place(ellipse(self.away * x, y, half_width, half_height, 24), lift)
             self.canvas.fill(shape, colour, soft=soft * self.unit, within=within, opacity=opacity)
@@ -87,6 +116,13 @@ class Easel:
 
 
 def wave(points: Points, size: float, length: float, start: float) -> Points:
-    """Points that swing sideways by `size`, once every `length`, more and more below `start`."""
+    """Bend points sideways in waves that grow below `start`.
+
+    Args:
+        points: (n, 2), face coordinates.
+        size: Amplitude.
+        length: Of a wave.
+        start: y at which the waves begin.
+    """
     swing = size * np.clip(points[:, 1] - start, 0, 1) * np.sin(points[:, 1] * 2 * np.pi / length)
     return points + np.stack([swing, np.zeros(len(points))], axis=1)

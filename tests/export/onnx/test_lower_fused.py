@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from export.networks.layers import to_precision
-from export.networks.networks import NETWORKS
+from export.networks.registry import NETWORKS
 from export.onnx import lower_fused
 from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, make_engine
 from export.onnx.graph import ORT_DOMAIN, WeightsFile

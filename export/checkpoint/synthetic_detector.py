@@ -1,9 +1,8 @@
-"""A stand-in for the face detector: no trained weights, so that a bundle of synthetic weights has one too.
+"""A face detector without trained weights, for synthetic checkpoints.
 
-It is no face detector. It finds where a skin-coloured blob, higher than wide, stands out from what is around it, and
-puts a face's points there by fixed proportions. That is enough for a drawn portrait, or for a clear photograph against
-a background of another colour, and it exercises all that surrounds SCRFD's det_10g.onnx: the same input, the same
-nine outputs, the same anchors. With real weights, use that file.
+It finds skin-coloured blobs, higher than wide, on a background of another colour, and places a face's keypoints there
+by fixed proportions. That suffices for drawn portraits and for some photos. It has the input, the nine outputs and the
+anchors of SCRFD's det_10g.onnx, which real checkpoints have in its place.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 STRIDES = (8, 16, 32)
 OPSET = 17
 
-# Half the width of the blob that each anchor looks for, in cells of its stride: 24 to 166 pixels, evenly in ratio.
+# Half the width of the blob of each anchor, in cells of its stride: 24 to 166 pixels in even ratios.
 _HALF_WIDTHS = ((3.0, 4.42), (3.25, 4.79), (3.53, 5.2))
 _HEIGHT = 1.3  # of a face, as a multiple of its width
-_SURROUND = 1.5  # outer edge of the ring that must not be skin, as a multiple of the blob
-_MOMENTS = 1.25  # edge of the region whose centre and spread are measured,
-_CHIN = 1.1  # which ends below here
+_SURROUND = 1.5  # outer edge of the ring without skin, as a multiple of the blob
+_MOMENTS = 1.25  # edge of the region whose centre and spread are measured, as a multiple of the blob
+_CHIN = 1.1  # lower end of that region, as a multiple of the blob's half height
 
-# Linear in R, G, B of 0 to 255, and each must be positive: (r, g, b, constant); 1 and above counts as fully so.
+# Linear functions (r, g, b, constant) of R, G, B in [0, 255], clipped to [0, 1]. Skin is the smallest of them.
 _SKIN = (
     (1 / 12, -1.12 / 12, 0, 0),  # red well above green,
     (-1 / 20, 1.9 / 20, 0, 0),  # but not red itself;
@@ -35,19 +34,22 @@ _SKIN = (
     (-1 / 25, 0, 2.4 / 25, 0),  # but not as far as in blond hair or wood;
     (1 / 120, 1 / 120, 1 / 120, -1.2),  # not dark
 )
-# Share of skin in the blob minus that in the ring at which the score is a half, by stride: large blobs come first.
+# Difference of the shares of skin in blob and ring at which the score is 1/2, by stride; large blobs are preferred.
 _CONTRAST = {8: 0.6, 16: 0.5, 32: 0.35}
 _STEEPNESS = 12.0
 
-# Where the points are, in half widths and half heights of the blob from its centre: x, y.
+# Keypoints relative to the centre of the blob, in half widths and half heights: x, y.
 _POINTS = ((-0.44, -0.22), (0.44, -0.22), (0.0, 0.16), (-0.32, 0.5), (0.32, 0.5))
 
 
-def synthetic_detector(path: Path) -> None:
-    """Write the stand-in as an ONNX file with the interface of SCRFD's det_10g.onnx.
+def write_synthetic_detector(path: Path) -> None:
+    """Write the detector as an ONNX file with the interface of SCRFD's det_10g.onnx.
 
     Input `input.1`: (1, 3, H, W) float32 RGB, (x - 127.5) / 128, H and W multiples of 32. Outputs, in order: scores
-    (N, 1), boxes (N, 4) and keypoints (N, 10), each for the strides 8, 16, 32 in cells of two anchors.
+    (N, 1), boxes (N, 4) and keypoints (N, 10), each for the strides 8, 16, 32 with two anchors a cell.
+
+    Args:
+        path: The file to write.
     """
     graph = _Graph()
     colour = graph.add("AveragePool", "input.1", kernel_shape=[8, 8], strides=[8, 8])
@@ -65,7 +67,7 @@ def synthetic_detector(path: Path) -> None:
 
 
 class _Graph:
-    """Collects nodes and constants under running names."""
+    """Nodes and constants with consecutive names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -82,13 +84,13 @@ class _Graph:
         return name
 
     def split(self, name: str, *widths: int) -> list[str]:
-        """Cut (N, sum of widths) into columns; the outputs' names."""
+        """Split (N, sum of widths) into columns, and return the names of the outputs."""
         names = [f"{name}_{number}" for number in range(len(widths))]
         self.nodes.append(helper.make_node("Split", [name, self.constant(np.array(widths))], names, axis=1))
         return names
 
     def model(self, outputs: list[str]) -> onnx.ModelProto:
-        """Finish the graph; `outputs` are nine names: scores, boxes and keypoints by stride."""
+        """Return the model; `outputs` are the names of scores, boxes and keypoints, each for three strides."""
         image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, "H", "W"])
         widths = [width for width in (1, 4, 10) for _ in STRIDES]
         results = [
@@ -102,7 +104,7 @@ class _Graph:
 
 
 def _skin_filter() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`_SKIN` as a 1x1 convolution of the normalised picture: weights (5, 3, 1, 1), offsets (5,)."""
+    """Return `_SKIN` as a 1x1 convolution of the normalized image: weights (5, 3, 1, 1), offsets (5,)."""
     rules = np.array(_SKIN)
     weights = rules[:, :3] * 128
     offsets = rules[:, 3] + rules[:, :3].sum(axis=1) * 127.5
@@ -110,10 +112,10 @@ def _skin_filter() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _detect(graph: _Graph, skin: str, stride: int, half_widths: tuple[float, ...]) -> tuple[str, str, str]:
-    """Names of scores (N, 1), boxes (N, 4) and keypoints (N, 10) of one stride; N counts rows, columns, anchors."""
+    """Add the outputs of a stride: scores (N, 1), boxes (N, 4), keypoints (N, 10), by rows, columns, anchors."""
     kernels = np.concatenate([_kernels(half_width, max(half_widths), stride) for half_width in half_widths])
     reach = kernels.shape[-1] // 2
-    # The same is measured of a picture that is all skin, so that shares are of what lies inside the picture.
+    # An image that is all skin is measured as well, so that shares refer to the area inside the image.
     nothing = graph.add("Mul", skin, graph.constant(np.float32(0)))
     everything = graph.add("Add", nothing, graph.constant(np.float32(1)))
     pair = graph.add("Concat", skin, everything, axis=0)
@@ -134,16 +136,16 @@ def _detect(graph: _Graph, skin: str, stride: int, half_widths: tuple[float, ...
 
 
 def _score(graph: _Graph, shares: str, stride: int) -> str:
-    """Score (N, 1) in [0, 1] of how much more skin there is in the blob than in its ring; shares (N, 2)."""
+    """Add the score (N, 1) in [0, 1] from the shares of skin (N, 2) in the blob and in the ring around it."""
     difference = graph.constant(np.array([[_STEEPNESS], [-_STEEPNESS]], np.float32))
     least = graph.constant(np.float32(_STEEPNESS * _CONTRAST[stride]))
     return graph.add("Sigmoid", graph.add("Sub", graph.add("MatMul", shares, difference), least))
 
 
 def _kernels(half_width: float, widest: float, stride: int) -> NDArray[np.float32]:
-    """Seven measures of what is around a cell, (7, 1, K, K).
+    """Return the kernels of seven measures around a cell, (7, 1, K, K).
 
-    Areas of blob and ring; mass, means x and y, and mean squares x and y of the skin.
+    They are the areas of blob and ring, and the mass, means x and y, and mean squares x and y of the skin.
     """
     reach = math.ceil(widest * _HEIGHT * _SURROUND)
     across = np.arange(-reach, reach + 1)
@@ -160,7 +162,7 @@ def _kernels(half_width: float, widest: float, stride: int) -> NDArray[np.float3
 
 
 def _ellipse(half_width: float, reach: int, fine: int = 8) -> NDArray[np.float64]:
-    """Share of each cell, (2 reach + 1, 2 reach + 1), that an upright ellipse in the middle covers."""
+    """Return the share of each cell that an upright centred ellipse covers, (2 reach + 1, 2 reach + 1)."""
     points = (np.arange((2 * reach + 1) * fine) + 0.5) / fine - reach - 0.5
     covered = (points / half_width) ** 2 + (points[:, None] / (half_width * _HEIGHT)) ** 2 <= 1
     shares: NDArray[np.float64] = covered.reshape(2 * reach + 1, fine, 2 * reach + 1, fine).mean(axis=(1, 3))
@@ -168,7 +170,7 @@ def _ellipse(half_width: float, reach: int, fine: int = 8) -> NDArray[np.float64
 
 
 def _face() -> NDArray[np.float32]:
-    """What makes box and keypoints, (14,), out of centre and standard deviation, (4,), by one product: (4, 14)."""
+    """Return the matrix (4, 14) from centre and standard deviation (4,) to box and keypoints (14,)."""
     columns: list[tuple[float, ...]] = [
         (-1, 0, 2, 0),
         (0, -1, 0, 2),

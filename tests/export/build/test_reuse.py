@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from export.build.__main__ import main
 from export.build.assembly import Assembly
-from export.build.main import build, main
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.checkpoint.reader import DETECTOR, Checkpoint
+from export.checkpoint.layout import AUDIO_CONFIG, DETECTOR, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
+from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
-from export.networks.architecture import AUDIO_CONFIG, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
 from tests.support.builds import change, flip, options
 from tests.support.folders import content
 from tests.support.paths import ROOT

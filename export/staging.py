@@ -1,4 +1,4 @@
-"""A folder that appears under its name only when complete."""
+"""Directories that appear under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -15,39 +15,48 @@ from pathlib import Path
 from vexpress_rt.errors import OutputError, VExpressError
 from vexpress_rt.utils.signals import run_uninterrupted
 
-MARK = ".building-"
-OLD = ".old"
+MARK = ".building-"  # in the names of staging directories
+OLD = ".old"  # suffix of a directory that is being replaced
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A new folder beside `output`, and a function that puts it in the place of `output`.
+    """Create a staging directory beside `output`, and remove it at the end of the block unless it was committed.
 
-    Whatever was not put in place is removed, also by a command that a signal ends (`GracefulShutdown`); what killed
-    processes left behind is removed first. Raises OutputError where the disk refuses something.
+    It is also removed by a command that a signal ends (`vexpress_rt.utils.signals.GracefulShutdown`). Staging
+    directories of `output` whose process was killed are removed first; each process holds a lock on its own.
+
+    Args:
+        output: The final directory. A symbolic link is followed.
+
+    Yields:
+        The staging directory, and a function that moves it to `output`, replacing a directory there.
+
+    Raises:
+        OutputError: The directory cannot be created, written or moved.
     """
     try:
         output = output.resolve()
-        aside = output.with_name(f".{output.name}{MARK}{secrets.token_hex(4)}")
+        staging = output.with_name(f".{output.name}{MARK}{secrets.token_hex(4)}")
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links; the root folder
         raise OutputError(f"{output} cannot be a bundle or checkpoint ({error}): choose another folder") from error
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(output)
-        with _removed_at_end(aside):
-            yield aside, lambda: run_uninterrupted(partial(_put_in_place, aside, output))
+        _remove_abandoned(output)
+        with _locked_directory(staging):
+            yield staging, lambda: run_uninterrupted(partial(_commit, staging, output))
     except VExpressError:
         raise
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {error}: check folder, permissions and free space") from error
 
 
-def _put_in_place(aside: Path, output: Path) -> None:
-    old = aside.with_name(aside.name + OLD)
+def _commit(staging: Path, output: Path) -> None:
+    old = staging.with_name(staging.name + OLD)
     if output.exists():
         output.rename(old)
     try:
-        aside.rename(output)
+        staging.rename(output)
     except OSError:
         if old.exists():
             old.rename(output)
@@ -56,8 +65,8 @@ def _put_in_place(aside: Path, output: Path) -> None:
 
 
 @contextmanager
-def _removed_at_end(folder: Path) -> Iterator[None]:
-    """Make `folder`, hold its lock inside, and remove it."""
+def _locked_directory(folder: Path) -> Iterator[None]:
+    """Create `folder`, hold its lock during the block, and remove it."""
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -68,21 +77,21 @@ def _removed_at_end(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(output: Path) -> None:
+def _remove_abandoned(output: Path) -> None:
     for path in output.parent.glob(f".{glob.escape(output.name)}{MARK}*"):
         if _is_in_use(path.with_name(path.name.removesuffix(OLD))):
             continue
-        if path.suffix == OLD and not output.exists():  # killed between two renames: this is the bundle
+        if path.suffix == OLD and not output.exists():  # killed between the two renames: this is the bundle
             path.rename(output)
         else:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock of an open folder, which ends with the process, however that ends. False if it is not to be had."""
+    """Lock an open directory until it is closed or the process ends. False if that is impossible."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another process; or a file system without locks, where leftovers then stay
+    except OSError:  # held by another process, or a file system without locks, where abandoned directories stay
         return False
     return True
 

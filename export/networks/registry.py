@@ -1,4 +1,4 @@
-"""The networks of a checkpoint as modules without weights."""
+"""The networks of a checkpoint by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from export.errors import CheckpointError
-from export.networks.architecture import AUDIO_CONFIG, Architecture
+from export.networks.architecture import Architecture
 from export.networks.audio_projection import AudioProjection
 from export.networks.denoising_unet import DenoisingUNet
 from export.networks.guider import Guider
@@ -18,13 +18,15 @@ from export.networks.vae import VaeDecoder, VaeEncoder
 
 
 def _wav2vec2(settings: dict[str, Any]) -> nn.Module:
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
+    from transformers import Wav2Vec2Config, Wav2Vec2Model  # takes seconds, and only this network needs it
 
-    try:  # sdpa is the attention that has a lowering, whatever the settings ask for
+    try:  # only the "sdpa" attention has a lowering
         return Wav2Vec2Model(Wav2Vec2Config(**(settings | {"attn_implementation": "sdpa"})))
-    except Exception as error:  # transformers checks by whatever it tries, and raises what comes of it
+    except Exception as error:  # settings are checked by use, so any exception may come of them
         reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{AUDIO_CONFIG} is refused by transformers: {reason}: mend the file") from error
+        raise CheckpointError(
+            f"wav2vec2-base-960h/config.json is refused by transformers: {reason}: mend the file"
+        ) from error
 
 
 NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
@@ -38,10 +40,18 @@ NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
 }
 
 
-def empty(name: str, architecture: Architecture) -> nn.Module:
-    """The network `name` (of NETWORKS) on the meta device, in evaluation mode.
+def make_network(name: str, architecture: Architecture) -> nn.Module:
+    """Make a network without weights.
 
-    Raises CheckpointError for a wav2vec2 configuration that transformers refuses.
+    Args:
+        name: A key of `NETWORKS`.
+        architecture: The hyper-parameters.
+
+    Returns:
+        The module on the meta device, in evaluation mode.
+
+    Raises:
+        CheckpointError: transformers refuses the settings of wav2vec2.
     """
     with torch.device("meta"):
         return NETWORKS[name](architecture).eval()

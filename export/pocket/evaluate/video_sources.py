@@ -1,4 +1,4 @@
-"""What makes the videos: the exported engines, as a user calls them, or the drawings that the model learned from."""
+"""Sources of the videos: the exported engines, called like by a user, or drawings of the expected frames."""
 
 from __future__ import annotations
 
@@ -14,32 +14,60 @@ from vexpress_rt import GenerationConfig, Portrait, Video
 from vexpress_rt.pipeline.generator import Generator
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
-Maker = Callable[[Case], Frames]
+VideoSource = Callable[[Case], Frames]  # makes the frames of a video
 
 
-def drawn(case: Case) -> Frames:
-    """What the video should show: its figures are the best that can be reached."""
+def draw_case(case: Case) -> Frames:
+    """Draw the expected frames of a video.
+
+    Args:
+        case: The video.
+
+    Returns:
+        (L, H, W, 3) uint8 RGB.
+    """
     return np.stack([case.subject.draw(pose).image for pose in case.poses])
 
 
-class Generated:
-    """Videos from a generator. A person's portrait is prepared once, from a photo whose keypoints are given.
-
-    config: but the noise's seed, which is the case's.
-    """
+class GeneratedVideos:
+    """Videos of a generator. The portrait of a person is prepared once, from a photo with known keypoints."""
 
     def __init__(self, generator: Generator, config: GenerationConfig) -> None:
+        """Set the generator.
+
+        Args:
+            generator: Makes the videos.
+            config: Options; the case determines the seed.
+        """
         self._generator, self._config = generator, config
         self._portrait: tuple[int, Portrait] | None = None
 
     def __call__(self, case: Case) -> Frames:
-        """Raises what `Generator.generate` does."""
+        """Make the frames of a video.
+
+        Args:
+            case: The video.
+
+        Returns:
+            (L, H, W, 3) uint8 RGB.
+
+        Raises:
+            VExpressError: See `Generator.generate`.
+        """
         frames = self.video(case, self._config).frames
         assert frames is not None
         return frames
 
     def video(self, case: Case, config: GenerationConfig) -> Video:
-        """With other options. Raises what `Generator.generate` does."""
+        """Make a video with other options.
+
+        Args:
+            case: The video.
+            config: Options; the case determines the seed.
+
+        Raises:
+            VExpressError: See `Generator.generate`.
+        """
         keypoints, config = None if case.held else case.points, replace(config, seed=case.noise)
         return self._generator.generate(self._of(case), (case.samples, RATE), keypoints=keypoints, config=config)
 

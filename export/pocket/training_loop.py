@@ -1,4 +1,4 @@
-"""One training loop for all: seeded, resumable, averaged, and logged."""
+"""The training loop: seeded, resumable, with a running mean of the weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """steps: of the run.  rate: of learning at its height.  warm: steps up to there; a cosine leads down to a tenth.
+class TrainingSchedule:
+    """The schedule of a training.
 
-    average: decay of the running mean of the weights, which is what the run gives.
-    parts: of a batch, each of which a thread works on; their number decides about the result, that of threads does not.
+    Attributes:
+        steps: Number of steps.
+        parts: Parts of a batch, which threads compute in parallel. The result depends on it, but not on the threads.
+        rate: Largest learning rate.
+        warm: Steps up to that rate; it then falls to a tenth along a cosine.
+        average: Decay of the running mean of the weights, the result of the training.
+        report_every: Steps between lines of progress.
+        save_every: Steps between states.
     """
 
     steps: int
@@ -36,14 +42,24 @@ class Schedule:
     save_every: int = 100
 
     def factor(self, step: int) -> float:
-        """Of `rate`, at a step."""
+        """Return the learning rate over `rate`.
+
+        Args:
+            step: Counted from 0.
+        """
         if step < self.warm:
             return (step + 1) / self.warm
         return 0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
 
     @torch.no_grad()
     def blend(self, means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        """Move running means towards values, the `count` + 1st: faster at first, or the beginning would linger."""
+        """Update running means in place; early steps have a shorter memory, so that the first weights are forgotten.
+
+        Args:
+            means: The running means.
+            values: The new values.
+            count: Number of earlier updates.
+        """
         decay = min(self.average, (1 + int(count)) / (10 + int(count)))
         floating = [i for i, mean in enumerate(means) if mean.is_floating_point()]
         torch._foreach_lerp_([means[i] for i in floating], [values[i] for i in floating], 1 - decay)
@@ -52,23 +68,32 @@ class Schedule:
 def train(
     module: nn.Module,
     loss: Callable[[nn.Module, int], Tensor],
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     path: Path,
     report: Report,
     sample: Callable[[nn.Module, int], object] = lambda module, step: None,
     deadline: float = math.inf,
     threads: int = 1,
 ) -> nn.Module:
-    """Train the parameters of `module` that want gradients; gives their running mean.
+    """Train the parameters that require gradients.
 
-    loss: of a part of a batch, whose number seeds what is drawn at random.  path: the state, written now and then and
-    read at the beginning, so that an interrupted run goes on.  sample: called with the mean when the state is written.
-    deadline: of time.time(), after which the run stops as if interrupted.  threads: each works on one part at a time.
+    Args:
+        module: The module, which is changed.
+        loss: Called with the module and the number of a part of a batch, the seed of its random numbers.
+        schedule: Of the training.
+        path: The state, which is read at the beginning, so that an interrupted run resumes, and written regularly.
+        report: Called with a line of progress.
+        sample: Called with the running mean and the step whenever the state is written.
+        deadline: Value of `time.time()` after which the training stops.
+        threads: Number of threads, each of which computes one part of a batch at a time.
+
+    Returns:
+        A copy of the module with the running mean of the weights, in evaluation mode.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     mean = AveragedModel(module, multi_avg_fn=schedule.blend, use_buffers=True)
-    step, lately, since = _resume(path, schedule, module, mean, optimizer), 0.0, time.time()
+    step, recent, since = _resume(path, schedule, module, mean, optimizer), 0.0, time.time()
     module.train()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     while step < schedule.steps and time.time() < deadline:
@@ -78,11 +103,11 @@ def train(
         found = list(pool.map(partial(_gradients, module, parameters, loss), numbers))
         _descend(optimizer, parameters, [gradients for _, gradients in found])
         mean.update_parameters(module)
-        step, lately = step + 1, lately + sum(value for value, _ in found) / schedule.parts
+        step, recent = step + 1, recent + sum(value for value, _ in found) / schedule.parts
         if step % schedule.report_every == 0:
             seconds = (time.time() - since) / schedule.report_every
-            report(f"{path.stem}: step {step}, loss {lately / schedule.report_every:.4f}, {seconds:.2f} s a step")
-            lately, since = 0.0, time.time()
+            report(f"{path.stem}: step {step}, loss {recent / schedule.report_every:.4f}, {seconds:.2f} s a step")
+            recent, since = 0.0, time.time()
         if step % schedule.save_every == 0 or step == schedule.steps or time.time() >= deadline:
             _save(path, step, module, mean, optimizer)
             sample(mean.module.eval(), step)
@@ -94,7 +119,7 @@ def train(
 def _descend(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], parts: Sequence[tuple[Tensor, ...]]
 ) -> None:
-    """A step along the mean of the gradients of a batch's parts, at most 1 long."""
+    """Take a step along the mean of the gradients of all parts, clipped to length 1."""
     for i, parameter in enumerate(parameters):
         parameter.grad = torch.stack([gradients[i] for gradients in parts]).mean(dim=0)
     nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -104,26 +129,30 @@ def _descend(
 def _gradients(
     module: nn.Module, parameters: Sequence[Tensor], loss: Callable[[nn.Module, int], Tensor], number: int
 ) -> tuple[float, tuple[Tensor, ...]]:
-    """The loss of one part of a batch, and its gradients; nothing of the module is written, so threads can share it."""
+    """Return loss and gradients of a part of a batch. The module is not changed, so threads can share it."""
     found = loss(module, number)
     gradients = torch.autograd.grad(found, parameters, materialize_grads=True)
     return found.item(), gradients
 
 
 def mean_state(module: nn.Module) -> dict[str, Any]:
-    """The state of a run that ended with these weights, as far as whoever takes up its running mean reads it."""
+    """Return the part of a finished run's state from which its running mean is read.
+
+    Args:
+        module: With the weights of the running mean.
+    """
     return {"mean": {f"module.{name}": value for name, value in module.state_dict().items()}}
 
 
 def _resume(
-    path: Path, schedule: Schedule, module: nn.Module, mean: AveragedModel, optimizer: torch.optim.Optimizer
+    path: Path, schedule: TrainingSchedule, module: nn.Module, mean: AveragedModel, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Take up the state in `path`, if there is one; gives how many steps are done."""
+    """Load the state in `path`, if there is one, and return the number of completed steps."""
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)
     if "module" not in state:  # of `mean_state`
-        mean.load_state_dict(state["mean"], strict=False)  # lacks the count, which only training wants
+        mean.load_state_dict(state["mean"], strict=False)  # without the count, which only training uses
         return schedule.steps
     module.load_state_dict(state["module"])
     mean.load_state_dict(state["mean"])

@@ -1,4 +1,4 @@
-"""The stand-in detector of synthetic bundles, run as an engine through the same code as SCRFD."""
+"""The face detector of synthetic bundles, run as an engine by the same code as SCRFD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.networks.detector import synthetic_detector
+from export.checkpoint.synthetic_detector import write_synthetic_detector
 from tests.support.portraits import BLUE, GREEN, GREY, SKIN, drawn_portrait
 from vexpress_rt.face.detector import Detector, detect, largest_face
 from vexpress_rt.face.tracker import track_faces
@@ -24,7 +24,7 @@ SKINS = [SKIN, (255, 219, 172), (241, 194, 125), (224, 172, 105), (198, 150, 115
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "face_detector.onnx"
-    synthetic_detector(path)
+    write_synthetic_detector(path)
     return path
 
 
@@ -37,7 +37,7 @@ def run(file: Path) -> Detector:
 
 
 def test_the_file_is_small_and_always_the_same(file: Path, tmp_path: Path) -> None:
-    synthetic_detector(tmp_path / "again.onnx")
+    write_synthetic_detector(tmp_path / "again.onnx")
     assert file.read_bytes() == (tmp_path / "again.onnx").read_bytes()
     assert file.stat().st_size < 100_000
 

@@ -15,7 +15,8 @@ from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 from safetensors.torch import load_file, save_file
 
-from export.build.main import build, main
+from export.build.__main__ import main
+from export.build.builder import build
 from export.build.options import BuildOptions
 from export.checkpoint.reader import Checkpoint
 from export.onnx.engine_modules import ENGINE_NETWORKS, make_engine

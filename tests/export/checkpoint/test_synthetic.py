@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import zlib
@@ -14,9 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.checkpoint import layout
-from export.checkpoint.presets import write_checkpoint
-from export.checkpoint.reader import DETECTOR, main
+from export.checkpoint import writer
+from export.checkpoint.__main__ import main
+from export.checkpoint.config_files import write_configs
+from export.checkpoint.layout import DETECTOR
+from export.checkpoint.presets import PRESETS
+from export.checkpoint.synthetic import write_synthetic_checkpoint
 from export.errors import CheckpointError
 from export.networks.denoising_unet import sinusoidal_positions
 from tests.conftest import GoldenSet
@@ -66,9 +70,9 @@ def test_positions_are_sinusoids(micro_checkpoint: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(micro_checkpoint: Path, tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "same", MICRO, 5)
+    write_synthetic_checkpoint(tmp_path / "same", MICRO, 5)
     assert content(tmp_path / "same") == content(micro_checkpoint)
-    write_checkpoint(tmp_path / "other", MICRO, 6)
+    write_synthetic_checkpoint(tmp_path / "other", MICRO, 6)
     same, other = content(tmp_path / "same"), content(tmp_path / "other")
     assert {name for name in same if same[name] != other[name]} == {
         name for name in same if name.endswith((".bin", ".safetensors"))
@@ -83,12 +87,77 @@ def test_the_layout_is_the_official_one(micro_checkpoint: Path) -> None:
         "wav2vec2-base-960h/config.json",
         "wav2vec2-base-960h/preprocessor_config.json",
         "wav2vec2-base-960h/pytorch_model.bin",
+        "wav2vec2-base-960h/vocab.json",
         *(f"v-express/{name}.bin" for name in ("reference_net", "denoising_unet", "motion_module")),
         "v-express/v_kps_guider.bin",
         "v-express/audio_projection.bin",
         "v-express/config.json",
         DETECTOR,
     }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def test_the_vaes_configuration_is_one_that_diffusers_loads(micro_checkpoint: Path) -> None:
+    """Without the names of the blocks diffusers makes one level, and drops the tensors of the others."""
+    assert read_json(micro_checkpoint / "sd-vae-ft-mse/config.json") == {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 3,
+        "block_out_channels": [4, 8, 8],
+        "layers_per_block": 1,
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "norm_num_groups": 4,
+        "scaling_factor": 0.3,
+        "act_fn": "silu",
+        "shift_factor": None,
+        "latents_mean": None,
+        "latents_std": None,
+    }
+
+
+def test_the_unets_configuration_is_one_that_diffusers_loads(micro_checkpoint: Path) -> None:
+    config = read_json(micro_checkpoint / "stable-diffusion-v1-5/unet/config.json")
+    expected = {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "attention_head_dim": 2,  # the number of heads, by a mistake that diffusers keeps
+        "cross_attention_dim": 24,
+        "norm_num_groups": 4,
+        "norm_eps": 1e-4,
+        "act_fn": "silu",
+    }
+    assert expected.items() <= {k: v for k, v in config.items() if k in expected}.items()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_level_of_the_vae_has_a_block_on_the_way_down_and_up(name: str, tmp_path: Path) -> None:
+    write_configs(tmp_path, PRESETS[name])
+    config = read_json(tmp_path / "sd-vae-ft-mse/config.json")
+    assert config["down_block_types"] == ["DownEncoderBlock2D"] * 4
+    assert config["up_block_types"] == ["UpDecoderBlock2D"] * 4
+
+
+def test_transformers_loads_wav2vec2_and_its_processor(micro_checkpoint: Path) -> None:
+    from transformers import Wav2Vec2Model, Wav2Vec2Processor
+
+    folder = micro_checkpoint / "wav2vec2-base-960h"
+    model, info = Wav2Vec2Model.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.conv_stride) == (16, 3, [5, 4])
+    extractor = Wav2Vec2Processor.from_pretrained(folder).feature_extractor
+    assert (extractor.do_normalize, extractor.sampling_rate) == (False, 8000)
 
 
 def test_the_tiny_preset_is_the_goldens_model(tiny_square: GoldenSet, tmp_path: Path) -> None:
@@ -108,7 +177,7 @@ def test_a_folder_with_content_is_left_alone(tmp_path: Path, capsys: pytest.Capt
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
-    write_checkpoint(tmp_path / "weights", MICRO, 5)
+    write_synthetic_checkpoint(tmp_path / "weights", MICRO, 5)
     assert (tmp_path / "weights" / DETECTOR).is_file()
 
 
@@ -121,7 +190,7 @@ def test_interrupting_leaves_nothing(
         path.write_bytes(b"half")
         signal.raise_signal(number)
 
-    monkeypatch.setattr(layout, "_write_tensors", write_and_interrupt)
+    monkeypatch.setattr(writer, "_write_tensors", write_and_interrupt)
     assert main(["--preset", "tiny", "--output", str(tmp_path / "weights")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
@@ -130,5 +199,5 @@ def test_interrupting_leaves_nothing(
 def test_networks_that_do_not_fit_each_other_are_not_written(tmp_path: Path) -> None:
     wrong = replace(MICRO, guider=replace(MICRO.guider, output=9))
     with pytest.raises(CheckpointError, match="guider's output is 9 but U-Net's first width is 8"):
-        write_checkpoint(tmp_path / "weights", wrong, 0)
+        write_synthetic_checkpoint(tmp_path / "weights", wrong, 0)
     assert list(tmp_path.iterdir()) == []

@@ -31,12 +31,12 @@ def latents(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     decode = frame_decoder.decode
 
     def listen(engine: Any, items: Iterable[tuple[int, np.ndarray]], **options: bool) -> Iterator[np.ndarray]:
-        def heard() -> Iterator[tuple[int, np.ndarray]]:
+        def watched() -> Iterator[tuple[int, np.ndarray]]:
             for frame, latent in items:
                 seen.append(latent)
                 yield frame, latent
 
-        return decode(engine, heard(), **options)
+        return decode(engine, watched(), **options)
 
     monkeypatch.setattr(frame_decoder, "decode", listen)
     return seen

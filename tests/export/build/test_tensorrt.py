@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.build.main import main
+from export.build.__main__ import main
 from tests.conftest import CACHE, GoldenSet
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.bundle import Bundle
@@ -24,7 +24,7 @@ def arguments(golden: GoldenSet, output: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def compiled(tiny_square: GoldenSet) -> Bundle:
-    """The preset `tiny` for TensorRT for RTX, taken over from an earlier run where nothing changed."""
+    """The preset `tiny` for TensorRT for RTX, reused from an earlier run if nothing changed."""
     output = CACHE / "tiny_square-fp16-tensorrt-rtx"
     assert main(arguments(tiny_square, output)) == 0
     return Bundle.open(output)

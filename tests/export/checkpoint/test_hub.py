@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from export.download import ASIDE
+from export.download import STAGING
 from export.errors import DownloadError
 from tests.doubles.hub_server import StandInHub, serving
 from tests.support.released import HALF, LARGEST, OURS, SMALL, WHOLE, content, fetch, point_at, released, tree
@@ -36,7 +36,7 @@ def test_a_download_that_failed_leaves_no_checkpoint_and_goes_on_in_the_next_run
     hub.cuts[LARGEST] = [HALF, *[0] * 20]
     with pytest.raises(DownloadError, match=r"cannot be reached .* goes on where it stopped"):
         fetch(output)
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
     hub.cuts.clear()
     hub.requests.clear()
     fetch(output)
@@ -67,7 +67,7 @@ def test_another_size_than_the_hub_states_is_refused(hub: StandInHub, output: Pa
     hub.bodies[LARGEST] = body
     with pytest.raises(DownloadError, match=rf"has {size} bytes, expected {2 * HALF}"):
         fetch(output)
-    assert {path.name for path in output.iterdir()} == {ASIDE}
+    assert {path.name for path in output.iterdir()} == {STAGING}
 
 
 def test_a_damaged_beginning_of_an_earlier_run_is_fetched_anew(hub: StandInHub, output: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_beginning_of_another_version_is_not_gone_on_with(hub: StandInHub, out
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code", "told"),
+    ("path", "status", "code", "message"),
     [
         ("", 401, "RepoNotFound", "no repository someone/model, or does not show it .*HTTP 401.*--repo.*HF_TOKEN"),
         ("", 404, "RepoNotFound", "no repository someone/model.*--repo"),
@@ -107,9 +107,11 @@ def test_a_beginning_of_another_version_is_not_gone_on_with(hub: StandInHub, out
         (LARGEST, 503, "", "the hub fails .HTTP 503.: run the command again later"),
     ],
 )
-def test_a_refusal_says_what_to_do(hub: StandInHub, output: Path, path: str, status: int, code: str, told: str) -> None:
+def test_a_refusal_says_what_to_do(
+    hub: StandInHub, output: Path, path: str, status: int, code: str, message: str
+) -> None:
     hub.statuses[path] = [(status, code)] * 20
-    with pytest.raises(DownloadError, match=told):
+    with pytest.raises(DownloadError, match=message):
         fetch(output)
     assert not (output / OURS[LARGEST]).exists()
 
@@ -144,7 +146,7 @@ def test_without_a_network_the_error_says_so(output: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("page", [b"<html>Log in to the network of this hotel</html>", b'{"error": "login"}'])
-def test_what_is_no_hub_is_told_from_one(hub: StandInHub, output: Path, page: bytes) -> None:
+def test_what_is_no_hub_is_reported_from_one(hub: StandInHub, output: Path, page: bytes) -> None:
     hub.page = page
     with pytest.raises(DownloadError, match=r"what answers is no hub .* check HF_ENDPOINT"):
         fetch(output)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export.build.main import build
+from export.build.builder import build
 from export.build.options import BuildOptions
 from export.build.parity import check
 from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, make_engine
 from export.onnx.to_onnx import to_onnx
-from export.onnx.widen import widen, widened
+from export.onnx.widen import float32_spec, write_float32_copy
 from tests.support.micro import MICRO_MODEL, MICRO_SHAPE
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import engine_specs
@@ -69,15 +69,15 @@ def test_a_widened_graph_computes_with_the_rounded_weights(micro_checkpoint: Pat
     checkpoint, names = Checkpoint(micro_checkpoint), ENGINE_NETWORKS["pose_guider"]
     rounded = {name: checkpoint.network(name, torch.bfloat16) for name in names}
     to_onnx(make_engine(spec, rounded, torch.bfloat16), tmp_path / "narrow.onnx", None, "tensorrt")
-    widen(tmp_path / "narrow.onnx", tmp_path / "wide.onnx")
+    write_float32_copy(tmp_path / "narrow.onnx", tmp_path / "wide.onnx")
     exact = make_engine(spec, {name: network.float() for name, network in rounded.items()}, torch.float32)
-    result = check(lambda: exact, tmp_path / "wide.onnx", widened(spec), "float32", "")
+    result = check(lambda: exact, tmp_path / "wide.onnx", float32_spec(spec), "float32", "")
     assert result.error < 1e-6
 
     unrounded = {name: checkpoint.network(name) for name in names}
     other = make_engine(spec, unrounded, torch.float32)
     with pytest.raises(ExportError, match="differs from its torch module"):
-        check(lambda: other, tmp_path / "wide.onnx", widened(spec), "float32", "")
+        check(lambda: other, tmp_path / "wide.onnx", float32_spec(spec), "float32", "")
 
 
 def test_bfloat16_numbers_keep_their_bits_in_a_graph(tmp_path: Path) -> None:

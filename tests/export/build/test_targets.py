@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from export.build import main as build
+from export.build import __main__ as build
 from export.build.options import BuildOptions
 from export.build.targets import best_target
 from tests.doubles.fake_cuda import NO_DRIVER, FakeCuda, installed
@@ -137,8 +137,8 @@ def test_the_command_tells_what_it_chose_and_names_the_folder_after_it(
     assert build.main(["--weights", str(tmp_path), "--precision", "fp16", *named]) == 0
     chosen = target or "tensorrt"
     assert built == [(Path(f"engines/512x512x24-fp16-{chosen}"), chosen)]
-    told = "target tensorrt: TensorRT 11.4.0 and NVIDIA H100 (9.0) found\n" if target is None else ""
-    assert capsys.readouterr().out == told
+    output = "target tensorrt: TensorRT 11.4.0 and NVIDIA H100 (9.0) found\n" if target is None else ""
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("given", [["--workspace", "4"], ["--hardware-compatible"], ["--timing-cache", "here"]])

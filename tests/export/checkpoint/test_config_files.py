@@ -13,18 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.checkpoint.layout import component_shapes
-from export.checkpoint.presets import FULL, PRESETS, TINY, write_checkpoint
+from export.checkpoint.layout import AUDIO_CONFIG, AUDIO_PREPROCESSOR, OWN_CONFIG, UNET_CONFIG, VAE_CONFIG
+from export.checkpoint.presets import FULL, PRESETS, TINY
 from export.checkpoint.reader import Checkpoint
+from export.checkpoint.synthetic import write_synthetic_checkpoint
+from export.checkpoint.writer import component_shapes
 from export.errors import CheckpointError
-from export.networks.architecture import (
-    AUDIO_CONFIG,
-    AUDIO_PREPROCESSOR,
-    OWN_CONFIG,
-    UNET_CONFIG,
-    VAE_CONFIG,
-    Architecture,
-)
+from export.networks.architecture import Architecture
 from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
 from tests.support.micro import MICRO, MICRO_MODEL
@@ -91,7 +86,7 @@ def test_a_model_of_quite_other_sizes_is_written_and_read_back(micro_checkpoint:
 def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path: Path) -> None:
     """The configurations on the hub: those of Stable Diffusion 1.5, its VAE and wav2vec2-base-960h name these alone."""
     small = replace(TINY, vae=replace(TINY.vae, groups=32), wav2vec2=TINY.wav2vec2 | {"gradient_checkpointing": False})
-    write_checkpoint(tmp_path / "weights", small, 0)
+    write_synthetic_checkpoint(tmp_path / "weights", small, 0)
     keep = {
         UNET_CONFIG: {"block_out_channels", "down_block_types", "up_block_types", "cross_attention_dim"},
         VAE_CONFIG: {"block_out_channels"},
@@ -106,7 +101,7 @@ def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path
 
 
 def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "weights", TINY, 0)
+    write_synthetic_checkpoint(tmp_path / "weights", TINY, 0)
     path = tmp_path / "weights" / OWN_CONFIG
     edit(path, recommended={"unconditional_every": 2, "steps": 5})
     assert Checkpoint(tmp_path / "weights").architecture.recommended == {"uncond_interval": 2, "steps": 5}
@@ -224,7 +219,7 @@ def test_what_configurations_say_besides_changes_nothing(weights: Path) -> None:
     torch.testing.assert_close(features[1], features[0], rtol=0, atol=0)
 
 
-def test_what_transformers_refuses_is_told_with_the_file(weights: Path) -> None:
+def test_what_transformers_refuses_is_reported_with_the_file(weights: Path) -> None:
     edit(weights / AUDIO_CONFIG, num_attention_heads=3)
     with pytest.raises(CheckpointError, match=r"config\.json is refused by transformers: .*divisible by num_heads"):
         Checkpoint(weights).network("audio_encoder")

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from export.checkpoint.layout import component_shapes
 from export.checkpoint.presets import FULL
 from export.checkpoint.reader import Checkpoint
 from export.checkpoint.tensors import load_strict, read_tensors
+from export.checkpoint.writer import component_shapes
 from export.errors import CheckpointError
 from export.networks.reference_net import is_unused
 from tests.support.micro import MICRO

@@ -1,6 +1,6 @@
-"""Builds for TensorRT: which plans are compiled, which are taken over, and bundles that keep plans alone.
+"""Builds for TensorRT: which plans are compiled, which are reused, and bundles that keep only plans.
 
-Plans are words; graphs are exported for real. `test_build_tensorrt.py` compiles for real.
+Plans are words; graphs are exported for real. `test_tensorrt.py` compiles for real.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from export.build.main import build, main
+from export.build.__main__ import main
+from export.build.builder import build
 from export.build.options import BuildOptions
-from export.checkpoint.reader import DETECTOR
+from export.checkpoint.layout import DETECTOR
 from export.errors import ExportError
 from tests.doubles.fake_builder import FakeBuilder
 from tests.support.builds import Log, change, flip
@@ -146,7 +147,7 @@ def test_other_options_are_for_all_machines_but_leave_the_graphs(
     micro_checkpoint: Path, bundle: Path, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_to(monkeypatch, "GPU 2")
-    build(micro_checkpoint, bundle, options(compiling=EngineOptions(optimization_level=5)), log := Log())
+    build(micro_checkpoint, bundle, options(tensorrt=EngineOptions(optimization_level=5)), log := Log())
     assert (log.made, builder.built) == ([], COMPILED)
     assert {made.optimization_level for made in builder.options} == {5}
     assert gpus(bundle) == {"GPU 2": COMPILED}
@@ -189,15 +190,15 @@ def test_timings_are_kept_beside_the_bundle_unless_a_file_is_named(
     micro_checkpoint: Path, bundle: Path, builder: FakeBuilder, tmp_path: Path
 ) -> None:
     for given in (None, tmp_path / "mine.cache"):
-        compiling = EngineOptions(optimization_level=0 if given else 1, timing_cache=given)
-        build(micro_checkpoint, bundle, options(compiling=compiling))
+        tensorrt = EngineOptions(optimization_level=0 if given else 1, timing_cache=given)
+        build(micro_checkpoint, bundle, options(tensorrt=tensorrt))
     beside = tmp_path / ".timing-tensorrt-11.4.0-Fake-GPU.cache"
     assert [made.timing_cache for made in builder.options] == [beside] * 2 + [tmp_path / "mine.cache"] * 2
 
 
 def test_the_file_of_timings_makes_no_other_plans(micro_checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
-    compiling = EngineOptions(timing_cache=tmp_path / "mine.cache")
-    build(micro_checkpoint, bundle, options(compiling=compiling), log := Log())
+    tensorrt = EngineOptions(timing_cache=tmp_path / "mine.cache")
+    build(micro_checkpoint, bundle, options(tensorrt=tensorrt), log := Log())
     assert "is up to date" in log[0]
 
 

@@ -17,8 +17,9 @@ import onnx
 import pytest
 
 from export.build import assembly
-from export.build.main import build, main
-from export.checkpoint.reader import DETECTOR
+from export.build.__main__ import main
+from export.build.builder import build
+from export.checkpoint.layout import DETECTOR
 from export.errors import CheckpointError, ExportError
 from export.onnx import lowering, to_onnx
 from export.onnx.graph import Graph
@@ -135,7 +136,7 @@ def test_other_options_make_the_engines_anew(micro_checkpoint: Path, small: Path
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: os.truncate(path, 100)])
-def test_a_damaged_engine_is_made_anew_and_the_others_are_taken_over(
+def test_a_damaged_engine_is_made_anew_and_the_others_are_reused(
     micro_checkpoint: Path, bundle: Path, damage: Callable[[Path], None]
 ) -> None:
     good = content(bundle)
@@ -174,8 +175,8 @@ def test_costly_engines_are_checked_at_a_smaller_size_that_leaves_no_trace(
     for name, budget in (("whole", 1e12), ("smaller", 0)):
         monkeypatch.setattr(assembly, "CHECK_BUDGET", budget)
         build(micro_checkpoint, tmp_path / name, options(*engines), log := Log())
-    checked = [" ".join(line.split()[5:]) for line in log[-2].splitlines() if line.endswith("(smaller twin)")]
-    assert checked == ["drawings 2x16x8x3 (smaller twin)", "latent 1x3x4x2 (smaller twin)"]
+    checked = [" ".join(line.split()[5:]) for line in log[-2].splitlines() if line.endswith("(smaller)")]
+    assert checked == ["drawings 2x16x8x3 (smaller)", "latent 1x3x4x2 (smaller)"]
     whole, smaller = content(tmp_path / "whole"), content(tmp_path / "smaller")
     assert whole.pop("manifest.json") != smaller.pop("manifest.json")
     assert smaller == whole
@@ -226,7 +227,7 @@ def test_a_note_in_a_bundle_stays_there(micro_checkpoint: Path, small: Path) -> 
     assert Bundle.open(small).manifest.shape.frames == 2
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(
+def test_a_full_disk_is_reported_and_nothing_is_left(
     micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Path, data: bytes) -> None:

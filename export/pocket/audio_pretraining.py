@@ -1,4 +1,4 @@
-"""Trains the audio encoder to hear what a mouth does: its features are then what the model takes."""
+"""Modules that pretrain the audio encoder and the audio projection: they predict the movement of a mouth."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from export.pocket.architecture import POCKET
 from vexpress_rt.stages.audio_features import normalize
 
 
-class Listener(nn.Module):
-    """The encoder, and a projection to the mouth's three numbers that only training needs."""
+class MouthFromSamples(nn.Module):
+    """The audio encoder, and a linear layer to a mouth's openness, width and rounding that only training uses."""
 
     def __init__(self) -> None:
         from transformers import Wav2Vec2Config, Wav2Vec2Model
@@ -30,26 +30,46 @@ class Listener(nn.Module):
         self.mouth = nn.Linear(POCKET.wav2vec2["hidden_size"], 3)
 
     def features(self, clips: Tensor) -> Tensor:
-        """clips: (N, samples), normalised -> (N, T, A)."""
+        """Compute audio features.
+
+        Args:
+            clips: Normalized samples, (N, samples).
+
+        Returns:
+            (N, T, A).
+        """
         found: Tensor = self.audio_encoder(clips).last_hidden_state
         return found
 
     def mouths(self, clips: Tensor, frames: int) -> Tensor:
-        """(N, frames, 3): openness, width and rounding, evenly over the clips."""
+        """Predict mouths.
+
+        Args:
+            clips: Normalized samples, (N, samples).
+            frames: Number of video frames, evenly over a recording.
+
+        Returns:
+            Openness, width and rounding, (N, frames, 3).
+        """
         features = F.interpolate(self.features(clips).transpose(1, 2), size=frames, mode="linear")
         found: Tensor = self.mouth(features.transpose(1, 2))
         return found
 
     def loss(self, clips: Tensor, mouths: Tensor) -> Tensor:
-        """mouths: (N, frames, 3)."""
+        """Compute the mean squared error of the prediction.
+
+        Args:
+            clips: Normalized samples, (N, samples).
+            mouths: Openness, width and rounding, (N, frames, 3).
+        """
         return F.mse_loss(self.mouths(clips, mouths.shape[1]), mouths)
 
 
-class Interpreter(nn.Module):
-    """The audio projection, and a reading of the mouth from its tokens that only training needs.
+class MouthFromTokens(nn.Module):
+    """The audio projection, and a linear layer from its tokens to a mouth that only training uses.
 
-    Tokens that tell the mouth plainly are soon attended to; left to the denoiser's loss, of which a mouth is a small
-    part, they told next to nothing after hundreds of steps.
+    The denoiser soon attends to tokens that a mouth is a linear function of. Trained by the denoiser's loss alone, of
+    which a mouth is a small part, the tokens carried almost no information after hundreds of steps.
     """
 
     def __init__(self) -> None:
@@ -60,10 +80,22 @@ class Interpreter(nn.Module):
         self.mouth = nn.Linear(config.num_queries * config.output_dim, 3)
 
     def loss(self, rows: Tensor, mouths: Tensor) -> Tensor:
-        """rows: (N, R, A), audio features.  mouths: (N, 3)."""
+        """Compute the mean squared error of the prediction.
+
+        Args:
+            rows: Audio features of N frames, (N, R, A).
+            mouths: Openness, width and rounding, (N, 3).
+        """
         return F.mse_loss(self.mouth(self.audio_projection(rows).flatten(1)), mouths)
 
 
-def normalised(clips: NDArray[np.float16]) -> Tensor:
-    """(N, samples), each of zero mean and unit variance, as the runtime gives them."""
+def normalized_recordings(clips: NDArray[np.float16]) -> Tensor:
+    """Normalize recordings like the runtime: mean 0 and variance 1.
+
+    Args:
+        clips: (N, samples) float16.
+
+    Returns:
+        (N, samples) float32.
+    """
     return torch.from_numpy(np.stack([normalize(samples.astype(np.float32)) for samples in clips]))
