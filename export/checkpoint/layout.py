@@ -1,4 +1,4 @@
-"""The official layout of a checkpoint directory: which file holds what (docs/model.md)."""
+"""The official layout of a checkpoint directory: which file holds what (docs/model/specification.md)."""
 
 from __future__ import annotations
 

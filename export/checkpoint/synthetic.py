@@ -1,7 +1,7 @@
 """Synthetic weights: a formula of each tensor's name, so that no weights need to be stored.
 
-The goldens use the same formula (docs/parity.md): standard normal values from a generator seeded by component and
-tensor, scaled so that activations neither vanish nor explode.
+The goldens use the same formula (docs/model/goldens.md): standard normal values from a generator seeded by component
+and tensor, scaled so that activations neither vanish nor explode.
 """
 
 from __future__ import annotations
