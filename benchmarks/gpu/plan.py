@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.gpu.bundles import folder_name
 from benchmarks.gpu.engines import PROBES
 from benchmarks.gpu.parts import Part
+from vexpress_rt.bundle.target import TARGETS
 
 KINDS = ("kernels", "engines", "videos", "timings", "torch")  # of parts that can be asked for
 PRECISION = "fp16"
@@ -124,7 +125,7 @@ def _build(runtime: Runtime, size: Size, work: Path) -> Part:
         _build_name(runtime, size),
         "benchmarks.gpu.bundles:build",
         _build_options(runtime, PRECISION, size, _bundle_folder(runtime, size, work), work),
-        gpu=runtime.target == "tensorrt",  # it builds by trying kernels
+        gpu=not TARGETS[runtime.target].builds_without_gpu,  # it builds by trying kernels
         needs=(f"weights/{size.preset}", f"accepts/{runtime.name}"),
         folder=_folder(runtime),
     )

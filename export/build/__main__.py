@@ -11,7 +11,8 @@ from export.build.options import BuildOptions
 from export.build.targets import best_target
 from export.command import print_progress, run
 from vexpress_rt.backends.tensorrt.options import EngineOptions
-from vexpress_rt.bundle.engine_spec import PRECISIONS, TARGETS, VideoShape
+from vexpress_rt.bundle.engine_spec import PRECISIONS, VideoShape
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import ConfigError
 
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
     text = "what will run the engines (the best that this machine can build and run)"
-    parser.add_argument("--target", choices=TARGETS, help=text)
+    parser.add_argument("--target", choices=tuple(TARGETS), help=text)
     parser.add_argument("--height", type=int, default=512, help="pixels")
     parser.add_argument("--width", type=int, default=512, help="pixels")
     parser.add_argument("--frames", type=int, default=24, help="of a context window")

@@ -18,6 +18,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.config import (
     RETARGET_MODES,
+    WAVEFRONT,
     WINDOW_ORDERS,
     GenerationConfig,
     brief,
@@ -290,7 +291,7 @@ class Generator:
             AudioError: `sample_rate` is impossible.
             ConfigError: A number of seconds is outside its range.
         """
-        settings, manifest = self._run_context(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
+        settings, manifest = self._run_context(config, WAVEFRONT, None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)

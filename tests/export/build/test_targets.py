@@ -16,7 +16,7 @@ from export.build.targets import best_target
 from tests.doubles.fake_cuda import NO_DRIVER, FakeCuda, installed
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import ConfigError
 
 H100, RTX_4090, RTX_5090, A100 = (
