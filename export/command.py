@@ -23,11 +23,12 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
         interrupted: The line to print after a signal.
 
     Returns:
-        0; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 for a VExpressError or OSError, exhausted memory or a missing library.
-        All but 0 print a line on stderr.
+        0; 128 + n after signal n, such as 130 after Ctrl-C and 143 after SIGTERM; 1 for a VExpressError or OSError,
+        exhausted memory or a missing library. All but 0 print a line on stderr.
     """
+    shutdown = GracefulShutdown()
     try:
-        with GracefulShutdown():
+        with shutdown:
             work()
     except (VExpressError, OSError) as error:
         entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
@@ -40,7 +41,7 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
         return 1
     except KeyboardInterrupt:
         entry.print_error(interrupted)
-        return entry.INTERRUPTED
+        return shutdown.exit_code
     return 0
 
 

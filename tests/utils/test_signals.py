@@ -150,7 +150,7 @@ def test_a_signal_ends_a_command_and_handlers_come_back(name: str, at_steps: boo
     steps: list[str] = []
     with pytest.raises(Interrupted), GracefulShutdown(at_steps=at_steps) as shutdown:
         command()
-    assert shutdown.number == number
+    assert (shutdown.number, shutdown.exit_code) == (number, 128 + number)
     assert steps == ["went on"] * at_steps
     assert signal.getsignal(number) is before
 
