@@ -69,6 +69,31 @@ def test_every_module_can_be_imported(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_exporter_can_be_imported(tmp_path: Path) -> None:
+    """Its modules that need no torch, which has builds of its own for each system."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "export").rglob("*.py")
+    )
+    code = (
+        "import huggingface_hub; pretend(); import importlib\n"
+        "needed = ('torch', 'transformers', 'onnx', 'safetensors')\n"
+        "sys.modules.update(dict.fromkeys(needed))\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "        print(name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        if error.name.partition('.')[0] not in needed: raise\n"
+    )
+    done = run(code, tmp_path, *modules)
+    assert (done.returncode, done.stderr) == (0, "")
+    imported = set(done.stdout.split())
+    names = ("staging", "download", "command", "errors", "checkpoint.hub", "build.__main__", "build.targets")
+    assert imported >= {f"export.{name}" for name in names}
+    assert len(imported) > 50
+
+
 def test_a_video_is_made(tmp_path: Path) -> None:
     Image.new("RGB", (96, 96), (90, 90, 90)).save(tmp_path / "photo.png")
     with wave.open(str(tmp_path / "speech.wav"), "wb") as sound:

@@ -245,8 +245,9 @@ def test_help_needs_no_library_of_the_exporter(tmp_path: Path, command: str) -> 
 
 
 def test_another_missing_module_stays_a_traceback(tmp_path: Path) -> None:
-    done = _without("fcntl", tmp_path, "export.build")
+    done = _without("filelock", tmp_path, "export.build")
     assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'filelock'" in done.stderr
     assert "install the extra" not in done.stderr
 
 
