@@ -30,9 +30,9 @@ class AttentionSite:
     """A transformer block of the U-Nets, in which the denoiser attends to reference features.
 
     Attributes:
-        name: Its name in the state dict, such as `down_blocks.0.attentions.1`.
-        level: How many times the latent has been halved there.
-        channels: Channels of the hidden states there.
+        name: The block's name in the state dict, such as `down_blocks.0.attentions.1`.
+        level: Number of times that the latent was halved before the block.
+        channels: Channels of the hidden states in the block.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelConfig:
     vae_factor: int  # pixels per latent along each side
     block_out_channels: tuple[int, ...]
     layers_per_block: int
-    down_attention: tuple[bool, ...]  # which levels have attention, top to bottom
+    down_attention: tuple[bool, ...]  # whether each level has attention, top to bottom
     up_attention: tuple[bool, ...]  # bottom to top
     attention_heads: int
     cross_attention_dim: int
@@ -104,7 +104,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read the result of `to_json`. Raises ConfigError that names keys with a fault."""
+        """Read the result of `to_json`. Raises ConfigError, which names the wrong keys."""
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
@@ -163,7 +163,7 @@ class TensorSpec:
     Attributes:
         name: The name of the tensor.
         dims: The names of its dims: see the module's docstring.
-        shape: Its sizes; None for a size that is known at run time.
+        shape: The sizes of its dims; None for a size that is only known at run time.
         dtype: Its element type, by NumPy's name.
     """
 

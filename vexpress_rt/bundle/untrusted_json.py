@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 from vexpress_rt.errors import BundleDamagedError
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, no drive, no "..", no hidden files
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, drives, ".." or hidden files
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def malformed(what: str) -> NoReturn:
-    """Raise BundleDamagedError for a fault of the manifest."""
+    """Raise BundleDamagedError with a fault of the manifest as its message."""
     raise BundleDamagedError(f"the manifest is malformed: {what}")
 
 
@@ -71,7 +71,7 @@ def record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[
 
 
 def distinct(names: list[Any], what: str) -> None:
-    """Check that all names are strings, and different ones."""
+    """Raise BundleDamagedError unless all names are strings and differ from each other."""
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
         malformed(f"{what} are not distinct texts: {brief(names)}")
 
@@ -100,6 +100,6 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _short_integer(digits: str) -> int:
-    if len(digits) > 19:  # no size needs as many, and larger ones cannot even be compared with floats
+    if len(digits) > 19:  # no size is larger, and much larger integers cannot be compared with floats
         malformed(f"it holds the number {brief(digits)}; expected at most 19 digits")
     return int(digits)

@@ -34,7 +34,7 @@ class AudioTimeline:
 
     Args:
         container: The open file.
-        stream: Its sound.
+        stream: The sound stream of the file.
         first: The first frame.
         begin: Time stamp of the first frame in seconds, or None.
         path: The file.

@@ -34,7 +34,7 @@ class Recording:
         mean: Mean of the samples.
         variance: Variance of the samples.
         voice: The voiced segments, in samples; see `voice_activity.VoiceDetector`.
-        track: Mono or stereo samples at `track_rate` for the sound track of a video; None if they were not asked for.
+        track: Mono or stereo samples at `track_rate` for the sound track of a video; None if not requested.
         track_rate: Sample rate of the recording in Hz.
         notes: Repairs and omissions of reading, for `Video.notes`.
     """
@@ -101,7 +101,7 @@ def open_recording(
             samples (N,) or (channels, N), int16, or floating point of full scale 1.
         rate: Sample rate of the model in Hz; 16000 for the released one.
         progress: Called several times a second with the seconds read so far and an estimate of the total. An exception
-            that it raises ends the reading.
+            from it ends the reading.
         sound_track: Whether to keep the samples of the sound track of a video.
 
     Raises:
@@ -145,7 +145,7 @@ class _RecordingReader:
         self._track_weights: Weights | None = None
 
     def run(self, channel: int | None) -> None:
-        """Read the whole recording. channel: the channel to use alone, or None to mix all."""
+        """Read the whole recording; `channel` is the only channel to use, or None to mix all."""
         self._count, self._source_rate, self._channel = 0, self._rate, channel
         self._moments, self._voice = _Moments(), VoiceDetector(self._rate)
         self._held = np.empty(0, np.float32)
@@ -154,14 +154,14 @@ class _RecordingReader:
             self._held = samples
 
     def _measure(self, samples: Float32) -> None:
-        """Take the next samples at the rate of the model."""
+        """Measure and keep the next samples, which have the rate of the model."""
         self._moments.add(samples)
         self._voice.add(samples)
         if isinstance(self._samples, SampleStore):
             self._samples.append(samples[None])
 
     def _mono(self) -> Iterator[tuple[Float32, int]]:
-        """Yield (mono samples (n,), their rate in Hz), and keep the sound track on the way."""
+        """Yield (mono samples (n,), their rate in Hz), and store the sound track."""
         reported = time.monotonic()
         for block, rate in sound_blocks(self._source, self._stamp, self.info):
             if not self.channels:

@@ -62,7 +62,7 @@ class ReadReport:
             path: The file, for the message.
 
         Raises:
-            VideoError: More are damaged.
+            VideoError: More than half are damaged.
         """
         damaged, whole = self.flawed + self.lost, self.decoded - self.flawed
         if damaged > max(whole, 1):

@@ -40,7 +40,7 @@ def check_memory(
     Args:
         subject: The operation that has the needs, for the message.
         needs: Amounts of memory that are in use at the same time.
-        free: Free memory in bytes; None for unknown, which is enough.
+        free: Free memory in bytes; None if unknown: every amount fits.
         error: The exception to raise.
 
     Raises:

@@ -141,7 +141,7 @@ def test_what_cannot_be_compiled_is_an_error_or_worth_a_warning(
     with pytest.raises(kind, match=message):
         Generator(folder, provider="tensorrt")
     with Generator(folder) as generator:
-        assert "cpu (it is always there; not tensorrt, since" in generator.describe()
+        assert "cpu (it is always available; not tensorrt, since" in generator.describe()
     assert "provider cpu" in caplog.text
     assert re.search(message, caplog.text)
     assert names(folder) == before

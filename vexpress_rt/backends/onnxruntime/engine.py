@@ -1,4 +1,4 @@
-"""Engines as ONNX files, run by ONNX Runtime on the CPU. The only module that imports onnxruntime."""
+"""Engines in ONNX files, run by ONNX Runtime on the CPU. The only module that imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def load(
 
     Args:
         path: The file.
-        spec: The inputs and outputs that the engine must have; None takes them as they are in the file (the face
-            detector).
+        spec: The inputs and outputs that the engine must have; None accepts those of the file, as for the face
+            detector.
         threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None
             is ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
-        share_weights: Use weights where their file is mapped, which all graphs of that file have in common. Otherwise
-            each engine has a copy of its own that is packed for the kernels.
+        share_weights: Read weights from their memory-mapped file, so that engines with the same file share them.
+            Otherwise each engine has its own copy, packed for the kernels.
 
     Raises:
         BackendMissingError: ONNX Runtime is not installed.
@@ -130,8 +130,8 @@ def import_library(package: str = "onnxruntime") -> Any:
     """Import ONNX Runtime with its telemetry off.
 
     From version 1.29 on, official builds send telemetry on Linux and macOS too, with an identifier and a queue in the
-    user's cache folder. By the time that the API can turn it off, it has begun; the environment variable is read
-    earlier, at the first import.
+    user's cache folder. The API can only turn it off after it has begun; the environment variable is read earlier,
+    at the first import.
 
     Args:
         package: What to install if it is missing, as an argument of `pip install`.
@@ -185,8 +185,8 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
     All sessions share one arena of memory, because engines run one after another: the small model needs 406 MB for 50 s
     of speech instead of 559 MB, at the same speed. The arena belongs to the process: it keeps its memory for the next
-    engines after these are closed, and grows to at most `memory_limit`. Sessions that other code makes in this process
-    use it only if they ask for it.
+    engines after these are closed, and grows to at most `memory_limit`. Sessions of other code in this process use
+    it only if they opt in.
 
     Args:
         library: ONNX Runtime.
@@ -203,7 +203,7 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
 @functools.cache
 def _make_arena(library: Any) -> None:
-    """Make the arena, once in a process."""
+    """Create the arena, once per process."""
     kind, use = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
     limit = library.OrtArenaCfg({"max_mem": memory_limit()})
     library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), limit)
@@ -228,8 +228,8 @@ def session_options(library: Any, threads: int | None) -> Any:
       one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
       encoder). They brought no speed on the CPU.
     * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
-      cores that the next engine needs. Guider, denoiser and decoder in turn took 1.05x (half of the full width) to
-      1.35x (the small model) as long (`benchmarks.cpu.changes`).
+      cores that the next engine needs. With spinning, guider, denoiser and decoder in turn took 1.05x (half of the full
+      width) to 1.35x (the small model) as long (`benchmarks.cpu.changes`).
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
@@ -261,7 +261,7 @@ def _dtype(kind: str) -> str:
 
 
 def _backend_error(what: str, error: Exception) -> BackendError:
-    """Return the error to raise for an exception of ONNX Runtime's."""
+    """Return the error to raise for an exception of ONNX Runtime."""
     text = error_text(error)
     if ran_out(error):
         return BackendError(

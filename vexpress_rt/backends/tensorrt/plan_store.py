@@ -33,8 +33,8 @@ def find_plans(
         rebuild: One of `config.REBUILD`. "auto" compiles plans, once, which takes minutes, if none fits this machine or
             if some are missing or of the wrong size. "never" makes that an error that names the command.
         progress: Called while plans are compiled: stage, done, total; from any thread.
-        thorough: Compare all hashes now, instead of each when its plan is loaded.
-        supported_only: Refuse a GPU that the library is not made for, although it may run there.
+        thorough: Compare the hashes of all plans now, and not only when each is loaded.
+        supported_only: Refuse a GPU that the library is not made for, even if it may run there.
 
     Raises:
         ConfigError: The bundle was not built for TensorRT, or its recorded options are invalid.
@@ -63,7 +63,7 @@ class Plans:
 
     Attributes:
         bundle: The bundle, opened anew whenever plans were compiled.
-        compilation: The plans.
+        compilation: The compilation that holds these plans.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Plans:
 
             self.bundle = rebuild_plans(self.bundle, has_plans, reason, self._progress)
             found = self._newest_usable(self.bundle, thorough=thorough)
-            assert found is not None  # rebuild_plans has checked
+            assert found is not None  # `rebuild_plans` checked it
         return found
 
     def _newest_usable(self, bundle: Bundle, *, thorough: bool) -> Compilation | None:

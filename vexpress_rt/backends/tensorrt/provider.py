@@ -15,7 +15,7 @@ from vexpress_rt.utils.cpus import ThreadLimit
 
 
 class TensorRTProvider(Provider):
-    """Runs the plans of a bundle that was compiled; compiles them first if none fits this machine."""
+    """Runs the plans of a compiled bundle; compiles them first if none fits this machine."""
 
     name = "tensorrt"
     advantage = "the bundle is compiled for it and there is a GPU"
@@ -47,9 +47,9 @@ class TensorRTProvider(Provider):
 
 
 class PlanLoader(EngineLoader):
-    """Loads plans. The face detector may lack one: ONNX Runtime runs it on the CPU then.
+    """A loader of plans. If the face detector has none, ONNX Runtime runs it on the CPU.
 
-    It runs once for each portrait, takes a picture from the host and returns faces to it, so that a plan gains little.
+    The detector runs once per portrait, with a picture and faces in host memory, so a plan for it gains little.
 
     Attributes:
         plans: The plans of the bundle for this machine.
