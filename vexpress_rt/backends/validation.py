@@ -14,7 +14,12 @@ from vexpress_rt.utils.links import EXPORTER
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:
-    """Return the name, shape and dtype of a tensor as a `TensorSpec`."""
+    """Return the name, shape and dtype of a tensor as a `TensorSpec`.
+
+    Args:
+        name: The name of the input or output.
+        tensor: The tensor.
+    """
     return TensorSpec(name, tuple(str(size) for size in tensor.shape), tuple(tensor.shape), str(tensor.dtype))
 
 
@@ -34,7 +39,7 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
     }
     given = EngineSpec(spec.name, tuple(describe(name, tensor) for name, tensor in feed.items()), ())
     if wrong := interface_errors(given, EngineSpec(spec.name, spec.inputs, ()), arrays=True):
-        raise BackendError(f"a call of engine {spec.name} does not fit it: {'; '.join(wrong)}")
+        raise BackendError(f"engine {spec.name} was called with wrong inputs: {'; '.join(wrong)}")
     return feed
 
 

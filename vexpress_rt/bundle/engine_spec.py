@@ -248,7 +248,15 @@ FACE_DETECTOR = "face_detector"
 
 
 def check_precision(precision: str, target: str) -> None:
-    """Raise ConfigError if engines of a precision (a key of `PRECISIONS`) cannot be built for a target."""
+    """Check that engines of a precision can be built for a target.
+
+    Args:
+        precision: A key of `PRECISIONS`.
+        target: One of `TARGETS`.
+
+    Raises:
+        ConfigError: They cannot.
+    """
     if precision == ONLY_TENSORRT and target == TARGETS[0]:
         raise ConfigError(
             f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
@@ -294,7 +302,13 @@ def _tensors(
 
 
 def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
-    """Return the number of tokens at an attention site of a latent of height x width. Each halving rounds up."""
+    """Return the number of tokens at an attention site. Each halving of the latent rounds up.
+
+    Args:
+        height: Height of the latent.
+        width: Width of the latent.
+        site: The site.
+    """
     assert height is not None
     assert width is not None
     for _ in range(site.level):

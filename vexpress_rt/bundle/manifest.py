@@ -55,7 +55,15 @@ class FileEntry:
 
     @classmethod
     def from_json(cls, data: object, where: str = "a file") -> FileEntry:
-        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
+        """Read the result of `dataclasses.asdict`.
+
+        Args:
+            data: The parsed JSON.
+            where: Its place in the manifest, for messages.
+
+        Raises:
+            BundleDamagedError: The data is malformed; the message names the fault.
+        """
         values = record(data, where, {"bytes": int, "sha256": str})
         if not 0 <= values["bytes"] <= FILE_LIMIT:
             malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0 and at most {FILE_LIMIT}")
@@ -91,7 +99,15 @@ class EngineEntry:
 
     @classmethod
     def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
-        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
+        """Read the result of `dataclasses.asdict`.
+
+        Args:
+            data: The parsed JSON.
+            where: Its place in the manifest, for messages.
+
+        Raises:
+            BundleDamagedError: The data is malformed; the message names the fault.
+        """
         texts: dict[str, type] = dict.fromkeys(("file", "weights_sha256", "fingerprint"), str)
         values = record(data, where, {**texts, "data": list, "inputs": list, "outputs": list})
         values["data"] = tuple(values["data"])
@@ -199,6 +215,10 @@ _KINDS: dict[str, type] = {
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into a folder, completely or not at all.
+
+    Args:
+        folder: The bundle's folder.
+        manifest: The manifest.
 
     Raises:
         BundleDamagedError: `read_manifest` would refuse the manifest.

@@ -71,20 +71,44 @@ def record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[
 
 
 def distinct(names: list[Any], what: str) -> None:
-    """Raise BundleDamagedError unless all names are strings and differ from each other."""
+    """Check that all names are strings and differ from each other.
+
+    Args:
+        names: The names.
+        what: The names' owner for messages, as the subject of "are not distinct texts".
+
+    Raises:
+        BundleDamagedError: They are not strings, or not distinct.
+    """
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
         malformed(f"{what} are not distinct texts: {brief(names)}")
 
 
 def plain_name(name: str, where: str) -> str:
-    """Return `name` if it is a plain file name, which cannot lead out of a folder."""
+    """Check that a name is a plain file name, which cannot lead out of a folder, and return it.
+
+    Args:
+        name: The name.
+        where: Its place in the manifest, for messages.
+
+    Raises:
+        BundleDamagedError: It is not a plain name.
+    """
     if not _PLAIN_NAME.fullmatch(name):
         malformed(f"{where} names {brief(name)}; expected a plain name: letters, digits, '.', '_' and '-'")
     return name
 
 
 def sha256(text: str, where: str) -> str:
-    """Return `text` if it has the form of a sha256: 64 lower-case hexadecimal digits."""
+    """Check that a text has the form of a sha256, 64 lower-case hexadecimal digits, and return it.
+
+    Args:
+        text: The text.
+        where: Its place in the manifest, for messages.
+
+    Raises:
+        BundleDamagedError: It has another form.
+    """
     if not _SHA256.fullmatch(text):
         malformed(f"{where} is {brief(text)}; expected 64 hexadecimal digits")
     return text

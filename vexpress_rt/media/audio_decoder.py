@@ -130,7 +130,7 @@ class AudioDecoder:
         why = reason(self._why) if self._why else f"{float(lost):.2f} seconds are missing"
         first = min([*self._bursts, *([Fraction(self._first)] if places else [])])
         raise AudioError(
-            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it anew, or repair it "
+            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it again, or repair it "
             "by converting it to WAV"
         )
 

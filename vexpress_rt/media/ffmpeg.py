@@ -196,6 +196,6 @@ def packets(
             failures += 1
         except Exception as cause:  # FFmpeg's errors, and PyAV's own on unexpected data
             if getattr(cause, "errno", None) in _UNREADABLE:
-                raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it anew") from cause
+                raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it again") from cause
             failures += 1
             unreadable(cause)

@@ -271,7 +271,7 @@ def _decode(content: _Content, name: str) -> Photo:
 def _damaged(name: str, why: object) -> ImageError:
     return ImageError(
         f"{name} is damaged, truncated or of an unusual kind ({why}); expected a whole picture: "
-        "transfer it anew, or save it as PNG or JPEG"
+        "transfer it again, or save it as PNG or JPEG"
     )
 
 

@@ -68,7 +68,7 @@ class ReadReport:
         if damaged > max(whole, 1):
             raise VideoError(
                 f"the video {path} is damaged: {damaged} of its {damaged + whole} frames ({self.why}); expected most "
-                "to be whole: transfer it anew, or convert it to MP4"
+                "to be whole: transfer it again, or convert it to MP4"
             )
 
     def notes(self) -> tuple[str, ...]:

@@ -70,7 +70,12 @@ def _refused(path: Path, error: OSError) -> OutputError:
 
 
 def is_at(path: Path, handle: int) -> bool:
-    """Return whether a path still leads to an open file."""
+    """Return whether a path still leads to an open file.
+
+    Args:
+        path: The path.
+        handle: Descriptor of the open file.
+    """
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
     except OSError:

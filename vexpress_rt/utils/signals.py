@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
-    """Raise `Interrupted` in place of a signal's default action."""
+    """Raise `Interrupted`; a signal handler."""
     raise Interrupted
 
 

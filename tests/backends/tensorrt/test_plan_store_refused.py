@@ -48,7 +48,7 @@ def test_never_names_the_command(tmp_path: Path, builder: FakeBuilder, provider:
         Generator(folder, provider=provider, rebuild="never")
     assert str(caught.value) == (
         f"{folder} is compiled for NVIDIA A100 (8.0), TensorRT 11.4.0; this is Fake GPU (9.0), TensorRT 11.4.0, and "
-        f"rebuild='never' forbids to compile plans now: do so with `vexpress-rt compile '{folder}'` on this machine, "
+        f"rebuild='never' forbids compiling plans now: do so with `vexpress-rt compile '{folder}'` on this machine, "
         "or use rebuild='auto'"
     )
     assert builder.built == []

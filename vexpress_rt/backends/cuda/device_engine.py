@@ -73,7 +73,12 @@ class Port:
         return True
 
     def upload(self, tensor: Tensor, stream: runtime.Stream) -> None:
-        """Enqueue a copy of an array, or of a CudaTensor unless the memory holds its values already."""
+        """Enqueue a copy of a tensor to the device memory, unless that holds its values already.
+
+        Args:
+            tensor: An array or CudaTensor of the shape that `fit` received.
+            stream: The stream that copies.
+        """
         buffer = self._open_buffer()
         if not isinstance(tensor, CudaTensor):
             assert isinstance(tensor, np.ndarray)
@@ -87,7 +92,18 @@ class Port:
             self._held_serial = tensor.serial
 
     def copy(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
-        """Enqueue a copy to memory of the pool, and return that memory."""
+        """Enqueue a copy to memory of the pool.
+
+        Args:
+            pool: The pool.
+            stream: The stream that copies.
+
+        Returns:
+            The copy.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
+        """
         copied = pool.acquire(self.bytes, self._purpose, stream)
         runtime.copy_on_device(copied, self._open_buffer(), self.bytes, stream)
         return copied

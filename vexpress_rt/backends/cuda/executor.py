@@ -23,7 +23,12 @@ _BFLOAT16 = "bfloat16"  # unknown to NumPy: two bytes an element that never beco
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Return the bytes of a contiguous tensor; `dtype` is NumPy's name, or bfloat16."""
+    """Return the size of a contiguous tensor in bytes.
+
+    Args:
+        shape: The tensor's shape.
+        dtype: NumPy's name of its dtype, or `bfloat16`.
+    """
     return math.prod(shape) * (2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize)
 
 
@@ -162,7 +167,7 @@ class CudaTensor:
     def check_open(self) -> None:
         """Raise BackendError if the tensor was closed."""
         if not self._release.alive:
-            raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
+            raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it again")
 
     def numpy(self) -> Array:
         """Wait until the tensor is computed, and return a copy of it as an array.

@@ -116,7 +116,7 @@ class Stream(_Handle):
             BackendError: The stream was closed.
         """
         if self._handle is None:
-            raise BackendError("a CUDA stream was closed and is used again: load the engines anew")
+            raise BackendError("a CUDA stream was closed and is used again: load the engines again")
         return int(self._handle)
 
     def synchronize(self) -> None:

@@ -161,7 +161,7 @@ class OnnxCudaEngine(DeviceEngine):
             if (bound := (port.shape, port.pointer)) != self._bound.get(name):
                 self._binding.bind_input(name, "cuda", 0, _element_type(port), port.shape, port.pointer)
                 self._bound[name] = bound
-        for name in self._unsized:  # bound anew for each call, which would otherwise overwrite the last call's outputs
+        for name in self._unsized:  # bound again for each call, which would otherwise overwrite the last call's outputs
             self._binding.bind_output(name, "cpu")
 
     def _launch(self) -> dict[str, Array]:

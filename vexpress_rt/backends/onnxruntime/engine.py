@@ -122,7 +122,12 @@ class OnnxEngine:
 
 
 def engine_name(path: str | Path, spec: EngineSpec | None) -> str:
-    """Return the name of an engine: of its specification, else of its file."""
+    """Return the name of an engine.
+
+    Args:
+        path: The engine's file, which names the engine if there is no specification.
+        spec: The specification, or None.
+    """
     return spec.name if spec is not None else Path(path).stem
 
 
@@ -156,7 +161,14 @@ def import_library(package: str = "onnxruntime") -> Any:
 
 
 def make_session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
-    """Make an InferenceSession with exactly these execution providers.
+    """Create an InferenceSession with exactly these execution providers.
+
+    Args:
+        library: ONNX Runtime.
+        path: The ONNX file.
+        name: The engine's name, for messages.
+        options: The session's options.
+        providers: Execution providers, the preferred one first.
 
     Raises:
         BackendError: The file cannot be loaded, or memory ran out.
@@ -169,7 +181,16 @@ def make_session(library: Any, path: str | Path, name: str, options: Any, provid
 
 
 def read_interface(session: Any, path: str | Path, name: str, spec: EngineSpec | None) -> EngineSpec:
-    """Return the inputs and outputs of a session, checked against `spec` unless that is None.
+    """Read the inputs and outputs of a session, and check them.
+
+    Args:
+        session: The session.
+        path: The ONNX file, for messages.
+        name: The engine's name.
+        spec: The inputs and outputs to expect; None skips the check.
+
+    Returns:
+        The inputs and outputs of the session.
 
     Raises:
         BundleDamagedError: They differ from `spec`.
@@ -219,17 +240,21 @@ def memory_limit() -> int:
 
 
 def session_options(library: Any, threads: int | None) -> Any:
-    """Return options of a session on any device. All others keep ONNX Runtime's defaults.
+    """Return options of a session on any device. Options not listed here keep ONNX Runtime's defaults.
 
     * `session.set_denormal_as_zero` stays off. It changes the floating-point mode of the calling thread for good, and
       only the process's first session sets it for all worker threads, so that results would depend on scheduling. It
       brought no speed.
-    * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory anew in
+    * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory again in
       one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
       encoder). They brought no speed on the CPU.
     * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
       cores that the next engine needs. With spinning, guider, denoiser and decoder in turn took 1.05x (half of the full
       width) to 1.35x (the small model) as long (`benchmarks.cpu.changes`).
+
+    Args:
+        library: ONNX Runtime.
+        threads: As in `load`.
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT

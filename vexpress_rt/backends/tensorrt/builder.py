@@ -262,7 +262,7 @@ class _Build:
         found = EngineSpec(self._spec.name, *(tuple(map(self._tensor, tensors)) for tensors in (inputs, outputs)))
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
-                f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
+                f"{self._onnx.resolve()} is not the expected engine {self._spec.name}: {'; '.join(wrong)}: "
                 f"export it again with `python -m export.build --engine {self._spec.name}` {EXPORTER}"
             )
 
@@ -290,7 +290,7 @@ class _Build:
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
-            _log.warning("%s is of another GPU or version of %s; a new one is begun", path, self._library.title)
+            _log.warning("%s is of another GPU or version of %s; a new one is started", path, self._library.title)
         except FileNotFoundError:
             pass
         except OSError as error:

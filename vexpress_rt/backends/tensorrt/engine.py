@@ -123,7 +123,7 @@ class TensorRTEngine(DeviceEngine):
         bound = {name: (port.shape, port.pointer) for name, port in self._inputs.items()}
         if bound != self._bound:
             self._bound = {}  # until binding has succeeded
-            self._generation = 0  # binding divides the memory anew, so that the context needs it again
+            self._generation = 0  # binding divides the memory differently, so the context needs it again
             self._forget_graph()
             self._bind(messages)
             self._bound = bound

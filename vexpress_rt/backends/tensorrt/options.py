@@ -98,7 +98,7 @@ class EngineOptions:
         level, limit = self.optimization_level, self.workspace_bytes
         if type(level) is not int or level not in LEVELS:
             raise ConfigError(
-                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most "
+                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (fastest build) to {LEVELS[-1]} (most "
                 "tried)"
             )
         if limit is not None and (type(limit) is not int or not WORKSPACE_MINIMUM <= limit <= WORKSPACE_MAXIMUM):

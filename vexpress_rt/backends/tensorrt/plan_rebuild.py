@@ -59,7 +59,7 @@ def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: s
             raised as they are.
 
     Returns:
-        The bundle, opened anew.
+        The bundle, opened again.
 
     Raises:
         BackendMissingError: Polygraphy is not installed.
@@ -173,7 +173,7 @@ def _reopen(bundle: Bundle) -> Bundle:
 
 def _replaced_error(folder: Path) -> BundleDamagedError:
     return BundleDamagedError(
-        f"{folder} was replaced by another build while plans were compiled for it, which are thrown away: open it again"
+        f"{folder} was replaced by another build while plans were compiled for it, which are discarded: open it again"
     )
 
 
@@ -286,7 +286,15 @@ class StagingDirectory:
         )
 
     def publish(self, names: list[str], obsolete: list[str]) -> None:
-        """Move files to the bundle, in order, and remove obsolete ones there. Ctrl-C takes effect afterwards."""
+        """Move files to the bundle, and remove obsolete ones there. Ctrl-C takes effect afterwards.
+
+        Args:
+            names: Files in this directory, in the order to move them.
+            obsolete: Files of the bundle to remove.
+
+        Raises:
+            OSError: A file cannot be moved.
+        """
         run_uninterrupted(partial(self._publish, names, obsolete))
 
     def _publish(self, names: list[str], obsolete: list[str]) -> None:

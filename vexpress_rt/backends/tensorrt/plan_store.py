@@ -54,7 +54,7 @@ def find_plans(
     runtime.check()
     library = tensorrt_library.load(target)
     if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
-        raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
+        raise BackendError(f"{unsupported_reason}, or try this one with provider='tensorrt'")
     return Plans(bundle, describe_machine(library), rebuild, progress, thorough=thorough)
 
 
@@ -62,7 +62,7 @@ class Plans:
     """The plans of a bundle for this machine; made by `find_plans`.
 
     Attributes:
-        bundle: The bundle, opened anew whenever plans were compiled.
+        bundle: The bundle, opened again whenever plans were compiled.
         compilation: The compilation that holds these plans.
     """
 
@@ -76,7 +76,7 @@ class Plans:
         self.compilation = self._find_or_rebuild(thorough=thorough)
 
     def path(self, name: str) -> Path:
-        """Return the plan of an engine after comparing its hash; damaged plans are compiled anew.
+        """Return the plan of an engine after comparing its hash; damaged plans are compiled again.
 
         Raises:
             BundleNotFoundError: The bundle has no such engine.
@@ -96,7 +96,7 @@ class Plans:
             reason = self._missing_reason(thorough=thorough)
             if self._rebuild == "never":
                 raise PlansMissingError(
-                    f"{reason}, and rebuild='never' forbids to compile plans now: do so with "
+                    f"{reason}, and rebuild='never' forbids compiling plans now: do so with "
                     f"{self._command()} on this machine, or use rebuild='auto'"
                 )
 

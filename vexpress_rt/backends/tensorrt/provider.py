@@ -67,7 +67,7 @@ class PlanLoader(EngineLoader):
         if name == FACE_DETECTOR and name not in plans.compilation.plans:
             return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)
         path = plans.path(name)
-        bundle = plans.bundle  # after `path`, which may compile the plans anew
+        bundle = plans.bundle  # after `path`, which may compile the plans again
         loaded = engine.load(path, bundle.specs.get(name), target=bundle.manifest.target, executor=executor)
         return check_unchanged(loaded, bundle, name, path.name)
 

@@ -193,7 +193,7 @@ def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
             sizes += [_sequence_size(body) for kind, body in units if kind == _SEQUENCE_HEADER]
             if (frames := sum(kind in _FRAMES for kind, _ in units)) > most:
                 raise RefusedError(
-                    f"is an AVIF whose picture has {frames} coded frames; expected at most {most}: save it anew"
+                    f"is an AVIF whose picture has {frames} coded frames; expected at most {most}: save it again"
                 )
         elif meta.kinds.get(item) == b"grid" and len(content) >= 8:
             wide = len(content) >= 12 and content[1] & 1

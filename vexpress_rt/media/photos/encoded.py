@@ -173,5 +173,5 @@ def check_scans(scans: int, pixels: int) -> None:
     if scans > most:
         raise RefusedError(
             f"is a JPEG of {scans} scans; expected at most {most} for its {pixels / 1e6:.1f} million pixels: "
-            "save it anew"
+            "save it again"
         )
