@@ -63,8 +63,8 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
     """Choose the provider that runs a bundle.
 
     "auto" takes the first of `PROVIDERS` that can run the bundle on this machine. Bundles compiled for one provider
-    usually hold ONNX files as well, so that another one can run them; "auto" logs a warning then. It skips
-    devices that a library is not made for; name the provider to try one of those.
+    usually hold ONNX files as well, which other providers can run; if "auto" chooses one of those, it logs a
+    warning. It skips devices that a library is not made for; name the provider to try such a device.
 
     Args:
         name: One of `provider_names()`.
@@ -76,7 +76,7 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
         ConfigError: The provider is unknown, or the bundle was not built for it.
         BackendMissingError: The provider's libraries are not installed.
         BackendError: The provider needs a GPU, and there is none; or compiling failed.
-        PlansMissingError: Plans are missing and `rebuild` is "never". "auto" does not try the next provider then.
+        PlansMissingError: Plans are missing and `rebuild` is "never"; "auto" does not fall back to another provider.
         OutputError: Plans cannot be written to the bundle.
     """
     check_choice("provider", name, provider_names())

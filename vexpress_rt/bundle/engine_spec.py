@@ -196,8 +196,8 @@ def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = 
 
     Args:
         found: The inputs and outputs of the engine. A size of None fits any size.
-        expected: The specification. A size of None fits None alone, or any size of `arrays`.
-        arrays: Whether `found` are the arrays of a call, and not an engine.
+        expected: The specification. A size of None fits only None, or with `arrays` any size.
+        arrays: Whether `found` describes the arrays of a call instead of an engine.
 
     Returns:
         A line for each tensor that differs; empty if the engine fits.

@@ -47,7 +47,7 @@ _POSITIVE = _words("strides dilations kernel_shape group num_heads q_num_heads k
 _NOT_NEGATIVE = frozenset({"pads"})
 _ATTRIBUTE_LIMIT = 1 << 16
 
-# Operators whose inputs may all be constants, by the size of their output. The exporter writes some of them: it widens
+# Operators whose inputs may all be constants, grouped by the size of their output. The exporter writes some: it widens
 # weights stored as float16, and gathers and sums those of upsampling convolutions.
 _ELEMENTWISE = _words("Add Div Max Min Mul Pow Sub")
 _RESHAPING = _words("Flatten Reshape Squeeze Transpose Unsqueeze")
@@ -222,7 +222,7 @@ class _Size:
 
 
 class _Constants:
-    """The sizes of all folded constants: values that depend on constants alone, which libraries compute at loading."""
+    """The sizes of all folded constants: values that depend only on constants, which libraries compute at loading."""
 
     def __init__(self, graph: Graph) -> None:
         self._sizes = {tensor.name: _stored(tensor) for tensor in graph.initializers.values()}

@@ -4,7 +4,7 @@ The outputs of an engine do not reveal them: frames are uint8, where NaN becomes
 files are searched, once for each version. Numbers are compared as unsigned integers, which needs neither bfloat16 in
 NumPy nor a copy: without the sign bit, every finite number is below the bits of infinity, and NaN is above.
 
-Infinity is a fault as well: exporters write it neither for masks nor for bounds.
+Infinity is a fault as well: exporters do not write it, not even for masks or bounds.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from vexpress_rt.config import (
 )
 from vexpress_rt.utils.links import EXPORTER_PLACE
 
-# Flags of the public inference.py with another name here. Names that differ in underscores alone need no entry.
+# Flags of the public inference.py with another name here. Names that differ only in underscores need no entry.
 ALIASES = {
     "reference-image-path": "image",
     "audio-path": "audio",
@@ -154,7 +154,7 @@ def _add_generate(commands: Any) -> None:
         "--share-weights", action="store_true",
         help="on the CPU, keep one copy of the weights for both denoisers: less memory if both are needed, but slower",
     )  # fmt: skip
-    add("--quiet", action="store_true", help="print warnings, notes on faulty inputs, and errors alone")
+    add("--quiet", action="store_true", help="print only warnings, notes on faulty inputs, and errors")
 
 
 def _add_files(add: Callable[..., object]) -> None:

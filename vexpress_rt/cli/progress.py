@@ -21,7 +21,7 @@ class CommandProgress:
 
     Args:
         stream: The stream to print to.
-        quiet: Print warnings alone.
+        quiet: Print only warnings.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:

@@ -22,7 +22,7 @@ def is_terminal(stream: TextIO) -> bool:
     """Return whether a stream is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, ValueError):  # an object with `write` alone, or a closed stream
+    except (AttributeError, ValueError):  # an object that only has `write`, or a closed stream
         return False
 
 

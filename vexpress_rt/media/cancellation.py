@@ -16,8 +16,8 @@ class CancellationDetector:
     """Detects recordings whose channels cancel each other in a mix.
 
     The channels of a block cancel each other if the mix has far less power in VOICE_BAND than unrelated channels would
-    give. So noise and hum in both channels do not hide a cancellation, nor does one that affects only a part of the
-    recording.
+    give. Noise and hum in both channels do not hide a cancellation, and a
+    cancellation in only a part of the recording is detected as well.
 
     Args:
         weights: (channels,) float64, the weight of each channel in the mix.

@@ -89,7 +89,7 @@ def open_recording(
     """Decode a recording, check it, measure its level and voice, and keep its samples.
 
     One or two channels are averaged; more are mixed by speaker positions. If the channels cancel each other, the file
-    is decoded again and the loudest channel is used alone. The duration is that of the decoded samples, without an
+    is decoded again and only the loudest channel is used. The duration is that of the decoded samples, without an
     encoder's delay and padding. Silence is valid speech.
 
     Memory does not grow with the length: beyond `sample_store.MEMORY_LIMIT`, samples are kept in a temporary file, of
@@ -114,7 +114,7 @@ def open_recording(
     stamp = FileStamp.of(checked) if isinstance(checked, Path) else None
     reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
     reader.run(None)
-    if (loudest := reader.loudest_alone()) is not None:
+    if (loudest := reader.channel_to_use()) is not None:
         note = f"audio: the channels cancel each other; the mouth follows channel {loudest + 1} of {reader.channels}"
         reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
         reader.run(loudest)
@@ -200,8 +200,8 @@ class _RecordingReader:
             outputs = channels if self._track_weights is None else len(self._track_weights)
             self._track = SampleStore(outputs, self._subject)
 
-    def loudest_alone(self) -> int | None:
-        """Return the channel to use alone if the channels cancel each other in the mix; else None."""
+    def channel_to_use(self) -> int | None:
+        """Return the only channel to use if the channels cancel each other in the mix; None otherwise."""
         return None if self._cancellation is None else self._cancellation.loudest()
 
     def recording(self) -> Recording:

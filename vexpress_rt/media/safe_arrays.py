@@ -263,7 +263,7 @@ def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
 
 
 def _check_counts(data: bytes, start: int, end: int) -> None:
-    """Raise KeypointError for too many short opcodes. Equal bytes inside arguments count too, which hardly matters."""
+    """Raise KeypointError for too many short opcodes. Equal bytes inside arguments are counted too."""
     for most, names in (
         (MAX_TUPLES, ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")),
         (MAX_MARKS, ("MARK", "NONE", "EMPTY_TUPLE", "NEWTRUE", "NEWFALSE")),

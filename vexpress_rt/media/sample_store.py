@@ -1,7 +1,7 @@
 """Storage of decoded samples: in memory up to a limit, beyond it in a temporary file.
 
 The temporary file has no name on POSIX systems and is deleted on closing elsewhere, so that nothing is left when the
-process is killed. It lies in the folder of `tempfile.gettempdir()`: TMPDIR, or TEMP on Windows.
+process is killed. Its folder is that of `tempfile.gettempdir()`: TMPDIR, or TEMP on Windows.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ LIBRARIES = 800 << 20  # bytes of address space that NumPy, FFmpeg, OpenCV and O
 
 
 def check_limit() -> None:
-    """Check that the limit on address space (ulimit -v) suffices for the libraries, some of which crash without it.
+    """Check that the limit on address space (ulimit -v) suffices for the libraries: some crash otherwise.
 
     Raises:
         MemoryError: The limit is below `LIBRARIES`.

@@ -199,8 +199,8 @@ class _Call:
 
     Attributes:
         done: Whether the call has ended.
-        finished: A lock that is held until then. An Event would not do: a handler's exception inside its `wait` can
-            leave it locked.
+        finished: A lock that is held until the call ends. An Event would not work: a handler's exception inside its
+            `wait` can leave it locked.
         result: The function's return value.
         error: The function's exception, or None.
     """

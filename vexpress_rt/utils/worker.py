@@ -25,8 +25,8 @@ class Worker(Generic[T]):
     has ended afterwards: Ctrl-C ends the wait for the queue, but not for the current item. After an exception of the
     function, the other items are dropped, and the exception is raised by a later call or at the end of the block.
 
-    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not do: it refuses work as soon
-    as the main thread has ended, even while other threads still generate videos.
+    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not work: it refuses work
+    as soon as the main thread has ended, even while other threads still generate videos.
 
     Args:
         function: Called with each item. An item must not be changed after it was passed.

@@ -1,6 +1,6 @@
 """Plans built from ONNX files on this machine, by TensorRT through Polygraphy.
 
-Networks are strongly typed: the graph alone decides on precisions. `Compiler` makes the plans of a bundle, for
+Networks are strongly typed: only the graph decides on precisions. `Compiler` makes the plans of a bundle, for
 `export.build` and for `plan_rebuild`; `build_engine` builds one engine.
 """
 
@@ -245,9 +245,9 @@ class _Build:
         return config
 
     def _parse(self, network: Any) -> Any:
-        """Parse the graph. The error of Polygraphy's NetworkFromOnnxPath would not name the node."""
+        """Parse the graph; unlike Polygraphy's NetworkFromOnnxPath, name the node in an error."""
         parser = self._library.module.OnnxParser(network, self._library.logger)
-        if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights lie in other files
+        if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights are in other files
             messages = [_parser_message(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BackendError(
                 f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
@@ -359,7 +359,7 @@ def _make_monitor(module: Any, progress: BuildProgress | None, stopped: Callable
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
             self.failure: BaseException | None = None
-            self._lock = threading.Lock()  # several of TensorRT's threads may call
+            self._lock = threading.Lock()  # several threads of TensorRT may call
             self._phases: dict[str, list[Any]] = {}  # name: parent, steps, steps done
             self._reported = 0.0
 

@@ -76,7 +76,7 @@ class EngineOptions:
             no kernels and builds the same engine at every level.
         workspace_bytes: Limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None for all of the GPU's
             memory.
-        hardware_compatible: Build for all GPUs from Ampere on instead of this machine's alone; such engines are slower.
+        hardware_compatible: Build for all GPUs from Ampere on, not only for this machine's; such engines are slower.
             TensorRT for RTX always does so.
         tf32: Allow float32 products with 10 bits of mantissa.
         ranges: Sizes of open dims, by the letter of the dim in `engine_spec`.

@@ -52,7 +52,7 @@ class _Scans:
     Attributes:
         count: Number of scans.
         end: Offset of the end of the last scan.
-        whole: Whether an end marker follows there.
+        whole: Whether an end marker follows the last scan.
         components: Identifiers of the components in all scans.
         detail: Number, from 1, of the first scan with AC frequencies of the first component.
         first: Identifier of the first component.
