@@ -56,7 +56,7 @@ class Engines:
         return self.selection.provider
 
     def get(self, name: str) -> Engine:
-        """Return the engine `name`, loaded.
+        """Return the engine `name`, and load it on first use.
 
         Raises:
             BundleError: The bundle lacks the engine, its files are damaged, or its weight files were written to after

@@ -58,7 +58,7 @@ def refuse(what: str) -> NoReturn:
 
 
 class Reader:
-    """Reads the messages of one file.
+    """A reader of the messages in one file.
 
     Args:
         budget: The largest number of fields in all messages together.

@@ -17,7 +17,7 @@ from vexpress_rt.types import Float32
 
 
 class AudioConverter:
-    """Converts frames to (channels, n) float32, full scale 1, with the layout and rate of the first frame.
+    """A converter of frames to (channels, n) float32, full scale 1, with the layout and rate of the first frame.
 
     libswresample does the conversion, because PyAV's `AudioFrame.planes` reads beyond FFmpeg's list of planes for eight
     or more channels. The filters return packed samples, which have one plane.

@@ -24,7 +24,7 @@ MAX_DAMAGE = 0.1  # share of a recording whose packets may fail to decode
 
 
 class AudioDecoder:
-    """Decodes the frames of a stream and records undecodable packets.
+    """A decoder of the frames of a stream, which records undecodable packets.
 
     Args:
         container: The open file.

@@ -30,7 +30,7 @@ CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares 
 
 
 class AudioTimeline:
-    """Places blocks by their time stamps, with silence in gaps.
+    """A timeline of blocks by their time stamps, with silence in gaps.
 
     Args:
         container: The open file.

@@ -17,7 +17,7 @@ FILTER = 64  # samples of the lower rate: twice the length of libswresample's fi
 
 
 class Resampler:
-    """Resamples mono sound with libswresample.
+    """A resampler of mono sound, by libswresample.
 
     The result does not depend on the sizes of the pieces. It lags about a millisecond behind until `finish`.
 

@@ -216,7 +216,7 @@ def demux(
 
 
 class UprightConverter:
-    """Converts frames to upright pictures with square pixels, all of the size of the first.
+    """A converter of frames to upright pictures with square pixels, all of the size of the first.
 
     Args:
         stream: The video stream.

@@ -75,7 +75,7 @@ def check_output(output: str | os.PathLike[str]) -> Path:
 
 
 class VideoWriter:
-    """Encodes frames and their sound into a file that appears under its name only when it is complete.
+    """An encoder of frames and sound into a file that appears under its name only when it is complete.
 
         with VideoWriter("out.mp4", (512, 512), Fraction(30), recording, 18) as writer:
             writer.write(frame)

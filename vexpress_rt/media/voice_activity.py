@@ -47,7 +47,7 @@ _MIN_LEVEL = -82.0  # dB of full scale
 
 
 class VoiceDetector:
-    """Detects voice in mono samples that arrive in pieces.
+    """A detector of voice in mono samples that arrive in pieces.
 
     Args:
         rate: Sample rate in Hz, at least `ffmpeg.MIN_RATE`.

@@ -1,4 +1,4 @@
-"""A lock between processes. The system releases it when its process ends, even by a crash."""
+"""A lock between processes. The system releases it when the process that holds it ends, even by a crash."""
 
 from __future__ import annotations
 

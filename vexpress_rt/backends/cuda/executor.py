@@ -38,7 +38,7 @@ def becomes_array(dtype: str) -> bool:
 
 
 class Executor(Closable):
-    """Runs engines one after another: work on its `compute` stream runs in order.
+    """The order in which engines run on a GPU: work on its `compute` stream runs one item after another.
 
     Because its engines never run at once, they share one block of activation memory, as large as the largest needs.
     Finished outputs are copied to the host on the `copies` stream meanwhile.

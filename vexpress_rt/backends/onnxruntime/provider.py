@@ -48,7 +48,7 @@ class _OnnxRuntimeProvider(Provider):
 
 
 class CudaProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files with ONNX Runtime's CUDA execution provider."""
+    """ONNX Runtime's CUDA execution provider, which runs ONNX files on a GPU."""
 
     name = "cuda"
     advantage = "there is a GPU, and an ONNX Runtime that can use it"
@@ -73,7 +73,7 @@ class CudaProvider(_OnnxRuntimeProvider):
 
 
 class CpuProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files on the CPU."""
+    """ONNX Runtime on the CPU, which runs ONNX files."""
 
     name = "cpu"
     advantage = "it is always available"

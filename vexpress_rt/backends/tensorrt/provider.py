@@ -15,7 +15,7 @@ from vexpress_rt.utils.cpus import ThreadLimit
 
 
 class TensorRTProvider(Provider):
-    """Runs the plans of a compiled bundle; compiles them first if none fits this machine."""
+    """TensorRT, which runs the plans of a compiled bundle; it compiles them first if none fits this machine."""
 
     name = "tensorrt"
     advantage = "the bundle is compiled for it and there is a GPU"
