@@ -110,9 +110,9 @@ def check_graph(data: Data, weights: Mapping[str, int]) -> Graph:
         The graph.
 
     Raises:
-        BundleDamagedError: The file is malformed; an operator is not in `OPERATORS`, or an opset not in `OPSETS`; a value is
-            used before it is computed, or computed twice; weights are in another file or beyond the end of theirs; or
-            folded constants are far larger than the stored ones. The message names the fault.
+        BundleDamagedError: The file is malformed; an operator is not in `OPERATORS`, or an opset not in `OPSETS`; a
+            value is used before it is computed, or computed twice; weights are in another file or beyond the end of
+            theirs; or folded constants are far larger than the stored ones. The message names the fault.
     """
     graph = read_graph(data)
     _check_opsets(graph)

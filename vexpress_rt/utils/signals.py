@@ -28,8 +28,8 @@ _POLL = 0.05  # seconds: a signal that another thread receives does not wake the
 class Interrupted(KeyboardInterrupt):
     """A signal arrived.
 
-    It is a subclass of KeyboardInterrupt because Python records a bare KeyboardInterrupt that leaves `exec`, which imports use, and then
-    exits by SIGINT even though the exception was handled.
+    It is a subclass of KeyboardInterrupt because Python records a bare KeyboardInterrupt that leaves `exec`, which
+    imports use, and then exits by SIGINT even though the exception was handled.
     """
 
 

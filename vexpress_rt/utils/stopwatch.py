@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """A stopwatch that adds up wall-clock seconds by stage. The time of an inner stage does not count for the outer one.
+    """A sum of wall-clock seconds by stage. The time of an inner stage does not count for the outer one.
 
     Attributes:
         seconds: Seconds by stage.
