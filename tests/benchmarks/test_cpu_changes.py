@@ -62,7 +62,9 @@ def test_a_change_of_results_is_an_error(graphs: Graphs) -> None:
         call = graphs.call("denoiser")
         return changes.Pair(call, lambda: [array * np.float32(1.001) for array in call()])
 
-    with pytest.raises(ArithmeticError, match=r"wrong changes results by 1\.\de-03 of the largest; at most 2e-05"):
+    with pytest.raises(
+        ArithmeticError, match=r"wrong changes results by 1\.\de-03 of the largest value; expected at most 2e-05"
+    ):
         measure(Change("wrong", "", make), graphs, loads=1)
 
 
