@@ -20,9 +20,9 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 Array = NDArray[Any]
 
-# Largest relative error allowed, by the dtype of the matrices. float32: that of the goldens (docs/parity.md). float16:
-# the rounding to eleven bits over a few hundred layers; the worst engine of the tiny preset has 4e-3. A bfloat16 graph
-# is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
+# Largest relative error allowed, by dtype of the matrices. float32: the goldens' tolerance (docs/model/goldens.md).
+# float16: rounding to eleven bits over a few hundred layers; the worst engine of the tiny preset has 4e-3. A bfloat16
+# graph is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
 DYNAMIC_SIZE = 8007  # samples of a recording: a length that the trace was not taken at
 NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}
