@@ -54,8 +54,8 @@ class Source:
 
     Attributes:
         repository: OWNER/NAME on the hub.
-        path: In the repository.
-        target: In the checkpoint directory.
+        path: Path in the repository.
+        target: Path in the checkpoint directory.
     """
 
     repository: str
@@ -110,8 +110,8 @@ def download(
 
     Args:
         output: The checkpoint directory.
-        repository: In place of REPOSITORY.
-        revision: In place of REVISION.
+        repository: Repository to use in place of REPOSITORY.
+        revision: Commit, tag or branch to use in place of REVISION.
         report: Called with a line of progress.
 
     Returns:
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

@@ -55,8 +55,8 @@ class Assembly:
         folder: The staging directory.
         previous: The bundle that is replaced.
         report: Called with a line of progress.
-        entries: Of the manifest, by engine; those of the engines that are complete.
-        files: Of the manifest, by name; those of reused engines.
+        entries: Entries of the manifest for the engines that are complete, by name.
+        files: Entries of the manifest for the files of reused engines, by name.
         parity: Relative errors by engine.
         rows: Results of the comparisons of this build.
         shared: Open weights files by name.
@@ -83,7 +83,7 @@ class Assembly:
         """Make the torch module of an engine.
 
         Args:
-            spec: Of the engine.
+            spec: Specification of the engine.
             precision: Dtype that the weights of the checkpoint are rounded to, a key of `TORCH_DTYPES`.
             computed_in: Dtype of the weights and activations of the result; None: `precision`.
         """
@@ -97,7 +97,7 @@ class Assembly:
         """Export an engine and compare it with its torch module; compile it if the target is TensorRT.
 
         Args:
-            name: Of the engine.
+            name: Name of the engine.
             label: Start of the lines of progress.
 
         Raises:
@@ -213,7 +213,7 @@ class Assembly:
         """Link an unchanged engine from the previous bundle, and compile it if that bundle has no plan of it.
 
         Args:
-            name: Of the engine.
+            name: Name of the engine.
             label: Start of the lines of progress.
         """
         assert self.previous is not None

@@ -22,7 +22,7 @@ class Plans:
 
         Args:
             target: One of `TARGETS`.
-            options: Of TensorRT.
+            options: Options of TensorRT.
             model: Gives the shortest recording that the audio encoder takes.
             folder: The staging directory. Plans are written into it; timings of kernels are kept beside it.
             previous: The bundle that is replaced.
@@ -54,7 +54,7 @@ class Plans:
         """Keep the plans that the previous bundle has of an engine whose graph did not change.
 
         Args:
-            name: Of the engine.
+            name: Name of the engine.
 
         Returns:
             The names of the plans' files.
@@ -70,9 +70,9 @@ class Plans:
         """Compile an engine.
 
         Args:
-            name: Of the engine.
+            name: Name of the engine.
             graph: Its ONNX file.
-            spec: Its specification.
+            spec: Specification of the engine.
 
         Returns:
             A line of progress: size, time and memory of the plan.

@@ -17,7 +17,7 @@ class BuildOptions:
 
     Attributes:
         shape: Height and width in pixels, and frames of a context window.
-        precision: Of weights and activations, a key of `PRECISIONS`.
+        precision: Precision of weights and activations, a key of `PRECISIONS`.
         target: What will run the engines, one of `TARGETS`.
         allow_odd_sizes: Whether height and width may be any multiple of a VAE cell.
         engines: Names of the engines to build; empty for all that the checkpoint allows.

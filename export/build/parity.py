@@ -58,8 +58,8 @@ def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
     """Make inputs of the shapes and dtypes of a specification.
 
     Args:
-        spec: Of the engine.
-        seed: Of the generator.
+        spec: Specification of the engine.
+        seed: Seed of the random inputs.
 
     Returns:
         Standard normal values, uniform bytes for uint8, and typical values for timestep and attention weights.
@@ -82,7 +82,7 @@ def run_torch(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
 
     Args:
         engine: The module, in float32.
-        inputs: In the order of its specification. Floating-point inputs are cast to float32.
+        inputs: Inputs in the order of the specification. Floating-point inputs are cast to float32.
 
     Returns:
         The outputs in the order of the specification.
@@ -99,8 +99,8 @@ def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Arra
 
     Args:
         path: The ONNX file.
-        spec: Its specification.
-        inputs: In the order of the specification.
+        spec: Specification of the engine.
+        inputs: Inputs in the order of the specification.
 
     Returns:
         The outputs in the order of the specification.
@@ -140,7 +140,7 @@ def check(make_reference: Callable[[], Engine], path: Path, spec: EngineSpec, pr
     Args:
         make_reference: Makes the torch module, in float32.
         path: The ONNX file.
-        spec: Of the engine.
+        spec: Specification of the engine.
         precision: Dtype of the engine's matrices, a key of `TOLERANCE`.
         shape: Description of the sizes, for the result.
 

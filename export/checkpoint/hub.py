@@ -46,8 +46,8 @@ class Entry:
     """A file of a repository.
 
     Attributes:
-        path: In the repository.
-        size: In bytes.
+        path: Path in the repository.
+        size: Size in bytes.
         digest: sha256 of a large file, git's sha1 of a small one.
     """
 
@@ -103,7 +103,7 @@ class Listing:
 
     Attributes:
         repository: OWNER/NAME.
-        commit: Its hash.
+        commit: Hash of the commit.
         entries: Files by path.
     """
 
@@ -115,7 +115,7 @@ class Listing:
         """Return the file at a path.
 
         Args:
-            path: In the repository.
+            path: Path in the repository.
 
         Raises:
             DownloadError: The repository has no such file.

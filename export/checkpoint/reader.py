@@ -93,7 +93,7 @@ class Checkpoint:
 
         Args:
             name: A key of `export.networks.registry.NETWORKS`.
-            dtype: Of the network's matrices. The audio encoder is float32 in any case.
+            dtype: Dtype of the network's matrices. The audio encoder is always float32.
 
         Returns:
             The module with its weights, in evaluation mode.

@@ -35,7 +35,7 @@ def write_synthetic_checkpoint(
     Args:
         folder: The directory to write. It may exist if it is empty.
         architecture: The hyper-parameters, such as those of `export.checkpoint.presets`.
-        seed: Of the weights.
+        seed: Seed of the weights.
         report: Called with a line of progress for each file.
 
     Raises:
@@ -61,7 +61,7 @@ def synthetic_tensor(seed: int, component: str, key: str, shape: tuple[int, ...]
     """Return the values of a tensor.
 
     Args:
-        seed: Of all weights.
+        seed: Seed of all weights.
         component: The component that the tensor belongs to, such as "denoising_unet" or "vae".
         key: The tensor's name in the state dict of the component.
         shape: The tensor's shape.

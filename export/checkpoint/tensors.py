@@ -22,7 +22,7 @@ def find_file(folder: Path, *names: str) -> Path:
 
     Args:
         folder: The directory.
-        names: In order of preference.
+        names: The names, in order of preference.
 
     Raises:
         CheckpointError: The directory has none of them.
@@ -102,7 +102,7 @@ def load_strict(
 
     Args:
         module: A module on the meta device. Its dtypes are kept.
-        tensors: By name.
+        tensors: Tensors by name.
         source: Description of the files, for error messages.
         optional: Names of tensors that may be missing; missing ones become zeros.
 

@@ -100,7 +100,7 @@ class Graph:
     Attributes:
         opset: Version of the ONNX operators.
         forms: Fused forms that the target supports, of `lower_fused.FORMS`.
-        nodes: In order of execution.
+        nodes: Nodes in order of execution.
         initializers: Functions that make the weights and constants, by name. Each is called when the graph is written,
             so that memory holds one tensor at a time.
         inputs: Declared inputs.
@@ -132,7 +132,7 @@ class Graph:
             op: Name of the ONNX operator.
             inputs: Names of the inputs; "" for an optional one that is left out.
             outputs: Number of outputs.
-            attributes: Of the operator, and its domain.
+            attributes: Attributes of the operator, and its domain.
 
         Returns:
             The names of the outputs.
@@ -166,7 +166,7 @@ class Graph:
         """Add an initializer.
 
         Args:
-            name: Of the initializer.
+            name: Name of the initializer.
             make: Makes its values when the graph is written.
 
         Returns:

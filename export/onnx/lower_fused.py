@@ -105,8 +105,8 @@ def small_convolution(
         x: Input (N, C, H, W).
         weight: Kernels (C', C, 3, 3).
         bias: (C',), or None.
-        strides: In the form of ONNX.
-        pads: In the form of ONNX.
+        strides: Strides as in the ONNX operator Conv, along each axis.
+        pads: Padding as in the ONNX operator Conv: at the start of each axis, then at the end of each.
 
     Returns:
         The name of the output (N, C', H, W); None if the direct convolution is faster.

@@ -19,7 +19,7 @@ def handles(*names: str) -> Callable[[Any], Any]:
     """Register a function as the lowering of calls to torch functions.
 
     Args:
-        names: Of the torch functions.
+        names: Names of the torch functions.
 
     Returns:
         A decorator. The decorated function takes the `Lowering` and the arguments of the call, in which tensors are
@@ -95,7 +95,7 @@ class Lowering:
             reason: Why it cannot be lowered.
 
         Raises:
-            ExportError: In any case.
+            ExportError: Always.
         """
         raise ExportError(
             f"torch function {self.call.name!r} cannot be exported: {reason}: extend export/onnx/lower.py"
@@ -110,8 +110,8 @@ class Lowering:
         """Return the ONNX name of a value. A weight or constant becomes an initializer.
 
         Args:
-            value: Of the trace.
-            suffix: Of the initializer's name, if `change` is given.
+            value: A value of the trace.
+            suffix: End of the initializer's name, if `change` is given.
             change: Applied to the values of the initializer.
         """
         if id(value) in self.names and change is None:

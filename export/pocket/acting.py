@@ -15,7 +15,7 @@ def still(rng: np.random.Generator) -> Pose:
     """Draw a random pose with a random mouth.
 
     Args:
-        rng: Of the pose.
+        rng: Random generator of the pose.
     """
     moved = {name: float(rng.uniform(-reach, reach)) for name, reach in REACH.items()}
     mouth = float(rng.choice([0.0, rng.uniform(0, 1)]))
@@ -34,9 +34,9 @@ def act(rng: np.random.Generator, mouth: NDArray[np.float32], fps: float) -> lis
     """Make the poses of a clip, in which the head moves smoothly.
 
     Args:
-        rng: Of the movement.
+        rng: Random generator of the movement.
         mouth: Openness, width and rounding, (n, 3).
-        fps: Frames a second.
+        fps: Frames per second.
 
     Returns:
         n poses.

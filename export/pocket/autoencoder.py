@@ -54,7 +54,7 @@ class Autoencoder(nn.Module):
 
         Args:
             pictures: (N, 3, H, W) in [-1, 1].
-            generator: Of the noise on the latents.
+            generator: Random generator of the noise on the latents.
 
         Returns:
             The loss over values, differences between neighbouring pixels, and latents, scalar.
@@ -76,7 +76,7 @@ def crops(images: NDArray[np.uint8], keypoints: NDArray[np.float32], rng: np.ran
     Args:
         images: (N, H, W, 3) uint8.
         keypoints: (N, 3, 2), pixels.
-        rng: Of the crops.
+        rng: Random generator of the crops.
 
     Returns:
         (N, 3, CROP, CROP) in [-1, 1].

@@ -68,8 +68,8 @@ def make_shard(folder: Path, number: int) -> None:
     """Draw PER_SHARD people and write them to a file; an existing one is kept.
 
     Args:
-        folder: Of the training data; its speech.npz is read.
-        number: Of the shard.
+        folder: Directory of the training data; its speech.npz is read.
+        number: Number of the shard.
     """
     path = folder / f"people-{number:05}.npz"
     if path.exists():
@@ -117,7 +117,7 @@ def save(path: Path, **arrays: NDArray[np.generic]) -> None:
 
     Args:
         path: The file.
-        arrays: By name.
+        arrays: Arrays by name.
     """
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

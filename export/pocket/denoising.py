@@ -30,8 +30,8 @@ def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Modu
     """Pretrain the audio projection: predict the mouth from its tokens.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `MouthFromTokens` with the running mean of its weights.
@@ -57,8 +57,8 @@ def train_stage(context: RunContext, schedule: TrainingSchedule, name: str) -> n
     """Train a stage, beginning with the weights of the stage before it.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
         name: A key of `export.pocket.stages.STAGES`.
 
     Returns:
@@ -95,7 +95,7 @@ class Sheet:
         """Load the people.
 
         Args:
-            context: Of the run.
+            context: The training run.
             stage: The stage that is trained.
             path: The shard with the people.
         """
@@ -110,7 +110,7 @@ class Sheet:
 
         Args:
             module: The model.
-            step: For the name of the file.
+            step: Number of the step, for the name of the file.
         """
         frames = self._frames()
         batch = self._batch(frames)

@@ -165,8 +165,8 @@ def train_detector(context: RunContext, schedule: TrainingSchedule, people: Sequ
     """Train the detector. Its state is detector.pt of the run.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
         people: Seeds of the people to draw.
 
     Returns:

@@ -30,7 +30,7 @@ def noised(clean: Tensor, timesteps: Tensor, generator: torch.Generator) -> tupl
     Args:
         clean: (N, ...).
         timesteps: (N,) int64.
-        generator: Of the noise.
+        generator: Random generator of the noise.
 
     Returns:
         Noisy latents (N, ...), the v to predict (N, ...), and the weight of each in the loss (N,).

@@ -40,7 +40,7 @@ def encode(context: RunContext) -> None:
     """Encode the images and the speech, and write them beside the states; existing files are kept.
 
     Args:
-        context: Of the run.
+        context: The training run.
 
     Raises:
         CheckpointError: The state of the autoencoder or of the audio encoder is missing.
@@ -56,7 +56,7 @@ def latent_std(context: RunContext) -> float:
     """Return the standard deviation of the unscaled latents, 1 / the checkpoint's scaling factor.
 
     Args:
-        context: Of the run, in which `encode` wrote the latents.
+        context: The training run, in which `encode` has written the latents.
     """
     with np.load(_latents(context.run, context.shards()[0])) as data:
         return float(data["latents"].astype(np.float64).std())
@@ -66,7 +66,7 @@ def load_encoded(context: RunContext, shards: list[Path]) -> EncodedData:
     """Read encoded shards.
 
     Args:
-        context: Of the run, in which `encode` wrote the latents.
+        context: The training run, in which `encode` has written the latents.
         shards: Files of the training data.
     """
     read = [load_shard(path) for path in shards]

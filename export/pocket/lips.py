@@ -29,7 +29,7 @@ class MouthTrack:
         openness: (n,) float32 in [0, 1].
         width: (n,) float32 in [-1, 1], narrow to spread.
         rounding: (n,) float32 in [0, 1].
-        rate: Values a second.
+        rate: Values per second.
     """
 
     openness: Track
@@ -42,7 +42,7 @@ class MouthTrack:
 
         Args:
             count: Number of frames.
-            fps: Frames a second.
+            fps: Frames per second.
 
         Returns:
             Openness, width and rounding, (count, 3) float32.

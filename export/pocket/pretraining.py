@@ -54,8 +54,8 @@ def train_autoencoder(context: RunContext, schedule: TrainingSchedule) -> nn.Mod
     """Train encoder and decoder on crops.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `Autoencoder` with the running mean of its weights.
@@ -68,8 +68,8 @@ def train_decoder(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
     """Continue to train the decoder alone, so that the latents that the model was trained on do not change.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `Autoencoder` with the running mean of its weights.
@@ -83,7 +83,7 @@ def load_autoencoder(context: RunContext) -> Autoencoder:
     """Load the autoencoder that the latents were encoded with.
 
     Args:
-        context: Of the run.
+        context: The training run.
 
     Raises:
         CheckpointError: Its state is missing.
@@ -147,8 +147,8 @@ def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.M
     """Train the audio encoder: predict mouths from recordings.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `MouthFromSamples` with the running mean of its weights.

@@ -80,7 +80,7 @@ def draw_portrait(seed: int) -> Portrait:
     """Draw a person in a random pose.
 
     Args:
-        seed: Of the person and the pose.
+        seed: Seed of the person and the pose.
     """
     rng, person = np.random.default_rng((seed, 8)), random_person(seed)
     pose = replace(still(rng), **{name: float(rng.uniform(-most, most)) for name, most in _TURN.items()})
@@ -112,7 +112,7 @@ def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[flo
 
     Args:
         pick: Draws a random portrait.
-        rng: Of the image.
+        rng: Random generator of the image.
         side: Height and width in pixels.
         heights: Usual smallest and largest height of a face in pixels; some faces are smaller or larger.
     """

@@ -44,7 +44,7 @@ def sentences(rng: np.random.Generator, count: int) -> str:
     """Make random sentences.
 
     Args:
-        rng: Of the sentences.
+        rng: Random generator of the sentences.
         count: Number of sentences; interjections may follow them.
     """
 
@@ -65,7 +65,7 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
         text: The text.
         voice: ACCENT+VARIANT.
         pitch: 0 to 99.
-        speed: Words a minute.
+        speed: Words per minute.
 
     Returns:
         Mono at 16 kHz, (N,) float32.
@@ -87,7 +87,7 @@ def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
     """Make a recording with a random voice, level, noise, and beginning and pause of the speech.
 
     Args:
-        seed: Of the recording.
+        seed: Seed of the recording.
         seconds: Its duration.
         silent: Probability of silence or noise without speech.
 

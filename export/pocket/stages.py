@@ -29,10 +29,10 @@ class Stage:
     """A stage of the training.
 
     Attributes:
-        name: Of the stage and its state.
+        name: Name of the stage and of its state.
         parts: Patterns of the names of the trained parameters.
-        people: In a part of a batch.
-        frames: Of each person.
+        people: People in a part of a batch.
+        frames: Frames of each person.
         clips: Whether the frames are a window in order, or random images of the person.
         audio: Whether there is audio, and motion modules are active.
         drop_photo: Probability of dropping the photo at the beginning and at the end of the stage.
@@ -54,8 +54,8 @@ class Stage:
         """Draw which conditions to keep.
 
         Args:
-            rng: Random numbers.
-            progress: Of the stage, 0 to 1.
+            rng: Random generator.
+            progress: Progress of the stage, 0 to 1.
 
         Returns:
             0 or 1 for photo, keypoints and audio, (people, 3) float32.
@@ -99,7 +99,7 @@ def stage_loss(module: TrainingModel, stage: Stage, data: EncodedData, step: int
         stage: The stage.
         data: The training data.
         step: Number of the part, the seed of its random numbers.
-        progress: Of the stage, 0 to 1.
+        progress: Progress of the stage, 0 to 1.
 
     Returns:
         The loss, scalar.

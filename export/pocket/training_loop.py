@@ -45,7 +45,7 @@ class TrainingSchedule:
         """Return the learning rate over `rate`.
 
         Args:
-            step: Counted from 0.
+            step: Number of the step, from 0.
         """
         if step < self.warm:
             return (step + 1) / self.warm
@@ -80,7 +80,7 @@ def train(
     Args:
         module: The module, which is changed.
         loss: Called with the module and the number of a part of a batch, the seed of its random numbers.
-        schedule: Of the training.
+        schedule: Training schedule.
         path: The state, which is read at the beginning, so that an interrupted run resumes, and written regularly.
         report: Called with a line of progress.
         sample: Called with the running mean and the step whenever the state is written.

@@ -61,7 +61,7 @@ def speech(seed: int, seconds: float) -> Samples:
     """Make a recording with speech.
 
     Args:
-        seed: Of the recording.
+        seed: Seed of the recording.
         seconds: Its duration.
 
     Returns:

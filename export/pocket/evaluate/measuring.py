@@ -28,7 +28,7 @@ class Measured:
         noses: Positions in pixels, (K, 2).
         known: Whether this person is the nearest of the gallery, (L,) bool.
         patch: Mean `identity_patch` of the frames.
-        width: Of the frames in pixels.
+        width: Width of the frames in pixels.
     """
 
     case: Case

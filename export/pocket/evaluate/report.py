@@ -28,9 +28,9 @@ class Run:
     Attributes:
         command: Command line that repeats it.
         source: Description of the source of the videos.
-        options: Of the generation.
-        people: Of each scene.
-        seconds: Of each video.
+        options: Options of `GenerationConfig`, by name.
+        people: Number of people in each scene.
+        seconds: Duration of each video.
         minutes: Duration of the evaluation.
     """
 

@@ -21,7 +21,7 @@ class Subject:
     """A person, and measurements of drawings of the person.
 
     Attributes:
-        seed: Of the person.
+        seed: Seed of the person.
         person: The person.
         rest: Drawing with a closed mouth and without rotation, of the model's size.
         patch: `identity_patch` of that drawing.
@@ -53,7 +53,7 @@ def make_subject(seed: int) -> Subject:
     """Make a person.
 
     Args:
-        seed: Of the person.
+        seed: Seed of the person.
     """
     person = random_person(seed)
     rest, wide = (

@@ -45,8 +45,8 @@ def draw_face(
     Args:
         person: The person, or the seed of a random one.
         pose: The pose.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         oversampling: Number of subpixels along a pixel's side.
     """
     person = random_person(person) if isinstance(person, int) else person

@@ -34,8 +34,8 @@ class Pose:
         y: Shift down over the image's height, at most 0.08.
         scale: Size, 0.8 to 1.2.
         mouth: Openness of the mouth, 0 to 1.
-        width: Of the mouth, -1 (narrow) to 1 (wide).
-        rounding: Of the lips, 0 to 1.
+        width: Width of the mouth, -1 (narrow) to 1 (wide).
+        rounding: Rounding of the lips, 0 to 1.
         blink: Closing of the eyes, 0 to 1.
     """
 
@@ -62,9 +62,9 @@ class Head:
         """Set up the mapping.
 
         Args:
-            pose: Of the head.
-            height: Of the image in pixels.
-            width: Of the image in pixels.
+            pose: Pose of the head.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
         """
         self.unit = _UNIT * min(height, width) * pose.scale  # pixels
         self._pose = pose
@@ -97,7 +97,7 @@ class Head:
         """Map points of the body, which moves by half the head's shift and does not rotate.
 
         Args:
-            points: In the unit of face coordinates, (n, 2).
+            points: Points in the unit of face coordinates, (n, 2).
 
         Returns:
             Pixels, (n, 2).
@@ -170,8 +170,8 @@ def keypoints(person: Person, pose: Pose, height: int, width: int) -> NDArray[np
     Args:
         person: The person.
         pose: The pose.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         Left eye, right eye and nose, x, then y in pixels, (3, 2) float32.
@@ -184,8 +184,8 @@ def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
 
     Args:
         points: Keypoints in pixels, (3, 2).
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         The pose; yaw and pitch are at most 0.6 in both directions.
