@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 
-MOST_NAMES = 8  # in an error message
+MAX_NAMES = 8  # in an error message
 
 
 def find_file(folder: Path, *names: str) -> Path:
@@ -143,4 +143,4 @@ def first_names(names: Sequence[str]) -> str:
     Args:
         names: Any number of names.
     """
-    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")

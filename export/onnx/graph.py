@@ -175,7 +175,7 @@ class Graph:
         self.initializers.setdefault(name, make)
         return name
 
-    def small(self, values: Tensor) -> str:
+    def constant(self, values: Tensor) -> str:
         """Add a constant, and return its name. Constants of equal values share one initializer."""
         digest = hashlib.sha256(_content(values)).hexdigest()[:12]
         dtype = str(values.dtype).removeprefix("torch.")
@@ -184,7 +184,7 @@ class Graph:
 
     def ints(self, *values: int) -> str:
         """Add a one-dimensional int64 constant, and return its name."""
-        return self.small(torch.tensor(values, dtype=torch.int64))
+        return self.constant(torch.tensor(values, dtype=torch.int64))
 
     def write(self, path: Path, weights: WeightsFile | None, *, compact: bool = False) -> None:
         """Write the graph, and clear its initializers.

@@ -134,4 +134,4 @@ class Lowering:
         """
         if isinstance(x, Value):
             return self.name(x) if x.dtype == like else self.graph.add("Cast", [self.name(x)], to=ONNX_DTYPES[like])
-        return self.graph.small(torch.tensor(x, dtype=like))
+        return self.graph.constant(torch.tensor(x, dtype=like))

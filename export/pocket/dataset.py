@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pocket.acting import act, still
+from export.pocket.acting import random_motion, random_pose
 from export.pocket.architecture import FPS, SIZE, WINDOW
 from export.pocket.faces import Pose, draw_face, random_person
 from export.pocket.lips import mouth_track
@@ -94,8 +94,8 @@ def _draw_person(seed: int, mouths: NDArray[np.float32]) -> tuple[NDArray[np.gen
     rng, person = np.random.default_rng((seed, 4)), random_person(seed)
     recording = int(rng.integers(len(mouths)))
     first = int(rng.integers(mouths.shape[1] - WINDOW + 1))
-    poses: list[Pose] = act(rng, mouths[recording, first : first + WINDOW], FPS)
-    poses += [still(rng) for _ in range(STILLS)]
+    poses: list[Pose] = random_motion(rng, mouths[recording, first : first + WINDOW], FPS)
+    poses += [random_pose(rng) for _ in range(STILLS)]
     drawings = [draw_face(person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING) for pose in poses]
     return (
         np.stack([drawing.image for drawing in drawings]),

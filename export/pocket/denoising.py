@@ -22,8 +22,8 @@ from export.pocket.stages import STAGES, VOICE, Stage, audio_features, keypoint_
 from export.pocket.training_loop import TrainingSchedule, train
 from vexpress_rt.diffusion.samplers import ddim
 
-FRAMES = 128  # in a part of a batch of `train_projection`
-PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet, which shows SHOWN frames of each clip
+FRAMES = 128  # frames in a part of a batch of `train_projection`
+PEOPLE, STEPS, SHOWN = 6, 8, 4  # people, denoising steps, and frames of each clip on a sample sheet
 
 
 def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
@@ -38,12 +38,12 @@ def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Modu
     """
     with np.load(context.data / "speech.npz") as speech:
         mouths = torch.from_numpy(speech["mouths"])
-    rows = np.load(context.run / "rows.npy", mmap_mode="r")
+    windows = np.load(context.run / "rows.npy", mmap_mode="r")
 
     def loss(module: MouthFromTokens, part: int) -> Tensor:
         rng = np.random.default_rng((part, 1))
         recordings, frames = (rng.integers(count, size=FRAMES) for count in mouths.shape[:2])
-        features = torch.from_numpy(rows[recordings, frames].astype(np.float32))
+        features = torch.from_numpy(windows[recordings, frames].astype(np.float32))
         return module.loss(features, mouths[recordings, frames])
 
     torch.manual_seed(0)
@@ -150,10 +150,12 @@ class Sheet:
             for image, own in zip(person, at, strict=True)
         ]
         drawn = self.mouths[:, frames, 0].ravel()
-        alike = np.corrcoef(opened, drawn)[0, 1]
+        correlation = np.corrcoef(opened, drawn)[0, 1]
         error = np.square(found.astype(float) - self.images[:, frames]).mean()
         decibels = 10 * np.log10(255**2 / error)
-        self.context.report(f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {alike:.3f}")
+        self.context.report(
+            f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {correlation:.3f}"
+        )
 
 
 def sample_latents(module: TrainingModel, batch: Batch, *, motion: bool, steps: int = STEPS) -> Tensor:

@@ -26,7 +26,7 @@ class EncodedData:
     Attributes:
         latents: (P, N, c, h, w) float16, of unit variance.
         keypoints: (P, N, 3, 2) float32, pixels.
-        features: Audio features of every frame, (recordings, frames, R, A) float16.
+        features: Feature window of every frame, (recordings, frames, R, A) float16.
         speech: Number of the recording, and the frame of it at which the clip begins, (P, 2).
     """
 
@@ -107,10 +107,10 @@ def _encode_speech(context: RunContext) -> None:
     with np.load(context.data / "speech.npz") as speech:
         clips, frames = normalized_recordings(speech["clips"]), speech["mouths"].shape[1]
     count = POCKET.audio_projection.max_seq_len
-    rows = []
+    windows = []
     for clip in clips:
         features = encoder.eval().features(clip[None])[0].numpy()
-        rows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
+        windows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
     part = path.with_name(f".{path.name}")
-    np.save(part, np.stack(rows))
+    np.save(part, np.stack(windows))
     part.replace(path)

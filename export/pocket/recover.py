@@ -33,10 +33,10 @@ STAGES: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 _FORM = re.compile(
     r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?"
-)  # names of `export.onnx.lower` and `export.onnx.graph`
-# Weights that a bundle does not have: the reference network's time embedding, whose projections are constants in its
-# graph, all that follows its last feature, and its attention to a text that is always zero; tables of positions; the
-# first queries of the audio projection, a constant in its graph; layers that only training uses.
+)  # names that `export.onnx.lower` and `export.onnx.graph` give
+# Weights that a bundle does not have: of the reference network, the time embedding (its projections are constants in
+# the graph), everything after the last feature, and the attention to the text, which is always zero; tables of
+# positions; the first queries of the audio projection (a constant in its graph); layers used only in training.
 _LOST = re.compile(
     r"^reference_net\.(time_embedding\.|conv_out\.|.*\.attn2\.to_[qkv]\.|.*\.attn2\.to_out\.0\.weight$"
     r"|up_blocks\.3\.attentions\.1\.(proj_out|transformer_blocks\.0\.(attn2|norm3|ff))\.)|\.pe$|^mouth\."

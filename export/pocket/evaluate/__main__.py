@@ -28,7 +28,7 @@ from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.pipeline.generator import Generator
 
-OPTIONS = {  # of GenerationConfig, and their types, by flag
+OPTIONS = {  # options of GenerationConfig and their types, by flag
     "preset": ("preset", str),
     "sampler": ("sampler", str),
     "steps": ("steps", int),
@@ -45,10 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--bundle", type=Path, help="folder of the engines")
     source.add_argument("--drawings", action="store_true", help="measure drawings instead of generated videos")
     parser.add_argument("--people", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each video (default: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each video (default: 3)")
     for flag, (option, kind) in OPTIONS.items():
-        parser.add_argument(f"--{flag}", dest=option, type=kind, help="default: as the bundle recommends")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: one a core)")
+        parser.add_argument(
+            f"--{flag}", dest=option, type=kind, help=f"{option.replace('_', ' ')} (default: as the bundle recommends)"
+        )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
     parser.add_argument("--real-speech", type=Path, nargs="+", default=[], metavar="FILE", help="recordings")
     parser.add_argument("--report", type=Path, help="Markdown file to write (default: print it)")
     parser.add_argument("--json", type=Path, help="file for all measurements")

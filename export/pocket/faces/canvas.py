@@ -37,7 +37,7 @@ def curve(points: ArrayLike, *, closed: bool = True, steps: int = 8) -> Points:
     Args:
         points: Points that it passes through, (n, 2); two equal points in a row make a corner.
         closed: Whether it returns to the first point.
-        steps: Points a span.
+        steps: Number of points per span.
 
     Returns:
         (m, 2).

@@ -17,7 +17,7 @@ JAW_DROP = 0.27  # of the chin for a wide open mouth
 
 _UNIT = 0.21  # half face width, over the image's side
 _MIDDLE = (0.5, 0.475)  # of the face, over width and height
-# Weights of a prior for yaw 0 and pitch 0, in eye distances a radian, because the proportions of people differ.
+# Weights of a prior for yaw 0 and pitch 0, in eye distances per radian; needed because people's proportions differ.
 _PREFERENCE = np.array([0.05, 0.1])
 _AXES = (1.12, 1.65)  # half width and height of the head; half its depth is 1
 
@@ -196,22 +196,22 @@ def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
     found = np.array([0.0, 0.0, np.arctan2(across[1], across[0]), max(size, 1e-3)])
     shape = (target - target.mean(axis=0)) / np.hypot(*across).clip(1e-6)
 
-    def residual(held: NDArray[np.float64]) -> NDArray[np.float64]:
+    def residual(angles_and_scale: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the errors of the points relative to their mean, in eye distances, and those of the prior."""
-        seen = _landmarks(1.0, _held(held), height, width)
+        seen = _landmarks(1.0, _rigid_pose(angles_and_scale), height, width)
         apart = (seen - seen.mean(axis=0)) / np.hypot(*across).clip(1e-6) - shape
-        return np.concatenate([apart.ravel(), _PREFERENCE * held[:2]])
+        return np.concatenate([apart.ravel(), _PREFERENCE * angles_and_scale[:2]])
 
     for _ in range(5):
         here = residual(found)
         slope = np.stack([(residual(found + step) - here) / 1e-4 for step in 1e-4 * np.eye(4)], axis=1)
         found = found - np.linalg.lstsq(slope, here)[0]
         found = np.clip(found, (-0.6, -0.6, -7, 1e-3), (0.6, 0.6, 7, 1e3))
-    shift = (target - _landmarks(1.0, _held(found), height, width)).mean(axis=0) / (width, height)
-    return replace(_held(found), x=float(shift[0]), y=float(shift[1]))
+    shift = (target - _landmarks(1.0, _rigid_pose(found), height, width)).mean(axis=0) / (width, height)
+    return replace(_rigid_pose(found), x=float(shift[0]), y=float(shift[1]))
 
 
-def _held(angles_and_scale: NDArray[np.float64]) -> Pose:
+def _rigid_pose(angles_and_scale: NDArray[np.float64]) -> Pose:
     yaw, pitch, roll, scale = angles_and_scale.tolist()
     return Pose(yaw=yaw, pitch=pitch, roll=roll, scale=scale)
 
