@@ -37,7 +37,7 @@ from vexpress_rt.errors import BundleDamagedError, BundleError
 
 # Engines that are graphs over the same weights: they share one weights file and are built together.
 SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}
-# Parameters x positions of a latent x frames: engines that cost more are checked at a smaller size.
+# Parameters x positions of a latent x frames. An engine above this cost is checked at a smaller size.
 CHECK_BUDGET = 1e12
 
 DETECTOR_INTERFACE = (1, 9)  # inputs and outputs of SCRFD: scores, boxes and keypoints at three strides
@@ -53,7 +53,7 @@ class Assembly:
         checkpoint: The weights.
         options: What to build.
         folder: The staging directory.
-        previous: The bundle that is replaced.
+        previous: The bundle that the build replaces.
         report: Called with a line of progress.
         entries: Entries of the manifest for the engines that are complete, by name.
         files: Entries of the manifest for the files of reused engines, by name.
@@ -98,7 +98,7 @@ class Assembly:
 
         Args:
             name: Name of the engine.
-            label: Start of the lines of progress.
+            label: Beginning of the progress lines.
 
         Raises:
             ExportError: The engine does not compute what its torch module computes.
@@ -214,7 +214,7 @@ class Assembly:
 
         Args:
             name: Name of the engine.
-            label: Start of the lines of progress.
+            label: Beginning of the progress lines.
         """
         assert self.previous is not None
         self.entries[name] = entry = self.previous.manifest.engines[name]
@@ -242,9 +242,9 @@ class Assembly:
         stale |= {name for name in wanted if SHARED_WEIGHTS.get(name) in files}
         kept = [] if self.previous is None else [n for n in self.previous.manifest.engines if n not in wanted]
         if self.options.engines:
-            if strange := [name for name in kept if not self.is_unchanged(name)]:
+            if unusable := [name for name in kept if not self.is_unchanged(name)]:
                 raise ExportError(
-                    f"{', '.join(strange)} of the existing bundle are damaged or of other weights or options: "
+                    f"{', '.join(unusable)} of the existing bundle are damaged or built from other weights or options: "
                     "build all engines, without --engine"
                 )
             wanted += kept

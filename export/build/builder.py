@@ -24,12 +24,12 @@ from vexpress_rt.utils.cpus import usable_cpus
 if TYPE_CHECKING:
     from export.build.assembly import Assembly, Report
 
-NOTES = "README.md"  # a text about the bundle, written by its owner; a build keeps it
+NOTES = "README.md"  # a text about the bundle that its author may add; a build keeps it
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
 
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
-    """Build a bundle. Whatever is raised, `output` is as it was before.
+    """Build a bundle. After an error, `output` is unchanged.
 
     Args:
         weights: A checkpoint directory in the official layout.
@@ -47,7 +47,7 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         ExportError: An engine does not compute what its torch module computes.
         OutputError: `output` cannot be written.
     """
-    import torch  # takes seconds, in which Ctrl-C must still exit with one line
+    import torch  # takes seconds; imported here, so that Ctrl-C meanwhile exits with one line
 
     from export.build.assembly import Assembly
     from export.build.parity import HEADER

@@ -8,7 +8,8 @@ hard-codes:
      "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}}
 
 Its section "recommended" holds the options of `vexpress_rt.config.RECOMMENDABLE` that suit the model better than those
-of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where the caller chooses nothing.
+of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where neither the caller nor a preset
+sets the option.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
+
+    Args:
+        path: The file.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or holds no JSON object.

@@ -1,4 +1,4 @@
-"""Synthetic weights: a formula of each tensor's name, so that no weights need to be stored.
+"""Synthetic weights, computed from each tensor's name, so that no weights need to be stored.
 
 The goldens use the same formula (docs/model/goldens.md): standard normal values from a generator seeded by component
 and tensor, scaled so that activations neither vanish nor explode.
@@ -67,7 +67,7 @@ def synthetic_tensor(seed: int, component: str, key: str, shape: tuple[int, ...]
         shape: The tensor's shape.
 
     Returns:
-        An array of `shape`: standard normal values n for most tensors times 1 / sqrt(inputs of an output); 1 + 0.1 n
+        An array of `shape`, made of standard normal values n: n / sqrt(inputs of an output) for most tensors, 1 + 0.1 n
         for the weights of norms, 0.05 n for biases.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{component}.{key}".encode())])

@@ -75,7 +75,7 @@ class Architecture:
 
     @property
     def audio_hidden_size(self) -> int:
-        """Number of values of an audio feature."""
+        """Size of an audio feature."""
         return int(self._audio("hidden_size"))
 
     def _audio(self, key: str) -> Any:

@@ -16,7 +16,7 @@ class UNetConfig:
         down_attention: Whether each level has attention on the way down.
         up_attention: The same on the way up, in that order.
         heads: Heads of the spatial attentions.
-        cross_attention_dim: Values of an audio token.
+        cross_attention_dim: Size of an audio token.
         groups: Groups of the group normalizations.
         eps: Epsilon of the group normalizations in resnets and before the last convolution.
         motion_heads: Heads of the temporal attentions.
@@ -70,14 +70,14 @@ class AudioProjectionConfig:
     """Hyper-parameters of the perceiver that turns audio features into tokens.
 
     Attributes:
-        embedding_dim: Values of an audio feature.
-        output_dim: Values of a token.
-        dim: Values of a latent of the perceiver.
+        embedding_dim: Size of an audio feature.
+        output_dim: Size of a token.
+        dim: Size of a latent of the perceiver.
         depth: Number of layers.
         heads: Heads of an attention.
-        dim_head: Values of a head.
+        dim_head: Size of a head.
         num_queries: Tokens of a frame.
-        ff_mult: Hidden values of a feed-forward over `dim`.
+        ff_mult: Hidden size of a feed-forward, as a multiple of `dim`.
         max_seq_len: Audio features of a frame.
     """
 

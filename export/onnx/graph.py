@@ -176,7 +176,7 @@ class Graph:
         return name
 
     def constant(self, values: Tensor) -> str:
-        """Add a constant, and return its name. Constants of equal values share one initializer."""
+        """Add a constant, and return its name. Equal constants share one initializer."""
         digest = hashlib.sha256(_content(values)).hexdigest()[:12]
         dtype = str(values.dtype).removeprefix("torch.")
         name = f"const_{dtype}_{'x'.join(map(str, values.shape))}_{digest}"

@@ -19,7 +19,7 @@ SMALL_CONVOLUTION = "small_convolution"
 # Names of composite functions, and small 3x3 convolutions as matrix products. `benchmarks.cpu.changes` measures the
 # speedup of each.
 FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
-ONCE_PER_PHOTO = ("vae_encoder", "reference_net")  # engines that run too seldom for the larger weights to pay off
+ONCE_PER_PHOTO = ("vae_encoder", "reference_net")  # engines that run once per photo: the larger weights do not pay off
 KERNEL = 3  # size of the convolutions below
 # Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
 # OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile. Each matrix is applied along
