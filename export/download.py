@@ -117,7 +117,7 @@ def download(
         The number of downloaded files.
 
     Raises:
-        ConfigError: `output` is a file, or `repository` is no name of a repository.
+        ConfigError: `output` is a file, or `repository` is not the name of a repository.
         DownloadError: The hub cannot be reached or refuses, a file has another hash, or another download is running.
         OutputError: `output` cannot be written, or the disk has too little space.
     """

@@ -51,7 +51,7 @@ class Assembly:
 
     Attributes:
         checkpoint: The weights.
-        options: What to build.
+        options: The options of the build.
         folder: The staging directory.
         previous: The bundle that the build replaces.
         report: Called with a line of progress.
@@ -101,7 +101,7 @@ class Assembly:
             label: Beginning of the progress lines.
 
         Raises:
-            ExportError: The engine does not compute what its torch module computes.
+            ExportError: The results of the engine differ from those of its torch module.
         """
         spec, start = self.specs[name], time.perf_counter()
         self.report(f"{label} exporting")
@@ -265,7 +265,7 @@ class Assembly:
         """Copy the face detector, which is a finished graph, and record its inputs and outputs.
 
         Raises:
-            ExportError: The file is no SCRFD detector with keypoints, or the runtime refuses its graph.
+            ExportError: The file is not an SCRFD detector with keypoints, or the runtime refuses its graph.
         """
         source = self.checkpoint.detector()
         assert source is not None

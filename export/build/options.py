@@ -13,12 +13,12 @@ from vexpress_rt.errors import ConfigError
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build.
+    """The options of a build.
 
     Attributes:
         shape: Height and width in pixels, and frames of a context window.
         precision: Precision of weights and activations, a key of `PRECISIONS`.
-        target: What will run the engines, one of `TARGETS`.
+        target: Library that will run the engines, one of `TARGETS`.
         allow_odd_sizes: Whether height and width may be any multiple of a VAE cell.
         engines: Names of the engines to build; empty for all that the checkpoint allows.
         tensorrt: Options of TensorRT, for its targets.

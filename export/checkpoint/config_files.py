@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: complete the checkpoint with {DOWNLOAD_COMMAND}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no readable JSON ({error}): fetch the file again") from error
+        raise CheckpointError(f"{path} is not readable as JSON ({error}): fetch the file again") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, expected a JSON object")
     return data
@@ -309,11 +309,11 @@ def _refuse_other(path: Path, data: dict[str, Any], fixed: dict[str, Any]) -> No
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is no positive whole number")
+        raise ValueError(f"{value!r} is not a positive whole number")
     return value
 
 
 def _positive(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"{value!r} is no positive number")
+        raise ValueError(f"{value!r} is not a positive number")
     return float(value)

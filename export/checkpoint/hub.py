@@ -62,7 +62,7 @@ class Entry:
             file: The file, which is read completely.
 
         Returns:
-            What is wrong with it, "" if nothing.
+            A description of the fault; "" if there is none.
 
         Raises:
             OSError: The file cannot be read.
@@ -148,7 +148,7 @@ class Hub:
             revision: Commit, tag or branch.
 
         Raises:
-            ConfigError: `repository` is no name of a repository.
+            ConfigError: `repository` is not the name of a repository.
             DownloadError: The hub cannot be reached, refuses, or has no such repository or revision.
         """
         try:

@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 def _load(path: Path) -> Any:
     with warnings.catch_warnings():  # torch warns about its own classes when it reads a file of torch < 1.6;
         warnings.simplefilter("ignore")
-        if not zipfile.is_zipfile(path):  # such files are no archives and cannot be mapped
+        if not zipfile.is_zipfile(path):  # such files are not archives and cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
@@ -107,7 +107,7 @@ def load_strict(
         optional: Names of tensors that may be missing; missing ones become zeros.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected or misshapen, or are no dense floating-point numbers.
+        CheckpointError: Tensors are missing, unexpected or misshapen, or are not dense floating-point numbers.
     """
     wanted = module.state_dict()
     found = {name: tensors[name] for name in wanted if name in tensors}

@@ -1,7 +1,7 @@
 """The U-Net of Stable Diffusion 1.5, which the reference network and the denoising U-Net share.
 
-A `Parts` object makes what differs between them: the transformer block of each attention, and the motion module after
-each layer.
+A `Parts` object makes the modules in which they differ: the transformer block of each attention, and the motion module
+after each layer.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class WeightsFile:
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
-        """Remove what was placed during the block from the file at its end."""
+        """Remove the tensors that the block placed from the file when it ends."""
         places, end = dict(self.places), self.end
         try:
             yield
@@ -272,8 +272,8 @@ def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec
     """
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's DecodeError is no public name
-        raise CheckpointError(f"{path} is no ONNX file ({error}): fetch it again") from error
+    except Exception as error:  # protobuf's DecodeError is not public
+        raise CheckpointError(f"{path} is not an ONNX file ({error}): fetch it again") from error
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_describe(value) for value in graph.input if value.name not in initializers)
     outputs = tuple(_describe(value) for value in graph.output)

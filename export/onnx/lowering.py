@@ -53,7 +53,7 @@ class Lowering:
         trace: The calls to lower.
         graph: The graph that nodes are added to.
         names: ONNX names by the identity of the traced value.
-        constants: Numbers of the constants that are no weights, by the identity of the value.
+        constants: Numbers of the constants that are not weights, by the identity of the value.
         call: The call that is being lowered.
     """
 

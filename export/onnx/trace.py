@@ -152,7 +152,7 @@ def trace(
             other composite functions the calls that they make are recorded.
 
     Raises:
-        ExportError: The module writes into a tensor, or uses one that is no input, parameter or buffer.
+        ExportError: The module writes into a tensor, or uses one that is neither input, parameter nor buffer.
     """
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     placeholders = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}

@@ -78,8 +78,8 @@ def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) 
     wrong += [key for key in own if key not in found and not _LOST.search(key)]
     if wrong:
         raise CheckpointError(
-            f"{bundle} is no whole bundle of the pocket model: {len(wrong)} tensors are missing or of another shape, "
-            f"{wrong[0]} among them: build it again with `python -m export.pocket`"
+            f"{bundle} is not a complete bundle of the pocket model: {len(wrong)} tensors are missing or of another "
+            f"shape, {wrong[0]} among them: build it again with `python -m export.pocket`"
         )
     module.load_state_dict(own | found)
     print_progress(f"{network.__name__}: {len(found)} of {len(own)} tensors")

@@ -63,7 +63,7 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
     start, shots = time.monotonic(), list[Shot]()
     with ExitStack() as stack:
         if given.drawings:
-            videos, source, options = draw_case, "drawings of what the model should make, not the model", {}
+            videos, source, options = draw_case, "drawings of the expected videos, not the model", {}
         else:
             config = _config(given)
             generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
@@ -91,7 +91,7 @@ def _check(given: argparse.Namespace) -> None:
             raise ExportError(f"--{name} is {value}; expected {low} to {high}")
     for path in (given.report, given.json, given.sheet):
         if path is not None and not path.parent.is_dir():
-            raise ExportError(f"{path} cannot be written: {path.parent} is no folder; make it, or name another")
+            raise ExportError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another")
 
 
 def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:

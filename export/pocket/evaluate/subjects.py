@@ -1,4 +1,4 @@
-"""The people of an evaluation, who are not in the training data."""
+"""The people of an evaluation. None of them is in the training data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.pocket.architecture import SIZE
 from export.pocket.faces import Drawing, Person, Pose, draw_face, identity_patch, mouth_opening, random_person
 
 FIRST = 1_000_000  # seed of the first person; the training data has 0 to 1999
-GALLERY = 20  # people among whom a person is to be recognized
+GALLERY = 20  # people in the gallery in which a person is to be recognized
 PHOTO = 512  # pixels, height and width; the generator scales it down, like a user's photo
 OVERSAMPLING = 2
 

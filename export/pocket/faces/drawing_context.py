@@ -54,7 +54,7 @@ def mirrored(right: Line) -> Line:
 
 @dataclass(frozen=True)
 class DrawingContext:
-    """What to draw on, and whom.
+    """The canvas, the person and the pose of a drawing.
 
     Attributes:
         canvas: The canvas.

@@ -84,7 +84,7 @@ def face_shape(ctx: DrawingContext) -> list[Points]:
     """Return the outlines of the head's side, which is visible on a turned head, and of the face.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
 
     Returns:
         Two outlines in pixels, each (n, 2).
