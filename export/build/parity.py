@@ -20,7 +20,7 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 Array = NDArray[Any]
 
-# Largest relative error allowed, by the dtype of the matrices. float32: that of the goldens (docs/parity.md). float16:
+# Largest relative error allowed, by the dtype of the matrices. float32: that of the goldens (docs/model/goldens.md). float16:
 # the rounding to eleven bits over a few hundred layers; the worst engine of the tiny preset has 4e-3. A bfloat16 graph
 # is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
