@@ -191,7 +191,7 @@ def _upstream_handlers() -> Iterator[None]:
     """Add the lowerings of operations that only upstream's order uses."""
 
     def zeros(lo: Lowering, call: traced.Call) -> list[str]:
-        return [lo.graph.small(torch.zeros([size or 0 for size in call.args[0].shape]))]
+        return [lo.graph.constant(torch.zeros([size or 0 for size in call.args[0].shape]))]
 
     def repeat(lo: Lowering, call: traced.Call) -> list[str]:
         x, *times = call.args
