@@ -64,11 +64,14 @@ COMPILED_TARGETS = tuple(name for name, target in TARGETS.items() if target.comp
 
 
 def check_precision(precision: str, target: str) -> None:
-    """Raise ConfigError if engines of a precision cannot be built for a target.
+    """Check that engines of a precision can be built for a target.
 
     Args:
         precision: A key of `PRECISIONS`.
         target: A key of `TARGETS`.
+
+    Raises:
+        ConfigError: They cannot.
     """
     if precision not in TARGETS[target].precisions:
         raise ConfigError(

@@ -7,12 +7,12 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -31,11 +31,11 @@ from vexpress_rt.config import (
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import make_session_audio, plan_session
-from vexpress_rt.media.audio_input import check_rate, known_duration
+from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
-from vexpress_rt.pipeline.runner import PipelineInputs, Progress, RunContext, Runner
+from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner
 from vexpress_rt.stages.audio_encoder import gate_notes
 from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
 from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
@@ -44,8 +44,6 @@ from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
 from vexpress_rt.utils.stopwatch import Stopwatch
 from vexpress_rt.utils.worker import Worker
-
-AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -61,8 +59,8 @@ class Generator:
 
     Args:
         bundle: Folder of a bundle that `python -m export.build` wrote; None for the small bundle of this package.
-        provider: Runs the engines: "tensorrt" for bundles compiled with it, "cuda" (ONNX Runtime on a GPU) and "cpu"
-            for most bundles. "auto" selects the first of these that the bundle and this machine allow.
+        provider: Name of the library and device that run the engines; docs/providers.md has the names, best first.
+            "auto" selects the first provider that the bundle and this machine allow.
         threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
             use (affinity and CPU quota of the container), with a warning in the log.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
@@ -383,9 +381,8 @@ class Generator:
         with ExitStack() as stack:
             write: Worker[UInt8] | None = None
             if path is not None:
-                stack.enter_context(
-                    context.stopwatch.stage("encode")
-                )  # the wait for the encoder; frames have their own stages
+                # Only the wait for the encoder counts: frames have their own stages.
+                stack.enter_context(context.stopwatch.stage("encode"))
                 writer = VideoWriter(path, self.size, stream.fps, inputs.recording, context.settings.quality)
                 write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):

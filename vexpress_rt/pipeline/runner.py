@@ -28,8 +28,6 @@ from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 
-Progress = Callable[[str, int, int], None]
-
 _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting, windows, coverage counts
 
 
@@ -218,9 +216,7 @@ class Runner:
             guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(
-                settings.seed, frame % 2**64, shape
-            ),  # frames before the first: 2^64 - 1 and down
+            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # frame -1: 2^64 - 1, and so on
             keypoint_map=lambda frame: draw_keypoint_map(keypoints_at(max(0, frame)), *size),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
