@@ -66,13 +66,13 @@ class LiveSession:
     Attributes:
         fps: Frames per second, exact.
         sample_rate: Hz of the sound that frames carry.
-        notes: Repairs of photo and keypoints, and choices that were left to the generator, as in `Video.notes`.
+        notes: Repairs of photo and keypoints, and choices left to the generator, as in `Video.notes`.
     """
 
     def __init__(
         self, denoiser: WindowDenoiser, audio: SessionAudio, plan: SessionPlan, notes: tuple[str, ...] = ()
     ) -> None:
-        """Denoise a window of silence, so that the motion starts from rest; this also loads and warms up the engines."""
+        """Denoise a window of silence, so that the motion starts from rest; this also loads and warms up engines."""
         self.fps = audio.fps
         self.sample_rate = audio.rate
         self.notes = notes

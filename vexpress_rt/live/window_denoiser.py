@@ -163,7 +163,7 @@ class WindowDenoiser:
                     return None
                 correction = None
                 if known is not None:
-                    # Only the latents of held frames are replaced, not their sampler state: no other frame depends on it.
+                    # The sampler state of held frames is not replaced: no other frame depends on it.
                     store.write(0, known.at_level(alpha_bar))
                     correction = known.correction(alpha_bar, frames)
                 stepper.run(store, active, step, correction)
