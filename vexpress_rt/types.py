@@ -26,8 +26,8 @@ UInt8 = NDArray[np.uint8]
 
 MAX_KEYPOINT_FRAMES = 1_000_000
 FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such values stay finite
-MAX_SIDE = 100_000  # pixels along a side of a picture
-SIDE_LIMIT = 1 << 16  # pixels along a side of a bundle's picture; more than any plausible bundle has
+MAX_SIDE = 100_000  # pixels along a side of a picture that keypoints come from
+MAX_BUNDLE_SIDE = 1 << 16  # pixels along a side of a bundle's picture; more than any plausible bundle has
 
 
 class FileStamp(NamedTuple):

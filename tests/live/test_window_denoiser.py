@@ -64,7 +64,7 @@ def make_window_denoiser(compute: Mapping[str, Any] | None = None, **changes: An
         return loaded.setdefault(name, FakeEngine(SPECS[name], {**COMPUTE, **(compute or {})}[name]))
 
     values = {
-        "engine": engine,
+        "get_engine": engine,
         "guidance": Guidance(2.0, 0.9, 2.5),
         "sampler": SAMPLER,
         "reference": reference(),
@@ -201,7 +201,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
         return
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            guidance=guidance, sampler=sampler, engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            guidance=guidance, sampler=sampler, get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )  # fmt: skip
         for _ in range(2):
@@ -214,7 +214,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
 def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu in gpus(monkeypatch):
         denoiser = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         allocations = []
@@ -233,7 +233,7 @@ def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.Mon
 def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), AUDIO)
@@ -250,7 +250,7 @@ def test_memory_that_runs_out_anywhere_in_a_window_is_told_and_the_next_window_i
     assert expected is not None
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         succeeded = 0
@@ -282,7 +282,7 @@ def test_a_correction_that_cuda_refuses_is_told_and_the_next_window_is_denoised(
     window, held = Window(0, START, START + FRAMES), stacked(100, 102)
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         gpu.kernels.refused = 1
@@ -320,7 +320,7 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidanc
     found = denoiser.denoise(window, NOTHING, AUDIO)
     conditions = denoiser._conditions(window, AUDIO)
     exact = Denoiser(
-        engines={name: denoiser.engine(name) for name in guidance.engines(STEPS)}, static=denoiser.reference,
+        engines={name: denoiser.get_engine(name) for name in guidance.engines(STEPS)}, static=denoiser.reference,
         guidance=guidance, sampler=denoiser.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
         noise=lambda frame: noise(frame + 4), conditions=lambda window: conditions,
     )  # fmt: skip
@@ -330,23 +330,23 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidanc
 def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
     denoiser = make_window_denoiser(keypoint_map=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
     denoiser.denoise(Window(0, 5, 5 + FRAMES), NOTHING, AUDIO)
-    (call,) = denoiser.engine("pose_guider").calls  # type: ignore[attr-defined]
+    (call,) = denoiser.get_engine("pose_guider").calls  # type: ignore[attr-defined]
     assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
     np.testing.assert_array_equal(
-        denoiser.engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
+        denoiser.get_engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
         stacked(5, 5 + FRAMES),
     )
-    (call,) = denoiser.engine("audio_encoder").calls  # type: ignore[attr-defined]
+    (call,) = denoiser.get_engine("audio_encoder").calls  # type: ignore[attr-defined]
     np.testing.assert_array_equal(call["samples"][0], AUDIO.samples)
-    (rows,) = (call["feature_rows"] for call in denoiser.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    (rows,) = (call["feature_rows"] for call in denoiser.get_engine("audio_projection").calls)  # type: ignore[attr-defined]
     other = make_window_denoiser()
     other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, AUDIO)
-    (earlier,) = (call["feature_rows"] for call in other.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    (earlier,) = (call["feature_rows"] for call in other.get_engine("audio_projection").calls)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(rows[:-2], earlier[2:])
 
 
 def picture(latent: np.ndarray) -> np.ndarray:
-    engine = make_window_denoiser().engine("vae_decoder")
+    engine = make_window_denoiser().get_engine("vae_decoder")
     return engine.run({"latent": latent[None]})["frame"]
 
 
@@ -370,7 +370,7 @@ def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
     denoiser, latents = make_window_denoiser(median_filter=filtered), list(stacked(0, 6))
     for i in range(4):
         denoiser.decode(*latents[i : i + 3])
-    calls = denoiser.engine("vae_decoder").calls  # type: ignore[attr-defined]
+    calls = denoiser.get_engine("vae_decoder").calls  # type: ignore[attr-defined]
     assert len(calls) == decoded
     denoiser.forget()
     denoiser.decode(*latents[3:])

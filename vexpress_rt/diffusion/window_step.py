@@ -37,18 +37,18 @@ class WindowStepper:
     """
 
     def __init__(
-        self, engine: Callable[[str], Engine], static: Mapping[str, Tensor], guidance: Guidance, sampler: Sampler
+        self, get_engine: Callable[[str], Engine], static: Mapping[str, Tensor], guidance: Guidance, sampler: Sampler
     ) -> None:
         """Plan the steps; engines are fetched when a step runs.
 
         Args:
-            engine: Returns an engine by its name.
+            get_engine: Returns an engine by its name.
             static: The denoiser's inputs that are the same for all windows, by name.
             guidance: The strengths of the conditions.
             sampler: The sampler.
         """
         self.inputs = {**static, **guidance.inputs()}
-        self._engine = engine
+        self._get_engine = get_engine
         self._scale = guidance.scale
         self._sampler = sampler
         self._plan = guidance.plan(len(sampler))
@@ -67,7 +67,7 @@ class WindowStepper:
         """
         planned, timestep = self._plan[step], np.array([self._sampler.timesteps[step]], np.float32)
         inputs = {**self.inputs, **active.conditions, "latents": latents.gather(active.window), "timestep": timestep}
-        outputs = self._engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
+        outputs = self._get_engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
         unconditional = outputs["unconditional"] if planned.run_uncond else active.unconditional
         active.unconditional = unconditional if planned.cache_uncond else None
         conditional = outputs["conditional"]

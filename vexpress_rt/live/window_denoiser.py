@@ -94,7 +94,7 @@ class WindowDenoiser:
     Frames are numbered from the start of the session. Those below 0 are a window of silence before it.
 
     Attributes:
-        engine: Returns an engine by its name.
+        get_engine: Returns an engine by its name.
         guidance: The strengths of the conditions.
         sampler: The sampler.
         reference: The portrait's engine inputs by name.
@@ -107,7 +107,7 @@ class WindowDenoiser:
         latents: Makes the latent store, which is reused from window to window.
     """
 
-    engine: Callable[[str], Engine]
+    get_engine: Callable[[str], Engine]
     guidance: Guidance
     sampler: Sampler
     reference: Mapping[str, Tensor]
@@ -139,7 +139,7 @@ class WindowDenoiser:
         Raises:
             BackendError: An engine or the GPU failed, or latents are not finite or beyond `LATENT_LIMIT`.
         """
-        stepper = WindowStepper(self.engine, self.reference, self.guidance, self.sampler)
+        stepper = WindowStepper(self.get_engine, self.reference, self.guidance, self.sampler)
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
         active = ActiveWindow(Window(0, 0, len(noise)), self._conditions(window, audio))
         latents = self._denoise(stepper, active, noise, held, proceed)
@@ -178,11 +178,11 @@ class WindowDenoiser:
 
     def _conditions(self, window: Window, audio: AudioContext) -> Mapping[str, Tensor]:
         """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), kept on the device."""
-        features = encode_audio(self.engine("audio_encoder"), audio.samples, self.minimum_samples)
+        features = encode_audio(self.get_engine("audio_encoder"), audio.samples, self.minimum_samples)
         start, stop = window.start - audio.begin, window.stop - audio.begin
         windows = feature_windows(features, audio.end - audio.begin, self.audio_rows, start, stop)
         return {
-            **self.engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
+            **self.get_engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
             **self._pose_feature(window),
         }
 
@@ -190,7 +190,7 @@ class WindowDenoiser:
         """Return the pose guider's output, cached for as long as the windows have the same keypoint maps."""
         maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, window.stop)])
         if self._posed is None or not np.array_equal(self._posed[0], maps):
-            self._posed = maps, self.engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
+            self._posed = maps, self.get_engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
         return self._posed[1]
 
     def decode(self, previous: Float32, current: Float32, following: Float32 | None) -> UInt8:
@@ -220,7 +220,7 @@ class WindowDenoiser:
         for cached, frame in self._decoded:
             if cached is latent:
                 return frame
-        decoder, keep_on_device = self.engine("vae_decoder"), self.postprocessing.keep_on_device
+        decoder, keep_on_device = self.get_engine("vae_decoder"), self.postprocessing.keep_on_device
         frame = decoder.run({"latent": latent[None]}, keep_on_device=keep_on_device)["frame"]
         self._decoded = [*self._decoded[-2:], (latent, frame)]
         return frame

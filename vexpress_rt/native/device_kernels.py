@@ -27,7 +27,7 @@ from vexpress_rt.native.latent_step import (
     check_updates,
 )
 from vexpress_rt.native.nv12 import check_even
-from vexpress_rt.types import SIDE_LIMIT, Float32
+from vexpress_rt.types import MAX_BUNDLE_SIDE, Float32
 
 EXTENSION = "vexpress_rt.native._cuda"
 VALUES_LIMIT = (1 << 31) - 1  # values of a frame's latent
@@ -231,8 +231,8 @@ def _predictions(unconditional: Memory | None, conditional: Memory, size: int) -
 
 
 def _check_size(height: int, width: int) -> None:
-    _check_range("height", height, 1, SIDE_LIMIT)
-    _check_range("width", width, 1, SIDE_LIMIT)
+    _check_range("height", height, 1, MAX_BUNDLE_SIDE)
+    _check_range("width", width, 1, MAX_BUNDLE_SIDE)
 
 
 def _check_memory(

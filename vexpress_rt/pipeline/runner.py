@@ -214,7 +214,7 @@ class Runner:
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
         shape, operations = self._latent_shape(), self._device_operations()
         return WindowDenoiser(
-            engine=self._engines.get,
+            get_engine=self._engines.get,
             guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
