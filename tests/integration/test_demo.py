@@ -22,10 +22,10 @@ from export.pocket.acting import REACH
 from export.pocket.faces import Drawing, Pose, draw_face, random_person
 from export.pocket.lips import RATE, mouth_track
 from tests.support.paths import ROOT
+from tests.support.photo_bytes import load_image
 from tests.support.scenes import read_back
 from vexpress_rt import GenerationConfig
 from vexpress_rt.face.keypoint_track import load_keypoints
-from vexpress_rt.media.image import load_image
 from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_reader import read_frames
 from vexpress_rt.types import Face

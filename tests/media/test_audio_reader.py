@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
-import numpy as np
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.sound_files import tone, write_sound
 from vexpress_rt.errors import AudioError
 from vexpress_rt.media import audio_reader
@@ -46,11 +48,30 @@ def test_sound_that_takes_too_long_is_refused_with_the_reason(tmp_path: Path, mo
 
 
 def test_time_spent_between_two_blocks_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_reader, "FREE_SECONDS", 0.2)
-    monkeypatch.setattr(audio_reader, "SLOWEST", 10**9)
+    clock = Clock()
+    monkeypatch.setattr(audio_reader, "time", clock)
     path = write_sound(tmp_path / "a.flac", "flac", tone(0.5, RATE)[None], RATE)
+    blocks = 0
     for _ in sound_blocks(path):
-        np.linalg.svd(np.ones((150, 150)))
+        blocks += 1
+        clock.work(2 * audio_reader.FREE_SECONDS)
+    assert blocks > 1
+
+
+def test_time_spent_on_the_blocks_themselves_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(audio_reader, "time", clock)
+    decode = audio_reader.AudioDecoder.frames
+
+    def slow(decoder: audio_reader.AudioDecoder) -> Iterator[Any]:
+        for frame in decode(decoder):
+            clock.work(audio_reader.FREE_SECONDS + 1)
+            yield frame
+
+    monkeypatch.setattr(audio_reader.AudioDecoder, "frames", slow)
+    path = write_sound(tmp_path / "a.flac", "flac", tone(0.5, RATE)[None], RATE)
+    with pytest.raises(AudioError, match="took 61 seconds"):
+        open_recording(path, RATE)
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, IndexError, SystemError, av.error.PermissionError])

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support.photo_bytes import gradient
+from tests.support.photo_bytes import gradient, load_image
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
-from vexpress_rt.media.image import load_image
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -146,7 +146,7 @@ def test_a_file_larger_than_the_limit_is_refused_before_it_is_read(tmp_path: Pat
 
 
 def seconds_of(read: Callable[[], Any]) -> float:
-    """CPU seconds of this process."""
+    """Return the CPU seconds that a call takes. Their bounds here are guarantees for hostile files, not benchmarks."""
     start = time.process_time()
     read()
     return time.process_time() - start

@@ -215,13 +215,7 @@ def test_other_values_of_the_switch_are_refused(monkeypatch: pytest.MonkeyPatch)
         fresh_import(monkeypatch, "yes")
 
 
-def test_cpp_is_at_least_ten_times_as_fast_as_scipy(compiled: ModuleType) -> None:
-    """In CPU time of the process, which other work on the machine hardly changes."""
-    clip = random_frames(4, 128, 160, 3)
-    seconds: dict[str, list[float]] = {"scipy": [], "cpp": []}
-    for _ in range(5):
-        for name, median in (("scipy", scipy_median), ("cpp", compiled.median_filter)):
-            start = time.process_time()
-            median(clip)
-            seconds[name].append(time.process_time() - start)
-    assert min(seconds["scipy"]) >= 10 * min(seconds["cpp"])
+def test_cpp_gives_what_scipy_gives_on_a_picture_of_many_rows(compiled: ModuleType) -> None:
+    """The speed at this size is measured in benchmarks/suites/test_native.py."""
+    clip = random_frames(4, 128, 128, 3)
+    np.testing.assert_array_equal(compiled.median_filter(clip), scipy_median(clip))

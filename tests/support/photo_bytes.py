@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from vexpress_rt.media.image import load_photo
 
 
 def picture(height: int = 160, width: int = 120) -> np.ndarray:
@@ -24,3 +27,8 @@ def gradient(height: int = 40, width: int = 56) -> np.ndarray:
     """Return a smooth picture without symmetry, so that rotations, flips and channel swaps are visible."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 120 // (height + width)], -1).astype(np.uint8)
+
+
+def load_image(source: Any) -> np.ndarray:
+    """Return the pixels that `load_photo` decodes, (H, W, 3) uint8, without its notes."""
+    return load_photo(source).pixels

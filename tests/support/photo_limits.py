@@ -18,7 +18,7 @@ CHILD = """
 import json, resource, sys, time
 import numpy, PIL.ImageCms, PIL.ImageOps
 from vexpress_rt.errors import ImageError
-from vexpress_rt.media.image import load_image
+from vexpress_rt.media.image import load_photo
 
 def grown():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
@@ -28,7 +28,7 @@ resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 for line in sys.stdin:
     begun = time.process_time()
     try:
-        outcome = str(load_image(line.strip()).shape)
+        outcome = str(load_photo(line.strip()).pixels.shape)
     except ImageError as error:
         outcome = str(error)
     print(json.dumps([grown() - start, time.process_time() - begun, outcome]), flush=True)

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.config import brief, check_choice
 from vexpress_rt.errors import ConfigError, InputError
-
-Float32 = NDArray[np.float32]
+from vexpress_rt.types import Float32
 
 # Larger values are refused: standard normal noise stays below 7, and noise scaled for a sampler below about 100. Far
 # larger values decode to a black picture.

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import ConfigError
-
-Float32 = NDArray[np.float32]
+from vexpress_rt.types import Float32
 
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float32:

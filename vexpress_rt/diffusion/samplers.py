@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.config import SAMPLERS, check_choice
-from vexpress_rt.diffusion.noise_schedule import Float32, trailing_timesteps
+from vexpress_rt.diffusion.noise_schedule import trailing_timesteps
 from vexpress_rt.native.latent_step import Coefficients
+from vexpress_rt.types import Float32
 
 Float64 = NDArray[np.float64]
 

@@ -62,21 +62,6 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def load_image(source: str | os.PathLike[str] | bytes | UInt8) -> UInt8:
-    """Read and decode a photo, and drop its notes.
-
-    Args:
-        source: As in `load_photo`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, upright.
-
-    Raises:
-        ImageError: As in `load_photo`.
-    """
-    return load_photo(source).pixels
-
-
 def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
     """Read and decode a photo.
 

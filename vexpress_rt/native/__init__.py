@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
-from vexpress_rt.native.median import UInt8, check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
+from vexpress_rt.native.median import check_triple, filter_clip, median_3x3x3_numpy, median_filter_numpy
+from vexpress_rt.types import UInt8
 from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import InputError
+from vexpress_rt.types import Float32
 
-Float32 = NDArray[np.float32]
 Coefficients = tuple[tuple[float, ...], ...]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)

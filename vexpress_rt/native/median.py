@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from vexpress_rt.errors import InputError
+from vexpress_rt.types import UInt8
 
-UInt8 = NDArray[np.uint8]
 Median = Callable[[UInt8, UInt8, UInt8], UInt8]
 
 TAPS = 3  # along time, rows and columns

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import InputError
-from vexpress_rt.native.median import UInt8, check_frames
+from vexpress_rt.native.median import check_frames
+from vexpress_rt.types import UInt8
 
 # ITU-R BT.709-6, item 3.2, in ten-thousandths: the weights of red, green, blue in luma; the spans of B - Y and R - Y.
 _LUMA = np.array([2126, 7152, 722])

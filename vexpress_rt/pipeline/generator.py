@@ -7,12 +7,12 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -30,11 +30,11 @@ from vexpress_rt.config import (
 from vexpress_rt.errors import ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import make_session_audio, plan_session
-from vexpress_rt.media.audio_input import check_rate, known_duration
+from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
-from vexpress_rt.pipeline.runner import PipelineInputs, Progress, RunContext, Runner
+from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner
 from vexpress_rt.stages.audio_encoder import gate_notes
 from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
 from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
@@ -43,8 +43,6 @@ from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
 from vexpress_rt.utils.stopwatch import Stopwatch
 from vexpress_rt.utils.worker import Worker
-
-AudioSource = str | os.PathLike[str] | tuple[NDArray[Any], int]
 
 _log = logging.getLogger("vexpress_rt")
 

@@ -28,8 +28,6 @@ from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 
-Progress = Callable[[str, int, int], None]
-
 _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting, windows, coverage counts
 
 

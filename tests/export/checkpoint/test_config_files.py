@@ -23,9 +23,9 @@ from export.networks.architecture import Architecture
 from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
 from tests.support.micro import MICRO, MICRO_MODEL
-from tests.support.paths import GOLDEN
+from tests.support.paths import ROOT
 
-SPEC = GOLDEN / "spec"
+RELEASED = ROOT / "docs" / "model" / "tensors"  # names and shapes of the released files
 GUIDER, PROJECTION = "v-express/v_kps_guider.bin", "v-express/audio_projection.bin"
 AUDIO = "wav2vec2-base-960h/pytorch_model.bin"
 
@@ -57,7 +57,7 @@ def change_tensors(path: Path, change: Callable[[dict[str, Tensor]], dict[str, T
     ],
 )
 def test_names_and_shapes_are_those_of_the_released_files(component: str, files: list[str]) -> None:
-    rows = [row.split("\t") for file in files for row in (SPEC / f"{file}.tsv").read_text().splitlines()]
+    rows = [row.split("\t") for file in files for row in (RELEASED / f"{file}.tsv").read_text().splitlines()]
     assert component_shapes(FULL, component) == {name: tuple(map(int, shape.split("x"))) for name, shape in rows}
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.photo_bytes import gradient
+from tests.support.photo_bytes import gradient, load_image
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
-from vexpress_rt.media.image import load_image, load_photo
+from vexpress_rt.media.image import load_photo
 from vexpress_rt.media.photos import bmff
 
 

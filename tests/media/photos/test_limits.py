@@ -15,10 +15,11 @@ from PIL import Image
 
 from tests.support.paths import ROOT
 from tests.support.photo_bombs import BOMBS, jpeg2000, png_chunk, side, small_png, square_tiff, tiff
+from tests.support.photo_bytes import load_image
 from tests.support.photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, measure
 from vexpress_rt.errors import ImageError
 from vexpress_rt.media import image as module
-from vexpress_rt.media.image import apply_crop, face_crop, load_image, load_photo
+from vexpress_rt.media.image import apply_crop, face_crop, load_photo
 
 # Bombs that take long to make, or much room on the disk, are tried smaller; scripts/measure_photos.py tries them whole.
 SCALES = {
@@ -197,12 +198,12 @@ def test_where_memory_runs_out_the_photo_is_not_called_damaged(kind: str, tmp_pa
 import resource
 import numpy, PIL.ImageOps
 from vexpress_rt.errors import ImageError
-from vexpress_rt.media.image import load_image
+from vexpress_rt.media.image import load_photo
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 for spare in (10, 30, 50):
     resource.setrlimit(resource.RLIMIT_AS, (used + spare * 2**20, resource.RLIM_INFINITY))
     try:
-        print(load_image({str(path)!r}).shape)
+        print(load_photo({str(path)!r}).pixels.shape)
     except ImageError as error:
         print(error)
 """

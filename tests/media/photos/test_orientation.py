@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from tests.support.photo_bytes import gradient
-from vexpress_rt.media.image import load_image
+from tests.support.photo_bytes import gradient, load_image
 from vexpress_rt.media.photos.orientation import find_orientation
 
 

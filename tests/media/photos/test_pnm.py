@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.photo_bytes import load_image
 from vexpress_rt.errors import ImageError
-from vexpress_rt.media.image import load_image, load_photo
+from vexpress_rt.media.image import load_photo
 
 WIDTH, HEIGHT = 37, 23
 

@@ -54,7 +54,7 @@ _TOKENS = (
 
 
 class Images:
-    """`load_image`, by path and by bytes."""
+    """`load_photo`, by path and by bytes."""
 
     memory = 0
     noisy: tuple[bytes, ...] = (b"II", b"MM")  # libtiff
@@ -75,13 +75,10 @@ class Images:
         return Case(seed.suffix, mutate(chance, seed.content, kin, _TOKENS))
 
     def read(self, path: Path) -> None:
-        from vexpress_rt.media.image import MAX_PIXELS, MIN_SIDE, load_image
+        from vexpress_rt.media.image import MAX_PIXELS, MIN_SIDE, load_photo
 
         data = path.read_bytes()
-        found = load_image(data if len(data) % 3 == 0 else path)
-        if isinstance(found, tuple):  # with notes
-            found = found[0]
-        picture = np.asarray(getattr(found, "pixels", found))
+        picture = load_photo(data if len(data) % 3 == 0 else path).pixels
         assert picture.dtype == np.uint8
         assert picture.ndim == 3
         assert picture.shape[2] == 3
