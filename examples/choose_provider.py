@@ -1,9 +1,9 @@
-"""Choose what runs the engines, in an order of your own, and see why each choice was made.
+"""Choose the provider that runs the engines, in an order of your own, and print why others were passed over.
 
     python examples/choose_provider.py out/portrait_a.png demo/speech.flac out/talking.mp4 --providers cuda cpu
 
-`Generator(provider="auto")`, the default, takes the best provider that the bundle and this machine allow. Choose
-yourself where another order suits: a GPU that other work needs, or a machine on which compiling must not begin.
+`Generator(provider="auto")`, the default, takes the best provider that the bundle and this machine allow. Use
+your own order if that does not suit: other work needs the GPU, or compiling must not begin on this machine.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from vexpress_rt import BackendError, ConfigError, GenerationConfig, Generator, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Choose what runs the engines, in an order of your own.")
+    parser = argparse.ArgumentParser(description="Choose the provider that runs the engines, in an order of your own.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help="sound file, or a video with sound")
     parser.add_argument("output", help="video to write: .mp4, .mov or .mkv")
-    parser.add_argument("--providers", nargs="+", default=["tensorrt", "cuda", "cpu"], help="the first that works runs")
+    parser.add_argument(
+        "--providers", nargs="+", default=["tensorrt", "cuda", "cpu"], help="providers in the order to try"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
     parser.add_argument("--engines", metavar="DIR", help="bundle of engines (default: the small model)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: those that the bundle recommends)")

@@ -22,7 +22,7 @@ RETARGET = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Let a portrait move its head like the person in a video.")
     parser.add_argument("photo", help="photo of the face")
-    parser.add_argument("speech", help="sound file, or a video with sound; the driving video, to keep its speech")
+    parser.add_argument("speech", help="sound file, or a video with sound; pass the driving video to keep its speech")
     parser.add_argument("driving", help="video whose face is followed")
     parser.add_argument("output", help="video to write: .mp4, .mov or .mkv")
     parser.add_argument("--motion", choices=RETARGET, default="full", help="how to fit the motion (default: full)")

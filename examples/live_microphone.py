@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("stopping")
         finally:
             stopped.set()
-        speaking.result()  # raises what went wrong in the thread
+        speaking.result()  # raises the error of the thread, if there was one
     print(f"{args.output}: {recorder.count} frames; at most {longest_lag:.2f} s of speech waited for their frames")
 
 
@@ -92,7 +92,7 @@ def paced_recording(path: str) -> Iterator[NDArray[np.float32]]:
 
 
 def microphone() -> Iterator[NDArray[np.float32]]:
-    """Return what the default microphone hears, mono at RATE, in chunks."""
+    """Return the sound of the default microphone, mono at RATE, in chunks."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the PortAudio library is missing

@@ -86,7 +86,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a case: its video, or the reason why there is none."""
+    """The outcome of a case: its video, or the reason why there is none."""
 
     case: Case
     folder: Path

@@ -11,8 +11,8 @@ Later commits than REVISION only change the model card.
 The files are downloaded into a directory inside the output, compared with the sizes and hashes that the hub states, and
 moved into place together. Files that are in place already are compared, and downloaded only if they differ.
 
-The weights do not belong to this project; LICENCES names their terms. Sources: the README of the public implementation
-(end of "Acknowledgements"), model cards, the model zoo of InsightFace.
+The weights do not belong to this project; LICENCES names their terms. Its sources are the README of the public
+implementation (end of "Acknowledgements"), the model cards, and the model zoo of InsightFace.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ REPOSITORY = "tk93/V-Express"
 REVISION = "dc60631371a1ff1bc11590dbc1e3021aaea156b6"  # June 2024
 STAGING = ".download"  # directory inside the output, so that files are moved within a file system
 LICENCES = """\
-The weights are their owners', under their owners' terms:
-  V-Express             for research, not for commercial use, says its README; its model card says Apache-2.0 at the
-                        commit fetched here, and names no licence in later ones
+The weights belong to their authors, who set these terms:
+  V-Express             for research, not for commercial use (its README); Apache-2.0 in its model card at the
+                        commit fetched here, no licence in later ones
   det_10g (InsightFace) for non-commercial research only
   sd-vae-ft-mse         MIT
   wav2vec2-base-960h    Apache-2.0
@@ -54,8 +54,8 @@ class Source:
 
     Attributes:
         repository: OWNER/NAME on the hub.
-        path: In the repository.
-        target: In the checkpoint directory.
+        path: Path in the repository.
+        target: Path in the checkpoint directory.
     """
 
     repository: str
@@ -105,20 +105,19 @@ def download(
 ) -> int:
     """Download the files of SOURCES that `output` does not have yet. Other files there stay as they are.
 
-    Whatever is raised, files that were downloaded completely or in part are kept in `output`/.download for the next
-    run.
+    After an error, files that were downloaded completely or in part are kept in `output`/.download for the next run.
 
     Args:
         output: The checkpoint directory.
-        repository: In place of REPOSITORY.
-        revision: In place of REVISION.
+        repository: Repository to use in place of REPOSITORY.
+        revision: Commit, tag or branch to use in place of REVISION.
         report: Called with a line of progress.
 
     Returns:
         The number of downloaded files.
 
     Raises:
-        ConfigError: `output` is a file, or `repository` is no name of a repository.
+        ConfigError: `output` is a file, or `repository` is not the name of a repository.
         DownloadError: The hub cannot be reached or refuses, a file has another hash, or another download is running.
         OutputError: `output` cannot be written, or the disk has too little space.
     """
@@ -142,16 +141,16 @@ def download(
         raise
     except OSError as error:
         raise OutputError(
-            f"{output} cannot be written: {error}: check permissions and free space, or choose another --output; what "
-            "came so far is kept"
+            f"{output} cannot be written: {error}: check permissions and free space, or choose another --output; "
+            "the files downloaded so far are kept"
         ) from error
     return len(missing)
 
 
 def _items(hub: Hub, repository: str, revision: str) -> list[_Item]:
-    asked = {source.repository: (source.repository, "main") for source in SOURCES}
-    asked[REPOSITORY] = (repository, revision)
-    listings = {name: hub.listing(*where) for name, where in asked.items()}
+    revisions = {source.repository: (source.repository, "main") for source in SOURCES}
+    revisions[REPOSITORY] = (repository, revision)
+    listings = {name: hub.listing(*where) for name, where in revisions.items()}
     return [_Item(listings[s.repository], listings[s.repository].entry(s.path), s.target) for s in SOURCES]
 
 
@@ -190,8 +189,8 @@ def _fetch(hub: Hub, items: list[_Item], staging: Path, report: Report) -> None:
     free = shutil.disk_usage(staging).free
     if bytes_left > free:
         raise OutputError(
-            f"{staging.parent} has room for {_amount(free)}, {_amount(bytes_left)} are to come: free some, or choose "
-            "another --output"
+            f"{staging.parent} has room for {_amount(free)}, but {_amount(bytes_left)} are still missing: free some "
+            "space, or choose another --output"
         )
     for index, item in enumerate(todo, start=1):
         report(f"[{index}/{len(todo)}] {item.target}: {_amount(item.entry.size)}")
@@ -218,8 +217,8 @@ def check(folder: Path) -> None:
         _ = Checkpoint(folder).architecture
     except CheckpointError as error:
         raise CheckpointError(
-            f"all files are as the hub states them, but they make no checkpoint of V-Express: {error}; if you gave "
-            "--repo or --revision, leave them out"
+            f"all files match the hub, but they are not a checkpoint of V-Express: {error}; if you gave --repo or "
+            "--revision, leave them out"
         ) from error
 
 
@@ -227,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.
@@ -235,18 +234,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m export.download", description="Fetch the released checkpoint of V-Express, 6.1 GB."
     )
-    parser.add_argument("--output", type=Path, default=Path("model_ckpts"), help="folder to fill (model_ckpts)")
-    parser.add_argument("--repo", default=REPOSITORY, help=f"repository on the hub ({REPOSITORY})")
-    parser.add_argument("--revision", default=REVISION, help="commit, tag or branch (the commit of June 2024)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("model_ckpts"), help="checkpoint directory to fill (default: model_ckpts)"
+    )
+    parser.add_argument("--repo", default=REPOSITORY, help=f"repository on the hub (default: {REPOSITORY})")
+    parser.add_argument("--revision", default=REVISION, help="commit, tag or branch (default: the commit of June 2024)")
     given = parser.parse_args(arguments)
     print(LICENCES, flush=True)
-    return run(lambda: _download(given), "interrupted; run the command again to go on")
+    return run(lambda: _download(given), "interrupted; run the command again to resume")
 
 
 def _download(given: argparse.Namespace) -> None:
     fetched = download(given.output, given.repo, given.revision, print_progress)
     check(given.output)
-    print(f"{given.output} is complete: {fetched} files fetched, {len(SOURCES) - fetched} were there. To go on:")
+    print(f"{given.output} is complete: {fetched} files downloaded, {len(SOURCES) - fetched} were there. Next:")
     print(f"  python -m export.build --weights {shlex.quote(str(given.output))}")
 
 

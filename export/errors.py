@@ -8,7 +8,7 @@ DOWNLOAD_COMMAND = "python -m export.download"  # the remedy for missing weights
 
 
 class ExportError(VExpressError, RuntimeError):
-    """An engine cannot be exported, or does not compute what its torch module computes."""
+    """An engine cannot be exported, or its results differ from those of its torch module."""
 
 
 class CheckpointError(VExpressError, ValueError):

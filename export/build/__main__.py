@@ -19,30 +19,41 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m export.build", description="Build a bundle of engines.")
-    parser.add_argument("--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (model_ckpts)")
-    parser.add_argument("--output", type=Path, help="folder of the bundle (engines/ and a name made of the options)")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of weights and activations")
-    text = "what will run the engines (the best that this machine can build and run)"
+    parser.add_argument(
+        "--weights", type=Path, default=Path("model_ckpts"), help="checkpoint directory (default: model_ckpts)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of the bundle (default: engines/ and a name made of the options)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=list(PRECISIONS),
+        default="fp32",
+        help="precision of weights and activations (default: fp32)",
+    )
+    text = "library that will run the engines (default: the best that this machine can build and run)"
     parser.add_argument("--target", choices=TARGETS, help=text)
-    parser.add_argument("--height", type=int, default=512, help="pixels")
-    parser.add_argument("--width", type=int, default=512, help="pixels")
-    parser.add_argument("--frames", type=int, default=24, help="of a context window")
+    parser.add_argument("--height", type=int, default=512, help="height of the videos in pixels (default: 512)")
+    parser.add_argument("--width", type=int, default=512, help="width of the videos in pixels (default: 512)")
+    parser.add_argument("--frames", type=int, default=24, help="frames of a context window (default: 24)")
     parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="build only these and keep the others")
-    parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell")
+    parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell as a size")
     text = "store fp32 weights that float16 holds exactly as float16, for the same results from a smaller bundle"
     parser.add_argument("--compact", action="store_true", help=text)
     tensorrt = parser.add_argument_group("TensorRT")
     tensorrt.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
-    tensorrt.add_argument("--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (3)")
-    text = "for all GPUs from Ampere on, not just the one here; slower"
+    tensorrt.add_argument(
+        "--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (default: 3)"
+    )
+    text = "compile plans for all GPUs from Ampere on, not just the one here; slower"
     tensorrt.add_argument("--hardware-compatible", action="store_true", help=text)
-    text = "timings that later builds reuse (beside the bundle, one for each GPU and version)"
+    text = "timings that later builds reuse (default: a file beside the bundle for each GPU and version)"
     tensorrt.add_argument("--timing-cache", type=Path, metavar="FILE", help=text)
     text = "keep only the hashes of the ONNX files; the bundle then runs only on this GPU and version"
     tensorrt.add_argument("--no-onnx", dest="onnx", action="store_false", help=text)

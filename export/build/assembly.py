@@ -37,7 +37,7 @@ from vexpress_rt.errors import BundleDamagedError, BundleError
 
 # Engines that are graphs over the same weights: they share one weights file and are built together.
 SHARED_WEIGHTS = {"denoiser": "denoiser.weights", "denoiser_cond": "denoiser.weights"}
-# Parameters x positions of a latent x frames: engines that cost more are checked at a smaller size.
+# Parameters x positions of a latent x frames. An engine above this cost is checked at a smaller size.
 CHECK_BUDGET = 1e12
 
 DETECTOR_INTERFACE = (1, 9)  # inputs and outputs of SCRFD: scores, boxes and keypoints at three strides
@@ -51,12 +51,12 @@ class Assembly:
 
     Attributes:
         checkpoint: The weights.
-        options: What to build.
+        options: The options of the build.
         folder: The staging directory.
-        previous: The bundle that is replaced.
+        previous: The bundle that the build replaces.
         report: Called with a line of progress.
-        entries: Of the manifest, by engine; those of the engines that are complete.
-        files: Of the manifest, by name; those of reused engines.
+        entries: Entries of the manifest for the engines that are complete, by name.
+        files: Entries of the manifest for the files of reused engines, by name.
         parity: Relative errors by engine.
         rows: Results of the comparisons of this build.
         shared: Open weights files by name.
@@ -83,7 +83,7 @@ class Assembly:
         """Make the torch module of an engine.
 
         Args:
-            spec: Of the engine.
+            spec: Specification of the engine.
             precision: Dtype that the weights of the checkpoint are rounded to, a key of `TORCH_DTYPES`.
             computed_in: Dtype of the weights and activations of the result; None: `precision`.
         """
@@ -97,11 +97,11 @@ class Assembly:
         """Export an engine and compare it with its torch module; compile it if the target is TensorRT.
 
         Args:
-            name: Of the engine.
-            label: Start of the lines of progress.
+            name: Name of the engine.
+            label: Beginning of the progress lines.
 
         Raises:
-            ExportError: The engine does not compute what its torch module computes.
+            ExportError: The results of the engine differ from those of its torch module.
         """
         spec, start = self.specs[name], time.perf_counter()
         self.report(f"{label} exporting")
@@ -213,8 +213,8 @@ class Assembly:
         """Link an unchanged engine from the previous bundle, and compile it if that bundle has no plan of it.
 
         Args:
-            name: Of the engine.
-            label: Start of the lines of progress.
+            name: Name of the engine.
+            label: Beginning of the progress lines.
         """
         assert self.previous is not None
         self.entries[name] = entry = self.previous.manifest.engines[name]
@@ -242,9 +242,9 @@ class Assembly:
         stale |= {name for name in wanted if SHARED_WEIGHTS.get(name) in files}
         kept = [] if self.previous is None else [n for n in self.previous.manifest.engines if n not in wanted]
         if self.options.engines:
-            if strange := [name for name in kept if not self.is_unchanged(name)]:
+            if unusable := [name for name in kept if not self.is_unchanged(name)]:
                 raise ExportError(
-                    f"{', '.join(strange)} of the existing bundle are damaged or of other weights or options: "
+                    f"{', '.join(unusable)} of the existing bundle are damaged or built from other weights or options: "
                     "build all engines, without --engine"
                 )
             wanted += kept
@@ -265,7 +265,7 @@ class Assembly:
         """Copy the face detector, which is a finished graph, and record its inputs and outputs.
 
         Raises:
-            ExportError: The file is no SCRFD detector with keypoints, or the runtime refuses its graph.
+            ExportError: The file is not an SCRFD detector with keypoints, or the runtime refuses its graph.
         """
         source = self.checkpoint.detector()
         assert source is not None

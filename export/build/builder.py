@@ -24,17 +24,17 @@ from vexpress_rt.utils.cpus import usable_cpus
 if TYPE_CHECKING:
     from export.build.assembly import Assembly, Report
 
-NOTES = "README.md"  # a text about the bundle, written by its owner; a build keeps it
+NOTES = "README.md"  # a text about the bundle that its author may add; a build keeps it
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
 
 
 def build(weights: Path, output: Path, options: BuildOptions, report: Report = lambda _: None) -> Manifest:
-    """Build a bundle. Whatever is raised, `output` is as it was before.
+    """Build a bundle. After an error, `output` is unchanged.
 
     Args:
         weights: A checkpoint directory in the official layout.
         output: The directory of the bundle. A bundle there is replaced, and its unchanged engines are reused.
-        options: What to build.
+        options: The options of the build.
         report: Called with a line of progress.
 
     Returns:
@@ -44,10 +44,10 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         CheckpointError: The checkpoint is incomplete or damaged.
         ConfigError: The model, or an option that it recommends, does not allow these sizes; `output` holds other files
             than a bundle; or the timing cache is inside `output`.
-        ExportError: An engine does not compute what its torch module computes.
+        ExportError: The results of an engine differ from those of its torch module.
         OutputError: `output` cannot be written.
     """
-    import torch  # takes seconds, in which Ctrl-C must still exit with one line
+    import torch  # takes seconds; imported here, so that Ctrl-C meanwhile exits with one line
 
     from export.build.assembly import Assembly
     from export.build.parity import HEADER
@@ -98,7 +98,7 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
     if not (output / MANIFEST).is_file():
-        raise ConfigError(f"{output} exists and is no bundle of engines: choose another --output or remove it first")
+        raise ConfigError(f"{output} exists and is not a bundle of engines: choose another --output or remove it first")
     try:
         bundle = Bundle(output, read_manifest(output))
     except BundleError as error:
@@ -107,7 +107,7 @@ def _previous(output: Path, options: BuildOptions) -> Bundle | None:
     files = (path for path in output.iterdir() if path.name not in known and not path.name.startswith(WORKING))
     if foreign := sorted(path.name for path in files if path.is_dir() or path.suffix not in SUFFIXES):
         raise ConfigError(
-            f"{output} holds {', '.join(foreign[:5])}, which is no part of a bundle: choose another --output or move "
+            f"{output} holds {', '.join(foreign[:5])}, which is not part of a bundle: choose another --output or move "
             "it elsewhere"
         )
     if bundle is None and options.engines:

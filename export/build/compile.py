@@ -22,10 +22,10 @@ class Plans:
 
         Args:
             target: One of `TARGETS`.
-            options: Of TensorRT.
-            model: Gives the shortest recording that the audio encoder takes.
+            options: Options of TensorRT.
+            model: Configuration of the model, which decides the shortest recording that the audio encoder takes.
             folder: The staging directory. Plans are written into it; timings of kernels are kept beside it.
-            previous: The bundle that is replaced.
+            previous: The bundle that the build replaces.
 
         Raises:
             BackendMissingError: The library of the target is not installed.
@@ -33,18 +33,19 @@ class Plans:
         """
         self._folder, self._previous = folder, previous
         self._compiler: Compiler | None = None
-        self._others: list[Compilation] = []  # of other machines in the previous bundle, with their reused plans
+        # Compilations of the previous bundle for other machines, with those of their plans that are reused.
+        self._others: list[Compilation] = []
         self._ours: Compilation | None = None
         if target != TARGETS[0]:
             self._compiler = Compiler.here(target, replace(options, ranges={"N": audio_range(model)}), folder)
             self._ours = self._compiler.compilation
             old = () if previous is None else previous.manifest.compiled
             # Other machines keep plans of the present options. Plans of other options would never be looked for.
-            alike = [one for one in old if (one.library, one.options) == (target, self._ours.options)]
-            self._others = [replace(one, plans={}) for one in with_newest(alike, self._ours)[:-1]]
+            same_options = [one for one in old if (one.library, one.options) == (target, self._ours.options)]
+            self._others = [replace(one, plans={}) for one in with_newest(same_options, self._ours)[:-1]]
 
     def has(self, name: str) -> bool:
-        """Return whether the engine needs no plan, or the previous bundle has one undamaged, of whatever graph."""
+        """Return whether the engine needs no plan, or the previous bundle has an undamaged plan of it, of any graph."""
         if self._ours is None or name == FACE_DETECTOR:
             return True
         plan = self._previous_plans(self._ours).get(name)
@@ -54,7 +55,7 @@ class Plans:
         """Keep the plans that the previous bundle has of an engine whose graph did not change.
 
         Args:
-            name: Of the engine.
+            name: Name of the engine.
 
         Returns:
             The names of the plans' files.
@@ -70,9 +71,9 @@ class Plans:
         """Compile an engine.
 
         Args:
-            name: Of the engine.
-            graph: Its ONNX file.
-            spec: Its specification.
+            name: Name of the engine.
+            graph: ONNX file of the engine.
+            spec: Specification of the engine.
 
         Returns:
             A line of progress: size, time and memory of the plan.

@@ -13,17 +13,17 @@ from vexpress_rt.errors import ConfigError
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build.
+    """The options of a build.
 
     Attributes:
         shape: Height and width in pixels, and frames of a context window.
-        precision: Of weights and activations, a key of `PRECISIONS`.
-        target: What will run the engines, one of `TARGETS`.
+        precision: Precision of weights and activations, a key of `PRECISIONS`.
+        target: Library that will run the engines, one of `TARGETS`.
         allow_odd_sizes: Whether height and width may be any multiple of a VAE cell.
         engines: Names of the engines to build; empty for all that the checkpoint allows.
         tensorrt: Options of TensorRT, for its targets.
-        onnx: Whether to keep the graphs and their weights, or only their hashes. A bundle without them has only its
-            plans, and cannot compile others.
+        onnx: Whether to keep the graphs and their weights, or only their hashes. A bundle without graphs cannot compile
+            further plans.
         compact: Whether to store float32 weights that float16 holds exactly as float16. ONNX Runtime widens them when
             it loads them, so that only the size on disk changes.
 
@@ -55,7 +55,7 @@ class BuildOptions:
         if self.compact and (self.precision, self.target) != ("fp32", TARGETS[0]):
             raise ConfigError(
                 f"--compact is given with the precision {self.precision} and the target {self.target}; expected fp32 "
-                f"and {TARGETS[0]} with that, whose weights it stores in less room: leave it out"
+                f"and {TARGETS[0]} with that: leave it out"
             )
 
     def default_output(self) -> Path:

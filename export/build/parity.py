@@ -20,11 +20,11 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 Array = NDArray[Any]
 
-# Largest relative error allowed, by the dtype of the matrices. float32: that of the goldens (docs/parity.md). float16:
-# the rounding to eleven bits over a few hundred layers; the worst engine of the tiny preset has 4e-3. A bfloat16 graph
-# is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
+# Largest relative error allowed, by the dtype of the matrices. float32: as for the goldens (docs/model/goldens.md).
+# float16: rounding to eleven bits in a few hundred layers; the worst engine of the tiny preset reaches 4e-3. A bfloat16
+# graph is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
-DYNAMIC_SIZE = 8007  # samples of a recording: a length that the trace was not taken at
+DYNAMIC_SIZE = 8007  # samples of a recording; none of `to_onnx.PROBES`, at which the engine is traced
 NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}
 
 
@@ -47,7 +47,7 @@ class Parity:
     shape: str
 
     def row(self) -> str:
-        """Return the line of the table; `HEADER` is the first one."""
+        """Return the result as a line of the table whose first line is `HEADER`."""
         return f"{self.engine:18} {self.error:10.2e} {self.tolerance:10.0e}   {self.seconds:6.1f} s   {self.shape}"
 
 
@@ -58,11 +58,12 @@ def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
     """Make inputs of the shapes and dtypes of a specification.
 
     Args:
-        spec: Of the engine.
-        seed: Of the generator.
+        spec: Specification of the engine.
+        seed: Seed of the random inputs.
 
     Returns:
-        Standard normal values, uniform bytes for uint8, and typical values for timestep and attention weights.
+        The inputs: standard normal values, uniform bytes for uint8, and typical values for timestep and attention
+        weights.
     """
     rng = np.random.default_rng(seed)
 
@@ -82,7 +83,7 @@ def run_torch(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
 
     Args:
         engine: The module, in float32.
-        inputs: In the order of its specification. Floating-point inputs are cast to float32.
+        inputs: Inputs in the order of the specification. Floating-point inputs are cast to float32.
 
     Returns:
         The outputs in the order of the specification.
@@ -99,8 +100,8 @@ def run_onnx(path: Path, spec: EngineSpec, inputs: Sequence[Array]) -> list[Arra
 
     Args:
         path: The ONNX file.
-        spec: Its specification.
-        inputs: In the order of the specification.
+        spec: Specification of the engine.
+        inputs: Inputs in the order of the specification.
 
     Returns:
         The outputs in the order of the specification.
@@ -140,7 +141,7 @@ def check(make_reference: Callable[[], Engine], path: Path, spec: EngineSpec, pr
     Args:
         make_reference: Makes the torch module, in float32.
         path: The ONNX file.
-        spec: Of the engine.
+        spec: Specification of the engine.
         precision: Dtype of the engine's matrices, a key of `TOLERANCE`.
         shape: Description of the sizes, for the result.
 

@@ -14,7 +14,7 @@ def best_target(precision: str) -> tuple[str, str]:
 
     The order is TensorRT on a GPU that it supports, TensorRT for RTX, ONNX Runtime. Without a GPU the choice is ONNX
     Runtime, although TensorRT for RTX could compile plans: they would not run here. Only TensorRT computes in bfloat16,
-    so for that precision the choice is any library that compiles.
+    so for that precision the choice is any library that compiles here.
 
     Args:
         precision: A key of `PRECISIONS`.
@@ -54,7 +54,7 @@ def _bfloat16_target(libraries: list[Library], reason: str) -> tuple[str, str]:
         if library.builds_without_gpu:
             return library.target, f"{library.name} builds bfloat16 for other machines; {reason}"
     raise ConfigError(
-        f"precision is {ONLY_TENSORRT}, which TensorRT alone computes in, and nothing here builds for that ({reason}): "
+        f"precision is {ONLY_TENSORRT}, which TensorRT alone computes in, and no library here builds it ({reason}): "
         f"install `vexpress-rt[{TARGETS[2]}]`, or choose another --precision"
     )
 

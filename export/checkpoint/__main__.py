@@ -14,14 +14,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m export.checkpoint", description="Write synthetic weights.")
     parser.add_argument("--preset", choices=sorted(PRESETS), required=True, help="sizes of the networks")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, in the official layout")
     given = parser.parse_args(arguments)
     return run(

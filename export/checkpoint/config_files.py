@@ -8,7 +8,8 @@ hard-codes:
      "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}}
 
 Its section "recommended" holds the options of `vexpress_rt.config.RECOMMENDABLE` that suit the model better than those
-of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where the caller chooses nothing.
+of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where neither the caller nor a preset
+sets the option.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        path: The file.
+
     Raises:
         CheckpointError: The file is missing, cannot be read, or holds no JSON object.
     """
@@ -67,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: complete the checkpoint with {DOWNLOAD_COMMAND}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no readable JSON ({error}): fetch the file again") from error
+        raise CheckpointError(f"{path} is not readable as JSON ({error}): fetch the file again") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, expected a JSON object")
     return data
@@ -305,11 +309,11 @@ def _refuse_other(path: Path, data: dict[str, Any], fixed: dict[str, Any]) -> No
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is no positive whole number")
+        raise ValueError(f"{value!r} is not a positive whole number")
     return value
 
 
 def _positive(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"{value!r} is no positive number")
+        raise ValueError(f"{value!r} is not a positive number")
     return float(value)

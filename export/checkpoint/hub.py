@@ -46,8 +46,8 @@ class Entry:
     """A file of a repository.
 
     Attributes:
-        path: In the repository.
-        size: In bytes.
+        path: Path in the repository.
+        size: Size in bytes.
         digest: sha256 of a large file, git's sha1 of a small one.
     """
 
@@ -62,7 +62,7 @@ class Entry:
             file: The file, which is read completely.
 
         Returns:
-            What is wrong with it, "" if nothing.
+            A description of the fault; "" if there is none.
 
         Raises:
             OSError: The file cannot be read.
@@ -103,7 +103,7 @@ class Listing:
 
     Attributes:
         repository: OWNER/NAME.
-        commit: Its hash.
+        commit: Hash of the commit.
         entries: Files by path.
     """
 
@@ -115,7 +115,7 @@ class Listing:
         """Return the file at a path.
 
         Args:
-            path: In the repository.
+            path: Path in the repository.
 
         Raises:
             DownloadError: The repository has no such file.
@@ -148,7 +148,7 @@ class Hub:
             revision: Commit, tag or branch.
 
         Raises:
-            ConfigError: `repository` is no name of a repository.
+            ConfigError: `repository` is not the name of a repository.
             DownloadError: The hub cannot be reached, refuses, or has no such repository or revision.
         """
         try:
@@ -158,12 +158,12 @@ class Hub:
             raise
         except Exception as error:  # parsers can raise anything for the page of a proxy or for a broken address
             raise DownloadError(
-                f"what answers is no hub ({_describe(error)}): check HF_ENDPOINT, and whether this network wants a "
-                "login"
+                f"the server that answers is not a model hub ({_describe(error)}): check HF_ENDPOINT, and whether this "
+                "network requires a login"
             ) from error
         if info.id != repository:
             raise DownloadError(
-                f"{repository} has moved to {info.id}: see whether that is what you want, then give --repo {info.id}"
+                f"{repository} has moved to {info.id}: check that this is the right one, then give --repo {info.id}"
             )
         digests = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or ()}
         sizes = {s.rfilename: s.size for s in info.siblings or ()}
@@ -188,15 +188,15 @@ class Hub:
         self._complete(listing, entry, part)
         fault = entry.fault(part)
         if fault and resumed:
-            self._report(f"{entry.path}: what an earlier run left was damaged, starting anew")
+            self._report(f"{entry.path}: the partial file of an earlier run was damaged; downloading it from the start")
             part.unlink()
             self._complete(listing, entry, part)
             fault = entry.fault(part)
         if fault:
             part.unlink()
             raise DownloadError(
-                f"{entry.path} of {listing.repository}, as it came, {fault}: a proxy or a mirror (HF_ENDPOINT) may be "
-                "serving something else; run the command again, by another way if it happens again"
+                f"the downloaded {entry.path} of {listing.repository} {fault}: a proxy or a mirror (HF_ENDPOINT) may "
+                "serve something else; run the command again, and over another network if that does not help"
             )
         part.replace(target)
 
@@ -206,7 +206,7 @@ class Hub:
             self._retry(lambda: self._append(url, entry, part), attempts=6, progress=lambda: _size(part))
 
     def _append(self, url: str, entry: Entry, part: Path) -> None:
-        """Append the rest of the file to `part`, and at most one byte more if the server sends too many."""
+        """Append the rest of the file to `part`; of excess data one byte is written, so that `fault` finds it."""
         offset = _size(part)
         if offset >= entry.size:
             return
@@ -269,17 +269,17 @@ def _translated_errors(repository: str, revision: str) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled as error:
         raise DownloadError(
-            "HF_HUB_OFFLINE is set: nothing can be fetched, nor compared with the hub. Unset it; files that are there "
-            "already need no download: python -m export.build --weights DIR"
+            "HF_HUB_OFFLINE is set: files can be neither downloaded nor compared with the hub. Unset it; files that "
+            "you have already need no download: python -m export.build --weights DIR"
         ) from error
     except HFValidationError as error:
-        raise ConfigError(f"--repo {repository} names no repository: expected OWNER/NAME") from error
+        raise ConfigError(f"--repo {repository} is not the name of a repository; expected OWNER/NAME") from error
     except HfHubHTTPError as error:
         raise DownloadError(_refusal_message(error, repository, revision)) from error
     except HTTPError as error:
         raise DownloadError(
             f"the hub cannot be reached ({_describe(error)}): check the network, the proxy (HTTPS_PROXY) and "
-            "HF_ENDPOINT, and run the command again: it goes on where it stopped"
+            "HF_ENDPOINT, and run the command again: it resumes where it stopped"
         ) from error
 
 
@@ -297,7 +297,7 @@ def _refusal_message(error: HfHubHTTPError, repository: str, revision: str) -> s
     if status in (401, 403):
         return f"the hub refuses {repository} (HTTP {status}): check that HF_TOKEN is valid and allows it, or unset it"
     if status == 429:
-        return "the hub has had too many requests (HTTP 429): wait some minutes; with HF_TOKEN more are allowed"
+        return "the hub received too many requests (HTTP 429): wait some minutes, or set HF_TOKEN, which allows more"
     if status == 404:
         return f"{repository} at {revision} lists a file that it does not have (HTTP 404): choose another --revision"
-    return f"the hub fails (HTTP {status}): run the command again later, it goes on where it stopped"
+    return f"the hub fails (HTTP {status}): run the command again later; it resumes where it stopped"

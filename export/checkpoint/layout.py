@@ -1,4 +1,4 @@
-"""The official layout of a checkpoint directory: which file holds what (docs/model/specification.md)."""
+"""The official layout of a checkpoint directory: the paths of its files (docs/bundles.md)."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Checkpoint:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise CheckpointError(
-                f"{self.folder} is no folder: fetch the released checkpoint with {DOWNLOAD_COMMAND}, or give "
+                f"{self.folder} is not a folder: fetch the released checkpoint with {DOWNLOAD_COMMAND}, or give "
                 "another folder with --weights"
             )
         self._tensors: dict[Path, Mapping[str, Tensor]] = {}
@@ -93,7 +93,7 @@ class Checkpoint:
 
         Args:
             name: A key of `export.networks.registry.NETWORKS`.
-            dtype: Of the network's matrices. The audio encoder is float32 in any case.
+            dtype: Dtype of the network's matrices. The audio encoder is always float32.
 
         Returns:
             The module with its weights, in evaluation mode.
@@ -194,7 +194,9 @@ class Checkpoint:
         tensors = self._read(self.files(name)[0])
         if key not in tensors or tensors[key].dim() != dims:
             found = f"{tensors[key].dim()} dims" if key in tensors else "none"
-            raise CheckpointError(f"{self._source(name)} is no {name}: expected a {key} of {dims} dims, found {found}")
+            raise CheckpointError(
+                f"{self._source(name)} is not a {name}: expected a {key} of {dims} dims, found {found}"
+            )
         return tuple(tensors[key].shape)
 
     def _audio_projection(self, own: dict[str, int]) -> AudioProjectionConfig:

@@ -1,4 +1,4 @@
-"""Synthetic weights: a formula of each tensor's name, so that no weights need to be stored.
+"""Synthetic weights, computed from each tensor's name, so that no weights need to be stored.
 
 The goldens use the same formula (docs/model/goldens.md): standard normal values from a generator seeded by component
 and tensor, scaled so that activations neither vanish nor explode.
@@ -35,7 +35,7 @@ def write_synthetic_checkpoint(
     Args:
         folder: The directory to write. It may exist if it is empty.
         architecture: The hyper-parameters, such as those of `export.checkpoint.presets`.
-        seed: Of the weights.
+        seed: Seed of the weights.
         report: Called with a line of progress for each file.
 
     Raises:
@@ -61,13 +61,13 @@ def synthetic_tensor(seed: int, component: str, key: str, shape: tuple[int, ...]
     """Return the values of a tensor.
 
     Args:
-        seed: Of all weights.
+        seed: Seed of all weights.
         component: The component that the tensor belongs to, such as "denoising_unet" or "vae".
         key: The tensor's name in the state dict of the component.
         shape: The tensor's shape.
 
     Returns:
-        An array of `shape`: standard normal values n for most tensors times 1 / sqrt(inputs of an output); 1 + 0.1 n
+        An array of `shape`, made of standard normal values n: n / sqrt(inputs of an output) for most tensors, 1 + 0.1 n
         for the weights of norms, 0.05 n for biases.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{component}.{key}".encode())])

@@ -46,7 +46,7 @@ def write_synthetic_detector(path: Path) -> None:
     """Write the detector as an ONNX file with the interface of SCRFD's det_10g.onnx.
 
     Input `input.1`: (1, 3, H, W) float32 RGB, (x - 127.5) / 128, H and W multiples of 32. Outputs, in order: scores
-    (N, 1), boxes (N, 4) and keypoints (N, 10), each for the strides 8, 16, 32 with two anchors a cell.
+    (N, 1), boxes (N, 4) and keypoints (N, 10), each for the strides 8, 16, 32 with two anchors per cell.
 
     Args:
         path: The file to write.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 
-MOST_NAMES = 8  # in an error message
+MAX_NAMES = 8  # in an error message
 
 
 def find_file(folder: Path, *names: str) -> Path:
@@ -22,7 +22,7 @@ def find_file(folder: Path, *names: str) -> Path:
 
     Args:
         folder: The directory.
-        names: In order of preference.
+        names: The names, in order of preference.
 
     Raises:
         CheckpointError: The directory has none of them.
@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 def _load(path: Path) -> Any:
     with warnings.catch_warnings():  # torch warns about its own classes when it reads a file of torch < 1.6;
         warnings.simplefilter("ignore")
-        if not zipfile.is_zipfile(path):  # such files are no archives and cannot be mapped
+        if not zipfile.is_zipfile(path):  # such files are not archives and cannot be mapped
             return torch.load(path, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
@@ -102,12 +102,12 @@ def load_strict(
 
     Args:
         module: A module on the meta device. Its dtypes are kept.
-        tensors: By name.
+        tensors: Tensors by name.
         source: Description of the files, for error messages.
         optional: Names of tensors that may be missing; missing ones become zeros.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected or misshapen, or are no dense floating-point numbers.
+        CheckpointError: Tensors are missing, unexpected or misshapen, or are not dense floating-point numbers.
     """
     wanted = module.state_dict()
     found = {name: tensors[name] for name in wanted if name in tensors}
@@ -143,4 +143,4 @@ def first_names(names: Sequence[str]) -> str:
     Args:
         names: Any number of names.
     """
-    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")

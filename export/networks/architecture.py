@@ -30,14 +30,14 @@ class Architecture:
     """The hyper-parameters of every network of a checkpoint.
 
     Attributes:
-        unet: Of the reference network and the denoising U-Net.
-        vae: Of the autoencoder.
-        audio_projection: Of the perceiver that makes audio tokens.
-        guider: Of the V-Kps guider.
+        unet: Hyper-parameters of the reference network and the denoising U-Net.
+        vae: Hyper-parameters of the autoencoder.
+        audio_projection: Hyper-parameters of the perceiver that makes audio tokens.
+        guider: Hyper-parameters of the V-Kps guider.
         wav2vec2: Settings of transformers' `Wav2Vec2Config`; absent keys have its defaults.
         scheduler: The noise schedule, with the keys of `HARD_CODED["scheduler"]`.
         audio_normalize: Whether samples are normalized to mean 0 and variance 1 over the whole recording.
-        sample_rate: Of the audio, in Hz.
+        sample_rate: Sample rate of the audio in Hz.
         recommended: Options of `GenerationConfig` that suit the model better than the defaults.
     """
 
@@ -75,7 +75,7 @@ class Architecture:
 
     @property
     def audio_hidden_size(self) -> int:
-        """Number of values of an audio feature."""
+        """Size of an audio feature."""
         return int(self._audio("hidden_size"))
 
     def _audio(self, key: str) -> Any:

@@ -10,16 +10,16 @@ class UNetConfig:
     """Hyper-parameters of both U-Nets. Levels are counted from the full latent size downwards.
 
     Attributes:
-        in_channels: Of a latent.
+        in_channels: Channels of a latent.
         block_out_channels: Channels of each level.
         layers_per_block: Resnets of a level on the way down; there is one more on the way up.
         down_attention: Whether each level has attention on the way down.
         up_attention: The same on the way up, in that order.
-        heads: Of the spatial attentions.
-        cross_attention_dim: Values of an audio token.
-        groups: Of the group normalizations.
-        eps: Of the group normalizations in resnets and before the last convolution.
-        motion_heads: Of the temporal attentions.
+        heads: Heads of the spatial attentions.
+        cross_attention_dim: Size of an audio token.
+        groups: Groups of the group normalizations.
+        eps: Epsilon of the group normalizations in resnets and before the last convolution.
+        motion_heads: Heads of the temporal attentions.
         motion_positions: Longest window in frames.
     """
 
@@ -46,10 +46,10 @@ class VaeConfig:
     """Hyper-parameters of the autoencoder, which halves the image between levels.
 
     Attributes:
-        latent_channels: Of a latent.
+        latent_channels: Channels of a latent.
         block_out_channels: Channels of each level, from the full image size downwards.
         layers_per_block: Resnets of a level of the encoder; the decoder has one more.
-        groups: Of the group normalizations.
+        groups: Groups of the group normalizations.
         scaling_factor: Latents are the encoder's means times this.
     """
 
@@ -70,14 +70,14 @@ class AudioProjectionConfig:
     """Hyper-parameters of the perceiver that turns audio features into tokens.
 
     Attributes:
-        embedding_dim: Values of an audio feature.
-        output_dim: Values of a token.
-        dim: Values of a latent of the perceiver.
+        embedding_dim: Size of an audio feature.
+        output_dim: Size of a token.
+        dim: Size of a latent of the perceiver.
         depth: Number of layers.
-        heads: Of an attention.
-        dim_head: Values of a head.
+        heads: Heads of an attention.
+        dim_head: Size of a head.
         num_queries: Tokens of a frame.
-        ff_mult: Hidden values of a feed-forward over `dim`.
+        ff_mult: Hidden size of a feed-forward, as a multiple of `dim`.
         max_seq_len: Audio features of a frame.
     """
 
@@ -97,8 +97,8 @@ class GuiderConfig:
     """Hyper-parameters of the V-Kps guider.
 
     Attributes:
-        channels: Of each level. The first convolution leads to the first one, and the image is halved between levels.
-        output: Channels of the result, which the last convolution leads to.
+        channels: Channels of each level, from the first convolution on. The image is halved between levels.
+        output: Channels of the last convolution's output.
     """
 
     channels: tuple[int, ...] = (16, 32, 96, 256)

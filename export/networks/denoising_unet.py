@@ -26,8 +26,8 @@ class Conditions:
         halves: 1 or 2.
         reference: Keys and values of the reference attentions, (heads, S, E) by the name of the attention.
         tokens: Audio tokens, (F, Q, D).
-        reference_weight: Of the reference attention, (1,) or scalar.
-        audio_weight: Of the audio attention, (1,) or scalar.
+        reference_weight: Weight of the reference attention, (1,) or scalar.
+        audio_weight: Weight of the audio attention, (1,) or scalar.
         windows: Number of windows that the F images consist of; in training there may be several, with keys and values
             (windows, heads, S, E). 0: the images are not consecutive frames, and motion modules do nothing.
     """
@@ -229,7 +229,7 @@ class DenoisingUNet(UNet):
             latents: (F, c, h, w).
             timestep: (1,) float32.
             pose_feature: Output of the guider, (F, K, h, w).
-            conditions: Of the frames.
+            conditions: Conditions of the frames.
 
         Returns:
             (halves * F, c, h, w): the unconditional predictions, if there are two halves, then the conditional ones.

@@ -21,7 +21,7 @@ def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         x: Any shape.
-        dtype: Of the result.
+        dtype: Dtype of the result.
     """
     return x if x.dtype == dtype else x.to(dtype)
 
@@ -293,7 +293,7 @@ def to_precision(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
     Args:
         module: It is changed.
-        dtype: Of the matrices.
+        dtype: Dtype of the matrices.
 
     Returns:
         `module`.

@@ -1,4 +1,4 @@
-"""The reference network: a 2D U-Net on the photo, whose results are the inputs of its cross-attentions."""
+"""The reference network: a 2D U-Net on the photo. Its results are the inputs of its cross-attentions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ReferenceNet(UNet):
 
     def __init__(self, config: UNetConfig):
         super().__init__(config, _ReferenceParts(config))
-        # Not used, but the released file has its tensors.
+        # Unused, but the released file has its tensors.
         self.conv_out = nn.Conv2d(config.block_out_channels[0], config.in_channels, 3, padding=1)
 
     def forward(self, latent: Tensor, timestep: Tensor) -> dict[str, Tensor]:

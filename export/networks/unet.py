@@ -1,7 +1,7 @@
 """The U-Net of Stable Diffusion 1.5, which the reference network and the denoising U-Net share.
 
-A `Parts` object makes what differs between them: the transformer block of each attention, and the motion module after
-each layer.
+A `Parts` object makes the modules in which they differ: the transformer block of each attention, and the motion module
+after each layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Parts(Protocol):
 
         Args:
             channels: C.
-            name: Of the attention, such as "down_blocks.0.attentions.1".
+            name: Name of the attention, such as "down_blocks.0.attentions.1".
 
         Returns:
             A module that is called with x (N, S, C) and the conditions, and returns (N, S, C).
@@ -85,7 +85,7 @@ class Block(nn.Module):
         """Compute a resnet with its attention and motion module.
 
         Args:
-            index: Of the resnet.
+            index: Index of the resnet.
             x: (N, C, h, w).
             time: SiLU of the time embedding, (1, T).
             conditions: Passed to the transformer block and the motion module.

@@ -42,8 +42,8 @@ class Engine(nn.Module):
         """Wrap networks.
 
         Args:
-            spec: Of the engine.
-            networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+            spec: Specification of the engine.
+            networks: Networks by name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
             activation: Dtype of the activations.
         """
         super().__init__()
@@ -154,8 +154,8 @@ def make_engine(spec: EngineSpec, networks: Mapping[str, nn.Module], activation:
     """Make the module of an engine.
 
     Args:
-        spec: Of the engine.
-        networks: By name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
+        spec: Specification of the engine.
+        networks: Networks by name, those of `ENGINE_NETWORKS`; their matrices are in `activation`.
         activation: Dtype of the activations.
 
     Returns:

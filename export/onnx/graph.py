@@ -84,7 +84,7 @@ class WeightsFile:
 
     @contextmanager
     def scratch(self) -> Iterator[None]:
-        """Remove what was placed during the block from the file at its end."""
+        """Remove the tensors that the block placed from the file when it ends."""
         places, end = dict(self.places), self.end
         try:
             yield
@@ -100,7 +100,7 @@ class Graph:
     Attributes:
         opset: Version of the ONNX operators.
         forms: Fused forms that the target supports, of `lower_fused.FORMS`.
-        nodes: In order of execution.
+        nodes: Nodes in order of execution.
         initializers: Functions that make the weights and constants, by name. Each is called when the graph is written,
             so that memory holds one tensor at a time.
         inputs: Declared inputs.
@@ -132,7 +132,7 @@ class Graph:
             op: Name of the ONNX operator.
             inputs: Names of the inputs; "" for an optional one that is left out.
             outputs: Number of outputs.
-            attributes: Of the operator, and its domain.
+            attributes: Attributes of the operator, and its domain.
 
         Returns:
             The names of the outputs.
@@ -166,7 +166,7 @@ class Graph:
         """Add an initializer.
 
         Args:
-            name: Of the initializer.
+            name: Name of the initializer.
             make: Makes its values when the graph is written.
 
         Returns:
@@ -175,8 +175,8 @@ class Graph:
         self.initializers.setdefault(name, make)
         return name
 
-    def small(self, values: Tensor) -> str:
-        """Add a constant, and return its name. Constants of equal values share one initializer."""
+    def constant(self, values: Tensor) -> str:
+        """Add a constant, and return its name. Equal constants share one initializer."""
         digest = hashlib.sha256(_content(values)).hexdigest()[:12]
         dtype = str(values.dtype).removeprefix("torch.")
         name = f"const_{dtype}_{'x'.join(map(str, values.shape))}_{digest}"
@@ -184,7 +184,7 @@ class Graph:
 
     def ints(self, *values: int) -> str:
         """Add a one-dimensional int64 constant, and return its name."""
-        return self.small(torch.tensor(values, dtype=torch.int64))
+        return self.constant(torch.tensor(values, dtype=torch.int64))
 
     def write(self, path: Path, weights: WeightsFile | None, *, compact: bool = False) -> None:
         """Write the graph, and clear its initializers.
@@ -272,8 +272,8 @@ def read_interface(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec
     """
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's DecodeError is no public name
-        raise CheckpointError(f"{path} is no ONNX file ({error}): fetch it again") from error
+    except Exception as error:  # protobuf's DecodeError is not public
+        raise CheckpointError(f"{path} is not an ONNX file ({error}): fetch it again") from error
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_describe(value) for value in graph.input if value.name not in initializers)
     outputs = tuple(_describe(value) for value in graph.output)

@@ -83,7 +83,7 @@ def _group_norm(lo: Lowering, x: Value, groups: int, weight: Value, bias: Value,
     if groups == channels:  # also serves a dynamic length: nothing is reshaped
         return lo.graph.add("InstanceNormalization", [lo.name(x), lo.name(weight), lo.name(bias)], epsilon=eps)
     grouped = lo.graph.add("Reshape", [lo.name(x), _sizes(lo, (n, groups, None))])
-    one, zero = (lo.graph.small(torch.full((groups,), v, dtype=x.dtype)) for v in (1, 0))
+    one, zero = (lo.graph.constant(torch.full((groups,), v, dtype=x.dtype)) for v in (1, 0))
     normed = lo.graph.add("InstanceNormalization", [grouped, one, zero], epsilon=eps)
     normed = lo.graph.add("Reshape", [normed, _sizes(lo, x.shape)])
     wide = (channels,) + (1,) * len(spatial)
@@ -150,7 +150,7 @@ def _interpolate(lo: Lowering, x: Value, size: Sequence[int] | None, mode: str =
         lo.refuse("only nearest-neighbour interpolation to a given size has a lowering")
     old, new = x.shape[-2:], list(size)
     if new == [2 * side for side in old]:
-        scales = lo.graph.small(torch.tensor([1.0, 1, 2, 2]))
+        scales = lo.graph.constant(torch.tensor([1.0, 1, 2, 2]))
         return lo.graph.add(
             "Resize", [lo.name(x), "", scales], mode="nearest", nearest_mode="floor",
             coordinate_transformation_mode="asymmetric",
@@ -216,7 +216,7 @@ def _getitem(lo: Lowering, x: Value, index: Any) -> str:
             name = lo.graph.add("Unsqueeze", [name, lo.graph.ints(axis)])
             shape.insert(axis, 1)
         elif type(item) is int:
-            name = lo.graph.add("Gather", [name, lo.graph.small(torch.tensor(item, dtype=torch.int64))], axis=axis)
+            name = lo.graph.add("Gather", [name, lo.graph.constant(torch.tensor(item, dtype=torch.int64))], axis=axis)
             del shape[axis]
             continue  # the next dim is now at this axis
         elif not isinstance(item, slice):

@@ -19,7 +19,7 @@ SMALL_CONVOLUTION = "small_convolution"
 # Names of composite functions, and small 3x3 convolutions as matrix products. `benchmarks.cpu.changes` measures the
 # speedup of each.
 FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
-ONCE_A_PHOTO = ("vae_encoder", "reference_net")  # engines that run too seldom for the larger weights to pay off
+ONCE_PER_PHOTO = ("vae_encoder", "reference_net")  # engines that run once per photo: the larger weights do not pay off
 KERNEL = 3  # size of the convolutions below
 # Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
 # OUTPUT [(KERNELS g) * (INPUT d)], for a kernel g and the 4 x 4 inputs d around the tile. Each matrix is applied along
@@ -56,7 +56,7 @@ def forms_of(engine: str) -> tuple[str, ...]:
     Args:
         engine: Name of the engine.
     """
-    return tuple(form for form in FORMS if form != SMALL_CONVOLUTION or engine not in ONCE_A_PHOTO)
+    return tuple(form for form in FORMS if form != SMALL_CONVOLUTION or engine not in ONCE_PER_PHOTO)
 
 
 @handles("multi_head_attention")
@@ -84,11 +84,11 @@ def _doubled_conv(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     corners = list(itertools.product(range(2), repeat=2))
     # The sums are computed when the graph is loaded: they are few, and float16 may not hold sums of its values exactly.
     matrix = torch.cat([torch.kron(DOUBLED[a], DOUBLED[b]) for a, b in corners])  # (corners * 4, 9)
-    flat = add("MatMul", [_flat(lo, weight), lo.graph.small(matrix.T.contiguous())])
+    flat = add("MatMul", [_flat(lo, weight), lo.graph.constant(matrix.T.contiguous())])
     kernels = add("Reshape", [flat, lo.graph.ints(*weight.shape[:2], 4, 2, 2)])
     pictures = []
     for index, (a, b) in enumerate(corners):
-        kernel = add("Gather", [kernels, lo.graph.small(torch.tensor(index))], axis=2)
+        kernel = add("Gather", [kernels, lo.graph.constant(torch.tensor(index))], axis=2)
         pads = [1 - a, 1 - b, a, b]
         pictures.append(add("Conv", [lo.name(x), kernel, lo.name(bias)], kernel_shape=[2, 2], pads=pads))
     assert count is not None
@@ -105,8 +105,8 @@ def small_convolution(
         x: Input (N, C, H, W).
         weight: Kernels (C', C, 3, 3).
         bias: (C',), or None.
-        strides: In the form of ONNX.
-        pads: In the form of ONNX.
+        strides: Strides as in the ONNX operator Conv, along each axis.
+        pads: Padding as in the ONNX operator Conv: at the start of each axis, then at the end of each.
 
     Returns:
         The name of the output (N, C', H, W); None if the direct convolution is faster.
@@ -133,16 +133,16 @@ def _winograd(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     # Axes are permuted only by gathering rows and by transposing matrices, which have fast kernels.
     maps = add("Transpose", [add("Reshape", [lo.name(x), ints(n * channels, height * width)])], perm=[1, 0])
     maps = add("Pad", [maps, ints(0, 0, 1, 0)])
-    patches = add("Gather", [maps, lo.graph.small(_patches(height, width))], axis=0)  # (places, tiles, n * C)
+    patches = add("Gather", [maps, lo.graph.constant(_patches(height, width))], axis=0)  # (places, tiles, n * C)
     flat = add("Reshape", [patches, ints(places, rows * columns * n * channels)])
-    flat = add("MatMul", [lo.graph.small(torch.kron(INPUT, INPUT)), flat])
+    flat = add("MatMul", [lo.graph.constant(torch.kron(INPUT, INPUT)), flat])
     tiles = add("Reshape", [flat, ints(places, rows * columns * n, channels)])
     parts = lo.graph.add_many("Split", [tiles, ints(*[1] * places)], places, axis=0)
     products = [add("MatMul", [part, kernel]) for part, kernel in zip(parts, _kernels(lo, weight), strict=True)]
     flat = add("Reshape", [add("Concat", products, axis=0), ints(places, rows * columns * n * outputs)])
-    flat = add("MatMul", [lo.graph.small(torch.kron(OUTPUT, OUTPUT)), flat])
+    flat = add("MatMul", [lo.graph.constant(torch.kron(OUTPUT, OUTPUT)), flat])
     result = add("Reshape", [flat, ints(height * width, n * outputs)])
-    result = add("Gather", [result, lo.graph.small(_tile_places(rows, columns))], axis=0)  # (h * w, n * C')
+    result = add("Gather", [result, lo.graph.constant(_tile_places(rows, columns))], axis=0)  # (h * w, n * C')
     result = add("Add", [add("Reshape", [result, ints(height * width, n, outputs)]), lo.name(bias)])
     result = add("Transpose", [add("Reshape", [result, ints(height * width, n * outputs)])], perm=[1, 0])
     return add("Reshape", [result, ints(n, outputs, height, width)])

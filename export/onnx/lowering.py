@@ -19,7 +19,7 @@ def handles(*names: str) -> Callable[[Any], Any]:
     """Register a function as the lowering of calls to torch functions.
 
     Args:
-        names: Of the torch functions.
+        names: Names of the torch functions.
 
     Returns:
         A decorator. The decorated function takes the `Lowering` and the arguments of the call, in which tensors are
@@ -53,7 +53,7 @@ class Lowering:
         trace: The calls to lower.
         graph: The graph that nodes are added to.
         names: ONNX names by the identity of the traced value.
-        constants: Numbers of the constants that are no weights, by the identity of the value.
+        constants: Numbers of the constants that are not weights, by the identity of the value.
         call: The call that is being lowered.
     """
 
@@ -95,7 +95,7 @@ class Lowering:
             reason: Why it cannot be lowered.
 
         Raises:
-            ExportError: In any case.
+            ExportError: Always.
         """
         raise ExportError(
             f"torch function {self.call.name!r} cannot be exported: {reason}: extend export/onnx/lower.py"
@@ -110,8 +110,8 @@ class Lowering:
         """Return the ONNX name of a value. A weight or constant becomes an initializer.
 
         Args:
-            value: Of the trace.
-            suffix: Of the initializer's name, if `change` is given.
+            value: A value of the trace.
+            suffix: End of the initializer's name, if `change` is given.
             change: Applied to the values of the initializer.
         """
         if id(value) in self.names and change is None:
@@ -134,4 +134,4 @@ class Lowering:
         """
         if isinstance(x, Value):
             return self.name(x) if x.dtype == like else self.graph.add("Cast", [self.name(x)], to=ONNX_DTYPES[like])
-        return self.graph.small(torch.tensor(x, dtype=like))
+        return self.graph.constant(torch.tensor(x, dtype=like))

@@ -27,7 +27,7 @@ class Value:
 
     Attributes:
         shape: Sizes; None for one that is dynamic.
-        dtype: Of the values.
+        dtype: Dtype of the values.
         weight: Name in the module's state dict.
         call: The call that returns it.
         input: Name of the input.
@@ -47,7 +47,7 @@ class Call:
     """A call of a torch function.
 
     Attributes:
-        name: Of the function.
+        name: Name of the function.
         function: The function.
         args: Positional arguments; tensors are `Value`s.
         kwargs: Keyword arguments; tensors are `Value`s.
@@ -66,8 +66,8 @@ class Trace:
     """The recorded calls of a module.
 
     Attributes:
-        inputs: Of the module, in order.
-        outputs: Of the module, in order.
+        inputs: Inputs of the module, in order.
+        outputs: Outputs of the module, in order.
         calls: All calls between inputs and outputs, in order.
         weights: Parameters and buffers of the module by name.
     """
@@ -152,7 +152,7 @@ def trace(
             other composite functions the calls that they make are recorded.
 
     Raises:
-        ExportError: The module writes into a tensor, or uses one that is no input, parameter or buffer.
+        ExportError: The module writes into a tensor, or uses one that is neither input, parameter nor buffer.
     """
     weights = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     placeholders = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}

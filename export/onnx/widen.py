@@ -45,7 +45,7 @@ def float32_spec(spec: EngineSpec) -> EngineSpec:
     """Return the specification of the float32 copy of an engine.
 
     Args:
-        spec: Of the engine in bfloat16.
+        spec: Specification of the engine in bfloat16.
     """
 
     def wide(tensor: TensorSpec) -> TensorSpec:

@@ -26,12 +26,12 @@ def make(work: Path, output: Path, people: int) -> None:
     """Make data, weights, checkpoint and bundle.
 
     Args:
-        work: Directory of data, states and checkpoint; what is complete there is kept.
+        work: Directory of data, states and checkpoint; complete files there are kept.
         output: Directory of the bundle.
         people: Number of people to draw.
 
     Raises:
-        ExportError: espeak-ng is missing, or an engine does not compute what its torch module computes.
+        ExportError: espeak-ng is missing, or the results of an engine differ from those of its torch module.
         OutputError: `output` cannot be written.
     """
     data, states, checkpoint = work / "data", work / "run", work / "checkpoint"
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

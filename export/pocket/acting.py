@@ -1,4 +1,4 @@
-"""Random movement of drawn heads while they talk."""
+"""Random poses and motion of drawn heads."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from export.pocket.faces import Pose
 
-REACH = {"yaw": 0.35, "pitch": 0.16, "roll": 0.16, "x": 0.09, "y": 0.07}  # largest values of a pose in both directions
-BLINK = 0.16  # seconds
+REACH = {"yaw": 0.35, "pitch": 0.16, "roll": 0.16, "x": 0.09, "y": 0.07}  # largest absolute values of a pose
+BLINK = 0.16  # seconds that a blink takes
 
 
-def still(rng: np.random.Generator) -> Pose:
+def random_pose(rng: np.random.Generator) -> Pose:
     """Draw a random pose with a random mouth.
 
     Args:
-        rng: Of the pose.
+        rng: Random generator of the pose.
     """
     moved = {name: float(rng.uniform(-reach, reach)) for name, reach in REACH.items()}
     mouth = float(rng.choice([0.0, rng.uniform(0, 1)]))
@@ -30,13 +30,13 @@ def still(rng: np.random.Generator) -> Pose:
     )
 
 
-def act(rng: np.random.Generator, mouth: NDArray[np.float32], fps: float) -> list[Pose]:
-    """Make the poses of a clip, in which the head moves smoothly.
+def random_motion(rng: np.random.Generator, mouth: NDArray[np.float32], fps: float) -> list[Pose]:
+    """Make the poses of a clip in which the head moves smoothly.
 
     Args:
-        rng: Of the movement.
+        rng: Random generator of the movement.
         mouth: Openness, width and rounding, (n, 3).
-        fps: Frames a second.
+        fps: Frames per second.
 
     Returns:
         n poses.

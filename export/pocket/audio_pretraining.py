@@ -1,4 +1,4 @@
-"""Modules that pretrain the audio encoder and the audio projection: they predict the movement of a mouth."""
+"""Modules for pretraining the audio encoder and the audio projection: they predict the movement of a mouth."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from vexpress_rt.stages.audio_features import normalize
 
 
 class MouthFromSamples(nn.Module):
-    """The audio encoder, and a linear layer to a mouth's openness, width and rounding that only training uses."""
+    """The audio encoder with a linear layer, used only in training, to openness, width and rounding of a mouth."""
 
     def __init__(self) -> None:
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
         super().__init__()
-        quiet = dict.fromkeys(
+        no_dropout = dict.fromkeys(
             ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop"), 0.0
         )
-        settings: dict[str, Any] = {**POCKET.wav2vec2, **quiet, "mask_time_prob": 0.0, "attn_implementation": "sdpa"}
+        settings: dict[str, Any] = {
+            **POCKET.wav2vec2,
+            **no_dropout,
+            "mask_time_prob": 0.0,
+            "attn_implementation": "sdpa",
+        }
         self.audio_encoder = Wav2Vec2Model(Wav2Vec2Config(**settings))
         self.mouth = nn.Linear(POCKET.wav2vec2["hidden_size"], 3)
 
@@ -66,10 +71,10 @@ class MouthFromSamples(nn.Module):
 
 
 class MouthFromTokens(nn.Module):
-    """The audio projection, and a linear layer from its tokens to a mouth that only training uses.
+    """The audio projection with a linear layer, used only in training, from its tokens to a mouth.
 
-    The denoiser soon attends to tokens that a mouth is a linear function of. Trained by the denoiser's loss alone, of
-    which a mouth is a small part, the tokens carried almost no information after hundreds of steps.
+    The denoiser soon attends to tokens from which a linear layer can predict the mouth. Trained by the denoiser's loss
+    alone, in which the mouth counts for little, the tokens carried almost no information after hundreds of steps.
     """
 
     def __init__(self) -> None:
@@ -79,14 +84,14 @@ class MouthFromTokens(nn.Module):
         nn.init.normal_(self.audio_projection.latents, std=0.5)
         self.mouth = nn.Linear(config.num_queries * config.output_dim, 3)
 
-    def loss(self, rows: Tensor, mouths: Tensor) -> Tensor:
+    def loss(self, windows: Tensor, mouths: Tensor) -> Tensor:
         """Compute the mean squared error of the prediction.
 
         Args:
-            rows: Audio features of N frames, (N, R, A).
+            windows: Feature windows of N frames, (N, R, A).
             mouths: Openness, width and rounding, (N, 3).
         """
-        return F.mse_loss(self.mouth(self.audio_projection(rows).flatten(1)), mouths)
+        return F.mse_loss(self.mouth(self.audio_projection(windows).flatten(1)), mouths)
 
 
 def normalized_recordings(clips: NDArray[np.float16]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The autoencoder in training, and crops of the drawings, which show mouths and eyes more often than other parts."""
+"""The autoencoder in training, and crops of the drawings, most of them of mouths and eyes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from export.networks.vae import VaeDecoder, VaeEncoder
 from export.pocket.architecture import POCKET, SIZE
 
-CROP = 64  # pixels: a quarter of the cost; apart from one attention, the networks are convolutions
-NOISE = 0.05  # of the latents' standard deviation, like the error that a denoiser leaves
+CROP = 64  # pixels: a quarter of the cost. Crops suffice, because all layers but one attention are convolutions
+NOISE = 0.05  # over the latents' standard deviation, like the error that a denoiser leaves
 DETAIL = 0.5  # weight of differences between neighbouring pixels
 # Weight of a loss between the first three latent channels and AXES of a cell's mean colour: brightness, red minus blue,
 # and green minus both, each of about unit variance. Without it, training represented green and purple badly.
@@ -54,7 +54,7 @@ class Autoencoder(nn.Module):
 
         Args:
             pictures: (N, 3, H, W) in [-1, 1].
-            generator: Of the noise on the latents.
+            generator: Random generator of the noise on the latents.
 
         Returns:
             The loss over values, differences between neighbouring pixels, and latents, scalar.
@@ -63,11 +63,12 @@ class Autoencoder(nn.Module):
         spread = latents.detach().std()
         noise = torch.randn(latents.shape, generator=generator) * (NOISE * spread)
         found = self.picture(latents + noise)
-        slopes = sum(F.l1_loss(found.diff(dim=side), pictures.diff(dim=side)) for side in (2, 3))
-        calm = 1e-4 * latents.square().mean()  # limits the latents' size
+        differences = sum(F.l1_loss(found.diff(dim=side), pictures.diff(dim=side)) for side in (2, 3))
+        penalty = 1e-4 * latents.square().mean()  # keeps the latents from growing
         means = torch.einsum("ac,nchw->nahw", AXES, F.avg_pool2d(pictures, POCKET.vae.factor))
         colours = F.mse_loss(latents[:, :3], means)
-        return F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures) + DETAIL * slopes + COLOUR * colours + calm
+        values = F.l1_loss(found, pictures) + 2 * F.mse_loss(found, pictures)
+        return values + DETAIL * differences + COLOUR * colours + penalty
 
 
 def crops(images: NDArray[np.uint8], keypoints: NDArray[np.float32], rng: np.random.Generator) -> Tensor:
@@ -76,7 +77,7 @@ def crops(images: NDArray[np.uint8], keypoints: NDArray[np.float32], rng: np.ran
     Args:
         images: (N, H, W, 3) uint8.
         keypoints: (N, 3, 2), pixels.
-        rng: Of the crops.
+        rng: Random generator of the crops.
 
     Returns:
         (N, 3, CROP, CROP) in [-1, 1].

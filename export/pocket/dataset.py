@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pocket.acting import act, still
+from export.pocket.acting import random_motion, random_pose
 from export.pocket.architecture import FPS, SIZE, WINDOW
 from export.pocket.faces import Pose, draw_face, random_person
 from export.pocket.lips import mouth_track
@@ -68,8 +68,8 @@ def make_shard(folder: Path, number: int) -> None:
     """Draw PER_SHARD people and write them to a file; an existing one is kept.
 
     Args:
-        folder: Of the training data; its speech.npz is read.
-        number: Of the shard.
+        folder: Directory of the training data; its speech.npz is read.
+        number: Number of the shard.
     """
     path = folder / f"people-{number:05}.npz"
     if path.exists():
@@ -94,8 +94,8 @@ def _draw_person(seed: int, mouths: NDArray[np.float32]) -> tuple[NDArray[np.gen
     rng, person = np.random.default_rng((seed, 4)), random_person(seed)
     recording = int(rng.integers(len(mouths)))
     first = int(rng.integers(mouths.shape[1] - WINDOW + 1))
-    poses: list[Pose] = act(rng, mouths[recording, first : first + WINDOW], FPS)
-    poses += [still(rng) for _ in range(STILLS)]
+    poses: list[Pose] = random_motion(rng, mouths[recording, first : first + WINDOW], FPS)
+    poses += [random_pose(rng) for _ in range(STILLS)]
     drawings = [draw_face(person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING) for pose in poses]
     return (
         np.stack([drawing.image for drawing in drawings]),
@@ -117,7 +117,7 @@ def save(path: Path, **arrays: NDArray[np.generic]) -> None:
 
     Args:
         path: The file.
-        arrays: By name.
+        arrays: Arrays by name.
     """
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

@@ -22,28 +22,28 @@ from export.pocket.stages import STAGES, VOICE, Stage, audio_features, keypoint_
 from export.pocket.training_loop import TrainingSchedule, train
 from vexpress_rt.diffusion.samplers import ddim
 
-FRAMES = 128  # in a part of a batch of `train_projection`
-PEOPLE, STEPS, SHOWN = 6, 8, 4  # of a sample sheet, which shows SHOWN frames of each clip
+FRAMES = 128  # frames in a part of a batch of `train_projection`
+PEOPLE, STEPS, SHOWN = 6, 8, 4  # people, denoising steps, and frames of each clip on a sample sheet
 
 
 def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
     """Pretrain the audio projection: predict the mouth from its tokens.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `MouthFromTokens` with the running mean of its weights.
     """
     with np.load(context.data / "speech.npz") as speech:
         mouths = torch.from_numpy(speech["mouths"])
-    rows = np.load(context.run / "rows.npy", mmap_mode="r")
+    windows = np.load(context.run / "rows.npy", mmap_mode="r")
 
     def loss(module: MouthFromTokens, part: int) -> Tensor:
         rng = np.random.default_rng((part, 1))
         recordings, frames = (rng.integers(count, size=FRAMES) for count in mouths.shape[:2])
-        features = torch.from_numpy(rows[recordings, frames].astype(np.float32))
+        features = torch.from_numpy(windows[recordings, frames].astype(np.float32))
         return module.loss(features, mouths[recordings, frames])
 
     torch.manual_seed(0)
@@ -57,8 +57,8 @@ def train_stage(context: RunContext, schedule: TrainingSchedule, name: str) -> n
     """Train a stage, beginning with the weights of the stage before it.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
         name: A key of `export.pocket.stages.STAGES`.
 
     Returns:
@@ -95,7 +95,7 @@ class Sheet:
         """Load the people.
 
         Args:
-            context: Of the run.
+            context: The training run.
             stage: The stage that is trained.
             path: The shard with the people.
         """
@@ -110,7 +110,7 @@ class Sheet:
 
         Args:
             module: The model.
-            step: For the name of the file.
+            step: Number of the step, for the name of the file.
         """
         frames = self._frames()
         batch = self._batch(frames)
@@ -150,10 +150,12 @@ class Sheet:
             for image, own in zip(person, at, strict=True)
         ]
         drawn = self.mouths[:, frames, 0].ravel()
-        alike = np.corrcoef(opened, drawn)[0, 1]
+        correlation = np.corrcoef(opened, drawn)[0, 1]
         error = np.square(found.astype(float) - self.images[:, frames]).mean()
         decibels = 10 * np.log10(255**2 / error)
-        self.context.report(f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {alike:.3f}")
+        self.context.report(
+            f"{self.stage.name}: step {step}, {decibels:.2f} dB, mouth openings correlate {correlation:.3f}"
+        )
 
 
 def sample_latents(module: TrainingModel, batch: Batch, *, motion: bool, steps: int = STEPS) -> Tensor:

@@ -27,14 +27,14 @@ from vexpress_rt.bundle.engine_spec import TensorSpec
 from vexpress_rt.face.detector import detect
 
 STRIDES = (8, 16, 32)
-ANCHORS = 2  # a cell
+ANCHORS = 2  # per cell
 CELL = 4  # pixels of the network's input, which is the image scaled down by stride / CELL
-HEIGHTS = (30.0, 60.0)  # pixels of the faces in that input: an octave, half of it for each anchor
+HEIGHTS = (30.0, 60.0)  # pixels of the smallest and the largest face in that input; each anchor takes half the octave
 
-DETECTOR = TrainingSchedule(steps=3000, rate=2e-3, average=0.995, report_every=50)
+DETECTOR = TrainingSchedule(steps=3000, learning_rate=2e-3, ema_decay=0.995, report_every=50)
 PEOPLE = range(800)
 HELD_OUT = range(1_000_000, 1_000_024)
-CANVASES = ((64, 16), (128, 4))  # pixels of a side, and number of such images in a part of a batch
+CANVASES = ((64, 16), (128, 4))  # side in pixels, and number of such images in a part of a batch
 
 # An average face relative to its nose, in shares of its height: left, top, right, bottom; eyes, nose, mouth corners.
 _BOX = (0.41, 0.61, 0.41, 0.39)
@@ -107,7 +107,7 @@ def _anchor_heights() -> Tensor:
 
 
 def targets(shot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the outputs that the network should have.
+    """Return the expected outputs of the network.
 
     The cells nearest to a face's nose and the anchors nearest to its height detect the face.
 
@@ -130,7 +130,7 @@ def targets(shot: Snapshot) -> tuple[NDArray[np.float32], NDArray[np.float32], N
     if not shot.face.whole:  # neither a face nor background
         return scores, np.where(near > 0, np.float32(0), weights), values
     sides = [x - box[0], y - box[1], box[2] - x, box[3] - y]
-    return near, weights, np.stack(sides + [context for px, py in points for context in (px - x, py - y)])
+    return near, weights, np.stack(sides + [offset for px, py in points for offset in (px - x, py - y)])
 
 
 def detector_loss(module: FaceDetector, pick: Pick, part: int) -> Tensor:
@@ -151,22 +151,22 @@ def detector_loss(module: FaceDetector, pick: Pick, part: int) -> Tensor:
     shots = [snapshot(pick, rng, side, HEIGHTS) for _ in range(count)]
     images = torch.from_numpy(np.stack([shot.image for shot in shots])).permute(0, 3, 1, 2)
     logits, boxes, points = module.look((images.float() - 127.5) / 128)
-    wanted, weights, values = (torch.from_numpy(np.stack(parts)) for parts in zip(*map(targets, shots), strict=True))
-    faces = wanted.sum().clamp(min=1)
-    doubt = (wanted - torch.sigmoid(logits)).square()
-    scored = (F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * doubt * weights).sum()
+    expected, weights, values = (torch.from_numpy(np.stack(parts)) for parts in zip(*map(targets, shots), strict=True))
+    faces = expected.sum().clamp(min=1)
+    focus = (expected - torch.sigmoid(logits)).square()  # as in the focal loss (Lin et al., arXiv 1708.02002)
+    score_loss = (F.binary_cross_entropy_with_logits(logits, expected, reduction="none") * focus * weights).sum()
     shape = (count, ANCHORS, -1, *boxes.shape[2:])
     found = torch.cat([boxes.reshape(shape), points.reshape(shape)], dim=2)
-    off = ((found - values[:, None]).abs() * torch.tensor(_WEIGHTS)[:, None, None]).mean(dim=2)
-    return (scored + (off * wanted).sum()) / faces
+    errors = ((found - values[:, None]).abs() * torch.tensor(_WEIGHTS)[:, None, None]).mean(dim=2)
+    return (score_loss + (errors * expected).sum()) / faces
 
 
 def train_detector(context: RunContext, schedule: TrainingSchedule, people: Sequence[int] = PEOPLE) -> nn.Module:
     """Train the detector. Its state is detector.pt of the run.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
         people: Seeds of the people to draw.
 
     Returns:

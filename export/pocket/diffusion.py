@@ -13,7 +13,7 @@ from export.pocket.architecture import POCKET
 from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 
 MIN_SNR = 5.0
-LEAST = 0.2  # smallest weight: by the formula, the step from pure noise, where each video begins, has weight 0
+MIN_WEIGHT = 0.2  # by the formula, the step from pure noise, with which each video begins, has weight 0
 
 
 def _alphas() -> Tensor:
@@ -30,7 +30,7 @@ def noised(clean: Tensor, timesteps: Tensor, generator: torch.Generator) -> tupl
     Args:
         clean: (N, ...).
         timesteps: (N,) int64.
-        generator: Of the noise.
+        generator: Random generator of the noise.
 
     Returns:
         Noisy latents (N, ...), the v to predict (N, ...), and the weight of each in the loss (N,).
@@ -39,5 +39,5 @@ def noised(clean: Tensor, timesteps: Tensor, generator: torch.Generator) -> tupl
     a, s = (x.sqrt().reshape(-1, *[1] * (clean.ndim - 1)) for x in (alpha, 1 - alpha))
     noise = torch.randn(clean.shape, generator=generator)
     snr = alpha / (1 - alpha).clamp(min=1e-12)
-    weight = (snr.clamp(max=MIN_SNR) / (snr + 1)).clamp(min=LEAST)
+    weight = (snr.clamp(max=MIN_SNR) / (snr + 1)).clamp(min=MIN_WEIGHT)
     return a * clean + s * noise, a * noise - s * clean, weight

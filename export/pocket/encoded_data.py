@@ -26,7 +26,7 @@ class EncodedData:
     Attributes:
         latents: (P, N, c, h, w) float16, of unit variance.
         keypoints: (P, N, 3, 2) float32, pixels.
-        features: Audio features of every frame, (recordings, frames, R, A) float16.
+        features: Feature window of every frame, (recordings, frames, R, A) float16.
         speech: Number of the recording, and the frame of it at which the clip begins, (P, 2).
     """
 
@@ -40,7 +40,7 @@ def encode(context: RunContext) -> None:
     """Encode the images and the speech, and write them beside the states; existing files are kept.
 
     Args:
-        context: Of the run.
+        context: The training run.
 
     Raises:
         CheckpointError: The state of the autoencoder or of the audio encoder is missing.
@@ -56,7 +56,7 @@ def latent_std(context: RunContext) -> float:
     """Return the standard deviation of the unscaled latents, 1 / the checkpoint's scaling factor.
 
     Args:
-        context: Of the run, in which `encode` wrote the latents.
+        context: The training run, in which `encode` has written the latents.
     """
     with np.load(_latents(context.run, context.shards()[0])) as data:
         return float(data["latents"].astype(np.float64).std())
@@ -66,7 +66,7 @@ def load_encoded(context: RunContext, shards: list[Path]) -> EncodedData:
     """Read encoded shards.
 
     Args:
-        context: Of the run, in which `encode` wrote the latents.
+        context: The training run, in which `encode` has written the latents.
         shards: Files of the training data.
     """
     read = [load_shard(path) for path in shards]
@@ -107,10 +107,10 @@ def _encode_speech(context: RunContext) -> None:
     with np.load(context.data / "speech.npz") as speech:
         clips, frames = normalized_recordings(speech["clips"]), speech["mouths"].shape[1]
     count = POCKET.audio_projection.max_seq_len
-    rows = []
+    windows = []
     for clip in clips:
         features = encoder.eval().features(clip[None])[0].numpy()
-        rows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
+        windows.append(feature_windows(features, frames, count, 0, frames).astype(np.float16))
     part = path.with_name(f".{path.name}")
-    np.save(part, np.stack(rows))
+    np.save(part, np.stack(windows))
     part.replace(path)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 Track = NDArray[np.float32]
 
 RATE = 16000  # Hz, of the samples
-HOP, SPAN = 160, 480  # samples between analysis windows, and of one: 10 and 30 ms
-ORDER = 12  # of the prediction at half the rate: two for each kHz, and four for source and lips
+HOP, SPAN = 160, 480  # samples between analysis windows, and in one: 10 and 30 ms
+ORDER = 12  # of the linear prediction at 8 kHz: two per kHz, and four for source and lips
 REACH = 30.0  # dB below loud speech at which lips are closed
 LIPS = 0.07  # seconds, time constant of lips: width of the smoothing window
 F1, F2 = (320.0, 780.0), (900.0, 2100.0)  # Hz: from closed to open vowels, from rounded to spread ones
@@ -29,7 +29,7 @@ class MouthTrack:
         openness: (n,) float32 in [0, 1].
         width: (n,) float32 in [-1, 1], narrow to spread.
         rounding: (n,) float32 in [0, 1].
-        rate: Values a second.
+        rate: Values per second.
     """
 
     openness: Track
@@ -42,7 +42,7 @@ class MouthTrack:
 
         Args:
             count: Number of frames.
-            fps: Frames a second.
+            fps: Frames per second.
 
         Returns:
             Openness, width and rounding, (count, 3) float32.
@@ -62,7 +62,7 @@ def mouth_track(samples: Track) -> MouthTrack:
         samples: Mono at 16 kHz, (N,).
 
     Returns:
-        100 values a second.
+        The movement, 100 values per second.
     """
     windows = _windows(samples)
     level = _level(windows)

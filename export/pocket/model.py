@@ -24,7 +24,7 @@ class Batch:
         timesteps: (P, T).
         reference: Latents of the photos, (P, c, h, w).
         keypoint_maps: (P, T, 3, H, W) in [0, 1].
-        features: Audio features, (P, T, R, A); None: no audio.
+        features: Feature windows, (P, T, R, A); None: no audio.
         keep: 1 or 0 for photo, keypoints and audio, (P, 3); 0 drops the condition.
     """
 

@@ -19,10 +19,10 @@ from export.pocket.autoencoder import Autoencoder, crops, to_model_range, to_uin
 from export.pocket.dataset import Shard, load_shard
 from export.pocket.training_loop import Report, TrainingSchedule, train
 
-HELD_OUT = 2  # shards at the end that are not trained on
+HELD_OUT = 2  # shards, the last ones, that are not trained on
 HELD_OUT_CLIPS = 60
-PICTURES, CLIPS = 12, 8  # in a part of a batch
-PARTS_A_SHARD = 20  # consecutive parts of batches that use the same shard
+PICTURES, CLIPS = 12, 8  # images, and recordings, in a part of a batch
+PARTS_PER_SHARD = 20  # consecutive parts of batches that use the same shard
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def train_autoencoder(context: RunContext, schedule: TrainingSchedule) -> nn.Mod
     """Train encoder and decoder on crops.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `Autoencoder` with the running mean of its weights.
@@ -68,8 +68,8 @@ def train_decoder(context: RunContext, schedule: TrainingSchedule) -> nn.Module:
     """Continue to train the decoder alone, so that the latents that the model was trained on do not change.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `Autoencoder` with the running mean of its weights.
@@ -83,7 +83,7 @@ def load_autoencoder(context: RunContext) -> Autoencoder:
     """Load the autoencoder that the latents were encoded with.
 
     Args:
-        context: Of the run.
+        context: The training run.
 
     Raises:
         CheckpointError: Its state is missing.
@@ -131,7 +131,7 @@ def _train_pictures(module: Autoencoder, context: RunContext, schedule: Training
 
 
 def _autoencoder_loss(paths: list[Path], module: Autoencoder, part: int) -> Tensor:
-    chosen = int(np.random.default_rng((part // PARTS_A_SHARD, 2)).integers(len(paths) - HELD_OUT))
+    chosen = int(np.random.default_rng((part // PARTS_PER_SHARD, 2)).integers(len(paths) - HELD_OUT))
     shard, rng = _shard(paths[chosen]), np.random.default_rng((part, 1))
     index = rng.integers(len(shard.images), size=PICTURES), rng.integers(shard.images.shape[1], size=PICTURES)
     batch = crops(shard.images[index], shard.keypoints[index], rng)
@@ -147,8 +147,8 @@ def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.M
     """Train the audio encoder: predict mouths from recordings.
 
     Args:
-        context: Of the run.
-        schedule: Of the training.
+        context: The training run.
+        schedule: Training schedule.
 
     Returns:
         The `MouthFromSamples` with the running mean of its weights.
@@ -163,8 +163,8 @@ def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.M
     def sample(mean: MouthFromSamples, step: int) -> None:
         with torch.no_grad():
             found = mean.mouths(clips[:HELD_OUT_CLIPS], mouths.shape[1]).numpy()
-        alike = _correlations(found[..., 0], mouths[:HELD_OUT_CLIPS, :, 0].numpy())
-        context.report(f"hearing: step {step}, openness correlates {np.median(alike):.3f} on clips held out")
+        correlations = _correlations(found[..., 0], mouths[:HELD_OUT_CLIPS, :, 0].numpy())
+        context.report(f"hearing: step {step}, openness correlates {np.median(correlations):.3f} on clips held out")
 
     torch.manual_seed(0)
     state = context.run / "hearing.pt"

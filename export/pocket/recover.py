@@ -33,10 +33,10 @@ STAGES: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 _FORM = re.compile(
     r"(?P<name>.*?)(?P<form>\.T|\.wide)?(\.narrow)?"
-)  # names of `export.onnx.lower` and `export.onnx.graph`
-# Weights that a bundle does not have: the reference network's time embedding, whose projections are constants in its
-# graph, all that follows its last feature, and its attention to a text that is always zero; tables of positions; the
-# first queries of the audio projection, a constant in its graph; layers that only training uses.
+)  # names that `export.onnx.lower` and `export.onnx.graph` give
+# Weights that a bundle does not have: of the reference network, the time embedding (its projections are constants in
+# the graph), everything after the last feature, and the attention to the text, which is always zero; tables of
+# positions; the first queries of the audio projection (a constant in its graph); layers used only in training.
 _LOST = re.compile(
     r"^reference_net\.(time_embedding\.|conv_out\.|.*\.attn2\.to_[qkv]\.|.*\.attn2\.to_out\.0\.weight$"
     r"|up_blocks\.3\.attentions\.1\.(proj_out|transformer_blocks\.0\.(attn2|norm3|ff))\.)|\.pe$|^mouth\."
@@ -78,8 +78,8 @@ def _filled(network: type[nn.Module], weights: dict[str, Tensor], bundle: Path) 
     wrong += [key for key in own if key not in found and not _LOST.search(key)]
     if wrong:
         raise CheckpointError(
-            f"{bundle} is no whole bundle of the pocket model: {len(wrong)} tensors are missing or of another shape, "
-            f"{wrong[0]} among them: build it again with `python -m export.pocket`"
+            f"{bundle} is not a complete bundle of the pocket model: {len(wrong)} tensors are missing or of another "
+            f"shape, {wrong[0]} among them: build it again with `python -m export.pocket`"
         )
     module.load_state_dict(own | found)
     print_progress(f"{network.__name__}: {len(found)} of {len(own)} tensors")
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

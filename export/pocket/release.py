@@ -41,7 +41,7 @@ def release(context: RunContext, folder: Path) -> None:
     """Write the checkpoint. Weights are rounded to float16, tables of positions are not.
 
     Args:
-        context: Of the run.
+        context: The training run.
         folder: The directory to write, which appears when it is complete. It may exist if it is empty.
 
     Raises:
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pocket.acting import still
+from export.pocket.acting import random_pose
 from export.pocket.faces import Person, Pose, draw_face, keypoints, random_person
 from export.pocket.faces.backdrop import draw_backdrop
 from export.pocket.faces.canvas import Canvas, ellipse
@@ -80,10 +80,10 @@ def draw_portrait(seed: int) -> Portrait:
     """Draw a person in a random pose.
 
     Args:
-        seed: Of the person and the pose.
+        seed: Seed of the person and the pose.
     """
     rng, person = np.random.default_rng((seed, 8)), random_person(seed)
-    pose = replace(still(rng), **{name: float(rng.uniform(-most, most)) for name, most in _TURN.items()})
+    pose = replace(random_pose(rng), **{name: float(rng.uniform(-most, most)) for name, most in _TURN.items()})
     levels = [draw_face(person, pose, height=SIDE, width=SIDE, oversampling=2).image]
     for _ in range(_LEVELS - 1):
         levels.append(_scaled(levels[-1], len(levels[-1]) // 2))
@@ -100,7 +100,7 @@ def face_points(person: Person, pose: Pose) -> Floats:
     Returns:
         x, then y in pixels, (POINTS + n, 2) float32.
     """
-    head, lips = Head(pose, SIDE, SIDE), lip_edges(_easel(person, pose, SIDE))
+    head, lips = Head(pose, SIDE, SIDE), lip_edges(_drawing_context(person, pose, SIDE))
     corners = head.place(lips.upper[[0, -1]], lips.lift)
     chin = CHIN * person.length
     outline = head.place(head.lowered(ellipse(0, (chin + HAIRLINE) / 2, 1, (chin - HAIRLINE) / 2)))
@@ -112,7 +112,7 @@ def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[flo
 
     Args:
         pick: Draws a random portrait.
-        rng: Of the image.
+        rng: Random generator of the image.
         side: Height and width in pixels.
         heights: Usual smallest and largest height of a face in pixels; some faces are smaller or larger.
     """
@@ -129,12 +129,12 @@ def snapshot(pick: Pick, rng: np.random.Generator, side: int, heights: tuple[flo
 
 
 def _backdrop(person: Person) -> Image:
-    ctx = _easel(person, Pose(), SIDE // 2)
+    ctx = _drawing_context(person, Pose(), SIDE // 2)
     draw_backdrop(ctx)
     return ctx.canvas.image()
 
 
-def _easel(person: Person, pose: Pose, side: int) -> DrawingContext:
+def _drawing_context(person: Person, pose: Pose, side: int) -> DrawingContext:
     return DrawingContext(Canvas(side, side, 1), Head(pose, side, side), person, pose)
 
 

@@ -1,6 +1,6 @@
 """Training speech: espeak-ng speaks random sentences in many voices, with pauses and noise.
 
-Only the training needs espeak-ng (the Debian package `espeak-ng`), neither the model nor the demo.
+Only training needs espeak-ng (the Debian package `espeak-ng`); the model and the demo do not.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ Samples = NDArray[np.float32]
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "de", "fr", "es", "it")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt3")
 _WORDS = {
-    "who": "my sister, the old pilot, every child, our neighbour, a quiet farmer, the whole team, somebody, her uncle",
-    "does": "carries, opens, follows, paints, remembers, throws, borrows, watches, sells, loves, breaks, understands",
-    "what": (
+    "subject": (
+        "my sister, the old pilot, every child, our neighbour, a quiet farmer, the whole team, somebody, her uncle"
+    ),
+    "verb": "carries, opens, follows, paints, remembers, throws, borrows, watches, sells, loves, breaks, understands",
+    "object": (
         "a blue umbrella, the heavy door, five small boats, music, the last page, two warm coats, bread and cheese, "
         "a low wall, nothing at all, the harbour, many good ideas, that yellow house"
     ),
-    "when": (
+    "adverbial": (
         "on Monday, before noon, while it rains, at the end of the day, in early summer, for a moment, "
         "again and again, too soon, without a word, by the river"
     ),
-    "aside": (
+    "interjection": (
         "Oh!; Well.; Listen.; Yes.; No.; Wait a moment.; I am not sure.; How are you?; Thank you very much.; "
         "Who would have thought it?"
     ),
@@ -44,7 +46,7 @@ def sentences(rng: np.random.Generator, count: int) -> str:
     """Make random sentences.
 
     Args:
-        rng: Of the sentences.
+        rng: Random generator of the sentences.
         count: Number of sentences; interjections may follow them.
     """
 
@@ -53,8 +55,11 @@ def sentences(rng: np.random.Generator, count: int) -> str:
 
     said = []
     for _ in range(count):
-        sentence = f"{pick('who')} {pick('does')} {pick('what')} {pick('when')}".capitalize()
-        said += [f"{sentence}{rng.choice(['.', '.', '?', '!'])}", *([pick("aside")] if rng.random() < 0.4 else [])]
+        sentence = f"{pick('subject')} {pick('verb')} {pick('object')} {pick('adverbial')}".capitalize()
+        said += [
+            f"{sentence}{rng.choice(['.', '.', '?', '!'])}",
+            *([pick("interjection")] if rng.random() < 0.4 else []),
+        ]
     return " ".join(said)
 
 
@@ -65,7 +70,7 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
         text: The text.
         voice: ACCENT+VARIANT.
         pitch: 0 to 99.
-        speed: Words a minute.
+        speed: Words per minute.
 
     Returns:
         Mono at 16 kHz, (N,) float32.
@@ -84,10 +89,10 @@ def say(text: str, voice: str, pitch: int, speed: int) -> Samples:
 
 
 def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
-    """Make a recording with a random voice, level, noise, and beginning and pause of the speech.
+    """Make a recording with a random voice, level, noise, start and pause.
 
     Args:
-        seed: Of the recording.
+        seed: Seed of the recording.
         seconds: Its duration.
         silent: Probability of silence or noise without speech.
 
@@ -115,7 +120,7 @@ def clip(seed: int, seconds: float, *, silent: float = 0.2) -> Samples:
 
 
 def _noise(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Return white noise, or brown noise as of wind and traffic, of unit variance."""
+    """Return white or brown noise (as of wind and traffic) of unit variance."""
     white = rng.standard_normal(count)
     if rng.random() < 0.5:
         return white

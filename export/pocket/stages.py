@@ -1,7 +1,8 @@
 """The three training stages of V-Express (arXiv 2406.02511, section 3.3), and their loss.
 
-The photo and the keypoints are strong conditions, the audio is a weak one. Therefore the strong ones are dropped more
-and more often while the audio layers are trained: each alone to balance them, and all together for guidance.
+The photo and the keypoints are strong conditions, the audio is a weak one. While the audio layers are trained, a strong
+condition is dropped alone, more and more often, so that the model learns to use the weak one. All conditions are
+dropped together for classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from export.pocket.encoded_data import EncodedData
 from export.pocket.model import Batch, TrainingModel
 from vexpress_rt.face.keypoint_map import draw_keypoint_map
 
-NONE = 0.1  # probability that all conditions are dropped
+DROP_ALL = 0.1  # probability that all conditions are dropped
 MOUTH_REACH = 0.09  # standard deviation of the larger weights at the mouth, over the image's side
 
 
@@ -29,19 +30,19 @@ class Stage:
     """A stage of the training.
 
     Attributes:
-        name: Of the stage and its state.
-        parts: Patterns of the names of the trained parameters.
-        people: In a part of a batch.
-        frames: Of each person.
+        name: Name of the stage and of its state.
+        trained: Patterns of the names of the trained parameters.
+        people: People in a part of a batch.
+        frames: Frames of each person.
         clips: Whether the frames are a window in order, or random images of the person.
         audio: Whether there is audio, and motion modules are active.
         drop_photo: Probability of dropping the photo at the beginning and at the end of the stage.
         drop_pose: The same for the keypoints.
-        mouth: Largest weight of the loss at the mouth, where 1 is the weight elsewhere.
+        mouth: Largest weight of the loss at the mouth; the weight elsewhere is 1.
     """
 
     name: str
-    parts: tuple[str, ...]
+    trained: tuple[str, ...]
     people: int
     frames: int
     clips: bool
@@ -54,14 +55,14 @@ class Stage:
         """Draw which conditions to keep.
 
         Args:
-            rng: Random numbers.
-            progress: Of the stage, 0 to 1.
+            rng: Random generator.
+            progress: Progress of the stage, 0 to 1.
 
         Returns:
             0 or 1 for photo, keypoints and audio, (people, 3) float32.
         """
         shares = [start + (end - start) * progress for start, end in (self.drop_photo, self.drop_pose, (0.05, 0.05))]
-        kept = (rng.random((self.people, 3)) >= shares) & (rng.random((self.people, 1)) >= NONE)
+        kept = (rng.random((self.people, 3)) >= shares) & (rng.random((self.people, 1)) >= DROP_ALL)
         return torch.from_numpy(kept.astype(np.float32))
 
     def without_condition_dropout(self) -> Stage:
@@ -75,18 +76,18 @@ class Stage:
             module: The model.
         """
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(any(fnmatchcase(name, part) for part in self.parts))
+            parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in self.trained))
 
 
-_VISUAL_PARTS = ("reference_net.*", "denoising_unet.*", "v_kps_guider.*")
-_AUDIO_PARTS = (
+_VISUAL = ("reference_net.*", "denoising_unet.*", "v_kps_guider.*")
+_AUDIO = (
     "audio_projection.*",
     "denoising_unet.*.transformer_blocks.0.attn2.*",
     "denoising_unet.*.transformer_blocks.0.norm2.*",
     "denoising_unet.*.motion_modules.*",
 )
-SINGLE = Stage("single", _VISUAL_PARTS, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1), 3.0)
-VOICE = Stage("voice", _AUDIO_PARTS, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3), 12.0)
+SINGLE = Stage("single", _VISUAL, 4, 4, False, False, (0.0, 0.1), (0.0, 0.1), 3.0)
+VOICE = Stage("voice", _AUDIO, 2, WINDOW, True, True, (0.0, 0.2), (0.0, 0.3), 12.0)
 ALL = Stage("all", ("*",), 2, WINDOW, True, True, (0.1, 0.25), (0.1, 0.35), 8.0)
 STAGES = {stage.name: stage for stage in (SINGLE, VOICE, ALL)}
 
@@ -99,7 +100,7 @@ def stage_loss(module: TrainingModel, stage: Stage, data: EncodedData, step: int
         stage: The stage.
         data: The training data.
         step: Number of the part, the seed of its random numbers.
-        progress: Of the stage, 0 to 1.
+        progress: Progress of the stage, 0 to 1.
 
     Returns:
         The loss, scalar.
@@ -113,7 +114,7 @@ def stage_loss(module: TrainingModel, stage: Stage, data: EncodedData, step: int
     # All frames of a window have the same timestep, single images have different ones.
     shape = (stage.people, 1 if stage.clips else stage.frames)
     timesteps = torch.from_numpy(rng.integers(len(ALPHAS), size=shape)).expand(stage.people, stage.frames)
-    noisy, wanted, weight = noised(clean.flatten(0, 1), timesteps.flatten(), generator)
+    noisy, expected, weight = noised(clean.flatten(0, 1), timesteps.flatten(), generator)
     batch = Batch(
         noisy=noisy.reshape(clean.shape),
         timesteps=timesteps,
@@ -122,7 +123,7 @@ def stage_loss(module: TrainingModel, stage: Stage, data: EncodedData, step: int
         features=audio_features(data, people) if stage.audio else None,
         keep=stage.keep(rng, progress),
     )
-    error = (module(batch, motion=stage.audio).flatten(0, 1) - wanted).square()
+    error = (module(batch, motion=stage.audio).flatten(0, 1) - expected).square()
     around = mouth_weights(points.reshape(-1, 3, 2), clean.shape[-1], stage.mouth)
     return (error.mean(dim=1) * around * weight[:, None, None]).mean()
 

@@ -4,13 +4,13 @@
 
 The stages are:
 
-* autoencoder, hearing, detector: the autoencoder, the audio encoder and the face detector.
-* encode: the training data to latents and audio features.
-* projection: the audio projection alone.
-* single: photo and keypoints, on single frames without audio and motion modules.
-* voice: audio projection, audio attentions and motion modules.
-* all: all parameters.
-* decoder: the decoder of the autoencoder, once more.
+* autoencoder, hearing, detector: train the autoencoder, the audio encoder and the face detector.
+* encode: turns the training data into latents and audio features.
+* projection: trains the audio projection alone.
+* single: trains on photo and keypoints of single frames, without audio and motion modules.
+* voice: trains audio projection, audio attentions and motion modules.
+* all: trains all parameters.
+* decoder: trains the decoder of the autoencoder once more.
 
 Losses are written to train.log, and sample sheets beside it. For comparisons, --share shortens every stage, and
 --keep-strong turns off the dropout of single conditions, the main point of the method.
@@ -35,15 +35,18 @@ from export.pocket.training_loop import TrainingSchedule
 from vexpress_rt.utils.cpus import usable_cpus
 
 STAGES = {
-    "autoencoder": (train_autoencoder, TrainingSchedule(steps=2400, rate=2.5e-3, average=0.99)),
-    "hearing": (train_audio_encoder, TrainingSchedule(steps=500, rate=2e-3, average=0.99)),
+    "autoencoder": (train_autoencoder, TrainingSchedule(steps=2400, learning_rate=2.5e-3, ema_decay=0.99)),
+    "hearing": (train_audio_encoder, TrainingSchedule(steps=500, learning_rate=2e-3, ema_decay=0.99)),
     "detector": (train_detector, DETECTOR),
     "encode": (lambda context, _: encode(context), TrainingSchedule(steps=0)),
-    "projection": (train_projection, TrainingSchedule(steps=1500, rate=2e-3, report_every=250, save_every=500)),
+    "projection": (
+        train_projection,
+        TrainingSchedule(steps=1500, learning_rate=2e-3, report_every=250, save_every=500),
+    ),
     "single": (partial(train_stage, name="single"), TrainingSchedule(steps=1000)),
-    "voice": (partial(train_stage, name="voice"), TrainingSchedule(steps=300, rate=3e-3, warm=50)),
-    "all": (partial(train_stage, name="all"), TrainingSchedule(steps=3850, rate=7e-4, warm=30)),
-    "decoder": (train_decoder, TrainingSchedule(steps=3000, rate=1e-3, average=0.995)),
+    "voice": (partial(train_stage, name="voice"), TrainingSchedule(steps=300, learning_rate=3e-3, warmup=50)),
+    "all": (partial(train_stage, name="all"), TrainingSchedule(steps=3850, learning_rate=7e-4, warmup=30)),
+    "decoder": (train_decoder, TrainingSchedule(steps=3000, learning_rate=1e-3, ema_decay=0.995)),
 }
 
 
@@ -51,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.
@@ -62,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then; the next run resumes")
     parser.add_argument("--threads", type=int, default=usable_cpus())
-    parser.add_argument("--share", type=float, default=1.0, help="of each stage's steps that are taken")
+    parser.add_argument("--share", type=float, default=1.0, help="share of each stage's steps to take (default: 1)")
     parser.add_argument("--keep-strong", action="store_true", help="never drop photo or keypoints alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -25,30 +25,32 @@ class TrainingSchedule:
 
     Attributes:
         steps: Number of steps.
-        parts: Parts of a batch, which threads compute in parallel. The result depends on it, but not on the threads.
-        rate: Largest learning rate.
-        warm: Steps up to that rate; it then falls to a tenth along a cosine.
-        average: Decay of the running mean of the weights, the result of the training.
+        parts: Number of parts (micro-batches) of a batch, which threads compute in parallel. The result depends on it,
+            but not on the number of threads.
+        learning_rate: Largest learning rate.
+        warmup: Steps up to that rate; it then falls to a tenth along a cosine.
+        ema_decay: Decay of the running mean of the weights (an exponential moving average), which is the result of the
+            training.
         report_every: Steps between lines of progress.
         save_every: Steps between states.
     """
 
     steps: int
     parts: int = 2
-    rate: float = 1e-3
-    warm: int = 100
-    average: float = 0.998
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    ema_decay: float = 0.998
     report_every: int = 25
     save_every: int = 100
 
     def factor(self, step: int) -> float:
-        """Return the learning rate over `rate`.
+        """Return the learning rate of a step over the largest one.
 
         Args:
-            step: Counted from 0.
+            step: Number of the step, from 0.
         """
-        if step < self.warm:
-            return (step + 1) / self.warm
+        if step < self.warmup:
+            return (step + 1) / self.warmup
         return 0.1 + 0.9 * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
 
     @torch.no_grad()
@@ -60,7 +62,7 @@ class TrainingSchedule:
             values: The new values.
             count: Number of earlier updates.
         """
-        decay = min(self.average, (1 + int(count)) / (10 + int(count)))
+        decay = min(self.ema_decay, (1 + int(count)) / (10 + int(count)))
         floating = [i for i, mean in enumerate(means) if mean.is_floating_point()]
         torch._foreach_lerp_([means[i] for i in floating], [values[i] for i in floating], 1 - decay)
 
@@ -80,7 +82,7 @@ def train(
     Args:
         module: The module, which is changed.
         loss: Called with the module and the number of a part of a batch, the seed of its random numbers.
-        schedule: Of the training.
+        schedule: Training schedule.
         path: The state, which is read at the beginning, so that an interrupted run resumes, and written regularly.
         report: Called with a line of progress.
         sample: Called with the running mean and the step whenever the state is written.
@@ -91,14 +93,14 @@ def train(
         A copy of the module with the running mean of the weights, in evaluation mode.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, schedule.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(parameters, schedule.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     mean = AveragedModel(module, multi_avg_fn=schedule.blend, use_buffers=True)
     step, recent, since = _resume(path, schedule, module, mean, optimizer), 0.0, time.time()
     module.train()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     while step < schedule.steps and time.time() < deadline:
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate * schedule.factor(step)
+            group["lr"] = schedule.learning_rate * schedule.factor(step)
         numbers = range(step * schedule.parts, (step + 1) * schedule.parts)
         found = list(pool.map(partial(_gradients, module, parameters, loss), numbers))
         _descend(optimizer, parameters, [gradients for _, gradients in found])
@@ -119,7 +121,7 @@ def train(
 def _descend(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], parts: Sequence[tuple[Tensor, ...]]
 ) -> None:
-    """Take a step along the mean of the gradients of all parts, clipped to length 1."""
+    """Take a step along the mean of the gradients of all parts, clipped to a norm of 1."""
     for i, parameter in enumerate(parameters):
         parameter.grad = torch.stack([gradients[i] for gradients in parts]).mean(dim=0)
     nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -139,7 +141,7 @@ def mean_state(module: nn.Module) -> dict[str, Any]:
     """Return the part of a finished run's state from which its running mean is read.
 
     Args:
-        module: With the weights of the running mean.
+        module: The module, with the weights of the running mean.
     """
     return {"mean": {f"module.{name}": value for name, value in module.state_dict().items()}}
 

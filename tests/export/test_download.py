@@ -98,7 +98,7 @@ def test_too_little_room_is_reported_before_anything_is_fetched(
     hub: StandInHub, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command.shutil, "disk_usage", lambda _: namedtuple("usage", "free")(1000))
-    with pytest.raises(OutputError, match=r"has room for 1\.00 kB, \d+\.\d\d kB are to come: free some"):
+    with pytest.raises(OutputError, match=r"has room for 1\.00 kB, but \d+\.\d\d kB are still missing: free some"):
         fetch(output)
     assert hub.fetched() == []
 
@@ -138,7 +138,7 @@ def test_two_downloads_into_one_folder_do_not_mix(hub: StandInHub, output: Path)
 
 
 def test_options_that_cannot_be_are_refused(hub: StandInHub, output: Path) -> None:
-    with pytest.raises(ConfigError, match="names no repository: expected OWNER/NAME"):
+    with pytest.raises(ConfigError, match="is not the name of a repository; expected OWNER/NAME"):
         download(output, "not/a/name", "main")
     output.write_text("a file")
     with pytest.raises(ConfigError, match="is a file: choose another --output"):
@@ -165,7 +165,7 @@ def test_files_that_make_no_checkpoint_are_told_from_damaged_ones(
     hub: StandInHub, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--output", str(output), "--repo", THEIRS]) == 1
-    assert "error: all files are as the hub states them, but they make no checkpoint" in capsys.readouterr().err
+    assert "error: all files match the hub, but they are not a checkpoint" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match=r"leave them out"):
         command.check(output)
 
@@ -193,7 +193,7 @@ def test_an_interrupted_command_goes_on_when_run_again(hub: StandInHub, output: 
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=30)
-    assert (process.returncode, printed.splitlines()[-1]) == (130, "interrupted; run the command again to go on")
+    assert (process.returncode, printed.splitlines()[-1]) == (130, "interrupted; run the command again to resume")
     (part,) = output.rglob("*.part")
     come = part.stat().st_size
     assert {path.name for path in output.iterdir()} == {STAGING}

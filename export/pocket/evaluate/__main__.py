@@ -28,7 +28,7 @@ from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.pipeline.generator import Generator
 
-OPTIONS = {  # of GenerationConfig, and their types, by flag
+OPTIONS = {  # options of GenerationConfig and their types, by flag
     "preset": ("preset", str),
     "sampler": ("sampler", str),
     "steps": ("steps", int),
@@ -45,10 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--bundle", type=Path, help="folder of the engines")
     source.add_argument("--drawings", action="store_true", help="measure drawings instead of generated videos")
     parser.add_argument("--people", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each video (default: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each video (default: 3)")
     for flag, (option, kind) in OPTIONS.items():
-        parser.add_argument(f"--{flag}", dest=option, type=kind, help="default: as the bundle recommends")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: one a core)")
+        parser.add_argument(
+            f"--{flag}", dest=option, type=kind, help=f"{option.replace('_', ' ')} (default: as the bundle recommends)"
+        )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
     parser.add_argument("--real-speech", type=Path, nargs="+", default=[], metavar="FILE", help="recordings")
     parser.add_argument("--report", type=Path, help="Markdown file to write (default: print it)")
     parser.add_argument("--json", type=Path, help="file for all measurements")
@@ -61,7 +63,7 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
     start, shots = time.monotonic(), list[Shot]()
     with ExitStack() as stack:
         if given.drawings:
-            videos, source, options = draw_case, "drawings of what the model should make, not the model", {}
+            videos, source, options = draw_case, "drawings of the expected videos, not the model", {}
         else:
             config = _config(given)
             generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
@@ -89,7 +91,7 @@ def _check(given: argparse.Namespace) -> None:
             raise ExportError(f"--{name} is {value}; expected {low} to {high}")
     for path in (given.report, given.json, given.sheet):
         if path is not None and not path.parent.is_dir():
-            raise ExportError(f"{path} cannot be written: {path.parent} is no folder; make it, or name another")
+            raise ExportError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another")
 
 
 def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: In place of those of the process.
+        arguments: Command-line arguments; None for those of the process.
 
     Returns:
         The exit code.

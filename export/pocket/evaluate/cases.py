@@ -1,10 +1,10 @@
-"""The videos of an evaluation: one of each person in each scene. In a scene, one signal varies alone.
+"""The videos of an evaluation: one of each person in each scene. In each scene, only one signal varies.
 
 * voice: the person's own speech; the head is still.
 * silence: no speech; the head is still.
 * pose: no speech; the person's own head movement.
 * photo: the same speech, head movement and noise for all people.
-* recorded: recorded speech from a file; the head is still. Only the first people.
+* recorded: recorded speech from a file; the head is still. Only the first RECORDED_PEOPLE people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.pocket.acting import act
+from export.pocket.acting import random_motion
 from export.pocket.architecture import FPS, SIZE
 from export.pocket.evaluate.subjects import FIRST, Subject
 from export.pocket.faces import Pose, keypoints
@@ -61,7 +61,7 @@ def speech(seed: int, seconds: float) -> Samples:
     """Make a recording with speech.
 
     Args:
-        seed: Of the recording.
+        seed: Seed of the recording.
         seconds: Its duration.
 
     Returns:
@@ -151,7 +151,7 @@ def _frames(samples: Samples) -> int:
 def _motion(samples: Samples, seed: int) -> tuple[Pose, ...]:
     """Return random poses of a head that speaks."""
     mouths = mouth_track(samples).at(_frames(samples), FPS)
-    return tuple(act(np.random.default_rng((seed, 8)), mouths, FPS))
+    return tuple(random_motion(np.random.default_rng((seed, 8)), mouths, FPS))
 
 
 def _held(scene: str, subject: Subject, samples: Samples) -> Case:

@@ -86,12 +86,16 @@ def headline(measured: Sequence[Measured]) -> list[Figure]:
     rows = [
         _sync(scene["voice"], "lip sync: correlation of the mouth's opening with the speech's openness"),
         _sync(scene["photo"], "lip sync while the head moves"),
-        _closed(scene["silence"], "silence: mouth's opening beyond closed, of its range; 95 % of frames within"),
-        _closed(scene["pose"], "silence while the head moves, likewise"),
+        _closed(scene["silence"], "silence: mouth's opening beyond closed, over its range; 95 % of frames within"),
+        _closed(scene["pose"], "silence while the head moves: the same"),
         _recorded(scene["recorded"]) if scene["recorded"] else None,
-        _nose(scene["pose"] + scene["photo"], "driven: from the given nose to the one seen, of the width; median"),
+        _nose(
+            scene["pose"] + scene["photo"],
+            "driven: distance of the nose from the given one, over the width; median",
+        ),
         _still(
-            scene["voice"] + scene["silence"], "held: nose from its middle place, of the width; 95 % of frames within"
+            scene["voice"] + scene["silence"],
+            "held: nose from its median position, over the width; 95 % of frames within",
         ),
         _known(every, "identity: frames whose nearest of 20 people is the right one"),
     ]
@@ -159,7 +163,7 @@ def _still(measured: Sequence[Measured], what: str) -> Figure:
 def _known(measured: Sequence[Measured], what: str) -> Figure:
     wrong = sorted({m.case.subject.seed for m in measured if not m.known.all()})
     frames = sum(len(m.known) for m in measured)
-    note = f"{frames} frames; wrong ones of {', '.join(map(str, wrong)) or 'nobody'}"
+    note = f"{frames} frames; with errors: {', '.join(map(str, wrong)) or 'nobody'}"
     return Figure(what, float(np.concatenate([m.known for m in measured]).mean()), KNOWN, True, True, note)
 
 
@@ -177,4 +181,4 @@ def _apart(photo: Sequence[Measured]) -> str:
         float(np.mean(identity_distance(patches[pairs[0]], patches[pairs[1]])))
         for patches in (np.stack([m.patch for m in photo]), np.stack([m.case.subject.patch for m in photo]))
     )
-    return f"who it is, by {seen:.3f} from one to another (their photos: {drawn:.3f})"
+    return f"the identity: people differ by {seen:.3f} (their photos by {drawn:.3f})"

@@ -11,7 +11,7 @@ from export.pocket.evaluate.cases import Case
 from export.pocket.evaluate.video_sources import Frames
 from export.pocket.faces import Drawing, identity_distance, identity_patch, mouth_opening, nose_place
 
-EVERY = 3  # distance of the frames of a moving head that are compared with drawings of their poses
+EVERY = 3  # every third frame of a moving head is compared with a drawing of its pose
 
 Values = NDArray[np.float64]
 
@@ -23,17 +23,17 @@ class Measured:
     Attributes:
         case: The video.
         openings: `mouth_opening` in eye distances, (L,).
-        looked: Indices of the compared frames, (K,).
+        compared: Indices of the compared frames, (K,).
         shares: Opening of the mouth minus that of the closed mouth, over its range, (K,).
         noses: Positions in pixels, (K, 2).
         known: Whether this person is the nearest of the gallery, (L,) bool.
         patch: Mean `identity_patch` of the frames.
-        width: Of the frames in pixels.
+        width: Width of the frames in pixels.
     """
 
     case: Case
     openings: Values
-    looked: NDArray[np.int64]
+    compared: NDArray[np.int64]
     shares: Values
     noses: Values
     known: NDArray[np.bool_]
@@ -48,7 +48,7 @@ class Measured:
     @property
     def errors(self) -> Values:
         """Distances from the given to the measured nose over the width, (K,)."""
-        given = self.case.points[self.looked, 2]
+        given = self.case.points[self.compared, 2]
         return np.asarray(np.linalg.norm(self.noses - given, axis=1) / self.width)
 
     @property
@@ -69,27 +69,27 @@ def measure(case: Case, frames: Frames, gallery: NDArray[np.float32]) -> Measure
     pairs = list(zip(frames, case.points, strict=True))
     openings = np.array([mouth_opening(frame, points) for frame, points in pairs])
     patches = np.stack([identity_patch(frame, points) for frame, points in pairs])
-    looked = np.arange(0, len(frames), 1 if case.held else EVERY)
-    examples, closed = _closed(case, looked)
+    compared = np.arange(0, len(frames), 1 if case.held else EVERY)
+    examples, closed = _closed(case, compared)
     return Measured(
         case=case,
         openings=openings,
-        looked=looked,
-        shares=(openings[looked] - closed) / (subject.opened - subject.closed),
-        noses=np.stack([nose_place(frames[i], example) for i, example in zip(looked, examples, strict=True)]),
+        compared=compared,
+        shares=(openings[compared] - closed) / (subject.opened - subject.closed),
+        noses=np.stack([nose_place(frames[i], example) for i, example in zip(compared, examples, strict=True)]),
         known=identity_distance(patches[:, None], gallery[None]).argmin(axis=1) == 0,
         patch=patches.mean(axis=0),
         width=frames.shape[2],
     )
 
 
-def _closed(case: Case, looked: NDArray[np.int64]) -> tuple[list[Drawing], Values]:
+def _closed(case: Case, compared: NDArray[np.int64]) -> tuple[list[Drawing], Values]:
     """Draw the person with a closed mouth in the poses of some frames, and measure the openings of these mouths."""
     if case.held:
-        return [case.subject.rest] * len(looked), np.full(len(looked), case.subject.closed)
+        return [case.subject.rest] * len(compared), np.full(len(compared), case.subject.closed)
     rest = {"mouth": 0.0, "width": 0.0, "rounding": 0.0, "blink": 0.0}
-    drawings = [case.subject.draw(replace(case.poses[frame], **rest)) for frame in looked]
-    pairs = zip(drawings, case.points[looked], strict=True)
+    drawings = [case.subject.draw(replace(case.poses[frame], **rest)) for frame in compared]
+    pairs = zip(drawings, case.points[compared], strict=True)
     return drawings, np.array([mouth_opening(drawing.image, points) for drawing, points in pairs])
 
 

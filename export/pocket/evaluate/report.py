@@ -28,9 +28,9 @@ class Run:
     Attributes:
         command: Command line that repeats it.
         source: Description of the source of the videos.
-        options: Of the generation.
-        people: Of each scene.
-        seconds: Of each video.
+        options: Options of `GenerationConfig`, by name.
+        people: Number of people in each scene.
+        seconds: Duration of each video.
         minutes: Duration of the evaluation.
     """
 
@@ -48,9 +48,9 @@ class Run:
         versions = ", ".join(f"{name} {number}" for name, number in tools().items())
         return [
             f"Videos: {self.source}{options and f' with {options}'}; {self.seconds:g} s of each scene and person, "
-            f"{FPS} frames a second.",
-            f"People, their own speech, motion and noise: seeds {FIRST} to {last}; speech, motion and noise for all "
-            f"alike: seed {SHARED}. Training has seeds far below.",
+            f"{FPS} frames per second.",
+            f"People, their own speech, motion and noise: seeds {FIRST} to {last}; speech, motion and noise "
+            f"that all people share: seed {SHARED}. Training uses seeds far below.",
             f"Commit {commit()}; {versions}; {os.cpu_count()} cores, {self.minutes:.1f} minutes in all.",
         ]
 
@@ -62,13 +62,13 @@ HOW = f"""\
 * The photo is the person drawn looking ahead with a closed mouth; its keypoints are given, not detected.
 * Mouth: `export.pocket.faces.mouth_opening` of each frame at the keypoints that drive it; Pearson's correlation over a
   video's frames with `export.pocket.lips.mouth_track`'s openness, or with the A-weighted loudness of recorded speech.
-  Beyond closed: less what a drawing of that person in that pose measures with a closed mouth, as a share of what
-  opening it wide adds.
-* Nose: `export.pocket.faces.nose_place`, by comparison with a drawing of that person in the pose that is asked for; of
+  Beyond closed: the opening minus that of a drawing of the same person and pose with a closed mouth, as a share of
+  the range up to a wide open mouth.
+* Nose: `export.pocket.faces.nose_place`, by comparison with a drawing of that person in the expected pose; of
   moving heads in every {EVERY}rd frame.
 * Identity: `identity_patch` of each frame of all four scenes, `identity_distance` to the photo and to those of
   {GALLERY - 1} others."""
-_UNRECORDED = "* Recorded speech was not measured in this run: none was given (`--real-speech`)."
+_UNRECORDED = "* Recorded speech was not measured in this run: `--real-speech` was not given."
 
 
 def markdown(run: Run, measured: Sequence[Measured]) -> str:
@@ -84,18 +84,18 @@ def markdown(run: Run, measured: Sequence[Measured]) -> str:
         [
             "# What the pocket model does, measured",
             "",
-            f"{len(rows) - missed} of {len(rows)} figures are within what is asked, measured on {run.people} people "
+            f"{len(rows) - missed} of {len(rows)} figures reach their targets, measured on {run.people} people "
             "that the training never saw.",
             "",
-            "| measured | value | asked | | more |",
+            "| figure | measured | target | | details |",
             "|---|---|---|---|---|",
             *(f"| {row.what} | {row.value_text} | {row.limit_text} | {row.verdict} | {row.note} |" for row in rows),
             "",
-            "## Balance: one signal moves, the others are held",
+            "## Balance: one signal varies, the others are held",
             "",
-            "Each cell says whether that measure is within its limit while only the signal on the left moves.",
+            "Each cell says whether that measure is within its limit while only the signal on the left varies.",
             "",
-            "| moves | mouth | nose | who | what it changes |",
+            "| signal | mouth | nose | identity | what it changes |",
             "|---|---|---|---|---|",
             *(_balance_row(alone) for alone in balance(measured)),
             "",

@@ -1,4 +1,4 @@
-"""The people of an evaluation, who are not in the training data."""
+"""The people of an evaluation. None of them is in the training data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.pocket.architecture import SIZE
 from export.pocket.faces import Drawing, Person, Pose, draw_face, identity_patch, mouth_opening, random_person
 
 FIRST = 1_000_000  # seed of the first person; the training data has 0 to 1999
-GALLERY = 20  # people among whom a person is to be recognized
+GALLERY = 20  # people in the gallery in which a person is to be recognized
 PHOTO = 512  # pixels, height and width; the generator scales it down, like a user's photo
 OVERSAMPLING = 2
 
@@ -21,7 +21,7 @@ class Subject:
     """A person, and measurements of drawings of the person.
 
     Attributes:
-        seed: Of the person.
+        seed: Seed of the person.
         person: The person.
         rest: Drawing with a closed mouth and without rotation, of the model's size.
         patch: `identity_patch` of that drawing.
@@ -53,7 +53,7 @@ def make_subject(seed: int) -> Subject:
     """Make a person.
 
     Args:
-        seed: Of the person.
+        seed: Seed of the person.
     """
     person = random_person(seed)
     rest, wide = (

@@ -1,4 +1,4 @@
-"""Sources of the videos: the exported engines, called like by a user, or drawings of the expected frames."""
+"""Sources of the videos: the exported engines, called as a user calls them, or drawings of the expected frames."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def draw_backdrop(ctx: DrawingContext) -> None:
     """Draw the background over the whole canvas.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     height, width = ctx.canvas.height, ctx.canvas.width
     factor = _SIDE / min(height, width)

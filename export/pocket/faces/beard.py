@@ -15,7 +15,7 @@ def draw_beard(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the beard.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     kind = ctx.person.beard

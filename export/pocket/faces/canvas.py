@@ -37,7 +37,7 @@ def curve(points: ArrayLike, *, closed: bool = True, steps: int = 8) -> Points:
     Args:
         points: Points that it passes through, (n, 2); two equal points in a row make a corner.
         closed: Whether it returns to the first point.
-        steps: Points a span.
+        steps: Number of points per span.
 
     Returns:
         (m, 2).
@@ -57,8 +57,8 @@ def ellipse(x: float, y: float, half_width: float, half_height: float, count: in
     """Return the outline of an upright ellipse.
 
     Args:
-        x: Of the centre.
-        y: Of the centre.
+        x: x of the centre.
+        y: y of the centre.
         half_width: Half its width.
         half_height: Half its height.
         count: Number of points.
@@ -131,16 +131,16 @@ class Canvas:
     Coordinates are pixels of the finished image; colours are RGB in [0, 255].
 
     Attributes:
-        height: In pixels.
-        width: In pixels.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     def __init__(self, height: int, width: int, oversampling: int = 3) -> None:
         """Make a black canvas.
 
         Args:
-            height: In pixels.
-            width: In pixels.
+            height: Height in pixels.
+            width: Width in pixels.
             oversampling: Number of subpixels along a pixel's side.
         """
         self.height, self.width, self._scale = height, width, oversampling

@@ -12,7 +12,7 @@ def draw_body(ctx: DrawingContext) -> None:
     """Draw the shoulders and the rear side of the collar.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     canvas, u, colour, person = ctx.canvas, ctx.unit, ctx.person.clothes, ctx.person
     s = person.shoulders
@@ -58,7 +58,7 @@ def draw_neck(ctx: DrawingContext) -> None:
     """Draw the neck, which follows the head at the jaw, but not at the collar.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     canvas, u, head = ctx.canvas, ctx.unit, ctx.head
     above_left = head.place([(-0.5, 0.5), (-0.52, 1.0)], depth=0)
@@ -78,7 +78,7 @@ def draw_collar(ctx: DrawingContext) -> None:
     """Draw the front side of the collar.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     _COLLARS[ctx.person.collar](ctx)
 

@@ -37,7 +37,7 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     Args:
         first: The first colour.
         second: The second colour.
-        share: Of the second colour, 0 to 1.
+        share: Share of the second colour, 0 to 1.
     """
     (r, g, b), (s, h, c) = first, second
     return r + share * (s - r), g + share * (h - g), b + share * (c - b)
@@ -54,7 +54,7 @@ def mirrored(right: Line) -> Line:
 
 @dataclass(frozen=True)
 class DrawingContext:
-    """What to draw on, and whom.
+    """The canvas, the person and the pose of a drawing.
 
     Attributes:
         canvas: The canvas.
@@ -121,7 +121,7 @@ def wave(points: Points, size: float, length: float, start: float) -> Points:
     Args:
         points: (n, 2), face coordinates.
         size: Amplitude.
-        length: Of a wave.
+        length: Length of a wave.
         start: y at which the waves begin.
     """
     swing = size * np.clip(points[:, 1] - start, 0, 1) * np.sin(points[:, 1] * 2 * np.pi / length)

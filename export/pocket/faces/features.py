@@ -20,7 +20,7 @@ def draw_nose(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the nose, which moves most when the head rotates.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     canvas, u, n, away = ctx.canvas, ctx.unit, ctx.person.nose, ctx.away
@@ -81,7 +81,7 @@ def draw_eyes(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the eyes with lids and lashes.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     eyes, canvas, u = _Eyes(ctx), ctx.canvas, ctx.unit
@@ -129,7 +129,7 @@ def draw_brows(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the eyebrows.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     u, x, w, tilt = ctx.unit, EYE_X * ctx.person.eye_distance, ctx.person.brows, 0.05 * ctx.person.brow_tilt

@@ -36,7 +36,7 @@ def draw_glasses(ctx: DrawingContext) -> None:
     """Draw frame, lenses and reflections.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     kind = ctx.person.glasses
     if kind == "none":

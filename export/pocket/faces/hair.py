@@ -22,7 +22,7 @@ def draw_back_hair(ctx: DrawingContext) -> None:
     """Draw the hair behind neck and ears, and a bun.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     person, u = ctx.person, ctx.unit
     if person.style in ("bald", "buzz"):
@@ -48,7 +48,7 @@ def draw_hair(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the hair in front, with its shadow on the skin.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     person = ctx.person

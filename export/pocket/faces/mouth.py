@@ -55,7 +55,7 @@ def lip_edges(ctx: DrawingContext) -> Lips:
     """Return the edges of the lips for the pose.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
     """
     pose, full, y = ctx.pose, ctx.person.lips, ctx.mouth_y
     gap, rounding, smile = GAPE * pose.mouth, pose.rounding, pose.width * (1 - 0.7 * pose.rounding)
@@ -91,7 +91,7 @@ def draw_mouth(ctx: DrawingContext, skin: Mask) -> None:
     """Draw the mouth and the folds around it.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
         skin: Coverage of the face, to which the drawing is clipped.
     """
     canvas, u, lips, lip = ctx.canvas, ctx.unit, lip_edges(ctx), ctx.person.lip

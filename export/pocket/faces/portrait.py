@@ -45,8 +45,8 @@ def draw_face(
     Args:
         person: The person, or the seed of a random one.
         pose: The pose.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         oversampling: Number of subpixels along a pixel's side.
     """
     person = random_person(person) if isinstance(person, int) else person
@@ -84,7 +84,7 @@ def face_shape(ctx: DrawingContext) -> list[Points]:
     """Return the outlines of the head's side, which is visible on a turned head, and of the face.
 
     Args:
-        ctx: What to draw on and whom.
+        ctx: Canvas, person and pose of the drawing.
 
     Returns:
         Two outlines in pixels, each (n, 2).

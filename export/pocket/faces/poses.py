@@ -17,7 +17,7 @@ JAW_DROP = 0.27  # of the chin for a wide open mouth
 
 _UNIT = 0.21  # half face width, over the image's side
 _MIDDLE = (0.5, 0.475)  # of the face, over width and height
-# Weights of a prior for yaw 0 and pitch 0, in eye distances a radian, because the proportions of people differ.
+# Weights of a prior for yaw 0 and pitch 0, in eye distances per radian; needed because people's proportions differ.
 _PREFERENCE = np.array([0.05, 0.1])
 _AXES = (1.12, 1.65)  # half width and height of the head; half its depth is 1
 
@@ -34,8 +34,8 @@ class Pose:
         y: Shift down over the image's height, at most 0.08.
         scale: Size, 0.8 to 1.2.
         mouth: Openness of the mouth, 0 to 1.
-        width: Of the mouth, -1 (narrow) to 1 (wide).
-        rounding: Of the lips, 0 to 1.
+        width: Width of the mouth, -1 (narrow) to 1 (wide).
+        rounding: Rounding of the lips, 0 to 1.
         blink: Closing of the eyes, 0 to 1.
     """
 
@@ -62,9 +62,9 @@ class Head:
         """Set up the mapping.
 
         Args:
-            pose: Of the head.
-            height: Of the image in pixels.
-            width: Of the image in pixels.
+            pose: Pose of the head.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
         """
         self.unit = _UNIT * min(height, width) * pose.scale  # pixels
         self._pose = pose
@@ -97,7 +97,7 @@ class Head:
         """Map points of the body, which moves by half the head's shift and does not rotate.
 
         Args:
-            points: In the unit of face coordinates, (n, 2).
+            points: Points in the unit of face coordinates, (n, 2).
 
         Returns:
             Pixels, (n, 2).
@@ -170,8 +170,8 @@ def keypoints(person: Person, pose: Pose, height: int, width: int) -> NDArray[np
     Args:
         person: The person.
         pose: The pose.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         Left eye, right eye and nose, x, then y in pixels, (3, 2) float32.
@@ -184,8 +184,8 @@ def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
 
     Args:
         points: Keypoints in pixels, (3, 2).
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
         The pose; yaw and pitch are at most 0.6 in both directions.
@@ -196,22 +196,22 @@ def pose_of(points: NDArray[np.floating[Any]], height: int, width: int) -> Pose:
     found = np.array([0.0, 0.0, np.arctan2(across[1], across[0]), max(size, 1e-3)])
     shape = (target - target.mean(axis=0)) / np.hypot(*across).clip(1e-6)
 
-    def residual(held: NDArray[np.float64]) -> NDArray[np.float64]:
+    def residual(angles_and_scale: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the errors of the points relative to their mean, in eye distances, and those of the prior."""
-        seen = _landmarks(1.0, _held(held), height, width)
+        seen = _landmarks(1.0, _rigid_pose(angles_and_scale), height, width)
         apart = (seen - seen.mean(axis=0)) / np.hypot(*across).clip(1e-6) - shape
-        return np.concatenate([apart.ravel(), _PREFERENCE * held[:2]])
+        return np.concatenate([apart.ravel(), _PREFERENCE * angles_and_scale[:2]])
 
     for _ in range(5):
         here = residual(found)
         slope = np.stack([(residual(found + step) - here) / 1e-4 for step in 1e-4 * np.eye(4)], axis=1)
         found = found - np.linalg.lstsq(slope, here)[0]
         found = np.clip(found, (-0.6, -0.6, -7, 1e-3), (0.6, 0.6, 7, 1e3))
-    shift = (target - _landmarks(1.0, _held(found), height, width)).mean(axis=0) / (width, height)
-    return replace(_held(found), x=float(shift[0]), y=float(shift[1]))
+    shift = (target - _landmarks(1.0, _rigid_pose(found), height, width)).mean(axis=0) / (width, height)
+    return replace(_rigid_pose(found), x=float(shift[0]), y=float(shift[1]))
 
 
-def _held(angles_and_scale: NDArray[np.float64]) -> Pose:
+def _rigid_pose(angles_and_scale: NDArray[np.float64]) -> Pose:
     yaw, pitch, roll, scale = angles_and_scale.tolist()
     return Pose(yaw=yaw, pitch=pitch, roll=roll, scale=scale)
 

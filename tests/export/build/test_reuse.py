@@ -147,13 +147,13 @@ def put(name: str, text: str = "{}") -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder.write_text("a file"), "exists and is no bundle of engines: choose another --output"),
-        (put("thesis.tex"), "exists and is no bundle of engines: choose another --output"),
+        (lambda folder: folder.write_text("a file"), "exists and is not a bundle of engines: choose another --output"),
+        (put("thesis.tex"), "exists and is not a bundle of engines: choose another --output"),
         (
             lambda folder: [put("manifest.json")(folder), put("index.html")(folder)],
-            "holds index.html, which is no part",
+            "holds index.html, which is not part",
         ),
-        (lambda folder: [put("manifest.json")(folder), put("old.onnx/x")(folder)], "holds old.onnx, which is no part"),
+        (lambda folder: [put("manifest.json")(folder), put("old.onnx/x")(folder)], "holds old.onnx, which is not part"),
     ],
 )
 def test_a_folder_that_is_no_bundle_is_never_replaced(
@@ -168,7 +168,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(
 
 def test_a_bundle_with_a_file_of_somebody_else_is_never_replaced(weights: Path, bundle: Path) -> None:
     (bundle / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds notes\.txt, which is no part of a bundle"):
+    with pytest.raises(ConfigError, match=r"holds notes\.txt, which is not part of a bundle"):
         build(weights, bundle, options(frames=2))
     assert (bundle / "notes.txt").read_text() == "mine"
 
@@ -194,7 +194,7 @@ def test_what_was_written_about_a_bundle_outlives_a_rebuild(weights: Path, bundl
         (["--frames", "0"], "frames is 0; expected 1 to 6, the length of the motion modules' table of positions"),
         (["--frames", "7"], "frames is 7; expected 1 to 6"),
         (["--engine", "unet"], "engine is 'unet'; expected one of vae_encoder, .*, face_detector"),
-        (["--weights", "nowhere"], "nowhere is no folder: .*--weights"),
+        (["--weights", "nowhere"], "nowhere is not a folder: .*--weights"),
         (["--output", "weights/v-express/v_kps_guider.bin/x"], "cannot be written: .*: check folder, permissions"),
         (["--workspace", "nan"], "--workspace is nan; expected GiB"),
         (["--workspace", "inf"], "--workspace is inf; expected GiB"),

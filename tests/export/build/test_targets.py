@@ -106,7 +106,9 @@ def test_bfloat16_is_built_by_whatever_can(
 @pytest.mark.parametrize("gpu", [None, H100], ids=["no GPU", "a GPU"])
 def test_bfloat16_is_refused_where_nothing_builds_it(machine: Machine, gpu: Any) -> None:
     machine.has(gpu)
-    with pytest.raises(ConfigError, match=r"bf16, which TensorRT alone computes in, and nothing here .*install `vexpr"):
+    with pytest.raises(
+        ConfigError, match=r"bf16, which TensorRT alone computes in, and no library here .*install `vexpr"
+    ):
         best_target("bf16")
 
 

@@ -121,15 +121,15 @@ def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
         (UNET_CONFIG, {"only_cross_attention": True}, "only_cross_attention = True"),
         (UNET_CONFIG, {"out_channels": 4}, "out_channels 4, but in_channels 3"),
         (UNET_CONFIG, {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "U-Net .*AttnDownBlock2D"),
-        (UNET_CONFIG, {"attention_head_dim": [5, 10]}, r"U-Net .*\[5, 10\] is no positive whole number"),
+        (UNET_CONFIG, {"attention_head_dim": [5, 10]}, r"U-Net .*\[5, 10\] is not a positive whole number"),
         (
             UNET_CONFIG,
             {"attention_head_dim": 3},
             r"widths \(8, 16\); expected multiples of its heads and groups \(3, 4, 4\)",
         ),
         (UNET_CONFIG, {"block_out_channels": [8]}, "has 1 widths; expected as many blocks on the way down and up"),
-        (UNET_CONFIG, {"layers_per_block": True}, "True is no positive whole number"),
-        (UNET_CONFIG, {"norm_eps": 0}, "0 is no positive number"),
+        (UNET_CONFIG, {"layers_per_block": True}, "True is not a positive whole number"),
+        (UNET_CONFIG, {"norm_eps": 0}, "0 is not a positive number"),
         (
             UNET_CONFIG,
             {"cross_attention_dim": 25},
@@ -146,14 +146,14 @@ def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
         ),
         (VAE_CONFIG, {"up_block_types": 3}, "does not describe a Stable Diffusion autoencoder"),
         (VAE_CONFIG, {"norm_num_groups": 3}, r"widths \(4, 8, 8\); expected multiples of its 3 groups"),
-        (VAE_CONFIG, {"scaling_factor": "0.18"}, "'0.18' is no positive number"),
+        (VAE_CONFIG, {"scaling_factor": "0.18"}, "'0.18' is not a positive number"),
         (VAE_CONFIG, {"block_out_channels": [4, 8]}, r"guider's halvings is 2 but VAE levels - 1 is 1"),
         (AUDIO_CONFIG, {"model_type": "hubert"}, r"model_type = 'hubert' \(supported: 'wav2vec2'\)"),
         (AUDIO_CONFIG, {"add_adapter": True}, "add_adapter = True"),
         (AUDIO_CONFIG, {"hidden_size": 20}, "audio projection's input is 16 but wav2vec2 hidden_size is 20"),
         (AUDIO_CONFIG, {"conv_kernel": [10]}, "does not describe a wav2vec2 .*1 kernels and 2 strides"),
         (AUDIO_CONFIG, {"conv_stride": 5}, "does not describe a wav2vec2"),
-        (AUDIO_CONFIG, {"num_hidden_layers": 0}, "0 is no positive whole number"),
+        (AUDIO_CONFIG, {"num_hidden_layers": 0}, "0 is not a positive whole number"),
         (AUDIO_PREPROCESSOR, {"do_normalize": "no"}, "do_normalize = 'no' .*expected true or false"),
         (AUDIO_PREPROCESSOR, {"sampling_rate": 16000.5}, "sampling_rate = 16000.5; expected"),
         (OWN_CONFIG, {"unet": {}}, "'unet'; expected objects named audio_projection, motion_module, scheduler"),
@@ -181,8 +181,8 @@ def test_a_setting_that_makes_another_network_is_named_with_the_file(
 @pytest.mark.parametrize("file", [UNET_CONFIG, VAE_CONFIG, AUDIO_CONFIG, AUDIO_PREPROCESSOR, OWN_CONFIG])
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no readable JSON"), (b"[1]", "holds a list, expected a JSON object"), (b"\xff{}", "no readable JSON"),
-     (b"[" * 10**5, "no readable JSON")],
+    [(b"", "not readable as JSON"), (b"[1]", "holds a list, expected a JSON object"),
+     (b"\xff{}", "not readable as JSON"), (b"[" * 10**5, "not readable as JSON")],
 )  # fmt: skip
 def test_a_configuration_that_is_no_json_object_is_named(
     file: str, content: bytes, message: str, weights: Path
@@ -231,7 +231,7 @@ def test_what_transformers_refuses_is_reported_with_the_file(weights: Path) -> N
         (
             GUIDER,
             lambda t: {"x": torch.zeros(1)},
-            r"guider\.bin is no v_kps_guider: expected a conv_in\.weight of 4 dims",
+            r"guider\.bin is not a v_kps_guider: expected a conv_in\.weight of 4 dims",
         ),
         (GUIDER, lambda t: t | {"conv_out.weight": torch.zeros(3)}, "conv_out.weight of 4 dims, found 1 dims"),
         (

@@ -34,7 +34,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: StandInHub, ou
 
 def test_a_download_that_failed_leaves_no_checkpoint_and_goes_on_in_the_next_run(hub: StandInHub, output: Path) -> None:
     hub.cuts[LARGEST] = [HALF, *[0] * 20]
-    with pytest.raises(DownloadError, match=r"cannot be reached .* goes on where it stopped"):
+    with pytest.raises(DownloadError, match=r"cannot be reached .* resumes where it stopped"):
         fetch(output)
     assert {path.name for path in output.iterdir()} == {STAGING}
     hub.cuts.clear()
@@ -148,7 +148,7 @@ def test_without_a_network_the_error_says_so(output: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("page", [b"<html>Log in to the network of this hotel</html>", b'{"error": "login"}'])
 def test_what_is_no_hub_is_reported_from_one(hub: StandInHub, output: Path, page: bytes) -> None:
     hub.page = page
-    with pytest.raises(DownloadError, match=r"what answers is no hub .* check HF_ENDPOINT"):
+    with pytest.raises(DownloadError, match=r"the server that answers is not a model hub .* check HF_ENDPOINT"):
         fetch(output)
 
 

@@ -139,8 +139,10 @@ def test_the_weights_are_out_of_memory_as_soon_as_the_engine_is(tmp_path: Path) 
 def test_equal_constants_are_one_initializer() -> None:
     graph = Graph()
     assert graph.ints(1, 2) == graph.ints(1, 2) != graph.ints(2, 1)
-    assert graph.small(torch.ones(1)) != graph.small(torch.ones(1).half())
-    assert graph.small(torch.zeros(2)) != graph.small(torch.zeros(1, dtype=torch.int64)), "equal bytes, other values"
+    assert graph.constant(torch.ones(1)) != graph.constant(torch.ones(1).half())
+    assert graph.constant(torch.zeros(2)) != graph.constant(torch.zeros(1, dtype=torch.int64)), (
+        "equal bytes, other values"
+    )
     assert len(graph.initializers) == 6
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.pocket import dataset
-from export.pocket.acting import REACH, act, still
+from export.pocket.acting import REACH, random_motion, random_pose
 from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
 from export.pocket.audio_pretraining import MouthFromSamples, normalized_recordings
 from export.pocket.autoencoder import CROP, Autoencoder, crops, to_model_range, to_uint8
@@ -19,7 +19,7 @@ MOUTHS = np.stack([np.linspace(0, 1, 40), np.linspace(-1, 1, 40), np.linspace(1,
 
 
 def test_an_act_shows_its_mouths_and_moves_smoothly() -> None:
-    poses = act(np.random.default_rng(3), MOUTHS, FPS)
+    poses = random_motion(np.random.default_rng(3), MOUTHS, FPS)
     np.testing.assert_allclose([(p.mouth, p.width, p.rounding) for p in poses], MOUTHS, atol=1e-6)
     for name, reach in REACH.items():
         track = np.array([getattr(pose, name) for pose in poses])
@@ -29,7 +29,7 @@ def test_an_act_shows_its_mouths_and_moves_smoothly() -> None:
 
 def test_stills_are_of_all_kinds() -> None:
     rng = np.random.default_rng(0)
-    poses = [still(rng) for _ in range(200)]
+    poses = [random_pose(rng) for _ in range(200)]
     assert {pose.mouth == 0 for pose in poses} == {True, False}
     assert np.ptp([pose.yaw for pose in poses]) > REACH["yaw"]
     assert all(abs(pose.width) <= pose.mouth for pose in poses)

@@ -163,7 +163,7 @@ def test_a_few_steps_of_training_lower_the_loss(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(detector, "HELD_OUT", range(1_000_000, 1_000_001))
     monkeypatch.setattr(detector, "CANVASES", ((64, 4), (96, 2)))
     lines: list[str] = []
-    schedule = TrainingSchedule(steps=12, warm=3, rate=3e-3, average=0.5, report_every=4, save_every=12)
+    schedule = TrainingSchedule(steps=12, warmup=3, learning_rate=3e-3, ema_decay=0.5, report_every=4, save_every=12)
     detector.train_detector(RunContext(tmp_path, tmp_path, lines.append), schedule, people=range(2))
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
     assert losses[-1] < losses[0]

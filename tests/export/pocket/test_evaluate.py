@@ -273,7 +273,7 @@ def test_the_command_writes_what_was_asked_for(tmp_path: Path, capsys: pytest.Ca
     [
         (["--people", "0"], "--people is 0; expected 1 to 1000"),
         (["--seconds", "0.1"], "--seconds is 0.1; expected 1 to 60"),
-        (["--report", "/nowhere/report.md"], "/nowhere is no folder"),
+        (["--report", "/nowhere/report.md"], "/nowhere is not a folder"),
     ],
 )
 def test_what_would_fail_at_the_end_is_refused_at_the_beginning(

@@ -55,7 +55,7 @@ def test_the_bundle_that_ships_becomes_states_that_count_as_finished(tmp_path: P
 def test_a_damaged_bundle_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     shutil.copytree(POCKET, tmp_path / "bundle")
     (tmp_path / "bundle" / "vae_decoder.onnx").unlink()
-    with pytest.raises(CheckpointError, match=r"no whole bundle .* tensors are missing"):
+    with pytest.raises(CheckpointError, match=r"not a complete bundle .* tensors are missing"):
         recover(tmp_path / "bundle", tmp_path / "run")
     (tmp_path / "bundle" / "pose_guider.onnx").write_bytes(b"\x08")
     with pytest.raises(CheckpointError, match=r"pose_guider.onnx cannot be read"):

@@ -11,7 +11,7 @@ import torch
 from export.checkpoint.reader import Checkpoint
 from export.errors import CheckpointError
 from export.pocket import denoising
-from export.pocket.acting import still
+from export.pocket.acting import random_pose
 from export.pocket.architecture import FPS, POCKET, SIZE, WINDOW
 from export.pocket.dataset import STILLS, save
 from export.pocket.denoising import train_projection, train_stage
@@ -31,7 +31,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     """Every stage, one step each, on a few pictures of two people."""
     folder = tmp_path_factory.mktemp("pocket")
     rng = np.random.default_rng(0)
-    drawings = [draw_face(seed, still(rng), height=SIZE, width=SIZE, oversampling=1) for seed in range(2)]
+    drawings = [draw_face(seed, random_pose(rng), height=SIZE, width=SIZE, oversampling=1) for seed in range(2)]
     count = WINDOW + STILLS
     for number in range(3):
         save(

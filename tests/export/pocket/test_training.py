@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from export.networks.config import GuiderConfig, UNetConfig
 from export.pocket.architecture import POCKET, SIZE, WINDOW
-from export.pocket.diffusion import ALPHAS, LEAST, MIN_SNR, noised
+from export.pocket.diffusion import ALPHAS, MIN_SNR, MIN_WEIGHT, noised
 from export.pocket.model import Batch, TrainingModel
-from export.pocket.stages import ALL, NONE, SINGLE, STAGES, VOICE, EncodedData, keypoint_maps, mouth_weights, stage_loss
+from export.pocket.stages import (
+    ALL,
+    DROP_ALL,
+    SINGLE,
+    STAGES,
+    VOICE,
+    EncodedData,
+    keypoint_maps,
+    mouth_weights,
+    stage_loss,
+)
 from export.pocket.training_loop import TrainingSchedule, mean_state, train
 
 SMALL = replace(  # of few channels and levels, so that a step takes no time
@@ -115,7 +125,7 @@ def test_strong_signals_are_dropped_more_and_more_often() -> None:
         return (1 - torch.cat([VOICE.keep(rng, progress) for _ in range(2000)]).mean(dim=0)).tolist()
 
     early, late = shares(0.0), shares(1.0)
-    assert early[:2] == pytest.approx([NONE, NONE], abs=0.02)
+    assert early[:2] == pytest.approx([DROP_ALL, DROP_ALL], abs=0.02)
     assert late[:2] == pytest.approx([1 - 0.8 * 0.9, 1 - 0.7 * 0.9], abs=0.02)
     assert late[2] == pytest.approx(early[2], abs=0.02)
 
@@ -124,7 +134,7 @@ def test_kept_strong_signals_are_dropped_with_all_others_only() -> None:
     rng = np.random.default_rng(0)
     kept = np.concatenate([ALL.without_condition_dropout().keep(rng, 1.0).numpy() for _ in range(2000)])
     assert np.array_equal(kept[:, 0], kept[:, 1])
-    assert abs((kept[:, 0] == 0).mean() - NONE) < 0.02
+    assert abs((kept[:, 0] == 0).mean() - DROP_ALL) < 0.02
 
 
 def test_the_loss_counts_most_at_the_mouth() -> None:
@@ -146,7 +156,7 @@ def test_noise_and_target_are_two_views_of_one_rotation() -> None:
     noisy, wanted, weight = noised(clean, timesteps, torch.Generator().manual_seed(0))
     a, s = (x.sqrt().float()[:, None, None] for x in (ALPHAS[timesteps], 1 - ALPHAS[timesteps]))
     torch.testing.assert_close(a * noisy - s * wanted, clean, atol=1e-5, rtol=1e-5)
-    assert weight.min() == pytest.approx(LEAST)
+    assert weight.min() == pytest.approx(MIN_WEIGHT)
     assert weight.max() <= MIN_SNR / (MIN_SNR + 1)
 
 
@@ -164,7 +174,7 @@ def line_loss(module: nn.Module, step: int) -> Tensor:
 
 
 def run(path: Path, steps: int, total: int = 40) -> float:
-    schedule = TrainingSchedule(total, rate=0.2, warm=5, average=0.8, report_every=10, save_every=10)
+    schedule = TrainingSchedule(total, learning_rate=0.2, warmup=5, ema_decay=0.8, report_every=10, save_every=10)
     stop = {"at": steps}
 
     def loss(module: nn.Module, step: int) -> Tensor:
