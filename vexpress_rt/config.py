@@ -326,7 +326,7 @@ class GenerationConfig:
         if settings.overlap >= frames:
             raise ConfigError(
                 f"overlap is {settings.overlap}; expected less than the bundle's window of {frames} frames: "
-                f"choose 0 to {frames - 1}, or build a bundle with more --frames"
+                f"choose 0 to {frames - 1}, or use a bundle with longer windows"
             )
         return settings
 

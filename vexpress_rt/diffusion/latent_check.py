@@ -15,6 +15,7 @@ from vexpress_rt.backends.base import Tensor
 from vexpress_rt.diffusion.noise import NOISE_LIMIT
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import Float32
+from vexpress_rt.utils.links import EXPORTER
 
 # Latents of a trained VAE stay within about 10. Beyond this limit a float16 decoder overflows: it divides latents by
 # the VAE's scaling factor of about 0.18, and the largest float16 is 65504.
@@ -23,7 +24,7 @@ LATENT_LIMIT = 1e4
 _SOURCES = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # of inputs; others: reference_net
 REMEDY = (
     "its weights are damaged, or too large for the bundle's precision: build the bundle again, with --precision fp32 "
-    "if it is fp16"
+    f"if it is fp16 {EXPORTER}"
 )
 
 

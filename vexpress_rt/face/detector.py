@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.types import Face, Float32, UInt8
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
 
 # (1, 3, S, S) float32 -> nine arrays: scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for the three _STRIDES.
@@ -102,7 +103,8 @@ def _check_outputs(outputs: Sequence[NDArray[Any]], size: int) -> None:
     if shapes != expected:
         raise BackendError(
             f"the face detector gave {len(shapes)} outputs of shapes {shapes}; expected nine, {expected}: "
-            "the detector's file is not an SCRFD network with keypoints (such as det_10g.onnx): rebuild the bundle"
+            "the detector's file is not an SCRFD network with keypoints (such as det_10g.onnx): "
+            f"build the bundle again {EXPORTER}"
         )
 
 

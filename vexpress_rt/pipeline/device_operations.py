@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from vexpress_rt.backends.base import SharedExecutor
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.diffusion.device_latents import DeviceLatents
 from vexpress_rt.diffusion.latents import HostLatents, MakeLatents
@@ -30,14 +31,14 @@ class DeviceOperations:
     frames: FramePostprocessing
 
 
-def choose_device_operations(executor: Executor | None, threads: int | None) -> DeviceOperations:
+def choose_device_operations(executor: SharedExecutor | None, threads: int | None) -> DeviceOperations:
     """Return the operations on the engines' GPU, if there are kernels for it, else on the host, with a warning.
 
     Args:
-        executor: The executor of the GPU that the engines run on; None for engines on the CPU.
+        executor: The executor that the engines share; None if there is none. One of CUDA's means engines on a GPU.
         threads: CPU threads of the median filter.
     """
-    if executor is not None:
+    if isinstance(executor, Executor):
         try:
             kernels = device_kernels.load()
             return DeviceOperations(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))

@@ -58,8 +58,8 @@ class Generator:
 
     Args:
         bundle: Folder of a bundle that `python -m export.build` wrote; None for the small bundle of this package.
-        provider: Runs the engines: "tensorrt" for bundles compiled with it, "cuda" (ONNX Runtime on a GPU) and "cpu"
-            for most bundles. "auto" selects the first of these that the bundle and this machine allow.
+        provider: Name of the library and device that run the engines; docs/providers.md has the names, best first.
+            "auto" selects the first provider that the bundle and this machine allow.
         threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
             use (affinity and CPU quota of the container), with a warning in the log.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again

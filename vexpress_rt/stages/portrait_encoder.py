@@ -18,6 +18,7 @@ from vexpress_rt.media import image
 from vexpress_rt.stages.conditioning import encode_portrait
 from vexpress_rt.stages.pose import check_face
 from vexpress_rt.types import Crop, Face, Float32, Portrait, UInt8
+from vexpress_rt.utils.links import EXPORTER
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 
@@ -133,7 +134,7 @@ class PortraitEncoder:
             raise BundleNotFoundError(
                 f"{self._bundle.folder} has no face detector, so faces cannot be found in pictures: give keypoints, or "
                 "put insightface's det_10g.onnx into the checkpoint directory and build again with "
-                f"--engine {FACE_DETECTOR}"
+                f"`python -m export.build --engine {FACE_DETECTOR}` {EXPORTER}"
             )
         return detector.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
