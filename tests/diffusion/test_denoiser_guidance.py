@@ -1,4 +1,4 @@
-"""Which half of the denoiser runs in which step, and what is kept between them."""
+"""The passes of the denoiser in each step, and the predictions that are kept between steps."""
 
 from __future__ import annotations
 

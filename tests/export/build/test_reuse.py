@@ -1,4 +1,4 @@
-"""What a build refuses before any work, and which engines of an existing bundle it makes anew."""
+"""Builds that are refused before any work, and the reuse of an existing bundle's engines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bundle(micro_bundle: Path, tmp_path: Path) -> Path:
 
 
 def plan(weights: Path, bundle: Path, chosen: BuildOptions) -> tuple[list[str], set[str]]:
-    """The engines that the result would have, and those that would be made."""
+    """Return the engines of the result, and those that the build would export."""
     previous = Bundle(bundle, read_manifest(bundle))
     return Assembly(Checkpoint(weights), chosen, bundle, previous, print).plan()
 
