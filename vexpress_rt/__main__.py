@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from vexpress_rt.utils import entry
+    from vexpress_rt.utils import command_entry
 except KeyboardInterrupt:  # before any handler
     raise SystemExit(130) from None
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(arguments)
 
-    return command() if arguments is not None else entry.run_command(command)
+    return command() if arguments is not None else command_entry.run_command(command)
 
 
 if __name__ == "__main__":
