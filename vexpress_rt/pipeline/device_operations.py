@@ -1,4 +1,4 @@
-"""The device of latents and frames between engines: the GPU, if there are kernels for it, or the host."""
+"""The operations on latents and frames between engines: on the GPU, if there are kernels for it, or on the host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DeviceOperations:
     """The operations between engines, on one device.
 
     Attributes:
-        latents: Makes the store of latents.
+        latents: Makes the latent store.
         frames: The operations on decoded frames.
     """
 
@@ -49,7 +49,7 @@ def choose_device_operations(executor: SharedExecutor | None, threads: int | Non
 
 
 def describe_latents(*, on_gpu: bool) -> str:
-    """Describe where latents are, for people; on_gpu: whether the engines are on a GPU."""
+    """Describe where latents are between engines, for `Generator.describe`; on_gpu: whether the engines run there."""
     if not on_gpu:
         return "on the CPU"
     try:
