@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
