@@ -1,4 +1,4 @@
-"""The exceptions of this package. Each also derives from the builtin exception that a caller would expect."""
+"""The exceptions of this package. Each also derives from the matching builtin exception, such as ValueError."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BackendError(VExpressError, RuntimeError):
 
 
 class PlansMissingError(BackendError):
-    """The bundle has no plans for this machine, and `rebuild="never"` forbids to compile them."""
+    """The bundle has no plans for this machine, and `rebuild="never"` forbids compiling them."""
 
 
 class BackendMissingError(BackendError, ImportError):

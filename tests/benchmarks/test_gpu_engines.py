@@ -233,7 +233,7 @@ def test_what_accepts_the_gpu_has_run_every_probe(micro_bundle: Path, monkeypatc
     monkeypatch.setattr(engines, "_run", lambda engine, *a, **k: ran.append(engine.spec.name) or run(engine, *a, **k))
     found = accept(micro_bundle)
     assert found["library"] == "TensorRT for RTX 1.7.1"
-    assert "cpu (asked for)" in found["describe"]
+    assert "cpu (requested)" in found["describe"]
     assert ran == list(engines.PROBES)
 
 

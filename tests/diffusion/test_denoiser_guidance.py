@@ -1,4 +1,4 @@
-"""The passes of the denoiser in each step, and the predictions that are kept between steps."""
+"""Which passes of the denoiser each step runs, and what is kept between steps."""
 
 from __future__ import annotations
 

@@ -6,32 +6,40 @@ of `vexpress_rt/backends/registry.py`.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.errors import BundleDamagedError
+from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.manifest import BUILD_COMMAND
+from vexpress_rt.errors import BundleDamagedError, ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
+from vexpress_rt.utils.project_links import EXPORTER
 
 Progress = Callable[[str, int, int], object]  # stage, done, total; called from any thread
 
 
 class EngineLoader(ABC):
-    """The engines of one bundle, for one provider; made by `Provider.open`."""
+    """A loader of one bundle's engines for one provider; made by `Provider.open`."""
 
     @abstractmethod
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """Load the engine `name`.
 
         Args:
             name: The engine's name in the bundle.
             threads: CPU threads of one operator; None for one per core.
-            executor: The executor that the provider made, which all engines share; None makes one for this engine.
+            executor: The executor that all engines share; None creates one for this engine.
             share_weights: Map weights that several engines have in common, if the provider can.
 
         Raises:
@@ -40,7 +48,7 @@ class EngineLoader(ABC):
         """
 
     def describe_plans(self) -> str:
-        """Return the machines that the engines were compiled for, for people; empty if nothing was compiled."""
+        """Return the machines that the engines were compiled for as text; empty if nothing was compiled."""
         return ""
 
 
@@ -49,11 +57,11 @@ class Provider(ABC):
 
     Attributes:
         name: The name that `provider=` and `--provider` accept.
-        advantage: Why "auto" takes this provider where it can be used, for people.
-        targets: Targets of the bundles that are built for this provider. "auto" warns if it takes another one.
+        advantage: Why "auto" prefers this provider where it can be used, as text.
+        targets: Targets of the bundles that are built for this provider. "auto" warns about other bundles.
         precisions: Precisions that it computes in.
         on_gpu: Whether engines run on GPU 0.
-        maps_weights: Whether engines read the bundle's files of weights while they run, so that writing to those files
+        maps_weights: Whether engines read the bundle's weight files while they run, so that writing to those files
             would change results.
     """
 
@@ -95,7 +103,7 @@ class Provider(ABC):
 
     @abstractmethod
     def describe_library(self, target: str) -> str:
-        """Return name and version of the library that runs bundles of `target`.
+        """Return the name and version of the library that runs bundles of `target`.
 
         Raises:
             BackendMissingError: It is not installed.
@@ -103,7 +111,7 @@ class Provider(ABC):
 
     @abstractmethod
     def describe_device(self, limit: ThreadLimit) -> str:
-        """Return the device that engines run on, for people.
+        """Return a description of the device that engines run on.
 
         Args:
             limit: The limit of CPU threads.
@@ -112,13 +120,42 @@ class Provider(ABC):
             BackendError: The device no longer responds.
         """
 
-    def make_executor(self) -> Executor | None:
-        """Return an executor for all engines of a bundle; None for providers off the GPU.
+    def compile(self, bundle: Bundle, progress: Progress) -> str:
+        """Compile the engines that a bundle lacks for this machine; a provider that compiles nothing refuses.
+
+        Args:
+            bundle: The bundle; one of its `targets`.
+            progress: Called while engines are compiled.
+
+        Returns:
+            The machine that the engines are compiled for, for people.
 
         Raises:
-            BackendError: There is no GPU, or no memory left.
+            ConfigError: The provider compiles nothing, or the bundle's recorded options are invalid.
+            BackendMissingError: A library is not installed.
+            BackendError: The device is missing, or compiling failed.
+            OutputError: Compiled engines cannot be written to the bundle.
+            BundleDamagedError: A graph is damaged, or another bundle has replaced this one.
+        """
+        raise not_compiled_error(bundle)
+
+    def make_executor(self) -> SharedExecutor | None:
+        """Return an executor for all engines of a bundle, which the loader gets; None if they share nothing.
+
+        Raises:
+            BackendError: The device is missing, or has no memory left.
         """
         return None
+
+
+def not_compiled_error(bundle: Bundle) -> ConfigError:
+    """Return the error to raise for a bundle whose target is not compiled ahead of time."""
+    first, *others = TARGETS[1:]
+    return ConfigError(
+        f"the bundle is not compiled for TensorRT (its target is {bundle.manifest.target}): build it with "
+        f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target {first}` (or {', '.join(others)}) "
+        f"{EXPORTER}, or use provider='auto'"
+    )
 
 
 class ProgressGuard:
@@ -149,7 +186,7 @@ class ProgressGuard:
 
 
 def check_unchanged(engine: Engine, bundle: Bundle, name: str, plan: str | None = None) -> Engine:
-    """Return a loaded engine after checking that its files did not change meanwhile; else close it.
+    """Check that the files of a loaded engine did not change meanwhile, and return it; close it otherwise.
 
     Args:
         engine: The engine.

@@ -16,7 +16,7 @@ from typing import Any
 
 from vexpress_rt.config import brief
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.types import SIDE_LIMIT
+from vexpress_rt.types import MAX_BUNDLE_SIDE
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -30,9 +30,9 @@ class AttentionSite:
     """A transformer block of the U-Nets, in which the denoiser attends to reference features.
 
     Attributes:
-        name: Its name in the state dict, such as `down_blocks.0.attentions.1`.
-        level: How many times the latent has been halved there.
-        channels: Channels of the hidden states there.
+        name: The block's name in the state dict, such as `down_blocks.0.attentions.1`.
+        level: Number of times that the latent was halved before the block.
+        channels: Channels of the hidden states in the block.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelConfig:
     vae_factor: int  # pixels per latent along each side
     block_out_channels: tuple[int, ...]
     layers_per_block: int
-    down_attention: tuple[bool, ...]  # which levels have attention, top to bottom
+    down_attention: tuple[bool, ...]  # whether each level has attention, top to bottom
     up_attention: tuple[bool, ...]  # bottom to top
     attention_heads: int
     cross_attention_dim: int
@@ -104,7 +104,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read the result of `to_json`. Raises ConfigError that names keys with a fault."""
+        """Read the result of `to_json`. Raises ConfigError, which names the wrong keys."""
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
@@ -142,12 +142,13 @@ class VideoShape:
         """
         step = model.vae_factor * (1 if allow_odd_sizes else 2 ** (len(model.block_out_channels) - 1))
         for name, value in (("height", self.height), ("width", self.width)):
-            if not step <= value <= SIDE_LIMIT or value % step:
-                near = min(max(step, (value + step // 2) // step * step), SIDE_LIMIT // step * step)
+            if not step <= value <= MAX_BUNDLE_SIDE or value % step:
+                near = min(max(step, (value + step // 2) // step * step), MAX_BUNDLE_SIDE // step * step)
                 why = "the VAE's cell" if allow_odd_sizes else "so that every level of the U-Net halves evenly"
                 hint = "" if allow_odd_sizes else f", or pass --allow-odd-sizes for multiples of {model.vae_factor}"
                 raise ConfigError(
-                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {SIDE_LIMIT}: try {near}{hint}"
+                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {MAX_BUNDLE_SIDE}: "
+                    f"try {near}{hint}"
                 )
         if not 1 <= self.frames <= model.max_frames:
             raise ConfigError(
@@ -163,7 +164,7 @@ class TensorSpec:
     Attributes:
         name: The name of the tensor.
         dims: The names of its dims: see the module's docstring.
-        shape: Its sizes; None for a size that is known at run time.
+        shape: The sizes of its dims; None for a size that is only known at run time.
         dtype: Its element type, by NumPy's name.
     """
 
@@ -196,8 +197,8 @@ def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = 
 
     Args:
         found: The inputs and outputs of the engine. A size of None fits any size.
-        expected: The specification. A size of None fits None alone, or any size of `arrays`.
-        arrays: Whether `found` are the arrays of a call, and not an engine.
+        expected: The specification. A size of None fits only None, or with `arrays` any size.
+        arrays: Whether `found` describes the arrays of a call instead of an engine.
 
     Returns:
         A line for each tensor that differs; empty if the engine fits.
@@ -248,7 +249,15 @@ FACE_DETECTOR = "face_detector"
 
 
 def check_precision(precision: str, target: str) -> None:
-    """Raise ConfigError if engines of a precision (a key of `PRECISIONS`) cannot be built for a target."""
+    """Check that engines of a precision can be built for a target.
+
+    Args:
+        precision: A key of `PRECISIONS`.
+        target: One of `TARGETS`.
+
+    Raises:
+        ConfigError: They cannot.
+    """
     if precision == ONLY_TENSORRT and target == TARGETS[0]:
         raise ConfigError(
             f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
@@ -294,7 +303,13 @@ def _tensors(
 
 
 def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
-    """Return the number of tokens at an attention site of a latent of height x width. Each halving rounds up."""
+    """Return the number of tokens at an attention site. Each halving of the latent rounds up.
+
+    Args:
+        height: Height of the latent.
+        width: Width of the latent.
+        site: The site.
+    """
     assert height is not None
     assert width is not None
     for _ in range(site.level):

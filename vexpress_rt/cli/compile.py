@@ -12,8 +12,19 @@ from vexpress_rt.utils.signals import GracefulShutdown
 
 
 def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
-    """Compile the plans that the bundle lacks. Returns the text to print."""
-    from vexpress_rt.backends.tensorrt.plan_store import find_plans
+    """Compile the plans that the bundle lacks.
+
+    Args:
+        options: The parsed flags.
+        shutdown: Checked between steps.
+
+    Returns:
+        The text to print.
+
+    Raises:
+        VExpressError: As `Provider.compile` and `Bundle.open` do.
+    """
+    from vexpress_rt.backends.registry import find_target_provider
 
     with CommandProgress(open_stream(sys.stderr)) as progress:
 
@@ -21,5 +32,6 @@ def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
             shutdown.check()
             progress(stage, done, total)
 
-        plans = find_plans(Bundle.open(options.bundle), progress=report, thorough=True)
-    return f"{options.bundle} has plans for {plans.compilation.describe()}"
+        bundle = Bundle.open(options.bundle)
+        machine = find_target_provider(bundle.manifest.target).compile(bundle, report)
+    return f"{options.bundle} has plans for {machine}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 
-from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine, engine
@@ -14,6 +14,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT, PRECISIONS, TARGETS
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 class _OnnxRuntimeProvider(Provider):
@@ -25,16 +26,16 @@ class _OnnxRuntimeProvider(Provider):
     def open(
         self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
     ) -> EngineLoader:
-        """See `Provider.open`. Nothing is compiled ahead, so that `rebuild` and `progress` have no effect."""
+        """See `Provider.open`. Nothing is compiled ahead of time, so `rebuild` and `progress` have no effect."""
         if bundle.manifest.precision not in self.precisions:  # first: graphs would not help
             raise ConfigError(
                 "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build "
-                "one with --precision fp16"
+                f"one with --precision fp16 {EXPORTER}"
             )
         if not bundle.manifest.onnx:
             raise ConfigError(
                 "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
-                "provider='tensorrt', or build it again without --no-onnx"
+                f"provider='tensorrt', or build it again without --no-onnx {EXPORTER}"
             )
         return self._open(bundle)
 
@@ -48,7 +49,7 @@ class _OnnxRuntimeProvider(Provider):
 
 
 class CudaProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files with ONNX Runtime's CUDA execution provider."""
+    """ONNX Runtime's CUDA execution provider, which runs ONNX files on a GPU."""
 
     name = "cuda"
     advantage = "there is a GPU, and an ONNX Runtime that can use it"
@@ -73,10 +74,10 @@ class CudaProvider(_OnnxRuntimeProvider):
 
 
 class CpuProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files on the CPU."""
+    """ONNX Runtime on the CPU, which runs ONNX files."""
 
     name = "cpu"
-    advantage = "it is always there"
+    advantage = "it is always available"
     maps_weights = True
 
     def _open(self, bundle: Bundle) -> EngineLoader:
@@ -96,9 +97,15 @@ class _CudaLoader(EngineLoader):
         self._bundle = bundle
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
-        """See `EngineLoader.load`. Weights are copied to the GPU, so that `share_weights` has no effect."""
+        """See `EngineLoader.load`. Weights are copied to the GPU, so `share_weights` has no effect."""
+        assert executor is None or isinstance(executor, Executor)  # see `CudaProvider.make_executor`
         bundle = self._bundle
         loaded = cuda_engine.load(bundle.engine_path(name), bundle.specs.get(name), threads=threads, executor=executor)
         return check_unchanged(loaded, bundle, name)
@@ -109,7 +116,12 @@ class _CpuLoader(EngineLoader):
         self._bundle = bundle
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """See `EngineLoader.load`."""
         return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)

@@ -6,16 +6,15 @@ import shlex
 from pathlib import Path
 
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.provider import Progress
+from vexpress_rt.backends.provider import Progress, not_compiled_error
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.builder import describe_machine
 from vexpress_rt.backends.tensorrt.plan_rebuild import build_command, engines_with_plans, rebuild_plans
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import TARGETS
-from vexpress_rt.bundle.manifest import BUILD_COMMAND
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, PlansMissingError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.errors import BackendError, BundleDamagedError, PlansMissingError
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 def find_plans(
@@ -33,8 +32,8 @@ def find_plans(
         rebuild: One of `config.REBUILD`. "auto" compiles plans, once, which takes minutes, if none fits this machine or
             if some are missing or of the wrong size. "never" makes that an error that names the command.
         progress: Called while plans are compiled: stage, done, total; from any thread.
-        thorough: Compare all hashes now, instead of each when its plan is loaded.
-        supported_only: Refuse a GPU that the library is not made for, although it may run there.
+        thorough: Compare the hashes of all plans now, and not only when each is loaded.
+        supported_only: Refuse a GPU that the library is not made for, even if it may run there.
 
     Raises:
         ConfigError: The bundle was not built for TensorRT, or its recorded options are invalid.
@@ -46,15 +45,11 @@ def find_plans(
     """
     target = bundle.manifest.target
     if target == TARGETS[0]:
-        raise ConfigError(
-            f"the bundle is not compiled for TensorRT (its target is {target}): build it with "
-            f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target tensorrt` (or tensorrt-rtx) "
-            f"{EXPORTER}, or use provider='auto'"
-        )
+        raise not_compiled_error(bundle)
     runtime.check()
     library = tensorrt_library.load(target)
     if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
-        raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
+        raise BackendError(f"{unsupported_reason}, or try this one with provider='tensorrt'")
     return Plans(bundle, describe_machine(library), rebuild, progress, thorough=thorough)
 
 
@@ -62,8 +57,8 @@ class Plans:
     """The plans of a bundle for this machine; made by `find_plans`.
 
     Attributes:
-        bundle: The bundle, opened anew whenever plans were compiled.
-        compilation: The plans.
+        bundle: The bundle, opened again whenever plans were compiled.
+        compilation: The compilation that holds these plans.
     """
 
     def __init__(
@@ -76,7 +71,7 @@ class Plans:
         self.compilation = self._find_or_rebuild(thorough=thorough)
 
     def path(self, name: str) -> Path:
-        """Return the plan of an engine after comparing its hash; damaged plans are compiled anew.
+        """Return the plan of an engine after comparing its hash; damaged plans are compiled again.
 
         Raises:
             BundleNotFoundError: The bundle has no such engine.
@@ -96,7 +91,7 @@ class Plans:
             reason = self._missing_reason(thorough=thorough)
             if self._rebuild == "never":
                 raise PlansMissingError(
-                    f"{reason}, and rebuild='never' forbids to compile plans now: do so with "
+                    f"{reason}, and rebuild='never' forbids compiling plans now: do so with "
                     f"{self._command()} on this machine, or use rebuild='auto'"
                 )
 
@@ -105,7 +100,7 @@ class Plans:
 
             self.bundle = rebuild_plans(self.bundle, has_plans, reason, self._progress)
             found = self._newest_usable(self.bundle, thorough=thorough)
-            assert found is not None  # rebuild_plans has checked
+            assert found is not None  # `rebuild_plans` checked it
         return found
 
     def _newest_usable(self, bundle: Bundle, *, thorough: bool) -> Compilation | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from vexpress_rt.media.photos.encoded import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
+from vexpress_rt.media.photos.encoded_photo import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
 
 MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
@@ -69,7 +69,7 @@ def _filled(data: bytes, missing: int) -> tuple[bytes, Gap]:
     if 2 * len(data) > _MAX_BYTES:
         raise RefusedError(
             f"is a JPEG 2000 of {len(data)} bytes whose end is missing; expected at most {_MAX_BYTES // 2}: "
-            "transfer it anew"
+            "transfer it again"
         )
     data = data[: len(data) + min(0, missing - len(_END))]
     return data + _END, missing_end(len(data), max(0, missing - len(_END)))
