@@ -2,7 +2,8 @@
 
 import sys
 
-# In `python -m benchmarks.report`, before that module and all that it imports, as in `export`.
+# For `python -m benchmarks.report` and the like: this runs before the slow imports of the command, so that Ctrl-C
+# during them ends without a traceback. `export` does the same.
 if sys.argv[:1] == ["-m"] and any(f"{name}.".startswith(("benchmarks.", "-mbenchmarks.")) for name in sys.orig_argv):
     from export.command import install_excepthook
 

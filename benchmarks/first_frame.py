@@ -25,11 +25,11 @@ from vexpress_rt.types import Float32
 
 @dataclass(frozen=True)
 class Wait:
-    """The cost of the first frame of a stream.
+    """The wait for the first frame of a stream.
 
     Attributes:
         seconds: Wall-clock time from the call to the frame.
-        processor: CPU time of the process, on which other programs have less influence.
+        processor: CPU time of the process, which other programs affect less.
         calls: Window-steps before the frame.
         total: Window-steps of the whole video.
     """
@@ -66,7 +66,7 @@ def first_frame(
 
 
 def warmed_up(generator: Generator) -> Portrait:
-    """Return a portrait to measure with; all engines are loaded and have run."""
+    """Run all engines once and return the portrait to measure with."""
     height, width = generator.size
     portrait = generator.prepare(np.full((height, width, 3), 128, np.uint8), keypoints=np.array(FACE) * (width, height))
     for scale in (1.0, 2.0):
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--seconds", type=positive, default=60, metavar="X", help="of speech (default: 60)")
+    parser.add_argument("--seconds", type=positive, default=60, metavar="X", help="seconds of speech (default: 60)")
     parser.add_argument("--steps", type=int, default=8, metavar="N")
     parser.add_argument("--fps", type=float, metavar="X")
     parser.add_argument("--guidance-scale", type=float, metavar="X")

@@ -1,4 +1,4 @@
-"""Check everything that needs a GPU in one run of less than ten minutes, with one JSON file as its result.
+"""Check everything that needs a GPU in less than ten minutes; write one JSON file.
 
     python -m benchmarks.gpu_check
 
@@ -7,8 +7,8 @@ compares every engine and a whole short video with the CPU's, and times each eng
 video against the same networks in PyTorch. `benchmarks/README.md` documents installation and result.
 
 Every part runs in its own process with a time limit, so that a crash is a result and the other parts go on. A part ends
-as "ok", "failed" (with figures or the error) or "not available" (with the reason). Without a GPU all parts are not
-available. The exit code is 1 if a part failed, and 130 after Ctrl-C or SIGTERM; else 0.
+as "ok", "failed" (with figures or the error) or "not available" (with the reason). Without a GPU, no part is available.
+The exit code is 1 if a part failed, and 130 after Ctrl-C or SIGTERM; else 0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vexpress_rt.utils.signals import GracefulShutdown
 RESULTS = Path(__file__).parent / "results"
 BUDGET = 570.0  # seconds: just under ten minutes
 MACHINE = Part("machine", "benchmarks.gpu.machine:describe")
-MEMORY_OF_A_BUILD = 24 << 30  # bytes, of the full model
+MEMORY_OF_A_BUILD = 24 << 30  # bytes that a build of the full model needs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(given, work)
         except KeyboardInterrupt:
-            print("interrupted; the result has the parts that ended before", file=sys.stderr)
+            print("interrupted; the result has the parts that had ended", file=sys.stderr)
             return 130
 
 
@@ -102,27 +102,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.gpu_check", description="Check everything that needs a GPU."
     )
     parser.add_argument("--size", choices=sorted(SIZES), default="full", help="size of the timed networks (full)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(benchmarks/results/MACHINE-DATE.json)")
-    parser.add_argument("--budget", type=_seconds, default=BUDGET, metavar="SECONDS", help=f"for all ({BUDGET:.0f})")
+    words = "file to write (benchmarks/results/MACHINE-DATE.json)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=words)
+    words = f"time limit of all parts together ({BUDGET:.0f})"
+    parser.add_argument("--budget", type=_seconds, default=BUDGET, metavar="SECONDS", help=words)
     words = "folder with another version of TensorRT for RTX, tried if the earlier ones refuse the GPU; may be repeated"
     parser.add_argument("--rtx", type=_folder, action="append", default=[], metavar="DIR", help=words)
     parser.add_argument(
-        "--parts", nargs="+", choices=KINDS, default=list(KINDS), help="run only these, and the parts that they need"
+        "--parts", nargs="+", choices=KINDS, default=list(KINDS), help="run only these parts and their dependencies"
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep weights, bundles and logs here for another run")
-    parser.add_argument("--jobs", type=int, default=_jobs(), help="parallel builds (by cores and memory: %(default)s)")
-    parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
+    words = "number of parallel builds (by cores and memory: %(default)s)"
+    parser.add_argument("--jobs", type=int, default=_jobs(), help=words)
+    parser.add_argument("--commit", default="", help="commit of this checkout, if git cannot tell")
     given = parser.parse_args(arguments)
     names = [runtime.name for runtime in runtimes(given.rtx)]
     if len(set(names)) < len(names):
-        parser.error(f"--rtx folders go by their last name, and two have the same: {', '.join(map(str, given.rtx))}")
+        folders = ", ".join(map(str, given.rtx))
+        parser.error(f"two --rtx folders have the same last name: {folders}; expected different names")
     return given
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < 86400:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected seconds, more than 0 and less than a day")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected seconds above 0 and below a day")
     return seconds
 
 

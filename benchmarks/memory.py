@@ -61,7 +61,11 @@ def make(engines: Path, speech: Path, fps: float, steps: int, output: Path | Non
 
 
 def measure(engines: Path, minutes: float, fps: float, steps: int, *, write: bool) -> dict[str, float]:
-    """Run `make` in a new process, on speech of `minutes` minutes. Raises CalledProcessError if it fails."""
+    """Run `make` in a new process, on speech of `minutes` minutes.
+
+    Raises:
+        CalledProcessError: The process fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         speech = write_speech(Path(folder) / "speech.wav", 60 * minutes)
         output = [str(Path(folder) / "out.mp4")] if write else []

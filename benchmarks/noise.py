@@ -4,12 +4,12 @@ python -m benchmarks.noise                                        # all kinds, -
 python -m benchmarks.noise --kinds white fan --levels -40 --no-speech
 python -m benchmarks.noise --json noise.json
 
-Noise: a drawn person gets two seconds of noise, alone or followed by speech in the same noise, from a recording and in
-a live session, with `noise_gate` off and on. The measure is the widest mouth opening, as a share of its range, in
-frames up to LEAD seconds before the speech.
+Noise: the sound is two seconds of noise, alone or followed by speech in the same noise. A video of a drawn person is
+made from a recording and in a live session, with `noise_gate` off and on. The measure is the widest mouth opening, as a
+share of its range, in frames up to LEAD seconds before the speech.
 
-Speech: the same person gets several kinds of speech. The measure is the correlation of the lips with the lips that the
-clean speech asks for, without and with the gate.
+Speech: videos of the same person with several kinds of speech. The measure is the correlation of the measured mouth
+opening with the opening expected from the clean speech, with `noise_gate` off and on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.arguments import positive
-from benchmarks.live.quality import RATE, Speaker, asked_lips, exact, live
+from benchmarks.live.quality import RATE, Speaker, exact, expected_lips, live
 from export.command import run
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, Subject, make_subject
@@ -36,9 +36,9 @@ from vexpress_rt.media.recording import open_recording
 Samples = NDArray[np.float32]
 
 SPEECH = Path(__file__).parents[1] / "demo" / "speech.flac"
-SECONDS, LEAD = 2.0, 0.25
+SECONDS, LEAD = 2.0, 0.25  # of noise; before the speech, where the mouth may open already
 LEVELS = (-80.0, -70.0, -60.0, -50.0, -40.0)
-SNR = 20.0  # dB by which speech is above the noise under it
+SNR = 20.0  # dB, speech to background noise
 WAYS: dict[str, Callable[..., NDArray[np.uint8]]] = {"file": exact, "live": live}
 
 
@@ -113,12 +113,12 @@ def raised(samples: Samples, factor: float) -> Samples:
 
 
 def speeches(speech: Samples) -> dict[str, tuple[Samples, Samples]]:
-    """Return the kinds of speech by name: (samples, clean speech for the lips) of the same length."""
+    """Return (samples, clean speech) of each kind of speech by name; both have the same length."""
     child, word, silence = raised(speech, 1.5), speech[: round(0.35 * RATE)], np.zeros(10 * RATE, np.float32)
     own = 20 * np.log10(speech.std())
     found = {"as recorded": (speech, speech)}
     found |= {f"at {level} dB": (at_level(speech, level), speech) for level in (-40, -50)}
-    found |= {f"{kind} under it": (speech + noise(kind, len(speech), own - SNR), speech) for kind in KINDS}
+    found |= {f"with {kind}": (speech + noise(kind, len(speech), own - SNR), speech) for kind in KINDS}
     late = np.concatenate([silence, speech])
     return found | {
         "whispered": (whispered(speech), speech),
@@ -157,8 +157,8 @@ class Person:
         return float(self.openings(samples, way, gated)[: int(quiet * self.config["fps"])].max())
 
     def follows(self, heard: Samples, asked: Samples, way: str, gated: bool) -> float:
-        """Return the correlation of the lips with the lips that the clean speech asks for."""
-        seen, lips = self.openings(heard, way, gated), asked_lips(asked, self.config["fps"])
+        """Return the correlation of the measured opening with the opening expected from the clean speech."""
+        seen, lips = self.openings(heard, way, gated), expected_lips(asked, self.config["fps"])
         return correlation(seen, lips[: len(seen)])
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.quality --people 2 --seconds 1.5
 
-Each person speaks and moves their head. The reference is made by DDIM in 200 steps; the same clip is made with the same
-noise by each preset and as the bundle recommends. The table has the speed-up over `exact`, PSNR to the reference,
-correlation of the mouth's opening with the speech, and distance of the nose from its keypoint. Guidance and weights are
-those that the bundle recommends.
+Each person speaks and moves their head. The reference is a video by DDIM in 200 steps. Each preset, and the settings
+that the bundle recommends, make the same clip from the same noise. The table has the speed-up over `exact`, PSNR to the
+reference, correlation of the mouth's opening with the speech, and distance of the nose from its keypoint. Guidance and
+attention weights are the bundle's.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
 BASE = "exact"  # the preset that speed-ups are relative to
-MIDDLE = (0.2, 0.8)  # shares of the way from noise to picture
+MIDDLE = (0.2, 0.8)  # guidance interval, as shares of the steps
 RECOMMENDED = "as the bundle recommends"
-SCENE = "photo"  # of `cases_of`: speech and motion in one clip
-OTHERS = 3  # people with whose mouths each mouth is compared, at least
+SCENE = "photo"  # the scene of `cases_of` with speech and motion in one clip
+OTHERS = 3  # least number of people whose mouths are compared with each mouth
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measured:
     """Measurements of a video.
 
     Attributes:
@@ -82,34 +82,40 @@ def measure_presets(
     """Measure all configurations.
 
     Args:
+        generator: The generator.
+        people: Number of people.
+        seconds: Seconds of each clip.
+        reference_steps: DDIM steps of the reference.
         report: Called with the figures so far after each person.
 
-    Raises ConfigError and whatever `Generator.generate` raises.
+    Raises:
+        VExpressError: Any error of `Generator.generate`.
     """
     subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
     reference = GenerationConfig(sampler="ddim", steps=reference_steps, preset=BASE)
-    maker, seen = GeneratedVideos(generator, reference), dict[str, list[Seen]]()
-    own: list[Seen] = []
+    maker, measured = GeneratedVideos(generator, reference), dict[str, list[Measured]]()
+    of_reference: list[Measured] = []
     figures: Figures = {}
     for number, subject in enumerate(subjects[:people]):
         patches, case = gallery(subjects, number), clip(subject, seconds)
         best = maker.video(case, reference)
         assert best.frames is not None
-        own.append(look(case, best, best.frames, patches))
+        of_reference.append(measure_video(case, best, best.frames, patches))
         for name, config in configurations().items():
-            seen.setdefault(name, []).append(look(case, maker.video(case, config), best.frames, patches))
+            video = maker.video(case, config)
+            measured.setdefault(name, []).append(measure_video(case, video, best.frames, patches))
         figures = {
             "people": [subject.seed for subject in subjects[: number + 1]],
             "seconds_of_video": seconds,
             "reference_steps": reference_steps,
-            "rows": _rows(generator, {f"DDIM, {reference_steps} steps": (reference, own)}, seen),
+            "rows": _rows(generator, {f"DDIM, {reference_steps} steps": (reference, of_reference)}, measured),
         }
         report(figures)
     return figures
 
 
 def clip(subject: Subject, seconds: float) -> Case:
-    """Return a clip of a person who speaks and moves; without espeak-ng, with the demo's recording."""
+    """Return a clip of a person who speaks and moves; without espeak-ng, the speech is the demo's recording."""
     voice: Voice = (lambda seed, length: speech(subject.seed, length)) if shutil.which("espeak-ng") else _recorded
     return next(case for case in cases_of(subject, seconds, voice) if case.scene == SCENE)
 
@@ -119,11 +125,11 @@ def _recorded(seed: int, seconds: float) -> Samples:
     return open_recording(SPEECH, RATE).read()[: round(seconds * RATE)]
 
 
-def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Seen:
-    """Measure a video against the reference's frames."""
+def measure_video(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> Measured:
+    """Compare a video with its case and with the reference's frames."""
     assert video.frames is not None
     found = measure(case, video.frames, patches)
-    return Seen(
+    return Measured(
         seconds=video.timings["total"],
         denoising=video.timings["denoise"],
         psnr=psnr(video.frames, reference),
@@ -134,15 +140,17 @@ def look(case: Case, video: Video, reference: UInt8, patches: np.ndarray) -> See
 
 
 def _rows(
-    generator: Generator, first: Mapping[str, tuple[GenerationConfig, list[Seen]]], seen: Mapping[str, list[Seen]]
+    generator: Generator,
+    first: Mapping[str, tuple[GenerationConfig, list[Measured]]],
+    measured: Mapping[str, list[Measured]],
 ) -> list[dict[str, Any]]:
     configs = configurations()
-    everything = {**first, **{name: (configs[name], videos) for name, videos in seen.items()}}
-    return [_row(generator, name, config, videos, seen[BASE]) for name, (config, videos) in everything.items()]
+    everything = {**first, **{name: (configs[name], videos) for name, videos in measured.items()}}
+    return [_row(generator, name, config, videos, measured[BASE]) for name, (config, videos) in everything.items()]
 
 
 def _row(
-    generator: Generator, name: str, config: GenerationConfig, videos: list[Seen], base: list[Seen]
+    generator: Generator, name: str, config: GenerationConfig, videos: list[Measured], base: list[Measured]
 ) -> dict[str, Any]:
     """Return the row of one configuration: its settings, and medians over people."""
     settings = generator.bundle.manifest.settings(config)
@@ -173,10 +181,10 @@ def part(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--bundle", type=Path, help="bundle (the one that ships)")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--quick", action="store_true", help="one person, and a short reference")
     parser.add_argument("--people", type=int, help="number of drawn people")
     parser.add_argument("--seconds", type=float, help="seconds of each clip")

@@ -37,7 +37,7 @@ from vexpress_rt.utils.signals import GracefulShutdown
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[1] / "build" / "bench"
 JSON = "benchmarks.json"
-NOT_ASKED = "--parts left it out in every run"
+NOT_ASKED = "not selected by --parts in any run"
 BUDGET = 5400.0  # seconds: the limit of all parts together
 
 
@@ -82,7 +82,7 @@ def _measure(given: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="report-") as logs:
             run_parts(wanted, done, work=Path(logs), budget=given.budget, jobs=1)
     except KeyboardInterrupt:
-        print("interrupted; the result has the parts that ended before", file=sys.stderr)
+        print("interrupted; the result has the parts that had ended", file=sys.stderr)
         return 130
     run["seconds"] = round(time.monotonic() - started)
     report.write()
@@ -100,7 +100,7 @@ def _before(path: Path, quick: bool) -> dict[str, Any]:
 
 
 def _others(before: dict[str, Any], parts: Sequence[Part], wanted: Sequence[Part]) -> dict[str, Outcome]:
-    """Return the outcomes in earlier runs of parts that this run leaves out."""
+    """Return the earlier outcomes of the parts that this run does not measure."""
     others = [part.name for part in parts if part not in wanted]
     known = before.get("parts", {})
     return {name: Outcome(**known[name]) if name in known else Outcome(NOT_AVAILABLE, NOT_ASKED) for name in others}
@@ -124,8 +124,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=WORK, metavar="DIR", help="folder of weights and bundles (build/bench)"
     )
-    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"for all ({BUDGET:.0f})")
-    parser.add_argument("--commit", default="", help="commit of this checkout, where git does not know it")
+    words = f"time limit of all parts together ({BUDGET:.0f})"
+    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=words)
+    parser.add_argument("--commit", default="", help="commit of this checkout, if git cannot tell")
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""Compare the audio features of long speech in chunks with those of one pass.
+"""Compare the audio features of long speech encoded in chunks with those encoded in one pass.
 
 python -m benchmarks.seams                                    # the small model
 python -m benchmarks.seams --engines engines/tiny --seconds 150 --contexts 2 10
@@ -42,12 +42,19 @@ def long_speech(path: Path, rate: int, seconds: float) -> Float32:
 
 
 def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) -> tuple[Float32, list[int]]:
-    """Return all features (T, A) of a clip, and the places where chunks meet. how: options of `AudioFeatureStream`."""
+    """Return all features (T, A) of a clip, and the indices where chunks meet.
+
+    Args:
+        model: Configuration of the model.
+        encoder: The audio encoder.
+        sound: (N,) samples at the model's rate.
+        **how: Options of `AudioFeatureStream`.
+    """
     recording = open_recording((sound, model.sample_rate), model.sample_rate)
     kept: list[Float32] = []
 
-    class Kept:
-        """The encoder, with a record of its features."""
+    class RecordingEncoder:
+        """The encoder, which also keeps the features of each run."""
 
         spec = encoder.spec
 
@@ -56,14 +63,15 @@ def features(model: ModelConfig, encoder: Engine, sound: Float32, **how: float) 
             kept.append(outputs["features"][0])
             return outputs
 
-    stream = AudioFeatureStream(recording, model, Kept(), hearing_length(recording.duration), **how)  # type: ignore[arg-type]
-    stream.windows(hearing_length(recording.duration) - 1, hearing_length(recording.duration))
+    length = frame_count(recording.duration)
+    stream = AudioFeatureStream(recording, model, RecordingEncoder(), length, **how)  # type: ignore[arg-type]
+    stream.windows(length - 1, length)
     pairs = zip(stream.chunks, kept, strict=True)
     parts = [given[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start] for chunk, given in pairs]
     return np.concatenate(parts), [chunk.kept.start for chunk in stream.chunks[1:]]
 
 
-def hearing_length(duration: Any) -> int:
+def frame_count(duration: Any) -> int:
     """Return the number of frames of a clip at 25 frames a second."""
     return max(1, int(duration * 25))
 
@@ -99,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--seconds", type=positive, default=120, metavar="X", help="of the clip (default: 120)")
+    parser.add_argument("--seconds", type=positive, default=120, metavar="X", help="seconds of speech (default: 120)")
     parser.add_argument("--chunk", type=positive, default=CHUNK_SECONDS, metavar="X", help="seconds of a chunk")
     parser.add_argument("--contexts", type=not_negative, nargs="+", default=[0, 1, 2, 5, 10, 20], metavar="X")
     given = parser.parse_args(arguments)

@@ -1,1 +1,1 @@
-"""The demo, `make demo`: two drawn people say what a shipped recording says, with the bundle that ships."""
+"""The demo, `make demo`: videos of two drawn people who speak a recording, made with the shipped bundle."""

@@ -14,12 +14,12 @@ from demo.sheet import COLUMNS, Row, Sound, contact_sheet
 from vexpress_rt import GenerationConfig, Generator, VExpressError
 from vexpress_rt.utils import entry
 
-# Fewer than the bundle recommends: all six videos are to take less than a minute on two cores.
+# Fewer steps and less overlap than the bundle recommends, so that all six videos take less than a minute on two cores.
 CONFIG = GenerationConfig(steps=4, overlap=2)
 
 
 def say(line: str) -> None:
-    """Print at once, also into a pipe."""
+    """Print a line and flush, so that it appears at once in a pipe too."""
     print(line, flush=True)
 
 
@@ -49,7 +49,7 @@ def make_videos(bundle: Path | None, folder: Path) -> list[Path]:
             made.append(take.path)
             seconds += take.seconds
     say(f"Generated in {seconds:.0f} s")
-    note = f'Two drawn people whom the model never saw before say "{TEXT}"'
+    note = f'Two drawn people, not in the training data, say "{TEXT}"'
     sound = Sound(inputs.speech, heard, float(rate), moments(heard, COLUMNS // 2))
     contact_sheet("The mouth follows the sound", note, sound, groups).save(folder / "sheet.png")
     return [*made, folder / "sheet.png"]

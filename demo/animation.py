@@ -1,4 +1,4 @@
-"""The moving picture of README.md, from videos of the small model: `python -m demo.animation docs/talking.webp`."""
+"""README.md's animation, made from videos of the small model: `python -m demo.animation docs/talking.webp`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vexpress_rt import GenerationConfig, Generator, VExpressError
 from vexpress_rt.media.video_reader import read_frames
 from vexpress_rt.types import UInt8
 
-CONFIG = GenerationConfig()  # what the bundle recommends
+CONFIG = GenerationConfig()  # the bundle's recommended settings
 COLUMNS = ("one photo", "+ speech", "+ own motion", "+ another's motion")
-CELL, INSET = 200, 64  # pixels, height and width of a picture, and of the driving face in its corner
-GAP, HEAD, WAVE, FOOT = 8, 30, 44, 26  # pixels
+CELL, INSET = 200, 64  # pixels: height and width of a picture, and of the driving face in its corner
+GAP, HEAD, WAVE, FOOT = 8, 30, 44, 26  # pixels: between pictures, and heights of titles, waveform and text
 WIDTH = len(COLUMNS) * (CELL + GAP) + GAP
 
 
@@ -28,9 +28,9 @@ def make_animation(bundle: Path | None, path: Path, quality: int) -> int:
     """Make the videos and write them as one animated WebP.
 
     Args:
-        bundle: Folder of a bundle; None is the one that ships.
+        bundle: Folder of a bundle; None for the shipped one.
         path: File to write.
-        quality: Of the WebP encoder, 0 to 100.
+        quality: Quality of the WebP encoder, 0 to 100.
 
     Returns:
         Number of pictures.
@@ -49,7 +49,14 @@ def make_animation(bundle: Path | None, path: Path, quality: int) -> int:
 
 
 def draw_pictures(inputs: Inputs, takes: Sequence[Take], driving: Sequence[UInt8], fps: float) -> Iterator[Image.Image]:
-    """Yield a picture for each frame: a row for each sitter, the sound with its position, and what is said."""
+    """Yield a picture for each frame: a row for each sitter, the waveform with a cursor, and the spoken text.
+
+    Args:
+        inputs: The demo's inputs.
+        takes: Videos of all scenes and sitters.
+        driving: Frames of the driving video, (h, w, 3) uint8 RGB.
+        fps: Frames a second.
+    """
     length = min(len(take.frames) for take in takes)
     chart = Chart(WIDTH - 2 * GAP, WAVE, length, PAPER)
     chart.waveform(inputs.speech.read(), inputs.speech.rate / fps)
@@ -86,13 +93,13 @@ def _resized(picture: Image.Image, side: int) -> Image.Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m demo.animation", description="Make README's moving picture.")
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m demo.animation", description="Make README.md's animation.")
     parser.add_argument(
         "output", type=Path, nargs="?", default=Path("docs/talking.webp"), help="animated WebP to write"
     )
-    parser.add_argument("--bundle", type=Path, help="engines to run (the small model)")
-    parser.add_argument("--quality", type=int, default=70, help="of the WebP encoder, 0 to 100 (70)")
+    parser.add_argument("--bundle", type=Path, help="bundle to run (the small model)")
+    parser.add_argument("--quality", type=int, default=70, help="quality of the WebP encoder, 0 to 100 (70)")
     args = parser.parse_args(arguments)
     try:
         count = make_animation(args.bundle, args.output, args.quality)

@@ -1,4 +1,4 @@
-"""Curves over time, painted finely and scaled down, so that they are smooth."""
+"""Curves over time, drawn at four times the size and scaled down, so that they are smooth."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ HEARD, SEEN = (74, 118, 168), (214, 92, 30)
 _PANEL, _UNDER, _WAVE, _LEADER = (240, 240, 236), (198, 214, 232), (150, 152, 160), (188, 188, 184)
 
 _FINE = 4  # oversampling
-_AIR = 6  # pixels above an openness of 1 and below one of 0
+_PADDING = 6  # pixels above an openness of 1 and below an openness of 0
 
 
 class Chart:
-    """A panel of pixels; time runs over its width.
+    """A panel whose horizontal axis is time.
 
-    width, height: pixels.  count: frames that the width stands for.
+    Args:
+        width: Pixels.
+        height: Pixels.
+        count: Number of frames that the width represents.
+        ground: Background colour.
     """
 
     def __init__(self, width: int, height: int, count: int, ground: Colour = _PANEL) -> None:
@@ -38,7 +42,7 @@ class Chart:
         return self._image.reduce(_FINE)
 
     def across(self, frame: float) -> float:
-        """Return the place of a frame in pixels from the left."""
+        """Return the horizontal position of a frame in pixels."""
         return (frame + 0.5) * self.width / self.count
 
     def line(self, points: Sequence[tuple[float, float]], colour: Colour, width: float) -> None:
@@ -46,7 +50,7 @@ class Chart:
         self._draw.line([_fine(point) for point in points], colour, round(width * _FINE), joint="curve")
 
     def waveform(self, samples: NDArray[np.floating[Any]], per_frame: float) -> None:
-        """Sound (N,) of so many samples in a frame's time; the loudest fills the height."""
+        """Draw samples (N,), of which `per_frame` last one frame; the loudest sample fills the height."""
         edges = np.linspace(0, self.count * per_frame, self.width + 1).round().astype(int)
         loudest = max(float(abs(samples).max()), 1e-9)
         for x, (start, stop) in enumerate(pairwise(edges.tolist())):
@@ -55,14 +59,14 @@ class Chart:
                 self.line([(x + 0.5, float(piece.min()) - 0.5), (x + 0.5, float(piece.max()) + 0.5)], _WAVE, 1)
 
     def heard(self, openness: Curve) -> None:
-        """A filled curve of openness by frame."""
+        """Draw the expected openness by frame as a filled curve."""
         points = self._points(openness)
         ends = [(points[-1][0], self.height), (points[0][0], self.height)]
         self._draw.polygon([_fine(point) for point in [*points, *ends]], _UNDER)
         self.line(points, HEARD, 1.5)
 
     def seen(self, openness: Curve, moments: Sequence[int]) -> None:
-        """A curve of openness by frame, broken where it is NaN; dots at `moments`."""
+        """Draw the measured openness by frame, with gaps where it is NaN and dots at `moments`."""
         points = self._points(openness)
         known = np.flatnonzero(np.isfinite(openness))
         for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1) if known.size else ():
@@ -72,14 +76,14 @@ class Chart:
             self._draw.ellipse([_fine((x - 4, y - 4)), _fine((x + 4, y + 4))], SEEN, PAPER, _FINE)
 
     def leaders(self, moments: Sequence[int], ends: Sequence[float]) -> None:
-        """Lines from moments at the top to places at the bottom, pixels from the left."""
+        """Draw lines from moments at the top to positions at the bottom, in pixels from the left."""
         for frame, end in zip(moments, ends, strict=True):
             self.line([(self.across(frame), 0), (end, self.height)], _LEADER, 1.5)
 
     def _points(self, openness: Curve) -> list[tuple[float, float]]:
-        """Pixels; NaN where the curve is."""
-        room = self.height - 2 * _AIR
-        heights = self.height - _AIR - np.clip(openness, 0, 1 + _AIR / room) * room
+        """Return the curve's points in pixels, with y NaN where the openness is."""
+        room = self.height - 2 * _PADDING
+        heights = self.height - _PADDING - np.clip(openness, 0, 1 + _PADDING / room) * room
         return [(self.across(frame), y) for frame, y in enumerate(heights.tolist())]
 
 

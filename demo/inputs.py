@@ -17,12 +17,12 @@ from export.pocket.lips import RATE, mouth_track
 from vexpress_rt.media.recording import Recording, open_recording
 from vexpress_rt.media.video_writer import VideoWriter
 
-# Made once with espeak-ng 1.51, as export.pocket.speech.say(TEXT, "en-us+f3", pitch=50, speed=185) gives it; 16 bits.
+# 16-bit output of export.pocket.speech.say(TEXT, "en-us+f3", pitch=50, speed=185), with espeak-ng 1.51.
 SPEECH = Path(__file__).with_name("speech.flac")
 TEXT = "Hello! I am a drawing. And now... I can talk!"
-SITTERS = {"a": 1_000_028, "b": 1_000_027}  # seeds of people; the pocket model was trained on those below 2000
-DRIVER = 1_000_050  # eyes farther apart, a longer face
-_DRIVER_SIZE, _DRIVER_SCALE = 256, 0.85  # pixels, height and width; of the head in it
+SITTERS = {"a": 1_000_028, "b": 1_000_027}  # seeds of people; the training data has those below 2000
+DRIVER = 1_000_050  # seed of a person with a longer face and eyes farther apart
+_DRIVER_SIZE, _DRIVER_SCALE = 256, 0.85  # height and width in pixels; scale of the head
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Inputs:
 
     Attributes:
         audio: Sound file.
-        speech: The recording in it.
-        mouth: (L, 3) float32, shape of a mouth that speaks it: openness, width and rounding by frame.
+        speech: The opened sound file.
+        mouth: (L, 3) float32, shape of a mouth that speaks the recording: openness, width and rounding by frame.
         sitters: The drawn people.
-        driving: Video of another person who speaks it.
+        driving: Video of another person who speaks the recording.
     """
 
     audio: Path

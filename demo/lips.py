@@ -34,9 +34,9 @@ def agreement(heard: Curve, seen: Curve) -> float:
 
 
 def moments(heard: Curve, pairs: int) -> list[int]:
-    """Choose at most 2 x `pairs` frames: open mouths, and the most closed one between each and the next.
+    """Choose at most 2 x `pairs` frames: open mouths, and the most closed mouth between each and the next.
 
-    Open mouths are the highest peaks of the curve, with a distance of at least half an even share of the time.
+    Open mouths are the highest peaks of the curve that are at least L / (2 x `pairs`) frames apart.
     """
     padded = np.pad(heard, 1, constant_values=-np.inf)
     peaks = np.flatnonzero((heard > padded[:-2]) & (heard >= padded[2:]))

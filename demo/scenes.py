@@ -1,4 +1,4 @@
-"""The scenes of V-Express, generated."""
+"""V-Express's three scenes, and the generation of their videos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scene:
         name: Part of the names of its videos.
         title: Description.
         retarget: Retargeting mode.
-        motion: Returns the file with the motion of a sitter's head, or None.
+        motion: Returns the file with the motion of a sitter's head; None for a head that stays still.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Take:
         sitter: The person.
         scene: The scene.
         path: File of the video.
-        lead: Picture (h, w, 3) uint8 RGB of the source of the head's motion.
+        lead: (h, w, 3) uint8 RGB, a picture of the source of the head's motion.
         frames: (L, H, W, 3) uint8 RGB.
         seconds: Duration of the generation.
     """
@@ -84,7 +84,7 @@ def perform(generator: Generator, inputs: Inputs, config: GenerationConfig, fold
 
 
 def _lead(portrait: Portrait, source: Path | None, video: Video) -> UInt8:
-    """The photo itself, what the model was shown of keypoints, or the driving video, some way into it."""
+    """Return a picture of the motion's source: the photo, or a keypoint map or driving frame after a quarter."""
     if source is None:
         return portrait.image
     moment = video.length // 4

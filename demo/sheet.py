@@ -1,4 +1,4 @@
-"""Draw the contact sheet: sound and expected openness, below them measured openness and frames of each scene."""
+"""The contact sheet: the sound and the expected openness of the mouth; for each scene, measured openness and frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CELL = 128  # pixels, height and width of pictures
 COLUMNS = 8
 
 _GAP, _MARGIN, _SIDE = 4, 24, 152
-_CHARTS = COLUMNS * (CELL + _GAP) - _GAP  # pixels, their width
+_CHARTS = COLUMNS * (CELL + _GAP) - _GAP  # pixels, width of the charts
 _WAVE, _CURVE, _LEADERS = 56, 64, 16  # pixels, heights
 _LEFT = _MARGIN + _SIDE
 WIDTH = _LEFT + _CHARTS + _MARGIN
@@ -25,7 +25,14 @@ WIDTH = _LEFT + _CHARTS + _MARGIN
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound of the sheet. heard: expected openness by frame, (L,).  moments: frames to show, ascending."""
+    """The sound of the sheet.
+
+    Attributes:
+        speech: The recording.
+        heard: (L,), openness expected from the sound, by frame.
+        fps: Frames a second.
+        moments: Frames to show, ascending.
+    """
 
     speech: Recording
     heard: Curve
@@ -35,7 +42,14 @@ class Sound:
 
 @dataclass(frozen=True)
 class Row:
-    """A scene. lines: description.  lead: picture of its source of motion.  seen: measured openness, (L,)."""
+    """A scene.
+
+    Attributes:
+        lines: Description.
+        lead: Picture of the source of motion.
+        frames: (L, H, W, 3) uint8 RGB.
+        seen: (L,), measured openness by frame.
+    """
 
     lines: Sequence[str]
     lead: UInt8
@@ -52,7 +66,7 @@ class _Page:
         self.top = _MARGIN
 
     def text(self, x: int, y: int, text: str, size: int, colour: Colour = INK, anchor: str = "la") -> None:
-        """Write text at `x`, and `y` below the top."""
+        """Write text at `x`, and `y` pixels below the top."""
         self.draw.text((x, self.top + y), text, colour, ImageFont.load_default(size), anchor=anchor)
 
     def put(self, picture: Image.Image, x: int, y: int = 0) -> None:
@@ -60,7 +74,14 @@ class _Page:
 
 
 def contact_sheet(heading: str, note: str, sound: Sound, groups: dict[str, list[Row]]) -> Image.Image:
-    """Draw the sheet. groups: scenes by the name of the person. At most COLUMNS moments are shown."""
+    """Draw the sheet.
+
+    Args:
+        heading: Title.
+        note: Subtitle.
+        sound: The sound; at most COLUMNS of its moments are shown.
+        groups: Scenes by the name of the person.
+    """
     rows = sum(len(group) for group in groups.values())
     height = 2 * _MARGIN + 60 + _WAVE + _CURVE + 48 + 34 * len(groups) + rows * _row_height() - 18
     page = _Page(height)
@@ -82,7 +103,7 @@ def _head(page: _Page, heading: str, note: str) -> None:
     page.text(_MARGIN, 0, heading, 26)
     page.text(_MARGIN, 36, note, 15, FAINT)
     right = WIDTH - _MARGIN
-    for y, colour, text in ((4, HEARD, "openness heard in the sound"), (26, SEEN, "openness measured in the frames")):
+    for y, colour, text in ((4, HEARD, "openness expected from the sound"), (26, SEEN, "openness in the frames")):
         page.text(right, y, text, 15, INK, "ra")
         left = right - round(page.draw.textlength(text, ImageFont.load_default(15)))
         page.draw.line((left - 34, page.top + y + 9, left - 10, page.top + y + 9), colour, 3)
@@ -95,7 +116,7 @@ def _sound(page: _Page, sound: Sound) -> None:
     wave.waveform(sound.speech.read(), sound.speech.rate / sound.fps)
     curve.heard(sound.heard)
     page.text(_MARGIN, _WAVE // 2 - 9, "sound", 15)
-    page.text(_MARGIN, _WAVE + _CURVE // 2 - 9, "openness heard", 15)
+    page.text(_MARGIN, _WAVE + _CURVE // 2 - 9, "openness expected", 15)
     page.put(wave.image(), _LEFT)
     page.put(curve.image(), _LEFT, _WAVE + 2)
     page.top += _WAVE + _CURVE + 6

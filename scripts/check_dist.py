@@ -1,8 +1,8 @@
-"""Install the wheel of a folder into an environment of its own, make a video there with the small model, and check it.
+"""Install a wheel into a fresh environment, make a video there with the small model, and check the video.
 
     python scripts/check_dist.py dist
 
-Nothing of the checkout is used but the drawing of the photo and demo/speech.flac. Exits with 1 if anything is wrong.
+From the checkout come only the drawn photo and demo/speech.flac. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for a run as a script
 
 SPEECH = ROOT / "demo" / "speech.flac"
-PERSON = 1_000_028  # seed of a person that the small model has not seen in training
-STEPS, FPS, SIZE = 4, 25, 128  # size: pixels, height and width of the small model's videos
+PERSON = 1_000_028  # seed of a drawn person who is not in the small model's training data
+STEPS, FPS, SIZE = 4, 25, 128  # denoising steps; rate, and height and width in pixels, of the small model's videos
 
-# Run by the environment's own Python: what it imports is what was installed.
+# Run by the environment's Python, so that it imports the installed package.
 INSPECT = """
 import json, sys, av, numpy as np, vexpress_rt
 from vexpress_rt import native
@@ -62,7 +62,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 
 def check(wheel: Path, folder: Path) -> list[str]:
-    """Return what is wrong with a wheel; `folder` is empty and may be written to."""
+    """Return descriptions of failed checks of a wheel; `folder` is an empty folder to work in."""
     from PIL import Image
 
     from export.pocket.faces import draw_face, random_person
@@ -79,8 +79,8 @@ def check(wheel: Path, folder: Path) -> list[str]:
     print(json.dumps(found, indent=1))
     length = math.ceil(found["seconds of speech"] * FPS)
     checks = {
-        "the package is that of the environment": Path(found["package"]).is_relative_to(folder / "venv"),
-        "the version is that of the wheel": wheel.name.startswith(f"vexpress_rt-{found['version']}-"),
+        "the package is imported from the environment": Path(found["package"]).is_relative_to(folder / "venv"),
+        "the package has the wheel's version": wheel.name.startswith(f"vexpress_rt-{found['version']}-"),
         "the C++ module was built": found["native"] == "native",
         f"the video has {length} frames": found["frames"] == length,
         f"the video has {FPS} frames per second": found["fps"] == FPS,
@@ -94,7 +94,7 @@ def check(wheel: Path, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description="Install a wheel into a fresh environment and make a video there.")
     parser.add_argument("folder", type=Path, help="folder that holds one wheel")
     args = parser.parse_args()
@@ -105,7 +105,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vexpress-dist-") as folder:
         wrong = check(wheels[0], Path(folder).resolve())
     for text in wrong:
-        print(f"error: not so: {text}", file=sys.stderr)
+        print(f"error: check failed: {text}", file=sys.stderr)
     print(f"{wheels[0].name}: {'refused' if wrong else 'good'}")
     return int(bool(wrong))
 

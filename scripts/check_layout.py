@@ -1,4 +1,4 @@
-"""Load a checkpoint directory with diffusers and transformers, as the public implementation does: every file they read.
+"""Load every file of a checkpoint directory that diffusers and transformers read, as the public implementation does.
 
     python -m export.checkpoint --preset tiny --output /tmp/tiny
     python -m venv /tmp/diffusers && /tmp/diffusers/bin/pip install diffusers transformers torch
@@ -19,7 +19,7 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import Wav2Vec2Model, Wav2Vec2Processor
 
-# The public reference network is diffusers' U-Net without these.
+# Tensors of diffusers' U-Net that the public reference network lacks.
 NOT_IN_REFERENCE_NET = {"conv_norm_out.weight", "conv_norm_out.bias"}
 
 
@@ -48,7 +48,7 @@ def check_wav2vec2(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Check each part and print what is wrong with it."""
+    """Check each part, print the tensors that do not fit, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="checkpoint directory")
     folder = parser.parse_args().folder

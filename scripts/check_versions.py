@@ -25,12 +25,15 @@ def installed(package: str) -> str:
 
 
 def main() -> int:
-    """Print the installed versions and compare them."""
+    """Print the installed versions, compare them with the file's, and return the exit code."""
     wanted = pins(Path(sys.argv[1]))
     found = {package: installed(package) for package in wanted}
     print(", ".join(f"{package} {number}" for package, number in found.items()), flush=True)
     if wrong := [package for package in wanted if found[package] != wanted[package]]:
-        print(f"{', '.join(wrong)}: expected the versions in {sys.argv[1]}: remove the environment", file=sys.stderr)
+        print(
+            f"{', '.join(wrong)}: expected the versions in {sys.argv[1]}: delete the environment and create it again",
+            file=sys.stderr,
+        )
     return int(bool(wrong))
 
 

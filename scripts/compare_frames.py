@@ -1,9 +1,8 @@
-"""Compare what two checkouts generate, bit for bit: `python scripts/compare_frames.py /path/to/other/checkout`.
+"""Compare the videos of two checkouts bit for bit: `python scripts/compare_frames.py /path/to/other/checkout`.
 
-Both checkouts run every case with their own code and the bundle that ships with it, each in a process of its own
-Python, on inputs that this checkout draws once. Of each case the frames, the keypoints and the sound are compared: of
-a file, its decoded pictures and the decoded samples of its sound track. Prints a table of the cases; the exit code is
-1 if any case differs.
+This checkout draws the inputs once. Each checkout runs every case with its own Python, code and shipped bundle. The
+script compares frames, keypoints and sound of each case; for a file, the decoded pictures and the decoded samples of
+the sound track. It prints a table of the cases; the exit code is 1 if any case differs.
 """
 
 from __future__ import annotations
@@ -26,17 +25,21 @@ import av
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-START, SECONDS, FPS = 0.3, 1.0, 30  # of the demo's recording: where the speech begins, its length; frames a second
-THREADS = 2  # fixed, because sums may depend on it
-STEPS = 3  # of denoising, except for presets
+START, SECONDS, FPS = 0.3, 1.0, 30  # seconds: start and length of the excerpt of demo/speech.flac; frames a second
+THREADS = 2  # fixed, because the order of floating-point sums may depend on it
+STEPS = 3  # denoising steps, except in presets
 PUSHES = (1, 7, 160, 333, 1024, 4001)  # samples of one push to a live session, in turn
 
 
 @dataclass(frozen=True)
 class Digest:
-    """SHA-256 of what one case gave: of the pictures, of the keypoints and of the sound, as hexadecimal digits.
+    """SHA-256 digests of the result of one case, as hexadecimal digits.
 
-    count: number of frames.
+    Attributes:
+        count: Number of frames.
+        frames: Digest of the pictures.
+        keypoints: Digest of the keypoints; empty if the case has none.
+        sound: Digest of the sound; empty if the case has none.
     """
 
     count: int
@@ -71,7 +74,10 @@ def main() -> int:
 def cached_digests(
     checkout: Path, python: Path, inputs: Path, names: list[str], cache: Path | None
 ) -> dict[str, Digest]:
-    """Run the cases of a checkout that a file does not hold yet for its commit and inputs, and add them to the file."""
+    """Return the digests of a checkout's cases; take known ones from a cache file, and add new ones to it.
+
+    The cache's keys are the checkout's commit and a digest of the inputs. Without a cache, all cases are run.
+    """
     if cache is None:
         return digests(checkout, python, inputs, names)
     describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
@@ -87,7 +93,7 @@ def cached_digests(
 
 
 def digests(checkout: Path, python: str | Path, inputs: Path, names: list[str]) -> dict[str, Digest]:
-    """Run cases in a checkout, with its Python; return the digest of each by its name."""
+    """Run cases in a checkout, with its Python; return their digests by name."""
     command = [str(python), str(Path(__file__).resolve()), str(checkout), "--worker", str(inputs), "--only", *names]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     with subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -148,13 +154,13 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
 
 
 def decoded_sound(path: Path) -> np.ndarray:
-    """Return all samples of a file's first sound track as they decode: (1, n) of mono, in the codec's dtype."""
+    """Return all decoded samples of a file's first sound track, (1, n) for mono, in the codec's dtype."""
     with av.open(str(path)) as file:
         return np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], axis=1)
 
 
 def sha256(arrays: Iterable[np.ndarray]) -> str:
-    """Return the digest of arrays: of shapes, dtypes and bytes."""
+    """Return the digest of the arrays' shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype}".encode())
@@ -162,12 +168,12 @@ def sha256(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-# What follows runs in both checkouts, and so uses public names alone; names that differ between versions are looked up.
+# The code below runs in both checkouts. It uses only public names, and adapts to names that differ between versions.
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A generator of the bundle that ships, and the folder with the inputs."""
+    """A generator of the shipped bundle, and the folder with the inputs."""
 
     generator: Any
     folder: Path
@@ -187,7 +193,7 @@ def run_cases(checkout: Path, folder: Path, names: Iterable[str]) -> int:
 
     place = Path(vexpress_rt.__file__).resolve()
     if not place.is_relative_to(checkout.resolve()):
-        raise SystemExit(f"error: {sys.executable} imports vexpress_rt from {place}; expected it to be of {checkout}")
+        raise SystemExit(f"error: {sys.executable} imports vexpress_rt from {place}; expected it below {checkout}")
     with vexpress_rt.Generator(provider="cpu", threads=THREADS) as generator:
         for name in names:
             print(json.dumps([name, asdict(CASES[name](Inputs(generator, folder)))]), flush=True)
@@ -195,7 +201,7 @@ def run_cases(checkout: Path, folder: Path, names: Iterable[str]) -> int:
 
 
 def options(**chosen: Any) -> Any:
-    """Return a GenerationConfig of few steps with the options named."""
+    """Return a GenerationConfig with the given options, and STEPS steps unless a preset sets them."""
     from vexpress_rt import GenerationConfig
 
     known = {field.name for field in fields(GenerationConfig)}
@@ -207,7 +213,7 @@ def options(**chosen: Any) -> Any:
 
 
 def step_major(generator: Any) -> dict[str, str]:
-    """Return the argument that takes each step over the whole video."""
+    """Return the argument of `stream` for the window order that takes each step over the whole video."""
     if "schedule" in inspect.signature(generator.stream).parameters:  # before 0.2
         return {"schedule": "breadth"}
     return {"window_order": "step_major"}
@@ -222,7 +228,7 @@ def kept(inputs: Inputs, *, speech: str = "speech.wav", config: Any = None, **ar
 
 
 def written(inputs: Inputs, **arguments: Any) -> Digest:
-    """Return the digest of a video in a file: of its decoded pictures and of its decoded sound track."""
+    """Return the digest of a video file: of its decoded pictures and its decoded sound track."""
     path = inputs.folder / f"written_{os.getpid()}.mp4"
     video = inputs.generator.generate(
         inputs.photo, inputs.speech, config=options(), output=path, keep_frames=True, **arguments
@@ -237,13 +243,13 @@ def written(inputs: Inputs, **arguments: Any) -> Digest:
 
 
 def decoded_pictures(path: Path) -> list[np.ndarray]:
-    """Return the pictures of a video, as they decode."""
+    """Return the decoded pictures of a video."""
     with av.open(str(path)) as file:
         return [frame.to_ndarray() for frame in file.decode(video=0)]
 
 
 def streamed(inputs: Inputs, **arguments: Any) -> Digest:
-    """Return the digest of a stream, which is to have the frames of `generate`."""
+    """Return the digest of a stream; its frames must equal those of `generate`."""
     with inputs.generator.stream(inputs.photo, inputs.speech, config=options(), **arguments) as frames:
         pictures = list(frames)
     found = Digest(len(pictures), sha256(pictures), sha256([frames.keypoints]), "")
@@ -253,7 +259,7 @@ def streamed(inputs: Inputs, **arguments: Any) -> Digest:
 
 
 def live(inputs: Inputs, *, interrupted: bool = False, rate: int | None = None, **arguments: Any) -> Digest:
-    """Return the digest of a live session in which pushes of odd sizes and pulls take turns."""
+    """Return the digest of a live session with alternating pulls and pushes of irregular sizes."""
     samples = decoded_sound(inputs.speech)[0]
     with inputs.generator.live(inputs.photo, config=options(), look_ahead=0.1, **arguments) as session:
         frames, start, turn = [], 0, 0
@@ -284,7 +290,7 @@ def command(inputs: Inputs) -> Digest:
 
 
 def array_photo(inputs: Inputs) -> Digest:
-    """Return the digest of a video of a photo and of samples in memory, with the photo prepared before."""
+    """Return the digest of a video from a prepared photo and samples in memory."""
     with av.open(str(inputs.photo)) as file:
         picture = next(file.decode(video=0)).to_ndarray(format="rgb24")
     portrait = inputs.generator.prepare(picture, crop="none")
@@ -294,7 +300,7 @@ def array_photo(inputs: Inputs) -> Digest:
 
 
 def track(inputs: Inputs) -> Digest:
-    """Return the digest of a video led by few keypoints of a larger picture at a lower rate."""
+    """Return the digest of a video driven by a short keypoint track of a larger picture at a lower rate."""
     from vexpress_rt import KeypointTrack
 
     points = np.load(inputs.folder / "keypoints.npy")[:9] * 4

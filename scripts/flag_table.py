@@ -1,7 +1,7 @@
 """Make the table of the public `inference.py`'s flags from the command line's parser.
 
     python scripts/flag_table.py                              # print it
-    python scripts/flag_table.py --write docs/migrating.md    # put it into the page, between the marks
+    python scripts/flag_table.py --write docs/migrating.md    # replace it in the page, between its markers
 
 `tests/docs/test_pages.py` compares the page with the parser.
 """
@@ -38,16 +38,16 @@ def public(name: str) -> str:
 
 
 def with_table(page: str) -> str:
-    """Return a page with the current table between its marks."""
+    """Return a page with the current table between its markers."""
     head, _, rest = page.partition(BEGIN)
     _, found, tail = rest.partition(END)
     if not found:
-        raise SystemExit(f"the page has no marks {BEGIN} and {END}: add them where the table is to be")
+        raise SystemExit(f"the page has no markers {BEGIN} and {END}: add them around the table")
     return f"{head}{BEGIN}\n\n{flag_table()}\n\n{END}{tail}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE", help="page to update; none: print the table")
     page = parser.parse_args(arguments).write

@@ -1,8 +1,9 @@
 """Fuzz every reader of the package, each input in a process with limits: `python scripts/fuzz.py --minutes 30`.
 
-Prints for each reader how many inputs were accepted, refused with an error of the package, or FAILED: with any other
-exception, by a signal, above the limits of time or memory, by opening other files, by leaving files behind, or with
-output on stderr. Inputs that fail are kept, with the command that replays them, and the exit code is 1.
+For each reader, the script prints the number of inputs that were accepted, refused with an error of the package, or
+FAILED. An input fails if it raises any other exception, kills the process, exceeds the limits of time or memory, makes
+the reader open other files, leaves files behind, or causes output on stderr. Inputs that fail are kept, with the
+command to replay them, and the exit code is 1.
 """
 
 from __future__ import annotations

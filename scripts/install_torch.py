@@ -1,9 +1,9 @@
-"""Install PyTorch, which `export` and the tests need, into the environment whose Python runs this.
+"""Install PyTorch, which `export` and the tests need, into the environment of the running Python.
 
     python scripts/install_torch.py [ARGUMENTS FOR PIP ...]
 
-A machine without an NVIDIA GPU gets a CPU build where pip's sources hold one. Where they hold only the CUDA build,
-that one is installed, and this says so before it starts. Arguments go to pip, to name another source for instance.
+On a machine without an NVIDIA GPU, the script installs a CPU build if pip's sources have one. Otherwise it prints a
+notice and installs the CUDA build. Arguments are passed to pip, for example to name another source.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import sys
 from typing import Any
 
 ACCEPTED = "torch>=2.13"
-# Releases beyond this one come as CUDA builds where only the default sources are asked; of this one, CPU builds are
-# about, and pip prefers them: "2.13.0+cpu" sorts after "2.13.0".
+# CPU builds of this release are common in pip's sources, and pip prefers them: "2.13.0+cpu" sorts after "2.13.0". The
+# default sources have later releases only as CUDA builds.
 CPU_CANDIDATE = "torch==2.13.0"
 NOTICE = """\
-pip's sources hold no CPU build of PyTorch for Python {version}. What follows is the CUDA build with {count} packages of
-CUDA, several GB, which this machine without an NVIDIA GPU does not need. To have a CPU build instead, stop this now and
-name a source that holds one: make PIP_TORCH_ARGS="--index-url ADDRESS" and the target."""
+pip's sources have no CPU build of PyTorch for Python {version}. The CUDA build is installed instead, with {count}
+CUDA packages of several GB that this machine without an NVIDIA GPU does not need. For a CPU build, press Ctrl-C and
+name a source that has one: make PIP_TORCH_ARGS="--index-url ADDRESS" and the target."""
 PIP = (sys.executable, "-m", "pip", "install", "-qq")
 
 
 def resolve(requirement: str, arguments: list[str]) -> list[dict[str, Any]] | None:
-    """Metadata of what pip would install for `requirement`, without installing; None where nothing fits it."""
+    """Return the metadata of the packages that pip would install for a requirement; None if pip cannot satisfy it."""
     command = [*PIP, "--dry-run", "--ignore-installed", "--report", "-", *arguments, requirement]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
@@ -35,12 +35,12 @@ def resolve(requirement: str, arguments: list[str]) -> list[dict[str, Any]] | No
 
 
 def cuda_packages(resolved: list[dict[str, Any]]) -> list[str]:
-    """Names of the CUDA libraries among what pip would install."""
+    """Return the names of the CUDA libraries among the packages."""
     return sorted(item["name"] for item in resolved if item["name"].lower().startswith(("nvidia-", "cuda-")))
 
 
 def choose(arguments: list[str]) -> str:
-    """The requirement to install, after saying what it brings along where that is not what the machine wants."""
+    """Return the requirement to install; print NOTICE if it brings CUDA libraries that the machine does not need."""
     if shutil.which("nvidia-smi"):
         return ACCEPTED
     choice = ACCEPTED if arguments else CPU_CANDIDATE
@@ -54,7 +54,7 @@ def choose(arguments: list[str]) -> str:
 
 
 def main() -> int:
-    """Choose and install; returns pip's exit code."""
+    """Install PyTorch and return pip's exit code."""
     arguments = sys.argv[1:]
     return subprocess.run([*PIP, *arguments, choose(arguments)]).returncode
 

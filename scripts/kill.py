@@ -42,7 +42,7 @@ EXIT_CODES = {  # by command and signal; negative ones occur before the program 
 
 @dataclass
 class Subject:
-    """A command that writes `output`, over and over.
+    """A command to kill.
 
     Attributes:
         name: The command.
@@ -98,7 +98,7 @@ class Subject:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
-                return 124, "it runs for two minutes after the signal"
+                return 124, "it still runs two minutes after the signal"
             return process.returncode, stderr
 
 
@@ -187,7 +187,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def video_subject(work: Path) -> Subject:
-    """Return `generate` with the bundle that ships and 0.3 s of a tone."""
+    """Return `generate` with the shipped bundle and 0.3 s of a tone."""
     time_axis = np.arange(4800) / 16000
     with wave.open(str(work / "speech.wav"), "wb") as sound:
         sound.setparams((1, 2, 16000, 0, "NONE", ""))

@@ -1,7 +1,7 @@
-"""Measure memory and time of the largest and worst photos, each in its own process: `python scripts/measure_photos.py`.
+"""Measure memory and time of decoding the most demanding photos: `python scripts/measure_photos.py`.
 
-Prints the peak growth of the process in MB, its CPU time in seconds, and the outcome. The exit code is 1 if a photo
-exceeds the limits in docs/files.md.
+Each photo is decoded in a process of its own. The script prints the growth of the process's peak memory in MB, its CPU
+time in seconds, and the outcome. The exit code is 1 if a photo exceeds the limits in docs/files.md.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from tests.support.photo_limits import LARGEST, MOST_MEGABYTES, MOST_SECONDS, me
 
 
 def main() -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", nargs="+", choices=BOMBS, metavar="NAME", help=f"of {'; '.join(BOMBS)} (default: all)")
-    add("--scale", type=float, help="in (0, 1], of the number of pixels or parts (default: 1, and the largest taken)")
-    add("--cut", type=int, default=0, metavar="BYTES", help="leave out at the end of each (default: 0)")
+    words = "share of the number of pixels or parts, in (0, 1] (default: 1, and the largest accepted scale)"
+    add("--scale", type=float, help=words)
+    add("--cut", type=int, default=0, metavar="BYTES", help="bytes to remove from the end of each file (default: 0)")
     given = parser.parse_args()
     scales = [(name, given.scale or 1.0) for name in given.only or BOMBS]
     if given.scale is None:

@@ -1,7 +1,7 @@
-"""An extension of Griffe for the documentation site: docstrings as they are at run time.
+"""A Griffe extension for the documentation site that reads docstrings from imported classes.
 
-`GenerationConfig` adds the descriptions of its options to its docstring when it is imported: the sentences are those of
-the command line's help.
+On import, `GenerationConfig` adds the descriptions of its options to its docstring, from the field metadata that the
+command line's help also uses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COMPLETED = {"vexpress_rt.config.GenerationConfig"}  # classes whose docstrings 
 
 
 class RuntimeDocstrings(Extension):
-    """Takes the docstrings of some classes from the imported classes."""
+    """Replaces the docstrings of the classes in COMPLETED by those at run time."""
 
     def on_class_instance(self, *, cls: Class, **arguments: Any) -> None:
         """Replace the docstring of a class in COMPLETED."""

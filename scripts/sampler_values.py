@@ -1,4 +1,4 @@
-"""Compute the states of DPM-Solver++(2M) and UniPC with diffusers, as values that the tests hold ours against.
+"""Compute the states of DPM-Solver++(2M) and UniPC with diffusers, as expected values for the tests.
 
     python -m venv /tmp/diffusers && /tmp/diffusers/bin/pip install diffusers torch
     /tmp/diffusers/bin/python scripts/sampler_values.py tests/golden/sampler_values.npz
@@ -10,11 +10,11 @@ of 1 step first, then the run of 2 steps, and so on:
     noise                 (4,) float64, the state before the first step of every run
     model_outputs         (25, 4) float64, one row a step
     timesteps             (325,) int64
-    alpha_bars            (325,) float32, at those timesteps; at the first one diffusers puts 2 ** -24 in the place of 0
+    alpha_bars            (325,) float32, at those timesteps; diffusers replaces 0, at the first one, by 2 ** -24
     NAME/float32_states   (325, 4) float32, by the unchanged scheduler; NAME is dpm++2m or unipc
     NAME/float64_states   (325, 4) float64, by the same code in float64, from the same alpha_bars
     NAME/zero_snr_states  (325, 4) float64, for alpha-bar 0 at the first timestep
-    report                text, what this script printed: versions, settings, errors
+    report                text, the output of this script: versions, settings, errors
 
 diffusers cannot compute with alpha-bar 0, where lambda = ln(alpha / sigma) is minus infinity. The states are analytic
 in 1 / (lambda_1 - lambda_0), so the script computes them for alpha-bars of 1e-100 to 1e-300 in float64 and extrapolates
@@ -84,8 +84,8 @@ def run(scheduler: Scheduler, noise: Float64, outputs: Float64, dtype: torch.dty
 def run_in_float64(name: str, alpha_bars: Float64, noise: Float64, outputs: Float64) -> Float64:
     """Return the states (steps, 4) of a run in float64 whose noise levels are `alpha_bars`, one a step, then 1.
 
-    DPM-Solver++ casts the state to torch.float32, and UniPC makes a tensor of the default dtype: both names stand for
-    float64 meanwhile.
+    DPM-Solver++ casts the state to torch.float32, and UniPC creates a tensor of the default dtype. During the run, both
+    are float64.
     """
     scheduler = scheduler_of(name, len(alpha_bars))
     scheduler.sigmas = torch.from_numpy(np.append(np.sqrt((1 - alpha_bars) / alpha_bars), 0.0))

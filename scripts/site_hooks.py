@@ -1,8 +1,8 @@
-"""Hooks of MkDocs for what Markdown cannot say by itself: included files, and links to files outside docs/.
+"""MkDocs hooks that include files and rewrite links to files outside docs/.
 
-Pages link to every file of the repository by its relative path, so that the links also work where the repository is
-browsed. The site has the files of docs/ alone; links to others become links to the repository's address, which
-`[project.urls]` of pyproject.toml defines. A line `<!-- include: PATH -->` is replaced by that file.
+Pages link to every file of the repository by its relative path, so that the links also work in a browser of the
+repository. The site contains only the files of docs/; links to other files become links to the repository's address in
+`[project.urls]` of pyproject.toml. A line `<!-- include: PATH -->` is replaced by that file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-# Files that are a page of the site as a whole.
+# Files outside docs/ that a page of the site includes as a whole.
 PAGES = {ROOT / f"{name.upper()}.md": DOCS / f"{name}.md" for name in ("contributing", "changelog")}
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
@@ -26,7 +26,7 @@ _FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2$", re.MULTILINE | re.DOTALL)
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Return the Markdown of a page with its includes and with links that hold on the site."""
+    """Return the Markdown of a page with its includes and with links that work on the site."""
     return render(markdown, DOCS / page.file.src_uri, repository())
 
 
@@ -36,7 +36,7 @@ def render(markdown: str, page: Path, address: str | None) -> str:
     Args:
         markdown: The text of the page.
         page: The page's file.
-        address: Of the repository; None leaves the text of a link to a file outside docs/ without a link.
+        address: The repository's address; None keeps only the text of links to files outside docs/.
 
     Raises:
         FileNotFoundError: A link or an include names a file that does not exist.
@@ -59,12 +59,12 @@ def _below(markdown: str, level: int) -> str:
 
 
 def _relink(markdown: str, source: Path, page: Path, address: str | None) -> str:
-    """Rewrite the links of `source` so that they hold on the site in the place of `page`."""
+    """Rewrite the links of `source` so that they work on the site in the place of `page`."""
     return _outside_code(markdown, lambda text: _relink_text(text, source, page, address))
 
 
 def _outside_code(markdown: str, change: Callable[[str], str]) -> str:
-    """Apply `change` to the parts of a page that are no code blocks."""
+    """Apply `change` to the parts of a page outside code blocks."""
     parts, end = [], 0
     for fence in _FENCE.finditer(markdown):
         parts += [change(markdown[end : fence.start()]), fence[0]]
@@ -76,7 +76,7 @@ def _relink_text(text: str, source: Path, page: Path, address: str | None) -> st
     def link(match: re.Match[str]) -> str:
         target = Path(os.path.normpath(source.parent / match[1]))
         if not target.exists():
-            raise FileNotFoundError(f"{source} links to {match[1]}, and there is no such file: mend the link")
+            raise FileNotFoundError(f"{source} links to {match[1]}, which does not exist: correct the link")
         target = PAGES.get(target, target)
         if target.is_relative_to(DOCS):
             return PurePosixPath(os.path.relpath(target, page.parent)).as_posix() + (match[2] or "")

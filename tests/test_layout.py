@@ -13,6 +13,27 @@ PACKAGE = ROOT / "vexpress_rt"
 MOST_NAMES = 12  # that a reader takes in at one look
 ALWAYS_THERE = {"__init__.py", "__main__.py", "errors.py", "config.py", "types.py", "py.typed"}
 UNTESTED = {"engines"}  # a wheel has the bundle there
+ABOUT_THE_PACKAGE = {"layout", "package"}  # tests/test_<subject>.py of the package as a whole
+TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that cover them
+    "__main__": "cli/test_generate.py",
+    "errors": "integration/test_errors.py",
+    "backends/base": "backends/onnxruntime/test_engine.py",
+    "backends/validation": "backends/onnxruntime/test_engine.py",
+    "backends/cuda/device_engine": "backends/onnxruntime/test_cuda_engine.py",
+    "backends/onnxruntime/provider": "backends/test_registry.py",
+    "backends/tensorrt/provider": "backends/test_registry.py",
+    "bundle/onnx_graph": "bundle/test_weight_check.py",
+    "bundle/untrusted_json": "bundle/test_manifest.py",
+    "cli/bundle_option": "cli/test_generate.py",
+    "cli/compile": "backends/tensorrt/test_plan_store_refused.py",
+    "cli/main": "cli/test_generate.py",
+    "media/photos/bmp": "media/photos/test_containers_damage.py",
+    "media/photos/encoded": "media/photos/test_containers_damage.py",
+    "pipeline/device_operations": "stages/test_device_frames.py",
+    "stages/portrait_encoder": "pipeline/test_generator.py",
+    "utils/closable": "pipeline/test_generator_output.py",
+    "utils/control_groups": "utils/test_cpus.py",
+}
 
 
 def python_files(folder: Path) -> list[Path]:
@@ -65,6 +86,37 @@ def test_every_package_has_its_tests() -> None:
     assert len(packages()) > 10
     lacking = [str(name) for name in packages() if not list((TESTS / name).glob("test_*.py"))]
     assert lacking == []
+
+
+def subjects(folder: Path) -> set[str]:
+    """Return `<subject>` of every `test_<subject>.py` that mirrors a folder of the package."""
+    found = {file.stem.removeprefix("test_") for file in (TESTS / folder).glob("test_*.py")}
+    return found if folder.parts else found - ABOUT_THE_PACKAGE
+
+
+def modules(folder: Path) -> set[str]:
+    return {file.stem for file in (PACKAGE / folder).glob("*.py")} - {"__init__"}
+
+
+def concerns(subject: str, module: str) -> bool:
+    return subject == module or subject.startswith(f"{module}_")
+
+
+@pytest.mark.parametrize("folder", [Path(), *packages()], ids=str)
+def test_a_test_file_is_named_after_a_module_of_the_package_that_it_mirrors(folder: Path) -> None:
+    stray = [subject for subject in subjects(folder) if not any(concerns(subject, name) for name in modules(folder))]
+    assert stray == [], "expected test_<module>.py or test_<module>_<subject>.py"
+
+
+def test_every_module_has_a_test_file_or_is_listed() -> None:
+    without = {
+        (folder / module).as_posix()
+        for folder in [Path(), *packages()]
+        for module in modules(folder)
+        if not any(concerns(subject, module) for subject in subjects(folder))
+    }
+    assert without == set(TESTED_ELSEWHERE), "give a new module a test file; a module that has one leaves the list"
+    assert [file for file in TESTED_ELSEWHERE.values() if not (TESTS / file).is_file()] == []
 
 
 def test_a_reader_takes_in_the_package_at_one_look() -> None:

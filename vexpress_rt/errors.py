@@ -59,7 +59,7 @@ class BackendError(VExpressError, RuntimeError):
 
 
 class PlansMissingError(BackendError):
-    """The bundle has no plans for this machine, and `rebuild="never"` forbids to compile them."""
+    """The bundle has no plans for this machine, and `rebuild="never"` forbids compiling them."""
 
 
 class BackendMissingError(BackendError, ImportError):

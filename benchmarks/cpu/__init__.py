@@ -1,1 +1,1 @@
-"""What the engines take on a CPU, beside PyTorch in eager mode running upstream's algorithm."""
+"""Measurements on a CPU: the engines compared with PyTorch in eager mode, which runs upstream's algorithm."""

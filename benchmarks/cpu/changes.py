@@ -2,9 +2,9 @@
 
     python -m benchmarks.cpu.changes --preset half --threads 2 --loads 5 --json changes.json
 
-The engines are of 128 x 128 pixels and windows of 8 frames, with random weights. The place of an engine in memory makes
-it up to 5 % faster or slower until it is closed; so both are loaded several times, and the ratios are those of the
-pairs of all loads. Also prints the shares of operators in the denoiser's time, from ONNX Runtime's profiler.
+The engines have random weights, 128 x 128 pixels and windows of 8 frames. The memory addresses of an engine make it up
+to 5 % faster or slower until it is closed. Therefore both engines are loaded several times, and the pairs of all loads
+count. The command also prints the shares of operators in the denoiser's time, from ONNX Runtime's profiler.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Change:
 
     Attributes:
         name: Name in tables.
-        words: Description: what it does, and in place of what.
+        words: Description of the optimisation and of the computation that it replaces.
         make: Returns the two calls.
-        kept: Whether engines ship with it.
-        form: Engine and form of `FORMS`; models without the form are left out.
+        kept: Whether shipped engines have it.
+        form: Name of an engine and one of `FORMS`; models without that form are not measured.
     """
 
     name: str
@@ -87,42 +87,55 @@ def _run_all(calls: Sequence[Call]) -> list[Any]:
 
 EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 CHANGES = (
-    Change("algebra", "denoiser: the photo's keys and values from outside, no attention to photo and voice in the "
-           "unconditional half; in place of upstream's order, in the same forms",
+    Change("algebra", "denoiser: the photo's keys and values are inputs, and the unconditional pass skips attention to "
+           "photo and speech; without: upstream's order, with the same fused kernels",
            lambda graphs: Pair(graphs.upstream_call(), graphs.call("denoiser"), equal=False)),
-    Change("folded frames", "denoiser: frames fold into the queries of the photo's attention, in place of a copy of "
-           "keys and values for each", lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser"))),
-    _of_form("attention", "denoiser: MultiHeadAttention in place of MatMul, Softmax, MatMul",
+    Change("folded frames", "denoiser: attention to the photo treats the tokens of all frames as one sequence of "
+           "queries; without: one copy of keys and values per frame",
+           lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser"))),
+    _of_form("attention", "denoiser: MultiHeadAttention; without: MatMul, Softmax, MatMul",
              "denoiser", "multi_head_attention"),
-    _of_form("GEGLU", "denoiser: two products, and BiasGelu, in place of one product, Split, Gelu",
+    _of_form("GEGLU", "denoiser: two products and BiasGelu; without: one product, Split, Gelu",
              "denoiser", "gated_linear"),
-    _of_form("Winograd, denoiser", "3x3 convolutions of wide maps as products, in place of Conv",
+    _of_form("Winograd, denoiser", "denoiser: 3x3 convolutions of many channels as matrix products; without: Conv",
              "denoiser", SMALL_CONVOLUTION),
-    _of_form("Winograd, decoder", "the same in the VAE's decoder", "vae_decoder", SMALL_CONVOLUTION),
-    _of_form("doubled, denoiser", "four 2x2 convolutions and DepthToSpace in place of Resize and a 3x3 one",
-             "denoiser", "doubled_conv"),
-    _of_form("doubled, decoder", "the same in the VAE's decoder", "vae_decoder", "doubled_conv"),
-    Change("SiLU", "denoiser: one kernel (QuickGelu, by ONNX Runtime's optimiser) in place of Sigmoid and Mul",
+    _of_form("Winograd, decoder", "VAE decoder: the same", "vae_decoder", SMALL_CONVOLUTION),
+    _of_form("doubled, denoiser", "denoiser: upsampling by four 2x2 convolutions and DepthToSpace; without: Resize and "
+             "one 3x3 convolution", "denoiser", "doubled_conv"),
+    _of_form("doubled, decoder", "VAE decoder: the same", "vae_decoder", "doubled_conv"),
+    Change("SiLU", "denoiser: one kernel (QuickGelu, fused by ONNX Runtime); without: Sigmoid and Mul",
            _without_session({}, disabled=["QuickGeluFusion"])),
-    Change("layout", "denoiser: convolutions in blocks of channels (ONNX Runtime's last level of optimisation)",
+    Change("layout", "denoiser: channel-blocked convolutions (ONNX Runtime's highest level of optimisation)",
            _without_session({}, graph_optimization_level=EXTENDED)),
-    Change("arena", "denoiser: memory is kept from run to run",
+    Change("arena", "denoiser: an arena keeps memory between runs",
            _without_session({"session.use_env_allocators": "0"}, enable_cpu_mem_arena=False)),
-    Change("one arena", "denoiser: memory that engines have in common, in place of an arena for each, which takes more",
+    Change("one arena", "denoiser: all engines share one arena; without: one arena per engine, which needs more memory",
            _without_session({"session.use_env_allocators": "0"})),
-    Change("packed weights", "denoiser: a copy of the weights that is packed for the kernels, in place of weights that "
+    Change("packed weights", "denoiser: its own copy of the weights, packed for the kernels; without: weights that "
            "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
-    Change("threads stop", "guider, denoiser, decoder in turn: threads stop spinning after each run", _in_turn),
+    Change("threads stop", "guider, denoiser and decoder in turn: threads stop spinning after each run", _in_turn),
     Change("no spinning", "denoiser: threads do not spin during a run either",
            _with_session({"session.intra_op.allow_spinning": "0"}), kept=False),
-    Change("memory patterns", "denoiser: memory planned in one piece", _with_session({}, enable_mem_pattern=True),
-           kept=False),
-    Change("I/O binding", "denoiser: inputs and outputs stay in place", _with_session({}, bound=True), kept=False),
+    Change("memory patterns", "denoiser: one allocation for all intermediate results",
+           _with_session({}, enable_mem_pattern=True), kept=False),
+    Change("I/O binding", "denoiser: bound inputs and outputs", _with_session({}, bound=True), kept=False),
 )  # fmt: skip
 
 
 def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
-    """Measure one optimisation. Raises ArithmeticError if the results differ by more than rounding."""
+    """Measure one optimisation.
+
+    Args:
+        change: The optimisation.
+        graphs: Engines with and without it.
+        loads: Number of times that both engines are loaded.
+
+    Returns:
+        A row of the table: `pair_figures` with names and the largest relative error.
+
+    Raises:
+        ArithmeticError: The results differ by more than rounding.
+    """
     times: dict[bool, list[float]] = {True: [], False: []}
     error = None
     for _ in range(loads):
@@ -139,14 +152,20 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
             error = max(error or 0.0, *map(relative_error, outputs[True], outputs[False]))
             if not error <= EQUAL:
                 raise ArithmeticError(
-                    f"{change.name} changes results by {error:.1e} of the largest; at most {EQUAL:.0e}"
+                    f"{change.name} changes results by {error:.1e} of the largest value; expected at most {EQUAL:.0e}"
                 )
     figures = pair_figures(times[True], times[False])
     return {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
 
 
 def shares(events: Sequence[Mapping[str, Any]], unet: UNetConfig, frames: int) -> dict[str, float]:
-    """Return the share of each kind of operator in the time of all nodes, in descending order."""
+    """Return the share of each kind of operator in the time of all nodes, in descending order.
+
+    Args:
+        events: Node events of ONNX Runtime's profiler.
+        unet: Configuration of the denoiser.
+        frames: Frames of a window.
+    """
     spent: dict[str, float] = defaultdict(float)
     for event in events:
         spent[_kind(event["args"], unet, frames)] += event["dur"]
@@ -169,7 +188,7 @@ def _kind(args: Mapping[str, Any], unet: UNetConfig, frames: int) -> str:
         if shape[:1] == [1] and len(shape) == 2:
             return "time embeddings"
         if shape[:1] == [frames] and shape[-1] == unet.cross_attention_dim:
-            return "the voice's keys and values"
+            return "keys and values of the audio tokens"
         return "products"
     return OTHERS.get(args["op_name"], "the rest")
 
@@ -177,7 +196,15 @@ def _kind(args: Mapping[str, Any], unet: UNetConfig, frames: int) -> str:
 def measure_all(
     model: str, threads: int, loads: int, folder: Path, only: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the figures of each optimisation by name, then those of "profile"."""
+    """Yield (name, figures) of each optimisation, and last of "profile".
+
+    Args:
+        model: One of MODELS.
+        threads: CPU threads.
+        loads: Number of times that engines are loaded, per optimisation.
+        folder: Folder for the engines' files.
+        only: Names of the optimisations to measure; empty for all.
+    """
     architecture = MODELS[model]
     graphs = Graphs(architecture, SHAPE, folder, threads)
     for change in CHANGES:
@@ -188,7 +215,7 @@ def measure_all(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Measure each CPU optimisation.")
     parser.add_argument("--preset", choices=sorted(MODELS), default="half")
     parser.add_argument("--threads", type=int, default=2)

@@ -46,7 +46,7 @@ class Graphs:
 
     def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
         torch.manual_seed(0)
-        onnxruntime.set_default_logger_severity(3)  # warns of options that are set anew
+        onnxruntime.set_default_logger_severity(3)  # it would warn about options that are set twice
         self._architecture, self._folder, self._threads = architecture, folder, threads
         self._specs = engine_specs(architecture.model_config(), shape)
         self._networks: dict[str, nn.Module] = {}
@@ -54,12 +54,12 @@ class Graphs:
         self._paths: dict[tuple[str, ...], Path] = {}
 
     def call(self, engine: str, *, leave_out: Collection[str] = ()) -> Call:
-        """Return a run of an engine as it ships, or without some of FORMS."""
+        """Return a call that runs an engine with all of FORMS except `leave_out`."""
         spec = self._specs[engine]
         return self._run(self._path(engine, leave_out), spec)
 
     def has(self, engine: str, form: str) -> bool:
-        """Return whether an engine as it ships contains a form of FORMS."""
+        """Return whether a shipped engine contains a form of FORMS."""
         graphs = (
             onnx.load(path, load_external_data=False).graph for path in (self._path(engine), self._path(engine, [form]))
         )
@@ -69,12 +69,12 @@ class Graphs:
     def session_call(
         self, engine: str, entries: Entries, *, bound: bool = False, disabled: Sequence[str] = (), **attributes: Any
     ) -> Call:
-        """Return a run of an engine as it ships, in a session with other options.
+        """Return a call that runs a shipped engine in a session with other options.
 
         Args:
             engine: Name of the engine.
             entries: Entries of the session's configuration.
-            bound: Whether inputs and outputs are bound, and so stay in place.
+            bound: Whether inputs and outputs are bound once for all runs.
             disabled: Optimisers of ONNX Runtime to disable.
             **attributes: Attributes of SessionOptions.
         """
@@ -102,20 +102,20 @@ class Graphs:
         return run
 
     def upstream_call(self) -> Call:
-        """Return a run of the denoiser in upstream's order (`benchmarks.cpu.upstream`), with all forms."""
+        """Return a call that runs the denoiser in upstream's order (`benchmarks.cpu.upstream`), with all of FORMS."""
         engine = _UpstreamEngine(self._specs["denoiser"], self._network("denoising_unet"))
         with _upstream_handlers():
             path = self._export(("upstream",), engine, FORMS)
         return self._run(path, engine.spec)
 
     def repeating_call(self) -> Call:
-        """Return a run of the denoiser with the photo's keys and values repeated for every frame."""
+        """Return a call that runs the denoiser with the photo's keys and values repeated for every frame."""
         with _repeated_references(), _upstream_handlers():
             path = self._export(("repeated",), self._engine("denoiser"), FORMS)
         return self._run(path, self._specs["denoiser"])
 
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
-        """Return the node events that ONNX Runtime's profiler records in so many runs after a warm-up."""
+        """Return the node events that ONNX Runtime's profiler records in `runs` runs after a warm-up."""
         options = cpu_options(onnxruntime, self._threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
@@ -161,7 +161,7 @@ class Graphs:
 
 
 class _UpstreamEngine(Engine):
-    """`UpstreamDenoiser` with features in place of keys and values."""
+    """An engine of `UpstreamDenoiser`, whose inputs are reference features instead of keys and values."""
 
     def __init__(self, spec: EngineSpec, unet: nn.Module) -> None:
         assert isinstance(unet, DenoisingUNet)
@@ -172,14 +172,14 @@ class _UpstreamEngine(Engine):
         self._sites = [key.name.partition("/")[2] for key in keys]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """In the specification's order."""
+        """Return the predictions for inputs in the specification's order."""
         features = dict(zip(self._sites, inputs[-len(self._sites) :], strict=True))
         result: tuple[Tensor, ...] = self.upstream(*inputs[: -len(self._sites)], features)
         return result
 
 
 def _feature(key: TensorSpec) -> TensorSpec:
-    """Return the feature (1, S, heads * E) at the site of keys (heads, S, E)."""
+    """Return the feature input (1, S, heads * E) that replaces a key input (heads, S, E)."""
     heads, tokens, size = (n or 0 for n in key.shape)
     return replace(
         key, name=key.name.replace("reference_key", "feature"), dims=("1", "S", "C"), shape=(1, tokens, heads * size)
@@ -188,7 +188,7 @@ def _feature(key: TensorSpec) -> TensorSpec:
 
 @contextmanager
 def _upstream_handlers() -> Iterator[None]:
-    """Add the lowerings of operations that only upstream's order uses."""
+    """Add the lowerings of operations that only upstream's order needs."""
 
     def zeros(lo: Lowering, call: traced.Call) -> list[str]:
         return [lo.graph.constant(torch.zeros([size or 0 for size in call.args[0].shape]))]
@@ -208,7 +208,7 @@ def _upstream_handlers() -> Iterator[None]:
 
 @contextmanager
 def _repeated_references() -> Iterator[None]:
-    """Let attention to the photo use a copy of keys and values for every frame."""
+    """Make attention to the photo use one copy of keys and values per frame."""
     folded = DenoisingBlock.reference_attention
 
     def repeated(self: DenoisingBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -228,7 +228,13 @@ def _feed(spec: EngineSpec) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two calls with equal results. equal: whether their results can be compared: not if their inputs differ."""
+    """Two calls that compute the same.
+
+    Attributes:
+        without: Call without the optimisation.
+        with_it: Call with the optimisation.
+        equal: Whether both results are compared; False if the calls have different inputs.
+    """
 
     without: Call
     with_it: Call

@@ -2,8 +2,8 @@
 
     python -m benchmarks.cpu.loading --bundle build/bench/half-*-bundle
 
-With packed weights, the default, and with shared weights (`Generator(share_weights=True)`), each in its own process.
-Linux only: memory is the process's share of what is mapped (Pss).
+Packed weights, the default, and shared weights (`Generator(share_weights=True)`) are measured in processes of their
+own. Linux only: memory is the process's proportional set size (Pss).
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ SMAPS = Path("/proc/self/smaps_rollup")
 
 
 def measure(folder: Path, threads: int) -> dict[str, Any]:
-    """Return a row per engine and kind of weights. Raises CalledProcessError if an engine does not load."""
+    """Return a row per engine and kind of weights.
+
+    Args:
+        folder: Folder of the bundle.
+        threads: CPU threads.
+
+    Raises:
+        CalledProcessError: An engine does not load.
+    """
     rows = []
     for way in WAYS:
         line = [sys.executable, "-m", "benchmarks.cpu.loading", "--bundle", folder, "--threads", threads, "--way", way]
@@ -41,7 +49,7 @@ def measure(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def load_both(folder: Path, threads: int, way: str) -> list[dict[str, Any]]:
-    """Measure both denoisers in this process, one after the other; memory includes the engines before."""
+    """Load and measure both denoisers in this process, one after the other; memory includes the earlier engine."""
     bundle = Bundle.open(folder)
     engines = Engines(bundle, choose("cpu", bundle), threads, share_weights=WAYS[way])
     before, rows = _mebibytes(), []
@@ -69,10 +77,10 @@ def _mebibytes() -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Time and memory of loading the denoisers.")
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure time and memory of loading the denoisers.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the engines")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

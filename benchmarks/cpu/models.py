@@ -1,4 +1,4 @@
-"""The measured models: synthetic weights and bundles, made once in a work folder."""
+"""The measured models: synthetic weights and bundles, which are made once in a work folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Model:
     engines: tuple[str, ...] = ()
 
     def weights(self, work: Path) -> Path:
-        """Return the checkpoint directory; its name depends on the architecture."""
+        """Return the checkpoint directory, which has a digest of the architecture in its name."""
         digest = hashlib.sha256(repr(self.architecture).encode()).hexdigest()
         return work / f"{self.name}-{digest[:8]}-weights"
 

@@ -1,9 +1,10 @@
-"""The plain PyTorch pipeline: the exporter's modules, eager, in upstream's order, from photo and speech to frames.
+"""The plain PyTorch pipeline from photo and speech to frames: the exporter's modules, eager, in upstream's order.
 
-Photo -> VAE encoder -> ReferenceNet; the whole clip -> wav2vec2 -> projection of all frames; maps of all keypoints
--> guider; then step by step over all windows with both halves of guidance (see `benchmarks.cpu.upstream`), all frames
-decoded one by one, the 3x3x3 median in PyTorch, bytes. Windows, noise and sampler are the runtime's, so the frames
-are equal up to rounding.
+1. VAE encoder and ReferenceNet on the photo; wav2vec2 on the whole clip; audio projection and guider on all frames.
+2. Every step over all windows, with both passes of guidance (see `benchmarks.cpu.upstream`).
+3. VAE decoder frame by frame, the 3x3x3 median in PyTorch, and conversion to bytes.
+
+Windows, noise and sampler are the runtime's, so the frames are equal up to rounding.
 """
 
 from __future__ import annotations
@@ -29,33 +30,43 @@ from vexpress_rt.media.recording import Recording
 from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.types import UInt8
 
-FEATURE = "feature/"  # what ReferenceNet gives, by attention site
-TAPS = 3  # of the median, along time, rows and columns
+FEATURE = "feature/"  # prefix of the names of ReferenceNet's features; the rest is the attention site
+TAPS = 3  # size of the median's window along time, rows and columns
 
 
 class UpstreamReferenceNet:
-    """latent (1, c, h, w) -> features (1, S, C) of every attention site, not projected."""
+    """ReferenceNet as an engine: from a latent (1, c, h, w) to features (1, S, C) by attention site, not projected."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
-        """Return features by name, always as tensors."""
+        """Return features by name as tensors, whatever `keep_on_device` is."""
         del keep_on_device
         features = self._network(torch.as_tensor(inputs["latent"]), torch.zeros(1))
         return {FEATURE + name: feature for name, feature in features.items()}
 
 
 class UpstreamDenoisers:
-    """A window's predictions by upstream's way of computing them. both: halves, or the conditional one alone."""
+    """`UpstreamDenoiser` as an engine.
+
+    Args:
+        denoiser: The module.
+        both: Whether to return both predictions, or only the conditional one.
+    """
 
     def __init__(self, denoiser: UpstreamDenoiser, *, both: bool) -> None:
         self._denoiser, self._both = denoiser, both
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any], *, keep_on_device: bool = False) -> dict[str, torch.Tensor]:
-        """As the engine's, with features for keys and values; predictions stay tensors in any case."""
+        """Return the predictions of a window as tensors, whatever `keep_on_device` is.
+
+        Args:
+            inputs: Inputs of the denoiser engine, with features instead of keys and values.
+            keep_on_device: Ignored.
+        """
         del keep_on_device
         given = {name: torch.as_tensor(value) for name, value in inputs.items()}
         features = {name.removeprefix(FEATURE): t for name, t in given.items() if name.startswith(FEATURE)}
@@ -70,7 +81,7 @@ class UpstreamDenoisers:
 
 
 class UpstreamEngines(TorchEngines):
-    """All engines in float32 on the CPU, those of the U-Nets as upstream has them."""
+    """All engines in float32 on the CPU; ReferenceNet and denoisers compute in upstream's order."""
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape) -> None:
         super().__init__(checkpoint, shape, "fp32", "cpu")
@@ -93,7 +104,7 @@ class UpstreamEngines(TorchEngines):
 
 
 class UpstreamVideo(TorchVideo):
-    """Makes videos with the plain pipeline."""
+    """A maker of videos with the plain pipeline."""
 
     def __init__(self, engines: UpstreamEngines) -> None:
         super().__init__(engines, lambda: None)
@@ -115,7 +126,7 @@ class UpstreamVideo(TorchVideo):
 
     @torch.inference_mode()
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """(L, c, h, w) -> (L, 3, H, W) float32 in [0, 1]: bytes come after the median."""
+        """Decode latents (L, c, h, w) to (L, 3, H, W) float32 in [0, 1]; the conversion to bytes follows the median."""
         decoder = self._engines.get("vae_decoder").module.vae_decoder
         return torch.cat([(decoder(latent[None]) / 2 + 0.5).clamp(0, 1) for latent in latents])
 
@@ -126,20 +137,20 @@ class UpstreamVideo(TorchVideo):
 
 
 def torch_median(frames: torch.Tensor) -> torch.Tensor:
-    """(L, 3, H, W) -> the same: the median of the 27 values around each, borders and ends mirrored, frame by frame.
+    """Return the 3x3x3 median of frames (L, 3, H, W), with mirrored borders and ends.
 
-    L, H and W at least 2, which PyTorch needs to mirror.
+    L, H and W must be at least 2, because PyTorch cannot mirror a single value.
     """
     clip = nn.functional.pad(frames.transpose(0, 1), (1,) * 6, mode="reflect")  # (3, L + 2, H + 2, W + 2)
     return torch.stack([_middle(clip[:, i : i + TAPS]) for i in range(len(frames))])
 
 
 def _middle(frames: torch.Tensor) -> torch.Tensor:
-    """(3, TAPS, H + 2, W + 2) -> (3, H, W)."""
+    """Return the median (3, H, W) of padded frames (3, TAPS, H + 2, W + 2)."""
     around = frames.unfold(2, TAPS, 1).unfold(3, TAPS, 1)  # (3, time, H, W, rows, columns)
     return around.permute(0, 2, 3, 1, 4, 5).flatten(3).median(dim=-1).values
 
 
 def _extended(frames: np.ndarray, surplus: int) -> np.ndarray:
-    """The last of `frames` repeated for those of a video that is shorter than a window."""
+    """Repeat the last frame `surplus` times, for a video that is shorter than a window."""
     return np.concatenate([frames, np.repeat(frames[-1:], surplus, axis=0)]) if surplus else frames

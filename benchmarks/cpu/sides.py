@@ -64,19 +64,19 @@ class Sides:
         return self.manifest.settings(GenerationConfig(**options))
 
     def engine_calls(self, name: str) -> tuple[Call, Call]:
-        """Return a run of an engine, and a run of the PyTorch module in its place, on the same inputs."""
+        """Return a call of an engine, and a call of the PyTorch module in its place, with the same inputs."""
         engine, other = self._engines.get(name), self.torch.get(name)
         inputs = timed_inputs(engine)
         given = self._as_upstream(inputs)
         return (lambda: engine.run(inputs)), (lambda: other.run(given, keep_on_device=True))
 
     def window_step_calls(self) -> tuple[Call, Call]:
-        """Return one step of one window for each side: both passes, guidance, sampler's step."""
+        """Return a call for each side that takes one step of one window: both passes, guidance, the sampler's step."""
         engine = self._engines.get("denoiser")
         inputs = timed_inputs(engine)
         settings, frames = self.settings(steps=1, sampler="ddim", overlap=0), self.shape.frames
         window, latent = plan_windows(frames, frames, 0), engine.spec.inputs[0].shape[1:]
-        reference, conditions = _halved(inputs)
+        reference, conditions = _split(inputs)
         denoiser = Denoiser(
             engines={"denoiser": engine},
             static=reference,
@@ -87,7 +87,7 @@ class Sides:
             noise=lambda frame: frame_noise(0, frame, tuple(size or 0 for size in latent)),
             conditions=lambda window: conditions,
         )
-        features, theirs = _halved(self._as_upstream(inputs))
+        features, theirs = _split(self._as_upstream(inputs))
         return (
             lambda: list(denoiser.run()),
             lambda: self.video.denoise(settings, features, lambda window: theirs, frames),
@@ -119,7 +119,7 @@ class Sides:
         return given
 
 
-def _halved(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the inputs of a denoiser that depend on the photo, and those that depend on the window."""
     windows = ("pose_feature", "audio_tokens")
     photo = {n: a for n, a in inputs.items() if n.startswith((FEATURE, "reference_key", "reference_value"))}

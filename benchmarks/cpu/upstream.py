@@ -1,10 +1,10 @@
-"""The denoiser as upstream's PyTorch computes it: the baseline that the engines' speed is counted against.
+"""The denoiser in upstream's order of computation: the baseline for the engines' speed.
 
-Both halves of guidance go through everything. The reference features of the photo, and zeros for the unconditional
-half, are repeated for every frame, and each attention to them projects its keys and values anew, in every call; so
-does the attention to the audio tokens. Modules, weights and PyTorch's kernels are those of `export.networks`. Upstream
-also carries pictures as (b, c, f, h, w) and rearranges them around every layer; here frames lie in the batch, which
-only makes the baseline faster.
+Conditional and unconditional pass run as one batch through every layer. The photo's reference features, and zeros for
+the unconditional pass, are repeated for every frame. Each call projects keys and values of these features and of the
+audio tokens again. Modules, weights and PyTorch's kernels are those of `export.networks`. Upstream also holds latents
+as (b, c, f, h, w) and rearranges them around every layer; here frames are part of the batch, which makes the baseline
+faster.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ from export.networks.unet import UNet
 
 @dataclass(frozen=True)
 class UpstreamConditions:
-    """What a block looks at. Rows are unconditional frames, then conditional ones, `frames` of each.
+    """The conditions of a block. The batch has F unconditional frames, then F conditional ones.
 
-    features: of ReferenceNet, (2, S, C) by attention site, the first half zeros.  tokens: (2 F, Q, D), likewise.
+    Attributes:
+        frames: F, frames of a window.
+        features: (2, S, C) of ReferenceNet by attention site; the first is zeros.
+        tokens: (2 F, Q, D) audio tokens; the first half is zeros.
+        reference_weight: Weight of the attention to the features.
+        audio_weight: Weight of the attention to the tokens.
+        windows: Number of windows in the batch.
     """
 
     frames: int
@@ -37,10 +43,10 @@ class UpstreamConditions:
 
 
 class UpstreamBlock(DenoisingBlock):
-    """Every attention on every row."""
+    """A block that computes every attention for both passes."""
 
     def forward(self, x: Tensor, conditions: UpstreamConditions) -> Tensor:  # type: ignore[override]
-        """x: (2 F, S, C) -> the same shape."""
+        """Return the output (2 F, S, C) for x (2 F, S, C)."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         features = conditions.features[self.name]
@@ -56,7 +62,7 @@ class _UpstreamParts(DenoisingParts):
 
 
 class UpstreamUNet(DenoisingUNet):
-    """Takes the state dict of a `DenoisingUNet`."""
+    """A denoising U-Net of `UpstreamBlock`; it takes the state dict of a `DenoisingUNet`."""
 
     def __init__(self, config: UNetConfig):
         super().__init__(config, _UpstreamParts(config))
@@ -64,15 +70,16 @@ class UpstreamUNet(DenoisingUNet):
     def forward(  # type: ignore[override]
         self, latents: Tensor, timestep: Tensor, pose_feature: Tensor, conditions: UpstreamConditions
     ) -> Tensor:
-        """latents: (2 F, c, h, w), timestep: (1,), pose_feature: (2 F, K, h, w) -> (2 F, c, h, w)."""
+        """Return predictions (2 F, c, h, w) for latents (2 F, c, h, w), timestep (1,), pose_feature (2 F, K, h, w)."""
         x = UNet.trunk(self, self.conv_in(latents) + pose_feature, timestep, conditions)
         return self.conv_out(functional.silu(self.conv_norm_out(x)))
 
 
 class UpstreamDenoiser(nn.Module):
-    """One call of the pipeline: both predictions for a window, from what does not depend on the step.
+    """Both predictions for a window.
 
-    unet: whose weights to take; they are shared, not copied.
+    Args:
+        unet: The U-Net with the weights, which are shared, not copied.
     """
 
     def __init__(self, unet: DenoisingUNet):
@@ -85,9 +92,10 @@ class UpstreamDenoiser(nn.Module):
         self, latents: Tensor, timestep: Tensor, reference_weight: Tensor, audio_weight: Tensor, pose_feature: Tensor,
         audio_tokens: Tensor, features: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Inputs as the denoiser engine's, but `features` (1, S, C) by attention site for keys and values.
+        """Return the unconditional and the conditional prediction, (F, c, h, w) each.
 
-        Gives the unconditional and the conditional prediction, (F, c, h, w) each.
+        Inputs are those of the denoiser engine, except `features`: (1, S, C) by attention site instead of keys and
+        values.
         """
         conditions = UpstreamConditions(
             frames=len(latents),
@@ -102,5 +110,5 @@ class UpstreamDenoiser(nn.Module):
 
 
 def with_zeros(x: Tensor) -> Tensor:
-    """(N, ...) -> (2 N, ...): zeros for the unconditional half, then x."""
+    """Return (2 N, ...): zeros for the unconditional pass, then x (N, ...)."""
     return torch.cat([torch.zeros_like(x), x])

@@ -28,7 +28,7 @@ def main(task: Path) -> int:
         0; the outcome says whether the part succeeded.
     """
     faulthandler.enable()
-    _die_first()
+    _prefer_for_oom_kill()
     given, outcome = json.loads(task.read_text(encoding="utf-8")), task.with_suffix(".outcome")
     kept: dict[str, Any] = {"figures": {}}
 
@@ -51,8 +51,8 @@ def main(task: Path) -> int:
     return 0
 
 
-def _die_first() -> None:
-    """Let the system end this process first when memory runs out, not the one that keeps the results."""
+def _prefer_for_oom_kill() -> None:
+    """Make the kernel kill this process first when memory runs out, not the parent, which holds the results."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -1,4 +1,4 @@
-"""Build synthetic weights and bundles, which the other parts run."""
+"""Make synthetic weights and bundles, which the other parts run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import TARGETS
 
 SEED = 0
-LINES = 60  # of a build's output, kept with its figures
+LINES = 60  # number of lines of a build's output in its figures
 
 
 def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Write a checkpoint directory of synthetic weights. Options: {preset; weights: the folder}.
+    """Write a checkpoint directory of synthetic weights.
 
-    An existing folder is used as it is: a folder appears only when it is complete.
+    An existing folder is complete, because it appears only at the end, and is used as it is.
+
+    Args:
+        options: {preset; weights: folder to write}.
+        report: Not called.
     """
     del report
     from export.checkpoint.presets import PRESETS
@@ -40,9 +44,14 @@ def make_weights(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 def build(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Build a bundle with `python -m export.build`.
 
-    Options: {weights, bundle: folders; target, precision; height, width, frames; provider: that will run it; engines:
-    optional, the only ones to build}.
-    Raises BackendMissingError without a library that it needs, CheckFailedError when the build fails.
+    Args:
+        options: {weights, bundle: folders; target, precision; height, width, frames; provider: the bundle's provider;
+            engines: optional, the names of the engines to build}.
+        report: Called with the figures so far.
+
+    Raises:
+        BackendMissingError: A library is not installed.
+        CheckFailedError: The build fails.
     """
     figures = {"library": require(options["provider"], options["target"])}
     report(figures)
@@ -63,7 +72,7 @@ def build(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def require(provider: str, target: str) -> str:
-    """Return name and version of the library that runs a bundle.
+    """Return name and version of the library that runs bundles for a target.
 
     Raises:
         BackendMissingError: The library, or one that builds engines for it, is not installed.

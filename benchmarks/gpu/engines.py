@@ -22,16 +22,22 @@ from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.pipeline import device_operations
 
 PROBES = ("pose_guider", "audio_projection")  # the smallest engine with convolutions, and the one with attention
-PICTURE = (1, 3, 128, 128)  # for the face detector, which takes pictures of any size
-SEEDS = (0, 1, 1)  # of the inputs of each run; in the third, engines may replay what the second captured
+PICTURE = (1, 3, 128, 128)  # input of the face detector, which takes pictures of any size
+SEEDS = (0, 1, 1)  # of the inputs of each run; in the third run, engines may replay the CUDA graph of the second
 
 
 def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Build some small engines, load them and run them. Options: those of `bundles.build`, with `engines`.
+    """Build some small engines, load them and run them.
 
-    Raises NotAvailableError where the library refuses to load an engine on a GPU that it is not made for;
-    BackendMissingError without a library; CheckFailedError when the build fails, or for values that are not finite;
-    BackendError for any other failure.
+    Args:
+        options: Those of `bundles.build`, with `engines`.
+        report: Called with the figures so far.
+
+    Raises:
+        NotAvailableError: The library does not support this GPU, and refuses to load an engine.
+        BackendMissingError: A library is not installed.
+        CheckFailedError: The build fails, or an output has values that are not finite.
+        BackendError: Any other failure.
     """
     figures = build(options, report)
     report(figures)
@@ -47,10 +53,12 @@ def accept(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Compare all engines of a bundle with a reference bundle on the CPU, in three runs each.
 
-    Options: {bundle, reference: folders; provider}.
+    Args:
+        options: {bundle, reference: folders; provider}.
+        report: Called with the figures so far.
 
     Raises:
-        CheckFailedError: Names the engines that do not run, or whose error is too large.
+        CheckFailedError: An engine does not run, or its error is too large.
     """
     reference, bundle = Bundle.open(options["reference"]), Bundle.open(options["bundle"])
     figures: Figures = {"engines": {}}
@@ -68,14 +76,14 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def opened(bundle: Bundle, provider: str) -> closing[Engines]:
-    """Open the engines of a bundle for a `with` block, without compiling any. Raises what `choose` raises."""
+    """Open the engines of a bundle for a `with` block, without compiling any. Raises the errors of `choose`."""
     return closing(Engines(bundle, choose(provider, bundle, rebuild="never"), None))
 
 
 def tolerance(name: str, precision: str) -> float:
     """Return the largest allowed error, relative to the largest value of an output.
 
-    It is the tolerance of exports, but at least ANOTHER_ORDER.
+    This is the exporter's tolerance, but at least ANOTHER_ORDER.
     """
     from export.build.parity import TOLERANCE
     from vexpress_rt.bundle.engine_spec import PRECISIONS
@@ -126,19 +134,19 @@ def not_finite(outputs: Mapping[str, Array]) -> list[str]:
 
 
 def _load(engines: Engines, name: str, target: str) -> Engine:
-    """Load an engine. Raises NotAvailableError and BackendError as `accept` does."""
+    """Load an engine; raise NotAvailableError if the library does not support the GPU."""
     try:
         return engines.get(name)
     except BackendMissingError:
         raise
     except BackendError as error:
         if gpu := _not_made_for(target):
-            raise NotAvailableError(f"a GPU of compute capability {gpu} is refused: {error}") from error
+            raise NotAvailableError(f"the library refuses a GPU of compute capability {gpu}: {error}") from error
         raise
 
 
 def _not_made_for(target: str) -> str:
-    """Return the GPU's compute capability if the target's library does not list it, else an empty string."""
+    """Return the GPU's compute capability if the target's library does not support it, else an empty string."""
     if target == TARGETS[0]:
         return ""
     _, capability = runtime.name_and_capability()
@@ -157,7 +165,7 @@ def _run(engine: Engine, inputs: Mapping[str, Tensor], *, keep_on_device: bool) 
 
 
 def _widened(inputs: Mapping[str, Array], reference: Engine) -> dict[str, Array]:
-    """Return the same values in the dtypes of the reference."""
+    """Return the inputs in the reference's dtypes."""
     return {tensor.name: inputs[tensor.name].astype(tensor.dtype) for tensor in reference.spec.inputs}
 
 

@@ -15,10 +15,10 @@ from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 from vexpress_rt.types import UInt8, Video
 
-# dB by which a file may be worse than a file of the same frames whose colours FFmpeg converts. A fixed limit would not
-# do: H.264 reaches 32 dB for noise, 37 dB for the tiny networks' frames and 44 dB for the scene's photo, and the
-# kernel's colours lose nothing against FFmpeg's in any of them. In the networks' frames, swapped chroma, chroma shifted
-# by a column, luma shifted by a row, a wrong range or matrix, or a surplus frame costs 4 to 19 dB.
+# Allowed loss in dB against a file of the same frames whose colours FFmpeg converts. A fixed limit would not work:
+# H.264 reaches 32 dB for noise, 37 dB for the tiny networks' frames and 44 dB for the scene's photo, with the kernel's
+# colours as with FFmpeg's. Swapped chroma, chroma shifted by a column, luma shifted by a row, a wrong range or matrix,
+# or a surplus frame costs 4 to 19 dB in the networks' frames.
 MOST_LOST = 1.0
 
 

@@ -15,13 +15,19 @@ from tests.support.kernel_cases import Arena, Step, random_picture
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import Kernels, Stream
 
-FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of a window of the full model; pixels along a side
+FRAMES, LATENT, PIXELS = 24, 4 * 64 * 64, 512  # of the full model: frames of a window, values of a latent, frame side
 
 
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Run every case of `tests.support.device_cases` on the GPU, and time the kernels. No options.
+    """Run every case of `tests.support.device_cases` on the GPU, and time the kernels.
 
-    Raises CheckFailedError naming the cases that differ, BackendMissingError where the kernels were not built.
+    Args:
+        options: None are used.
+        report: Called with the results of the cases.
+
+    Raises:
+        CheckFailedError: Cases differ; the message names them.
+        BackendMissingError: The kernels were not built.
     """
     del options
     kernels = device_kernels.load()
@@ -37,7 +43,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 def run_cases(
     kernels: Kernels, make_arena: Callable[[ExitStack], Any], cases: Mapping[str, Callable[[Kernels, Any], None]]
 ) -> Figures:
-    """Run cases, each with its own arena; return {"cases": by name, "equal" or the difference}."""
+    """Run cases, each with its own arena; return {"cases": {name: "equal" or the difference}}."""
     results = {}
     for name, case in cases.items():
         try:
@@ -50,7 +56,7 @@ def run_cases(
 
 
 def time_kernels(kernels: Kernels, arena: Arena, synchronize: Callable[[], None]) -> dict[str, Any]:
-    """Time one launch of each kernel at full size, to its end; return `measure.summary` by name."""
+    """Time one launch and execution of each kernel at full size; return `measure.summary` by name."""
     step = Step.random(frames=FRAMES, values=LATENT)
     state, totals, unconditional, conditional = (
         arena.put(array)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARIES = re.compile(
     r"(torch|triton|transformers|safetensors|onnx|onnx-?runtime|tensorrt|polygraphy|numpy|av|opencv|nvidia-|cuda-)"
 )
-# Fields of nvidia-smi: the state of the card, which is read and never changed.
+# Fields of nvidia-smi for the state of the GPU, which is read and never changed.
 FACTS = (
     "name", "driver_version", "memory.total", "memory.used", "power.limit", "clocks.sm", "clocks.max.sm",
     "clocks.mem", "temperature.gpu", "utilization.gpu", "persistence_mode", "mig.mode.current",
@@ -32,9 +32,11 @@ FACTS = (
 def describe(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Return facts about the machine; `gpu` is None without a usable GPU, and `no_gpu` is the reason.
 
-    Options: {commit: of the checkout; empty: as git reports it}.
+    Args:
+        options: {commit: commit of the checkout; empty to ask git}.
+        report: Not called, since figures so far would not help.
     """
-    del report  # nothing here is likely to fail half way
+    del report
     facts = {
         "system": platform.platform(),
         "cpu": _cpu(),
@@ -57,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def file_stem(machine: Mapping[str, Any]) -> str:
-    """Return a file name for the machine: that of its GPU or processor."""
+    """Return a file name without suffix for the machine, made from the name of its GPU or processor."""
     name = machine["gpu"]["name"] if machine["gpu"] else f"no-gpu-{machine['cpu']}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 

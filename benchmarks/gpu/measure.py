@@ -20,7 +20,7 @@ def measure(
     """Return the seconds of each repetition of a call.
 
     Args:
-        call: Returns when its work has ended.
+        call: The call, which returns when its work has ended.
         warmup: Uncounted calls before, in which libraries compile, choose kernels and capture graphs.
         seconds: Duration of the measurement.
         least: Least number of repetitions.
@@ -37,9 +37,9 @@ def measure(
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Return median, quartiles, extremes and number of times in seconds.
+    """Return median, quartiles, extremes, number and spread of times in seconds.
 
-    `spread` is half the distance between the quartiles, as a share of the median; smaller differences are noise.
+    `spread` is half the interquartile range as a share of the median; differences below it are noise.
     """
     low, median, high = (float(x) for x in np.percentile(samples, (25, 50, 75)))
     spread = (high - low) / 2 / median if median else math.nan

@@ -1,4 +1,4 @@
-"""What a part of the check is, and how the process that does it says what came of it."""
+"""A part of the check, and the outcome that its process reports."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from pathlib import Path
 from typing import Any
 
 OK, FAILED, NOT_AVAILABLE = "ok", "failed", "not available"
-Figures = dict[str, Any]  # what was measured; of what JSON has, and NumPy's numbers
+Figures = dict[str, Any]  # measurements: values that JSON can hold, and NumPy numbers
 ReportFigures = Callable[[Figures], None]  # keeps the figures so far, so that a crash loses only later ones
 
 
 class NotAvailableError(Exception):
-    """This machine lacks what a part needs. The message says what."""
+    """This machine lacks something that a part needs; the message names it."""
 
 
 class CheckFailedError(Exception):
-    """A part's figures are not as they should be. The message says which."""
+    """A part's figures are wrong; the message names them."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something to do, in a process of its own.
+    """A part of the check, which runs in a process of its own.
 
-    name: `KIND/WHAT`.  function: `module:name`, called with (options, report); returns figures or raises.
-    options: its first argument, of what JSON has.
-    alone: nothing may run beside it, because it takes times.  gpu: it uses the GPU, so one such at a time.
-    needs: parts that must have ended ok.  unless: parts that, when one of them ended ok, make this one superfluous.
-    folder: put before all others where Python looks for packages.
+    Attributes:
+        name: `KIND/WHAT`.
+        function: `module:name`, called with (options, report); returns figures or raises.
+        options: Its first argument, of values that JSON can hold.
+        alone: Whether no other part may run meanwhile, because this one measures times.
+        gpu: Whether it uses the GPU; only one such part runs at a time.
+        needs: Names of parts that must have ended ok.
+        unless: Names of parts of which none may have ended ok: this one replaces them.
+        folder: Folder to put first on Python's path.
     """
 
     name: str
@@ -46,18 +50,22 @@ class Part:
     folder: str | None = None
 
     @property
-    def awaits(self) -> tuple[str, ...]:
-        """All parts that have to be settled first."""
+    def dependencies(self) -> tuple[str, ...]:
+        """Names of all parts whose outcomes must be known first."""
         return (*self.needs, *self.unless)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a part.
+    """The outcome of a part.
 
-    status: OK, FAILED or NOT_AVAILABLE.  reason: why, unless it is OK.  seconds: that it took.
-    log: the end of what its process printed, where that may explain a failure.
-    measured: when and of what, in a report that keeps parts of several runs.
+    Attributes:
+        status: OK, FAILED or NOT_AVAILABLE.
+        reason: Reason of a status other than OK.
+        figures: Measurements.
+        seconds: Duration.
+        log: Last output of its process, for a failed part.
+        measured: Date, commit and processor of the measurement, in a report of several runs.
     """
 
     status: str
@@ -68,22 +76,22 @@ class Outcome:
     measured: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What is not empty."""
+        """Return the fields that are not empty."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value not in ("", {})}
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace `path` as a whole, so that whoever is killed meanwhile leaves the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Replace a JSON file atomically: a process that is killed meanwhile leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        aside.write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        temporary.write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: NumPy's numbers become Python's, floats keep six digits, what is not finite is text."""
+    """Convert a value for JSON: NumPy numbers become Python's, floats keep six digits, NaN and infinity become text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What is to be done, in which order, and what needs what."""
+"""The parts of the check, their order and their dependencies."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from benchmarks.gpu.bundles import folder_name
 from benchmarks.gpu.engines import PROBES
 from benchmarks.gpu.parts import Part
 
-KINDS = ("kernels", "engines", "videos", "timings", "torch")  # of parts that can be asked for
+KINDS = ("kernels", "engines", "videos", "timings", "torch")  # kinds of parts, for --parts
 PRECISION = "fp16"
 REFERENCE = "build/cpu"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Preset of `export.checkpoint.presets`; pixels of the picture; frames of a window; steps of the timed video."""
+    """A size of the networks and videos.
+
+    Attributes:
+        preset: Name in `export.checkpoint.presets`.
+        height: Pixels of the video.
+        width: Pixels of the video.
+        frames: Frames of a window.
+        steps: Denoising steps of the timed video.
+    """
 
     preset: str
     height: int
@@ -27,22 +35,26 @@ class Size:
     steps: int
 
     def shape(self) -> dict[str, int]:
-        """The sizes that a bundle is built for."""
+        """Return the options of a build."""
         return {"height": self.height, "width": self.width, "frames": self.frames}
 
 
-# Results are compared at the tiny size, since the CPU takes minutes for a step of the full one; times are taken at the
-# size that is asked for.
+# Results are compared at the tiny size, because the CPU takes minutes for a step of the full one; times are measured at
+# the size of --size.
 SIZES = {"tiny": Size("tiny", 64, 64, 8, 4), "full": Size("full", 512, 512, 24, 25)}
 TINY = SIZES["tiny"]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Something that runs engines on a GPU.
+    """A library that runs engines on a GPU.
 
-    provider: of `Generator`.  target: that its bundles are built for.  folder: where its packages are, beside those of
-    this environment.  instead: runtimes that make it superfluous where they accept the GPU.
+    Attributes:
+        name: Name in the names of parts.
+        provider: Provider of `Generator`.
+        target: Target of its bundles.
+        folder: Folder of its packages; None if this environment has them.
+        instead: Names of runtimes that this one replaces if they refuse the GPU.
     """
 
     name: str
@@ -53,7 +65,11 @@ class Runtime:
 
 
 def runtimes(rtx_folders: Sequence[Path]) -> list[Runtime]:
-    """All that can be tried. rtx_folders: each with another TensorRT for RTX, to be tried where those before refuse."""
+    """Return all runtimes to try.
+
+    Args:
+        rtx_folders: Folders with other versions of TensorRT for RTX; each is tried if the earlier ones refuse the GPU.
+    """
     found = [Runtime("onnxruntime-cuda", "cuda", "onnxruntime"), Runtime("tensorrt", "tensorrt", "tensorrt")]
     tried: tuple[str, ...] = ()
     for folder in (None, *rtx_folders):
@@ -64,7 +80,13 @@ def runtimes(rtx_folders: Sequence[Path]) -> list[Runtime]:
 
 
 def plan(size: Size, runtimes: Sequence[Runtime], work: Path) -> list[Part]:
-    """Every part, in the order in which they begin where nothing hinders them. work: folder for weights and bundles."""
+    """Return every part in order.
+
+    Args:
+        size: Size of the timed networks.
+        runtimes: Runtimes to check.
+        work: Folder for weights and bundles.
+    """
     sizes = list(dict.fromkeys((TINY, size)))
     parts = [Part("kernels", "benchmarks.gpu.kernels:check", alone=True, gpu=True)]
     parts += [_weights(each, work) for each in sizes]
@@ -79,7 +101,7 @@ def plan(size: Size, runtimes: Sequence[Runtime], work: Path) -> list[Part]:
 
 
 def select(parts: Sequence[Part], wanted: Iterable[str]) -> list[Part]:
-    """The parts whose names are, or begin with, one of `wanted`, and all that those wait for."""
+    """Return the parts whose names are, or begin with, one of `wanted`, and all their dependencies."""
     heads = tuple(wanted)
     by_name = {part.name: part for part in parts}
     chosen: set[str] = set()
@@ -87,7 +109,7 @@ def select(parts: Sequence[Part], wanted: Iterable[str]) -> list[Part]:
     def add(part: Part) -> None:
         if part.name not in chosen:
             chosen.add(part.name)
-            for name in part.awaits:
+            for name in part.dependencies:
                 add(by_name[name])
 
     for part in parts:
@@ -124,7 +146,7 @@ def _build(runtime: Runtime, size: Size, work: Path) -> Part:
         _build_name(runtime, size),
         "benchmarks.gpu.bundles:build",
         _build_options(runtime, PRECISION, size, _bundle_folder(runtime, size, work), work),
-        gpu=runtime.target == "tensorrt",  # it builds by trying kernels
+        gpu=runtime.target == "tensorrt",  # whose builds time kernels on the GPU
         needs=(f"weights/{size.preset}", f"accepts/{runtime.name}"),
         folder=_folder(runtime),
     )

@@ -64,7 +64,10 @@ class Process:
         return self._failed(why + (", after it had finished" if "status" in reported else ""), seconds)
 
     def end(self) -> None:
-        """End the process and its children, by SIGKILL after GRACE seconds. A process stuck in the driver remains."""
+        """End the process and its children, with SIGKILL after GRACE seconds.
+
+        A process that hangs in the driver may remain.
+        """
         self._signal_group(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE)

@@ -1,4 +1,4 @@
-"""What videos are made of: a drawn photo, a voice of tones and noise, a face that moves. All from formulas."""
+"""Synthetic inputs of videos: a drawn photo, speech of tones and noise, and a moving face."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from vexpress_rt.types import Float32, UInt8, Video
 
 RATE = 16000  # Hz
 FPS = 30
-OVERLAP = 4  # frames that neighbouring windows share; windows of fewer than twice as many share a quarter
+OVERLAP = 4  # largest number of frames that neighbouring windows share; short windows share a quarter
 
 
 @dataclass(frozen=True)
 class Scene:
     """Inputs of a video of `frames` frames.
 
-    photo: (H, W, 3) uint8 RGB, of the bundle's size.  speech: (N,) float32 at RATE.
-    keypoints: (frames, 3, 2) float32, pixels of the photo: left eye, right eye, nose.
-    window: frames of a window.  fps: of the video.
+    Attributes:
+        photo: (H, W, 3) uint8 RGB, of the bundle's size.
+        speech: (N,) float32 at RATE.
+        keypoints: (frames, 3, 2) float32, pixels of the photo: left eye, right eye, nose.
+        window: Frames of a window.
+        fps: Frames a second of the video.
     """
 
     photo: UInt8
@@ -35,22 +38,22 @@ class Scene:
 
     @property
     def frames(self) -> int:
-        """Of the video."""
+        """Number of frames of the video."""
         return len(self.keypoints)
 
     def config(self, steps: int) -> Settings:
-        """The published settings, but for the number of steps."""
+        """Return the published settings with another number of steps."""
         return Settings(steps=steps, fps=self.fps, overlap=min(OVERLAP, self.window // 4))
 
 
 def draw_scene(height: int, width: int, window: int, windows: int, seed: int = 0) -> Scene:
-    """A scene as long as `windows` windows that overlap."""
+    """Return a scene as long as `windows` overlapping windows."""
     overlap = min(OVERLAP, window // 4)
     return draw_frames(height, width, window, windows * window - (windows - 1) * overlap, seed=seed)
 
 
 def draw_frames(height: int, width: int, window: int, frames: int, *, fps: int = FPS, seed: int = 0) -> Scene:
-    """A scene of so many frames."""
+    """Return a scene of `frames` frames."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     face = np.exp(-(((rows - 0.5) / 0.25) ** 2 + ((columns - 0.5) / 0.18) ** 2))[..., None]
@@ -68,9 +71,14 @@ def draw_frames(height: int, width: int, window: int, frames: int, *, fps: int =
 def make_video(
     generator: Generator, scene: Scene, steps: int, output: Path | None = None, config: GenerationConfig | None = None
 ) -> Video:
-    """The scene's video as a user makes one: written to `output`, or, without that, its frames kept.
+    """Make the video of a scene.
 
-    config: instead of the published settings with `steps` steps.
+    Args:
+        generator: Generator of the bundle.
+        scene: Photo, speech and keypoints.
+        steps: Denoising steps.
+        output: File to write; None keeps the frames.
+        config: Settings instead of the published ones with `steps` steps.
     """
     portrait = generator.prepare(scene.photo, keypoints=scene.keypoints[0], crop="none")
     return generator.generate(
@@ -80,7 +88,7 @@ def make_video(
 
 
 def facts(scene: Scene, steps: int) -> dict[str, Any]:
-    """Of a video, for the record."""
+    """Return the size of a video for its figures."""
     height, width = scene.photo.shape[:2]
     seconds = float(Fraction(scene.frames, scene.fps))
     return {"height": height, "width": width, "frames": scene.frames, "steps": steps, "seconds_of_video": seconds}

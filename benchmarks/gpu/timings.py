@@ -27,9 +27,9 @@ from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
 
 SPEECH_SECONDS = 5  # of the audio encoder's input
-PAIRS = 3  # of videos; the difference within a pair is the time of window-steps
-SHORT, LONG = 2, 6  # steps of these
-WINDOWS = 2  # of the whole video
+PAIRS = 3  # number of pairs of videos; the difference within a pair is the time of window-steps
+SHORT, LONG = 2, 6  # steps of both videos of a pair
+WINDOWS = 2  # windows of the whole video
 ENGINE_SECONDS, VIDEO_SECONDS = 1.0, 20.0  # durations of the measurement of an engine, and of whole videos
 
 Outputs = Mapping[str, Tensor]
@@ -37,11 +37,15 @@ MakeVideo = Callable[[Scene, int, Path | None], Video]
 
 
 def measure_bundle(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Time a bundle. Options: {bundle, work: folders; provider, target; steps: of the whole video; name: for its file}.
+    """Time a bundle.
+
+    Args:
+        options: {bundle, work: folders; provider, target; steps: of the whole video; name: of its files in `work`}.
+        report: Called with the figures so far.
 
     Raises:
         CheckFailedError: See `judge`.
-        VExpressError: As the runtime raises it.
+        VExpressError: Any error of the runtime.
     """
     bundle = Bundle.open(options["bundle"])
     figures: Figures = {"library": require(options["provider"], options["target"])}
@@ -65,27 +69,27 @@ def time_engines(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and times of every engine: `measure.summary` of a run, with the times of loading and of the first run.
 
-    Outputs stay on the device, and are there as inputs of later engines; all other inputs come from the host, as in
-    use. `not_finite` names the outputs with NaN or infinite values.
+    As in use, outputs stay on the device as inputs of later engines, and all other inputs come from the host.
+    `not_finite` names the outputs with NaN or infinite values.
 
     Args:
-        get: Returns the engine of a name.
+        get: Returns an engine by name.
         finish: Waits until outputs are computed.
     """
-    left: dict[str, Tensor] = {}  # outputs by name, which are inputs of later engines
+    outputs: dict[str, Tensor] = {}  # of all engines so far, by name; some are inputs of later engines
     for name in ENGINE_NAMES:
         started = time.perf_counter()
         engine = get(name)
         loading = time.perf_counter() - started
-        inputs = {**timed_inputs(engine), **{t.name: left[t.name] for t in engine.spec.inputs if t.name in left}}
+        inputs = {**timed_inputs(engine), **{t.name: outputs[t.name] for t in engine.spec.inputs if t.name in outputs}}
 
         def run(engine: Engine = engine, inputs: Mapping[str, Tensor] = inputs) -> Outputs:
-            outputs = engine.run(inputs, keep_on_device=True)
-            finish(outputs)
-            return outputs
+            computed = engine.run(inputs, keep_on_device=True)
+            finish(computed)
+            return computed
 
         started = time.perf_counter()
-        left = {**run(), **left}
+        outputs = {**run(), **outputs}
         first = time.perf_counter() - started
         times = summary(measure(run, seconds=ENGINE_SECONDS))
         wrong = broken_outputs(engine, inputs)
@@ -93,14 +97,14 @@ def time_engines(
 
 
 def broken_outputs(engine: Engine, inputs: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of outputs that are not finite in one more run; none with bfloat16, which NumPy lacks."""
+    """Run once more and return the names of outputs that are not finite; none with bfloat16, which NumPy lacks."""
     if not all(becomes_array(tensor.dtype) for tensor in engine.spec.outputs):
         return []
     return not_finite(engine.run(inputs))
 
 
 def timed_inputs(engine: Engine) -> dict[str, Array]:
-    """Return random inputs of an engine; SPEECH_SECONDS of sound for the audio encoder."""
+    """Return random inputs of an engine; the audio encoder gets SPEECH_SECONDS of sound."""
     inputs = draw_inputs(engine, seed=0)
     if "samples" in inputs:
         samples = np.random.default_rng(0).standard_normal((1, SPEECH_SECONDS * RATE))
@@ -129,7 +133,7 @@ def time_videos(
     """Add the figures of a window-step and of a whole video of WINDOWS windows, and report them as they come.
 
     Args:
-        make: Makes the video of a scene, written or kept, as `scene.make_video`.
+        make: Makes the video of a scene, as `scene.make_video` does.
         size: (height, width, frames of a window).
         options: {work: folder; steps: of the whole video; name: of the files that stay in `work`}.
         figures: Receives the figures.
@@ -150,9 +154,9 @@ def time_videos(
 def judge(figures: Figures, precision: str) -> None:
     """Raise CheckFailedError unless the timed engines and videos give plausible results.
 
-    Engines must give finite values, the video more than one grey level, and its file no `fault`. Except in bfloat16,
-    with its eight bits of mantissa, the video must reach PSNR_LEAST against that of PyTorch in eager mode, if there is
-    one.
+    Outputs of engines must be finite, the video must have more than one grey level, and its file no `fault`. If there
+    is a video of PyTorch in eager mode, the PSNR to it must reach PSNR_LEAST, except in bfloat16, which has eight bits
+    of mantissa.
     """
     video = figures["video"]
     wrong = [
@@ -174,8 +178,8 @@ def judge(figures: Figures, precision: str) -> None:
 def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
     """Return `measure.summary` of the seconds of one step of one window.
 
-    Two videos of one window differ in their number of steps alone, so that the difference of their times contains
-    nothing else, wherever the host waits for the GPU.
+    Two videos of one window differ only in their number of steps, so the difference of their times is that of the
+    steps, wherever the host waits for the GPU.
     """
 
     def seconds(steps: int) -> float:
@@ -189,8 +193,8 @@ def time_window_step(make: MakeVideo, scene: Scene) -> dict[str, Any]:
 def time_whole(make: MakeVideo, scene: Scene, steps: int, output: Path) -> tuple[dict[str, Any], UInt8]:
     """Return the times of a video from photo and speech to a file, by stage and in total, and its frames (L, H, W, 3).
 
-    The videos of the window-step are the warm-up. Written frames that are not kept take another path through the
-    runtime, so one more video, not timed, keeps them: `file` is `compare_file` of the last written video.
+    The videos of the window-step are the warm-up. The timed videos are written and do not keep their frames, as a user
+    makes them. One more video, not timed, keeps its frames: `file` is `compare_file` of the last written video.
     Stages of the runtime are the host's time: the host waits for the GPU where it needs a result, so one stage may wait
     for work that another enqueued. PyTorch synchronizes at the end of each stage.
     """

@@ -9,16 +9,21 @@ from benchmarks.gpu.parts import Figures, NotAvailableError, ReportFigures
 from benchmarks.gpu.timings import judge, memory_in_use, time_engines, time_videos
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, VideoShape
 
-COMPILED = ("denoiser", "vae_decoder")  # run in every step, and for every frame
+COMPILED = ("denoiser", "vae_decoder")  # the engines that run in every step, and for every frame
 
 
 def measure_modules(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Time every engine, a window-step and a whole video. The first run of a compiled engine includes its compilation.
 
-    Options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its files;
-    compile: whether to compile COMPILED}.
-    Raises NotAvailableError where torch has no GPU, CheckFailedError as `judge` does, and what torch raises where it
-    cannot compile.
+    Args:
+        options: {weights, work: folders; precision; height, width, frames; steps: of the whole video; name: of its
+            files; compile: whether to compile COMPILED}.
+        report: Called with the figures so far.
+
+    Raises:
+        NotAvailableError: PyTorch finds no GPU.
+        CheckFailedError: See `judge`.
+        Exception: PyTorch cannot compile a module.
     """
     import torch
 
@@ -29,12 +34,12 @@ def measure_modules(options: Mapping[str, Any], report: ReportFigures) -> Figure
     from export.checkpoint.reader import Checkpoint
 
     torch.backends.cudnn.benchmark = True  # let cuDNN try its kernels, as the engines' builders do
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as the runtime has it
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as in the runtime
     size = (options["height"], options["width"], options["frames"])
     engines = TorchEngines(Checkpoint(options["weights"]), VideoShape(*size), options["precision"], "cuda")
-    for name in ENGINE_NAMES:  # from files, which is done on the CPU
+    for name in ENGINE_NAMES:  # before the default device changes: weights are read on the CPU
         engines.get(name)
-    torch.set_default_device("cuda")  # where modules make tensors of their own
+    torch.set_default_device("cuda")  # for tensors that modules create when they run
     for name in COMPILED if options["compile"] else ():
         engines.compile(name)
     compiled = list(COMPILED) if options["compile"] else []

@@ -17,7 +17,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class TorchEngine:
-    """An `Engine` of `vexpress_rt.backends.base`, whose device tensors are PyTorch tensors on `device`."""
+    """An `Engine` of `vexpress_rt.backends.base` whose device tensors are PyTorch tensors on `device`."""
 
     def __init__(self, spec: EngineSpec, module: Callable[..., Any], device: str) -> None:
         self.spec, self.module, self.device = spec, module, device
@@ -49,9 +49,15 @@ class TorchEngine:
 
 
 class TorchEngines:
-    """All engines of `specs.py` as torch modules on `device`, with a checkpoint's weights in `precision`.
+    """All engines of a bundle as PyTorch modules.
 
     Some modules create tensors, so `device` must be PyTorch's default device when they run.
+
+    Args:
+        checkpoint: The weights.
+        shape: Size of videos and windows.
+        precision: One of `engine_spec.PRECISIONS`.
+        device: PyTorch's name of the device.
     """
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape, precision: str, device: str) -> None:

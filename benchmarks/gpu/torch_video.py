@@ -96,7 +96,7 @@ class TorchVideo:
         )
 
     def _decode(self, latents: torch.Tensor) -> UInt8:
-        """(L, c, h, w) -> frames (L, H, W, 3), as `_filter` takes them."""
+        """Decode latents (L, c, h, w) to frames (L, H, W, 3)."""
         decoder = self._engines.get("vae_decoder")
         return np.stack([decoder.run({"latent": latent[None]})["frame"] for latent in latents])
 
@@ -143,7 +143,7 @@ def _frames(window: Window) -> slice:
 
 
 def _guided(outputs: Mapping[str, torch.Tensor], scale: float) -> torch.Tensor:
-    """(F, c, h, w): u + scale (c - u), or the conditional prediction where that is all there is."""
+    """Return the guided prediction u + scale (c - u), (F, c, h, w); without an unconditional one, the conditional."""
     conditional = outputs["conditional"]
     if "unconditional" not in outputs:
         return conditional

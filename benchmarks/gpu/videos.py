@@ -22,8 +22,13 @@ STEPS, WINDOWS = 4, 2
 def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Compare the frames of two videos in a row with the CPU's, and the file of a third with those frames.
 
-    Options: {bundle, reference: folders; provider}.
-    Raises CheckFailedError below PSNR_LEAST and for a file with a `fault`, and whatever `Generator` raises.
+    Args:
+        options: {bundle, reference: folders; provider}.
+        report: Called with the figures so far.
+
+    Raises:
+        CheckFailedError: The PSNR is below PSNR_LEAST, or the file has a `fault`.
+        VExpressError: Any error of `Generator`.
     """
     with Generator(options["reference"], provider="cpu") as generator:
         shape = generator.bundle.manifest.shape
@@ -34,7 +39,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     clips = []
     with Generator(options["bundle"], provider=options["provider"], rebuild="never") as generator:
         figures["describe"] = generator.describe()
-        for _ in range(2):  # in the second, engines replay what they captured in the first
+        for _ in range(2):  # in the second video, engines replay the CUDA graphs of the first
             video = make_video(generator, scene, STEPS)
             assert video.frames is not None
             clips.append(video.frames)
@@ -53,7 +58,7 @@ def check(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def written(generator: Generator, scene: Scene, kept: Video) -> dict[str, float]:
-    """Write the scene's video to a file, which on a GPU is encoded from NV12; return its `compare_file`."""
+    """Write the scene's video to a file, which a GPU encodes from NV12; return its `compare_file`."""
     with tempfile.TemporaryDirectory(prefix="video-") as folder:
         path = Path(folder) / "written.mp4"
         make_video(generator, scene, STEPS, path)

@@ -1,1 +1,1 @@
-"""How fast live mode is, and what it costs: `python -m benchmarks.live`."""
+"""Speed and quality of live mode: `python -m benchmarks.live`."""

@@ -2,9 +2,12 @@
 
     python -m benchmarks.live --minutes 5 --bundle engines/pocket --threads 2 --json live.json
 
-A drawn person repeats a recording. First, all sound is available: the sustained frame rate. Then chunks arrive on a
-simulated clock (see `clock`) for `--minutes`, at the bundle's frame rate if it is sustained, else at 0.9 of the
-sustained rate. Finally, the recording is made into a video once by `generate` and once live.
+A drawn person repeats a recording. There are three measurements:
+
+* The sustained frame rate, with all sound available from the start.
+* `--minutes` on a simulated clock (see `clock`) on which chunks arrive, at the bundle's frame rate if it is sustained,
+  else at 0.9 of the sustained rate.
+* Quality: a video of the recording by `generate`, and another one live.
 
 On a shared machine, `--threads 1 --timer cpu` measures the CPU time of this process.
 """
@@ -24,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import not_negative, positive
-from benchmarks.live.clock import Recording, Watched, run, sustained
-from benchmarks.live.quality import RATE, Speaker, asked_lips, best_shift, compare, seen_lips
+from benchmarks.live.clock import CheckedSession, Recording, run, sustained
+from benchmarks.live.quality import RATE, Speaker, best_shift, compare, expected_lips, measured_lips
 from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
@@ -34,8 +37,8 @@ from vexpress_rt.media.recording import open_recording
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
-HEADROOM = 0.9  # of the sustained rate
-PIECE = 20.0  # seconds of lips that are compared at the beginning and at the end
+HEADROOM = 0.9  # share of the sustained rate
+PIECE = 20.0  # seconds at the beginning and at the end in which lips and sound are compared
 OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float, "overlap": int, "fps": float}
 
 
@@ -71,7 +74,7 @@ def _speed(
     with generator.live(portrait, config=config, **options) as session:
         begin = time.perf_counter() - began
         wanted = session.fps
-        rate = sustained(Watched(session, recording), min(30.0, 6 * given.minutes), TIMERS[given.timer])
+        rate = sustained(CheckedSession(session, recording), min(30.0, 6 * given.minutes), TIMERS[given.timer])
     kept_up = rate >= wanted
     if not kept_up:
         config = replace(config, fps=max(1.0, round(HEADROOM * rate, 2)))
@@ -86,25 +89,25 @@ def _on_the_clock(
     memory: list[tuple[float, float]] = []
     with generator.live(portrait, config=config, max_lag=3600.0, **options) as session:
         lips: list[float] = []
-        watched = Watched(
-            session, recording, lambda frame: lips.extend(seen_lips(frame.image[None], portrait.keypoints))
+        checked = CheckedSession(
+            session, recording, lambda frame: lips.extend(measured_lips(frame.image[None], portrait.keypoints))
         )
         result = run(
-            watched, given.chunk / 1000, 60 * given.minutes, lambda now: memory.append((now, _resident())),
+            checked, given.chunk / 1000, 60 * given.minutes, lambda now: memory.append((now, _resident())),
             TIMERS[given.timer],
         )  # fmt: skip
         fps = float(session.fps)
-    if watched.given < 2:
-        raise SystemExit(f"{watched.given} frames came in {given.minutes} minutes: give more --minutes")
+    if checked.count < 2:
+        raise SystemExit(f"{checked.count} frames in {given.minutes} minutes; expected at least 2: raise --minutes")
     return {
         "fps": fps,
         "seconds": result.seconds,
         "busy": result.worked / result.seconds,
-        "frames": watched.given,
+        "frames": checked.count,
         "latency_s": _percentiles(result.latencies),
         "lag_in_the_end_s": result.lag,
-        "frames_with_wrong_sound_or_time": watched.wrong,
-        "sound_to_time_s_at_most": watched.off,
+        "frames_with_wrong_sound_or_time": checked.wrong,
+        "sound_to_time_s_at_most": checked.largest_offset,
         "memory_mib": _memory(memory),
         "lips": _lips(np.array(lips), recording, fps),
     }
@@ -121,14 +124,14 @@ def _cost(
     return found
 
 
-def _lips(seen: np.ndarray, recording: Recording, fps: float) -> dict[str, Any]:
+def _lips(measured: np.ndarray, recording: Recording, fps: float) -> dict[str, Any]:
     """Return correlation of the lips with the sound and their delay in frames, in the first and the last PIECE."""
-    length = min(round(PIECE * fps), len(seen) // 2)
+    length = min(round(PIECE * fps), len(measured) // 2)
     found = {}
-    for name, start in (("first", 0), ("last", len(seen) - length)):
+    for name, start in (("first", 0), ("last", len(measured) - length)):
         first, last = (round(frame * recording.rate / fps) for frame in (start, start + length))
-        asked, piece = asked_lips(recording.piece(first, last), fps)[:length], seen[start : start + length]
-        found[name] = {"correlation": correlation(piece, asked), "late_frames": best_shift(piece, asked)}
+        expected, piece = expected_lips(recording.piece(first, last), fps)[:length], measured[start : start + length]
+        found[name] = {"correlation": correlation(piece, expected), "late_frames": best_shift(piece, expected)}
     return found
 
 
@@ -167,18 +170,18 @@ def _names(options: dict[str, type]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--minutes", type=not_negative, default=5.0, help="minutes on the clock; 0 skips the speed (5)")
-    add("--people", type=int, default=1, help="people whose live videos are compared with generate; 0 skips it (1)")
+    add("--minutes", type=not_negative, default=5.0, help="minutes on the clock; 0 does not measure speed (5)")
+    add("--people", type=int, default=1, help="people whose live videos are compared with generate's; 0 for none (1)")
     add("--bundle", type=Path, help="bundle (the one that ships)")
     add("--audio", type=Path, default=SPEECH, help="recording of the speech (demo/speech.flac)")
-    add("--chunk", type=positive, default=40.0, help="milliseconds (40)")
-    add("--provider", default="auto")
+    add("--chunk", type=positive, default=40.0, help="milliseconds of a chunk of sound (40)")
+    add("--provider", default="auto", help="provider of the engines (auto)")
     add("--threads", type=int, help="CPU threads (one per core)")
-    add("--timer", choices=TIMERS, default="wall", help="clock of the work (wall)")
-    add("--look-ahead", type=float, default=0.1, help="seconds (0.1)")
-    add("--context", type=float, default=3.0, help="seconds (3)")
+    add("--timer", choices=TIMERS, default="wall", help="measure the work in wall-clock or CPU time (wall)")
+    add("--look-ahead", type=float, default=0.1, help="seconds, as of Generator.live (0.1)")
+    add("--context", type=float, default=3.0, help="seconds, as of Generator.live (3)")
     for flag, kind in OPTIONS.items():
-        add(f"--{flag}", type=kind, help="default: as the bundle recommends")
+        add(f"--{flag}", type=kind, help="as of vexpress-rt generate (as the bundle recommends)")
     add("--json", type=Path, help="file to write the result to")
     return parser
 

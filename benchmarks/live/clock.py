@@ -1,6 +1,6 @@
 """Run live mode on a simulated clock: chunks arrive at their times, and work advances the clock by its duration.
 
-Waiting takes no real time, so that a minute on this clock takes at most a minute.
+Waiting takes no real time, so a minute on this clock takes at most a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ Timer = Callable[[], float]  # seconds
 
 @dataclass
 class Recording:
-    """An endlessly repeated recording. samples: (n,) float32 at `rate` Hz."""
+    """An endlessly repeated recording.
+
+    Attributes:
+        samples: (n,) float32.
+        rate: Hz.
+    """
 
     samples: Samples
     rate: int
@@ -32,48 +37,48 @@ class Recording:
 
 
 @dataclass
-class Watched:
-    """A check of the frames of a session.
+class CheckedSession:
+    """A session whose frames are checked.
 
     Attributes:
         session: The session.
         recording: The recording that is pushed.
         each: Called with every frame.
-        given: Number of frames.
+        count: Number of frames so far.
         wrong: Number of frames with a wrong index, time or samples.
-        off: Largest difference, in seconds, between the time of a frame and that of its sound.
+        largest_offset: Largest difference, in seconds, between the time of a frame and that of its sound.
     """
 
     session: LiveSession
     recording: Recording
     each: Callable[[LiveFrame], object] = lambda frame: None
-    given: int = 0
+    count: int = 0
     wrong: int = 0
-    off: float = 0.0
+    largest_offset: float = 0.0
     _samples: int = 0
 
-    def see(self, frame: LiveFrame) -> None:
+    def check(self, frame: LiveFrame) -> None:
         """Check the next frame."""
         fps, rate = self.session.fps, self.session.sample_rate
-        start, stop = first_sample(self.given, rate, fps), first_sample(self.given + 1, rate, fps)
-        right = frame.index == self.given and frame.time == self.given / fps
+        start, stop = first_sample(self.count, rate, fps), first_sample(self.count + 1, rate, fps)
+        right = frame.index == self.count and frame.time == self.count / fps
         right = right and np.array_equal(frame.samples, self.recording.piece(start, stop))
         self.wrong += not right
-        self.off = max(self.off, abs(float(frame.time) - self._samples / rate))
+        self.largest_offset = max(self.largest_offset, abs(float(frame.time) - self._samples / rate))
         self._samples += len(frame.samples)
-        self.given += 1
+        self.count += 1
         self.each(frame)
 
 
-def sustained(watched: Watched, seconds: float, timer: Timer = time.perf_counter) -> float:
-    """Return frames a second when sound is always available, measured over `seconds` of work and four of sound.
+def sustained(checked: CheckedSession, seconds: float, timer: Timer = time.perf_counter) -> float:
+    """Return frames a second when sound is always available.
 
     Args:
-        watched: The session with its recording.
-        seconds: Duration of the measurement.
+        checked: The session with its recording.
+        seconds: Least duration of the work; the sound is at least four seconds long.
         timer: Clock of the work.
     """
-    session, recording, pushed = watched.session, watched.recording, 0
+    session, recording, pushed = checked.session, checked.recording, 0
     counts: list[tuple[float, int]] = [(0.0, 0)]
     spent = 0.0
     while spent < seconds or len(counts) <= 4:
@@ -85,9 +90,9 @@ def sustained(watched: Watched, seconds: float, timer: Timer = time.perf_counter
             spent += timer() - began
             if frame is None:
                 break
-            watched.see(frame)
-        counts.append((spent, watched.given))
-    return watched.given / spent
+            checked.check(frame)
+        counts.append((spent, checked.count))
+    return checked.count / spent
 
 
 @dataclass
@@ -108,19 +113,19 @@ class Run:
 
 
 def run(
-    watched: Watched, chunk: float, seconds: float, tick: Callable[[float], object] = lambda now: None,
+    checked: CheckedSession, chunk: float, seconds: float, tick: Callable[[float], object] = lambda now: None,
     timer: Timer = time.perf_counter,
 ) -> Run:  # fmt: skip
     """Push a chunk at the end of its `chunk` seconds, and pull frames in between.
 
     Args:
-        watched: The session with its recording.
+        checked: The session with its recording.
         chunk: Seconds of a chunk.
         seconds: Duration on the clock.
         tick: Called with the time on the clock after every frame.
         timer: Clock of the work.
     """
-    session, recording, result = watched.session, watched.recording, Run()
+    session, recording, result = checked.session, checked.recording, Run()
     size = max(1, round(chunk * recording.rate))
     now, arrived, answered = 0.0, 0, 0
     while now < seconds:
@@ -134,7 +139,7 @@ def run(
         if frame is None:
             now = max(now, (arrived + 1) * size / recording.rate)
             continue
-        watched.see(frame)
+        checked.check(frame)
         end = first_sample(frame.index + 1, session.sample_rate, session.fps)
         while answered * size < end and answered < arrived:
             result.latencies.append(now - (answered + 1) * size / recording.rate)

@@ -19,14 +19,14 @@ RATE, CHUNK = 16000, 640  # Hz, samples
 SHIFTS = range(-6, 7)  # frames
 
 
-def asked_lips(samples: NDArray[np.float32], fps: float) -> NDArray[np.float64]:
-    """Return (L,), the expected opening of the mouth for (n,) mono samples at 16 kHz."""
+def expected_lips(samples: NDArray[np.float32], fps: float) -> NDArray[np.float64]:
+    """Return the mouth opening (L,) that is expected for (n,) mono samples at 16 kHz."""
     length = int(np.ceil(len(samples) * fps / RATE))
     return mouth_track(samples).at(length, fps)[:, 0].astype(float)
 
 
-def seen_lips(frames: Frames, points: NDArray[np.float32] | None) -> NDArray[np.float64]:
-    """Return (L,), the opening of the mouth of a still head with keypoints `points` (3, 2)."""
+def measured_lips(frames: Frames, points: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """Return the mouth opening (L,) of a still head with keypoints `points` (3, 2)."""
     assert points is not None
     return np.array([mouth_opening(frame, points) for frame in frames])
 
@@ -47,7 +47,14 @@ def exact(generator: Generator, speaker: Speaker, config: GenerationConfig) -> F
 
 
 def live(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> Frames:
-    """Return the frames of a live session that is fed with chunks. options: those of `Generator.live`."""
+    """Return the frames of a live session that receives the speech in chunks.
+
+    Args:
+        generator: The generator.
+        speaker: Portrait and speech.
+        config: Configuration of the session.
+        **options: Options of `Generator.live`.
+    """
     with generator.live(speaker.portrait, config=config, **options) as session:
         frames = []
         for start in range(0, len(speaker.samples), CHUNK):
@@ -59,7 +66,7 @@ def live(generator: Generator, speaker: Speaker, config: GenerationConfig, **opt
 
 
 def changes(frames: Frames) -> NDArray[np.float64]:
-    """Return (L - 1,), the mean square change from each frame to the next."""
+    """Return the mean square change (L - 1,) from each frame to the next."""
     return np.array([np.square(b.astype(float) - a).mean() for a, b in pairwise(frames)])
 
 
@@ -76,22 +83,22 @@ def seams(frames: Frames, new: int) -> dict[str, float]:
     return {"seams_db": decibels(squares[at]), "elsewhere_db": decibels(squares[~at])}
 
 
-def best_shift(seen: NDArray[np.float64], asked: NDArray[np.float64]) -> int:
+def best_shift(measured: NDArray[np.float64], expected: NDArray[np.float64]) -> int:
     """Return the delay of the lips, in frames, with the highest correlation."""
-    reach, count = max(SHIFTS), len(seen)
-    middle = asked[reach : count - reach]
-    return max(SHIFTS, key=lambda shift: correlation(seen[reach + shift : count - reach + shift], middle))
+    reach, count = max(SHIFTS), len(measured)
+    middle = expected[reach : count - reach]
+    return max(SHIFTS, key=lambda shift: correlation(measured[reach + shift : count - reach + shift], middle))
 
 
 def compare(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> dict[str, Any]:
-    """Return the figures of both videos and their PSNR."""
+    """Return the figures of both videos and the PSNR between them."""
     settings = generator.bundle.manifest.settings(config)
     new = generator.bundle.manifest.shape.frames - settings.overlap
     videos = {"exact": exact(generator, speaker, config), "live": live(generator, speaker, config, **options)}
-    asked = asked_lips(speaker.samples, float(settings.rate))
-    figures: dict[str, Any] = {"frames": len(asked)}
+    expected = expected_lips(speaker.samples, float(settings.rate))
+    figures: dict[str, Any] = {"frames": len(expected)}
     for name, frames in videos.items():
-        lips = correlation(seen_lips(frames, speaker.portrait.keypoints), asked)
+        lips = correlation(measured_lips(frames, speaker.portrait.keypoints), expected)
         figures[name] = {"lips": lips, **seams(frames, new)}
     difference = np.square(videos["exact"].astype(float) - videos["live"]).mean(axis=(1, 2, 3))
     return {**figures, "live_to_exact_db": decibels(difference)}

@@ -1,4 +1,4 @@
-"""What a part of the report does, in its own process; `benchmarks.gpu.parts` documents how it reports figures."""
+"""The functions of the report's parts; each runs in its own process and reports figures to `benchmarks.gpu`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 
-MEMORY_FPS, MEMORY_STEPS = 5, 2  # few, since memory is what counts
+MEMORY_FPS, MEMORY_STEPS = 5, 2  # few, because only memory is measured
 COLLECTOR = "figure-collector"  # name of the plugin to which suites report figures
 
 
@@ -40,12 +40,17 @@ class FigureCollector:
 
 
 def suite(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Run a suite. Options: {arguments: for pytest}.
+    """Run a suite.
 
-    Raises CheckFailedError naming the tests that failed.
+    Args:
+        options: {arguments: of pytest}.
+        report: Called with the figures so far.
+
+    Raises:
+        CheckFailedError: Tests failed; the message names them.
     """
     import pytest
-    import pytest_benchmark  # noqa: F401  # named where it is missing
+    import pytest_benchmark  # noqa: F401  # so that the error names it if it is missing
 
     collector = FigureCollector(report)
     code = pytest.main(["-q", "-p", "no:cacheprovider", *options["arguments"]], plugins=[collector])
@@ -55,7 +60,7 @@ def suite(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def prepare(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Weights and bundle of a model. Options: {model: its name; work: folder}."""
+    """Make weights and bundle of a model; return their bytes. Options: {model: its name; work: folder}."""
     del report
     from benchmarks.cpu.models import MODELS
 
@@ -66,14 +71,14 @@ def prepare(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def quality(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """The table of presets. Options: {threads; people; seconds; reference_steps}."""
+    """Measure the table of presets. Options: {threads; people; seconds; reference_steps}."""
     from benchmarks import quality as module
 
     return module.part({"bundle": None, **options}, report)
 
 
 def memory(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """Peak memory of a video by the length of its speech. Options: {minutes: of speech, each in turn}."""
+    """Measure the peak memory of videos by the length of their speech. Options: {minutes: the lengths}."""
     from benchmarks.memory import measure
     from vexpress_rt.bundle.default_bundle import shipped_bundle
 
@@ -86,9 +91,14 @@ def memory(options: Mapping[str, Any], report: ReportFigures) -> Figures:
 
 
 def command(options: Mapping[str, Any], report: ReportFigures) -> Figures:
-    """A benchmark that is a command of its own and writes its figures with --json. Options: {module; flags}.
+    """Run a benchmark that is a command of its own and writes its figures with --json.
 
-    Raises CheckFailedError with the last line of what it says where it fails.
+    Args:
+        options: {module; flags}.
+        report: Not called.
+
+    Raises:
+        CheckFailedError: The command failed; the message has the last line of its stderr.
     """
     del report
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

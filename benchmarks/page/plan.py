@@ -1,4 +1,4 @@
-"""The parts of the report, in their order; each runs alone, in a process of its own."""
+"""The parts of the report in order; each runs alone, in a process of its own."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
 
 
 def _lengths(suite: Any, length: float, needs: dict[str, Any]) -> Part:
-    """A part for each length, so that an interruption keeps the others."""
+    """Return the part of one length; an interruption loses only the part that runs."""
     part: Part = suite(f"videos/{length:g}s", "videos", "--models", "pocket", "--lengths", f"{length:g}", **needs)
     return part
 

@@ -1,4 +1,4 @@
-"""The plots of the page, as PNG files beside it."""
+"""The plots of the page, PNG files in its folder."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-from matplotlib.axes import Axes  # after the choice of what draws
+from matplotlib.axes import Axes  # after the choice of the backend
 from matplotlib.figure import Figure
 
 from benchmarks.page.tables import Parts, figures, rows_of
 
 OURS, THEIRS = "#2563a8", "#c8642b"
-ORDER = ("load", "portrait", "keypoints", "audio", "denoise", "decode", "median", "encode")  # of stages
-LEAST = 0.002  # share of a video's time that can be seen
+ORDER = ("load", "portrait", "keypoints", "audio", "denoise", "decode", "median", "encode")  # order of stages
+LEAST = 0.002  # least share of a video's time that is visible in the plot
 STAGES = ("#2563a8", "#7fb0dc", "#3f9b6c", "#a8d5a2", "#c8642b", "#e8b48a", "#7a5aa6", "#bfa8d8", "#8a8a8a")
 SIZE = (7.0, 3.6)  # inches
 DPI = 130
 
 
 def draw(parts: Parts, folder: Path) -> tuple[str, ...]:
-    """Draw the plots for which there are figures.
+    """Draw every plot that has figures.
 
     Args:
         parts: Parts of the JSON by name.
@@ -76,7 +76,7 @@ def _from_zero(axes: Axes, across: Sequence[float], up: Sequence[float]) -> None
 
 
 def _stages(parts: Parts, axes: Axes) -> bool:
-    """Two bars per video, as shares of PyTorch's time, so that videos of any length fit."""
+    """Draw two bars per video, as shares of PyTorch's time, so that videos of any length fit."""
     bars: list[tuple[str, Mapping[str, float], float]] = []
     for row in rows_of(parts, "videos"):
         whole = row["stages"]["theirs"]["total"]

@@ -34,7 +34,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
     ("A window-step", ("window-step",), window_step_table, "",
      "One step of one window: the conditional and the unconditional pass, and the sampler's step. PyTorch projects the "
      "photo's keys and values in every step, as upstream does."),
-    ("What each change is worth", ("changes",), changes_table, "",
+    ("CPU optimisations", ("changes",), changes_table, "",
      "An engine with one optimisation, compared with the same engine without it; each is loaded several times. Results "
      "are equal up to rounding, which every run checks; the engines of `algebra` have different inputs, and "
      "`tests/benchmarks/test_cpu_pipeline.py` compares their videos. An optimisation that improved neither speed nor "
@@ -48,13 +48,13 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "PyTorch's first frame is available when its whole video is: see the 60 s row under *Cost over length*."),
     ("Cost over length", ("videos",), lengths_table, "length.png",
      "Whole videos, from photo and speech to frames, compared with the plain pipeline on the same weights and noise. "
-     "*Equal bytes* is the share of the frames' bytes that are the same in both; *largest difference* is of the other "
-     "bytes, 0 to 255."),
+     "*Equal bytes* is the share of the frames' bytes that are equal in both videos; *largest difference* is the "
+     "largest difference of two bytes, 0 to 255."),
     ("Latency by stage", ("videos",), stages_table, "stages.png",
      "Median seconds of each stage of the videos above. PyTorch runs upstream's median filter."),
     ("Memory over length", ("memory",), memory_table, "memory.png",
-     "Peak memory of a process that makes a video with the small model, including the engines, at 5 frames a second "
-     "and 2 steps: few, because the growth with the length is what is measured."),
+     "Peak memory of a process that makes a video with the small model, including the engines. The video has 5 frames "
+     "a second and 2 steps, because only the growth with the length matters."),
     ("Quality over speed", ("quality",), quality_table, "quality.png",
      "The presets on drawn people that were not in the training data, compared with a reference of many steps and the "
      "same noise. *lips*: correlation of the mouth's opening with the speech. *nose*: distance of the nose from its "
@@ -63,7 +63,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "Sound arrives in chunks on a clock; 4 steps without guidance. `benchmarks/README.md` documents each row."),
 )  # fmt: skip
 
-MEASURED = ("started", "commit", "cpu")  # facts of the run in which a part was measured
+MEASURED = ("started", "commit", "cpu")  # facts about the run that measured a part
 # Targets: name, description, measured figure, least value that reaches the target.
 GOALS: tuple[tuple[str, str, Callable[[Parts], float | None], float], ...] = (
     ("cpu_ratio", "video of the half-width model, 128 x 128: PyTorch's time / ours",
@@ -165,9 +165,9 @@ def _how(data: Mapping[str, Any]) -> Lines:
         if part["status"] == OK
     ]
     return [
-        "## How",
+        "## Method",
         "",
-        "Medians of calls that alternate between ours and PyTorch's in one process, after warm-up. *speed-up* is the "
+        "Medians of alternating calls of the runtime and PyTorch in one process, after warm-up. *speed-up* is the "
         "median of the ratios of neighbouring calls, with quartiles. `benchmarks/README.md` documents the method.",
         "",
         *markdown(["part", "duration", *MEASURED], took),

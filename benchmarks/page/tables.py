@@ -29,7 +29,7 @@ def figures(parts: Parts, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def rows_of(parts: Parts, kind: str) -> list[Row]:
-    """Return the rows that the suites of a kind measured."""
+    """Return the measured rows of all parts of a kind."""
     return [row for _, found in figures(parts, kind) for row in found.get("rows", [])]
 
 
@@ -79,7 +79,7 @@ def changes_table(parts: Parts) -> Lines:
         ]  # fmt: skip
         head = ["optimisation", "compared", "without", "with", *PAIR[2:], "kept"]
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in found["profile"].items())
-        lines += [*markdown(head, rows), "", f"Where the denoiser's time goes (model {found['model']}): {shares}."]
+        lines += [*markdown(head, rows), "", f"Shares of the denoiser's time (model {found['model']}): {shares}."]
     return lines
 
 
@@ -150,8 +150,8 @@ def quality_table(parts: Parts) -> Lines:
     """Return the table of presets, with the number of people and the reference."""
     lines: Lines = []
     for _, found in figures(parts, "quality"):
-        who = f"{len(found['people'])} people, {found['seconds_of_video']:g} s each"
-        lines += [f"{who}; reference: DDIM, {found['reference_steps']} steps.", "", *presets_table(found)]
+        clips = f"{len(found['people'])} people, {found['seconds_of_video']:g} s each"
+        lines += [f"{clips}; reference: DDIM, {found['reference_steps']} steps.", "", *presets_table(found)]
     return lines
 
 
@@ -206,7 +206,7 @@ def live_table(parts: Parts) -> Lines:
     return lines
 
 
-LEFT_OUT = ("machine", "generator", "asked")  # of live mode's figures, which the page shows elsewhere
+LEFT_OUT = ("machine", "generator", "asked")  # figures of live mode that the page shows elsewhere
 
 
 def _flat(found: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,1 +1,1 @@
-"""pytest-benchmark suites: `python -m pytest benchmarks/suites`; each figure beside plain PyTorch's of the same run."""
+"""pytest-benchmark suites, which compare the runtime with PyTorch: `python -m pytest benchmarks/suites`."""

@@ -1,4 +1,4 @@
-"""Options and fixtures of the suites: models, and two calls measured by turns."""
+"""Options and fixtures of the suites: models, and the measurement of two alternating calls."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks of vexpress_rt")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds, to see that all of it runs")
-    group.addoption("--lengths", type=_numbers, help="of whole videos, seconds: 2,10,60")
-    group.addoption("--models", type=lambda text: tuple(text.split(",")), help="some of pocket,half,full")
-    group.addoption("--threads", type=int, default=2, help="of the CPU, for each side (2)")
+    group.addoption("--lengths", type=_numbers, help="lengths of whole videos in seconds, such as 2,10,60")
+    group.addoption("--models", type=lambda text: tuple(text.split(",")), help="models to measure: pocket,half,full")
+    group.addoption("--threads", type=int, default=2, help="CPU threads of each side (2)")
     group.addoption("--work", type=Path, help="folder of synthetic weights and bundles (build/bench)")
 
 
@@ -33,21 +33,21 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def effort_of(config: pytest.Config) -> Effort:
-    """What was asked for."""
+    """Return the extent of the measurements that the options select."""
     effort = QUICK if config.getoption("--quick") else WHOLE
     chosen = {name: value for name in ("lengths", "models") if (value := config.getoption(f"--{name}")) is not None}
     return replace(effort, **chosen)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Whole videos of every length that is asked for."""
+    """Parametrize tests of whole videos with the selected lengths."""
     if "length" in metafunc.fixturenames:
         lengths = effort_of(metafunc.config).lengths
         metafunc.parametrize("length", lengths, ids=[f"{length:g}s" for length in lengths])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Only of the models that are asked for."""
+    """Deselect tests of models that `--models` leaves out."""
     models = effort_of(config).models
     left_out = [item for item in items if _model(item) not in (None, *models)]
     if left_out:
@@ -62,20 +62,20 @@ def _model(item: pytest.Item) -> str | None:
 
 @pytest.fixture(scope="session")
 def effort(request: pytest.FixtureRequest) -> Effort:
-    """How much is measured."""
+    """The extent of the measurements."""
     return effort_of(request.config)
 
 
 @pytest.fixture(scope="session")
 def threads(request: pytest.FixtureRequest) -> int:
-    """Of the CPU, for each side."""
+    """CPU threads of each side."""
     count: int = request.config.getoption("--threads")
     return count
 
 
 @pytest.fixture(scope="session")
 def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iterator[Sides]:
-    """A model's engines, and its modules in PyTorch, which has that many threads and keeps its memory from here on."""
+    """A model in the runtime and in PyTorch; sets PyTorch's threads and lets malloc keep freed memory."""
     import torch
 
     from benchmarks.cpu.allocator import keep_memory
@@ -92,11 +92,18 @@ def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.fixture
-def beside(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Two calls by turns, in one process; the benchmark's figures are of ours, `extra_info` has theirs and the ratio.
+def measure_pair(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """A function that measures two alternating calls in this process.
 
-    facts: go into `extra_info`; functions are called when all is measured.  warmup: rounds before, which do not count.
-    before: calls of the same right before each that counts, so that short ones do not wait for threads that sleep.
+    The benchmark's figures are those of our calls; `extra_info` has those of the other calls, and the ratio.
+
+    Args of the function:
+        ours: Our call.
+        theirs: The other call.
+        rounds: Number of pairs.
+        warmup: Uncounted pairs before.
+        before: Uncounted calls right before each counted one, so that a short call finds its threads awake.
+        **facts: More entries of `extra_info`; functions are called after the measurement.
     """
 
     def measure(
@@ -104,17 +111,17 @@ def beside(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Calla
     ) -> None:
         samples: list[float] = []
 
-        def settle(call: Callable[[], Any]) -> None:
+        def prepare(call: Callable[[], Any]) -> None:
             time.sleep(QUIET)
             for _ in range(before):
                 call()
 
         def other() -> None:
-            settle(theirs)
+            prepare(theirs)
             started = time.perf_counter()
             theirs()
             samples.append(time.perf_counter() - started)
-            settle(ours)
+            prepare(ours)
 
         benchmark.pedantic(ours, setup=other, rounds=rounds, warmup_rounds=warmup)
         own = [float(seconds) for seconds in benchmark.stats.stats.data]

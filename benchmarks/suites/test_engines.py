@@ -1,4 +1,4 @@
-"""Every engine of the small model beside the module of PyTorch that stands in its place in the plain pipeline."""
+"""Every engine of the small model, compared with the PyTorch module in its place in the plain pipeline."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from benchmarks.cpu.sides import Sides
 
 
-@pytest.mark.parametrize("model_name", ["pocket"], scope="session")  # the others' engines differ in size alone
+@pytest.mark.parametrize("model_name", ["pocket"], scope="session")  # engines of other models differ only in size
 @pytest.mark.parametrize("name", ENGINE_NAMES)
-def test_engine(beside: Callable[..., None], sides: Sides, effort: Effort, model_name: str, name: str) -> None:
-    """A call; of the audio encoder with five seconds of sound."""
-    beside(*sides.engine_calls(name), rounds=effort.rounds, before=2, warmup=2, model=model_name, what=name)
+def test_engine(measure_pair: Callable[..., None], sides: Sides, effort: Effort, model_name: str, name: str) -> None:
+    """One call; the audio encoder gets five seconds of sound."""
+    measure_pair(*sides.engine_calls(name), rounds=effort.rounds, before=2, warmup=2, model=model_name, what=name)

@@ -1,4 +1,4 @@
-"""How long the first frame of a long clip takes to come, in the order that gives it early and in upstream's."""
+"""The time to the first frame of a long clip, in wavefront order and in upstream's order."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from vexpress_rt.pipeline.generator import Generator
 
 @pytest.fixture(scope="module")
 def generator(threads: int) -> Iterator[Generator]:
-    """Of the model that ships."""
+    """A generator of the shipped bundle."""
     with Generator(provider="cpu", threads=threads) as made:
         yield made
 
 
-def test_first_frame(beside: Callable[..., None], generator: Generator, effort: Effort) -> None:
-    """From a photo that is prepared and speech until the first frame is there; PyTorch has no part in this."""
+def test_first_frame(measure_pair: Callable[..., None], generator: Generator, effort: Effort) -> None:
+    """From a prepared photo and speech to the first frame; both sides are the runtime's."""
     config = GenerationConfig(steps=effort.first_frame_steps)
     portrait, speech = warmed_up(generator), speech_of(generator, effort.first_frame_seconds)
     waits: dict[str, Wait] = {}
 
     def wait(window_order: str) -> Callable[[], None]:
-        def until_there() -> None:
+        def call() -> None:
             waits[window_order] = first_frame(generator, portrait, speech, config, window_order)
 
-        return until_there
+        return call
 
     early, late = WINDOW_ORDERS
-    beside(
+    measure_pair(
         wait(early),
         wait(late),
         rounds=1,

@@ -1,4 +1,4 @@
-"""Whole videos, from photo and speech to frames, beside the plain pipeline in PyTorch."""
+"""Whole videos, from photo and speech to frames, compared with the plain pipeline in PyTorch."""
 
 from __future__ import annotations
 
@@ -23,48 +23,51 @@ Measure = Callable[..., None]
 
 @pytest.mark.parametrize("model_name", ["pocket"], scope="session")
 def test_video_of_the_small_model(
-    beside: Measure, sides: Sides, effort: Effort, model_name: str, length: float
+    measure_pair: Measure, sides: Sides, effort: Effort, model_name: str, length: float
 ) -> None:
-    """With the settings that its bundle recommends, but by DDIM, which is what the plain pipeline has."""
+    """The bundle's recommended settings, except for DDIM, the only sampler of the plain pipeline."""
     settings = sides.settings(sampler="ddim")
     scene = _scene(sides, round(length * settings.rate), settings)
     rounds = 1 if length > LONG else effort.video_rounds
     short = _scene(sides, sides.shape.frames, settings)
-    _measure(beside, sides, scene, settings, rounds, warm=short, what=f"{length:g} s", model=model_name, length=length)
+    facts = {"what": f"{length:g} s", "model": model_name, "length": length}
+    _measure(measure_pair, sides, scene, settings, rounds, warm=short, **facts)
 
 
 @pytest.mark.parametrize("model_name", ["half"], scope="session")
-def test_video_of_one_window(beside: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
-    """Of the half-width model, with the published settings: upstream's 25 steps of DDIM."""
+def test_video_of_one_window(measure_pair: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
+    """The half-width model with the published settings: upstream's 25 steps of DDIM."""
     settings = sides.settings(steps=effort.half_steps, fps=25)
     scene = _scene(sides, sides.shape.frames, settings)
     what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, {settings.steps} steps"
-    _measure(beside, sides, scene, settings, effort.video_rounds, warm=scene, what=what, model=model_name)
+    _measure(measure_pair, sides, scene, settings, effort.video_rounds, warm=scene, what=what, model=model_name)
 
 
 @pytest.mark.parametrize("model_name", ["half"], scope="session")
-def test_fast_video_of_one_window(beside: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
-    """Ours by the preset `fast`, PyTorch's as published: the frames differ, by what the quality table shows."""
+def test_fast_video_of_one_window(measure_pair: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
+    """Our preset `fast` against PyTorch with the published settings; the quality table shows how the frames differ."""
     published = sides.settings(steps=effort.half_steps, sampler="ddim", fps=25)
     scene = _scene(sides, sides.shape.frames, published)
     what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, `fast`"
     fast = sides.settings(preset="fast", fps=25)
-    _measure(beside, sides, scene, fast, effort.video_rounds, warm=scene, theirs=published, what=what, model=model_name)
+    facts = {"what": what, "model": model_name}
+    _measure(measure_pair, sides, scene, fast, effort.video_rounds, warm=scene, theirs=published, **facts)
 
 
 def _measure(
-    beside: Measure, sides: Sides, scene: Scene, settings: Settings, rounds: int, *, warm: Scene,
+    measure_pair: Measure, sides: Sides, scene: Scene, settings: Settings, rounds: int, *, warm: Scene,
     theirs: Settings | None = None, **facts: object,
 ) -> None:  # fmt: skip
-    """Both by turns, after a video of `warm` in few steps.
+    """Measure alternating videos of both sides, after a video of `warm` in few steps.
 
-    theirs: settings of PyTorch's videos; None: the same, and AssertionError is raised where the frames differ.
+    With None for `theirs`, the settings of PyTorch's videos, both sides have the same settings, and their frames must
+    agree.
     """
     made, by_torch = list[Video](), list[Video]()
     few = sides.settings(steps=2, sampler="ddim", fps=settings.fps)
     sides.make(warm, few)
     sides.make_in_torch(warm, few)
-    beside(
+    measure_pair(
         lambda: made.append(sides.make(scene, settings)),
         lambda: by_torch.append(sides.make_in_torch(scene, theirs or settings)),
         rounds=rounds,
@@ -83,7 +86,7 @@ def _measure(
 
 
 def agreement(one: Video, other: Video) -> dict[str, float]:
-    """equal: the share of bytes that are.  largest: difference.  psnr: dB."""
+    """Compare two videos: the share of equal bytes, the largest difference (0 to 255), and the PSNR in dB."""
     assert one.frames is not None
     assert other.frames is not None
     apart = np.abs(one.frames.astype(np.int16) - other.frames)

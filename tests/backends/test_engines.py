@@ -103,4 +103,4 @@ def test_a_generator_describes_itself(machine: FakeProviders, compiled_bundle: P
 
 def test_on_the_cpu_a_generator_names_threads_and_onnx_runtime(machine: FakeProviders, compiled_bundle: Path) -> None:
     with Generator(compiled_bundle, provider="cpu", threads=3) as generator:
-        assert all(words in generator.describe() for words in ("cpu (asked for)", "3 threads", "ONNX Runtime 0.0"))
+        assert all(words in generator.describe() for words in ("cpu (requested)", "3 threads", "ONNX Runtime 0.0"))

@@ -80,7 +80,7 @@ def test_a_bundle_runs_with_it(abacus: AbacusProvider, backend: FakeBackend, fak
 def test_a_generator_describes_it(abacus: AbacusProvider, fake_bundle: Path) -> None:
     with Generator(fake_bundle, provider="abacus") as generator:
         text = generator.describe()
-    assert all(words in text for words in ("abacus (asked for)", "ten fingers", "on the CPU", ", Abacus 1.0"))
+    assert all(words in text for words in ("abacus (requested)", "ten fingers", "on the CPU", ", Abacus 1.0"))
 
 
 def test_auto_takes_the_first_provider_that_can_run_the_bundle(

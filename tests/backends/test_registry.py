@@ -90,13 +90,13 @@ def test_unused_plans_are_a_warning(
     choose("auto", compiled)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("provider cpu: it is always there; not tensorrt or cuda")
+    assert record.getMessage().startswith("provider cpu: it is always available; not tensorrt or cuda")
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
 def test_a_requested_provider_is_taken(machine: FakeProviders, compiled: Bundle, name: str) -> None:
     choice = choose(name, compiled)
-    assert (choice.name, choice.reason) == (name, "asked for")
+    assert (choice.name, choice.reason) == (name, "requested")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_auto_passes_over_it_on_another_gpu_and_says_why(bundle: Bundle, caplog:
     assert (choice.name, choice.loader.describe_plans()) == ("cpu", "")
     why = (
         "not tensorrt, since TensorRT for RTX 1.7.1 is not made for Fake GPU (9.0): build a bundle on this machine "
-        f"with `python -m export.build --target tensorrt` {EXPORTER}, or try the one at hand with provider='tensorrt'"
+        f"with `python -m export.build --target tensorrt` {EXPORTER}, or try this one with provider='tensorrt'"
     )
     assert why in choice.reason
     assert why in caplog.text

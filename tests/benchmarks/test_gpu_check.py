@@ -179,7 +179,11 @@ raise SystemExit(gpu_check.main(["--output", {str(output)!r}, "--jobs", "1"]))
     assert "interrupted" in said
     result = json.loads(output.read_text())
     assert result["parts"]["fine"]["status"] == OK
-    assert result["parts"]["hanging"] == {"status": NOT_AVAILABLE, "reason": "the run ended before", "seconds": 0.0}
+    assert result["parts"]["hanging"] == {
+        "status": NOT_AVAILABLE,
+        "reason": "the run ended before this part",
+        "seconds": 0.0,
+    }
     assert all(ended(pid) for pid in json.loads(pids.read_text()))
 
 
@@ -199,4 +203,4 @@ def test_folders_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureF
         folder.mkdir(parents=True)
     with pytest.raises(SystemExit):
         gpu_check.main([text for folder in folders for text in ("--rtx", str(folder))])
-    assert "two have the same" in capsys.readouterr().err
+    assert "have the same last name" in capsys.readouterr().err

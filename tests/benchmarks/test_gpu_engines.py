@@ -170,7 +170,7 @@ def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for_and_refuses_is_not_availabl
     gpu((9, 0))
     monkeypatch.setattr(engines.Engines, "get", raising(BackendError("no kernel image")))
     reported: list[Figures] = []
-    with pytest.raises(NotAvailableError, match=r"compute capability 9\.0 is refused: no kernel image"):
+    with pytest.raises(NotAvailableError, match=r"refuses a GPU of compute capability 9\.0: no kernel image"):
         accept(micro_bundle, report=reported.append)
     assert reported[-1]["library"] == "TensorRT for RTX 1.7.1"
 
@@ -233,7 +233,7 @@ def test_what_accepts_the_gpu_has_run_every_probe(micro_bundle: Path, monkeypatc
     monkeypatch.setattr(engines, "_run", lambda engine, *a, **k: ran.append(engine.spec.name) or run(engine, *a, **k))
     found = accept(micro_bundle)
     assert found["library"] == "TensorRT for RTX 1.7.1"
-    assert "cpu (asked for)" in found["describe"]
+    assert "cpu (requested)" in found["describe"]
     assert ran == list(engines.PROBES)
 
 

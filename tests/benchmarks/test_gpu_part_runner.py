@@ -66,7 +66,7 @@ def test_what_is_for_want_of_another_is_run_only_where_that_is_not_ok(tmp_path: 
         part("oldest", unless=("new", "old")),
     )
     assert [outcomes[name].status for name in ("new", "old", "oldest")] == [NOT_AVAILABLE, OK, NOT_AVAILABLE]
-    assert "not needed: old is ok" in outcomes["oldest"].reason
+    assert "not needed: this part replaces old, which is ok" in outcomes["oldest"].reason
 
 
 def overlap(one: Outcome, other: Outcome) -> bool:
@@ -99,7 +99,7 @@ def test_no_more_run_at_once_than_asked_for(tmp_path: Path) -> None:
 def test_without_time_a_part_is_not_available(tmp_path: Path) -> None:
     outcome = run(tmp_path, part("late"), budget=0.5)["late"]
     assert outcome.status == NOT_AVAILABLE
-    assert "no time is left" in outcome.reason
+    assert "is used up" in outcome.reason
 
 
 # What is planned.
@@ -109,7 +109,7 @@ def test_every_part_waits_for_earlier_ones_alone(tmp_path: Path) -> None:
     for size in SIZES.values():
         known: set[str] = set()
         for each in plan(size, runtimes([tmp_path / "rtx16", tmp_path / "rtx15"]), tmp_path):
-            assert set(each.awaits) <= known
+            assert set(each.dependencies) <= known
             assert each.name not in known
             known.add(each.name)
 
@@ -142,7 +142,7 @@ def test_some_parts_alone_come_with_all_that_they_need(kind: str, tmp_path: Path
     chosen = select(everything, [kind])
     names = [each.name for each in chosen]
     assert {each.name for each in everything if each.name.partition("/")[0] == kind} <= set(names)
-    assert all(name in names for each in chosen for name in each.awaits)
+    assert all(name in names for each in chosen for name in each.dependencies)
     assert not {name.partition("/")[0] for name in names} & (set(KINDS) - {kind})
     assert names == [each.name for each in everything if each.name in names]
 
@@ -193,7 +193,7 @@ def test_a_report_knows_what_failed_and_what_was_not_reached(tmp_path: Path) -> 
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["machine"] == {"cpu": "x"}
     assert written["parts"]["a"] == {"status": FAILED, "reason": "broken", "seconds": 1.5}
-    assert written["parts"]["c"]["reason"] == "the run ended before"
+    assert written["parts"]["c"]["reason"] == "the run ended before this part"
     assert report.failed == ["a"]
     assert counts(report.outcomes.values()) == "1 ok, 1 failed, 1 not available"
     assert line(part("a"), report.outcomes["a"]).split() == ["a", "failed", "in", "1.5", "s:", "broken"]

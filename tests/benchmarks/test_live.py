@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.live.__main__ import TIMERS, main
-from benchmarks.live.clock import Recording, Timer, Watched, run, sustained
+from benchmarks.live.clock import CheckedSession, Recording, Timer, run, sustained
 from benchmarks.live.quality import best_shift, decibels, seams
 from tests.doubles.fakes import FakeBackend
 from tests.support.scenes import photo, speech
@@ -49,11 +49,11 @@ def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recordin
     session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
     timer = work(0.03)
-    watched = Watched(session, RECORDING)
+    checked = CheckedSession(session, RECORDING)
     ticks: list[float] = []
-    result = run(watched, 0.04, 4.0, ticks.append, timer)
-    assert (watched.wrong, watched.off) == (0, 0)
-    assert watched.given == len(ticks) == len(result.latencies) == 96  # of 16 windows
+    result = run(checked, 0.04, 4.0, ticks.append, timer)
+    assert (checked.wrong, checked.largest_offset) == (0, 0)
+    assert checked.count == len(ticks) == len(result.latencies) == 96  # of 16 windows
     assert ticks == sorted(ticks)
     assert result.seconds == pytest.approx(4, abs=0.041)
     assert result.worked == pytest.approx(16 * 0.03)
@@ -63,7 +63,7 @@ def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recordin
 def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
     session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
-    result = run(Watched(session, RECORDING), 0.04, 1.9, timer=work(0.03))
+    result = run(CheckedSession(session, RECORDING), 0.04, 1.9, timer=work(0.03))
     # Of the six frames of a window the first has waited for five more chunks, the last for none.
     expected = np.array([0.2, 0.16, 0.12, 0.08, 0.04, 0.0] * 7) + 0.03
     np.testing.assert_allclose(result.latencies, expected)
@@ -72,22 +72,22 @@ def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
 def test_a_machine_that_is_too_slow_falls_behind_and_ends_in_time(
     session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
-    result = run(Watched(session, RECORDING), 0.04, 12.0, timer=work(0.3))  # for 0.24 seconds of video
+    result = run(CheckedSession(session, RECORDING), 0.04, 12.0, timer=work(0.3))  # for 0.24 seconds of video
     assert result.worked / result.seconds > 0.95
     assert result.lag == pytest.approx(12 * (1 - 0.24 / 0.3), abs=0.3)
     assert result.seconds < 12.3
 
 
 def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[[float], Timer]) -> None:
-    assert sustained(Watched(session, RECORDING), 3.0, work(0.3)) == pytest.approx(6 / 0.3)
+    assert sustained(CheckedSession(session, RECORDING), 3.0, work(0.3)) == pytest.approx(6 / 0.3)
 
 
 def test_sound_of_another_place_is_noticed(session: LiveSession) -> None:
-    watched = Watched(session, RECORDING)
+    checked = CheckedSession(session, RECORDING)
     session.push(RECORDING.piece(1, 16001))
     for frame in session.frames():
-        watched.see(replace(frame, index=frame.index + 1))
-    assert watched.wrong == watched.given > 0
+        checked.check(replace(frame, index=frame.index + 1))
+    assert checked.wrong == checked.count > 0
 
 
 def test_seams_are_told_from_the_rest() -> None:

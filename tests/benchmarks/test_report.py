@@ -19,7 +19,7 @@ from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, OK, Outcome, Part
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.tables import presets_table
-from benchmarks.quality import Seen
+from benchmarks.quality import Measured
 from tests.conftest import CACHE
 from tests.support.paths import ROOT
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES
@@ -177,16 +177,16 @@ def test_without_parts_the_page_is_made_from_the_json_alone(run_report: Any, tmp
 # Presets.
 
 
-def seen(seconds: float, **changes: Any) -> Seen:
+def measured(seconds: float, **changes: Any) -> Measured:
     values = {"denoising": seconds / 2, "psnr": 40.0, "worst": 35.0, "lips": 0.9, "noses": [0.01, 0.02]}
-    return Seen(seconds=seconds, **(values | changes))
+    return Measured(seconds=seconds, **(values | changes))
 
 
 def test_a_preset_is_counted_against_exact_person_by_person(generator: Generator) -> None:
     videos = {
-        "exact": [seen(10.0), seen(30.0)],
-        "fast": [seen(2.0, psnr=30.0), seen(6.0, psnr=32.0)],
-        quality.RECOMMENDED: [seen(5.0), seen(10.0)],
+        "exact": [measured(10.0), measured(30.0)],
+        "fast": [measured(2.0, psnr=30.0), measured(6.0, psnr=32.0)],
+        quality.RECOMMENDED: [measured(5.0), measured(10.0)],
     }
     rows = {row["name"]: row for row in quality._rows(generator, {}, videos)}
     assert rows["fast"]["speedup"]["median"] == 5.0

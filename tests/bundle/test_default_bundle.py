@@ -23,7 +23,7 @@ from vexpress_rt.bundle.manifest import MANIFEST
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Where the bundle is looked for, in this test; there is none."""
     folders = (tmp_path / "package" / "pocket", tmp_path / "checkout" / "pocket")
-    monkeypatch.setattr(default_bundle, "PLACES", folders)
+    monkeypatch.setattr(default_bundle, "CANDIDATES", folders)
     return folders
 
 
@@ -43,7 +43,7 @@ def state(folder: Path) -> dict[str, int]:
 
 def test_it_is_looked_for_in_the_package_and_in_the_checkout() -> None:
     root = Path(default_bundle.__file__).parents[2]
-    assert list(default_bundle.PLACES) == [root / "vexpress_rt" / "engines" / "pocket", root / "engines" / "pocket"]
+    assert list(default_bundle.CANDIDATES) == [root / "vexpress_rt" / "engines" / "pocket", root / "engines" / "pocket"]
 
 
 def test_a_bundle_in_the_package_comes_first(places: tuple[Path, Path]) -> None:

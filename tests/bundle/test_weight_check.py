@@ -24,7 +24,7 @@ from vexpress_rt import BundleDamagedError, Generator
 from vexpress_rt.bundle import bundle
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.graph_check import GraphWeights, check_graph, check_graph_file
-from vexpress_rt.bundle.onnx_graph import ExternalData, Place, Tensor
+from vexpress_rt.bundle.onnx_graph import ByteRange, ExternalData, Tensor
 from vexpress_rt.bundle.weight_check import BLOCK, find_in_graph, find_in_weights
 
 ENGINES = tuple(json.loads((POCKET / "manifest.json").read_text())["engines"])
@@ -141,11 +141,11 @@ def test_no_black_video_is_made_by_a_decoder_that_computes_nan(folder: Path, tmp
 def test_weights_are_looked_at_once_also_where_two_engines_share_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[set[Place]] = []
+    seen: list[set[ByteRange]] = []
     looked: list[str] = []
 
     def counting(file: io.BufferedReader, tensors: list[Tensor]) -> str | None:
-        seen.append({tensor.place for tensor in tensors})
+        seen.append({tensor.byte_range for tensor in tensors})
         return find_in_weights(file, tensors)
 
     def reading(file: io.BufferedReader, weights: dict[str, int]) -> GraphWeights:

@@ -199,7 +199,7 @@ class LoopbackLoader(EngineLoader):
 
 
 def select_loopback(name: str, bundle: Bundle, *options: object) -> ProviderSelection:
-    return ProviderSelection(find_provider("cuda"), "asked for", LoopbackLoader(bundle))
+    return ProviderSelection(find_provider("cuda"), "requested", LoopbackLoader(bundle))
 
 
 def check_whole_video(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

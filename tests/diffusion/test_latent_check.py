@@ -10,7 +10,7 @@ import pytest
 
 from tests.doubles.fakes import COMPUTE, FakeBackend, FakeDeviceTensor
 from tests.support.denoisers import LATENT, calls, make_denoiser, noise, window_inputs
-from tests.support.live_sessions import said_by, voice
+from tests.support.live_sessions import push_all, voice
 from tests.support.scenes import FAST, photo, speech
 from vexpress_rt.config import WINDOW_ORDERS, GenerationConfig
 from vexpress_rt.diffusion.context_windows import Window
@@ -162,7 +162,7 @@ def test_a_live_session_with_damaged_weights_is_an_error(
         ),
         generator.live(portrait, config=FAST) as session,
     ):
-        said_by(session, [voice(2.0)])
+        push_all(session, [voice(2.0)])
 
 
 @pytest.mark.parametrize("value", [1e38, -1e38, 1.1e3, np.nan, np.inf])

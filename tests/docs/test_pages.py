@@ -150,7 +150,7 @@ def test_links_to_files_outside_the_site_become_addresses() -> None:
     )
     assert site_hooks.render("[the file](../../export/__init__.py)", page, None) == "the file"
     assert site_hooks.render("```text\n[a](no)\n```", page, None) == "```text\n[a](no)\n```"
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.md, which does not exist"):
         site_hooks.render("[a](missing.md)", page, None)
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for the TensorRT builder that writes words for plans."""
+"""A stand-in for the TensorRT builder that writes text files as plans."""
 
 from __future__ import annotations
 

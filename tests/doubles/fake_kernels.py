@@ -1,6 +1,6 @@
 """The module of CUDA kernels without a GPU: their C++, compiled for the CPU, on `fake_cuda`'s memory.
 
-A kernel runs when its stream gets to it.
+A kernel runs when its stream reaches it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMPILED: Any = importlib.import_module("vexpress_rt.native._native").kernels
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> FakeKernels:
-    """Install them as the module that `device_kernels.load` imports."""
+    """Install the kernels as the module that `device_kernels.load` imports."""
     kernels = FakeKernels(cuda)
     monkeypatch.setitem(sys.modules, EXTENSION, kernels)  # type: ignore[arg-type]
     return kernels
@@ -32,7 +32,12 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeKernels:
-    """A stand-in for the compiled module. refused: number of next launches that fail."""
+    """A stand-in for the compiled module.
+
+    Attributes:
+        cuda: The stand-in for CUDA.
+        refused: Number of the next launches that fail.
+    """
 
     def __init__(self, cuda: FakeCuda) -> None:
         self.cuda = cuda
@@ -101,5 +106,5 @@ class FakeKernels:
         self.cuda.launch(stream, name, reads, writes, run)
 
     def _address(self, pointer: int, size: int) -> int:
-        """Where the fake GPU's memory lies in this process; 0 for none."""
+        """Return the address of the fake GPU's memory in this process; 0 for a null pointer."""
         return self.cuda.machine.view(pointer, size).ctypes.data if pointer else 0

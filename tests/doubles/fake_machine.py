@@ -21,11 +21,11 @@ ILLEGAL_ADDRESS = 700
 
 
 class ViolationError(AssertionError):
-    """A rule of CUDA's was broken in a way that CUDA would not report."""
+    """A broken rule of CUDA that CUDA itself would not report."""
 
 
 class KernelError(Exception):
-    """Work that fails while it runs; the next wait for it returns the error."""
+    """A failure of work while it runs; the next wait for the work returns an error code."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from vexpress_rt.errors import BackendMissingError
 
 
 class FakeProviders(FakeBackend):
-    """A stand-in for the engine modules of all providers, which records with which of them engines are loaded.
+    """A stand-in for the engine modules of all providers that records the library of each loaded engine.
 
     Attributes:
         cuda: The GPU.

@@ -136,11 +136,15 @@ def _check(expected: tuple[TensorSpec, ...], given: Inputs) -> None:
 
 
 class FakeBackend:
-    """Stands in for the modules of `vexpress_rt.backends.onnxruntime`, on the CPU alone: `load` gives fake engines.
+    """A stand-in for the engine modules of `vexpress_rt.backends.onnxruntime`, for the CPU only.
 
-    engines: by name, the last one loaded.  loads: names, in the order of loading.  threads: of the last load.
-    sharing: names of those that share weights.  broken: what to raise when an engine is loaded, by name.
-    on_device: whether engines compute on a device.
+    Attributes:
+        on_device: Whether engines compute on a device.
+        engines: The engine loaded last, by name.
+        loads: Names of loaded engines, in order.
+        threads: Threads of the last load.
+        sharing: Names of engines that share weights.
+        broken: Exceptions to raise when engines are loaded, by name.
     """
 
     def __init__(self) -> None:
@@ -165,12 +169,12 @@ class FakeBackend:
         return self.engines[spec.name]
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Take the place of ONNX Runtime."""
+        """Replace the engine modules of ONNX Runtime."""
         for module in ("engine", "cuda_engine"):
             monkeypatch.setattr(f"vexpress_rt.backends.onnxruntime.provider.{module}", self)
 
     def check_installed(self) -> None:
-        raise BackendMissingError("what is installed are fakes, on the CPU alone")
+        raise BackendMissingError("the fakes run on the CPU alone")
 
     def version(self) -> str:
         return "0.0"

@@ -1,4 +1,4 @@
-"""The fake CUDA itself: that it is like the real one, and that it notices when a rule is broken."""
+"""The fake CUDA itself: its interface equals the real one, and it notices broken rules."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_fakes_constants_are_those_of_cuda(kind: str) -> None:
 
 
 def test_cuda_python_takes_the_arguments_that_it_is_given() -> None:
-    # A process that sees no GPU: every call ends in an error code there, unless its arguments are amiss.
+    # In a process without a GPU, every call returns an error code, unless its arguments are wrong.
     code = """
 from vexpress_rt.backends.cuda import runtime
 library = runtime._library()
@@ -151,7 +151,7 @@ def test_freed_memory_of_a_pool_serves_again_after_the_work_before(
         second = pool.allocate(8, other)
         fill(second, 2, other)
         assert cuda.machine.used == 8
-        other.synchronize()  # and so the stream before
+        other.synchronize()  # waits for `stream` too
         assert host.array.tolist() == [1] * 8
         second.free_on(other)
         other.synchronize()
@@ -238,7 +238,7 @@ def test_two_streams_may_share_memory_only_in_order(steps: list[tuple[int, bool,
     runtime._runtime, before = fake, runtime._runtime
     try:
         streams, buffer = [runtime.Stream(), runtime.Stream()], runtime.allocate(8)
-        touched: list[tuple[int, bool]] = []  # what is in flight: by which stream, whether written
+        touched: list[tuple[int, bool]] = []  # work in flight: index of its stream, whether it writes
         for index, writes, waits in steps:
             if waits:
                 streams[1 - index].synchronize()

@@ -1,4 +1,4 @@
-"""The fake TensorRT itself: that it is like the real one, and that it notices when a rule is broken."""
+"""The fake TensorRT itself: its interface equals the real one, and it notices broken rules."""
 
 from __future__ import annotations
 

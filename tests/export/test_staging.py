@@ -28,8 +28,8 @@ def fill(output: Path, text: str = "new", before_commit: Callable[[], None] = la
         commit()
 
 
-def run_and_die(output: Path, last_words: str) -> None:
-    """In another process: write a file for `output`, then be killed as `kill -9` does at `last_words`."""
+def run_and_die(output: Path, ending: str) -> None:
+    """Write a file for `output` in another process, run the code `ending` in it, and kill it."""
     code = f"""
 import os, signal, sys
 from pathlib import Path
@@ -37,7 +37,7 @@ from export import staging
 output = Path(sys.argv[1])
 with staging.staged(output) as (folder, commit):
     (folder / "file").write_text("half")
-    {last_words}
+    {ending}
     os.kill(os.getpid(), signal.SIGKILL)
 """
     result = subprocess.run([sys.executable, "-c", code, str(output)], cwd=ROOT, check=False)

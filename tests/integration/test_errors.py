@@ -119,7 +119,7 @@ case("speech that is not finite", AudioError, lambda r: r.generate(audio=(np.ful
 case("a photo that does not exist", ImageError, lambda r: r.generate(portrait="none.jpg"),
      r"none\.jpg does not exist", "expected a picture file", "check the path")  # fmt: skip
 case("a truncated photo", ImageError, lambda r: r.generate(portrait=r.picture("JPEG")[:-200]),
-     "damaged, truncated", "expected a whole picture", "transfer it anew")  # fmt: skip
+     "damaged, truncated", "expected a whole picture", "transfer it again")  # fmt: skip
 case("an animation as a photo", ImageError, lambda r: r.generate(portrait=r.picture("GIF", frames=3)),
      "GIF of several frames", "expected one picture", "save one of them")  # fmt: skip
 case("a file that is no photo", ImageError, lambda r: r.generate(portrait=r.file("a.png", b"no picture")),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.doubles.fakes import FakeBackend
-from tests.support.live_sessions import ALPHAS, NEW, images, open_session, said_by, voice
+from tests.support.live_sessions import ALPHAS, NEW, images, open_session, push_all, voice
 from vexpress_rt import GenerationConfig, Generator, LiveSession, Portrait
 from vexpress_rt.errors import AudioError
 from vexpress_rt.live.audio_buffer import first_sample
@@ -25,8 +25,8 @@ def test_how_the_sound_was_cut_changes_no_bit(
 ) -> None:
     said = voice(16000 / rate, rate)
     with open_session(generator, portrait) as one, open_session(generator, portrait) as other:
-        expected = said_by(one, [said], rate)
-        found = said_by(other, np.split(said, sorted(cuts)), rate)
+        expected = push_all(one, [said], rate)
+        found = push_all(other, np.split(said, sorted(cuts)), rate)
     np.testing.assert_array_equal(images(found), images(expected))
     for a, b in zip(found, expected, strict=True):
         assert (a.index, a.time) == (b.index, b.time)
@@ -43,7 +43,7 @@ def test_a_speech_has_the_frames_that_generate_would_give_it(
 ) -> None:
     config = GenerationConfig(steps=1, overlap=2, fps=fps, guidance_scale=1)
     with open_session(generator, portrait, config=config, sample_rate=rate) as session:
-        frames = said_by(session, [np.zeros(samples, np.float32)])
+        frames = push_all(session, [np.zeros(samples, np.float32)])
         exact = config.rate
     assert [frame.index for frame in frames] == list(range(length))
     assert exact is not None
@@ -55,7 +55,7 @@ def test_each_frame_has_exactly_its_samples(generator: Generator, portrait: Port
     said = voice(0.7, rate)
     config = GenerationConfig(steps=1, overlap=2, fps=fps, guidance_scale=1)
     with open_session(generator, portrait, config=config, sample_rate=rate) as session:
-        frames = said_by(session, np.array_split(said, 11))
+        frames = push_all(session, np.array_split(said, 11))
         for frame in frames:
             start, stop = (first_sample(index, rate, session.fps) for index in (frame.index, frame.index + 1))
             assert len(frame.samples) == stop - start
@@ -65,7 +65,7 @@ def test_each_frame_has_exactly_its_samples(generator: Generator, portrait: Port
 
 
 def test_frames_are_pictures_of_the_bundles_size_that_hear_the_sound(session: LiveSession) -> None:
-    frames = said_by(session, [np.zeros(9600, np.float32), voice(0.5)])
+    frames = push_all(session, [np.zeros(9600, np.float32), voice(0.5)])
     assert {frame.image.shape for frame in frames} == {(64, 64, 3)}
     assert {frame.image.dtype for frame in frames} == {np.dtype(np.uint8)}
     quiet, loud = images(frames[:8]).astype(float), images(frames[-8:]).astype(float)
@@ -75,8 +75,8 @@ def test_frames_are_pictures_of_the_bundles_size_that_hear_the_sound(session: Li
 def test_int16_is_as_good_and_another_full_scale_is_not_guessed(generator: Generator, portrait: Portrait) -> None:
     said = (voice(0.4) * 32768).astype(np.int16)
     with open_session(generator, portrait) as one, open_session(generator, portrait) as other:
-        found = said_by(one, [said])
-        np.testing.assert_array_equal(images(found), images(said_by(other, [said / np.float32(32768)])))
+        found = push_all(one, [said])
+        np.testing.assert_array_equal(images(found), images(push_all(other, [said / np.float32(32768)])))
         with pytest.raises(AudioError, match="dtype int64"):
             one.push(said.astype(np.int64))
 
@@ -87,7 +87,7 @@ def test_what_was_pushed_may_be_overwritten_afterwards(generator: Generator, por
         one.push(buffer)
         buffer[:] = 0
         one.flush()
-        np.testing.assert_array_equal(images(one.frames()), images(said_by(other, [voice(0.4)])))
+        np.testing.assert_array_equal(images(one.frames()), images(push_all(other, [voice(0.4)])))
 
 
 # When frames come
@@ -114,7 +114,7 @@ def test_a_flush_gives_the_rest_and_later_speech_begins_with_the_frame_after(ses
     session.flush()
     session.flush()
     assert [frame.index for frame in session.frames()] == [0, 1, 2]
-    again = said_by(session, [voice(0.3)])
+    again = push_all(session, [voice(0.3)])
     assert [frame.index for frame in again] == list(range(3, 11))
     np.testing.assert_array_equal(np.concatenate([frame.samples for frame in again])[:4800], voice(0.3))
 
@@ -123,7 +123,7 @@ def test_when_frames_are_pulled_does_not_matter_even_between_two_speeches(
     generator: Generator, portrait: Portrait
 ) -> None:
     with open_session(generator, portrait) as one, open_session(generator, portrait) as other:
-        expected = said_by(one, [voice(0.3)]) + said_by(one, [voice(0.5)])
+        expected = push_all(one, [voice(0.3)]) + push_all(one, [voice(0.5)])
         other.push(voice(0.3))
         other.flush()
         other.push(voice(0.5))
@@ -149,17 +149,17 @@ def test_idle_frames_are_those_of_silence(generator: Generator, portrait: Portra
         open_session(generator, portrait, **unfiltered) as pushed,
     ):
         frames = [frame for frame in (idle.pull(idle=True) for _ in range(2 * NEW)) if frame]
-        np.testing.assert_array_equal(images(frames), images(said_by(pushed, [np.zeros(640 * 2 * NEW, np.float32)])))
+        np.testing.assert_array_equal(images(frames), images(push_all(pushed, [np.zeros(640 * 2 * NEW, np.float32)])))
 
 
 def test_silence_is_heard_as_nothing(session: LiveSession, backend: FakeBackend) -> None:
-    said_by(session, [np.zeros(16000, np.float32)])
+    push_all(session, [np.zeros(16000, np.float32)])
     assert not any(call["samples"].any() for call in backend.calls("audio_encoder"))
     assert not any(call["feature_rows"].any() for call in backend.calls("audio_projection"))
 
 
 def test_after_speech_and_a_pause_nothing_of_it_is_heard(session: LiveSession, backend: FakeBackend) -> None:
-    said_by(session, [voice(0.5), np.zeros(32000, np.float32)])
+    push_all(session, [voice(0.5), np.zeros(32000, np.float32)])
     assert backend.calls("audio_encoder")[1]["samples"].any()
     np.testing.assert_allclose(backend.calls("audio_encoder")[-1]["samples"], 0, atol=0.05)
 
@@ -168,7 +168,7 @@ def test_after_speech_and_a_pause_nothing_of_it_is_heard(session: LiveSession, b
 
 
 def test_the_overlap_is_held_to_the_frames_that_were_given_out(session: LiveSession, backend: FakeBackend) -> None:
-    said_by(session, [voice(1)])
+    push_all(session, [voice(1)])
     calls = backend.calls("denoiser_cond")
     given = np.stack([call["latent"][0] for call in backend.calls("vae_decoder")])[1:]  # after the frame of the rest
     alpha = float(ALPHAS[int(calls[1]["timestep"][0])])
@@ -185,7 +185,7 @@ def test_the_overlap_is_held_to_the_frames_that_were_given_out(session: LiveSess
 def test_any_overlap_will_do(generator: Generator, portrait: Portrait, overlap: int) -> None:
     config = GenerationConfig(steps=1, overlap=overlap, fps=25)
     with open_session(generator, portrait, config=config) as session:
-        assert len(said_by(session, [voice(0.5)])) == 13
+        assert len(push_all(session, [voice(0.5)])) == 13
 
 
 def test_the_session_begins_with_a_window_of_silence(session: LiveSession, backend: FakeBackend) -> None:
@@ -197,6 +197,6 @@ def test_the_session_begins_with_a_window_of_silence(session: LiveSession, backe
 def test_time_is_exact_at_any_rate(generator: Generator, portrait: Portrait) -> None:
     config = GenerationConfig(steps=1, overlap=2, fps=29.97, guidance_scale=1)
     with open_session(generator, portrait, config=config) as session:
-        frames = said_by(session, [voice(0.4)])
+        frames = push_all(session, [voice(0.4)])
         assert session.fps == Fraction(30000, 1001)
     assert frames[7].time == Fraction(7 * 1001, 30000)

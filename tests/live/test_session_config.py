@@ -13,7 +13,7 @@ import pytest
 
 from tests.doubles.fakes import FakeBackend, red_spots
 from tests.support import moving_spots
-from tests.support.live_sessions import CONFIG, NEW, open_session, said_by, voice
+from tests.support.live_sessions import CONFIG, NEW, open_session, push_all, voice
 from tests.support.scenes import FAST, photo, track
 from vexpress_rt import GenerationConfig, Generator, KeypointTrack, LiveSession, Portrait
 from vexpress_rt.errors import AudioError, ConfigError, KeypointError, NoFaceError
@@ -167,7 +167,7 @@ def test_a_track_goes_on_after_its_end(
     generator: Generator, portrait: Portrait, backend: FakeBackend, extension: str, expected: list[int]
 ) -> None:
     with open_session(generator, portrait, keypoints=track(4), extension=extension) as session:
-        said_by(session, [voice(9 / 25)])
+        push_all(session, [voice(9 / 25)])
     rest, *windows = (call["drawings"] for call in backend.calls("pose_guider"))
     drawn = [draw_keypoint_map(points, 64, 64) for points in track(4)]
     np.testing.assert_array_equal(rest, np.stack([drawn[0]] * 8))
@@ -178,7 +178,7 @@ def test_a_track_goes_on_after_its_end(
 def test_a_track_of_another_rate_keeps_its_pace(generator: Generator, portrait: Portrait, backend: FakeBackend) -> None:
     given = KeypointTrack(track(8), Fraction(50))
     with open_session(generator, portrait, keypoints=given, extension="hold") as session:
-        said_by(session, [voice(5 / 25)])
+        push_all(session, [voice(5 / 25)])
     points = resample(given, Fraction(25)).points
     expected = np.stack([draw_keypoint_map(points[min(frame, 3)], 64, 64) for frame in range(6)])
     np.testing.assert_array_equal(backend.calls("pose_guider")[1]["drawings"][2:], expected)
@@ -187,7 +187,7 @@ def test_a_track_of_another_rate_keeps_its_pace(generator: Generator, portrait: 
 def test_without_a_track_the_photos_face_is_held(
     session: LiveSession, portrait: Portrait, backend: FakeBackend
 ) -> None:
-    said_by(session, [voice(0.3)])
+    push_all(session, [voice(0.3)])
     assert portrait.keypoints is not None
     (call,) = backend.calls("pose_guider")  # for all windows
     np.testing.assert_array_equal(call["drawings"], np.stack([draw_keypoint_map(portrait.keypoints, 64, 64)] * 8))

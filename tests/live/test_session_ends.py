@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.doubles.fakes import FakeBackend
-from tests.support.live_sessions import NEW, images, open_session, said_by, voice
+from tests.support.live_sessions import NEW, images, open_session, push_all, voice
 from tests.support.scenes import photo
 from vexpress_rt import Generator, LiveFrame, LiveSession, Portrait
 from vexpress_rt.errors import BackendError, InputError
@@ -29,11 +29,11 @@ def test_an_interruption_drops_what_was_not_pulled_and_goes_on_from_there(
     session.interrupt()
     assert session.pull() is None
     assert session.lag == 0
-    frames = said_by(session, [np.zeros(16000, np.float32)])
+    frames = push_all(session, [np.zeros(16000, np.float32)])
     assert [frame.index for frame in frames] == list(range(3, 28))
     assert not any(frame.samples.any() for frame in frames)
     assert len(backend.calls("reference_net")) == 1
-    rest = [frame.image for frame in said_by(session, [np.zeros(16000, np.float32)])]
+    rest = [frame.image for frame in push_all(session, [np.zeros(16000, np.float32)])]
     assert abs(np.mean(rest[-NEW:]) - np.mean(images(frames[-NEW:]))) < 2
 
 
@@ -47,13 +47,13 @@ def test_frames_that_were_pulled_but_not_shown_can_be_taken_back(generator: Gene
         for _ in range(5):
             other.pull()
         other.interrupt()
-        found, expected = said_by(one, [voice(0.4)]), said_by(other, [voice(0.4)])
+        found, expected = push_all(one, [voice(0.4)]), push_all(other, [voice(0.4)])
     assert [frame.index for frame in found] == list(range(5, 15))
     np.testing.assert_array_equal(images(found), images(expected))
 
 
 def test_only_what_was_pulled_and_is_kept_can_be_taken_back(session: LiveSession) -> None:
-    said_by(session, [voice(1)])
+    push_all(session, [voice(1)])
     with pytest.raises(InputError, match="26 frames were shown; expected 12 to 25"):
         session.interrupt(shown=26)
     with pytest.raises(InputError, match=r"11 frames were shown; expected 12 to 25: .* more context"):
@@ -63,7 +63,7 @@ def test_only_what_was_pulled_and_is_kept_can_be_taken_back(session: LiveSession
     session.interrupt(shown=12)
     with pytest.raises(InputError, match="expected 12 to 12"):
         session.interrupt(shown=11)
-    assert [frame.index for frame in said_by(session, [voice(0.04)])] == [12]
+    assert [frame.index for frame in push_all(session, [voice(0.04)])] == [12]
 
 
 def test_an_interruption_from_another_thread_ends_the_window_in_work(
@@ -119,7 +119,7 @@ def test_who_waits_for_sound_keeps_nobody_else_from_pulling(session: LiveSession
 
 def test_frames_are_the_same_if_one_thread_speaks_while_another_pulls(generator: Generator, portrait: Portrait) -> None:
     with open_session(generator, portrait) as alone, open_session(generator, portrait) as session:
-        expected = said_by(alone, [voice(1.2)])
+        expected = push_all(alone, [voice(1.2)])
         frames: list[LiveFrame] = []
         reader = threading.Thread(target=lambda: frames.extend(session.frames(timeout=10)))
         reader.start()
@@ -153,7 +153,7 @@ def test_whoever_waits_without_end_is_let_go_by_closing(session: LiveSession) ->
 
 def test_two_sessions_of_one_generator_do_not_disturb_each_other(generator: Generator, portrait: Portrait) -> None:
     with open_session(generator, portrait) as alone:
-        expected = images(said_by(alone, [voice(0.5)]))
+        expected = images(push_all(alone, [voice(0.5)]))
     with open_session(generator, portrait) as one, open_session(generator, generator.prepare(photo(x=20))) as other:
         frames = []
         for piece in np.array_split(voice(0.5), 7):
@@ -225,7 +225,7 @@ def test_after_an_engines_failure_the_same_frames_can_be_asked_for_again(
     generator: Generator, portrait: Portrait, backend: FakeBackend
 ) -> None:
     with open_session(generator, portrait) as alone:
-        expected = images(said_by(alone, [voice(0.5)]))
+        expected = images(push_all(alone, [voice(0.5)]))
     with open_session(generator, portrait) as session:
         session.push(voice(0.5))
         session.flush()

@@ -127,7 +127,7 @@ def test_flac_of_which_a_part_is_gone_is_refused_and_the_place_named(tmp_path: P
     content = path.read_bytes()
     assert sum(block.shape[1] for block, _ in sound_blocks(path)) == sound.shape[1]
     before, after = content[: len(content) // 2], content[len(content) // 2 + 30_000 :]
-    message = r"damaged [23]\.\d\d seconds in \((0|1)\.\d\d seconds are missing\): transfer it anew"
+    message = r"damaged [23]\.\d\d seconds in \((0|1)\.\d\d seconds are missing\): transfer it again"
     for damaged in (before + bytes(30_000) + after, before + after):
         path.write_bytes(damaged)
         with pytest.raises(AudioError, match=message):

@@ -1,4 +1,4 @@
-"""Builds of the micro model: their options, what they report, and changes of their inputs and outputs."""
+"""Builds of the micro model: options, reported lines, and changes to their inputs and outputs."""
 
 from __future__ import annotations
 

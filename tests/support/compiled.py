@@ -1,4 +1,4 @@
-"""Bundles with plans for given machines, and a fixture with a stand-in builder."""
+"""Bundles with plans for chosen machines, and a fixture with a stand-in builder."""
 
 from __future__ import annotations
 

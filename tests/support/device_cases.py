@@ -48,9 +48,9 @@ class DeviceArena:
 
 
 def check_captured_step(kernels: Kernels, arena: DeviceArena) -> None:
-    """Captured into a graph, a step changes nothing; replayed, it gives what its reference gives."""
+    """Assert that capturing a step into a graph changes nothing, and that replaying it equals the reference."""
     step = Step.random(frames=4, values=300)
-    step.run(kernels, arena)  # kernels are loaded at their first launch, which a capture would not survive everywhere
+    step.run(kernels, arena)  # CUDA loads kernels at their first launch, which may break a capture
     state, totals, conditional = (arena.put(a) for a in (step.state, step.totals, step.conditional))
     unconditional = None if step.unconditional is None else arena.put(step.unconditional)
     arena.stream.begin_capture()
@@ -86,7 +86,7 @@ STEPS = [(1, 1), (3, 257), (24, 4 * 64 * 64), (130, 1000)]  # frames, values of 
 PICTURES = [(1, 1), (1, 5), (7, 1), (33, 50), (512, 512), (65536, 2)]  # height, width
 EVEN_PICTURES = [(2, 2), (4, 6), (514, 510), (65536, 2)]
 
-# By name: each raises AssertionError where a kernel and its reference in NumPy differ by a bit.
+# Each case raises AssertionError if a kernel and its reference implementation in NumPy differ in any bit.
 CASES: dict[str, Callable[[Kernels, Arena], None]] = {
     **{
         f"guided_step {frames} x {values}, state of {state_size}{'' if guided else ', no guidance'}": partial(

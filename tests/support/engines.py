@@ -45,7 +45,7 @@ def spec_of(name: str, plan: Plan) -> EngineSpec:
 
 
 def adder(**changes: Any) -> Plan:
-    """sum = a + b, difference = a - b, of (2, 3) float32."""
+    """Return a plan of sum = a + b and difference = a - b, of (2, 3) float32."""
     matrix = ("FLOAT", (2, 3))
     return Plan(**{
         "inputs": {"a": matrix, "b": matrix},
@@ -56,7 +56,7 @@ def adder(**changes: Any) -> Plan:
 
 
 def doubler(dtype: str = "FLOAT", **changes: Any) -> Plan:
-    """y = 2 x, of (2, 3)."""
+    """Return a plan of y = 2 x, of (2, 3)."""
     return Plan(**{
         "inputs": {"x": (dtype, (2, 3))},
         "outputs": {"y": (dtype, (2, 3))},
@@ -66,7 +66,10 @@ def doubler(dtype: str = "FLOAT", **changes: Any) -> Plan:
 
 
 def pooler(**changes: Any) -> Plan:
-    """means (1, N // 2) of neighbours in samples (1, N), N from 2 to 1000; needs 4 N bytes of activations."""
+    """Return a plan of the means (1, N // 2) of neighbours in samples (1, N), N from 2 to 1000.
+
+    It needs 4 N bytes of activation memory.
+    """
     return Plan(**{
         "inputs": {"samples": ("FLOAT", (1, -1))},
         "outputs": {"means": ("FLOAT", (1, -1))},

@@ -70,16 +70,19 @@ def hanging(options: Options, report: ReportFigures) -> Figures:
 
 
 def waiting(options: Options, report: ReportFigures) -> Figures:
-    """Sleep; return when this began and ended, on a clock that all processes share.
+    """Sleep; return the times of begin and end on a clock that all processes share.
 
-    Options: seconds: to sleep.  arrive: a file to make first.  meet: files, of which one must come within a minute.
+    Args:
+        options: {seconds: duration; arrive: optional file to create first; meet: optional files, of which one must
+            appear within a minute before the sleep}.
+        report: Not called.
     """
     began = time.monotonic()
     if "arrive" in options:
         Path(options["arrive"]).touch()
     while options.get("meet") and not any(Path(file).exists() for file in options["meet"]):
         if time.monotonic() > began + 60:
-            raise TimeoutError("no other part runs beside this one")
+            raise TimeoutError("no other part runs at the same time")
         time.sleep(0.01)
     time.sleep(options["seconds"])
     return {"began": began, "ended": time.monotonic()}

@@ -2,7 +2,7 @@
 
     @pytest.mark.gpu        an NVIDIA GPU with its driver, and cuda-python
     @pytest.mark.tensorrt   a GPU, and TensorRT
-    @pytest.mark.rtx        a GPU that TensorRT for RTX is made for, and that library
+    @pytest.mark.rtx        a GPU that TensorRT for RTX supports, and that library
     @pytest.mark.nvcc       the CUDA kernels, which are built where nvcc is found
 
 A plugin of pytest; `conftest.py` names it.

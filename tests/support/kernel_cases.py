@@ -1,4 +1,4 @@
-"""The CUDA kernels against their reference implementations, on a GPU's memory or, compiled for the CPU, the host's."""
+"""Cases that compare the CUDA kernels with their reference implementations, on a GPU or compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
 
 
 class Arena(Protocol):
-    """Where memory comes from, and the stream that kernels are launched on."""
+    """An allocator of memory for kernels, and the stream on which they are launched."""
 
     stream: Stream
 
     def put(self, array: np.ndarray) -> Memory:
-        """Memory that holds the array."""
+        """Return memory with the content of an array."""
         ...
 
     def get(self, memory: Memory, like: np.ndarray) -> np.ndarray:
-        """What the memory holds when the stream has run dry, in the shape and dtype of `like`."""
+        """Synchronize the stream; return the memory's content in the shape and dtype of `like`."""
         ...
 
 
@@ -65,19 +65,29 @@ class HostArena:
 
 
 def host_kernels() -> Kernels:
-    """The kernels' arithmetic on the CPU."""
+    """Return the kernels' C++ compiled for the CPU."""
     return Kernels(importlib.import_module("vexpress_rt.native._native").kernels)
 
 
 def assert_same_bits(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal bit for bit: zeros of another sign differ."""
+    """Assert that two arrays are equal bit for bit; zeros of different sign differ."""
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
 
 
 @dataclass(frozen=True)
 class Step:
-    """Arguments of `guided_step`: state (state_size, slots, values), totals (slots, values), the others (F, values)."""
+    """Arguments of `guided_step`.
+
+    Attributes:
+        state: (state_size, slots, values), sampler state of each slot.
+        totals: (slots, values), sums of predictions.
+        unconditional: (F, values), or None without guidance.
+        conditional: (F, values).
+        updates: Slot, accumulated count and coverage of each frame.
+        scale: Guidance scale.
+        coefficients: Coefficients of the sampler's step.
+    """
 
     state: np.ndarray
     totals: np.ndarray
@@ -91,9 +101,9 @@ class Step:
     def random(
         cls, *, frames: int, values: int, spare_slots: int = 3, seed: int = 0, guided: bool = True, state_size: int = 1
     ) -> Step:
-        """Values over the magnitudes that float32 has, subnormal ones among them; some are zeros of either sign.
+        """Return random arguments: values of all magnitudes of float32, including subnormal ones and signed zeros.
 
-        What is remembered has a number of 0 in some rows, where the first step of a sampler has it.
+        Some coefficients of the sampler state are 0, as in a sampler's first step.
         """
         rng = np.random.default_rng(seed)
 
@@ -117,7 +127,7 @@ class Step:
         )  # fmt: skip
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors and totals afterwards, by NumPy."""
+        """Return sampler state and totals after the step, by NumPy."""
         state, totals = self.state.copy(), self.totals.copy()
         guided_step_numpy(
             state, totals, self.unconditional, self.conditional, self.updates, self.scale, self.coefficients
@@ -125,7 +135,7 @@ class Step:
         return state, totals
 
     def run(self, kernels: Kernels, arena: Arena) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors and totals afterwards, by the kernel."""
+        """Return sampler state and totals after the step, by the kernel."""
         state, totals, conditional = (arena.put(a) for a in (self.state, self.totals, self.conditional))
         kernels.guided_step(
             state,
@@ -151,7 +161,7 @@ def run_correction(
     kernels: Kernels, arena: Arena, unconditional: np.ndarray | None, conditional: np.ndarray, scale: float,
     correction: Correction,
 ) -> np.ndarray:  # fmt: skip
-    """Corrected predictions (F, values), by the kernel."""
+    """Return corrected predictions (F, values), by the kernel."""
     out = arena.put(np.zeros_like(conditional))
     kernels.correct_predictions(
         None if unconditional is None else arena.put(unconditional),
@@ -178,7 +188,7 @@ def check_correction(
 
 
 def run_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> np.ndarray:
-    """The median of (3, H, W, 3), by the kernel."""
+    """Return the median of three frames (3, H, W, 3), by the kernel."""
     height, width = triple.shape[1:3]
     previous, current, following = (arena.put(frame) for frame in triple)
     out = arena.put(np.zeros_like(triple[0]))
@@ -191,7 +201,7 @@ def check_median(kernels: Kernels, arena: Arena, triple: np.ndarray) -> None:
 
 
 def run_nv12(kernels: Kernels, arena: Arena, frame: np.ndarray) -> np.ndarray:
-    """The frame (H, W, 3) as NV12, by the kernel."""
+    """Return a frame (H, W, 3) as NV12, by the kernel."""
     height, width = frame.shape[:2]
     empty = np.zeros((height * 3 // 2, width), np.uint8)
     out = arena.put(empty)

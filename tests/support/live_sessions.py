@@ -26,7 +26,7 @@ def voice(seconds: float, rate: int = 16000) -> np.ndarray:
     return speech(seconds, rate)[0]
 
 
-def said_by(session: LiveSession, pieces: Iterable[np.ndarray], rate: int | None = None) -> list[LiveFrame]:
+def push_all(session: LiveSession, pieces: Iterable[np.ndarray], rate: int | None = None) -> list[LiveFrame]:
     """Push pieces of speech, pulling frames in between; return all frames."""
     frames: list[LiveFrame] = []
     for piece in pieces:

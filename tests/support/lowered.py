@@ -38,12 +38,12 @@ class Module(nn.Module):
 
 
 def tensor_specs(arrays: list[Array], stem: str) -> list[TensorSpec]:
-    """Of arrays that go in or come out, called by `stem` and a number."""
+    """Return specifications of arrays, named by `stem` and a number."""
     return [TensorSpec(f"{stem}{i}", tuple(map(str, a.shape)), a.shape, a.dtype.name) for i, a in enumerate(arrays)]
 
 
 def traced(module: nn.Module, *arrays: Array, composites: Collection[str] = ()) -> Trace:
-    """The trace of `module` at the sizes of `arrays`; inputs are called in0, in1, ..."""
+    """Return the trace of a module at the sizes of `arrays`; inputs are named in0, in1, ..."""
     tensors = tensor_specs([*arrays], "in")
     inputs = [(t.name, a.shape, TORCH_DTYPES[t.dtype]) for t, a in zip(tensors, arrays, strict=True)]
     return trace(module, inputs, composites=composites)
@@ -53,7 +53,7 @@ def write(
     trace_: Trace, inputs: list[TensorSpec], outputs: list[TensorSpec], path: Path, target: str = "onnxruntime", *,
     forms: Collection[str] = (),
 ) -> None:  # fmt: skip
-    """Lower a trace into an ONNX file with these inputs and outputs, as `target` gets it."""
+    """Lower a trace to an ONNX file for a target, with these inputs and outputs."""
     graph = Graph(OPSETS[target], forms)
     for tensors, output in ((inputs, False), (outputs, True)):
         for tensor in tensors:
@@ -63,7 +63,7 @@ def write(
 
 
 def run_file(path: Path, *arrays: Array) -> list[Array]:
-    """Outputs of a valid ONNX file, from ONNX Runtime."""
+    """Check an ONNX file, run it with ONNX Runtime, and return the outputs."""
     graph = onnx.load(path).graph
     onnx.checker.check_model(path, full_check=not any(node.domain for node in graph.node))  # knows ONNX's operators
     options = onnxruntime.SessionOptions()
@@ -73,9 +73,15 @@ def run_file(path: Path, *arrays: Array) -> list[Array]:
 
 
 def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = ()) -> list[str]:
-    """Assert that the module and its ONNX graph give the same shapes, dtypes and, within rounding, values.
+    """Assert that a module and its ONNX graph give the same shapes, dtypes and, within rounding, values.
 
-    Gives the operators of the graph. forms: for ONNX Runtime's CPU kernels alone, that it may have.
+    Args:
+        module: The module.
+        *arrays: Inputs.
+        forms: Forms for ONNX Runtime's CPU kernels that the graph may have.
+
+    Returns:
+        The operators of the graph.
     """
     with torch.no_grad():
         result = module(*map(torch.from_numpy, arrays))
@@ -94,5 +100,5 @@ def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = ()) -> l
 
 
 def normal(*shape: int, dtype: str = "float32", seed: int = 1) -> Array:
-    """Standard normal numbers."""
+    """Return standard normal numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)

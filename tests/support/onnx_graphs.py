@@ -18,12 +18,12 @@ Value = tuple[str, int, Sequence[int | str]]
 
 
 def node(operator: str, inputs: str, outputs: str, name: str = "", **attributes: Any) -> onnx.NodeProto:
-    """A node; inputs and outputs are names between spaces."""
+    """Return a node; inputs and outputs are names separated by spaces."""
     return helper.make_node(operator, inputs.split(), outputs.split(), name=name, **attributes)
 
 
 def weight(name: str, *shape: int, dtype: Any = np.float32) -> onnx.TensorProto:
-    """An initializer with numbers between -1 and 1."""
+    """Return an initializer with numbers between -1 and 1."""
     values = np.random.default_rng(0).uniform(-1, 1, shape)
     return numpy_helper.from_array(values.astype(dtype), name)
 
@@ -37,9 +37,15 @@ def save(
     *,
     external: str | None = None,
 ) -> EngineSpec:
-    """Write a graph of opset 23, its weights into the file `external` beside it if that is given; gives its interface.
+    """Write a graph of opset 23 and return its interface.
 
-    A value is (name, element type, shape); a size that is a letter is open.
+    Args:
+        path: ONNX file to write.
+        nodes: Nodes of the graph.
+        inputs: (name, element type, shape) of each; a letter in a shape is an open size.
+        outputs: Like the inputs.
+        weights: Initializers.
+        external: Name of a file for the weights; None keeps them in the graph.
     """
     ends = ([helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs))
     graph = helper.make_graph(nodes, path.stem, *ends, weights)
@@ -61,7 +67,7 @@ def save_relu(graph: Path) -> EngineSpec:
 
 
 def save_attention(graph: Path, element: int, channels: int) -> EngineSpec:
-    """A convolution, then attention of its result to itself."""
+    """Write a graph of a convolution and self-attention."""
     dtype = np.float16 if element == HALF else np.float32
     nodes = [
         node("Conv", "x w", "c", "convolve", pads=[1, 1, 1, 1]),
@@ -75,13 +81,13 @@ def save_attention(graph: Path, element: int, channels: int) -> EngineSpec:
 
 
 def save_wide_attention(graph: Path) -> EngineSpec:
-    """Attention with as many channels a head as the VAE has, for which TensorRT has no single kernel."""
+    """Write a graph of attention with the VAE's 512 channels per head, for which TensorRT has no fused kernel."""
     inputs = [(name, HALF, [1, 1, 64, 512]) for name in "qkv"]
     return save(graph, [node("Attention", "q k v", "y", "attend", scale=1.0)], inputs, [("y", HALF, [1, 1, 64, 512])])
 
 
 def save_open(graph: Path, letter: str) -> EngineSpec:
-    """Any number of samples, less their softmax."""
+    """Write a graph that subtracts their softmax from any number of samples."""
     nodes = [node("Softmax", "samples", "p"), node("Sub", "samples p", "y")]
     return save(graph, nodes, [("samples", FLOAT, [1, letter])], [("y", FLOAT, [1, letter])])
 
@@ -90,7 +96,7 @@ WEIGHTS = b"weights of the denoiser" * 100
 
 
 def external(name: str, location: str, **place: object) -> onnx.TensorProto:
-    """A tensor in another file. place: entries of its external data."""
+    """Return a tensor with external data in the file `location`; `place` overrides entries such as the offset."""
     tensor = TensorProto(name=name, data_type=TensorProto.UINT8, dims=[len(WEIGHTS)], data_location=1)
     for key, value in {"location": location, "offset": 0, "length": len(WEIGHTS), **place}.items():
         if value is not None:
@@ -99,7 +105,7 @@ def external(name: str, location: str, **place: object) -> onnx.TensorProto:
 
 
 def one_node_model(*weights: onnx.TensorProto, name: str = "graph") -> onnx.ModelProto:
-    """A graph that gives its input, and holds `weights`."""
+    """Return a graph that returns its input and contains `weights`."""
     ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, ends[:1], ends[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -1,4 +1,4 @@
-"""Where things lie in this checkout."""
+"""Paths in this checkout."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 GOLDEN = TESTS / "golden"
 CORPUS = TESTS / "corpus"
-POCKET = ROOT / "engines" / "pocket"  # the bundle that ships
+POCKET = ROOT / "engines" / "pocket"  # the shipped bundle

@@ -1,7 +1,7 @@
 """Small files that need much memory or time to decode, for tests and the fuzzer.
 
-`BOMBS` maps a name to a function of `scale`, in (0, 1], that gives the bytes: 1 is the full bomb, smaller values one of
-its kind with fewer pixels or parts. None takes more than a few seconds to make.
+`BOMBS` maps a name to a function that returns the bytes for a scale in (0, 1]: 1 is the full size, smaller values have
+fewer pixels or parts. Each takes at most a few seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIDE = 9900  # 98 megapixels, just below the limit
 
 
 def side(scale: float, full: int = SIDE) -> int:
-    """Side of a square with `scale` times the pixels."""
+    """Return the side of a square with `scale` times as many pixels as one of side `full`."""
     return max(16, int(full * scale**0.5))
 
 
@@ -26,7 +26,7 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def deflated_zeros(count: int) -> bytes:
-    """A zlib stream of zeros, whose pieces are all the same."""
+    """Return a zlib stream of zeros, assembled from equal pieces, which is fast."""
     packer, block = zlib.compressobj(9, wbits=-15), bytes(2**20)
     piece = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
     rest = packer.compress(bytes(count % len(block))) + packer.flush()
@@ -35,7 +35,16 @@ def deflated_zeros(count: int) -> bytes:
 
 
 def png(scale: float, depth: int, colour: int, samples: int, *, extra: bytes = b"", interlaced: bool = False) -> bytes:
-    """A PNG of zeros. depth: bits a sample.  colour: the colour type.  samples: a pixel.  extra: chunks before IDAT."""
+    """Return a square PNG of zeros.
+
+    Args:
+        scale: As in `BOMBS`.
+        depth: Bits per sample.
+        colour: PNG colour type.
+        samples: Samples per pixel.
+        extra: Chunks before IDAT.
+        interlaced: Whether the picture is interlaced.
+    """
     width = side(scale)
     header = struct.pack(">IIBBBBB", width, width, depth, colour, 0, 0, interlaced)
     rows = deflated_zeros(width * ((width * depth * samples + 7) // 8 + 1) + (8 * width if interlaced else 0))
@@ -45,7 +54,7 @@ def png(scale: float, depth: int, colour: int, samples: int, *, extra: bytes = b
 
 
 def small_png(extra: Sequence[bytes]) -> bytes:
-    """A PNG of 32 x 32 pixels with the chunks `extra` before its pixels."""
+    """Return a PNG of 32 x 32 pixels with the chunks `extra` before its pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0))
     rows = png_chunk(b"IDAT", zlib.compress(bytes(32 * 97)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + rows + png_chunk(b"IEND", b"")
@@ -58,14 +67,14 @@ def flat_jpeg(width: int, mode: str, **options: object) -> bytes:
 
 
 def jpeg_of_many_scans(scale: float) -> bytes:
-    """A progressive JPEG whose last scan comes 400 times."""
+    """Return a progressive JPEG whose last scan is repeated 400 times."""
     content = flat_jpeg(side(scale), "L", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * 400 + b"\xff\xd9"
 
 
 def jpeg_of_many_segments(scale: float) -> bytes:
-    """A JPEG with 150 MB of EXIF segments, which Pillow joins one by one."""
+    """Return a JPEG with 150 MB of EXIF segments, which Pillow joins one by one."""
     content = flat_jpeg(64, "RGB")
     segment = b"\xff\xe1" + struct.pack(">H", 65500) + b"Exif\0\0" + bytes(65492)
     return content[:2] + segment * int(2300 * scale) + content[2:]
@@ -75,7 +84,18 @@ def tiff(
     width: int, height: int, *, bits: Sequence[int], photometric: int, sample_format: int = 1, rows: int = 100,
     compression: int = 8, more: Sequence[tuple[int, int, Sequence[int]]] = (),
 ) -> bytes:  # fmt: skip
-    """A TIFF of zeros all of whose strips are the same deflated bytes. more: (tag, type 3 or 4, values)."""
+    """Return a TIFF of zeros whose strips are equal bytes in one place.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        bits: Bits of each sample of a pixel.
+        photometric: TIFF's photometric interpretation.
+        sample_format: TIFF's sample format.
+        rows: Rows per strip.
+        compression: TIFF's compression: 8 for deflate, 1 for none.
+        more: Further entries: (tag, type 3 or 4, values).
+    """
     strips = -(-height // rows)
     strip = zlib.compress(bytes(rows * ((width * sum(bits) + 7) // 8)), 6)
     if compression == 1:
@@ -104,7 +124,7 @@ def square_tiff(scale: float, **options: object) -> bytes:
 
 
 def webp_header(width: int) -> bytes:
-    """34 bytes that declare a square lossless WebP."""
+    """Return 34 bytes that declare a square lossless WebP."""
     sizes = struct.pack("<I", (width - 1) | (width - 1) << 14)
     body = b"\x2f" + sizes + b"\x88\x88\x08\x07" + b"\0"
     return b"RIFF" + struct.pack("<I", 4 + 8 + len(body)) + b"WEBPVP8L" + struct.pack("<I", len(body)) + body
@@ -119,9 +139,15 @@ def flat(scale: float, kind: str, mode: str, full: int = SIDE, **options: object
 def jpeg2000(
     width: int, components: int = 3, *, block: int = 4, precinct: int | None = None, levels: int = 0, layers: int = 1
 ) -> bytes:
-    """A JPEG 2000 codestream of one tile whose packets are all empty.
+    """Return a JPEG 2000 codestream of one tile whose packets are all empty.
 
-    block: code-blocks have 4 x 2^block pixels a side.  precinct: as PPx and PPy; None is the largest.
+    Args:
+        width: Pixels, width and height.
+        components: Number of components.
+        block: Code-blocks have a side of 4 x 2^block pixels.
+        precinct: PPx and PPy of the precincts; None for the largest.
+        levels: Decomposition levels.
+        layers: Quality layers.
     """
     sizes = struct.pack(">HIIIIIIIIH", 0, width, width, 0, 0, width, width, 0, 0, components)
     siz = sizes + b"\x07\x01\x01" * components
@@ -139,7 +165,7 @@ def jpeg2000(
 
 
 def plain_ppm(scale: float) -> bytes:
-    """200 MB of a plain (ASCII) PPM."""
+    """Return a plain (ASCII) PPM of 200 MB."""
     width = side(scale, 5800)
     return b"P3\n%d %d\n255\n" % (width, width) + b"7 " * (width * width * 3)
 
@@ -150,7 +176,7 @@ def ppm_of_odd_depth(scale: float) -> bytes:
 
 
 def bmp_of_short_runs(scale: float) -> bytes:
-    """A run-length coded BMP with one run per pixel."""
+    """Return a run-length encoded BMP with one run per pixel."""
     width = side(scale, 7000)
     runs = (b"\x01\x05" * width + b"\0\0") * width
     header = struct.pack("<IiiHHIIiiII", 40, width, width, 1, 8, 1, len(runs), 0, 0, 256, 0)
@@ -158,7 +184,7 @@ def bmp_of_short_runs(scale: float) -> bytes:
 
 
 def gif(scale: float) -> bytes:
-    """A GIF whose canvas is large and whose picture is small."""
+    """Return a GIF with a large canvas and a small picture."""
     stream = io.BytesIO()
     Image.new("P", (32, 32)).save(stream, "GIF")
     content = bytearray(stream.getvalue())

@@ -10,6 +10,8 @@ from PIL import Image
 
 from vexpress_rt.media.image import load_photo
 
+ALL_ROWS = "photo: its last bytes are missing; all of its rows can be decoded"  # a note
+
 
 def picture(height: int = 160, width: int = 120) -> np.ndarray:
     """Return coloured noise in blocks of 4 x 4 pixels, so that all rows of blocks differ."""
@@ -32,3 +34,8 @@ def gradient(height: int = 40, width: int = 56) -> np.ndarray:
 def load_image(source: Any) -> np.ndarray:
     """Return the pixels that `load_photo` decodes, (H, W, 3) uint8, without its notes."""
     return load_photo(source).pixels
+
+
+def noise() -> Image.Image:
+    """Return a picture of 256 rows and 200 columns, in which no row is like its neighbours."""
+    return Image.fromarray(np.random.default_rng(7).integers(0, 256, (256, 200, 3), dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""Heads and shoulders of ellipses, which the stand-in detector of synthetic bundles takes for a face."""
+"""Drawings of head and shoulders, in which the stand-in detector of synthetic bundles finds a face."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A process that meets a bundle whose plans do not fit, as a command of its own, which signals end gracefully:
+"""A command that opens a bundle whose plans do not fit its stand-in GPU, and ends gracefully on signals:
 
-    python -m tests.support.rebuilder FOLDER TARGET [LAST WORDS]
+    python -m tests.support.rebuilder FOLDER TARGET [HOOK]
 
-Its GPU is a stand-in. For the target tensorrt, plans are words; for tensorrt-rtx they are compiled for real. It prints
-"ready", waits for a line, and prints the names of the compiled engines. LAST WORDS is Python code that runs before each
+For the target tensorrt, plans are text files; for tensorrt-rtx they are compiled. The command prints "ready", waits for
+a line, compiles the plans, and prints the names of the compiled engines. HOOK is Python code that runs before each
 engine is written.
 """
 
@@ -24,7 +24,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.utils.signals import GracefulShutdown, Interrupted
 
 
-def main(folder: str, target: str, last_words: str = "") -> None:
+def main(folder: str, target: str, hook: str = "") -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     runtime._runtime = FakeCuda()
     built: list[str] = []
@@ -35,7 +35,7 @@ def main(folder: str, target: str, last_words: str = "") -> None:
         Library.polygraphy = Library.collect  # type: ignore[assignment, method-assign] # any context will do
 
     def building(onnx: Any, spec: Any, *arguments: Any) -> Any:
-        exec(last_words, {"name": spec.name, "folder": folder})
+        exec(hook, {"name": spec.name, "folder": folder})
         built.append(spec.name)
         return build(onnx, spec, *arguments)
 

@@ -1,4 +1,4 @@
-"""A stand-in hub with a substitute for the released checkpoint, for tests of downloading it."""
+"""A stand-in hub with a stand-in for the released checkpoint, for tests of its download."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def tone(seconds: float, rate: int, hertz: float = 300) -> np.ndarray:
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
-    """16-bit WAV of (channels, n) samples of full scale 1."""
+    """Write (channels, n) samples of full scale 1 as a 16-bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(samples))
         file.setsampwidth(2)
@@ -31,7 +31,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
 
 
 def write_media(path: Path, codec: str, samples: np.ndarray, rate: int, form: str) -> Path:
-    """(channels, n) float32 samples encoded by FFmpeg."""
+    """Encode (channels, n) float32 samples, mono or stereo, into a file; `form` is the sample format of PCM."""
     layout = "stereo" if len(samples) == 2 else "mono"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
@@ -54,10 +54,16 @@ def write_sound(
     container: str | None = None,
     change: Callable[[list[Packet]], list[Packet]] = lambda packets: packets,
 ) -> Path:
-    """(channels, n) float32 samples encoded and muxed.
+    """Encode (channels, n) float32 samples into a file.
 
-    layout: of speakers; None takes the usual one.  container: by FFmpeg's name, where the suffix does not tell.
-    change: of the packets before they are muxed.
+    Args:
+        path: File to write.
+        codec: FFmpeg's name of the encoder.
+        samples: The samples.
+        rate: Hz.
+        layout: Channel layout; None for the usual one.
+        container: FFmpeg's name of the format; None to derive it from the suffix.
+        change: Changes the packets before they are muxed.
     """
     layout = layout or LAYOUTS.get(len(samples), f"{len(samples)} channels")
     with av.open(str(path), "w", format=container) as output:
@@ -73,9 +79,15 @@ def write_sound(
 def write_talking_picture(
     path: Path, samples: np.ndarray, rate: int, late: float, *, codec: str = "aac", flash: int | None = None
 ) -> Path:
-    """A video of 2 s at 10 fps of black pictures, with (1, n) float32 samples that begin `late` seconds after it.
+    """Write a video of black pictures, 2 s at 10 fps, with sound.
 
-    late: seconds; less than 0 for sound that begins before.  flash: the number of a picture that is white.
+    Args:
+        path: File to write.
+        samples: (1, n) float32.
+        rate: Hz.
+        late: Seconds from the begin of the pictures to that of the sound; negative for sound that begins earlier.
+        codec: FFmpeg's name of the audio encoder.
+        flash: Index of a white picture; None for none.
     """
     begin = max(0.0, -late)
     with av.open(str(path), "w") as output:
@@ -92,7 +104,7 @@ def write_talking_picture(
 
 
 def id3v2(size: int) -> bytes:
-    """Return an ID3v2 tag of `size` bytes with its header, as speech services put before each piece."""
+    """Return an ID3v2 tag of a header and `size` bytes, as speech services write before each piece."""
     return b"ID3\x04\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
 
 

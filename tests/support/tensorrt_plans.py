@@ -1,4 +1,4 @@
-"""Plans for the stand-in of TensorRT that compute what the stand-in engine of the same name computes."""
+"""Plans for the stand-in TensorRT that compute the same as the stand-in engines."""
 
 from __future__ import annotations
 

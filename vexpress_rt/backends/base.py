@@ -14,23 +14,23 @@ Array: TypeAlias = NDArray[Any]
 
 @runtime_checkable
 class DeviceTensor(Protocol):
-    """A tensor in the memory of the device that computed it, which other engines on that device take as an input.
+    """A read-only tensor in the memory of the device that computed it.
 
-    Its values never change.
+    Other engines on that device take it as an input without a copy to the host.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
+        """Sizes of the dims."""
         ...
 
     @property
     def dtype(self) -> str:
-        """NumPy's name of its dtype, or `bfloat16`."""
+        """NumPy's name of the dtype, or `bfloat16`."""
         ...
 
     def numpy(self) -> Array:
-        """Return a copy as an array, after a wait until the tensor is computed.
+        """Wait until the tensor is computed, and return a copy of it as an array.
 
         Raises:
             BackendError: Computing or copying failed, or the dtype is bfloat16, which NumPy lacks.
@@ -38,7 +38,7 @@ class DeviceTensor(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the tensor once its last reader is done. Dropping it does the same; closing twice is allowed."""
+        """Free the tensor once its last reader is done, as deleting the object does. Closing twice is allowed."""
         ...
 
 
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     @property
     def spec(self) -> EngineSpec:
-        """The inputs and outputs."""
+        """The inputs and outputs of the engine."""
         ...
 
     @overload
@@ -71,8 +71,8 @@ class Engine(Protocol):
             The outputs by name.
 
         Raises:
-            BackendError: An input is missing, unknown, or of another shape or dtype (the message names every one); the
-                engine or an input was closed; memory ran out; or the library failed.
+            BackendError: An input is missing, unknown, or of another shape or dtype (the message lists all of them);
+                the engine or an input was closed; memory ran out; or the library failed.
         """
         ...
 
@@ -86,7 +86,7 @@ class Engine(Protocol):
             All outputs, in the order of `spec`.
 
         Raises:
-            BackendError: The engine has several inputs; else as `run` does.
+            BackendError: The engine has several inputs, or the run fails: see `run`.
         """
         ...
 

@@ -21,11 +21,11 @@ _log = logging.getLogger("vexpress_rt")
 class Engines:
     """A bundle's engines, each loaded on first use; those on a GPU share streams and activation memory.
 
-    Several threads may use it. Close it when nothing runs any more.
+    Several threads may use it. Close it once no engine runs any more.
 
     Args:
         bundle: The bundle.
-        selection: The provider that runs it.
+        selection: The provider that runs the bundle.
         threads: CPU threads. A number above `cpus.usable_cpus()` is lowered to it, with a warning. None for one per
             core.
         share_weights: Let engines map the weights that they have in common, if the provider can.
@@ -45,7 +45,7 @@ class Engines:
             )  # fmt: skip
         self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}
-        self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of the files of weights, when engines were loaded
+        self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of weight files, taken before loading
         self._executor: Executor | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -56,17 +56,17 @@ class Engines:
         return self.selection.provider
 
     def get(self, name: str) -> Engine:
-        """Return the engine `name`, loaded.
+        """Return the engine `name`, and load it on first use.
 
         Raises:
-            BundleError: The bundle lacks the engine, or its files are damaged, or its weights were written to since
+            BundleError: The bundle lacks the engine, its files are damaged, or its weight files were written to after
                 they were mapped.
             BackendError: The engine cannot be loaded, or `close` was called.
         """
         with self._lock:
             self._check_open()
             if name not in self._loaded:
-                self._stamps[name] = self.bundle.weight_stamps(name)  # first, so that no change goes unnoticed
+                self._stamps[name] = self.bundle.weight_stamps(name)  # before loading, so that no change is missed
                 self._loaded[name] = self.selection.loader.load(
                     name, threads=self.threads, executor=self._shared_executor(), share_weights=self._share_weights
                 )
@@ -95,10 +95,10 @@ class Engines:
                 self._executor = None
 
     def describe(self, latents: str) -> str:
-        """Return a few lines for people: the bundle, its size and precision, the provider and why, device, versions.
+        """Return a few lines of text: bundle, size and precision, provider with its reason, device, versions.
 
         Args:
-            latents: Where latents are between engines.
+            latents: Text that tells where latents are kept between engines.
 
         Raises:
             BackendError: The device or the library no longer responds.

@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], object]  # stage, done, total; called from 
 
 
 class EngineLoader(ABC):
-    """The engines of one bundle, for one provider; made by `Provider.open`."""
+    """A loader of one bundle's engines for one provider; made by `Provider.open`."""
 
     @abstractmethod
     def load(
@@ -31,7 +31,7 @@ class EngineLoader(ABC):
         Args:
             name: The engine's name in the bundle.
             threads: CPU threads of one operator; None for one per core.
-            executor: The executor that the provider made, which all engines share; None makes one for this engine.
+            executor: The executor that all engines share; None creates one for this engine.
             share_weights: Map weights that several engines have in common, if the provider can.
 
         Raises:
@@ -40,7 +40,7 @@ class EngineLoader(ABC):
         """
 
     def describe_plans(self) -> str:
-        """Return the machines that the engines were compiled for, for people; empty if nothing was compiled."""
+        """Return the machines that the engines were compiled for as text; empty if nothing was compiled."""
         return ""
 
 
@@ -49,11 +49,11 @@ class Provider(ABC):
 
     Attributes:
         name: The name that `provider=` and `--provider` accept.
-        advantage: Why "auto" takes this provider where it can be used, for people.
-        targets: Targets of the bundles that are built for this provider. "auto" warns if it takes another one.
+        advantage: Why "auto" prefers this provider where it can be used, as text.
+        targets: Targets of the bundles that are built for this provider. "auto" warns about other bundles.
         precisions: Precisions that it computes in.
         on_gpu: Whether engines run on GPU 0.
-        maps_weights: Whether engines read the bundle's files of weights while they run, so that writing to those files
+        maps_weights: Whether engines read the bundle's weight files while they run, so that writing to those files
             would change results.
     """
 
@@ -95,7 +95,7 @@ class Provider(ABC):
 
     @abstractmethod
     def describe_library(self, target: str) -> str:
-        """Return name and version of the library that runs bundles of `target`.
+        """Return the name and version of the library that runs bundles of `target`.
 
         Raises:
             BackendMissingError: It is not installed.
@@ -103,7 +103,7 @@ class Provider(ABC):
 
     @abstractmethod
     def describe_device(self, limit: ThreadLimit) -> str:
-        """Return the device that engines run on, for people.
+        """Return a description of the device that engines run on.
 
         Args:
             limit: The limit of CPU threads.
@@ -113,7 +113,7 @@ class Provider(ABC):
         """
 
     def make_executor(self) -> Executor | None:
-        """Return an executor for all engines of a bundle; None for providers off the GPU.
+        """Return an executor for all engines of a bundle; None if the provider does not use a GPU.
 
         Raises:
             BackendError: There is no GPU, or no memory left.
@@ -149,7 +149,7 @@ class ProgressGuard:
 
 
 def check_unchanged(engine: Engine, bundle: Bundle, name: str, plan: str | None = None) -> Engine:
-    """Return a loaded engine after checking that its files did not change meanwhile; else close it.
+    """Check that the files of a loaded engine did not change meanwhile, and return it; close it otherwise.
 
     Args:
         engine: The engine.

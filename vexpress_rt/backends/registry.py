@@ -1,4 +1,4 @@
-"""Which providers exist, and which of them runs a bundle on this machine."""
+"""The list of providers, and the selection of one that runs a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProviderSelection:
 
     Attributes:
         provider: The provider.
-        reason: Why this one, for people.
+        reason: Why this provider was chosen, as text.
         loader: Loads the bundle's engines.
     """
 
@@ -63,8 +63,8 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
     """Choose the provider that runs a bundle.
 
     "auto" takes the first of `PROVIDERS` that can run the bundle on this machine. Bundles compiled for one provider
-    usually hold ONNX files as well, so that another one can run them; "auto" logs a warning then. It passes over
-    devices that a library is not made for, which a provider's own name tries.
+    usually hold ONNX files as well, which other providers can run; if "auto" chooses one of those, it logs a
+    warning. It skips devices that a library is not made for; name the provider to try such a device.
 
     Args:
         name: One of `provider_names()`.
@@ -76,15 +76,15 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
         ConfigError: The provider is unknown, or the bundle was not built for it.
         BackendMissingError: The provider's libraries are not installed.
         BackendError: The provider needs a GPU, and there is none; or compiling failed.
-        PlansMissingError: Only plans are missing and `rebuild` is "never", also for "auto".
+        PlansMissingError: Plans are missing and `rebuild` is "never"; "auto" does not fall back to another provider.
         OutputError: Plans cannot be written to the bundle.
     """
     check_choice("provider", name, provider_names())
     check_choice("rebuild", rebuild, REBUILD)
     if name != AUTO:
         provider = find_provider(name)
-        return ProviderSelection(provider, "asked for", provider.open(bundle, rebuild=rebuild, progress=progress))
-    rejected: dict[str, list[str]] = {}  # names by reason
+        return ProviderSelection(provider, "requested", provider.open(bundle, rebuild=rebuild, progress=progress))
+    rejected: dict[str, list[str]] = {}  # reason: names of providers
     guard = None if progress is None else ProgressGuard(progress)
     for provider in PROVIDERS:
         try:

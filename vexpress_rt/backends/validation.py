@@ -1,4 +1,4 @@
-"""Checks that all backends share: whether calls and engines fit the engine's specification."""
+"""Checks of calls and of loaded engines against an engine's specification, for all backends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from vexpress_rt.utils.links import EXPORTER
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:
-    """Return the shape and dtype of a tensor."""
+    """Return the name, shape and dtype of a tensor as a `TensorSpec`.
+
+    Args:
+        name: The name of the input or output.
+        tensor: The tensor.
+    """
     return TensorSpec(name, tuple(str(size) for size in tensor.shape), tuple(tensor.shape), str(tensor.dtype))
 
 
 def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the inputs of a call, with arrays contiguous.
+    """Check the inputs of a call, and return them with contiguous arrays.
 
     Args:
         spec: The engine's inputs and outputs.
@@ -34,7 +39,7 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
     }
     given = EngineSpec(spec.name, tuple(describe(name, tensor) for name, tensor in feed.items()), ())
     if wrong := interface_errors(given, EngineSpec(spec.name, spec.inputs, ()), arrays=True):
-        raise BackendError(f"a call of engine {spec.name} does not fit it: {'; '.join(wrong)}")
+        raise BackendError(f"engine {spec.name} was called with wrong inputs: {'; '.join(wrong)}")
     return feed
 
 
@@ -62,7 +67,7 @@ def check_interface(path: object, found: EngineSpec, expected: EngineSpec) -> No
     Args:
         path: The engine's file, for the message.
         found: The engine's inputs and outputs.
-        expected: Those that the bundle records.
+        expected: The inputs and outputs that the bundle records.
 
     Raises:
         BundleDamagedError: They differ; the message names every input and output.

@@ -29,7 +29,7 @@ from vexpress_rt.bundle.manifest import (
     Manifest,
     read_manifest,
 )
-from vexpress_rt.bundle.onnx_graph import Place, Tensor
+from vexpress_rt.bundle.onnx_graph import ByteRange, Tensor
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.types import FileStamp
@@ -48,7 +48,7 @@ class _Version(NamedTuple):
     inode: int
     size: int
     written: int
-    changed: int  # renaming changes it too, so that a file which was moved away and back is hashed again
+    changed: int  # renaming changes it too: a file that was moved away and back is hashed again
 
     @classmethod
     def of(cls, found: os.stat_result) -> _Version:
@@ -65,7 +65,7 @@ def sha256_file(path: Path) -> str:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Return the size and hash of a file. Raises OSError."""
+    """Return the size and hash of a file as a `FileEntry`. Raises OSError."""
     return FileEntry(path.stat().st_size, sha256_file(path))
 
 
@@ -91,7 +91,7 @@ class Bundle:
         self._verified: dict[str, _Version] = {}  # files with a correct hash
         # Checked graphs, with their weight files and the tensors in these.
         self._checked_graphs: dict[str, tuple[_Version, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
-        self._finite: dict[str, tuple[_Version, set[Place]]] = {}  # weight files, and the places with finite numbers
+        self._finite: dict[str, tuple[_Version, set[ByteRange]]] = {}  # weight files, and ranges with finite numbers
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
@@ -159,7 +159,7 @@ class Bundle:
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
         """Check that the files of an engine are still those that were checked.
 
-        Call this after a library has loaded the engine, because libraries open files by name.
+        Call this after a library has loaded the engine: libraries open files by name, so another file may be loaded.
 
         Args:
             name: The engine.
@@ -227,7 +227,12 @@ class Bundle:
                     self._check_hash(file, opened)
 
     def is_sound(self, file: str, *, thorough: bool) -> bool:
-        """Return whether a file of the bundle exists with the right size and, if `thorough`, the right hash."""
+        """Return whether a file of the bundle exists with the right size.
+
+        Args:
+            file: The file's name.
+            thorough: Also compare the hash.
+        """
         try:
             if thorough:
                 self.verify(file)
@@ -315,13 +320,13 @@ class Bundle:
     def _check_weights(self, engine: str, entry: EngineEntry) -> None:
         """Search an engine's weight files for numbers that are not finite, once for each version of a file.
 
-        The denoisers share most of their weights: tensors that were searched for one are skipped for the other.
+        The denoisers share most of their weights: ranges that were searched for one are skipped for the other.
         """
         for name, tensors in self._checked_graphs[entry.file][2].items():
-            version, seen = self._verified[name], set[Place]()
+            version, seen = self._verified[name], set[ByteRange]()
             if self._finite.get(name, ())[:1] == (version,):
                 seen = self._finite[name][1]
-            if not (fresh := [tensor for tensor in tensors if tensor.place not in seen]):
+            if not (fresh := [tensor for tensor in tensors if tensor.byte_range not in seen]):
                 continue
             with self._open(name) as file:
                 try:
@@ -332,7 +337,7 @@ class Bundle:
                     self._damaged(f"{name} cannot be read: {error}")
             if fault:
                 self._not_finite(engine, name, fault)
-            self._finite[name] = version, seen | {tensor.place for tensor in fresh}
+            self._finite[name] = version, seen | {tensor.byte_range for tensor in fresh}
 
     def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
         self._damaged(

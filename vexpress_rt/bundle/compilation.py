@@ -94,7 +94,15 @@ class Compilation:
 
     @classmethod
     def from_json(cls, data: object, where: str = "a compilation") -> Compilation:
-        """Read the result of `to_json`. Raises BundleDamagedError that names the fault in `where`."""
+        """Read the result of `to_json`.
+
+        Args:
+            data: The parsed JSON.
+            where: Its place in the manifest, for messages.
+
+        Raises:
+            BundleDamagedError: The data is malformed; the message names the fault.
+        """
         values = record(data, where, _KINDS)
         digest = values.pop("options_sha256")
         for name, text in values.items():
@@ -114,7 +122,15 @@ class Compilation:
 
 
 def with_newest(compiled: Iterable[Compilation], newest: Compilation) -> tuple[Compilation, ...]:
-    """Append a compilation, in place of an older one with its key. The oldest ones beyond the limit are dropped."""
+    """Append a compilation to those of a manifest.
+
+    Args:
+        compiled: The compilations so far, the newest last.
+        newest: The compilation to append. It replaces one with the same key.
+
+    Returns:
+        The newest `COMPILATIONS_LIMIT` compilations, the newest last.
+    """
     others = [one for one in compiled if one.key != newest.key]
     return (*others[1 - COMPILATIONS_LIMIT :], newest)
 

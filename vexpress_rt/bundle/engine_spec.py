@@ -30,9 +30,9 @@ class AttentionSite:
     """A transformer block of the U-Nets, in which the denoiser attends to reference features.
 
     Attributes:
-        name: Its name in the state dict, such as `down_blocks.0.attentions.1`.
-        level: How many times the latent has been halved there.
-        channels: Channels of the hidden states there.
+        name: The block's name in the state dict, such as `down_blocks.0.attentions.1`.
+        level: Number of times that the latent was halved before the block.
+        channels: Channels of the hidden states in the block.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelConfig:
     vae_factor: int  # pixels per latent along each side
     block_out_channels: tuple[int, ...]
     layers_per_block: int
-    down_attention: tuple[bool, ...]  # which levels have attention, top to bottom
+    down_attention: tuple[bool, ...]  # whether each level has attention, top to bottom
     up_attention: tuple[bool, ...]  # bottom to top
     attention_heads: int
     cross_attention_dim: int
@@ -104,7 +104,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read the result of `to_json`. Raises ConfigError that names keys with a fault."""
+        """Read the result of `to_json`. Raises ConfigError, which names the wrong keys."""
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")
@@ -163,7 +163,7 @@ class TensorSpec:
     Attributes:
         name: The name of the tensor.
         dims: The names of its dims: see the module's docstring.
-        shape: Its sizes; None for a size that is known at run time.
+        shape: The sizes of its dims; None for a size that is only known at run time.
         dtype: Its element type, by NumPy's name.
     """
 
@@ -196,8 +196,8 @@ def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = 
 
     Args:
         found: The inputs and outputs of the engine. A size of None fits any size.
-        expected: The specification. A size of None fits None alone, or any size of `arrays`.
-        arrays: Whether `found` are the arrays of a call, and not an engine.
+        expected: The specification. A size of None fits only None, or with `arrays` any size.
+        arrays: Whether `found` describes the arrays of a call instead of an engine.
 
     Returns:
         A line for each tensor that differs; empty if the engine fits.
@@ -248,7 +248,15 @@ FACE_DETECTOR = "face_detector"
 
 
 def check_precision(precision: str, target: str) -> None:
-    """Raise ConfigError if engines of a precision (a key of `PRECISIONS`) cannot be built for a target."""
+    """Check that engines of a precision can be built for a target.
+
+    Args:
+        precision: A key of `PRECISIONS`.
+        target: One of `TARGETS`.
+
+    Raises:
+        ConfigError: They cannot.
+    """
     if precision == ONLY_TENSORRT and target == TARGETS[0]:
         raise ConfigError(
             f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
@@ -294,7 +302,13 @@ def _tensors(
 
 
 def site_tokens(height: int | None, width: int | None, site: AttentionSite) -> int:
-    """Return the number of tokens at an attention site of a latent of height x width. Each halving rounds up."""
+    """Return the number of tokens at an attention site. Each halving of the latent rounds up.
+
+    Args:
+        height: Height of the latent.
+        width: Width of the latent.
+        site: The site.
+    """
     assert height is not None
     assert width is not None
     for _ in range(site.level):

@@ -28,7 +28,7 @@ def _words(text: str) -> frozenset[str]:
 OPSETS = {
     "": range(7, 26),
     "com.microsoft": range(1, 2),
-    "ai.onnx.ml": range(1, 6),  # declared by some graphs, used by none
+    "ai.onnx.ml": range(1, 6),  # some graphs declare it, none uses it
 }
 
 # The operators of the exporter and of released face detectors (SCRFD, YuNet). None of them has a subgraph, loops, draws
@@ -47,7 +47,7 @@ _POSITIVE = _words("strides dilations kernel_shape group num_heads q_num_heads k
 _NOT_NEGATIVE = frozenset({"pads"})
 _ATTRIBUTE_LIMIT = 1 << 16
 
-# Operators whose inputs may all be constants, by the size of their output. The exporter writes some of them: it widens
+# Operators whose inputs may all be constants, grouped by the size of their output. The exporter writes some: it widens
 # weights stored as float16, and gathers and sums those of upsampling convolutions.
 _ELEMENTWISE = _words("Add Div Max Min Mul Pow Sub")
 _RESHAPING = _words("Flatten Reshape Squeeze Transpose Unsqueeze")
@@ -80,6 +80,9 @@ def check_graph_file(file: io.BufferedReader, weights: Mapping[str, int]) -> Gra
         file: The ONNX file, at least 1 byte.
         weights: As in `check_graph`.
 
+    Returns:
+        The weights, and the first one that is not finite.
+
     Raises:
         BundleDamagedError: The file is empty, or `check_graph` refuses it.
         OSError: The file cannot be read.
@@ -103,10 +106,13 @@ def check_graph(data: Data, weights: Mapping[str, int]) -> Graph:
         data: The content of the ONNX file.
         weights: Sizes in bytes of the files beside it from which it may take weights, by name.
 
+    Returns:
+        The graph.
+
     Raises:
-        BundleDamagedError: The file is malformed; an operator, domain or opset is not in the lists above; a value is
-            used before it is computed, or computed twice; weights are in another file or beyond the end of theirs; or
-            folded constants are far larger than the stored ones. The message says which.
+        BundleDamagedError: The file is malformed; an operator is not in `OPERATORS`, or an opset not in `OPSETS`; a
+            value is used before it is computed, or computed twice; weights are in another file or beyond the end of
+            theirs; or folded constants are far larger than the stored ones. The message names the fault.
     """
     graph = read_graph(data)
     _check_opsets(graph)
@@ -216,7 +222,7 @@ class _Size:
 
 
 class _Constants:
-    """The sizes of all folded constants: values that depend on constants alone, which libraries compute at loading."""
+    """The sizes of all folded constants: values that depend only on constants, which libraries compute at loading."""
 
     def __init__(self, graph: Graph) -> None:
         self._sizes = {tensor.name: _stored(tensor) for tensor in graph.initializers.values()}
@@ -278,7 +284,7 @@ def _stored(tensor: Tensor) -> _Size:
 
 
 def _constant(node: Node) -> _Size:
-    """Return the size of a Constant: a tensor, a number or a list of numbers."""
+    """Return the size of a Constant node's value: a tensor, a number or a list of numbers."""
     value = node.attributes.get("value")
     if isinstance(value, Tensor):
         return _stored(value)
@@ -290,7 +296,7 @@ def _constant(node: Node) -> _Size:
 
 
 def _broadcast(sizes: list[_Size]) -> _Size:
-    """Return the size after broadcasting; without known shapes, the product of all counts."""
+    """Return the size after broadcasting; if a shape is unknown, the product of all counts."""
     dims = [size.dims for size in sizes if size.dims is not None]
     if len(dims) < len(sizes):
         return _Size(math.prod(size.count for size in sizes), sizes[0].width)
@@ -304,7 +310,7 @@ def _stretched(*dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reshaped(node: Node, given: list[_Size]) -> tuple[int, ...] | None:
-    """Return the shape after Reshape or Transpose if it is certain."""
+    """Return the shape after Reshape or Transpose; None if it is not certain."""
     dims, count = given[0].dims, given[0].count
     if node.operator == "Transpose" and dims is not None:
         order = node.attributes.get("perm") or list(reversed(range(len(dims))))

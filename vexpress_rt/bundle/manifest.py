@@ -55,7 +55,15 @@ class FileEntry:
 
     @classmethod
     def from_json(cls, data: object, where: str = "a file") -> FileEntry:
-        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
+        """Read the result of `dataclasses.asdict`.
+
+        Args:
+            data: The parsed JSON.
+            where: Its place in the manifest, for messages.
+
+        Raises:
+            BundleDamagedError: The data is malformed; the message names the fault.
+        """
         values = record(data, where, {"bytes": int, "sha256": str})
         if not 0 <= values["bytes"] <= FILE_LIMIT:
             malformed(f"{where} has bytes = {values['bytes']}; expected a size of at least 0 and at most {FILE_LIMIT}")
@@ -71,10 +79,10 @@ class EngineEntry:
         file: The ONNX file.
         data: Files with its weights, if they are not in the ONNX file. Engines can share one.
         weights_sha256: Hash of the weights that it was exported from, and of their configuration.
-        fingerprint: Hash of these, of the options and of the exporter's code. An engine with an equal fingerprint need
-            not be exported again.
-        inputs: Its inputs, as in `engine_spec.py`; of the face detector, as in its file.
-        outputs: Its outputs, likewise.
+        fingerprint: Hash of `weights_sha256`, the options and the exporter's code. An engine with an equal fingerprint
+            need not be exported again.
+        inputs: Its inputs, as in `engine_spec.py`; for the face detector, as in its file.
+        outputs: Its outputs, as for `inputs`.
     """
 
     file: str
@@ -86,12 +94,20 @@ class EngineEntry:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files of graph and weights, without plans, which belong to a `Compilation`."""
+        """The files of graph and weights. Plans are not among them: they belong to a `Compilation`."""
         return (self.file, *self.data)
 
     @classmethod
     def from_json(cls, data: object, where: str = "an engine") -> EngineEntry:
-        """Read the result of `dataclasses.asdict`. Raises BundleDamagedError that names the fault in `where`."""
+        """Read the result of `dataclasses.asdict`.
+
+        Args:
+            data: The parsed JSON.
+            where: Its place in the manifest, for messages.
+
+        Raises:
+            BundleDamagedError: The data is malformed; the message names the fault.
+        """
         texts: dict[str, type] = dict.fromkeys(("file", "weights_sha256", "fingerprint"), str)
         values = record(data, where, {**texts, "data": list, "inputs": list, "outputs": list})
         values["data"] = tuple(values["data"])
@@ -119,8 +135,8 @@ class Manifest:
         files: Files by name: those of every engine, and all plans.
         recommended: Options that suit the model, some of `config.RECOMMENDABLE`, for options that a caller leaves open.
         parity: Differences between engines and their PyTorch modules: a number by engine, or numbers by output.
-        onnx: Whether the bundle contains the graphs and their weights. Without them, `files` has the sizes and hashes
-            of those that the plans were compiled from. The face detector's graph is always included.
+        onnx: Whether the bundle contains the graphs and their weights. Without them, `files` keeps the sizes and
+            hashes of the graphs that the plans were compiled from. The face detector's graph is always included.
         compiled: Compilations of plans, the newest last.
     """
 
@@ -139,7 +155,7 @@ class Manifest:
     compiled: tuple[Compilation, ...] = ()
 
     def specs(self) -> dict[str, EngineSpec]:
-        """Return the specification of each engine of such a bundle, by name."""
+        """Return the specification of each engine for this model, shape and precision, by name."""
         return engine_specs(self.model, self.shape, self.precision)
 
     def settings(self, config: GenerationConfig) -> Settings:
@@ -199,6 +215,10 @@ _KINDS: dict[str, type] = {
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write `manifest.json` into a folder, completely or not at all.
+
+    Args:
+        folder: The bundle's folder.
+        manifest: The manifest.
 
     Raises:
         BundleDamagedError: `read_manifest` would refuse the manifest.

@@ -26,7 +26,7 @@ COUNT_LIMIT = 1 << 34  # elements of a tensor
 _VALUES = 64  # integer tensors up to this size are read: shapes, axes
 
 FLOAT, INT64, FLOAT16 = 1, 7, 10
-# Bytes of an element by its type, and the fields beside raw_data that may hold it. No text, nothing below a byte.
+# Bytes of an element by its type, and the fields beside raw_data that may hold it. Strings and 4-bit types are absent.
 SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 _STORED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 _WIDTHS = {"float_data": 4, "double_data": 8}
@@ -62,7 +62,7 @@ _ATTRIBUTE: Schema = {
     9: Field("a list of texts", "refused"), 22: Field("a sparse tensor", "refused"),
     21: Field("a reference to a function's attribute", "refused"),
 }  # fmt: skip
-_FORMS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}  # where a value lies, by the attribute's type
+_FORMS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}  # the value's field, by the attribute's type
 _TENSOR: Schema = {
     1: Field("dims", "ints", RANK_LIMIT), 2: Field("data_type", "int"), 4: Field("float_data", "fixed32"),
     5: Field("int32_data", "varints"), 7: Field("int64_data", "varints"), 8: Field("name", "text", NAME_LIMIT),
@@ -82,7 +82,7 @@ _DIM: Schema = {
 }  # fmt: skip
 
 
-Place = tuple[int, int, int]  # of a tensor in another file: its element type, first byte, and the one after the last
+ByteRange = tuple[int, int, int]  # of a tensor in another file: element type, first byte, byte after the last
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Tensor:
         dims: Its shape.
         external: Its location in another file; None for a tensor in this file.
         values: The elements of a small int64 tensor in this file; None for other tensors.
-        pieces: The places of the numbers in this file, little-endian; for varints also numbers themselves.
+        pieces: Spans of the little-endian numbers in this file; for varints also the numbers themselves.
         varints: Whether the pieces are varints.
     """
 
@@ -127,8 +127,8 @@ class Tensor:
         return self.count * SIZES[self.element]
 
     @property
-    def place(self) -> Place:
-        """Where it lies, if that is another file."""
+    def byte_range(self) -> ByteRange:
+        """Its bytes in another file; only for a tensor with `external`."""
         assert self.external is not None
         return self.element, self.external.offset, self.external.offset + self.external.length
 
@@ -149,7 +149,15 @@ class Node:
 
 @dataclass
 class Graph:
-    """The graph of a file. opsets: version by domain.  inputs, outputs: names."""
+    """The graph of a file.
+
+    Attributes:
+        opsets: Opset version by domain.
+        nodes: The nodes, in the order of the file.
+        initializers: Tensors by name.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+    """
 
     opsets: dict[str, int] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
@@ -201,7 +209,7 @@ class _OnnxReader(Reader):
         self._data = data
 
     def node(self, span: Span) -> Node:
-        data = self._data[slice(*span)]  # a copy: `bytes` are indexed faster than a mapped file
+        data = self._data[slice(*span)]  # a copy, because `bytes` are indexed faster than a mapped file
         found = self.message(data, (0, len(data)), _NODE, "a node")
         where = f"the node {found.get('op_type', '')} {found.get('name', '')!r}"
         attributes: dict[str, Any] = {}
@@ -235,7 +243,7 @@ class _OnnxReader(Reader):
         return name, found.get(form, {"i": 0, "s": "", "ints": []}[form])
 
     def tensor(self, data: Data, span: Span, start: int = 0) -> Tensor:
-        """The tensor in `span` of `data`, which begins at byte `start` of the file."""
+        """Read the tensor in `span` of `data`, which begins at byte `start` of the file."""
         found = self.message(data, span, _TENSOR, "a tensor")
         name, element, dims = found.get("name", ""), found.get("data_type", 0), tuple(found.get("dims", ()))
         where = f"the tensor {name!r}"

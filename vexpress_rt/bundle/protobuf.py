@@ -58,7 +58,7 @@ def refuse(what: str) -> NoReturn:
 
 
 class Reader:
-    """Reads the messages of one file.
+    """A reader of the messages in one file.
 
     Args:
         budget: The largest number of fields in all messages together.
@@ -109,7 +109,16 @@ class Reader:
         return found
 
     def varints(self, data: Data, span: Span, where: str) -> Iterator[int]:
-        """Yield the signed 64-bit integers of a packed list."""
+        """Yield the signed 64-bit integers of a packed list.
+
+        Args:
+            data: The content of the file.
+            span: The span of the list.
+            where: The name of the message for errors.
+
+        Raises:
+            BundleDamagedError: A number is malformed.
+        """
         at, stop = span
         while at < stop:
             value, at = _varint(data, at, stop, where)

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 from vexpress_rt.errors import BundleDamagedError
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, no drive, no "..", no hidden files
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # no separators, drives, ".." or hidden files
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def malformed(what: str) -> NoReturn:
-    """Raise BundleDamagedError for a fault of the manifest."""
+    """Raise BundleDamagedError with a fault of the manifest as its message."""
     raise BundleDamagedError(f"the manifest is malformed: {what}")
 
 
@@ -71,20 +71,44 @@ def record(data: object, where: str, kinds: Mapping[str, type], optional: tuple[
 
 
 def distinct(names: list[Any], what: str) -> None:
-    """Check that all names are strings, and different ones."""
+    """Check that all names are strings and differ from each other.
+
+    Args:
+        names: The names.
+        what: The names' owner for messages, as the subject of "are not distinct texts".
+
+    Raises:
+        BundleDamagedError: They are not strings, or not distinct.
+    """
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
         malformed(f"{what} are not distinct texts: {brief(names)}")
 
 
 def plain_name(name: str, where: str) -> str:
-    """Return `name` if it is a plain file name, which cannot lead out of a folder."""
+    """Check that a name is a plain file name, which cannot lead out of a folder, and return it.
+
+    Args:
+        name: The name.
+        where: Its place in the manifest, for messages.
+
+    Raises:
+        BundleDamagedError: It is not a plain name.
+    """
     if not _PLAIN_NAME.fullmatch(name):
         malformed(f"{where} names {brief(name)}; expected a plain name: letters, digits, '.', '_' and '-'")
     return name
 
 
 def sha256(text: str, where: str) -> str:
-    """Return `text` if it has the form of a sha256: 64 lower-case hexadecimal digits."""
+    """Check that a text has the form of a sha256, 64 lower-case hexadecimal digits, and return it.
+
+    Args:
+        text: The text.
+        where: Its place in the manifest, for messages.
+
+    Raises:
+        BundleDamagedError: It has another form.
+    """
     if not _SHA256.fullmatch(text):
         malformed(f"{where} is {brief(text)}; expected 64 hexadecimal digits")
     return text
@@ -100,6 +124,6 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _short_integer(digits: str) -> int:
-    if len(digits) > 19:  # no size needs as many, and larger ones cannot even be compared with floats
+    if len(digits) > 19:  # no size is larger, and much larger integers cannot be compared with floats
         malformed(f"it holds the number {brief(digits)}; expected at most 19 digits")
     return int(digits)

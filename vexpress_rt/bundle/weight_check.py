@@ -1,10 +1,10 @@
 """A search for weights that are NaN or infinite.
 
-The outputs of an engine do not show them: frames are uint8, where NaN is 0, and a detector finds no face. So the files
-are searched, once for each version. Numbers are compared as unsigned integers, which needs neither bfloat16 in NumPy
-nor a copy: without the sign bit, every finite number is below the bits of infinity, and NaN is above.
+The outputs of an engine do not reveal them: frames are uint8, where NaN becomes 0, and a detector finds no face. So the
+files are searched, once for each version. Numbers are compared as unsigned integers, which needs neither bfloat16 in
+NumPy nor a copy: without the sign bit, every finite number is below the bits of infinity, and NaN is above.
 
-Infinity is a fault as well: exporters write it neither for masks nor for bounds.
+Infinity is a fault as well: exporters do not write it, not even for masks or bounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLOATS = {
 
 
 def find_in_graph(data: Data, graph: Graph) -> str | None:
-    """Search the numbers that an ONNX file contains itself.
+    """Search the numbers that are stored in an ONNX file itself.
 
     Args:
         data: The content of the file.
@@ -57,10 +57,10 @@ def find_in_weights(file: io.BufferedReader, tensors: Iterable[Tensor]) -> str |
 
     Args:
         file: The weight file.
-        tensors: Tensors whose places are inside it.
+        tensors: Tensors whose bytes are inside it.
 
     Returns:
-        As `find_in_graph`.
+        As for `find_in_graph`.
 
     Raises:
         OSError: The file cannot be read.
@@ -69,7 +69,7 @@ def find_in_weights(file: io.BufferedReader, tensors: Iterable[Tensor]) -> str |
     buffer = memoryview(bytearray(BLOCK))
     for element, group in groupby(floats, key=lambda tensor: tensor.element):
         own = list(group)
-        for start, stop in _union(tensor.place[1:] for tensor in own):
+        for start, stop in _union(tensor.byte_range[1:] for tensor in own):
             file.seek(start)
             for at in range(start, stop, BLOCK):
                 piece = buffer[: min(BLOCK, stop - at)]
@@ -78,8 +78,8 @@ def find_in_weights(file: io.BufferedReader, tensors: Iterable[Tensor]) -> str |
                 block = np.frombuffer(piece, f"<u{SIZES[element]}")
                 if (index := _first_wrong(block, element)) is not None:
                     where = at + index * SIZES[element]
-                    tensor = next(one for one in own if one.place[1] <= where < one.place[2])
-                    return _fault(tensor, (where - tensor.place[1]) // SIZES[element], block[index])
+                    tensor = next(one for one in own if one.byte_range[1] <= where < one.byte_range[2])
+                    return _fault(tensor, (where - tensor.byte_range[1]) // SIZES[element], block[index])
     return None
 
 
@@ -104,10 +104,10 @@ def _fault(tensor: Tensor, index: int, bits: Any) -> str:
     return f"the tensor {tensor.name!r} holds {found} as {place}; expected finite numbers"
 
 
-def _union(places: Iterable[Span]) -> Iterator[Span]:
-    """Yield the places in order, with those that touch or overlap merged."""
+def _union(spans: Iterable[Span]) -> Iterator[Span]:
+    """Yield the spans in order, with those that touch or overlap merged."""
     start = stop = 0
-    for first, end in sorted(places):
+    for first, end in sorted(spans):
         if first > stop:
             yield start, stop
             start = first

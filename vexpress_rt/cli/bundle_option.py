@@ -1,4 +1,4 @@
-"""The bundle that a command reads."""
+"""The choice of the bundle that a command reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from vexpress_rt.cli.terminal import open_stream, say
 
 
 def bundle_folder(named: str | None, *, quiet: bool = False) -> str:
-    """Return the folder that was named; else that of the shipped bundle, after printing so unless `quiet`."""
+    """Return the folder of the bundle that a command reads.
+
+    Args:
+        named: The folder that the user named; None chooses the shipped bundle and prints a line about it.
+        quiet: Do not print that line.
+
+    Raises:
+        BundleNotFoundError: No folder was named, and the shipped bundle is missing.
+    """
     if named is not None:
         return named
     folder = str(shipped_bundle())

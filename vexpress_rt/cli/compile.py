@@ -12,7 +12,18 @@ from vexpress_rt.utils.signals import GracefulShutdown
 
 
 def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
-    """Compile the plans that the bundle lacks. Returns the text to print."""
+    """Compile the plans that the bundle lacks.
+
+    Args:
+        options: The parsed flags.
+        shutdown: Checked between steps.
+
+    Returns:
+        The text to print.
+
+    Raises:
+        VExpressError: As `find_plans` and `Bundle.open` do.
+    """
     from vexpress_rt.backends.tensorrt.plan_store import find_plans
 
     with CommandProgress(open_stream(sys.stderr)) as progress:

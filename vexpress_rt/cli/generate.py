@@ -23,11 +23,22 @@ if TYPE_CHECKING:
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Video
 
-_REPAIRS = ("photo:", "audio:", "driving video:")  # beginnings of notes on repairs and omissions
+_REPAIRS = ("photo:", "audio:", "driving video:")  # prefixes of notes on repairs and omissions
 
 
 def run_generate(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
-    """Make the video. Returns the text to print, which is empty with --quiet."""
+    """Generate the video.
+
+    Args:
+        options: The parsed flags.
+        shutdown: Checked between steps.
+
+    Returns:
+        The text to print; empty with --quiet.
+
+    Raises:
+        VExpressError: As `Generator.generate` does.
+    """
     config = GenerationConfig(**{name: getattr(options, name) for name in OPTION_NAMES})
     _check_files(options)
     bundle = bundle_folder(options.engines, quiet=options.quiet)
@@ -64,7 +75,7 @@ def run_generate(options: argparse.Namespace, shutdown: GracefulShutdown) -> str
 
 
 def _keypoints(options: argparse.Namespace) -> KeypointTrack | str | None:
-    """Return the keypoints for `Generator.generate`: the file, or its points with the size of their pictures."""
+    """Return the keypoints for `Generator.generate`: the file, or its track with the size in --keypoints-size."""
     if options.keypoints is None or options.keypoints_size is None:
         return options.keypoints  # type: ignore[no-any-return]
     from vexpress_rt.face.keypoint_track import KEYPOINT_SUFFIXES, load_keypoints
@@ -78,7 +89,7 @@ def _keypoints(options: argparse.Namespace) -> KeypointTrack | str | None:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Check that the inputs exist and that the output is none of them."""
+    """Check that the inputs exist and that the output does not replace one of them."""
     for flag in ("image", "audio", "keypoints"):
         name = getattr(options, flag)
         if name is not None and not os.path.exists(name):
@@ -98,7 +109,7 @@ def _check_choices(options: argparse.Namespace, config: GenerationConfig, genera
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:
-    """Return a few lines about a video. `prepared`: seconds in which the photo was read."""
+    """Return a few lines about a video. `prepared` is the time of reading the photo in seconds."""
     seconds = {**video.timings, "portrait": video.timings.get("portrait", 0.0) + prepared}
     total = seconds.pop("total") + prepared
     stages = sorted(seconds.items(), key=lambda item: -item[1])

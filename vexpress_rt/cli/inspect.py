@@ -1,4 +1,4 @@
-"""`vexpress-rt inspect`: list what a bundle is for, and the inputs and outputs of its engines."""
+"""`vexpress-rt inspect`: list a bundle's properties, and the inputs and outputs of its engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from vexpress_rt.utils.signals import GracefulShutdown
 
 
 def run_inspect(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
-    """Read a bundle, and verify its files with --verify. Returns the text to print."""
+    """Read a bundle, and verify its files with --verify.
+
+    Args:
+        options: The parsed flags.
+        shutdown: Checked between steps.
+
+    Returns:
+        The text to print.
+
+    Raises:
+        VExpressError: As `Bundle.open` does.
+    """
     bundle = Bundle.open(bundle_folder(options.bundle))
     text = json.dumps(bundle.manifest.to_json(), indent=1) if options.json else describe(bundle)
     if options.verify:
@@ -42,7 +53,7 @@ def _verify(bundle: Bundle, shutdown: GracefulShutdown) -> int:
 
 
 def describe(bundle: Bundle) -> str:
-    """Return the listing of a bundle, several lines."""
+    """Return the listing of a bundle, as several lines of text."""
     manifest = bundle.manifest
     shape = manifest.shape
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())

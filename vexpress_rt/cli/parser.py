@@ -24,7 +24,7 @@ from vexpress_rt.config import (
 )
 from vexpress_rt.utils.links import EXPORTER_PLACE
 
-# Flags of the public inference.py with another name here. Names that differ in underscores alone need no entry.
+# Flags of the public inference.py with another name here. Names that differ only in underscores need no entry.
 ALIASES = {
     "reference-image-path": "image",
     "audio-path": "audio",
@@ -39,12 +39,12 @@ _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
 _BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
 # The formatter leaves the lines of the epilog as they are, so that the address is not broken.
-_ADDRESS: dict[str, Any] = {
+_EPILOG: dict[str, Any] = {
     "epilog": f"python -m export.build is {EXPORTER_PLACE}",
     "formatter_class": argparse.RawDescriptionHelpFormatter,
 }
 _PROVIDER = "not a choice here: --provider says what runs the engines"
-# Flags of the public inference.py that have no meaning here, with what to do instead.
+# Flags of the public inference.py that have no meaning here, each with the remedy.
 REFUSED = {
     "context-frames": f"{_BUILT} --frames N",
     "context-stride": "not offered: windows take neighbouring frames",
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """Return the arguments with the flag names of this package. Exits for flags that are refused."""
+    """Return the arguments with the flag names of this package. Exits if a flag is refused."""
     result: list[str] = []
     refused: list[str] = []
     for position, argument in enumerate(arguments):
@@ -110,7 +110,7 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
                 refused.append(f"{flag} is called --{RENAMED[name]} now")
             argument = f"--{ALIASES.get(name, name)}{equals}{value}"
         elif re.fullmatch(r"-[\d.]+,-?[\d.]+", argument):
-            argument = f" {argument}"  # a point left of the photo, which argparse would parse as a flag
+            argument = f" {argument}"  # a point with a negative x, which argparse would parse as a flag
         result.append(argument)
     if refused:
         if any("export.build" in line for line in refused):
@@ -123,7 +123,7 @@ def _add_generate(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
-        **_ADDRESS,
+        **_EPILOG,
         help="make a video",
         description="Make a video. The flag names of the public V-Express inference.py are understood as well.",
         usage="%(prog)s [--engines DIR] --image FILE --audio FILE --output FILE [option ...]",
@@ -154,7 +154,7 @@ def _add_generate(commands: Any) -> None:
         "--share-weights", action="store_true",
         help="on the CPU, keep one copy of the weights for both denoisers: less memory if both are needed, but slower",
     )  # fmt: skip
-    add("--quiet", action="store_true", help="print warnings, notes on faulty inputs, and errors alone")
+    add("--quiet", action="store_true", help="print only warnings, notes on faulty inputs, and errors")
 
 
 def _add_files(add: Callable[..., object]) -> None:
@@ -213,7 +213,7 @@ def _usual(default: object) -> str:
 
 def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser(
-        "inspect", allow_abbrev=False, **_ADDRESS, help="list what a bundle of engines contains"
+        "inspect", allow_abbrev=False, **_EPILOG, help="list what a bundle of engines contains"
     )
     parser.add_argument("bundle", metavar="DIR", nargs="?", help=_BUNDLE)
     parser.add_argument("--verify", action="store_true", help="read every file and compare it with its sha256")
@@ -222,7 +222,7 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_compile(commands: Any) -> None:
     text = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
-    parser = commands.add_parser("compile", allow_abbrev=False, **_ADDRESS, help=text)
+    parser = commands.add_parser("compile", allow_abbrev=False, **_EPILOG, help=text)
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
 
 

@@ -1,4 +1,4 @@
-"""What a command prints on stderr while it works: progress and warnings."""
+"""Progress and warnings that a command prints on stderr."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LOG_INTERVAL = 5.0  # seconds between two lines in a log
 class CommandProgress:
     """The progress callback of a command: a bar on a terminal, a line every few seconds elsewhere.
 
-    Inside the `with` block, warnings of the package are printed as well, above the bar. A stream that fails ends the
-    printing and not the work.
+    Inside the `with` block, warnings of the package are printed as well, above the bar. If the stream
+    fails, printing ends and the work goes on.
 
     Args:
         stream: The stream to print to.
-        quiet: Print warnings alone.
+        quiet: Print only warnings.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
@@ -49,7 +49,7 @@ class CommandProgress:
                 self._quiet = True
 
     def show(self, text: str) -> None:
-        """Show what is being done until the next call, for work that has no countable steps."""
+        """Show a line of text until the next call, for work that has no countable steps."""
         if not self._quiet:
             try:
                 self._bar.show(text)

@@ -22,7 +22,7 @@ def is_terminal(stream: TextIO) -> bool:
     """Return whether a stream is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, ValueError):  # an object with `write` alone, or a closed stream
+    except (AttributeError, ValueError):  # an object that only has `write`, or a closed stream
         return False
 
 
@@ -30,6 +30,10 @@ def escape(text: str, stream: TextIO) -> str:
     """Escape control characters, which a terminal could obey, and characters that the stream cannot encode.
 
     Names and texts of untrusted files can hold such characters. Line breaks stay.
+
+    Args:
+        text: The text.
+        stream: The stream to print to.
     """
     printable = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -37,7 +41,15 @@ def escape(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print escaped text and flush. Raises OSError if the stream is closed."""
+    """Print escaped text and flush.
+
+    Args:
+        text: The text.
+        stream: The stream to print to.
+
+    Raises:
+        OSError: The stream cannot be written.
+    """
     print(escape(text, stream), file=stream, flush=True)
 
 

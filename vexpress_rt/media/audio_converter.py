@@ -17,7 +17,7 @@ from vexpress_rt.types import Float32
 
 
 class AudioConverter:
-    """Converts frames to (channels, n) float32, full scale 1, with the layout and rate of the first frame.
+    """A converter of frames to (channels, n) float32, full scale 1, with the layout and rate of the first frame.
 
     libswresample does the conversion, because PyAV's `AudioFrame.planes` reads beyond FFmpeg's list of planes for eight
     or more channels. The filters return packed samples, which have one plane.
@@ -42,7 +42,7 @@ class AudioConverter:
 
         Args:
             frame: The frame; its time stamp is removed.
-            at: Seconds of sound before it, for messages.
+            at: Seconds of sound before the frame, for messages.
 
         Returns:
             (channels, n) float32 blocks; none while the filters buffer samples.
@@ -109,7 +109,7 @@ class AudioConverter:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on changes of the format within the recording."""
+        """Notes on changes of the format within the recording, one sentence each."""
         if not self._changes:
             return []
         at, rate, layout = self._changes[0]

@@ -24,12 +24,12 @@ MAX_DAMAGE = 0.1  # share of a recording whose packets may fail to decode
 
 
 class AudioDecoder:
-    """Decodes the frames of a stream and records undecodable packets.
+    """A decoder of the frames of a stream, which records undecodable packets.
 
     Args:
         container: The open file.
-        stream: Its sound.
-        path: The file.
+        stream: The sound stream of the file.
+        path: The file, for messages.
 
     Attributes:
         failure: The last exception of a packet, or None.
@@ -40,7 +40,7 @@ class AudioDecoder:
         self._format = container.format.name.split(",")[0]
         self.failure: BaseException | None = None
         self._places: list[Fraction | None] = []  # time stamps of damage between decodable packets
-        self._why: BaseException | None = None  # exception of the first damaged place
+        self._why: BaseException | None = None  # exception of the first damaged packet
         self._missing = Fraction(0)  # seconds missing by FLAC's sample numbers
         self._lost = Fraction(0)  # seconds of packets that do not decode
         self._unreadable: BaseException | None = None
@@ -103,7 +103,7 @@ class AudioDecoder:
 
         Args:
             blocks: (channels, n) float32, full scale 1.
-            timeline: The timeline on which they are to be placed.
+            timeline: The timeline that they are placed on next.
         """
         if not self._lossy or all(float(np.abs(block).max(initial=0)) <= LOUDEST_DECODED for block in blocks):
             return blocks
@@ -118,7 +118,7 @@ class AudioDecoder:
         """Check that no more than MAX_DAMAGE of the sound is lost.
 
         Args:
-            timeline: The timeline with all of the sound.
+            timeline: The timeline after the last frame.
 
         Raises:
             AudioError: More is lost. The message names the first place.
@@ -130,7 +130,7 @@ class AudioDecoder:
         why = reason(self._why) if self._why else f"{float(lost):.2f} seconds are missing"
         first = min([*self._bursts, *([Fraction(self._first)] if places else [])])
         raise AudioError(
-            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it anew, or repair it "
+            f"the audio {self._path} is damaged {float(first):.2f} seconds in ({why}): transfer it again, or repair it "
             "by converting it to WAV"
         )
 

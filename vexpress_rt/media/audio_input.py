@@ -1,4 +1,4 @@
-"""Checks of speech as callers pass it: a path, or an array of samples with its rate."""
+"""Checks of speech that a caller passes: a path, or an array of samples with its rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGE = 1 << 26  # bytes; the free memory is checked before larger copies
 
 
 def check_source(source: AudioSource) -> Path | tuple[Float32, int]:
-    """Check speech as a caller passes it, without opening a file.
+    """Check speech that a caller passes, without opening a file.
 
     Args:
         source: A path; or (samples, rate in Hz), as in `known_duration` and `to_float32`.
@@ -42,7 +42,7 @@ def check_source(source: AudioSource) -> Path | tuple[Float32, int]:
 
 
 def known_duration(source: object) -> Fraction | None:
-    """Return the duration in seconds of samples in memory; None for a path, whose file has to be read for it.
+    """Return the duration in seconds of samples in memory; None for a path, whose file is not read.
 
     Args:
         source: A path; or (samples, rate in Hz) with samples (N,) or (channels, N), N >= 1.

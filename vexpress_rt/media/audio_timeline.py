@@ -30,11 +30,11 @@ CUT = Fraction(1, 2)  # seconds by which a file may be shorter than it declares 
 
 
 class AudioTimeline:
-    """Places blocks by their time stamps, with silence in gaps.
+    """A timeline of blocks by their time stamps, with silence in gaps.
 
     Args:
         container: The open file.
-        stream: Its sound.
+        stream: The sound stream of the file.
         first: The first frame.
         begin: Time stamp of the first frame in seconds, or None.
         path: The file.

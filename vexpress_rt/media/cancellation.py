@@ -13,10 +13,11 @@ MOST_CANCELLED = 0.2  # share of a recording's power in cancelled blocks above w
 
 
 class CancellationDetector:
-    """Detects recordings whose channels cancel each other in a mix.
+    """A detector of recordings whose channels cancel each other in a mix.
 
     The channels of a block cancel each other if the mix has far less power in VOICE_BAND than unrelated channels would
-    give. So noise and hum in both channels do not hide it, nor does an inversion of a part of the recording.
+    give. Noise and hum in both channels do not hide a cancellation, and a
+    cancellation in only a part of the recording is detected as well.
 
     Args:
         weights: (channels,) float64, the weight of each channel in the mix.

@@ -65,7 +65,7 @@ def track_weights(layout: str | None, channels: int) -> Weights | None:
 
 
 def mix(samples: Float32, weights: Weights) -> Float32:
-    """Mix channels with weights; sums are in float64.
+    """Mix channels with weights; sums are computed in float64.
 
     Args:
         samples: (channels, n) float32.

@@ -1,8 +1,8 @@
 """Opening of untrusted sound and video files with PyAV.
 
 FFmpeg also reads playlists and scripts (HLS, DASH, concat, lavfi) that name further files and addresses, and picks a
-reader by content, not by name. So the readers are listed, nothing but the file itself may be opened, and
-the sizes that a file may declare are bounded.
+reader by content, not by name. So only listed readers are enabled, only the file itself may be opened, and the sizes
+that a file may declare are bounded.
 """
 
 from __future__ import annotations
@@ -196,6 +196,6 @@ def packets(
             failures += 1
         except Exception as cause:  # FFmpeg's errors, and PyAV's own on unexpected data
             if getattr(cause, "errno", None) in _UNREADABLE:
-                raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it anew") from cause
+                raise error(f"{kind} {path} cannot be read to its end ({reason(cause)}): transfer it again") from cause
             failures += 1
             unreadable(cause)

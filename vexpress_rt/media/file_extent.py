@@ -14,7 +14,7 @@ from typing import BinaryIO
 SLACK = 4096  # bytes of padding and tags at the end that are not noted
 _TAIL = 1 << 20  # bytes after the declared end that are searched for the start of another recording
 _PAGE = 2 * 65307  # bytes: twice the maximum length of a page of Ogg
-_MOST_BOXES, _MOST_TAGS = 4096, 100_000  # limits of time
+_MOST_BOXES, _MOST_TAGS = 4096, 100_000  # bound the time of reading
 # First bytes of the supported formats.
 _BEGINNINGS = re.compile(
     rb"RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|....ftyp|caff\x00\x01|FLV\x01|riff\x2e\x91\xcf\x11", re.DOTALL
@@ -69,7 +69,8 @@ def file_extent(path: Path) -> FileExtent | None:
             if declared is None:
                 return None
             # FFmpeg reads beyond the declared end of MP3, and of AVI, which may consist of several RIFF.
-            return FileExtent(declared, found, _following(file, declared, found) if _ends(file) else None)
+            follows = _next_recording(file, declared, found) if _stops_at_declared_end(file) else None
+            return FileExtent(declared, found, follows)
     except (OSError, struct.error):
         return None
 
@@ -86,7 +87,7 @@ def _declared(file: BinaryIO, found: int) -> int | None:
         # Programs that write to a pipe cannot go back to fill in the size.
         return None if size in (0, 0xFFFFFFFF) or 0x7FFFF000 <= size <= 0x7FFFFFFF else size + 8
     if kind == b"riff" and len(head) >= 24:
-        return _believed(struct.unpack("<Q", head[16:24])[0])
+        return _plausible(struct.unpack("<Q", head[16:24])[0])
     if kind == b"caff":
         return _end_of_caf(file, found)
     if kind == b".snd" and len(head) >= 12:
@@ -141,7 +142,7 @@ def _id3_size(head: bytes) -> int:
     return 10 + size + (10 if head[5] & 16 else 0)
 
 
-def _ends(file: BinaryIO) -> bool:
+def _stops_at_declared_end(file: BinaryIO) -> bool:
     """Return whether FFmpeg stops at the declared end."""
     file.seek(0)
     head = file.read(12)
@@ -163,7 +164,7 @@ def _end_of_mp3(file: BinaryIO) -> int | None:
     return None
 
 
-def _believed(size: int) -> int | None:
+def _plausible(size: int) -> int | None:
     return size if 0 < size < 1 << 62 else None
 
 
@@ -215,7 +216,7 @@ def _end_of_tags(file: BinaryIO) -> int | None:
     return None
 
 
-def _following(file: BinaryIO, declared: int, found: int) -> int | None:
+def _next_recording(file: BinaryIO, declared: int, found: int) -> int | None:
     if found <= declared:
         return None
     start = max(0, declared - 8)  # some sizes omit a header or a byte of padding

@@ -67,12 +67,11 @@ def load_photo(source: str | os.PathLike[str] | bytes | UInt8) -> Photo:
 
     Files may be JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000, PNM or, with pillow-heif installed, HEIC, in any
     colour mode: grey, palette and CMYK are converted, 16-bit channels are reduced to 8, transparency is composited on
-    white, and the EXIF orientation is applied. Colour profiles are ignored, as in the public
-    implementation. A photo with a missing
-    end is accepted if its decoder accepts it and at least half of its rows can be decoded.
+    white, and the EXIF orientation is applied. Colour profiles are ignored, as in the public implementation. A
+    photo with a missing end is accepted if its decoder accepts it and at least half of its rows can be decoded.
 
     Args:
-        source: The path of a file, the bytes of one, or an (H, W, 3) uint8 RGB array, which is used as it is. Grey and
+        source: The path of a file, its bytes, or an (H, W, 3) uint8 RGB array, which is used as it is. Grey and
             RGBA arrays are refused, because their meaning is ambiguous.
 
     Returns:
@@ -112,8 +111,8 @@ def face_crop(source: tuple[int, int], size: tuple[int, int], keypoints: Float32
         source: (height, width) of the picture in pixels.
         size: (height, width) of the bundle's picture in pixels.
         keypoints: (3, 2) float32, x then y in pixels of the picture (left eye, right eye, nose), or None.
-        mode: "face" takes the largest rectangle in the picture with the bundle's aspect ratio, with its centre as near
-            as possible to the mean of the keypoints, or without keypoints to the picture's centre. "none" stretches the
+        mode: "face" takes the largest rectangle in the picture with the bundle's aspect ratio. Its centre is as near as
+            possible to the mean of the keypoints, or to the picture's centre without keypoints. "none" stretches the
             whole picture, as the public implementation does.
 
     Raises:
@@ -257,7 +256,7 @@ def _decode(content: _Content, name: str) -> Photo:
 def _damaged(name: str, why: object) -> ImageError:
     return ImageError(
         f"{name} is damaged, truncated or of an unusual kind ({why}); expected a whole picture: "
-        "transfer it anew, or save it as PNG or JPEG"
+        "transfer it again, or save it as PNG or JPEG"
     )
 
 
@@ -331,7 +330,7 @@ def _loaded(encoded: EncodedPhoto, reduction: int) -> tuple[Image.Image, Encoded
     except (OSError, SyntaxError, ValueError):
         if encoded.repair is None:
             raise
-    # Outside of the handler, because its exception keeps the partly decoded picture.
+    # Outside of the handler, because the exception keeps the partly decoded picture in memory.
     encoded.data = data
     del data
     return _loaded(encoded.repair(encoded), reduction)

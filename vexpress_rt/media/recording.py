@@ -34,7 +34,7 @@ class Recording:
         mean: Mean of the samples.
         variance: Variance of the samples.
         voice: The voiced segments, in samples; see `voice_activity.VoiceDetector`.
-        track: Mono or stereo samples at `track_rate` for the sound track of a video; None if they were not asked for.
+        track: Mono or stereo samples at `track_rate` for the sound track of a video; None if not requested.
         track_rate: Sample rate of the recording in Hz.
         notes: Repairs and omissions of reading, for `Video.notes`.
     """
@@ -89,7 +89,7 @@ def open_recording(
     """Decode a recording, check it, measure its level and voice, and keep its samples.
 
     One or two channels are averaged; more are mixed by speaker positions. If the channels cancel each other, the file
-    is decoded again and the loudest channel is used alone. The duration is that of the decoded samples, without an
+    is decoded again and only the loudest channel is used. The duration is that of the decoded samples, without an
     encoder's delay and padding. Silence is valid speech.
 
     Memory does not grow with the length: beyond `sample_store.MEMORY_LIMIT`, samples are kept in a temporary file, of
@@ -101,7 +101,7 @@ def open_recording(
             samples (N,) or (channels, N), int16, or floating point of full scale 1.
         rate: Sample rate of the model in Hz; 16000 for the released one.
         progress: Called several times a second with the seconds read so far and an estimate of the total. An exception
-            that it raises ends the reading.
+            from it ends the reading.
         sound_track: Whether to keep the samples of the sound track of a video.
 
     Raises:
@@ -114,7 +114,7 @@ def open_recording(
     stamp = FileStamp.of(checked) if isinstance(checked, Path) else None
     reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
     reader.run(None)
-    if (loudest := reader.loudest_alone()) is not None:
+    if (loudest := reader.channel_to_use()) is not None:
         note = f"audio: the channels cancel each other; the mouth follows channel {loudest + 1} of {reader.channels}"
         reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
         reader.run(loudest)
@@ -145,7 +145,7 @@ class _RecordingReader:
         self._track_weights: Weights | None = None
 
     def run(self, channel: int | None) -> None:
-        """Read the whole recording. channel: the channel to use alone, or None to mix all."""
+        """Read the whole recording; `channel` is the only channel to use, or None to mix all."""
         self._count, self._source_rate, self._channel = 0, self._rate, channel
         self._moments, self._voice = _Moments(), VoiceDetector(self._rate)
         self._held = np.empty(0, np.float32)
@@ -154,14 +154,14 @@ class _RecordingReader:
             self._held = samples
 
     def _measure(self, samples: Float32) -> None:
-        """Take the next samples at the rate of the model."""
+        """Measure and keep the next samples, which have the rate of the model."""
         self._moments.add(samples)
         self._voice.add(samples)
         if isinstance(self._samples, SampleStore):
             self._samples.append(samples[None])
 
     def _mono(self) -> Iterator[tuple[Float32, int]]:
-        """Yield (mono samples (n,), their rate in Hz), and keep the sound track on the way."""
+        """Yield (mono samples (n,), their rate in Hz), and store the sound track."""
         reported = time.monotonic()
         for block, rate in sound_blocks(self._source, self._stamp, self.info):
             if not self.channels:
@@ -200,8 +200,8 @@ class _RecordingReader:
             outputs = channels if self._track_weights is None else len(self._track_weights)
             self._track = SampleStore(outputs, self._subject)
 
-    def loudest_alone(self) -> int | None:
-        """Return the channel to use alone if the channels cancel each other in the mix; else None."""
+    def channel_to_use(self) -> int | None:
+        """Return the only channel to use if the channels cancel each other in the mix; None otherwise."""
         return None if self._cancellation is None else self._cancellation.loudest()
 
     def recording(self) -> Recording:

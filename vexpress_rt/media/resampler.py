@@ -17,7 +17,7 @@ FILTER = 64  # samples of the lower rate: twice the length of libswresample's fi
 
 
 class Resampler:
-    """Resamples mono sound with libswresample.
+    """A resampler of mono sound, by libswresample.
 
     The result does not depend on the sizes of the pieces. It lags about a millisecond behind until `finish`.
 
@@ -69,8 +69,8 @@ class Resampler:
     def finish(self) -> Float32:
         """Return the remaining samples. Nothing can be pushed afterwards.
 
-        The last sample is held beyond the end of the filter, because flushing libswresample returns nothing for sound
-        shorter than the filter.
+        The last sample is repeated to push the rest through the filter, because flushing libswresample returns nothing
+        for sound shorter than the filter.
 
         Returns:
             (m,) float32, so that all output has round(received x rate / source) samples, at least one.

@@ -1,8 +1,8 @@
 """Reading of arrays from untrusted files: .npy, .npz and the formats of `torch.save`, without torch.
 
-A pickle is a program, and NumPy's own loader trusts it. Here no code of a pickle's choice runs: its opcodes are checked
-first, and each name that it refers to resolves to a substitute that only checks and copies bytes. Declared sizes are
-compared with the size of the file before memory is allocated.
+A pickle is a program, and NumPy's own loader trusts it. Here a pickle cannot choose code to run: its opcodes are
+checked first, and each name that it refers to resolves to a substitute that only checks and copies bytes. Declared
+sizes are compared with the size of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _end_of(data: bytes, at: int, allowed: frozenset[str]) -> int:
 
 
 def _check_counts(data: bytes, start: int, end: int) -> None:
-    """Raise KeypointError for too many short opcodes. Equal bytes inside arguments count too, which hardly matters."""
+    """Raise KeypointError for too many short opcodes. Equal bytes inside arguments are counted too."""
     for most, names in (
         (MAX_TUPLES, ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")),
         (MAX_MARKS, ("MARK", "NONE", "EMPTY_TUPLE", "NEWTRUE", "NEWFALSE")),
@@ -329,7 +329,7 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler of arrays alone."""
+    """An unpickler that accepts only arrays."""
 
     def __init__(self, data: bytes, storage: Callable[[str], bytes] | None) -> None:
         super().__init__(io.BytesIO(data))
@@ -395,7 +395,7 @@ class _Unpickler(pickle.Unpickler):
         return text.encode("latin1")
 
     def _empty_array(self, subtype: object, shape: object, code: object) -> _Array:
-        if subtype != "ndarray" or shape != (0,):  # always empty at first; the shape comes with the state
+        if subtype != "ndarray" or shape != (0,):  # always empty at first; `__setstate__` gets the shape
             raise KeypointError(f"its pickle makes an array of shape {brief(shape)} out of nothing: {_REMEDY}")
         return _Array()
 

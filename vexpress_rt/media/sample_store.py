@@ -1,7 +1,7 @@
 """Storage of decoded samples: in memory up to a limit, beyond it in a temporary file.
 
 The temporary file has no name on POSIX systems and is deleted on closing elsewhere, so that nothing is left when the
-process is killed. It lies in the folder of `tempfile.gettempdir()`: TMPDIR, or TEMP on Windows.
+process is killed. Its folder is that of `tempfile.gettempdir()`: TMPDIR, or TEMP on Windows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vexpress_rt.types import Float32
 
 MEMORY_LIMIT = 16 << 20  # bytes: four minutes of mono at 16 kHz
 DISK_RESERVE = 1 << 30  # bytes that a temporary file leaves free, but no more than a tenth of the disk
-_ROOM_CHECK = 64 << 20  # bytes between two looks at the free space
+_ROOM_CHECK = 64 << 20  # bytes between two checks of the free space
 
 
 class Samples(Protocol):
@@ -108,14 +108,14 @@ class SampleStore:
         """Raise AudioError if the disk is almost full: a long recording must not stop other programs."""
         try:
             usage = shutil.disk_usage(tempfile.gettempdir())
-        except OSError:  # writing tells
+        except OSError:  # writing reports the error
             return
         tenth = usage.total // 10
         if usage.free < min(DISK_RESERVE, tenth) + min(_ROOM_CHECK, tenth):
             raise self._failed("written", OSError("the disk is almost full"))
 
     def flush(self) -> None:
-        """Write what is buffered, so that a full disk is noticed now.
+        """Write buffered samples, so that a full disk is reported here.
 
         Raises:
             AudioError: The temporary file cannot be written.
@@ -150,5 +150,5 @@ class SampleStore:
 
 
 def _close(file: tempfile.SpooledTemporaryFile[bytes]) -> None:
-    with suppress(OSError):  # what is buffered is not needed any more
+    with suppress(OSError):  # buffered samples are not needed any more
         file.close()

@@ -62,13 +62,13 @@ class ReadReport:
             path: The file, for the message.
 
         Raises:
-            VideoError: More are damaged.
+            VideoError: More than half are damaged.
         """
         damaged, whole = self.flawed + self.lost, self.decoded - self.flawed
         if damaged > max(whole, 1):
             raise VideoError(
                 f"the video {path} is damaged: {damaged} of its {damaged + whole} frames ({self.why}); expected most "
-                "to be whole: transfer it anew, or convert it to MP4"
+                "to be whole: transfer it again, or convert it to MP4"
             )
 
     def notes(self) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ def demux(
 
 
 class UprightConverter:
-    """Converts frames to upright pictures with square pixels, all of the size of the first.
+    """A converter of frames to upright pictures with square pixels, all of the size of the first.
 
     Args:
         stream: The video stream.

@@ -21,7 +21,7 @@ from vexpress_rt.media.ffmpeg import MAX_SECONDS, reason
 from vexpress_rt.media.video_decoder import ReadReport, UprightConverter, decode, demux, open_video, unreadable
 from vexpress_rt.types import UInt8
 
-DEFAULT_FPS = Fraction(25)  # for a file without a rate, such as one with a single frame
+DEFAULT_FPS = Fraction(25)  # for a file without a rate, such as a single frame
 LONGEST_HOLD = 600  # seconds that a frame may be shown; a longer gap is a jump of the time stamps
 
 _STAMPS = 1000  # packets for the measurement of the rate
@@ -80,7 +80,7 @@ class DrivingVideo:
         The frame before an undecodable one is repeated; frames of another size are scaled to the first.
 
         Args:
-            report: Receives notes on all of this; None drops them.
+            report: Receives notes on damage and repairs; None discards them.
 
         Yields:
             (picture, repeats); the picture is None for 0 repeats.
@@ -156,7 +156,11 @@ def _by_decoding(container: InputContainer) -> bool:
 
 
 class _TimeStamps:
-    """Time stamps of the first packets in seconds. complete: whether no more are needed."""
+    """Time stamps of the first packets in seconds.
+
+    Attributes:
+        complete: Whether no more are needed.
+    """
 
     def __init__(self, by_decoding: bool) -> None:
         self.complete = False
@@ -264,7 +268,7 @@ class _Clock:
             self._late = late
 
     def time(self, stamp: Fraction | None) -> Fraction:
-        """Return the time of the next frame. stamp: seconds, or None."""
+        """Return the time of the next frame in seconds; `stamp` is its time stamp in seconds, or None."""
         following = self._late if self._now is None else self._now + self._period * (1 + self._behind)
         if stamp is None:
             self._now = following
@@ -309,7 +313,7 @@ def _picture(upright: UprightConverter, frame: VideoFrame, path: Path, report: R
 
 
 def _check_end(end: Fraction, container: InputContainer, stream: VideoStream, report: ReadReport) -> None:
-    """Note a video that ends long before its declared length. end: seconds after the first frame.
+    """Note a video that ends long before its declared length; `end` is in seconds after the first frame.
 
     After a jump of the time stamps the declared length includes the jump, so it is not compared.
     """

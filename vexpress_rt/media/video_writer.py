@@ -75,10 +75,10 @@ def check_output(output: str | os.PathLike[str]) -> Path:
 
 
 class VideoWriter:
-    """Encodes frames and their sound into a file that appears under its name only when it is complete.
+    """An encoder of frames and sound into a file that appears under its name only when it is complete.
 
-    with VideoWriter("out.mp4", (512, 512), Fraction(30), recording, 18) as writer:
-        writer.write(frame)
+        with VideoWriter("out.mp4", (512, 512), Fraction(30), recording, 18) as writer:
+            writer.write(frame)
 
     Video is H.264 in yuv420p: BT.709 matrix, limited range, chroma at the left, and flagged as such. Frame k has the
     time stamp k / fps (Matroska rounds to milliseconds). Sound is AAC at the recording's rate, or at the next higher
@@ -206,7 +206,7 @@ class VideoWriter:
 
 
 class _SoundTrack:
-    """The AAC stream of a video, encoded only as far as the picture has come.
+    """The AAC stream of a video, encoded in step with the picture.
 
     Attributes:
         rate: Sample rate of the stream in Hz.
@@ -228,7 +228,7 @@ class _SoundTrack:
         )
 
     def advance(self, until: Fraction | None) -> None:
-        """Encode the recording up to `until` seconds or slightly more; None: to its end."""
+        """Encode the recording up to `until` seconds or slightly more; None for its end."""
         while self._sent < self._samples.count and (until is None or self._sent < until * self._source_rate):
             samples = self._samples.read(self._sent, min(self._sent + SOUND_BLOCK, self._samples.count))
             block = np.ascontiguousarray(samples.clip(-1, 1))

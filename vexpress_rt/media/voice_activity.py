@@ -47,7 +47,7 @@ _MIN_LEVEL = -82.0  # dB of full scale
 
 
 class VoiceDetector:
-    """Detects voice in mono samples that arrive in pieces.
+    """A detector of voice in mono samples that arrive in pieces.
 
     Args:
         rate: Sample rate in Hz, at least `ffmpeg.MIN_RATE`.
@@ -121,7 +121,10 @@ class VoiceDetector:
                 self._features = self._features[ready:]
 
     def _block_features(self, blocks: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n, size) -> (n, 2 + 2 * BANDS): above FLOOR, above LOUD, relative band levels in dB, their squares."""
+        """Return features of blocks (n, size), as (n, 2 + 2 * BANDS).
+
+        Columns: above FLOOR, above LOUD, relative band levels in dB, their squares.
+        """
         bins = np.square(np.abs(np.fft.rfft(blocks * self._taper, axis=1)))
         powers = np.stack([bins[:, low:high].sum(axis=1) for low, high in pairwise(self._edges)], axis=1)
         power = powers.sum(axis=1, keepdims=True)
@@ -153,7 +156,7 @@ def find_voice(samples: Float32, rate: int, begin: int = 0) -> VoiceSegments:
         samples: (n,) float32 mono, full scale 1.
         rate: Sample rate in Hz.
         begin: Index of the first sample in the recording. Blocks lie on the grid of a detector that began at sample 0,
-            so that the decisions are the same where the samples around them are known.
+            so that decisions are the same wherever all samples of the window are known.
 
     Returns:
         Segments as in `VoiceDetector.finish`, in indices of the recording.

@@ -1,4 +1,4 @@
-"""Objects that own memory outside of Python, and so have to be closed."""
+"""Objects that own memory outside of Python and must be closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of CPUs that this process may use. Engines, the median filter and the encoder take it from here."""
+"""The number of CPUs that this process may use, for engines, the median filter and the video encoder."""
 
 from __future__ import annotations
 

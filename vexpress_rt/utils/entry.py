@@ -18,7 +18,9 @@ INTERRUPTED = 130  # 128 + SIGINT
 
 
 def run_command(command: Callable[[], int], interrupted: str = "interrupted; nothing partial is left") -> int:
-    """Run `command` and return its exit code. The command imports its modules itself, so that Ctrl-C is handled then.
+    """Run a command and return its exit code.
+
+    The command imports its modules itself, so that Ctrl-C is handled during imports.
 
     Args:
         command: Returns an exit code.
@@ -57,7 +59,7 @@ def print_error(text: str) -> None:
 
 
 def open_standard_streams() -> None:
-    """Open the null device in place of each standard stream that the process was started without.
+    """Open the null device in place of each missing standard stream.
 
     Otherwise the next open file, perhaps a video, would get the descriptor of the missing stream, and the messages that
     a library prints on stderr would end up in that file.

@@ -1,4 +1,4 @@
-"""A lock between processes that ends with its holder, however that ends."""
+"""A lock between processes. The system releases it when the process that holds it ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def locked(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
 
     Args:
         path: The file.
-        waiting: Called repeatedly while another process or thread holds the lock. What it raises ends the wait.
+        waiting: Called repeatedly while another process or thread holds the lock. An exception from it ends the wait.
 
     Raises:
         OutputError: The file cannot be created, or its file system has no locks.
@@ -70,7 +70,12 @@ def _refused(path: Path, error: OSError) -> OutputError:
 
 
 def is_at(path: Path, handle: int) -> bool:
-    """Return whether an open file is the one that has this name now."""
+    """Return whether a path still leads to an open file.
+
+    Args:
+        path: The path.
+        handle: Descriptor of the open file.
+    """
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
     except OSError:

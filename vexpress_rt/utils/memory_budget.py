@@ -40,7 +40,7 @@ def check_memory(
     Args:
         subject: The operation that has the needs, for the message.
         needs: Amounts of memory that are in use at the same time.
-        free: Free memory in bytes; None for unknown, which is enough.
+        free: Free memory in bytes; None if unknown: every amount fits.
         error: The exception to raise.
 
     Raises:
@@ -114,7 +114,7 @@ def _resource_limit(name: str) -> int | None:
 def _groups(root: Path) -> Iterator[_Bound]:
     """Yield the bounds of each control group of this process, from its own up to the highest visible one."""
     for kind, path in own_groups(root, "memory").items():
-        # In a container, a group's path can lead above the mount ("/../.."); its files are at the mount's top then.
+        # In a container, a group's path can lead above the mount ("/../.."); then its files are at the mount's top.
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
         if kind == "cgroup2":
             yield from _walk(root / "sys" / "fs" / "cgroup", parts, "memory.max", "memory.current", "")

@@ -11,7 +11,7 @@ _WORDS = (
     "memory allocation", "insufficient memory", "failed to map segment", "unable to allocate", "can't start new thread",
     "can't allocate", "smaller than requested bytes",
 )  # fmt: skip
-_OTHER = ("static tls block",)  # "cannot allocate memory in static TLS block": too many libraries are loaded
+_UNRELATED = ("static tls block",)  # "cannot allocate memory in static TLS block": too many libraries are loaded
 REMEDY = (
     "close other programs, raise the limit on memory (ulimit -v, or the container's), or use a smaller bundle or "
     "shorter speech"
@@ -23,7 +23,7 @@ LIBRARIES = 800 << 20  # bytes of address space that NumPy, FFmpeg, OpenCV and O
 
 
 def check_limit() -> None:
-    """Check that the limit on address space (ulimit -v) suffices for the libraries, some of which crash without it.
+    """Check that the limit on address space (ulimit -v) suffices for the libraries: some crash otherwise.
 
     Raises:
         MemoryError: The limit is below `LIBRARIES`.
@@ -39,28 +39,28 @@ def check_limit() -> None:
 
 def ran_out(error: BaseException) -> bool:
     """Return whether an exception or one of its causes reports exhausted memory or a limit on memory or threads."""
-    return any(_says_so(one) for one in _causes(error))
+    return any(_reports_exhaustion(one) for one in _causes(error))
 
 
 def explain(error: BaseException) -> str:
     """Return an error message for an exception for which `ran_out` is true."""
-    said = next(one for one in _causes(error) if _says_so(one))
-    details = " ".join(str(said).split())[:200]
+    reported = next(one for one in _causes(error) if _reports_exhaustion(one))
+    details = " ".join(str(reported).split())[:200]
     details = f" ({details})" if details else ""
     if "start new thread" in details:
         return f"the system starts no more threads{details}, and nothing partial is left: {THREADS_REMEDY}"
-    if isinstance(said, ImportError):
+    if isinstance(reported, ImportError):
         return f"memory ran out while libraries were loaded{details}: {REMEDY}"
     return f"memory ran out{details}, and nothing partial is left: {REMEDY}"
 
 
-def _says_so(error: BaseException) -> bool:
+def _reports_exhaustion(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return any(words in text for words in _WORDS) and not any(words in text for words in _OTHER)
+    return any(words in text for words in _WORDS) and not any(words in text for words in _UNRELATED)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -72,7 +72,7 @@ def sweep(folder: Path) -> None:
 
 @functools.cache
 def boot_id() -> str:
-    """Return eight hexadecimal digits that all processes share until the system restarts, those in containers too."""
+    """Return eight hexadecimal digits that all processes, also in containers, share until the system restarts."""
     try:
         system = _BOOT.read_text()
     except OSError:

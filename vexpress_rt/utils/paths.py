@@ -35,7 +35,16 @@ def input_file(source: str | os.PathLike[str], what: str, expected: str, error: 
 
 
 def as_path(source: Any, what: str, error: type[VExpressError]) -> Path:
-    """Convert a string or path object to a Path. Raises `error` for anything else, including bytes."""
+    """Convert a string or path object to a Path.
+
+    Args:
+        source: The path.
+        what: The kind of input for messages, such as "the audio".
+        error: The exception to raise.
+
+    Raises:
+        error: `source` is anything else, including bytes.
+    """
     try:
         return Path(source)
     except Exception as cause:  # a user-defined type may raise anything
@@ -43,7 +52,15 @@ def as_path(source: Any, what: str, error: type[VExpressError]) -> Path:
 
 
 def folder_path(folder: Any, what: str) -> Path:
-    """Convert the path of a folder. Raises ConfigError for anything else, for an empty path and for an invalid name."""
+    """Convert the path of a folder, which need not exist, to a Path.
+
+    Args:
+        folder: The path.
+        what: The folder's name in messages.
+
+    Raises:
+        ConfigError: `folder` is not a path, is empty, or has an invalid name.
+    """
     path = as_path(folder, what, ConfigError)
     try:
         if os.fspath(folder) and b"\0" not in os.fsencode(path):
@@ -54,7 +71,12 @@ def folder_path(folder: Any, what: str) -> Path:
 
 
 def same_file(one: object, other: Path) -> bool:
-    """Return whether `one` is a path of the file `other`."""
+    """Return whether a value is a path that leads to a file.
+
+    Args:
+        one: A path, or any other value.
+        other: The path of the file.
+    """
     if not isinstance(one, (str, os.PathLike)):
         return False
     try:

@@ -28,13 +28,13 @@ _POLL = 0.05  # seconds: a signal that another thread receives does not wake the
 class Interrupted(KeyboardInterrupt):
     """A signal arrived.
 
-    It is a subclass because Python records a bare KeyboardInterrupt that leaves `exec`, which imports use, and then
-    exits by SIGINT even though the exception was handled.
+    It is a subclass of KeyboardInterrupt because Python records a bare KeyboardInterrupt that leaves `exec`, which
+    imports use, and then exits by SIGINT even though the exception was handled.
     """
 
 
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by an exception: see `Interrupted`."""
+    """Raise `Interrupted`; a signal handler."""
     raise Interrupted
 
 
@@ -42,8 +42,8 @@ def handle_interrupts() -> bool:
     """Make Ctrl-C raise Interrupted from now on.
 
     Returns:
-        Whether the handler was installed. It is not outside the main thread, nor where SIGINT is ignored or has another
-        handler than Python's.
+        Whether the handler was installed. It is not installed outside the main thread, nor where SIGINT is
+        ignored or has another handler than Python's.
     """
     try:
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -52,7 +52,7 @@ def handle_interrupts() -> bool:
     except ValueError:  # not the main thread
         return False
     sys.unraisablehook = _raise_again
-    # Python restores the system's handler when it exits, which would end a command that has finished by the signal.
+    # Python restores the system's handler when it exits: the signal would then end a command that has finished.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     return True
 
@@ -94,7 +94,7 @@ class GracefulShutdown:
         self.number: int | None = None
         self._at_steps = at_steps
         self._raised = False
-        self._stderr = _descriptor(sys.stderr)  # not 2: without a stderr that may be another file
+        self._stderr = _descriptor(sys.stderr)  # not 2, which may be another file in a process without stderr
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -160,7 +160,8 @@ def run_uninterrupted(function: Callable[[], T], cancel: Callable[[], object] | 
         The result of `function`.
 
     Raises:
-        BaseException: What a handler or `function` raised; the former with the latter as its context.
+        BaseException: The exception of a handler or of `function`; if both raised, that of the handler, with the other
+            one as its context.
     """
     import threading
 
@@ -198,9 +199,10 @@ class _Call:
 
     Attributes:
         done: Whether the call has ended.
-        finished: A lock that is held until then. An Event would not do: a handler's exception inside its `wait` can
-            leave it locked.
-        result, error: What the function returned or raised.
+        finished: A lock that is held until the call ends. An Event would not work: a handler's exception inside its
+            `wait` can leave it locked.
+        result: The function's return value.
+        error: The function's exception, or None.
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by stage. The time of an inner stage does not count for the outer one.
+    """A sum of wall-clock seconds by stage. The time of an inner stage does not count for the outer one.
 
     Attributes:
         seconds: Seconds by stage.
@@ -38,7 +38,12 @@ class Stopwatch:
             self._stack.pop()
 
     def each(self, name: str, items: Iterable[T]) -> Generator[T, None, None]:
-        """Yield `items`, and count the time that producing them takes for the stage `name`."""
+        """Yield items, and count the time of producing them for a stage.
+
+        Args:
+            name: The stage.
+            items: The items.
+        """
         source = iter(items)
         while True:
             with self.stage(name):

@@ -21,12 +21,12 @@ class Worker(Generic[T]):
             for frame in frames:
                 write(frame)
 
-    Leaving the block waits for all items; leaving it by an exception drops those that wait. In both cases the thread
-    has ended then: Ctrl-C ends the wait for the queue, but not for the current item. After an exception of the
+    Leaving the block waits for all items; leaving it by an exception drops the queued ones. In both cases the thread
+    has ended afterwards: Ctrl-C ends the wait for the queue, but not for the current item. After an exception of the
     function, the other items are dropped, and the exception is raised by a later call or at the end of the block.
 
-    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not do: it refuses work as soon
-    as the main thread has ended, even while other threads still generate videos.
+    The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not work: it refuses work
+    as soon as the main thread has ended, even while other threads still generate videos.
 
     Args:
         function: Called with each item. An item must not be changed after it was passed.
@@ -67,7 +67,7 @@ class Worker(Generic[T]):
                     self._changed.wait_for(lambda: not self._unfinished())
                     self._raise()
         finally:
-            run_uninterrupted(self._end)  # the caller closes what the function uses next
+            run_uninterrupted(self._end)  # next, the caller closes objects that the function uses
 
     def _end(self) -> None:
         with self._changed:

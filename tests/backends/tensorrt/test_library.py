@@ -200,7 +200,7 @@ def test_tensorrt_10_builds_by_the_same_code_with_timings_and_hardware_compatibi
         "caches": given, "bytes": size,
     }  # fmt: skip
     assert cache.read_bytes() == kept
-    assert ("a new one is begun" in done.stderr) == (found in (b"foreign", b"damaged"))
+    assert ("a new one is started" in done.stderr) == (found in (b"foreign", b"damaged"))
 
 
 def test_an_engine_is_built_also_where_timings_cannot_be_kept(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vexpress_rt.errors import ConfigError
 
 @pytest.mark.parametrize("level", [-1, 6, 2.0, True, "3", None])
 def test_a_level_out_of_range_is_refused(level: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"optimization_level is {level!r}; expected 0 \(soonest built\) to 5"):
+    with pytest.raises(ConfigError, match=rf"optimization_level is {level!r}; expected 0 \(fastest build\) to 5"):
         EngineOptions(optimization_level=level)
 
 

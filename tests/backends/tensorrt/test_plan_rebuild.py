@@ -152,7 +152,7 @@ def test_a_bundle_that_is_replaced_meanwhile_gets_nothing_of_the_old_one(
             new.update(replace_by_another(folder, shape))
 
     builder.work = work
-    with pytest.raises(BundleDamagedError, match=r"was replaced by another build .* thrown away: open it again"):
+    with pytest.raises(BundleDamagedError, match=r"was replaced by another build .* discarded: open it again"):
         find_plans(Bundle.open(folder))
     assert content(folder) == new
     builder.work = lambda name: None

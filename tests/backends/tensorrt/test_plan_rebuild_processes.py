@@ -43,9 +43,9 @@ def folder(tmp_path: Path) -> Path:
     return add_plans(write_bundle(tmp_path / "bundle"), **ELSEWHERE)
 
 
-def start(folder: Path, target: str = "tensorrt", last_words: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, target: str = "tensorrt", hook: str = "") -> subprocess.Popen[str]:
     """Start a process of `rebuilder.py` that opens the bundle and waits."""
-    command = [sys.executable, "-W", "error", "-m", "tests.support.rebuilder", str(folder), target, last_words]
+    command = [sys.executable, "-W", "error", "-m", "tests.support.rebuilder", str(folder), target, hook]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
     assert process.stdout is not None
@@ -111,7 +111,7 @@ def test_an_exception_of_progress_ends_the_wait(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "last_words",
+    "hook",
     [
         f"if name == 'denoiser': {KILL}",
         # in the middle of putting everything into its place
@@ -120,9 +120,9 @@ def test_an_exception_of_progress_ends_the_wait(folder: Path) -> None:
     ],
     ids=["while it compiles", "while files are moved"],
 )
-def test_files_of_a_killed_process_are_ignored_and_removed(folder: Path, builder: FakeBuilder, last_words: str) -> None:
+def test_files_of_a_killed_process_are_ignored_and_removed(folder: Path, builder: FakeBuilder, hook: str) -> None:
     before = content(folder)
-    ((code, _, _),) = run(start(folder, last_words=last_words))
+    ((code, _, _),) = run(start(folder, hook=hook))
     assert code == -signal.SIGKILL
     left = content(folder)
     assert left != before
@@ -135,8 +135,8 @@ def test_files_of_a_killed_process_are_ignored_and_removed(folder: Path, builder
 
 def test_sigterm_ends_a_command_when_it_has_cleaned_up(folder: Path) -> None:
     before = content(folder)
-    last_words = "import os, signal\nif name == 'denoiser': os.kill(os.getpid(), signal.SIGTERM)"
-    ((code, _, _),) = run(start(folder, last_words=last_words))
+    hook = "import os, signal\nif name == 'denoiser': os.kill(os.getpid(), signal.SIGTERM)"
+    ((code, _, _),) = run(start(folder, hook=hook))
     assert code == 130
     assert content(folder) == before
     assert not list(folder.glob(".compiling*"))

@@ -48,7 +48,7 @@ def test_never_names_the_command(tmp_path: Path, builder: FakeBuilder, provider:
         Generator(folder, provider=provider, rebuild="never")
     assert str(caught.value) == (
         f"{folder} is compiled for NVIDIA A100 (8.0), TensorRT 11.4.0; this is Fake GPU (9.0), TensorRT 11.4.0, and "
-        f"rebuild='never' forbids to compile plans now: do so with `vexpress-rt compile '{folder}'` on this machine, "
+        f"rebuild='never' forbids compiling plans now: do so with `vexpress-rt compile '{folder}'` on this machine, "
         "or use rebuild='auto'"
     )
     assert builder.built == []
@@ -141,7 +141,7 @@ def test_what_cannot_be_compiled_is_an_error_or_worth_a_warning(
     with pytest.raises(kind, match=message):
         Generator(folder, provider="tensorrt")
     with Generator(folder) as generator:
-        assert "cpu (it is always there; not tensorrt, since" in generator.describe()
+        assert "cpu (it is always available; not tensorrt, since" in generator.describe()
     assert "provider cpu" in caplog.text
     assert re.search(message, caplog.text)
     assert names(folder) == before

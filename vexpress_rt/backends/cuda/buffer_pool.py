@@ -12,28 +12,29 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.closable import Closable
 
-KEPT_BYTES = 256 << 20  # of the pool's memory, in use or not; a step and a frame at 512 x 512 need less
+KEPT_BYTES = 256 << 20  # bytes, used or free, that the pool keeps; a step and a frame at 512 x 512 need less
 
 _log = logging.getLogger("vexpress_rt")
 
 
 class BufferPool(Closable):
-    """A memory pool whose buffers are acquired and released by any thread, also while Python drops tensors.
+    """A memory pool. Any thread may acquire and release buffers, also while Python frees a tensor.
 
     Neither acquiring nor releasing a buffer blocks the host; streams wait for pending uses. `cudaFree` would wait for
-    all work on the GPU, once a step.
+    all work on the GPU, in every step.
 
-    Buffers are freed on a stream of the pool's own. A tensor may be dropped while `compute` captures a graph, which
-    would make the free a part of that graph; and uses on several streams have to be waited for.
+    Buffers are freed on a separate stream, for two reasons. A tensor may be freed while `compute` captures a graph, and
+    the call would become part of that graph. A buffer may also have pending uses on several streams.
 
-    GPUs without memory pools get plain allocations: releasing a buffer waits for its uses then, and a warning says so.
+    On GPUs without memory pools, buffers are plain allocations. Releasing one waits for its uses, and a warning is
+    logged once.
 
     Raises:
-        BackendError: CUDA makes no pool or stream.
+        BackendError: CUDA cannot create a pool or a stream.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # of `release` and `close`; Python may drop a tensor in the thread that holds it
+        self._lock = threading.RLock()  # reentrant: Python may free a tensor in the thread that holds the lock
         self._pool: runtime.MemoryPool | None = None
         self._free_stream = runtime.Stream()
         self._open = True
@@ -45,12 +46,12 @@ class BufferPool(Closable):
             )
 
     def acquire(self, size: int, purpose: str, stream: runtime.Stream) -> runtime.Buffer:
-        """Return memory for work that is enqueued on a stream from here on.
+        """Return memory for work that is enqueued on a stream after this call.
 
         Args:
             size: Bytes, 0 or more.
             purpose: What the memory is for, for the message of an error.
-            stream: The stream.
+            stream: The stream of that work.
 
         Raises:
             BackendError: The GPU's memory ran out.
@@ -61,7 +62,7 @@ class BufferPool(Closable):
         return self._with_retry(lambda: pool.allocate(size, stream, purpose))
 
     def allocate(self, size: int, purpose: str) -> runtime.Buffer:
-        """Return memory that serves for long, outside of the pool.
+        """Return long-lived memory, outside of the pool.
 
         Args:
             size: Bytes, 0 or more.
@@ -77,7 +78,7 @@ class BufferPool(Closable):
 
         Args:
             buffer: The buffer.
-            uses: Events after which nothing uses it.
+            uses: Events that complete when nothing uses the buffer any more.
         """
         with self._lock:
             if self._pool is not None and buffer.pooled:
@@ -91,10 +92,10 @@ class BufferPool(Closable):
         free([buffer], uses)
 
     def trim(self) -> bool:
-        """Return unused memory to the GPU, after a wait for pending releases.
+        """Wait for pending releases, then return unused memory to the GPU.
 
         Returns:
-            Whether there is a pool that could hold any.
+            Whether there is a pool.
         """
         if self._pool is None:
             return False
@@ -115,7 +116,7 @@ class BufferPool(Closable):
                     _warn_of_failure(owned.close)
 
     def _with_retry(self, allocate: Callable[[], runtime.Buffer]) -> runtime.Buffer:
-        """Allocate; if there is no room, once more without the pool's unused memory."""
+        """Allocate; if memory runs out, return the pool's unused memory to the GPU and try once more."""
         try:
             return allocate()
         except BackendError:
@@ -125,26 +126,32 @@ class BufferPool(Closable):
 
 
 def free(memory: Iterable[Closable], uses: Sequence[runtime.Event]) -> None:
-    """Free memory after a wait for its uses. Errors are logged: they come from a GPU that fails elsewhere as well.
+    """Wait for the uses of memory, then free it.
+
+    Errors are logged and not raised: a GPU that fails here fails in other calls as well.
 
     Args:
         memory: The memory.
-        uses: Events after which nothing uses it.
+        uses: Events that complete when nothing uses the memory any more.
     """
     for step in (*(event.synchronize for event in uses), *(one.close for one in memory)):
         _warn_of_failure(step)
 
 
 def when_dropped(owner: object, function: Callable[..., None], *arguments: Any) -> weakref.finalize[..., Any]:
-    """Call a function once: when the result is called, or else when Python drops `owner`.
+    """Call a function once: when the returned finalizer is called, or when Python frees `owner`.
 
-    Unlike in `__del__`, the arguments are intact then, even if they are dropped at once with `owner` in a cycle, which
-    Python finalizes in any order. At exit nothing is called: the driver frees all memory.
+    Unlike in `__del__`, the arguments are still intact then, even if they are in a reference cycle with `owner`: Python
+    finalizes the objects of a cycle in any order. At interpreter exit, where the driver frees all memory, the function
+    is not called.
 
     Args:
         owner: The object to watch.
         function: The function.
         arguments: Its arguments; none may refer to `owner`.
+
+    Returns:
+        The finalizer.
     """
     finalizer = weakref.finalize(owner, function, *arguments)
     finalizer.atexit = False
@@ -152,7 +159,7 @@ def when_dropped(owner: object, function: Callable[..., None], *arguments: Any) 
 
 
 def _warn_of_failure(step: Callable[[], object]) -> None:
-    """Call a step of cleaning up; log its BackendError, so that later steps follow."""
+    """Call one step of a clean-up; log its BackendError, so that the later steps still run."""
     try:
         step()
     except BackendError as error:

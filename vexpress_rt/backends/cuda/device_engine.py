@@ -1,4 +1,4 @@
-"""The base of engines on a GPU: how their inputs get to it, and their outputs back."""
+"""The base class of engines on a GPU: it uploads inputs, runs the engine and downloads outputs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Port:
     """An input or output of an engine: device memory at a fixed address, and pinned host memory for copies.
 
     DeviceTensors are copied to and from that address within the GPU, because captured CUDA graphs contain it. At full
-    size these are some 60 MB in each step of the denoiser, tens of microseconds. The portrait's keys and values, which
-    all steps share, are copied once.
+    size, each step of the denoiser copies some 60 MB, which takes tens of microseconds. The portrait's keys and values,
+    which all steps share, are copied once.
 
     Args:
         engine: The engine's name, for messages.
@@ -37,23 +37,23 @@ class Port:
         self._purpose = f"{spec.name} of engine {engine}"
         self._buffer: runtime.Buffer | None = None
         self._pinned: runtime.Pinned | None = None
-        self._held_serial = 0  # of the CudaTensor whose values are in the buffer; 0: another content
+        self._held_serial = 0  # `serial` of the CudaTensor whose values the buffer holds; 0: other values
 
     @property
     def pointer(self) -> int:
-        """Address of the device memory; `fit` has to be called before."""
+        """Address of the device memory. Call `fit` first."""
         return self._open_buffer().pointer
 
     @property
     def bytes(self) -> int:
-        """Size of the tensor."""
+        """Size of the tensor in bytes."""
         return tensor_bytes(self.shape, self.spec.dtype)
 
     def fit(self, shape: tuple[int, ...], stream: runtime.Stream) -> bool:
         """Make room for a tensor.
 
         Args:
-            shape: Its sizes.
+            shape: The tensor's shape.
             stream: The stream whose work uses the memory.
 
         Returns:
@@ -73,7 +73,12 @@ class Port:
         return True
 
     def upload(self, tensor: Tensor, stream: runtime.Stream) -> None:
-        """Enqueue a copy of an array, or of a CudaTensor unless the memory holds its values already."""
+        """Enqueue a copy of a tensor to the device memory, unless that holds its values already.
+
+        Args:
+            tensor: An array or CudaTensor of the shape that `fit` received.
+            stream: The stream that copies.
+        """
         buffer = self._open_buffer()
         if not isinstance(tensor, CudaTensor):
             assert isinstance(tensor, np.ndarray)
@@ -87,7 +92,18 @@ class Port:
             self._held_serial = tensor.serial
 
     def copy(self, pool: BufferPool, stream: runtime.Stream) -> runtime.Buffer:
-        """Enqueue a copy to memory of the pool, and return that memory."""
+        """Enqueue a copy to memory of the pool.
+
+        Args:
+            pool: The pool.
+            stream: The stream that copies.
+
+        Returns:
+            The copy.
+
+        Raises:
+            BackendError: The GPU's memory ran out.
+        """
         copied = pool.acquire(self.bytes, self._purpose, stream)
         runtime.copy_on_device(copied, self._open_buffer(), self.bytes, stream)
         return copied
@@ -97,11 +113,11 @@ class Port:
         runtime.copy_to_host(self._staging(), self._open_buffer(), stream)
 
     def array(self) -> Array:
-        """Return what `download` copied, after its stream has passed that copy."""
+        """Return the array that `download` copied. Its stream must have passed that copy."""
         return self._staging().view(self.spec.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
-        """Free the memory, after streams have passed its last use."""
+        """Free the memory. All streams must have passed its last use."""
         for memory in (self._buffer, self._pinned):
             if memory is not None:
                 memory.close()
@@ -121,11 +137,11 @@ class Port:
 
 
 class DeviceEngine(Closable, ABC):
-    """An `Engine` on a GPU. Calls from several threads are done one after another.
+    """An `Engine` on a GPU. Calls from several threads run one after another.
 
     Args:
         spec: Its inputs and outputs.
-        executor: Runs the engine, with others.
+        executor: The executor that runs this engine and others.
         owned: Whether to close the executor with the engine.
     """
 
@@ -141,7 +157,7 @@ class DeviceEngine(Closable, ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Prepare a run with inputs of the shapes that their ports have: outputs' ports, addresses, activations."""
+        """Prepare a run with the shapes of the input ports: fit output ports, bind addresses, reserve memory."""
 
     @abstractmethod
     def _launch(self) -> dict[str, Array]:
@@ -171,7 +187,7 @@ class DeviceEngine(Closable, ABC):
                     arrays |= self._download([name for name in names if name not in arrays], done)
                 return {name: arrays[name] if name in arrays else tensors[name] for name in names}
             except BaseException as error:
-                self._executor.synchronize()  # nothing may read or write memory of the next call
+                self._executor.synchronize()  # before the next call reuses memory of this one
                 if isinstance(error, BackendError) and f"engine {self.spec.name}" not in str(error):
                     raise BackendError(f"engine {self.spec.name} failed: {error}") from error
                 raise
@@ -218,7 +234,7 @@ class DeviceEngine(Closable, ABC):
         """
         compute = self._executor.compute
         if self._uploaded is not None:
-            self._uploaded.synchronize()  # the pinned memory of the last call may be written only after this
+            self._uploaded.synchronize()  # only then may the pinned memory of the last call be overwritten
         for name, tensor in feed.items():
             self._inputs[name].fit(tensor.shape, compute)
         self._prepare()
@@ -229,7 +245,7 @@ class DeviceEngine(Closable, ABC):
             if isinstance(tensor, CudaTensor):
                 tensor.read_until(self._uploaded)
         arrays = self._launch()
-        buffers: dict[str, runtime.Buffer] = {}  # a dict, so that a failure drops none before `run` has synchronized
+        buffers: dict[str, runtime.Buffer] = {}  # keeps them until `run` has synchronized after a failure
         for name, port in self._outputs.items() if keep_on_device else ():
             if name not in arrays:
                 buffers[name] = port.copy(self._executor.pool, compute)
@@ -241,7 +257,7 @@ class DeviceEngine(Closable, ABC):
         return arrays, tensors, done
 
     def _download(self, names: list[str], done: runtime.Event) -> dict[str, Array]:
-        """Return outputs as arrays. The copies have a stream of their own, so that other engines compute meanwhile."""
+        """Return outputs as arrays. The copies run on a separate stream, so that other engines compute meanwhile."""
         copies = self._executor.copies
         copies.wait(done)
         for name in names:

@@ -23,7 +23,12 @@ _BFLOAT16 = "bfloat16"  # unknown to NumPy: two bytes an element that never beco
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Return the bytes of a contiguous tensor; `dtype` is NumPy's name, or bfloat16."""
+    """Return the size of a contiguous tensor in bytes.
+
+    Args:
+        shape: The tensor's shape.
+        dtype: NumPy's name of its dtype, or `bfloat16`.
+    """
     return math.prod(shape) * (2 if dtype == _BFLOAT16 else np.dtype(dtype).itemsize)
 
 
@@ -33,20 +38,21 @@ def becomes_array(dtype: str) -> bool:
 
 
 class Executor(Closable):
-    """Runs engines one after another: work on its `compute` stream is done in order.
+    """The order in which engines run on a GPU: work on its `compute` stream runs one item after another.
 
     Because its engines never run at once, they share one block of activation memory, as large as the largest needs.
     Finished outputs are copied to the host on the `copies` stream meanwhile.
 
-    Several threads may run engines. Each holds `lock` only while it enqueues work on `compute`, and waits for its own
-    results alone. Close the executor after its engines.
+    Several threads may run engines. Each holds `lock` only while it enqueues work on `compute`, and waits only
+    for its own results. Close the executor after its engines.
 
     Attributes:
-        lock: Held while work is enqueued.
+        lock: Hold it while enqueuing work.
         compute: The stream of all computation.
         copies: The stream of copies to the host.
         pool: The source of memory for tensors.
-        generation: Counts the blocks of activation memory so far. Users of an earlier block have to set up again.
+        generation: Number of blocks of activation memory so far. An engine that uses an earlier block must take the new
+            one.
 
     Raises:
         BackendMissingError: cuda-python is not installed.
@@ -64,7 +70,7 @@ class Executor(Closable):
         self._open = True
 
     def reserve(self, size: int, purpose: str) -> runtime.Buffer:
-        """Return the block of activation memory, enlarged if it is smaller than `size`; `lock` is held.
+        """Return the block of activation memory, enlarged if it is smaller than `size`. Call this with `lock` held.
 
         A larger block replaces the old one after all enqueued work is done. The old one is freed first, so that both
         need not fit. If there is no room for the larger one, engines that need less can still run.
@@ -86,7 +92,7 @@ class Executor(Closable):
     def enqueuing(self) -> Iterator[runtime.Stream]:
         """Hold `lock` for a `with` block that enqueues work; yields the `compute` stream.
 
-        If the block fails, all enqueued work is done before anything that it uses can be freed.
+        If the block raises, this waits for all enqueued work, so that nothing is freed while that work uses it.
         """
         with self.lock:
             try:
@@ -97,7 +103,7 @@ class Executor(Closable):
 
     def synchronize(self) -> None:
         """Wait until all enqueued work is done. Errors of that work are logged."""
-        with self.lock:  # another thread may be capturing a graph, which this would end
+        with self.lock:  # another thread may be capturing a graph, which synchronizing would break
             for stream in (self.compute, self.copies):
                 try:
                     stream.synchronize()
@@ -126,14 +132,14 @@ class CudaTensor:
     """A `DeviceTensor` on the GPU, contiguous.
 
     Args:
-        shape: Its sizes.
+        shape: The tensor's shape.
         dtype: NumPy's name of its dtype, or `bfloat16`.
-        buffer: Its memory, which is released to `pool` in the end.
-        ready: The event after which it is computed.
-        pool: The pool.
+        buffer: Its memory, which is released to `pool` when the tensor is closed.
+        ready: The event that completes when it is computed.
+        pool: The pool of the buffer.
 
     Attributes:
-        serial: A number that no other tensor of this process has.
+        serial: A number that is unique in this process.
     """
 
     def __init__(
@@ -150,21 +156,21 @@ class CudaTensor:
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Its size in bytes."""
         return tensor_bytes(self.shape, self.dtype)
 
     def read_until(self, event: runtime.Event) -> None:
-        """Note that work before `event` reads the tensor: its memory serves nothing else before."""
+        """Note that work before `event` reads the tensor, so that its memory is not reused before the event."""
         with self._lock:  # readers may have executors of their own, and so other locks
             self._uses[:] = [use for use in self._uses if not use.done()] + [event]
 
     def check_open(self) -> None:
         """Raise BackendError if the tensor was closed."""
         if not self._release.alive:
-            raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it anew")
+            raise BackendError(f"a tensor {self.shape} on the GPU was closed and is used again: compute it again")
 
     def numpy(self) -> Array:
-        """Return a copy as an array, after a wait until the tensor is computed.
+        """Wait until the tensor is computed, and return a copy of it as an array.
 
         Raises:
             BackendError: Computing or copying failed, or the dtype is bfloat16, which NumPy lacks.
@@ -184,5 +190,5 @@ class CudaTensor:
             return host.array.view(self.dtype).reshape(self.shape).copy()
 
     def close(self) -> None:
-        """Free the tensor once it is computed and read; does not wait. Closing twice is allowed."""
+        """Free the tensor once it is computed and read. This does not wait. Closing twice is allowed."""
         self._release()

@@ -1,12 +1,11 @@
 """CUDA memory, streams, events and graphs. The only module that imports cuda-python.
 
-Everything here is on device 0; CUDA_VISIBLE_DEVICES says which GPU that is. Work that is enqueued on a stream runs
+Everything here is on device 0; CUDA_VISIBLE_DEVICES chooses which GPU that is. Work that is enqueued on a stream runs
 later: memory that it uses must stay allocated, and the host must not touch it, until the stream has passed that work.
 
-These are thin wrappers of `cuda.bindings.runtime` and not `cuda.core`, whose `Device`, `Stream`, `Event`, `Buffer` and
-`GraphBuilder` do the same. The bindings are plain Python functions, so that tests without a GPU put a stand-in in their
-place that enforces CUDA's rules of order (`tests.doubles.fake_cuda`, which tests hold against the real signatures).
-`cuda.core` is compiled and calls the driver's C functions, so that without a GPU nothing of it could be tested.
+The classes are thin wrappers of `cuda.bindings.runtime`. `cuda.core` has classes like them, but is compiled and calls
+the driver's C functions, so that tests need a GPU. The bindings are plain Python functions, which tests replace by
+`tests.doubles.fake_cuda`: it enforces CUDA's rules of order, and tests compare its signatures with the real ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from vexpress_rt.utils.closable import Closable
 
 REMEDY = "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames"
 
-_runtime: Any = None  # cuda.bindings.runtime after its first use; tests put a stand-in here
+_runtime: Any = None  # cuda.bindings.runtime after its first use; tests replace it
 
 
 def count() -> int:
@@ -74,14 +73,14 @@ def memory() -> tuple[int, int]:
 
 
 def describe() -> str:
-    """Return the GPU's name, compute capability and free memory, for people."""
+    """Return the GPU's name, compute capability and free memory as text."""
     title, (major, minor) = name_and_capability()
     free, total = memory()
     return f"{title}, compute capability {major}.{minor}, {readable(free)} of {readable(total)} of memory free"
 
 
 class _Handle(Closable):
-    """An object of CUDA's, freed by the function `_free`."""
+    """A CUDA object, freed by the function `_free`."""
 
     _free = ""
 
@@ -117,7 +116,7 @@ class Stream(_Handle):
             BackendError: The stream was closed.
         """
         if self._handle is None:
-            raise BackendError("a CUDA stream was closed and is used again: load the engines anew")
+            raise BackendError("a CUDA stream was closed and is used again: load the engines again")
         return int(self._handle)
 
     def synchronize(self) -> None:
@@ -129,24 +128,24 @@ class Stream(_Handle):
         _call("cudaStreamSynchronize", self.handle)
 
     def record(self) -> Event:
-        """Return an event that completes when all work enqueued so far has."""
+        """Return an event that completes when all work enqueued so far is done."""
         event = Event()
         _call("cudaEventRecord", event.handle, self.handle)
         return event
 
     def wait(self, event: Event) -> None:
-        """Make work that is enqueued from here on start after the event. The host does not wait."""
+        """Make work that is enqueued after this call wait for the event. The host does not wait."""
         _call("cudaStreamWaitEvent", self.handle, event.handle, 0)
 
     def begin_capture(self) -> None:
-        """Record the work that is enqueued from here to `end_capture` in a graph, instead of running it.
+        """Capture the work that is enqueued until `end_capture` in a graph, instead of running it.
 
-        The mode is relaxed, because Python may drop, and so free, memory at any time and in any thread.
+        The mode is relaxed, because Python may free memory at any time and in any thread.
         """
         _call("cudaStreamBeginCapture", self.handle, _library().cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
 
     def end_capture(self) -> Graph:
-        """Return the work enqueued since `begin_capture`.
+        """Return the work enqueued since `begin_capture` as a graph.
 
         Raises:
             BackendError: Some of it cannot be captured.
@@ -189,7 +188,7 @@ class Event(_Handle):
 
 
 class Graph(_Handle):
-    """Captured work that is launched as one; made by `Stream.end_capture`. Its addresses and shapes are fixed."""
+    """Captured work that is launched as a unit; made by `Stream.end_capture`. Its addresses and shapes are fixed."""
 
     _free = "cudaGraphExecDestroy"
 
@@ -233,14 +232,14 @@ class Buffer(_Handle):
 class MemoryPool(_Handle):
     """A pool of device memory that is allocated and freed in stream order, without waiting for the GPU.
 
-    A pool of our own, because settings of the device's default pool would hold for other libraries in the process.
+    It is not the device's default pool, whose settings would apply to other libraries in the process as well.
     Closing it does not free buffers that are in use.
 
     Args:
         keep: Bytes of memory, in use or not, that the pool keeps when the host synchronizes with the GPU.
 
     Raises:
-        BackendError: CUDA makes no pool.
+        BackendError: CUDA cannot create the pool.
     """
 
     _free = "cudaMemPoolDestroy"
@@ -264,13 +263,13 @@ class MemoryPool(_Handle):
         return bool(_call("cudaDeviceGetAttribute", attribute, 0))
 
     def allocate(self, size: int, stream: Stream, purpose: str = "a buffer") -> Buffer:
-        """Allocate memory for work that is enqueued on a stream from here on.
+        """Allocate memory for work that is enqueued on a stream after this call.
 
         Work on other streams may use it after it has waited for an event of that stream.
 
         Args:
             size: Bytes, 0 or more.
-            stream: The stream.
+            stream: The stream of that work.
             purpose: What the memory is for, for the message of an error.
 
         Raises:
@@ -283,12 +282,12 @@ class MemoryPool(_Handle):
             raise out_of_memory(purpose, size, str(error)) from error
 
     def trim(self) -> None:
-        """Return all memory to the GPU that is not in use, as far as the host knows that it was freed."""
+        """Return unused memory to the GPU. It counts as unused once the host has synchronized with its release."""
         _call("cudaMemPoolTrimTo", self._handle, 0)
 
 
 class Pinned(_Handle):
-    """Page-locked host memory, which the GPU copies from and to on its own; made by `pinned`.
+    """Page-locked host memory, for copies that do not block the host; made by `pinned`.
 
     Attributes:
         array: (bytes,) uint8. Neither it nor a view of it may be used after `close`.
@@ -307,7 +306,7 @@ class Pinned(_Handle):
 
 
 def allocate(size: int, purpose: str = "a buffer") -> Buffer:
-    """Allocate memory of the GPU. CUDA may wait for all of its work.
+    """Allocate memory of the GPU. CUDA may wait for all work on the GPU.
 
     Args:
         size: Bytes, 0 or more.
@@ -342,7 +341,7 @@ def pinned(size: int, purpose: str = "copies") -> Pinned:
 
 
 def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
-    """Return the error to raise when the GPU's memory runs out: what was requested, what is free, what to do.
+    """Return the error to raise when the GPU's memory runs out. It names the requested and the free memory.
 
     Args:
         purpose: What the memory is for.
@@ -359,7 +358,13 @@ def out_of_memory(purpose: str, size: int | None, why: str) -> BackendError:
 
 
 def copy_from_host(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: int = 0) -> None:
-    """Enqueue a copy of `array`, contiguous and in pinned memory, to `buffer` from byte `at` on.
+    """Enqueue a copy of an array to a buffer.
+
+    Args:
+        buffer: The target.
+        array: A contiguous array in pinned memory.
+        stream: The stream that copies.
+        at: Offset in the buffer, bytes.
 
     Raises:
         BackendError: The array is too large or not contiguous, or CUDA refuses the copy.
@@ -369,7 +374,13 @@ def copy_from_host(buffer: Buffer, array: NDArray[Any], stream: Stream, *, at: i
 
 
 def copy_to_host(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int = 0) -> None:
-    """Enqueue a copy of `buffer` from byte `at` on to `array`, contiguous and in pinned memory.
+    """Enqueue a copy of a buffer to an array.
+
+    Args:
+        array: A contiguous array in pinned memory, as long as the copy.
+        buffer: The source.
+        stream: The stream that copies.
+        at: Offset in the buffer, bytes.
 
     Raises:
         BackendError: The array is too large or not contiguous, or CUDA refuses the copy.
@@ -381,7 +392,15 @@ def copy_to_host(array: NDArray[Any], buffer: Buffer, stream: Stream, *, at: int
 def copy_on_device(
     target: Buffer, source: Buffer, size: int, stream: Stream, *, to_byte: int = 0, from_byte: int = 0
 ) -> None:
-    """Enqueue a copy of `size` bytes from one buffer to another.
+    """Enqueue a copy from one buffer to another.
+
+    Args:
+        target: The buffer to write.
+        source: The buffer to read.
+        size: Length of the copy, bytes.
+        stream: The stream that copies.
+        to_byte: Offset in `target`, bytes.
+        from_byte: Offset in `source`, bytes.
 
     Raises:
         BackendError: A buffer is too small, or CUDA refuses the copy.
@@ -392,7 +411,7 @@ def copy_on_device(
 
 
 def readable(size: int) -> str:
-    """Return a number of bytes for people: `1.5 GiB`."""
+    """Return a number of bytes as text, such as `1.5 GiB`."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << power:
             return f"{size / (1 << power):.1f} {unit}"
@@ -428,7 +447,7 @@ def _library() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of CUDA's; return its results without the error, which is raised as BackendError."""
+    """Call a CUDA function and return its results; raise its error as BackendError."""
     error, *values = getattr(_library(), name)(*arguments)
     _raise(name, error)
     return values[0] if len(values) == 1 else tuple(values)
@@ -436,7 +455,7 @@ def _call(name: str, *arguments: Any) -> Any:
 
 def _raise(name: str, error: Any) -> None:
     if int(error):
-        _library().cudaGetLastError()  # clears it; the next caller who asks for the last error would get this one
+        _library().cudaGetLastError()  # clears the error, which a later call would report again
         raise BackendError(f"{name}: {_message(error)}")
 
 

@@ -1,4 +1,4 @@
-"""Engines as ONNX files, run by ONNX Runtime on a GPU: sessions bound to our own device memory and stream."""
+"""Engines in ONNX files, run by ONNX Runtime on a GPU. Sessions are bound to memory and a stream of the executor."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def load(
 
     Args:
         path: The file.
-        spec: The inputs and outputs that the engine must have; None takes them as they are in the file (the face
-            detector).
+        spec: The inputs and outputs that the engine must have; None accepts those of the file, as for the face
+            detector.
         threads: CPU threads of operators that the GPU lacks; see `engine.load`.
-        executor: Runs the engine with others, one at a time; None makes one of its own.
+        executor: The executor to share with other engines; None creates one for this engine.
 
     Raises:
         BackendMissingError: There is no ONNX Runtime that can use a GPU, or no cuda-python.
@@ -56,12 +56,12 @@ def load(
     check_threads(threads)
     library = check_installed()
     name = engine_name(path, spec)
-    with contextlib.ExitStack() as undo:  # closes what was made, if a later step fails
-        made = executor or undo.enter_context(contextlib.closing(Executor()))
-        session = make_session(library, path, name, session_options(library, threads), _execution_providers(made))
+    with contextlib.ExitStack() as undo:  # closes everything if a later step fails
+        used = executor or undo.enter_context(contextlib.closing(Executor()))
+        session = make_session(library, path, name, session_options(library, threads), _execution_providers(used))
         _check_session(session, name)
         found = read_interface(session, path, name, spec)
-        engine = OnnxCudaEngine(library, session, spec or found, made, owned=executor is None, checked=spec is not None)
+        engine = OnnxCudaEngine(library, session, spec or found, used, owned=executor is None, checked=spec is not None)
         undo.enter_context(engine)
         engine.set_up()
         undo.pop_all()
@@ -71,7 +71,7 @@ def load(
 def check_installed() -> Any:
     """Return an ONNX Runtime that can use a GPU, with CUDA's libraries loaded from installed packages.
 
-    Whether there is a GPU is not checked.
+    This does not check that there is a GPU.
 
     Raises:
         BackendMissingError: ONNX Runtime is missing, or was built without CUDA.
@@ -82,7 +82,7 @@ def check_installed() -> Any:
             f"the ONNX Runtime {library.__version__} that is installed runs on the CPU alone: "
             f"{_REMEDY}, or use provider='cpu'"
         )
-    with contextlib.redirect_stdout(io.StringIO()) as printed:  # it prints the libraries that it does not find
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # ONNX Runtime prints the libraries that it misses
         library.preload_dlls()
     if printed.getvalue():
         _log.debug("ONNX Runtime: %s", " ".join(printed.getvalue().split()))
@@ -92,8 +92,8 @@ def check_installed() -> Any:
 def _execution_providers(executor: Executor) -> list[Any]:
     """Return a session's execution providers: CUDA on the executor's stream, the CPU for operators that CUDA lacks.
 
-    TF32 is off, because it keeps ten bits of a float32's fraction. Memory grows by the amount requested; by default it
-    would double, in each of a bundle's sessions.
+    TF32 is off, because it keeps only 10 of float32's 23 mantissa bits. Memory grows by the requested amount; by
+    default it would double, in each of a bundle's sessions.
     """
     options = {
         "device_id": "0",
@@ -116,15 +116,15 @@ def _check_session(session: Any, name: str) -> None:
 class OnnxCudaEngine(DeviceEngine):
     """An ONNX Runtime session on a GPU, bound once to memory at fixed addresses; made by `load`.
 
-    Outputs whose size the specification leaves open are always returned as arrays.
+    Outputs of a size that is only known after the run are always returned as arrays.
 
     Args:
         library: ONNX Runtime.
         session: The session.
         spec: Its inputs and outputs.
-        executor: Runs it.
+        executor: The executor that runs it.
         owned: Whether to close the executor with the engine.
-        checked: Whether outputs have their declared sizes; in released graphs they may differ.
+        checked: Whether to compare outputs with their declared sizes, which may be wrong in released graphs.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class OnnxCudaEngine(DeviceEngine):
         self._bound: dict[str, tuple[tuple[int, ...], int]] = {}
 
     def set_up(self) -> None:
-        """Allocate memory for tensors of fixed size, so that a lack of memory shows now.
+        """Allocate memory for tensors of fixed size, so that loading fails if memory is short.
 
         Raises:
             BackendError: The GPU's memory ran out.
         """
-        if not self._unsized:  # by default a run waits for the whole stream; our events say when it is done
+        if not self._unsized:  # by default a run waits for the stream; events do so here
             self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         for name in self._unsized:
             self._binding.bind_output(name, "cpu")
@@ -161,7 +161,7 @@ class OnnxCudaEngine(DeviceEngine):
             if (bound := (port.shape, port.pointer)) != self._bound.get(name):
                 self._binding.bind_input(name, "cuda", 0, _element_type(port), port.shape, port.pointer)
                 self._bound[name] = bound
-        for name in self._unsized:  # bound anew for each call, which would otherwise overwrite the last call's outputs
+        for name in self._unsized:  # bound again for each call, which would otherwise overwrite the last call's outputs
             self._binding.bind_output(name, "cpu")
 
     def _launch(self) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Engines as ONNX files, run by ONNX Runtime on the CPU. The only module that imports onnxruntime."""
+"""Engines in ONNX files, run by ONNX Runtime on the CPU. The only module that imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def load(
 
     Args:
         path: The file.
-        spec: The inputs and outputs that the engine must have; None takes them as they are in the file (the face
-            detector).
+        spec: The inputs and outputs that the engine must have; None accepts those of the file, as for the face
+            detector.
         threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None
             is ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
-        share_weights: Use weights where their file is mapped, which all graphs of that file have in common. Otherwise
-            each engine has a copy of its own that is packed for the kernels.
+        share_weights: Read weights from their memory-mapped file, so that engines with the same file share them.
+            Otherwise each engine has its own copy, packed for the kernels.
 
     Raises:
         BackendMissingError: ONNX Runtime is not installed.
@@ -122,7 +122,12 @@ class OnnxEngine:
 
 
 def engine_name(path: str | Path, spec: EngineSpec | None) -> str:
-    """Return the name of an engine: of its specification, else of its file."""
+    """Return the name of an engine.
+
+    Args:
+        path: The engine's file, which names the engine if there is no specification.
+        spec: The specification, or None.
+    """
     return spec.name if spec is not None else Path(path).stem
 
 
@@ -130,8 +135,8 @@ def import_library(package: str = "onnxruntime") -> Any:
     """Import ONNX Runtime with its telemetry off.
 
     From version 1.29 on, official builds send telemetry on Linux and macOS too, with an identifier and a queue in the
-    user's cache folder. By the time that the API can turn it off, it has begun; the environment variable is read
-    earlier, at the first import.
+    user's cache folder. The API can only turn it off after it has begun; the environment variable is read earlier,
+    at the first import.
 
     Args:
         package: What to install if it is missing, as an argument of `pip install`.
@@ -156,7 +161,14 @@ def import_library(package: str = "onnxruntime") -> Any:
 
 
 def make_session(library: Any, path: str | Path, name: str, options: Any, providers: list[Any]) -> Any:
-    """Make an InferenceSession with exactly these execution providers.
+    """Create an InferenceSession with exactly these execution providers.
+
+    Args:
+        library: ONNX Runtime.
+        path: The ONNX file.
+        name: The engine's name, for messages.
+        options: The session's options.
+        providers: Execution providers, the preferred one first.
 
     Raises:
         BackendError: The file cannot be loaded, or memory ran out.
@@ -169,7 +181,16 @@ def make_session(library: Any, path: str | Path, name: str, options: Any, provid
 
 
 def read_interface(session: Any, path: str | Path, name: str, spec: EngineSpec | None) -> EngineSpec:
-    """Return the inputs and outputs of a session, checked against `spec` unless that is None.
+    """Read the inputs and outputs of a session, and check them.
+
+    Args:
+        session: The session.
+        path: The ONNX file, for messages.
+        name: The engine's name.
+        spec: The inputs and outputs to expect; None skips the check.
+
+    Returns:
+        The inputs and outputs of the session.
 
     Raises:
         BundleDamagedError: They differ from `spec`.
@@ -185,8 +206,8 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
     All sessions share one arena of memory, because engines run one after another: the small model needs 406 MB for 50 s
     of speech instead of 559 MB, at the same speed. The arena belongs to the process: it keeps its memory for the next
-    engines after these are closed, and grows to at most `memory_limit`. Sessions that other code makes in this process
-    use it only if they ask for it.
+    engines after these are closed, and grows to at most `memory_limit`. Sessions of other code in this process use
+    it only if they opt in.
 
     Args:
         library: ONNX Runtime.
@@ -203,7 +224,7 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
 
 @functools.cache
 def _make_arena(library: Any) -> None:
-    """Make the arena, once in a process."""
+    """Create the arena, once per process."""
     kind, use = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
     limit = library.OrtArenaCfg({"max_mem": memory_limit()})
     library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, use), limit)
@@ -219,17 +240,21 @@ def memory_limit() -> int:
 
 
 def session_options(library: Any, threads: int | None) -> Any:
-    """Return options of a session on any device. All others keep ONNX Runtime's defaults.
+    """Return options of a session on any device. Options not listed here keep ONNX Runtime's defaults.
 
     * `session.set_denormal_as_zero` stays off. It changes the floating-point mode of the calling thread for good, and
       only the process's first session sets it for all worker threads, so that results would depend on scheduling. It
       brought no speed.
-    * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory anew in
+    * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory again in
       one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
       encoder). They brought no speed on the CPU.
     * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
-      cores that the next engine needs. Guider, denoiser and decoder in turn took 1.05x (half of the full width) to
-      1.35x (the small model) as long (`benchmarks.cpu.changes`).
+      cores that the next engine needs. With spinning, guider, denoiser and decoder in turn took 1.05x (half of the full
+      width) to 1.35x (the small model) as long (`benchmarks.cpu.changes`).
+
+    Args:
+        library: ONNX Runtime.
+        threads: As in `load`.
     """
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
@@ -261,7 +286,7 @@ def _dtype(kind: str) -> str:
 
 
 def _backend_error(what: str, error: Exception) -> BackendError:
-    """Return the error to raise for an exception of ONNX Runtime's."""
+    """Return the error to raise for an exception of ONNX Runtime."""
     text = error_text(error)
     if ran_out(error):
         return BackendError(

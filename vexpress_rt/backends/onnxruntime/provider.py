@@ -25,7 +25,7 @@ class _OnnxRuntimeProvider(Provider):
     def open(
         self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
     ) -> EngineLoader:
-        """See `Provider.open`. Nothing is compiled ahead, so that `rebuild` and `progress` have no effect."""
+        """See `Provider.open`. Nothing is compiled ahead of time, so `rebuild` and `progress` have no effect."""
         if bundle.manifest.precision not in self.precisions:  # first: graphs would not help
             raise ConfigError(
                 "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build "
@@ -48,7 +48,7 @@ class _OnnxRuntimeProvider(Provider):
 
 
 class CudaProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files with ONNX Runtime's CUDA execution provider."""
+    """ONNX Runtime's CUDA execution provider, which runs ONNX files on a GPU."""
 
     name = "cuda"
     advantage = "there is a GPU, and an ONNX Runtime that can use it"
@@ -73,10 +73,10 @@ class CudaProvider(_OnnxRuntimeProvider):
 
 
 class CpuProvider(_OnnxRuntimeProvider):
-    """Runs ONNX files on the CPU."""
+    """ONNX Runtime on the CPU, which runs ONNX files."""
 
     name = "cpu"
-    advantage = "it is always there"
+    advantage = "it is always available"
     maps_weights = True
 
     def _open(self, bundle: Bundle) -> EngineLoader:
@@ -98,7 +98,7 @@ class _CudaLoader(EngineLoader):
     def load(
         self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
     ) -> Engine:
-        """See `EngineLoader.load`. Weights are copied to the GPU, so that `share_weights` has no effect."""
+        """See `EngineLoader.load`. Weights are copied to the GPU, so `share_weights` has no effect."""
         bundle = self._bundle
         loaded = cuda_engine.load(bundle.engine_path(name), bundle.specs.get(name), threads=threads, executor=executor)
         return check_unchanged(loaded, bundle, name)

@@ -1,6 +1,6 @@
 """Plans built from ONNX files on this machine, by TensorRT through Polygraphy.
 
-Networks are strongly typed: the graph alone decides on precisions. `Compiler` makes the plans of a bundle, for
+Networks are strongly typed: only the graph decides on precisions. `Compiler` makes the plans of a bundle, for
 `export.build` and for `plan_rebuild`; `build_engine` builds one engine.
 """
 
@@ -47,7 +47,7 @@ class BuildInfo:
         seconds: Its duration.
         bytes: Size of the engine's file.
         activation_bytes: GPU memory that the engine needs beside weights, inputs and outputs, for the largest shapes;
-            None where TensorRT does not say.
+            None if TensorRT does not report it.
     """
 
     seconds: float
@@ -62,7 +62,7 @@ class Compiler:
     Attributes:
         library: The TensorRT that builds.
         options: Options of each build.
-        compilation: The record of the plans that it makes on this machine, without plans so far.
+        compilation: The record of the plans that it builds on this machine; it lists no plans yet.
     """
 
     library: Library
@@ -89,7 +89,7 @@ class Compiler:
                 f"{library.title} builds on the GPU that will run the engines, and none was found: build on that "
                 "machine, or with --target tensorrt-rtx, which needs none"
             )
-        with library.polygraphy():  # fails now rather than after an export of minutes
+        with library.polygraphy():  # fails before an export that takes minutes
             pass
         if options.timing_cache is None and library.has_timing_cache:
             options = replace(options, timing_cache=_timing_cache(library, bundle))
@@ -140,7 +140,7 @@ def describe_machine(library: Library) -> Machine:
 
 
 def _timing_cache(library: Library, bundle: Path) -> Path | None:
-    """Return a file beside the bundle, which it outlives; each kind of GPU and each version has its own."""
+    """Return the path of a timing cache, one per GPU and version, beside the bundle, so that it outlives it."""
     folder = bundle.resolve().parent
     if not os.access(folder, os.W_OK):
         return None
@@ -159,11 +159,11 @@ def build_engine(
 ) -> BuildInfo:
     """Build an engine from an ONNX file. Builds in one process run one after another.
 
-    Whatever happens, `output` is complete or unchanged. Ctrl-C takes effect when TensorRT next reports progress, which
+    After an error, `output` is unchanged. Ctrl-C takes effect when TensorRT next reports progress, which
     may be at its end.
 
     Args:
-        onnx: The graph. Its files of weights have to lie beside it.
+        onnx: The graph. Its weight files must lie beside it.
         spec: The inputs and outputs that the graph must have.
         output: The engine's file, which is replaced.
         library: The TensorRT that builds.
@@ -180,7 +180,7 @@ def build_engine(
     started = time.perf_counter()
     if not onnx.is_file():
         raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # known now rather than in 20 minutes
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # fails before a build of 20 minutes
         raise OutputError(f"{output} cannot be written: {output.parent} is no folder that can be written to")
     with _ONE_AT_A_TIME, library.collect(workers=True) as messages:
         engine = _Build(onnx, spec, library, options or EngineOptions(), progress).run(messages)
@@ -189,7 +189,7 @@ def build_engine(
 
 
 class _Build:
-    """One build. TensorRT's objects depend on one another: network on parser, for its weights, and on builder."""
+    """One build. The network needs the builder, and for its weights the parser: both must outlive it."""
 
     def __init__(
         self, onnx: Path, spec: EngineSpec, library: Library, options: EngineOptions, progress: BuildProgress | None
@@ -209,7 +209,7 @@ class _Build:
                 engine = self._run(polygraphy, monitor)
             except VExpressError:
                 raise
-            except Exception as error:  # Polygraphy's and pybind11's, without a common base
+            except Exception as error:  # exceptions of Polygraphy and pybind11 have no common base
                 if monitor.failure is None:
                     raise self._failed(messages.text() or readable(str(error))) from error
             if monitor.failure is not None:
@@ -223,7 +223,7 @@ class _Build:
         parser = self._parse(network)
         self._check_interface(network)
         self._add_profile(polygraphy, builder, network, config)
-        # Allows attention without a fused kernel. Where there is one it is used: the engine is the same, bit for bit.
+        # Allows attention without a fused kernel. Where a fused kernel exists, the engine is the same, bit for bit.
         polygraphy.set_decomposable_attentions((builder, network, parser))
         with native_call():
             engine = polygraphy.engine_bytes_from_network((builder, network, parser), config)
@@ -245,9 +245,9 @@ class _Build:
         return config
 
     def _parse(self, network: Any) -> Any:
-        """Parse the graph. The error of Polygraphy's NetworkFromOnnxPath would not name the node."""
+        """Parse the graph; unlike Polygraphy's NetworkFromOnnxPath, name the node in an error."""
         parser = self._library.module.OnnxParser(network, self._library.logger)
-        if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights lie in other files
+        if not parser.parse_from_file(str(self._onnx)) or parser.num_errors:  # by path: weights are in other files
             messages = [_parser_message(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BackendError(
                 f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
@@ -262,7 +262,7 @@ class _Build:
         found = EngineSpec(self._spec.name, *(tuple(map(self._tensor, tensors)) for tensors in (inputs, outputs)))
         if wrong := interface_errors(found, self._spec):
             raise BundleDamagedError(
-                f"{self._onnx.resolve()} is not the engine {self._spec.name} that is wanted: {'; '.join(wrong)}: "
+                f"{self._onnx.resolve()} is not the expected engine {self._spec.name}: {'; '.join(wrong)}: "
                 f"export it again with `python -m export.build --engine {self._spec.name}` {EXPORTER}"
             )
 
@@ -290,7 +290,7 @@ class _Build:
             cache = config.create_timing_cache(path.read_bytes())
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
-            _log.warning("%s is of another GPU or version of %s; a new one is begun", path, self._library.title)
+            _log.warning("%s is of another GPU or version of %s; a new one is started", path, self._library.title)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -303,7 +303,7 @@ class _Build:
             return
         try:
             with contextlib.suppress(FileNotFoundError):
-                _check_timing_cache(path)  # else a device would be replaced
+                _check_timing_cache(path)  # otherwise a device could be replaced
             _write(path, config.get_timing_cache().serialize())
         except (OutputError, OSError) as error:  # the engine is complete nonetheless
             _log.warning("%s", error)
@@ -324,7 +324,7 @@ def _parser_message(error: Any) -> str:
 
 
 def _check_timing_cache(path: Path) -> None:
-    """Raise OSError unless a path is a file of plausible size; a pipe or a device could be read for ever."""
+    """Raise OSError unless a path is a file of plausible size; reading a pipe or a device might never end."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is a folder or a device; expected a file of timings: choose another")
@@ -359,7 +359,7 @@ def _make_monitor(module: Any, progress: BuildProgress | None, stopped: Callable
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
             self.failure: BaseException | None = None
-            self._lock = threading.Lock()  # several of TensorRT's threads may call
+            self._lock = threading.Lock()  # several threads of TensorRT may call
             self._phases: dict[str, list[Any]] = {}  # name: parent, steps, steps done
             self._reported = 0.0
 
@@ -391,7 +391,7 @@ def _make_monitor(module: Any, progress: BuildProgress | None, stopped: Callable
             self._reported = fraction
             try:
                 progress(fraction)
-            except BaseException as error:  # C++ called this and handles no exceptions: raised after the build instead
+            except BaseException as error:  # the caller is C++: the exception is raised after the build
                 self.failure = error
 
     return Monitor()

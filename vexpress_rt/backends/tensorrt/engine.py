@@ -1,4 +1,4 @@
-"""Engines that TensorRT or TensorRT for RTX runs; `library` has the differences between the two."""
+"""Engines run by TensorRT or TensorRT for RTX; `library` hides the differences between the two."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def load(
 
     Args:
         path: The plan's file.
-        spec: The inputs and outputs that the engine must have; None takes them as they are in the file.
+        spec: The inputs and outputs that the engine must have; None accepts those of the file.
         target: The library: `tensorrt` or `tensorrt-rtx`.
-        executor: Runs the engine with others, one at a time, in shared activation memory; None makes one of its own.
-        graphs: Capture a CUDA graph in the second run and replay it from then on, if sizes are fixed and TensorRT can.
-            This holds for TensorRT for RTX, too, whose own strategy for graphs is for sizes that vary.
+        executor: The executor to share with other engines; None creates one for this engine.
+        graphs: Capture a CUDA graph in the second run and replay it from then on, if sizes are fixed and TensorRT
+            supports it. TensorRT for RTX is treated alike, because its own graph strategy is for varying sizes.
 
     Raises:
         BackendMissingError: The library or cuda-python is not installed.
@@ -52,15 +52,15 @@ def load(
     """
     library = tensorrt_library.load(target)
     name = spec.name if spec is not None else Path(path).stem
-    with contextlib.ExitStack() as undo:  # closes what was made, if a later step fails
-        made = executor or undo.enter_context(contextlib.closing(Executor()))
+    with contextlib.ExitStack() as undo:  # closes everything if a later step fails
+        used = executor or undo.enter_context(contextlib.closing(Executor()))
         with _named_errors(library, f"engine {name} cannot be loaded from {path}") as messages:
             plan = _Plan(library, Path(path), messages)
             undo.callback(plan.close)
             found = _read_interface(name, plan, library)
         if spec is not None:
             check_interface(path, found, spec)
-        engine = TensorRTEngine(library, plan, spec or found, made, owned=executor is None, graphs=graphs)
+        engine = TensorRTEngine(library, plan, spec or found, used, owned=executor is None, graphs=graphs)
         undo.enter_context(engine)
         with _named_errors(library, f"engine {name} cannot be loaded from {path}") as messages:
             engine.set_up(messages)
@@ -73,7 +73,7 @@ class TensorRTEngine(DeviceEngine):
 
     All tensors have their addresses before anything is enqueued, and keep them as long as sizes stay the same. The
     context's memory is the executor's block. When that is replaced, or sizes change, the CUDA graph is dropped, and
-    captured anew after one more plain run, in which TensorRT does its deferred work.
+    captured again after one more run without it, in which TensorRT does its deferred work.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class TensorRTEngine(DeviceEngine):
         return self._graph is not None
 
     def set_up(self, messages: Messages) -> None:
-        """Make the context; where sizes are fixed, allocate all memory, so that a lack of memory shows now.
+        """Make the context; where sizes are fixed, allocate all memory, so that loading fails if memory is short.
 
         Args:
             messages: Collects the library's messages.
 
         Raises:
-            BackendError: The library makes no context, or the GPU's memory ran out.
+            BackendError: The library cannot create a context, or the GPU's memory ran out.
         """
         with self._executor.lock:
             strategy = self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -122,8 +122,8 @@ class TensorRTEngine(DeviceEngine):
         """Pass the shapes and addresses of ports to the context, and its activation memory."""
         bound = {name: (port.shape, port.pointer) for name, port in self._inputs.items()}
         if bound != self._bound:
-            self._bound = {}  # until all has succeeded
-            self._generation = 0  # binding divides the memory anew, so that the context needs it again
+            self._bound = {}  # until binding has succeeded
+            self._generation = 0  # binding divides the memory differently, so the context needs it again
             self._forget_graph()
             self._bind(messages)
             self._bound = bound
@@ -172,7 +172,7 @@ class TensorRTEngine(DeviceEngine):
             raise BackendError(messages.text() or "TensorRT does not say why")
 
     def _capture(self, messages: Messages) -> runtime.Graph | None:
-        """Return a run as a CUDA graph; None, from now on, if that does not work."""
+        """Capture a run as a CUDA graph. If that fails, return None and do not try again."""
         capturable = getattr(self._plan.context, "is_stream_capturable", None)  # TensorRT 10 lacks it
         why = "TensorRT says that it cannot be captured"
         if capturable is None or capturable(self._executor.compute.handle):
@@ -229,8 +229,9 @@ def _named_errors(library: Library, what: str) -> Iterator[Messages]:
 class _Plan:
     """TensorRT's objects for a plan: an execution context, the engine that it needs, and the runtime that this needs.
 
-    Destroy context, engine and runtime in that order: `close` does, and so does Python, which drops attributes in the
-    order in which they were set. Nothing else refers to them, not even a local variable: an exception would keep it.
+    Destroy context, engine and runtime in that order: `close` does so, and so does Python, which frees attributes in
+    the order in which they were set. Do not keep other references, not even in a local variable: the traceback of an
+    exception would keep the object alive.
     """
 
     def __init__(self, library: Library, path: Path, messages: Messages) -> None:
@@ -278,7 +279,7 @@ def _read_interface(name: str, plan: _Plan, library: Library) -> EngineSpec:
 
 
 def _sizes(dims: Any) -> tuple[int, ...]:
-    """Return a shape of TensorRT's; -1 stands for an open size."""
+    """Return a TensorRT shape as a tuple; -1 stands for an open size."""
     return tuple(int(size) for size in dims)
 
 

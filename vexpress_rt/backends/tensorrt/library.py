@@ -64,7 +64,7 @@ class Library:
 
     Attributes:
         target: `tensorrt` or `tensorrt-rtx`.
-        title: Its name for people.
+        title: Its display name.
         module: The Python module.
         version: The version of the module.
         logger: The logger to pass to TensorRT, which accepts only one in a process.
@@ -92,7 +92,7 @@ class Library:
         return not _KINDS[self.target].portable
 
     def is_portable(self, *, hardware_compatible: bool) -> bool:
-        """Return whether an engine runs on other kinds of GPU than that of the machine that builds it."""
+        """Return whether an engine also runs on other GPU models than that of the machine that builds it."""
         return hardware_compatible or self.builds_without_gpu
 
     def is_made_for(self, capability: tuple[int, int]) -> bool:
@@ -115,12 +115,12 @@ class Library:
         )
 
     def dtype_name(self, dtype: Any) -> str:
-        """Return the name that `engine_spec` uses for a data type of TensorRT's; unknown ones keep their own."""
+        """Return the name that `engine_spec` uses for a TensorRT data type; unknown ones keep their name."""
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
     def set_hardware(self, config: Any, *, hardware_compatible: bool) -> None:
-        """Set in a builder's configuration for which GPUs to build.
+        """Choose the GPUs to build for, in a builder's configuration.
 
         Args:
             config: The configuration.
@@ -130,7 +130,7 @@ class Library:
             config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
-        """Make engines use memory of the caller's alone; otherwise TensorRT for RTX cannot run in a CUDA graph."""
+        """Make engines use only the caller's memory; otherwise TensorRT for RTX cannot run in a CUDA graph."""
         flag = getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
         if flag is not None:
             config.set_flag(flag)
@@ -143,8 +143,8 @@ class Library:
         engines and are not collected.
 
         Args:
-            workers: Collect messages of threads without a collector of their own as well: those of TensorRT's worker
-                threads in a build.
+            workers: Also collect messages of threads without a collector, such as TensorRT's worker threads in a
+                build.
         """
         messages = Messages(workers=workers)
         self.logger.collectors.append(messages)
@@ -172,7 +172,7 @@ class Library:
                 f"{other}: build engines for {self.target} in a process of its own, as "
                 f"`python -m export.build --target {self.target}` {EXPORTER} does"
             )
-        backend.util.TRT_LOGGER = self.logger  # Polygraphy's own prints, and turns Ctrl-C into SIGTERM
+        backend.util.TRT_LOGGER = self.logger  # Polygraphy's own logger prints, and turns Ctrl-C into SIGTERM
         with output.verbosity(output.CRITICAL + 1):
             yield backend
 
@@ -183,14 +183,17 @@ def load(target: str) -> Library:
     Args:
         target: `tensorrt` or `tensorrt-rtx`.
 
+    Returns:
+        The library, always the same object for a target.
+
     Raises:
-        ConfigError: The target is another one.
+        ConfigError: `target` is neither of the two.
         BackendMissingError: The library cannot be imported or is too old; the message names the extra to install.
     """
     if target not in _KINDS:
         raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
     with _LOCK:
-        module = run_uninterrupted(partial(_import, target))  # its C++ would turn Ctrl-C into an ImportError
+        module = run_uninterrupted(partial(_import, target))  # its C++ code would turn Ctrl-C into an ImportError
         library = _LOADED.get(target)
         if library is None or library.module is not module:
             library = _LOADED[target] = _examine(target, module)
@@ -212,8 +215,11 @@ def builder(target: str) -> Library:
     Args:
         target: `tensorrt` or `tensorrt-rtx`.
 
+    Returns:
+        The library.
+
     Raises:
-        ConfigError: The target is another one.
+        ConfigError: `target` is neither of the two.
         BackendMissingError: The library or Polygraphy is missing, or the library is too old.
     """
     library = load(target)

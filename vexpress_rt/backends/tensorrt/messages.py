@@ -1,4 +1,4 @@
-"""TensorRT's messages: warnings go to `logging`, errors to the collector of the thread that they come from."""
+"""Messages of TensorRT: warnings go to `logging`, errors to the collector of their thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
-_NO_GPU = "catchCudaError"  # without a GPU, one more error follows each error of TensorRT's
+_NO_GPU = "catchCudaError"  # without a GPU, one more error follows each error of TensorRT
 _log = logging.getLogger(__name__)
 
 
@@ -31,12 +31,12 @@ class Messages:
         self.activation_bytes: int | None = None
 
     def text(self) -> str:
-        """Return the errors on one line, each once, without those that only follow from a missing GPU."""
+        """Return the distinct errors on one line, without those that only follow from a missing GPU."""
         return "; ".join(dict.fromkeys(readable(error) for error in _without_follow_ups(self.errors)))
 
 
 def readable(text: str) -> str:
-    """Return a message of TensorRT's on one line of at most 1000 characters."""
+    """Return a TensorRT message on one line of at most 1000 characters."""
     return " ".join(" ".join(_without_follow_ups(text.splitlines())).split())[:1000]
 
 
@@ -45,7 +45,7 @@ def make_logger(module: Any, title: str) -> Any:
 
     Args:
         module: TensorRT's Python module.
-        title: The library's name for people.
+        title: The library's display name.
     """
     severity = module.ILogger.Severity
 

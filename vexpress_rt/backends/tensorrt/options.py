@@ -14,7 +14,7 @@ from vexpress_rt.bundle.engine_spec import AUDIO_SECONDS, ModelConfig, TensorSpe
 from vexpress_rt.bundle.untrusted_json import parse, plain_name, record
 from vexpress_rt.errors import BundleDamagedError, ConfigError
 
-LEVELS = range(6)  # of optimisation
+LEVELS = range(6)  # of the builder's optimization
 WORKSPACE_MINIMUM, WORKSPACE_MAXIMUM = 1 << 20, 1 << 50  # bytes; the maximum is beyond any GPU and fits in 64 bits
 # Lengths of a clip for one run of the audio encoder. Activations are sized for the longest, kernels are chosen for the
 # typical one; wav2vec 2.0 returns its first feature for 400 samples.
@@ -52,7 +52,7 @@ class Range:
 def audio_range(
     model: ModelConfig | None = None, *, typical: float = AUDIO_TYPICAL_SECONDS, maximum: float = AUDIO_SECONDS
 ) -> Range:
-    """Return the numbers of samples N that one run of a model's audio encoder takes.
+    """Return the range of N, the number of samples in one run of a model's audio encoder.
 
     Args:
         model: The model; None for the released one.
@@ -76,7 +76,7 @@ class EngineOptions:
             no kernels and builds the same engine at every level.
         workspace_bytes: Limit of the scratch memory of one kernel on the GPU, 1 MiB to 1 PiB; None for all of the GPU's
             memory.
-        hardware_compatible: Build for all GPUs from Ampere on instead of this machine's alone; such engines are slower.
+        hardware_compatible: Build for all GPUs from Ampere on, not only for this machine's; such engines are slower.
             TensorRT for RTX always does so.
         tf32: Allow float32 products with 10 bits of mantissa.
         ranges: Sizes of open dims, by the letter of the dim in `engine_spec`.
@@ -98,7 +98,7 @@ class EngineOptions:
         level, limit = self.optimization_level, self.workspace_bytes
         if type(level) is not int or level not in LEVELS:
             raise ConfigError(
-                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (soonest built) to {LEVELS[-1]} (most "
+                f"optimization_level is {brief(level)}; expected {LEVELS[0]} (fastest build) to {LEVELS[-1]} (most "
                 "tried)"
             )
         if limit is not None and (type(limit) is not int or not WORKSPACE_MINIMUM <= limit <= WORKSPACE_MAXIMUM):
@@ -124,7 +124,7 @@ class EngineOptions:
         return tuple(smallest), tuple(typical), tuple(largest)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options that change an engine, as plain values. Equal ones give interchangeable engines."""
+        """Return the options that change an engine, as JSON values. Equal options give interchangeable engines."""
         data = asdict(self)
         del data["timing_cache"]
         return data
@@ -135,7 +135,7 @@ class EngineOptions:
 
     @classmethod
     def from_text(cls, text: str) -> EngineOptions:
-        """Return the options of a text that `to_text` made; the text may come from an untrusted bundle.
+        """Parse the result of `to_text`; the text may come from an untrusted bundle.
 
         Raises:
             ConfigError: The text is malformed.

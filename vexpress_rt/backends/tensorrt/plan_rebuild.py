@@ -1,8 +1,8 @@
-"""How plans are rebuilt: compiled on this machine from a bundle's graphs, and added to the bundle.
+"""Rebuilding of plans: they are compiled on this machine from a bundle's graphs, and added to the bundle.
 
-One process does so at a time; others that need the same plans wait for it and use them. Plans are compiled in a staging
-directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last. Files that a
-killed process left are removed by the next one.
+One process at a time rebuilds plans; others that need the same plans wait for it and use them. Plans are compiled
+in a staging directory inside the bundle's folder. Finished files are moved from there one by one, the manifest last.
+Files that a killed process left are removed by the next one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"
-STAGING = f"{WORKING}-"  # first part of the name of a staging directory
-_HAS_DIR_FD = os.unlink in os.supports_dir_fd  # Windows opens no folders
+STAGING = f"{WORKING}-"  # prefix of the names of staging directories
+_HAS_DIR_FD = os.unlink in os.supports_dir_fd  # Windows cannot open folders
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -48,18 +48,18 @@ _log = logging.getLogger("vexpress_rt")
 def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: str, progress: Progress) -> Bundle:
     """Add plans for this machine to a bundle, compiled with the options of its newest plans.
 
-    Whatever happens, the bundle is unchanged or has the plans.
+    The bundle either stays unchanged or gets all the plans.
 
     Args:
         bundle: The bundle.
         has_plans: Returns whether a bundle has plans for this machine. It is called again once the lock is held,
             because another process may have added them in the meantime.
-        reason: Why plans are needed, for people.
+        reason: Why plans are needed, for messages.
         progress: Called with a stage, the work done and the total, from any thread. Its exceptions end the work and are
             raised as they are.
 
     Returns:
-        The bundle, opened anew.
+        The bundle, opened again.
 
     Raises:
         BackendMissingError: Polygraphy is not installed.
@@ -83,7 +83,7 @@ def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: s
     except Exception:
         if guard.failure is None:
             raise
-    raise guard.failure  # not the error that it led to
+    raise guard.failure  # instead of the error that it caused
 
 
 def recorded_options(manifest: Manifest) -> EngineOptions:
@@ -98,7 +98,7 @@ def recorded_options(manifest: Manifest) -> EngineOptions:
 
 
 def build_command(bundle: Bundle) -> str:
-    """Return the command that builds a bundle like this one, without the path of the weights, which no bundle knows."""
+    """Return the command that builds a bundle like this one, with a placeholder for the weights."""
     manifest, shape = bundle.manifest, bundle.manifest.shape
     parts = [BUILD_COMMAND, shlex.quote(str(bundle.folder)), f"--precision {manifest.precision}"]
     parts += [f"--target {manifest.target} --height {shape.height} --width {shape.width} --frames {shape.frames}"]
@@ -114,14 +114,14 @@ def build_command(bundle: Bundle) -> str:
 
 
 def engines_with_plans(manifest: Manifest) -> list[str]:
-    """Return the engines that need a plan: all but the face detector, which also runs without one."""
+    """Return the engines that need a plan: all but the face detector, for which a plan is optional."""
     return [name for name in manifest.engines if name != FACE_DETECTOR]
 
 
 def _rebuild_alone(
     bundle: Bundle, compiler: Compiler, has_plans: Callable[[Bundle], bool], reason: str, progress: Progress
 ) -> Bundle:
-    """Rebuild plans while no other process does, unless one has just done so."""
+    """Rebuild plans under the bundle's lock, unless another process has just done so."""
     try:
         with _exclusive(bundle.folder, progress):
             current = _reopen(bundle)
@@ -173,13 +173,13 @@ def _reopen(bundle: Bundle) -> Bundle:
 
 def _replaced_error(folder: Path) -> BundleDamagedError:
     return BundleDamagedError(
-        f"{folder} was replaced by another build while plans were compiled for it, which are thrown away: open it again"
+        f"{folder} was replaced by another build while plans were compiled for it, which are discarded: open it again"
     )
 
 
 @contextmanager
 def _exclusive(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of a bundle for a `with` block; report a wait for it."""
+    """Hold the lock of a bundle for a `with` block, and report waiting as progress."""
     stage, waited = "wait for another process", False
 
     def report_wait() -> None:
@@ -208,9 +208,9 @@ def _plan_files(compiled: tuple[Compilation, ...]) -> set[str]:
 
 
 def _remove_leftovers(bundle: Bundle, plans: list[str]) -> None:
-    """Remove plans that a killed process moved without the manifest; the lock is held.
+    """Remove plans that a killed process moved before it could move the manifest; the lock is held.
 
-    Raises OutputError if a folder has the name of one of `plans`: better now than after minutes of compiling.
+    Raises OutputError if a folder has the name of one of `plans`, before minutes of compiling.
     """
     manifest = bundle.manifest
     for path in bundle.folder.glob(f"*{PLAN}"):
@@ -225,8 +225,8 @@ def _remove_leftovers(bundle: Bundle, plans: list[str]) -> None:
 def _isolate_graph(bundle: Bundle, name: str, staging: Path) -> Path:
     """Return the graph of an engine, verified, in a folder that holds only its files.
 
-    A graph can name any file beside it as its weights, and TensorRT reads that file. A verified graph names only files
-    of the manifest, and this folder contains no others.
+    A graph can name any file in its folder as its weights, and TensorRT reads that file. A verified graph names only
+    files of the manifest, and this folder contains no others.
     """
     bundle.engine_path(name)
     folder, entry = staging / name, bundle.manifest.engines[name]
@@ -252,7 +252,7 @@ class _Percentage:
         try:
             yield lambda fraction: self._report(self._done + fraction * self._sizes[name])
         except BackendError:
-            self._report(self._done)  # a progress function that ended the build raises its own exception here
+            self._report(self._done)  # if the progress function ended the build, it raises again here
             raise
         self._done += self._sizes[name]
 
@@ -263,8 +263,8 @@ class _Percentage:
 class StagingDirectory:
     """A directory inside a bundle's folder, where plans are made; see `staging_directory`.
 
-    Both folders are held open, where the system can: finished files go into the bundle that they belong to, even if
-    another folder has taken its name since.
+    Where the system supports it, both folders are held open, so that finished files go into the right bundle even if
+    another folder takes its name meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -286,7 +286,15 @@ class StagingDirectory:
         )
 
     def publish(self, names: list[str], obsolete: list[str]) -> None:
-        """Move files to the bundle, in order, and remove obsolete ones there. Ctrl-C waits for that."""
+        """Move files to the bundle, and remove obsolete ones there. Ctrl-C takes effect afterwards.
+
+        Args:
+            names: Files in this directory, in the order to move them.
+            obsolete: Files of the bundle to remove.
+
+        Raises:
+            OSError: A file cannot be moved.
+        """
         run_uninterrupted(partial(self._publish, names, obsolete))
 
     def _publish(self, names: list[str], obsolete: list[str]) -> None:
@@ -303,7 +311,7 @@ class StagingDirectory:
 
 
 class _Folder:
-    """A folder, held open where the system can."""
+    """A folder, held open where the system supports it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -318,7 +326,7 @@ class _Folder:
             return False
 
     def move(self, name: str, target: _Folder) -> None:
-        """Move a file to another folder, in place of a file of that name."""
+        """Move a file to another folder, and replace a file of the same name there."""
         if self._handle is None:
             os.replace(self._path / name, target._path / name)
         else:

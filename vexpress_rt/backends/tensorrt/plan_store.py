@@ -33,8 +33,8 @@ def find_plans(
         rebuild: One of `config.REBUILD`. "auto" compiles plans, once, which takes minutes, if none fits this machine or
             if some are missing or of the wrong size. "never" makes that an error that names the command.
         progress: Called while plans are compiled: stage, done, total; from any thread.
-        thorough: Compare all hashes now, instead of each when its plan is loaded.
-        supported_only: Refuse a GPU that the library is not made for, although it may run there.
+        thorough: Compare the hashes of all plans now, and not only when each is loaded.
+        supported_only: Refuse a GPU that the library is not made for, even if it may run there.
 
     Raises:
         ConfigError: The bundle was not built for TensorRT, or its recorded options are invalid.
@@ -54,7 +54,7 @@ def find_plans(
     runtime.check()
     library = tensorrt_library.load(target)
     if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):
-        raise BackendError(f"{unsupported_reason}, or try the one at hand with provider='tensorrt'")
+        raise BackendError(f"{unsupported_reason}, or try this one with provider='tensorrt'")
     return Plans(bundle, describe_machine(library), rebuild, progress, thorough=thorough)
 
 
@@ -62,8 +62,8 @@ class Plans:
     """The plans of a bundle for this machine; made by `find_plans`.
 
     Attributes:
-        bundle: The bundle, opened anew whenever plans were compiled.
-        compilation: The plans.
+        bundle: The bundle, opened again whenever plans were compiled.
+        compilation: The compilation that holds these plans.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Plans:
         self.compilation = self._find_or_rebuild(thorough=thorough)
 
     def path(self, name: str) -> Path:
-        """Return the plan of an engine after comparing its hash; damaged plans are compiled anew.
+        """Return the plan of an engine after comparing its hash; damaged plans are compiled again.
 
         Raises:
             BundleNotFoundError: The bundle has no such engine.
@@ -96,7 +96,7 @@ class Plans:
             reason = self._missing_reason(thorough=thorough)
             if self._rebuild == "never":
                 raise PlansMissingError(
-                    f"{reason}, and rebuild='never' forbids to compile plans now: do so with "
+                    f"{reason}, and rebuild='never' forbids compiling plans now: do so with "
                     f"{self._command()} on this machine, or use rebuild='auto'"
                 )
 
@@ -105,7 +105,7 @@ class Plans:
 
             self.bundle = rebuild_plans(self.bundle, has_plans, reason, self._progress)
             found = self._newest_usable(self.bundle, thorough=thorough)
-            assert found is not None  # rebuild_plans has checked
+            assert found is not None  # `rebuild_plans` checked it
         return found
 
     def _newest_usable(self, bundle: Bundle, *, thorough: bool) -> Compilation | None:

@@ -15,7 +15,7 @@ from vexpress_rt.utils.cpus import ThreadLimit
 
 
 class TensorRTProvider(Provider):
-    """Runs the plans of a bundle that was compiled; compiles them first if none fits this machine."""
+    """TensorRT, which runs the plans of a compiled bundle; it compiles them first if none fits this machine."""
 
     name = "tensorrt"
     advantage = "the bundle is compiled for it and there is a GPU"
@@ -47,9 +47,9 @@ class TensorRTProvider(Provider):
 
 
 class PlanLoader(EngineLoader):
-    """Loads plans. The face detector may lack one: ONNX Runtime runs it on the CPU then.
+    """A loader of plans. If the face detector has none, ONNX Runtime runs it on the CPU.
 
-    It runs once for each portrait, takes a picture from the host and returns faces to it, so that a plan gains little.
+    The detector runs once per portrait, with a picture and faces in host memory, so a plan for it gains little.
 
     Attributes:
         plans: The plans of the bundle for this machine.
@@ -67,7 +67,7 @@ class PlanLoader(EngineLoader):
         if name == FACE_DETECTOR and name not in plans.compilation.plans:
             return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)
         path = plans.path(name)
-        bundle = plans.bundle  # after `path`, which may compile the plans anew
+        bundle = plans.bundle  # after `path`, which may compile the plans again
         loaded = engine.load(path, bundle.specs.get(name), target=bundle.manifest.target, executor=executor)
         return check_unchanged(loaded, bundle, name, path.name)
 

@@ -44,8 +44,8 @@ class _Meta:
     kinds: dict[int, bytes] = field(default_factory=dict)  # of items, by item number
     exif: list[int] = field(default_factory=list)  # offsets of the type codes of EXIF items
     primary: int = 0
-    places: list[tuple[int, int, int, int]] = field(default_factory=list)  # item, method, offset, length of extents
-    items: int = 0  # offset of `idat`
+    extents: list[tuple[int, int, int, int]] = field(default_factory=list)  # item, method, offset, length
+    idat: int = 0  # offset of the content of the `idat` box
     plain: bool = True  # all pictures are 4:2:0 or grey, without alpha
 
 
@@ -108,11 +108,11 @@ def _read_meta(data: bytes, start: int, end: int) -> _Meta:
         if name == b"iinf":
             _read_items(data, first, last, meta)
         elif name == b"iloc":
-            _read_places(data, first, last, meta)
+            _read_extents(data, first, last, meta)
         elif name == b"pitm":
             meta.primary = int.from_bytes(data[first + 4 : last], "big")
         elif name == b"idat":
-            meta.items = first
+            meta.idat = first
         elif name == b"iprp":
             for inner, low, high in _boxes(data, first, last):
                 if inner == b"ipco":
@@ -149,7 +149,7 @@ def _read_items(data: bytes, start: int, end: int, meta: _Meta) -> None:
         raise RefusedError(f"has {len(meta.kinds)} items; expected at most {_MAX_ITEMS}: save it as PNG or JPEG")
 
 
-def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
+def _read_extents(data: bytes, start: int, end: int, meta: _Meta) -> None:
     version, sizes = data[start], data[start + 4 : start + 6]
     offset_size, length_size, base_size = sizes[0] >> 4, sizes[0] & 15, sizes[1] >> 4
     index_size = sizes[1] & 15 if version else 0
@@ -158,7 +158,7 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
     def number(wide: int) -> int:
         nonlocal at
         if at + wide > end:
-            raise truncated("within the places of its items")
+            raise truncated("within the extents of its items")
         value = int.from_bytes(data[at : at + wide], "big")
         at += wide
         return value
@@ -171,14 +171,14 @@ def _read_places(data: bytes, start: int, end: int, meta: _Meta) -> None:
         for _ in range(min(number(2), _MAX_ITEMS)):
             number(index_size)
             offset = number(offset_size)
-            meta.places.append((item, method, base + offset, number(length_size)))
-            if len(meta.places) > 10 * _MAX_ITEMS:
+            meta.extents.append((item, method, base + offset, number(length_size)))
+            if len(meta.extents) > 10 * _MAX_ITEMS:
                 raise RefusedError(f"has more than {10 * _MAX_ITEMS} extents; expected a few: save it as PNG or JPEG")
 
 
 def _end_of_items(meta: _Meta) -> int:
     """Return the offset of the end of the last item in the whole file."""
-    return max((offset + length for _, method, offset, length in meta.places if method == 0), default=0)
+    return max((offset + length for _, method, offset, length in meta.extents if method == 0), default=0)
 
 
 def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
@@ -193,7 +193,7 @@ def _coded_sizes(data: bytes, meta: _Meta, most: int) -> list[tuple[int, int]]:
             sizes += [_sequence_size(body) for kind, body in units if kind == _SEQUENCE_HEADER]
             if (frames := sum(kind in _FRAMES for kind, _ in units)) > most:
                 raise RefusedError(
-                    f"is an AVIF whose picture has {frames} coded frames; expected at most {most}: save it anew"
+                    f"is an AVIF whose picture has {frames} coded frames; expected at most {most}: save it again"
                 )
         elif meta.kinds.get(item) == b"grid" and len(content) >= 8:
             wide = len(content) >= 12 and content[1] & 1
@@ -205,9 +205,9 @@ def _contents(data: bytes, meta: _Meta) -> dict[int, bytes]:
     """Return the bytes of the picture items, by item number."""
     contents: dict[int, bytes] = {}
     left = 2 * len(data)
-    for item, method, offset, length in meta.places:
+    for item, method, offset, length in meta.extents:
         if meta.kinds.get(item) in (b"av01", b"grid"):
-            start = offset + (meta.items if method == 1 else 0)
+            start = offset + (meta.idat if method == 1 else 0)
             extent = data[start : start + length if length else len(data)]
             left -= len(extent)
             if left < 0:

@@ -1,4 +1,4 @@
-"""The choice of the reader for a file."""
+"""The choice of the reader for a photo, by its first bytes."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def several_pictures(kind: str) -> RefusedError:
 
 @dataclass(frozen=True)
 class Gap:
-    """Missing bytes, in whose place fillers are decoded. Rows that change with the filler are unknown.
+    """Missing bytes of a file. Fillers are decoded in their place; rows that change with the filler are unknown.
 
     Attributes:
         at: Offset in the data.
@@ -71,7 +71,7 @@ class EncodedPhoto:
         notes: Repairs, for `Video.notes`.
         fill: Decodes `data` in place of Pillow into (height, width, 3) uint8 RGB, and returns notes.
         repair: Takes this photo after its decoding failed and returns one to try next; raises DamagedError.
-        cut: Whether the end of a JPEG is missing, so that rows at the bottom may be grey.
+        cut: Whether the end of a JPEG is missing; rows at the bottom may be grey then.
         gap: Missing bytes of `data` and their fillers.
     """
 
@@ -173,5 +173,5 @@ def check_scans(scans: int, pixels: int) -> None:
     if scans > most:
         raise RefusedError(
             f"is a JPEG of {scans} scans; expected at most {most} for its {pixels / 1e6:.1f} million pixels: "
-            "save it anew"
+            "save it again"
         )

@@ -64,7 +64,7 @@ def read(data: bytes) -> EncodedPhoto:
             raise several_pictures("a GIF")
         at = end
     else:
-        raise RefusedError(f"is a GIF of more than {_MAX_BLOCKS} blocks; expected a few: save it anew")
+        raise RefusedError(f"is a GIF of more than {_MAX_BLOCKS} blocks; expected a few: save it again")
     if not pictures:
         raise truncated("before its pixels")
     return EncodedPhoto(
@@ -108,7 +108,7 @@ def _filled(codes: bytes, size: int, width: int, height: int) -> tuple[bytes, st
         raise DamagedError(f"its pixels have {size} bits; expected 1 to 8")
     if len(codes) > _MAX_CUT:
         raise RefusedError(
-            f"is a GIF whose end is missing after {len(codes)} bytes; expected at most {_MAX_CUT}: transfer it anew"
+            f"is a GIF whose end is missing after {len(codes)} bytes; expected at most {_MAX_CUT}: transfer it again"
         )
     pixels, bits = _follow_codes(codes, size, width * height)
     note = missing_rows(pixels // width, height, "blank")
@@ -155,4 +155,4 @@ def _after_blocks(data: bytes, at: int) -> int:
         if at >= len(data) or not data[at]:
             return min(at + 1, len(data))
         at += 1 + data[at]
-    raise RefusedError(f"is a GIF of more than {_MAX_PIECES} data blocks in a row; expected fewer: save it anew")
+    raise RefusedError(f"is a GIF of more than {_MAX_PIECES} data blocks in a row; expected fewer: save it again")

@@ -52,7 +52,7 @@ class _Scans:
     Attributes:
         count: Number of scans.
         end: Offset of the end of the last scan.
-        whole: Whether an end marker follows there.
+        whole: Whether an end marker follows the last scan.
         components: Identifiers of the components in all scans.
         detail: Number, from 1, of the first scan with AC frequencies of the first component.
         first: Identifier of the first component.
@@ -143,7 +143,7 @@ def _read_head(data: bytes) -> tuple[_Head, int]:
         at += length
         _keep(head, marker, body, data[start:at])
     else:
-        raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
+        raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it again")
     raise truncated("before its pixels")
 
 
@@ -182,7 +182,7 @@ def _follow_scans(data: bytes, start: int) -> _Scans:
         if marker == _SOS:
             scans.add(data[at + 2 : at + length])
         at += length
-    raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it anew")
+    raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments; expected a few dozen: save it again")
 
 
 def _check_cut(scans: _Scans, head: _Head) -> None:

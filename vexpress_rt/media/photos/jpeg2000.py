@@ -69,7 +69,7 @@ def _filled(data: bytes, missing: int) -> tuple[bytes, Gap]:
     if 2 * len(data) > _MAX_BYTES:
         raise RefusedError(
             f"is a JPEG 2000 of {len(data)} bytes whose end is missing; expected at most {_MAX_BYTES // 2}: "
-            "transfer it anew"
+            "transfer it again"
         )
     data = data[: len(data) + min(0, missing - len(_END))]
     return data + _END, missing_end(len(data), max(0, missing - len(_END)))

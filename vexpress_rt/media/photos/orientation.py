@@ -1,4 +1,4 @@
-"""The orientation in EXIF and XMP. Nothing else of them is read, so that other malformed entries do no harm."""
+"""The orientation in EXIF and XMP. Other entries are not read, so malformed ones do no harm."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def find_orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
     Returns:
         1 to 8; 1, as stored, if there is none.
     """
-    found = _of_exif(exif[:MAX_METADATA])
+    found = _read_exif(exif[:MAX_METADATA])
     if found is None and (match := _XMP.search(xmp[:MAX_METADATA])):
         found = int(match[2])
     return found if found in range(1, 9) else 1  # type: ignore[return-value]
 
 
-def _of_exif(exif: bytes) -> int | None:
+def _read_exif(exif: bytes) -> int | None:
     """Return the value of the tag; None without the tag, 0 if it has another type or count."""
     while exif.startswith(_PREFIX):
         exif = exif[len(_PREFIX) :]

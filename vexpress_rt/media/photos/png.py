@@ -122,7 +122,7 @@ def _chunks(data: bytes, found: _Found) -> Iterator[tuple[bytes, memoryview, boo
         right = end + 4 > len(data) or zlib.crc32(view[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
         yield name, view[at + 8 : end], right
         at = end + 4
-    raise RefusedError(f"is a PNG of more than {_MAX_CHUNKS} chunks; expected fewer: save it anew")
+    raise RefusedError(f"is a PNG of more than {_MAX_CHUNKS} chunks; expected fewer: save it again")
 
 
 def _keep(found: _Found, name: bytes, body: memoryview, right: bool) -> None:

@@ -45,7 +45,7 @@ class _Entry:
     packed: bytes  # as in the file
     kind: int
     count: int
-    place: int  # offset of its values
+    offset: int  # of its values
 
 
 @dataclass
@@ -105,7 +105,7 @@ def _orientation(data: bytes, directory: _Directory, xmp: _Entry | None) -> int:
         return found[0] if found and found[0] in range(1, 9) else 1
     if xmp is None:
         return 1
-    return find_orientation(xmp=data[xmp.place : xmp.place + min(xmp.count, MAX_METADATA)])
+    return find_orientation(xmp=data[xmp.offset : xmp.offset + min(xmp.count, MAX_METADATA)])
 
 
 def _read_directory(data: bytes) -> _Directory:
@@ -128,10 +128,10 @@ def _read_directory(data: bytes) -> _Directory:
         if (tag not in _WANTED and tag not in (_ORIENTATION, _XMP)) or kind not in _SIZES or tag in entries:
             continue
         room = 8 if big else 4
-        place = start + each - room
+        offset = start + each - room
         if number * _SIZES[kind] > room:
-            (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place)
-        entries[tag] = _Entry(data[start : start + each], kind, number, place)
+            (offset,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, offset)
+        entries[tag] = _Entry(data[start : start + each], kind, number, offset)
     after = first + count * each
     following = int.from_bytes(data[after : after + each - 4 - (8 if big else 4)], "little")
     return _Directory(order, big, entries, following)
@@ -147,9 +147,9 @@ def _integers(data: bytes, directory: _Directory, tag: int) -> tuple[int, ...]:
     if entry.count > most:
         what = "strips or tiles" if parts else f"values of tag {tag}"
         raise RefusedError(f"is a TIFF of {entry.count} {what}; expected at most {most}: save it as PNG or JPEG")
-    if entry.place + entry.count * _SIZES[entry.kind] > len(data):
+    if entry.offset + entry.count * _SIZES[entry.kind] > len(data):
         raise truncated("within its directory's values")
-    return struct.unpack_from(f"{directory.order}{entry.count}{_INTEGERS[entry.kind]}", data, entry.place)
+    return struct.unpack_from(f"{directory.order}{entry.count}{_INTEGERS[entry.kind]}", data, entry.offset)
 
 
 def _check_pieces(count: int, size: tuple[int, int], piece: tuple[int, int], planes: int) -> None:

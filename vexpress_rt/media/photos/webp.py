@@ -83,7 +83,7 @@ def _chunks(data: bytes) -> tuple[list[tuple[bytes, memoryview]], int]:
         missing = max(0, at + 8 + length - len(data))
         at += 8 + length + length % 2
         if len(found) > _MAX_CHUNKS:
-            raise RefusedError(f"is a WebP of more than {_MAX_CHUNKS} chunks; expected fewer: save it anew")
+            raise RefusedError(f"is a WebP of more than {_MAX_CHUNKS} chunks; expected fewer: save it again")
     return found, missing
 
 

@@ -77,7 +77,7 @@ def test_frames_that_cannot_be_decoded_are_counted_and_keep_their_time(tmp_path:
 
 def test_a_video_that_is_mostly_damaged_is_refused(tmp_path: Path) -> None:
     path = blank(write(tmp_path / "a.mp4", range(60), options=GROUP), slice(5, 55))
-    with pytest.raises(VideoError, match=r"is damaged: 50 of its \d+ frames .*: transfer it anew, or convert it"):
+    with pytest.raises(VideoError, match=r"is damaged: 50 of its \d+ frames .*: transfer it again, or convert it"):
         load(path)
 
 

@@ -14,8 +14,7 @@ from tests.support.kernel_cases import HostArena, HostMemory, NoStream, Step, ho
 from vexpress_rt.errors import BackendError, BackendMissingError, InputError
 from vexpress_rt.native import device_kernels
 from vexpress_rt.native.device_kernels import Kernels
-from vexpress_rt.native.latent_step import SlotUpdate, check_updates
-from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+from vexpress_rt.native.latent_step import SlotUpdate
 
 ARENA = HostArena()
 
@@ -138,13 +137,6 @@ def test_float_memory_at_an_odd_address_is_refused(kernels: Kernels) -> None:
         )  # fmt: skip
 
 
-def test_nv12_reference_refuses_odd_sizes_and_other_dtypes() -> None:
-    with pytest.raises(InputError, match="3 x 4 pixels"):
-        rgb_to_nv12_numpy(np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(InputError, match="float32"):
-        rgb_to_nv12_numpy(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
-
-
 def test_refused_launch_is_a_backend_error_that_tells_what_cuda_said() -> None:
     def refuse(*arguments: object) -> None:
         raise RuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
@@ -158,9 +150,3 @@ def test_kernels_that_were_not_built_are_an_error_that_says_how_to_build_them(mo
     monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)
     with pytest.raises(BackendMissingError, match="nvcc 12 or newer on PATH and VEXPRESS_RT_CUDA=ON"):
         device_kernels.load()
-
-
-def test_updates_become_a_table() -> None:
-    table = check_updates([SlotUpdate(4, 0, 2), SlotUpdate(1, 1, 3)], slots=5)
-    assert table.dtype == np.int32
-    assert table.tolist() == [[4, 0, 2], [1, 1, 3]]
