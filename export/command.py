@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from vexpress_rt.errors import VExpressError
-from vexpress_rt.utils import entry
+from vexpress_rt.utils import command_entry
 from vexpress_rt.utils.memory_errors import explain, ran_out
 from vexpress_rt.utils.signals import GracefulShutdown, handle_interrupts
 
@@ -31,17 +31,17 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
         with GracefulShutdown():
             work()
     except (VExpressError, OSError) as error:
-        entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
+        command_entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
         return 1
     except (ImportError, MemoryError, RuntimeError) as error:
         message = _message(error)
         if message is None:
             raise
-        entry.print_error(f"error: {message}")
+        command_entry.print_error(f"error: {message}")
         return 1
     except KeyboardInterrupt:
-        entry.print_error(interrupted)
-        return entry.INTERRUPTED
+        command_entry.print_error(interrupted)
+        return command_entry.INTERRUPTED
     return 0
 
 
@@ -56,19 +56,19 @@ def install_excepthook() -> None:
     This covers Ctrl-C, a missing library of the extras `export` and `bench`, and exhausted memory.
     """
     handle_interrupts()
-    entry.open_standard_streams()
+    command_entry.open_standard_streams()
     sys.excepthook = _excepthook
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
-        entry.print_error("interrupted")
-        raise SystemExit(entry.INTERRUPTED)
+        command_entry.print_error("interrupted")
+        raise SystemExit(command_entry.INTERRUPTED)
     message = _message(error)
     if message is None:
         sys.__excepthook__(kind, error, traceback)
         return
-    entry.print_error(f"error: {message}")
+    command_entry.print_error(f"error: {message}")
     raise SystemExit(1)
 
 

@@ -28,7 +28,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "cli/compile": "backends/tensorrt/test_plan_store_refused.py",
     "cli/main": "cli/test_generate.py",
     "media/photos/bmp": "media/photos/test_containers_damage.py",
-    "media/photos/encoded": "media/photos/test_containers_damage.py",
+    "media/photos/encoded_photo": "media/photos/test_containers_damage.py",
     "pipeline/device_operations": "stages/test_device_frames.py",
     "stages/portrait_encoder": "pipeline/test_generator.py",
     "utils/closable": "pipeline/test_generator_output.py",

@@ -15,7 +15,7 @@ from tests.conftest import GoldenSet
 from tests.doubles.fakes import FakeBackend, write_bundle
 from tests.support.portraits import drawn_portrait
 from tests.support.scenes import FAST, frames_of, photo, read_back, speech, track
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR
@@ -140,7 +140,8 @@ def test_a_bundle_without_a_detector_cannot_search_a_driving_video(tmp_path: Pat
     driving = tmp_path / "driving.mp4"
     generator.generate(photo(), speech(), keypoints=track(9), output=driving, config=FAST)
     remedy = (
-        r"give keypoints, or put .*det_10g\.onnx into the checkpoint directory and build again with --engine face_det"
+        r"give keypoints, or put .*det_10g\.onnx into the checkpoint directory and build again with "
+        r"`python -m export\.build --engine face_detector` \(in a checkout of the repository"
     )
     with pytest.raises(BundleNotFoundError, match=remedy):
         generator.generate(photo(), speech(), keypoints=driving, config=FAST)

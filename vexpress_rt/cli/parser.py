@@ -22,7 +22,7 @@ from vexpress_rt.config import (
     Settings,
     option_help,
 )
-from vexpress_rt.utils.links import EXPORTER_PLACE
+from vexpress_rt.utils.project_links import EXPORTER_PLACE
 
 # Flags of the public inference.py with another name here. Names that differ only in underscores need no entry.
 ALIASES = {
@@ -120,6 +120,9 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
 
 
 def _add_generate(commands: Any) -> None:
+    from vexpress_rt.backends.registry import AUTO, provider_names
+
+    names = [name for name in provider_names() if name != AUTO]
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
@@ -134,8 +137,8 @@ def _add_generate(commands: Any) -> None:
     options.add_argument("--noise", choices=["upstream"], help="use the public implementation's noise for the seed")
     add = parser.add_argument_group("how it runs").add_argument
     add(
-        "--provider", default="auto", metavar="NAME",
-        help="runs the engines: tensorrt, cuda, cpu, or auto, the best one available (default: auto)",
+        "--provider", default=AUTO, metavar="NAME",
+        help=f"runs the engines: {', '.join(names)}, or {AUTO}, the best one available (default: {AUTO})",
     )  # fmt: skip
     add(
         "--rebuild", choices=REBUILD, default=REBUILD[0],

@@ -21,7 +21,7 @@ from export.networks.layers import FeedForward, GroupNorm, LayerNorm, timestep_s
 from export.onnx.engine_modules import TORCH_DTYPES
 from export.onnx.graph import Graph
 from export.onnx.lower import lower
-from export.onnx.lowering import HANDLERS
+from export.onnx.lowering_framework import HANDLERS
 from export.onnx.trace import generalise
 from tests.support.fused import COMPOSITES
 from tests.support.lowered import Array, Module, compare, normal, run_file, tensor_specs, traced, write

@@ -27,8 +27,8 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.compilation import PORTABLE, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def build_engine(
     """
     started = time.perf_counter()
     if not onnx.is_file():
-        raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again")
+        raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again {EXPORTER}")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # fails before a build of 20 minutes
         raise OutputError(f"{output} cannot be written: {output.parent} is no folder that can be written to")
     with _ONE_AT_A_TIME, library.collect(workers=True) as messages:
@@ -252,7 +252,7 @@ class _Build:
             raise BackendError(
                 f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
                 f"{'; '.join(messages) or 'it gives no reason'}: export the graph again, update "
-                f"{self._library.title}, or build with `--target onnxruntime`"
+                f"{self._library.title}, or build with --target onnxruntime {EXPORTER}"
             )
         return parser
 
@@ -309,9 +309,9 @@ class _Build:
             _log.warning("%s", error)
 
     def _failed(self, reason: str) -> BackendError:
-        remedy = f"update {self._library.title}, or build with `--target onnxruntime`"
+        remedy = f"update {self._library.title}, or build with --target onnxruntime {EXPORTER}"
         if _OUT_OF_MEMORY.search(reason):
-            remedy = "close other programs, or build with smaller sizes or fewer frames"
+            remedy = f"close other programs, or build with smaller --height and --width, or fewer --frames {EXPORTER}"
         if not self._library.builds_without_gpu:
             remedy += "; it builds only where there is a working NVIDIA GPU"
         return BackendError(f"{self._library.name} cannot build engine {self._spec.name}: {reason}: {remedy}")

@@ -35,7 +35,7 @@ from vexpress_rt.errors import (
     VExpressError,
 )
 from vexpress_rt.utils.file_lock import locked
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"
@@ -282,7 +282,8 @@ class StagingDirectory:
         if bundle.exists():
             return _replaced_error(bundle)
         return BundleNotFoundError(
-            f"{bundle} was removed while plans were compiled for it: build the bundle, or copy it, again"
+            f"{bundle} was removed while plans were compiled for it: copy the bundle again, or build it again "
+            f"{EXPORTER}"
         )
 
     def publish(self, names: list[str], obsolete: list[str]) -> None:
