@@ -110,7 +110,7 @@ def test_one_engine_alone_comes_with_those_that_share_its_weights(weights: Path,
 
 def test_one_engine_alone_is_refused_where_the_others_would_not_fit(weights: Path, bundle: Path) -> None:
     before = content(bundle)
-    with pytest.raises(ExportError, match=r"vae_encoder, reference_net, .* of other weights or options: build all"):
+    with pytest.raises(ExportError, match=r"vae_encoder, reference_net, .* from other weights or options: build all"):
         build(weights, bundle, options("pose_guider", frames=2))
     change(weights / "v-express/audio_projection.bin")
     with pytest.raises(ExportError, match=r"^audio_projection of the existing bundle"):
