@@ -13,7 +13,7 @@ from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, ReportFigures
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle

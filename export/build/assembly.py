@@ -16,9 +16,9 @@ from export.build.parity import Parity, check
 from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
+from export.onnx.float32_copy import float32_spec, write_float32_copy
 from export.onnx.graph import WeightsFile, read_interface
 from export.onnx.to_onnx import to_onnx
-from export.onnx.widen import float32_spec, write_float32_copy
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, file_entry, sha256_file
 from vexpress_rt.bundle.engine_spec import (

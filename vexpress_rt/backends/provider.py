@@ -17,7 +17,7 @@ from vexpress_rt.bundle.manifest import BUILD_COMMAND
 from vexpress_rt.bundle.target import COMPILED_TARGETS
 from vexpress_rt.errors import BundleDamagedError, ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 Progress = Callable[[str, int, int], object]  # stage, done, total; called from any thread
 

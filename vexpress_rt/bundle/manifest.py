@@ -31,7 +31,7 @@ from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_
 from vexpress_rt.config import GenerationConfig, Settings, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.types import MAX_BUNDLE_SIDE
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 SCHEMA = 2
 MANIFEST = "manifest.json"

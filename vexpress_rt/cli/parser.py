@@ -23,7 +23,7 @@ from vexpress_rt.config import (
     Settings,
     option_help,
 )
-from vexpress_rt.utils.links import EXPORTER_PLACE
+from vexpress_rt.utils.project_links import EXPORTER_PLACE
 
 # Flags of the public inference.py with another name here. Names that differ only in underscores need no entry.
 ALIASES = {

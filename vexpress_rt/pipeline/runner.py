@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import WAVEFRONT, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows

@@ -14,7 +14,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.target import ONNXRUNTIME
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 class _OnnxRuntimeProvider(Provider):

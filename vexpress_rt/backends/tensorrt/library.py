@@ -25,7 +25,7 @@ from typing import Any
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
 from vexpress_rt.bundle.target import COMPILED_TARGETS, TARGETS, TENSORRT, TENSORRT_RTX
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)

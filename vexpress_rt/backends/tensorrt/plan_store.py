@@ -14,7 +14,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import Compilation, Machine
 from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import BackendError, BundleDamagedError, PlansMissingError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 def find_plans(
