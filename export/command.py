@@ -11,8 +11,9 @@ from vexpress_rt.utils import command_entry
 from vexpress_rt.utils.memory_errors import explain, ran_out
 from vexpress_rt.utils.signals import GracefulShutdown, handle_interrupts
 
-NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
-PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`
+# Libraries that the extras `export` and `bench` install, whose absence is reported with the name of the extra.
+EXPORT_LIBRARIES = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})
+BENCH_LIBRARIES = frozenset({"matplotlib"})
 
 
 def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
@@ -75,7 +76,10 @@ def _message(error: BaseException) -> str | None:
     """Return a message for a missing library or exhausted memory, None for other exceptions."""
     if isinstance(error, ModuleNotFoundError):
         library = (error.name or "").partition(".")[0]
-        for names, extra, user in ((NEEDED, "export", "the exporter needs"), (PLOTTING, "bench", "benchmarks need")):
+        for names, extra, user in (
+            (EXPORT_LIBRARIES, "export", "the exporter needs"),
+            (BENCH_LIBRARIES, "bench", "benchmarks need"),
+        ):
             if library in names:
                 return (
                     f"{user} {error.name}, which is not installed: install the extra `{extra}`, in a checkout with "

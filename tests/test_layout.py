@@ -1,4 +1,4 @@
-"""The house: what lies directly in the package, which tests mirror it, and what tests may import."""
+"""The layout of the repository: modules directly in the package, tests that mirror it, and imports of tests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def is_test_module(name: str) -> bool:
-    """Whether a name is that of a test module, or of something in one."""
+    """Return whether a name is that of a test module or of a member of one."""
     first, *rest = name.split(".")
     return first == "tests" and any(part.startswith("test_") for part in rest)
 

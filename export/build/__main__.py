@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     tensorrt = parser.add_argument_group("TensorRT")
     tensorrt.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
     tensorrt.add_argument(
-        "--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (default: 3)"
+        "--optimization-level", type=int, default=3, metavar="0-5", help="0 tries fewest kernels, 5 most (default: 3)"
     )
     text = "compile plans for all GPUs from Ampere on, not just the one here; slower"
     tensorrt.add_argument("--hardware-compatible", action="store_true", help=text)

@@ -1,4 +1,4 @@
-"""A provider that this package does not know: a class of its own and an entry in the registry are enough."""
+"""A new provider needs only a class of its own and an entry in the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: chosen for the GPUs that it is made for, and tried on others on request. On stand-ins."""
+"""TensorRT for RTX is chosen for GPUs that it supports, and tried on others on request. With stand-ins."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What Windows and macOS lack is needed by no import and by no video.
+"""Imports and videos need no module that Windows and macOS lack.
 
-A process without the modules and the names of `os` and `signal` that Windows lacks stands in for one. The libraries,
-which have builds of their own for each system, are imported before.
+The tests run processes without the modules and the names of `os` and `signal` that Windows lacks. Third-party
+libraries, which have builds for each system, are imported first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(code: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_every_module_can_be_imported(tmp_path: Path) -> None:
-    """Modules of libraries that are not installed aside, such as cuda-python."""
+    """Modules import optional libraries such as cuda-python only when they are used."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "vexpress_rt").rglob("*.py")
@@ -87,7 +87,7 @@ def test_a_video_is_made(tmp_path: Path) -> None:
 
 
 def test_partial_files_are_closed_where_open_files_cannot_be_renamed(tmp_path: Path) -> None:
-    """As on Windows."""
+    """Windows cannot rename open files."""
     code = (
         "import os; from pathlib import Path\n"
         "from vexpress_rt.utils import partial_file\n"

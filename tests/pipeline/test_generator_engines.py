@@ -1,4 +1,4 @@
-"""How the generator handles its engines: loading, lacking, freeing, sharing; and a few runs of real ones."""
+"""The generator's handling of engines: loading, missing engines, freeing, sharing; and some runs of real engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock that one holds at a time, and that leaves nothing behind."""
+"""A file lock has one holder at a time and leaves no file behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals: commands end after their clean-up, and library code finishes what must not be cut short."""
+"""Signals: commands end after their clean-up, and library code finishes work that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-# Work that is not cut short
+# Work that is not interrupted
 
 
 def test_an_interrupt_is_raised_when_the_function_has_ended() -> None:

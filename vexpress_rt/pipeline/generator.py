@@ -177,7 +177,8 @@ class Generator:
 
         Args:
             portrait: The result of `prepare` or `read_photo`, or a photo as `prepare` reads it.
-            audio: A sound file (or a video, for its sound), or samples (N,) float32, mono, with their rate in Hz.
+            audio: A sound file (or a video, for its sound), or (samples, rate in Hz) with samples of shape (N,) or
+                (channels, N), float32 in [-1, 1] or int16.
             keypoints: Target motion: a file (.pth, .npy, .npz) or an array (L, 3, 2) in pixels of the bundle's picture,
                 a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head.
             retarget: How keypoints are fitted to the photo's face: no_retarget, fix_face, offset_retarget or

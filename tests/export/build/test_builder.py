@@ -1,4 +1,4 @@
-"""`python -m export.build`: a checkpoint directory becomes a bundle, as a whole or not at all."""
+"""`python -m export.build`: a checkpoint directory becomes a complete bundle, or nothing is written."""
 
 from __future__ import annotations
 

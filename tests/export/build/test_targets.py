@@ -1,4 +1,4 @@
-"""Which target a build takes that names none: the best that the machine can build, on fakes of each machine."""
+"""The default target of a build: the best one that the machine can build. With fakes of each machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 class Machine:
-    """What is in it: a GPU or none, and the libraries of these targets. It begins with nothing."""
+    """A machine with or without a GPU, and with the libraries of some targets; at first it has neither."""
 
     def __init__(self, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
         self._cuda, self._patch = cuda, monkeypatch

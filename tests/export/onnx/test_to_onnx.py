@@ -1,4 +1,4 @@
-"""Tracing and lowering: what torch computes, the ONNX graph computes; what it cannot express is refused by name."""
+"""Tracing and lowering: an ONNX graph computes the same as the PyTorch module; unsupported functions are named."""
 
 from __future__ import annotations
 
