@@ -108,6 +108,9 @@ class Denoiser:
         while the host waits.
 
         Args:
+            latents: The store that holds them.
+            frames: The final frames.
+            inputs: The denoiser's inputs of their window, which a message about the latents describes.
             begun: Number of frames that have begun, whose noise these latents may depend on.
         """
         copied = latents.copy_to_host(frames.start, frames.stop)

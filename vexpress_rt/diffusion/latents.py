@@ -168,15 +168,18 @@ class HostLatents:
         self._totals = np.empty_like(self._latents)
 
     def write(self, first: int, latents: Float32) -> None:
+        """Copy the latents of consecutive frames into their slots."""
         for frames, slots in self._ring.pieces(first, first + len(latents)):
             self._latents[slots] = latents[frames]
 
     def gather(self, window: Window) -> Float32:
+        """Return a copy of a window's latents."""
         return np.concatenate([self._latents[slots] for _, slots in self._ring.pieces(window.start, window.stop)])
 
     def correct(
         self, unconditional: Tensor | None, conditional: Tensor, scale: float, correction: Correction
     ) -> Float32:
+        """Return corrected predictions; see `Latents.correct`."""
         return correct_predictions_numpy(*_arrays(unconditional, conditional), scale, correction)
 
     def step(
@@ -187,19 +190,22 @@ class HostLatents:
         scale: float,
         coefficients: Coefficients,
     ) -> None:
+        """Add predictions and take the steps that are due; see `Latents.step`."""
         halves = _arrays(unconditional, conditional)
         guided_step_numpy(self._state, self._totals, *halves, self._ring.updates(window), scale, coefficients)
 
     def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
+        """Return a function that returns the latents of frames [start, stop), not copied where they lie in one piece."""
         pieces = [self._latents[slots] for _, slots in self._ring.pieces(start, stop)]
         return lambda: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def take(self, frame: int) -> Float32:
+        """Return a copy of a frame's final latent."""
         slot = self._ring.slot(frame)
         return self._latents[slot : slot + 1].copy()
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def _arrays(unconditional: Tensor | None, conditional: Tensor) -> tuple[Float32 | None, Float32]:
