@@ -65,13 +65,23 @@ def is_number(value: object, *, whole: bool = False) -> bool:
     """Return whether a value is a real (or `whole`) number of a type of Python or NumPy.
 
     Excluded are bool, NumPy's timedelta64, which NumPy registers as an integer, and objects with a false `__class__`.
+
+    Args:
+        value: Any value.
+        whole: Whether the number must be of an integer type.
     """
     kind = type(value)
     return issubclass(kind, Integral if whole else Real) and kind.__name__ not in ("bool", "timedelta64")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ConfigError unless `value` is one of `choices`."""
+    """Raise ConfigError unless `value` is one of `choices`.
+
+    Args:
+        name: Name of the option, for the message.
+        value: The value found.
+        choices: The values allowed.
+    """
     if not isinstance(value, str) or value not in choices:
         renamed = RENAMED_VALUES.get(value) if isinstance(value, str) else None
         hint = f": {value} is called {renamed} now" if renamed in choices else ""
@@ -79,7 +89,11 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function raise ConfigError for keyword arguments under their former names."""
+    """Make a function raise ConfigError for keyword arguments under their former names.
+
+    Args:
+        function: A function with options as keyword arguments, under their present names.
+    """
     renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new in inspect.signature(function).parameters}
 
     @functools.wraps(function)
@@ -95,6 +109,9 @@ def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
 def check_threads(threads: object) -> int | None:
     """Return `threads` as an int; None stays None, for one thread per core.
 
+    Args:
+        threads: The value found.
+
     Raises:
         ConfigError: `threads` is neither None nor a whole number of 1 to MAX_THREADS.
     """
@@ -109,6 +126,9 @@ def check_threads(threads: object) -> int | None:
 def check_progress(progress: object) -> Callable[[str, int, int], None]:
     """Return a progress callback; for None, a function that does nothing.
 
+    Args:
+        progress: The value found.
+
     Raises:
         ConfigError: `progress` is neither None nor callable.
     """
@@ -121,6 +141,10 @@ def check_progress(progress: object) -> Callable[[str, int, int], None]:
 
 def check_flag(name: str, value: object) -> bool:
     """Return `value` as a bool.
+
+    Args:
+        name: Name of the option, for the message.
+        value: The value found.
 
     Raises:
         ConfigError: `value` is no bool of Python or NumPy.
@@ -142,6 +166,10 @@ def _checked(name: str, value: object, low: float, high: float, *, whole: bool =
 
 def plain_number(value: Any, *, whole: bool = False) -> int | float | None:
     """Convert a number to int or float, because comparisons of float16 can overflow.
+
+    Args:
+        value: Any value.
+        whole: As in `is_number`.
 
     Returns:
         The number; None if `value` is not a number (see `is_number`) or overflows a float.
@@ -368,7 +396,11 @@ class Settings(GenerationConfig):
 
 
 def option_help(name: str) -> str:
-    """Return the description of an option of GenerationConfig, one sentence."""
+    """Return the description of an option of GenerationConfig, one sentence.
+
+    Args:
+        name: One of OPTION_NAMES.
+    """
     return str(GenerationConfig.__dataclass_fields__[name].metadata["help"])
 
 
@@ -393,7 +425,11 @@ _RECOMMENDED_AS: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_int
 
 
 def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options that a file holds, with those under a former name under their present one."""
+    """Return options that a file holds, with those under a former name under their present one.
+
+    Args:
+        options: The options by name, as the file has them.
+    """
     renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new not in options}
     return {renamed.get(name, name): value for name, value in options.items()}
 

@@ -27,6 +27,10 @@ from vexpress_rt.types import Float32
 def choose_sampler(settings: Settings, model: ModelConfig) -> Sampler:
     """Return the sampler of the options, for the noise schedule that the model was trained on.
 
+    Args:
+        settings: The resolved options.
+        model: The model, with its training timesteps and noise schedule.
+
     Raises:
         ConfigError: There are more steps than training timesteps.
     """

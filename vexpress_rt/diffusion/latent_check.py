@@ -28,7 +28,12 @@ REMEDY = (
 
 
 def is_within(values: Any, limit: float = np.inf) -> bool:
-    """Return whether all values of an array are finite and their magnitude is at most `limit`; true of an empty one."""
+    """Return whether all values of an array are finite and their magnitude is at most `limit`; true of an empty one.
+
+    Args:
+        values: An array of floats, any shape.
+        limit: The largest magnitude allowed.
+    """
     if not values.size:
         return True
     with np.errstate(invalid="ignore"):
@@ -40,6 +45,10 @@ def check_outputs(engine: str, outputs: Mapping[str, Tensor]) -> None:
     """Check that an engine's outputs on the host are finite.
 
     Outputs on a device are not copied for this. `check_latents` examines them if the latents that depend on them fail.
+
+    Args:
+        engine: The engine's name.
+        outputs: Its outputs by name.
 
     Raises:
         BackendError: An output holds NaN or infinity. The message names the engine.

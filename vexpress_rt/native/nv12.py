@@ -16,7 +16,12 @@ _PIXELS = 8  # sum of the weights of the pixels in a chroma sample
 
 
 def check_even(height: int, width: int) -> None:
-    """Raise InputError unless both are even and at least 2: a chroma sample covers two rows and two columns."""
+    """Raise InputError unless both are even and at least 2: a chroma sample covers two rows and two columns.
+
+    Args:
+        height: Rows of the picture.
+        width: Columns of the picture.
+    """
     if height < 2 or width < 2 or height % 2 or width % 2:
         raise InputError(f"a picture of {height} x {width} pixels (height x width); NV12 takes even sizes above 0")
 

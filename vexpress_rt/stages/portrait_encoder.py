@@ -71,7 +71,11 @@ class PortraitEncoder:
         return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
 
     def encode(self, photo: CroppedPhoto) -> Portrait:
-        """Run the engines whose inputs depend on the photo alone."""
+        """Run the engines whose inputs depend on the photo alone.
+
+        Args:
+            photo: The photo, cut to the bundle's size.
+        """
         reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
         return Portrait(
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
