@@ -5,7 +5,7 @@ Importing this package imports no other module: each name is loaded with its dep
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing `typing` takes time, in which Ctrl-C is unhandled
+TYPE_CHECKING = False  # importing `typing` takes time, and Ctrl-C is unhandled during it
 if TYPE_CHECKING:
     from typing import Any
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Portrait, Video
 
-__version__ = "0.2.0.dev0"  # the one place: the build and the bundles' manifests read it here
+__version__ = "0.2.0.dev0"  # single source: the build and the bundles' manifests read it here
 
 __all__ = [
     "AudioError",

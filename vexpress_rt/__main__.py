@@ -1,21 +1,27 @@
-"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`. See `cli`."""
+"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`; `cli` has them."""
 
 from __future__ import annotations
 
 try:
     from vexpress_rt.utils import entry
-except KeyboardInterrupt:  # before any handler
+except KeyboardInterrupt:  # no signal handler is set yet
     raise SystemExit(130) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    0: success.  1: an error, with a message on stderr.  2, by SystemExit: wrong usage.  128 + n: ended by signal n
-    (Ctrl-C: 130).
+    A process without standard streams (`2>&-`, pythonw) prints nothing and ends with the same code.
 
-    A process without standard streams (`2>&-`, pythonw) prints nothing and ends with the same code. A stdout that
-    breaks later is an error: 1, or 141 for a closed pipe.
+    Args:
+        arguments: The command line without the program's name; None for that of this process.
+
+    Returns:
+        0 for success; 1 for an error, with a message on stderr; 128 + n after signal n (Ctrl-C: 130). If stdout breaks
+        during the run: 1, or 141 for a closed pipe.
+
+    Raises:
+        SystemExit: With code 2 for wrong usage.
     """
 
     def command() -> int:

@@ -24,30 +24,31 @@ RETARGET_MODES = ("no_retarget", "fix_face", "offset_retarget", "naive_retarget"
 EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 SAMPLERS = ("ddim", "dpm++2m", "unipc")
-REBUILD = ("auto", "never")  # whether to compile TensorRT plans again that do not fit the machine
+REBUILD = ("auto", "never")  # whether to recompile TensorRT plans that do not fit the machine
 WINDOW_ORDERS = ("wavefront", "step_major")  # see `context_windows.walk`
 MAX_THREADS = 1024
 
-# Names before version 0.1. They are refused with the new name; manifests and checkpoints that have them are read.
+# Names used before version 0.1. Arguments with these names are refused, with a message that has the new name; manifests
+# and checkpoints with them are still read.
 RENAMED_OPTIONS = {"schedule": "window_order", "unconditional_every": "uncond_interval"}
 RENAMED_VALUES = {"breadth": "step_major"}
 
 # "exact" is the published pipeline. With the small model, 12 steps of UniPC are as close to the converged picture as 25
-# of DDIM, and 6 as close as 8. All steps are guided: at equal cost, fewer guided steps are closer to the converged
-# picture than more steps of which some are unguided or reuse the unconditional prediction.
+# of DDIM, and 6 as close as 8. All steps are guided: at equal cost, a few guided steps come closer to the converged
+# picture than more steps with some unguided or reusing the unconditional prediction.
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": {"sampler": "ddim", "steps": 25, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
     "balanced": {"sampler": "unipc", "steps": 12, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
     "fast": {"sampler": "unipc", "steps": 6, "guidance_interval": (0.0, 1.0), "uncond_interval": 1},
 }
 
-# The smallest and the largest value of options that are numbers.
-_WHOLE: dict[str, tuple[int, float]] = {
+# The smallest and the largest value of each option that is a number.
+_INTEGER_RANGES: dict[str, tuple[int, float]] = {
     "steps": (1, 1000), "uncond_interval": (1, 1000), "overlap": (0, math.inf), "seed": (0, 2**64 - 1),
     "quality": (0, 51),
 }  # fmt: skip
 CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
-_REAL = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
+_REAL_RANGES = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
 
 _REPR = Repr()
 _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 200, 1000, 1000  # characters
@@ -62,9 +63,9 @@ def brief(value: object) -> str:
 
 
 def is_number(value: object, *, whole: bool = False) -> bool:
-    """Return whether a value is a real (or `whole`) number of a type of Python or NumPy.
+    """Return whether a value is a number of Python or NumPy: a real one, or with `whole` an integer.
 
-    Excluded are bool, NumPy's timedelta64, which NumPy registers as an integer, and objects with a false `__class__`.
+    False for bool, for NumPy's timedelta64, which NumPy registers as an integer, and for objects that fake `__class__`.
 
     Args:
         value: Any value.
@@ -89,7 +90,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function raise ConfigError for keyword arguments under their former names.
+    """Decorate a function to raise ConfigError for keyword arguments under their former names.
 
     Args:
         function: A function with options as keyword arguments, under their present names.
@@ -147,7 +148,7 @@ def check_flag(name: str, value: object) -> bool:
         value: The value found.
 
     Raises:
-        ConfigError: `value` is no bool of Python or NumPy.
+        ConfigError: `value` is not a bool of Python or NumPy.
     """
     if type(value).__name__ not in ("bool", "bool_"):  # without importing NumPy
         raise ConfigError(f"{name} is {brief(value)}; expected True or False")
@@ -189,7 +190,7 @@ def exact_rate(value: object) -> Fraction:
         value: Frames per second, 1 to 240: a number, or a string with a number or a fraction.
 
     Raises:
-        ConfigError: `value` is not such a rate.
+        ConfigError: `value` is not a rate in this range.
     """
     rate = _fraction(value)
     if rate is None or not MIN_FPS <= rate <= MAX_FPS:
@@ -204,7 +205,7 @@ def exact_rate(value: object) -> Fraction:
 
 
 def _fraction(value: object) -> Fraction | None:
-    """Return a number or its text exactly; None for anything else, and for an exponent, which could be huge."""
+    """Return a number, or a string of one, exactly; None for anything else. Exponents are refused: they can be huge."""
     try:
         if isinstance(value, str):
             return Fraction(value) if re.fullmatch(r"[\d./]{1,20}", value) else None
@@ -218,13 +219,13 @@ def _fraction(value: object) -> Fraction | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """Options of a video. An option that is None is left to the preset, the bundle and the default.
+    """Options of a video. For an option that is None, the preset, the bundle or the default has the value.
 
     Precedence: argument, preset, bundle, default. The defaults are the published pipeline, see `Settings`. The command
     line has a flag for each option.
 
     Raises:
-        ConfigError: A value is outside its range, or an option does not exist. It is a ValueError.
+        ConfigError: A value is outside its range, or an option does not exist. ConfigError is a ValueError.
     """
 
     preset: str | None = field(
@@ -237,7 +238,7 @@ class GenerationConfig:
     steps: int | None = field(default=None, metadata={"help": "Denoising steps, 1 to 1000."})
     sampler: str | None = field(
         default=None,
-        metadata={"help": "ddim, as the public implementation, or dpm++2m or unipc, which need fewer steps."},
+        metadata={"help": "ddim (as the public implementation), or dpm++2m or unipc, which need fewer steps."},
     )
     guidance_scale: float | None = field(
         default=None,
@@ -329,7 +330,7 @@ class GenerationConfig:
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames per second, exactly; None if it is left to the bundle."""
+        """Frames per second, exactly; None if the bundle decides."""
         return None if self.fps is None else exact_rate(self.fps)
 
     def resolve(self, recommended: Mapping[str, Any], frames: int) -> Settings:
@@ -341,8 +342,8 @@ class GenerationConfig:
                 window of less than 8 frames.
 
         Raises:
-            ConfigError: The bundle recommends an option or a value that it cannot, or the overlap does not fit the
-                window.
+            ConfigError: The bundle recommends an unknown option or a value out of range, or the overlap does not fit
+                the window.
         """
         check_recommended(recommended)
         preset = {} if self.preset is None else PRESETS[self.preset]
@@ -353,7 +354,7 @@ class GenerationConfig:
         if settings.overlap >= frames:
             raise ConfigError(
                 f"overlap is {settings.overlap}; expected less than the bundle's window of {frames} frames: "
-                f"choose 0 to {frames - 1}, or build a bundle with more --frames"
+                f"choose 0 to {frames - 1}, or use a bundle with longer windows"
             )
         return settings
 
@@ -421,11 +422,11 @@ OPTION_NAMES = tuple(option.name for option in fields(GenerationConfig))
 RECOMMENDABLE = tuple(
     option.name for option in fields(Settings) if option.default != getattr(GenerationConfig, option.name)
 )
-_RECOMMENDED_AS: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_interval": (list, tuple)}
+_RECOMMENDED_TYPES: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_interval": (list, tuple)}
 
 
 def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options that a file holds, with those under a former name under their present one.
+    """Return the options of a file under their present names; some may have former ones.
 
     Args:
         options: The options by name, as the file has them.
@@ -442,10 +443,10 @@ def check_recommended(options: Mapping[str, Any]) -> None:
             for `guidance_interval`.
 
     Raises:
-        ConfigError: The name or value of an option is none of these.
+        ConfigError: An option has another name, or a value of another type or outside its range.
     """
     for name, value in options.items():
-        if name not in RECOMMENDABLE or type(value) not in _RECOMMENDED_AS.get(name, (int, float, bool)):
+        if name not in RECOMMENDABLE or type(value) not in _RECOMMENDED_TYPES.get(name, (int, float, bool)):
             raise ConfigError(
                 f"{brief(name)} is recommended to be {brief(value)}; expected a number, true or false for some of "
                 f"{', '.join(RECOMMENDABLE)} (sampler: a name; guidance_interval: two numbers)"
@@ -455,10 +456,10 @@ def check_recommended(options: Mapping[str, Any]) -> None:
 
 def _valid(name: str, value: Any) -> Any:
     """Return the value of an option as it is stored. Raises ConfigError if it is outside its range."""
-    if name in _WHOLE:
-        return _checked(name, value, *_WHOLE[name], whole=True)
-    if name in _REAL:
-        return _checked(name, value, *_REAL[name])
+    if name in _INTEGER_RANGES:
+        return _checked(name, value, *_INTEGER_RANGES[name], whole=True)
+    if name in _REAL_RANGES:
+        return _checked(name, value, *_REAL_RANGES[name])
     if name in CHOICES:
         check_choice(name, value, CHOICES[name])
         return value

@@ -26,8 +26,8 @@ UInt8 = NDArray[np.uint8]
 
 MAX_KEYPOINT_FRAMES = 1_000_000
 FARTHEST_POINT = 1e6  # pixels; beyond any picture, and sums of such values stay finite
-MAX_SIDE = 100_000  # pixels along a side of a picture
-SIDE_LIMIT = 1 << 16  # pixels along a side of a bundle's picture; above any plausible bundle
+MAX_SIDE = 100_000  # pixels along a side of a picture that keypoints come from
+MAX_BUNDLE_SIDE = 1 << 16  # pixels along a side of a bundle's picture; more than any plausible bundle has
 
 
 class FileStamp(NamedTuple):
@@ -72,7 +72,7 @@ def frame_count(duration: Fraction, fps: Fraction) -> int:
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a picture that becomes the bundle's picture.
+    """The part of a picture that is scaled to the bundle's picture size.
 
     Attributes:
         left: Left edge in pixels of the original picture, after its orientation was applied.
@@ -126,19 +126,18 @@ class Face:
 
 @dataclass(frozen=True)
 class KeypointTrack:
-    """Keypoints over time.
+    """Keypoints of a face over time.
 
     Args:
         points: Array-like (K, 3, 2), x then y in pixels: left eye, right eye, nose. K is 1 to MAX_KEYPOINT_FRAMES;
             values are finite, and their magnitude is at most FARTHEST_POINT. Stored as float32.
-        fps: Frame rate of the track, 1 to 240. None, for a file of bare points, is the rate of the video. Stored as an
-            exact Fraction.
+        fps: Frame rate of the track, 1 to 240; None for the rate of the generated video. Stored as an exact Fraction.
         size: (height, width) of the picture in which the points were found, in pixels, whole numbers of 1 to MAX_SIDE;
             None for points in pixels of the bundle's picture.
-        notes: Repairs and omissions of reading, for `Video.notes`.
+        notes: What was repaired or left out on reading, for `Video.notes`.
 
     Raises:
-        KeypointError: A value is outside of these types and ranges.
+        KeypointError: A value has another type or is outside its range.
     """
 
     points: Float32
@@ -195,8 +194,8 @@ def keypoint_array(values: Any) -> Float32:
     if array.dtype.kind not in "fiu":
         raise KeypointError(f"keypoints have dtype {array.dtype}; expected real numbers, in pixels")
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        array = np.where(np.ma.getmaskarray(values), np.nan, array)  # which a track refuses
-    with np.errstate(over="ignore"):  # becomes infinite, which a track refuses
+        array = np.where(np.ma.getmaskarray(values), np.nan, array)  # KeypointTrack refuses NaN
+    with np.errstate(over="ignore"):  # KeypointTrack refuses infinity
         return array.astype(np.float32, copy=False)
 
 
@@ -253,7 +252,7 @@ def _size(size: Any) -> tuple[int, int] | None:
         return None
     sides: tuple[object, ...] = ()
     if isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1):
-        sides = tuple(size[:3])  # one that is too long need not be copied
+        sides = tuple(size[:3])  # three show that a sequence is too long, without copying all of it
     whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not whole or not all(1 <= int(side) <= MAX_SIDE for side in sides):  # type: ignore[call-overload]
         raise KeypointError(
@@ -303,18 +302,18 @@ def name_frames(frames: NDArray[np.int64], most: int = 10) -> str:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A photo that is prepared once, for any number of videos with the same bundle.
+    """A photo, encoded once for any number of videos with the same bundle.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, of the bundle's size.
-        keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose); None if none were given or found,
-            which allows `no_retarget` alone.
+        keypoints: (3, 2) float32 in pixels of `image` (left eye, right eye, nose); None if none were given or found:
+            then `no_retarget` is the only possible mode.
         crop: The part of the original picture that `image` shows.
         reference: The engine inputs that depend on the photo alone: projected keys and values of every attention block,
             by their names in `engine_spec`.
-        bundle: Identity of the bundle that computed them.
+        bundle: Identity of the bundle whose engines computed `reference`.
         crop_mode: The requested mode, one of `config.CROP_MODES`.
-        notes: Repairs and omissions of reading, and a face that was not found, for `Video.notes`.
+        notes: What was repaired or left out on reading, and whether no face was found, for `Video.notes`.
     """
 
     image: UInt8
@@ -342,10 +341,10 @@ class Video:
         length: Number of frames, L.
         keypoints: (L, 3, 2) float32, the requested positions of the face in pixels of the video (left eye, right eye,
             nose).
-        path: The file; None if no output was named.
-        timings: Seconds of host time by stage, and `total`. GPU work is asynchronous, so that a stage may wait for work
-            of an earlier one.
-        notes: Repairs of the inputs, and choices that the caller left open.
+        path: The file; None if no output was requested.
+        timings: Seconds of host time by stage, and `total`. GPU work is asynchronous, so a stage's time may include
+            waiting for an earlier one.
+        notes: Repairs of the inputs, and choices that were left to the generator.
     """
 
     frames: UInt8 | None = field(repr=False)

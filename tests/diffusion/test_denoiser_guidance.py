@@ -1,4 +1,4 @@
-"""Which half of the denoiser runs in which step, and what is kept between them."""
+"""Which passes of the denoiser each step runs, and what is kept between steps."""
 
 from __future__ import annotations
 

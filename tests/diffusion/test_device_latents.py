@@ -21,6 +21,7 @@ from tests.support.device_memory import fill
 from tests.support.gpu_denoiser import EXPECTED, FRAMES, INPUTS, STEPS, VIDEO, WINDOWS, Gpu, gpus, values
 from tests.support.kernel_cases import assert_same_bits
 from tests.support.micro_videos import generate
+from vexpress_rt.backends.base import SharedExecutor
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
 from vexpress_rt.backends.provider import EngineLoader
@@ -192,9 +193,14 @@ class LoopbackLoader(EngineLoader):
         self.bundle = bundle
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Loopback:
-        assert executor is not None
+        assert isinstance(executor, Executor)
         return Loopback(load_on_cpu(self.bundle, name, threads), executor)
 
 

@@ -1,4 +1,4 @@
-"""Guidance: how halves are combined, and in which steps which of them runs."""
+"""Guidance: how the predictions of the two passes are combined, and which passes each step runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVALS = st.tuples(SHARES, SHARES).filter(lambda pair: pair[0] < pair[1])
 
 
 def drawn(steps: int, interval: tuple[float, float] = (0, 1), every: int = 1, scale: float = 2) -> str:
-    """A letter a step: B both halves, r the conditional one and what was kept, - the conditional one alone."""
+    """A letter a step: B both passes, r the conditional one with the kept prediction, - the conditional one alone."""
     letters, kept = "", False
     for part in plan_guidance(steps, scale, interval, every):
         letters += "B" if part.run_uncond else "r" if kept else "-"

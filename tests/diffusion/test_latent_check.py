@@ -15,7 +15,7 @@ from tests.support.scenes import FAST, photo, speech
 from vexpress_rt.config import WINDOW_ORDERS, GenerationConfig
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.latent_check import LATENT_LIMIT, check_latents, is_within
-from vexpress_rt.diffusion.noise import LARGEST, choose_noise
+from vexpress_rt.diffusion.noise import NOISE_LIMIT, choose_noise
 from vexpress_rt.errors import BackendError, InputError
 from vexpress_rt.pipeline.generator import Generator
 
@@ -174,5 +174,5 @@ def test_noise_out_of_range_is_refused(value: float) -> None:
 
 
 def test_noise_may_be_scaled_as_samplers_scale_it() -> None:
-    given = np.full((1, 4, 3, 2, 2), LARGEST, np.float32)
-    assert choose_noise(given, 0, 3, 3, (4, 2, 2), 0)(1).max() == LARGEST
+    given = np.full((1, 4, 3, 2, 2), NOISE_LIMIT, np.float32)
+    assert choose_noise(given, 0, 3, 3, (4, 2, 2), 0)(1).max() == NOISE_LIMIT

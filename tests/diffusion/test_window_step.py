@@ -84,7 +84,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
         return
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            guidance=guidance, sampler=sampler, engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            guidance=guidance, sampler=sampler, get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )  # fmt: skip
         for _ in range(2):
@@ -97,7 +97,7 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
 def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu in gpus(monkeypatch):
         denoiser = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         allocations = []
@@ -116,7 +116,7 @@ def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.Mon
 def test_only_the_windows_latents_leave_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         denoisers.denoise(Window(0, START, START + FRAMES), stacked(100, 102), AUDIO)
@@ -133,7 +133,7 @@ def test_memory_that_runs_out_anywhere_in_a_window_is_told_and_the_next_window_i
     assert expected is not None
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         succeeded = 0
@@ -165,7 +165,7 @@ def test_a_correction_that_cuda_refuses_is_told_and_the_next_window_is_denoised(
     window, held = Window(0, START, START + FRAMES), stacked(100, 102)
     for gpu in gpus(monkeypatch):
         denoisers = make_window_denoiser(
-            engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
+            get_engine=lambda name, gpu=gpu: gpu.engine(name, FRAMES),
             latents=device_operations.choose_device_operations(gpu.executor, None).latents,
         )
         gpu.kernels.refused = 1

@@ -58,7 +58,7 @@ def test_with_the_least_max_lag_that_is_taken_every_window_comes(
     generator: Generator, portrait: Portrait, rate: int, fps: int, filtered: bool
 ) -> None:
     config = GenerationConfig(steps=1, overlap=2, fps=fps, guidance_scale=1, median_filter=filtered)
-    with pytest.raises(ConfigError, match="no frame can come of less than") as refused:
+    with pytest.raises(ConfigError, match="no frame can be made of less than") as refused:
         open_session(generator, portrait, config=config, sample_rate=rate, look_ahead=1, max_lag=1)
     least = math.ceil(float(str(refused.value).split("less than ")[1].split()[0]) * 100) / 100
     with open_session(

@@ -126,7 +126,7 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidanc
     found = denoiser.denoise(window, NOTHING, AUDIO)
     conditions = denoiser._conditions(window, AUDIO)
     exact = Denoiser(
-        engines={name: denoiser.engine(name) for name in guidance.engines(STEPS)}, static=denoiser.reference,
+        engines={name: denoiser.get_engine(name) for name in guidance.engines(STEPS)}, static=denoiser.reference,
         guidance=guidance, sampler=denoiser.sampler, windows=[Window(0, 0, FRAMES)], length=FRAMES,
         noise=lambda frame: noise(frame + 4), conditions=lambda window: conditions,
     )  # fmt: skip
@@ -136,23 +136,23 @@ def test_a_window_without_held_frames_is_one_of_the_exact_mode(guidance: Guidanc
 def test_a_windows_frames_have_their_own_noise_drawing_and_sound() -> None:
     denoiser = make_window_denoiser(keypoint_map=lambda frame: np.full((16, 16, 3), 20 * frame, np.uint8))
     denoiser.denoise(Window(0, 5, 5 + FRAMES), NOTHING, AUDIO)
-    (call,) = denoiser.engine("pose_guider").calls  # type: ignore[attr-defined]
+    (call,) = denoiser.get_engine("pose_guider").calls  # type: ignore[attr-defined]
     assert call["drawings"][:, 0, 0, 0].tolist() == [20 * frame for frame in range(5, 5 + FRAMES)]
     np.testing.assert_array_equal(
-        denoiser.engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
+        denoiser.get_engine("denoiser").calls[0]["latents"],  # type: ignore[attr-defined]
         stacked(5, 5 + FRAMES),
     )
-    (call,) = denoiser.engine("audio_encoder").calls  # type: ignore[attr-defined]
+    (call,) = denoiser.get_engine("audio_encoder").calls  # type: ignore[attr-defined]
     np.testing.assert_array_equal(call["samples"][0], AUDIO.samples)
-    (rows,) = (call["feature_rows"] for call in denoiser.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    (rows,) = (call["feature_rows"] for call in denoiser.get_engine("audio_projection").calls)  # type: ignore[attr-defined]
     other = make_window_denoiser()
     other.denoise(Window(0, 3, 3 + FRAMES), NOTHING, AUDIO)
-    (earlier,) = (call["feature_rows"] for call in other.engine("audio_projection").calls)  # type: ignore[attr-defined]
+    (earlier,) = (call["feature_rows"] for call in other.get_engine("audio_projection").calls)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(rows[:-2], earlier[2:])
 
 
 def picture(latent: np.ndarray) -> np.ndarray:
-    engine = make_window_denoiser().engine("vae_decoder")
+    engine = make_window_denoiser().get_engine("vae_decoder")
     return engine.run({"latent": latent[None]})["frame"]
 
 
@@ -176,7 +176,7 @@ def test_each_picture_is_decoded_once(filtered: bool, decoded: int) -> None:
     denoiser, latents = make_window_denoiser(median_filter=filtered), list(stacked(0, 6))
     for i in range(4):
         denoiser.decode(*latents[i : i + 3])
-    calls = denoiser.engine("vae_decoder").calls  # type: ignore[attr-defined]
+    calls = denoiser.get_engine("vae_decoder").calls  # type: ignore[attr-defined]
     assert len(calls) == decoded
     denoiser.forget()
     denoiser.decode(*latents[3:])

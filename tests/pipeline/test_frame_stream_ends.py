@@ -142,7 +142,7 @@ def test_progress_cannot_ask_for_the_next_frame(generator: Generator, stage: str
     def ask(*what: Any) -> None:
         nonlocal refused
         if what[0] == stage:
-            with pytest.raises(InputError, match="expected one at a time: ask for it after `progress` has returned"):
+            with pytest.raises(InputError, match="expected one at a time: request it after `progress` has returned"):
                 next(stream)
             refused += 1
 

@@ -140,7 +140,8 @@ def test_a_bundle_without_a_detector_cannot_search_a_driving_video(tmp_path: Pat
     driving = tmp_path / "driving.mp4"
     generator.generate(photo(), speech(), keypoints=track(9), output=driving, config=FAST)
     remedy = (
-        r"give keypoints, or put .*det_10g\.onnx into the checkpoint directory and build again with --engine face_det"
+        r"give keypoints, or put .*det_10g\.onnx into the checkpoint directory and build again with "
+        r"`python -m export\.build --engine face_detector` \(in a checkout of the repository"
     )
     with pytest.raises(BundleNotFoundError, match=remedy):
         generator.generate(photo(), speech(), keypoints=driving, config=FAST)

@@ -52,7 +52,7 @@ def make_window_denoiser(compute: Mapping[str, Any] | None = None, **changes: An
         return loaded.setdefault(name, FakeEngine(SPECS[name], {**COMPUTE, **(compute or {})}[name]))
 
     values = {
-        "engine": engine,
+        "get_engine": engine,
         "guidance": Guidance(2.0, 0.9, 2.5),
         "sampler": SAMPLER,
         "reference": reference(),

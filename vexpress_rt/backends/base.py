@@ -45,6 +45,14 @@ class DeviceTensor(Protocol):
 Tensor: TypeAlias = Array | DeviceTensor
 
 
+class SharedExecutor(Protocol):
+    """What the engines of a bundle share on their device, such as streams and memory; its provider makes it."""
+
+    def close(self) -> None:
+        """Free it, after its engines. Closing twice is allowed."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded engine."""
 

@@ -6,8 +6,7 @@ import logging
 import threading
 
 from vexpress_rt import __version__
-from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.provider import Provider
 from vexpress_rt.backends.registry import ProviderSelection
 from vexpress_rt.bundle.bundle import Bundle
@@ -46,7 +45,7 @@ class Engines:
         self._share_weights = share_weights
         self._loaded: dict[str, Engine] = {}
         self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of weight files, taken before loading
-        self._executor: Executor | None = None
+        self._executor: SharedExecutor | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -77,8 +76,8 @@ class Engines:
                 self.bundle.check_unwritten(name, self._stamps[name])
             return self._loaded[name]
 
-    def executor(self) -> Executor | None:
-        """Return the executor that engines on a GPU share; None if there is none.
+    def executor(self) -> SharedExecutor | None:
+        """Return the executor that the engines share; None if there is none.
 
         Raises:
             BackendError: There is no GPU, or `close` was called.
@@ -120,7 +119,7 @@ class Engines:
         }
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
 
-    def _shared_executor(self) -> Executor | None:
+    def _shared_executor(self) -> SharedExecutor | None:
         """Return the shared executor, made on first use; `_lock` is held."""
         if self._executor is None:
             self._executor = self.provider.make_executor()

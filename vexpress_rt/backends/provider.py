@@ -6,15 +6,18 @@ of `vexpress_rt/backends/registry.py`.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.cuda.executor import Executor
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.errors import BundleDamagedError
+from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.manifest import BUILD_COMMAND
+from vexpress_rt.errors import BundleDamagedError, ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
+from vexpress_rt.utils.links import EXPORTER
 
 Progress = Callable[[str, int, int], object]  # stage, done, total; called from any thread
 
@@ -24,7 +27,12 @@ class EngineLoader(ABC):
 
     @abstractmethod
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """Load the engine `name`.
 
@@ -119,13 +127,42 @@ class Provider(ABC):
             BackendError: The device no longer responds.
         """
 
-    def make_executor(self) -> Executor | None:
-        """Return an executor for all engines of a bundle; None if the provider does not use a GPU.
+    def compile(self, bundle: Bundle, progress: Progress) -> str:
+        """Compile the engines that a bundle lacks for this machine; a provider that compiles nothing refuses.
+
+        Args:
+            bundle: The bundle; one of its `targets`.
+            progress: Called while engines are compiled.
+
+        Returns:
+            The machine that the engines are compiled for, for people.
 
         Raises:
-            BackendError: There is no GPU, or no memory left.
+            ConfigError: The provider compiles nothing, or the bundle's recorded options are invalid.
+            BackendMissingError: A library is not installed.
+            BackendError: The device is missing, or compiling failed.
+            OutputError: Compiled engines cannot be written to the bundle.
+            BundleDamagedError: A graph is damaged, or another bundle has replaced this one.
+        """
+        raise not_compiled_error(bundle)
+
+    def make_executor(self) -> SharedExecutor | None:
+        """Return an executor for all engines of a bundle, which the loader gets; None if they share nothing.
+
+        Raises:
+            BackendError: The device is missing, or has no memory left.
         """
         return None
+
+
+def not_compiled_error(bundle: Bundle) -> ConfigError:
+    """Return the error to raise for a bundle whose target is not compiled ahead of time."""
+    first, *others = TARGETS[1:]
+    return ConfigError(
+        f"the bundle is not compiled for TensorRT (its target is {bundle.manifest.target}): build it with "
+        f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target {first}` (or {', '.join(others)}) "
+        f"{EXPORTER}, or use provider='auto'"
+    )
 
 
 class ProgressGuard:

@@ -62,6 +62,11 @@ def find_provider(name: str) -> Provider:
     return next(provider for provider in PROVIDERS if provider.name == name)
 
 
+def find_target_provider(target: str) -> Provider:
+    """Return the best provider that bundles of a target are built for, which compiles them if they are compiled."""
+    return next(provider for provider in PROVIDERS if target in provider.targets)
+
+
 def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None) -> ProviderSelection:
     """Choose the provider that runs a bundle.
 

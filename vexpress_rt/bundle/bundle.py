@@ -163,7 +163,7 @@ class Bundle:
         if entry.file in self.manifest.absent:
             raise BundleNotFoundError(
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
-                "compiled: build it again without --no-onnx"
+                f"compiled: build it again without --no-onnx {EXPORTER}"
             )
         self._check_graph(name, entry)
         self.verify(*entry.data)

@@ -16,7 +16,7 @@ from typing import Any
 
 from vexpress_rt.config import brief
 from vexpress_rt.errors import ConfigError
-from vexpress_rt.types import SIDE_LIMIT
+from vexpress_rt.types import MAX_BUNDLE_SIDE
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -146,12 +146,13 @@ class VideoShape:
         """
         step = model.vae_factor * (1 if allow_odd_sizes else 2 ** (len(model.block_out_channels) - 1))
         for name, value in (("height", self.height), ("width", self.width)):
-            if not step <= value <= SIDE_LIMIT or value % step:
-                near = min(max(step, (value + step // 2) // step * step), SIDE_LIMIT // step * step)
+            if not step <= value <= MAX_BUNDLE_SIDE or value % step:
+                near = min(max(step, (value + step // 2) // step * step), MAX_BUNDLE_SIDE // step * step)
                 why = "the VAE's cell" if allow_odd_sizes else "so that every level of the U-Net halves evenly"
                 hint = "" if allow_odd_sizes else f", or pass --allow-odd-sizes for multiples of {model.vae_factor}"
                 raise ConfigError(
-                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {SIDE_LIMIT}: try {near}{hint}"
+                    f"{name} is {value}; expected a multiple of {step} ({why}), at most {MAX_BUNDLE_SIDE}: "
+                    f"try {near}{hint}"
                 )
         if not 1 <= self.frames <= model.max_frames:
             raise ConfigError(

@@ -31,7 +31,7 @@ from vexpress_rt.bundle.engine_spec import (
 from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
 from vexpress_rt.config import GenerationConfig, Settings, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
-from vexpress_rt.types import SIDE_LIMIT
+from vexpress_rt.types import MAX_BUNDLE_SIDE
 from vexpress_rt.utils.links import EXPORTER
 
 SCHEMA = 2
@@ -317,8 +317,8 @@ def _check_labels(values: dict[str, Any]) -> None:
 
 def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
     sides = [values.pop(side) for side in ("height", "width", "frames")]
-    if not all(1 <= side <= SIDE_LIMIT for side in sides):
-        malformed(f"height, width and frames are {brief(sides)}; expected 1 to {SIDE_LIMIT}")
+    if not all(1 <= side <= MAX_BUNDLE_SIDE for side in sides):
+        malformed(f"height, width and frames are {brief(sides)}; expected 1 to {MAX_BUNDLE_SIDE}")
     try:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])

@@ -22,9 +22,9 @@ def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
         The text to print.
 
     Raises:
-        VExpressError: As `find_plans` and `Bundle.open` do.
+        VExpressError: As `Provider.compile` and `Bundle.open` do.
     """
-    from vexpress_rt.backends.tensorrt.plan_store import find_plans
+    from vexpress_rt.backends.registry import find_target_provider
 
     with CommandProgress(open_stream(sys.stderr)) as progress:
 
@@ -32,5 +32,6 @@ def run_compile(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
             shutdown.check()
             progress(stage, done, total)
 
-        plans = find_plans(Bundle.open(options.bundle), progress=report, thorough=True)
-    return f"{options.bundle} has plans for {plans.compilation.describe()}"
+        bundle = Bundle.open(options.bundle)
+        machine = find_target_provider(bundle.manifest.target).compile(bundle, report)
+    return f"{options.bundle} has plans for {machine}"

@@ -120,6 +120,9 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
 
 
 def _add_generate(commands: Any) -> None:
+    from vexpress_rt.backends.registry import AUTO, provider_names
+
+    names = [name for name in provider_names() if name != AUTO]
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
@@ -134,8 +137,8 @@ def _add_generate(commands: Any) -> None:
     options.add_argument("--noise", choices=["upstream"], help="use the public implementation's noise for the seed")
     add = parser.add_argument_group("how it runs").add_argument
     add(
-        "--provider", default="auto", metavar="NAME",
-        help="runs the engines: tensorrt, cuda, cpu, or auto, the best one available (default: auto)",
+        "--provider", default=AUTO, metavar="NAME",
+        help=f"runs the engines: {', '.join(names)}, or {AUTO}, the best one available (default: {AUTO})",
     )  # fmt: skip
     add(
         "--rebuild", choices=REBUILD, default=REBUILD[0],

@@ -1,8 +1,8 @@
-"""Context windows: the frames of each window, how many windows cover a frame, and the orders in which windows may run.
+"""Context windows: the frames of each window, how many windows cover a frame, and the order in which windows run.
 
-A video of L frames is denoised in windows of F frames. In a step, the prediction of a frame is the mean over the
-windows that cover it. So a window may start step s only after every window that shares a frame with it has done step
-s - 1. `walk` yields two orders that respect this.
+A video of L frames is denoised in windows of F frames. In each step, the prediction of a frame is the mean over the
+windows that cover it. Therefore a window may run step s only after every window that shares a frame with it has run
+step s - 1. `walk` yields two orders that respect this.
 
 Source: docs/model/specification.md, stage 9.
 """
@@ -28,7 +28,7 @@ class Window:
     Attributes:
         index: Number of the window in the plan, from 0.
         start: First frame.
-        stop: Frame after the last; in a video shorter than a window, beyond the video.
+        stop: Frame after the last one; beyond the end of a video that is shorter than a window.
     """
 
     index: int
@@ -39,13 +39,13 @@ class Window:
 def plan_windows(length: int, frames: int, overlap: int) -> tuple[Window, ...]:
     """Return windows that cover a video, each `frames - overlap` frames after the one before.
 
-    The last window is moved back to end at the last frame, so it may overlap its neighbours by more. A video that
-    fits into one window gets the window [0, frames); its frames beyond the video are dropped in the end.
+    The last window is moved back so that it ends at the last frame; it may then overlap its neighbours by more. A video
+    that fits into one window gets the window [0, frames), and frames beyond the video are dropped in the end.
 
     Args:
         length: Frames of the video, at least 1.
         frames: Frames of a window.
-        overlap: Frames that neighbouring windows share at least, 0 <= overlap < frames.
+        overlap: Minimum number of frames that neighbouring windows share, 0 <= overlap < frames.
 
     Raises:
         ConfigError: `length` or `overlap` is out of range.
@@ -77,7 +77,7 @@ def coverage(windows: Sequence[Window], length: int) -> NDArray[np.int64]:
 def final_frames(windows: Sequence[Window], length: int) -> tuple[range, ...]:
     """Return for each window the frames of the video that are final after its last step, in either order.
 
-    These are its frames that no later window covers. The ranges of all windows together are 0 to length - 1, in order.
+    These are the window's frames that no later window covers. Together, the ranges are 0 to length - 1, in order.
 
     Args:
         windows: The windows, from `plan_windows`.
@@ -88,22 +88,22 @@ def final_frames(windows: Sequence[Window], length: int) -> tuple[range, ...]:
 
 
 def walk(windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> Iterator[tuple[Window, int]]:
-    """Yield every (window, step) once, step from 0, in an order in which they may run.
+    """Yield every (window, step) once, step from 0, in an order that respects the dependencies.
 
-    When (window, s) is yielded, every window that shares a frame with it has done step s - 1, and the earlier ones of
-    these have done step s too. So the predictions of a frame arrive step by step and, within a step, in the order of
-    the windows: sums are bit-identical between the orders, and one accumulator per frame is enough.
+    When (window, s) is yielded, every window that shares a frame with it has run step s - 1, and the earlier ones of
+    these windows have run step s too. So the predictions of a frame arrive step by step and, within a step, in the
+    order of the windows: sums are bit-identical in both orders, and one accumulator per frame is enough.
 
     Args:
         windows: The windows, from `plan_windows`.
         steps: Number of steps, at least 1.
         window_order: "step_major" runs each step over all windows before the next, so that the whole video is in
-            flight. "wavefront" runs the earliest window that may run: after window k's first step, window k - m does
-            its second, window k - 2m its third, and so on, where m is how many later windows a window overlaps; then
-            window k + 1 begins. Frames become final as early as the dependencies allow, and at most m (steps - 1) + 1
-            windows are in flight, with m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1 for an overlap of 1 to
-            F / 2. At the end of the video it can be one window more, because the last one, moved back, can overlap
-            m + 1 earlier ones.
+            flight. "wavefront" always runs the earliest window that may run. Let m be the number of later windows that
+            a window overlaps. After the first step of window k, window k - m runs its second step, window k - 2m its
+            third, and so on; then window k + 1 begins. Frames become final as early as the dependencies allow, and at
+            most m (steps - 1) + 1 windows are in flight, with m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1
+            for an overlap of 1 to F / 2. At the end of the video one more window can be in flight, because the last
+            window, moved back, can overlap m + 1 earlier ones.
 
     Raises:
         ConfigError: `window_order` is unknown, or `steps` is less than 1.
@@ -123,8 +123,9 @@ def _wavefront(windows: Sequence[Window], steps: int) -> Iterator[tuple[Window, 
     def may_run(k: int) -> bool:
         return done[k] < steps and all(done[other] >= done[k] for other in neighbours[k])
 
-    # The earliest candidate goes first, so `done` never rises along the windows, and a window that blocks an earlier
-    # neighbour of k overlaps k too. Hence whenever k may run, its earlier neighbours are a step ahead of it.
+    # Proof of the promise in `walk`: the earliest candidate runs first, so `done` never rises along the windows, and a
+    # window that blocks an earlier neighbour of k overlaps k too. So when k may run, its earlier neighbours are a step
+    # ahead of it.
     candidates = [0]
     while candidates:
         k = heapq.heappop(candidates)

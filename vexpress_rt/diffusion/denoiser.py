@@ -25,7 +25,7 @@ from vexpress_rt.types import Float32
 
 
 def choose_sampler(settings: Settings, model: ModelConfig) -> Sampler:
-    """Return the sampler of the options, for the noise schedule that the model was trained on.
+    """Return the sampler that the settings name, for the model's noise schedule.
 
     Args:
         settings: The resolved options.
@@ -43,9 +43,9 @@ class Denoiser:
     """Denoises a video.
 
     Attributes:
-        engines: At least the engines of `guidance.engines`, by name, all on one device.
-        static: Their inputs that are the same for the whole video, by name. These and a window's inputs may be
-            DeviceTensors of the engines' device.
+        engines: The engines of `guidance.engines` by name, all on one device.
+        static: The denoiser's inputs that are the same for the whole video, by name. These and a window's inputs may
+            be DeviceTensors of the engines' device.
         guidance: The strengths of the conditions.
         sampler: The sampler.
         windows: The windows, from `plan_windows`.
@@ -53,9 +53,9 @@ class Denoiser:
         noise: Returns the initial latent (c, h, w) float32 of a frame. It is called once for each frame, also for the
             surplus frames of a video that is shorter than a window.
         conditions: Returns a window's inputs by name. It is called when the window begins; the inputs are dropped when
-            it ends.
+            the window ends.
         progress: Called with the number of window-steps done (on a GPU: enqueued) and the total.
-        latents: Makes the store of latents. If it is on the engines' GPU, only the noise is copied there.
+        latents: Makes the latent store. If the store is on the engines' GPU, only the noise is copied there.
     """
 
     engines: Mapping[str, Engine]
@@ -72,9 +72,9 @@ class Denoiser:
     def run(self, window_order: str = "wavefront") -> Iterator[tuple[int, Tensor]]:
         """Yield (frame, latent (1, c, h, w) float32) in order, each as soon as it is final.
 
-        In wavefront order memory holds the frames of about as many windows as there are steps, in step-major order
-        all frames. It is freed when the iterator ends or is closed. Exceptions of `noise`, `conditions` and `progress`
-        pass through.
+        In wavefront order, memory holds the frames of about as many windows as there are steps; in step-major order,
+        all frames. Memory is freed when the iterator ends or is closed. Exceptions of `noise`, `conditions` and
+        `progress` pass through.
 
         Args:
             window_order: An order of `context_windows.walk`; the values do not depend on it.
@@ -100,22 +100,23 @@ class Denoiser:
             stepper.run(latents, active[window.index], step)
             self.progress(done, total)
             if step == last:
-                index = window.index  # no local name keeps the conditions in memory
+                # The popped window gets no name here, which would keep its conditions in memory.
+                index = window.index
                 yield from self._final(latents, final[index], {**stepper.inputs, **active.pop(index).conditions}, begun)
 
     def _final(
         self, latents: Latents, frames: range, inputs: Mapping[str, Tensor], begun: int
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the latents of final frames after checking them; release `inputs`, the denoiser's, after the check.
+        """Yield the latents of final frames, and check them; release the denoiser's `inputs` after the check.
 
         On a GPU the check follows the first frame: by then the decoder's work is enqueued, so the GPU does not idle
         while the host waits.
 
         Args:
-            latents: The store that holds them.
+            latents: The latent store.
             frames: The final frames.
-            inputs: The denoiser's inputs of their window, which a message about the latents describes.
-            begun: Number of frames that have begun, whose noise these latents may depend on.
+            inputs: The denoiser's other inputs, for `check_latents`.
+            begun: Number of frames that have begun. These latents may depend on the noise of all of them.
         """
         copied = latents.copy_to_host(frames.start, frames.stop)
         for frame in frames:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the strengths of the conditions, and which half of the denoiser runs in which step."""
+"""Classifier-free guidance: the strengths of the conditions, and which passes of the denoiser each step runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.config import Settings
 
-_ROUNDING = 1e-9  # tolerance for interval bounds times steps, which are products of decimal fractions
+_TOLERANCE = 1e-9  # for interval bounds times steps: bounds are decimal fractions, which floats round
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class GuidanceStep:
     """What the denoiser computes in one step.
 
     Attributes:
-        run_uncond: Whether both halves run. Otherwise the conditional half runs alone, and without a cached
-            unconditional prediction the step is not guided.
-        cache_uncond: Whether the next step reuses the unconditional prediction, computed in this step or before it.
+        run_uncond: Whether the unconditional pass runs beside the conditional one. Otherwise the step is guided by the
+            cached unconditional prediction; without one, it is not guided.
+        cache_uncond: Whether to keep the unconditional prediction, new or cached, for the next step.
     """
 
     run_uncond: bool
@@ -39,15 +39,15 @@ def plan_guidance(
     Args:
         steps: Number of steps.
         scale: Guidance scale; at 1 or less no step is guided.
-        interval: Fractions of the way from noise to picture, 0 <= low < high <= 1. A step is guided if its middle,
-            (i + 1/2) / steps, lies between them or on one of them. The other steps use the conditional prediction:
+        interval: Part of the steps that are guided, 0 (noise) <= low < high <= 1 (picture). Step i is guided if its
+            middle, (i + 1/2) / steps, lies in the closed interval. The other steps use the conditional prediction:
             guidance harms at high noise levels and has little effect at low ones (Kynkaanniemi et al., arXiv
-            2404.07724, who give the interval as noise levels; evenly spaced timesteps make both the same).
+            2404.07724). The paper's interval is in noise levels; for evenly spaced timesteps the two are equivalent.
         uncond_interval: Run the unconditional pass in the first guided step and in every `uncond_interval`-th guided
             step after it. The guided steps in between reuse the prediction for the same window.
     """
     low, high = (bound * steps for bound in interval)
-    guided = [i for i in range(steps) if scale > 1 and low - _ROUNDING <= i + 0.5 <= high + _ROUNDING]
+    guided = [i for i in range(steps) if scale > 1 and low - _TOLERANCE <= i + 0.5 <= high + _TOLERANCE]
     computing = set(guided[::uncond_interval])
     reusing = set(guided) - computing
     return tuple(GuidanceStep(run_uncond=i in computing, cache_uncond=i + 1 in reusing) for i in range(steps))
@@ -58,7 +58,7 @@ class Guidance:
     """How strongly the denoiser follows each condition.
 
     Attributes:
-        scale: Guidance scale; at 1 or less the conditional half runs alone.
+        scale: Guidance scale; at 1 or less the conditional pass runs alone.
         reference_weight: Weight of the attention to the portrait.
         audio_weight: Weight of the attention to the speech.
         interval: Which steps are guided; see `plan_guidance`.
@@ -103,7 +103,7 @@ class Guidance:
         return tuple(dict.fromkeys(step.engine for step in self.plan(steps)))
 
     def inputs(self) -> dict[str, Tensor]:
-        """Return the denoiser's inputs for the attention weights, each (1,) float32, by name."""
+        """Return the attention weights as inputs of the denoiser by name, each (1,) float32."""
         return {
             "reference_attention_weight": np.array([self.reference_weight], np.float32),
             "audio_attention_weight": np.array([self.audio_weight], np.float32),

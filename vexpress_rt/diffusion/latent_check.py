@@ -1,7 +1,7 @@
-"""Range checks of latents before they are decoded: from NaN a decoder makes a black picture without an error.
+"""Range checks of latents before they are decoded, because a decoder turns NaN into a black picture without an error.
 
-A check takes two passes over a window's denoised latents, 0.1 ms for the released model. The cause is searched only
-after a check failed.
+A check takes two passes over a window's denoised latents, 0.1 ms for the released model. Only after a failed check is
+the cause searched.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from typing import Any
 import numpy as np
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.diffusion.noise import LARGEST
+from vexpress_rt.diffusion.noise import NOISE_LIMIT
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import Float32
+from vexpress_rt.utils.links import EXPORTER
 
-# Latents of a trained VAE stay within about 10. Beyond this limit a decoder in float16 overflows: it divides them by a
-# scale of about 0.18, and the largest float16 is 65504.
+# Latents of a trained VAE stay within about 10. Beyond this limit a float16 decoder overflows: it divides latents by
+# the VAE's scaling factor of about 0.18, and the largest float16 is 65504.
 LATENT_LIMIT = 1e4
 
-_ENGINES = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # the others come from reference_net
+_SOURCES = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # of inputs; others: reference_net
 REMEDY = (
     "its weights are damaged, or too large for the bundle's precision: build the bundle again, with --precision fp32 "
-    "if it is fp16"
+    f"if it is fp16 {EXPORTER}"
 )
 
 
 def is_within(values: Any, limit: float = np.inf) -> bool:
-    """Return whether all values of an array are finite and their magnitude is at most `limit`; true of an empty one.
+    """Return whether all values of an array are finite and of magnitude at most `limit`; True for an empty array.
 
     Args:
         values: An array of floats, any shape.
@@ -44,7 +45,7 @@ def is_within(values: Any, limit: float = np.inf) -> bool:
 def check_outputs(engine: str, outputs: Mapping[str, Tensor]) -> None:
     """Check that an engine's outputs on the host are finite.
 
-    Outputs on a device are not copied for this. `check_latents` examines them if the latents that depend on them fail.
+    Outputs on a device are not copied to the host for this; `check_latents` examines them if it finds bad latents.
 
     Args:
         engine: The engine's name.
@@ -68,9 +69,9 @@ def check_latents(
     Args:
         latents: (n, c, h, w) float32 of consecutive frames.
         first: The first of these frames.
-        inputs: The denoiser's other inputs by name, which are searched for the cause.
-        noise: Maps a frame to its initial latent (c, h, w), which is searched for the cause.
-        begun: Frames whose noise these latents may depend on.
+        inputs: The denoiser's other inputs by name; a failed check looks for the cause in them.
+        noise: Maps a frame to its initial latent (c, h, w); a failed check looks for the cause in it.
+        begun: The latents may depend on the noise of these frames.
 
     Raises:
         BackendError: The latents are out of range. The message names the frame and the cause.
@@ -83,16 +84,16 @@ def check_latents(
 
 
 def _cause(inputs: Mapping[str, Tensor], noise: Callable[[int], Float32], begun: range) -> str:
-    """Find the noise or the engine that caused it, and return that with a remedy."""
+    """Find the noise or the engine that caused bad latents; describe it, with a remedy."""
     for frame in begun:
-        if not is_within(start := noise(frame), LARGEST):
+        if not is_within(start := noise(frame), NOISE_LIMIT):
             return f"the noise of frame {frame} holds {_worst(start)}; pass standard normal noise, or None"
     for name, tensor in inputs.items():
         if str(tensor.dtype) not in ("float16", "float32"):  # NumPy has no bfloat16
             continue
         array = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
         if not is_within(array):
-            return f"engine {_ENGINES.get(name, 'reference_net')} returned {name} with {_worst(array)}; {REMEDY}"
+            return f"engine {_SOURCES.get(name, 'reference_net')} returned {name} with {_worst(array)}; {REMEDY}"
     return f"all inputs of the denoiser are finite, so it computed these values; {REMEDY}"
 
 

@@ -1,6 +1,6 @@
-"""The latents of the frames in flight: their slots, the store that a step works on, and the store in host memory.
+"""The latents of the frames in flight: their ring of slots, the protocol of latent stores, and the store on the host.
 
-`device_latents` has the store in a GPU's memory. The arithmetic of a step is in `native.latent_step` for both.
+The store on a GPU is in `device_latents`. The arithmetic of a step is in `native.latent_step` for both.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from vexpress_rt.types import Float32
 
 
 class LatentRing:
-    """A ring of slots for the latents of the frames in flight; counts only, for any kind of memory.
+    """A ring of slots for the latents of the frames in flight. It computes indices and holds no memory.
 
-    In flight are the frames from the first window that has not ended to the last one that has begun, without gaps. So
-    frame f lies in slot f mod `slots`, and the frames of a window in one contiguous piece of the slots or in two.
+    The frames in flight are those from the first window that has not ended to the last window that has begun, without
+    gaps. Frame f has slot f mod `slots`, so the frames of a window are one contiguous piece of the slots, or two.
 
     Attributes:
-        slots: The largest number of frames in flight: in wavefront order those of about as many windows as there are
-            steps, in step-major order all.
+        slots: Maximum number of frames in flight: in wavefront order those of about as many windows as there are steps,
+            in step-major order all.
     """
 
     def __init__(self, windows: Sequence[Window], steps: int, window_order: str = "wavefront") -> None:
@@ -65,7 +65,7 @@ class LatentRing:
     def updates(self, window: Window) -> list[SlotUpdate]:
         """Return the update of each of a window's frames, the same in every step.
 
-        Within a step the windows over a frame come in their order, so the window's index says how many came before it.
+        Within a step, the windows that cover a frame run in order, so the window's index tells how many ran before it.
 
         Args:
             window: The window.
@@ -88,11 +88,11 @@ def _most_in_flight(windows: Sequence[Window], steps: int, window_order: str) ->
 
 
 class Latents(Protocol):
-    """A store of the frames in flight: latents, sampler state, and the sums of the predictions of each frame's step."""
+    """A latent store: for each frame in flight its latent, its sampler state, and the sum of the step's predictions."""
 
     @property
     def keep_on_device(self) -> bool:
-        """Whether the engine leaves its predictions on the device where it computes them."""
+        """Whether the denoiser keeps its predictions on the device."""
         ...
 
     def write(self, first: int, latents: Float32) -> None:
@@ -133,7 +133,7 @@ class Latents(Protocol):
         scale: float,
         coefficients: Coefficients,
     ) -> None:
-        """Add a window's predictions to its frames' totals; frames with all their predictions take their step.
+        """Add a window's predictions to the totals of its frames; frames with all their predictions take the step.
 
         Args:
             window: The window.
@@ -158,7 +158,7 @@ class Latents(Protocol):
         ...
 
     def take(self, frame: int) -> Tensor:
-        """Return a copy of the final latent (1, c, h, w) float32 of a frame, whose slot is free afterwards.
+        """Return a copy of the final latent (1, c, h, w) float32 of a frame; afterwards the slot may be reused.
 
         Args:
             frame: Number of the frame in the video.
@@ -174,7 +174,7 @@ MakeLatents = Callable[[LatentRing, tuple[int, ...], int], Latents]  # ring, sha
 
 
 class HostLatents:
-    """The store in NumPy arrays; `Latents` documents the methods."""
+    """The latent store in NumPy arrays; `Latents` documents the methods."""
 
     keep_on_device = False
 
@@ -215,8 +215,8 @@ class HostLatents:
         coefficients: Coefficients,
     ) -> None:
         """Add predictions and take the steps that are due; see `Latents.step`."""
-        halves = _arrays(unconditional, conditional)
-        guided_step_numpy(self._state, self._totals, *halves, self._ring.updates(window), scale, coefficients)
+        predictions = _arrays(unconditional, conditional)
+        guided_step_numpy(self._state, self._totals, *predictions, self._ring.updates(window), scale, coefficients)
 
     def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
         """Return a function that returns the current latents; see `Latents.copy_to_host`."""
@@ -229,7 +229,7 @@ class HostLatents:
         return self._latents[slot : slot + 1].copy()
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """There is nothing to free."""
 
 
 def _arrays(unconditional: Tensor | None, conditional: Tensor) -> tuple[Float32 | None, Float32]:

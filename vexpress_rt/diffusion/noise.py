@@ -1,8 +1,8 @@
-"""The initial latents.
+"""Noise: the initial latents.
 
-`frame_noise` is the default: the noise of a frame depends on the seed and the frame alone, so that a longer video or
-another window gets the same noise. `torch_randn` returns what torch's CPU generator returns, for parity with the
-public implementation. Both are computed from raw generator words, whose streams NumPy keeps fixed; NumPy's own normal
+`frame_noise` is the default: the noise of a frame depends on the seed and the frame alone, not on the length of the
+video or its windows. `torch_randn` returns the values of torch's CPU generator, for parity with the public
+implementation. Both are computed from raw words of NumPy's bit generators, which NumPy keeps fixed; its normal
 distributions may change between releases.
 """
 
@@ -20,10 +20,10 @@ from vexpress_rt.config import brief, check_choice
 from vexpress_rt.errors import ConfigError, InputError
 from vexpress_rt.types import Float32
 
-# Larger values are an error: standard normal noise stays below 7, and noise that a sampler scales below about 100. Far
+# Larger values are refused: standard normal noise stays below 7, and noise scaled for a sampler below about 100. Far
 # larger values decode to a black picture.
-LARGEST = 1e3
-_CHUNK = 1 << 20  # elements generated at a time, a multiple of torch's block of 16; each takes a word of 8 bytes
+NOISE_LIMIT = 1e3
+_CHUNK = 1 << 20  # elements generated at a time, a multiple of torch's block of 16; each takes 8 bytes of memory
 
 
 def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
@@ -40,7 +40,7 @@ def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
         shape: Shape of a frame's latent, usually (c, h, w).
 
     Returns:
-        float32 of `shape`.
+        Array of `shape`, float32.
 
     Raises:
         ConfigError: `seed` or `frame` is out of range.
@@ -56,19 +56,19 @@ def frame_noise(seed: int, frame: int, shape: tuple[int, ...]) -> Float32:
 
 
 def torch_randn(seed: int, shape: tuple[int, ...], skip: int = 0) -> Float32:
-    """Return what `torch.randn(shape)` returns on the CPU after `torch.manual_seed(seed)`.
+    """Return the values of `torch.randn(shape)` on the CPU after `torch.manual_seed(seed)`.
 
-    Equal to torch's values within 1e-6: torch's own vectorised logarithm and sine differ from NumPy's in the last bits.
+    They are equal to torch's within 1e-6: torch's vectorised logarithm and sine differ from NumPy's in the last bits.
 
     Args:
         seed: 0 to 2**64 - 1, of which torch uses the low 32 bits.
         shape: Any shape.
         skip: 32-bit words taken from the generator beforehand, at least 0. The public implementation's audio encoder
-            takes one for each of its layers (docs/model/specification.md, stage 11), so that its latents are
-            `torch_randn(42, (1, c, L, h, w), skip=layers)`.
+            takes one for each of its layers (docs/model/specification.md, stage 11). So the initial latents of the
+            public implementation are `torch_randn(42, (1, c, L, h, w), skip=layers)`.
 
     Returns:
-        float32 of `shape`.
+        Array of `shape`, float32.
 
     Raises:
         ConfigError: `seed` or `skip` is out of range.
@@ -89,16 +89,16 @@ def choose_noise(
 
     Args:
         choice: None for `frame_noise` of the seed; "upstream" for `torch_randn` with `skip` words taken beforehand; or
-            the initial latent itself, (1, c, length, h, w) float32, standard normal, of magnitude `LARGEST` at most.
+            the initial latents, (1, c, length, h, w) float32, standard normal, of magnitude at most NOISE_LIMIT.
         seed: Seed of the noise.
         length: Frames of the video.
-        denoised: Frames that are denoised, more than `length` if the video is shorter than a window. The frames beyond
-            a given latent get `frame_noise`.
+        denoised: Frames that are denoised, more than `length` if the video is shorter than a window. Frames beyond
+            given latents get `frame_noise`.
         shape: Shape of a frame's latent, (c, h, w).
         skip: Generator words for "upstream".
 
     Raises:
-        ConfigError: `choice` is another word.
+        ConfigError: `choice` is another string.
         InputError: `choice` is an array of another shape or dtype, or its values are not finite or out of range.
     """
     if choice is None:
@@ -124,9 +124,9 @@ def _check_latent(value: object, expected: tuple[int, ...]) -> Float32:
         )
     if not all(np.isfinite(array[:, :, frame]).all() for frame in range(expected[2])):  # frame by frame: without a copy
         raise InputError("noise holds NaN or infinite values; expected finite ones, standard normal")
-    if (most := float(np.abs(array).max(initial=0))) > LARGEST:
+    if (most := float(np.abs(array).max(initial=0))) > NOISE_LIMIT:
         raise InputError(
-            f"noise holds values up to {most:.3g}; expected standard normal ones (below 7), at most {LARGEST:g}: "
+            f"noise holds values up to {most:.3g}; expected standard normal ones (below 7), at most {NOISE_LIMIT:g}: "
             "scale it to a standard deviation of 1"
         )
     return array
@@ -147,7 +147,7 @@ def _mersenne_twister(seed: int) -> np.random.MT19937:
 
 
 def _many_normals(generator: np.random.MT19937, size: int) -> Float32:
-    """Return torch's values for at least 16 elements: blocks of 16, the last 16 drawn again if they do not fit."""
+    """Return torch's values for at least 16 elements, in blocks of 16; a remainder redraws the last 16."""
     out = np.empty(size, np.float32)
     whole = size - size % 16
     for start in range(0, whole, _CHUNK):

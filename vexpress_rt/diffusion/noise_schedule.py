@@ -14,12 +14,12 @@ from vexpress_rt.types import Float32
 
 
 def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float32:
-    """Return alpha-bar of each training timestep, falling from nearly 1 to exactly 0.
+    """Return alpha-bar of each training timestep, falling from nearly 1 to exactly 0 (zero terminal SNR).
 
     The square roots of the betas rise linearly from sqrt(beta_start) to sqrt(beta_end). Then sqrt(alpha-bar) is shifted
     and scaled so that its last value is 0 and its first one stays, and alpha-bar is computed from the new betas. Every
-    intermediate is rounded to float32, as in the public implementation: at the noisy end that moves alpha-bar by more
-    than a float32's own error, and the model is used with these values.
+    intermediate value is rounded to float32, as in the public implementation: at the noisy end, this changes alpha-bar
+    by more than one float32 rounding, and the model expects the rounded values.
 
     Args:
         timesteps: Number of training timesteps, at least 2.
@@ -37,7 +37,7 @@ def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float3
             f"a noise schedule of {timesteps} timesteps with betas from {beta_start} to {beta_end}; "
             "expected at least 2 timesteps and 0 < beta_start <= beta_end < 1"
         )
-    roots = _float32_line(beta_start**0.5, beta_end**0.5, timesteps)
+    roots = _float32_linspace(beta_start**0.5, beta_end**0.5, timesteps)
     s = np.sqrt(_running_product(1 - roots * roots))
     s = (s - s[-1]) * (s[0] / (s[0] - s[-1]))
     target = s * s
@@ -48,9 +48,9 @@ def alphas_cumprod(timesteps: int, beta_start: float, beta_end: float) -> Float3
 def trailing_timesteps(steps: int, train_timesteps: int) -> NDArray[np.int64]:
     """Return the timesteps to visit: T - k T / steps, rounded, minus 1, for k = 0 to steps - 1.
 
-    Halves round to the even neighbour. The quotient is computed from exact integers, so that halves are halves. The
-    public implementation accumulates a float step instead, which for 111 of the 1000 possible counts (48 is the
-    smallest) moves a timestep by one or adds a step; for the other counts the timesteps are the same.
+    Halves round to the even neighbour; they are exact, because k T is an integer. The public implementation accumulates
+    a float step instead. For 111 of the 1000 possible numbers of steps (48 is the smallest) that moves a timestep by
+    one or adds a step; for the others the timesteps are the same.
 
     Args:
         steps: Number of steps, 1 to `train_timesteps`.
@@ -70,7 +70,7 @@ def trailing_timesteps(steps: int, train_timesteps: int) -> NDArray[np.int64]:
     return np.round(positions).astype(np.int64) - 1
 
 
-def _float32_line(start: float, stop: float, count: int) -> Float32:
+def _float32_linspace(start: float, stop: float, count: int) -> Float32:
     """Return `count` values from start to stop with a float32 spacing, counted from the nearer end, rounded once."""
     first, last = np.float32(start), np.float32(stop)
     spacing = float((last - first) / np.float32(count - 1))

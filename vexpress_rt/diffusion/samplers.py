@@ -5,13 +5,13 @@ sqrt(1 - alpha-bar) multiply signal and noise, lambda = ln(alpha / sigma), and h
 latent, v the model's prediction (v-prediction: Salimans and Ho, arXiv 2202.00512, section 4 and appendix D), and
 m = alpha x - sigma v the predicted picture ("denoised" in k-diffusion, "x0" in diffusers).
 
-A step of each of them is linear in v and in a few arrays kept between steps. So a `Sampler` is one table of
-coefficients per step, and `take_step` applies it to the state: x, and what the sampler remembers, such as the m of the
-step before. The functions here compute the tables in float64 from the noise levels alone.
+Each sampler's step is linear in v and in a few arrays that are kept between steps: the sampler state. It is x, and for
+multistep samplers more, such as the m of the previous step. So a `Sampler` is one table of coefficients per step, which
+`latent_step.take_step` applies to the state. The functions here compute the tables in float64 from the noise levels.
 
-Two levels are special. At zero terminal SNR (Lin et al., arXiv 2305.08891) lambda is minus infinity, so that the
-difference of m from there has no slope in lambda, and the step after it is of first order. At the clean end lambda is
-infinite; the last step is of first order too, and ends on the predicted picture.
+Two levels are special. At zero terminal SNR (Lin et al., arXiv 2305.08891) lambda is minus infinity, so m has no slope
+in lambda between this level and the next, and the step after it is of first order. At the clean end lambda is infinite;
+the last step is of first order too, and ends at the predicted picture.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Sampler:
 
     @property
     def state_size(self) -> int:
-        """Return the number of arrays in a frame's state: the latent, and what the sampler remembers."""
+        """Number of arrays in a frame's state: the latent, and those that a multistep sampler keeps between steps."""
         return len(self.coefficients[0])
 
 
@@ -80,9 +80,9 @@ def make_sampler(name: str, steps: int, alphas_cumprod: Float32) -> Sampler:
 def ddim(steps: int, alphas_cumprod: Float32) -> Sampler:
     """Return DDIM with eta 0, the sampler of the public implementation.
 
-    A step goes from timestep t to t - T // steps, where T is the number of training timesteps; before timestep 0,
-    alpha-bar is 1. If `steps` does not divide T, the level after a step differs a little from that of the timestep
-    visited next, and the last level from 1, as in the public implementation.
+    A step goes from timestep t to t - T // steps, where T is the number of training timesteps; below timestep 0,
+    alpha-bar is 1. If `steps` does not divide T, the level after a step differs a little from the level of the next
+    visited timestep, and the last level from 1, as in the public implementation.
 
     Args:
         steps: Number of steps, 1 to T.
@@ -102,8 +102,9 @@ def ddim(steps: int, alphas_cumprod: Float32) -> Sampler:
 def ddim_coefficients(alpha_bar: float, following: float) -> tuple[float, float]:
     """Return (a, b) of the DDIM step x' = a x + b v between two noise levels, with eta 0 and no clipping.
 
-    Computed in float64, because 1 - alpha-bar and similar terms cancel at zero terminal SNR. Source: Song et al., arXiv
-    2010.02502, equation 12.
+    Computed in float64, because terms such as 1 - alpha-bar cancel near zero terminal SNR.
+
+    Source: Song et al., arXiv 2010.02502, equation 12.
 
     Args:
         alpha_bar: The present level, 0 to 1.
@@ -118,11 +119,12 @@ def ddim_coefficients(alpha_bar: float, following: float) -> tuple[float, float]
 def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
     """Return the tables of DPM-Solver++(2M), one for each step between neighbouring levels.
 
-    The state is x and the m of the step before. D = m + c (m - m_before), x' = (sigma' / sigma) x + K D.
-    Source: Lu et al., arXiv 2211.01095, algorithm 2.
+    The state is x and the m of the previous step. D = m + c (m - m_before), x' = (sigma' / sigma) x + K D.
 
     Args:
-        alpha_bars: Noise levels, rising, 0 to 1; 0 only first, 1 only last.
+        alpha_bars: Noise levels, rising, 0 to 1; 0 only as the first, 1 only as the last.
+
+    Source: Lu et al., arXiv 2211.01095, algorithm 2.
     """
     x, before, v = np.eye(3)
     tables = []
@@ -135,16 +137,18 @@ def dpm_solver_2m(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
 
 
 def unipc(alpha_bars: Sequence[float]) -> tuple[Coefficients, ...]:
-    """Return the tables of UniPC of order 2 for predicted pictures, with its B_2.
+    """Return the tables of UniPC of order 2, in its form that predicts pictures, with the paper's B_2.
 
-    The predictor (UniP-2, whose a_1 may be 1/2) takes x to x' as DPM-Solver++(2M) does. The model's prediction at x'
-    also corrects x' (UniC-2), and the next step starts from the corrected x', so that a step costs one call of the
-    model. The corrected x' is y' + e m': e depends on the levels alone, and y' is known before m' is.
+    The predictor (UniP-2 with a_1 = 1/2) takes x to x' as DPM-Solver++(2M) does. The model's prediction at x' also
+    corrects x' (UniC-2), and the next step starts from the corrected x', so that a step costs one call of the model.
+    The corrected x' is y' + e m'; e depends only on the levels, and y' is computed before m' is known.
 
-    The state is x, y and the m of the step before. Source: Zhao et al., arXiv 2302.04867.
+    The state is x, y and the m of the previous step.
 
     Args:
-        alpha_bars: Noise levels, rising, 0 to 1; 0 only first, 1 only last.
+        alpha_bars: Noise levels, rising, 0 to 1; 0 only as the first, 1 only as the last.
+
+    Source: Zhao et al., arXiv 2302.04867.
     """
     x, y, before, v = np.eye(4)
     tables, e = [], 0.0
@@ -167,11 +171,11 @@ _MULTISTEP: dict[str, Callable[[Sequence[float]], tuple[Coefficients, ...]]] = {
 
 
 def _corrector(alpha_bars: Sequence[float], i: int) -> tuple[float, float]:
-    """Return the weights of m's differences to the step before and to the step after, in the corrector of step i.
+    """Return the corrector's weights in step i: of the difference of m to the previous step, and to the next step.
 
-    UniC-2: R rho = b (theorem 3.1) for the points r_1 = -h_before / h and 1. The first weight is rho_1 / r_1, because
-    the difference is divided by its distance. As r_1 goes to minus infinity, rho_1 / r_1 goes to 0 and rho_2 to b_1.
-    The first step uses UniC-1, whose rho may be 1/2; the weights of the last step are not used.
+    UniC-2 solves R rho = b (theorem 3.1) for the points r_1 = -h_before / h and 1. The first weight is rho_1 / r_1,
+    because the difference is divided by its distance. As r_1 goes to minus infinity, rho_1 / r_1 goes to 0 and rho_2 to
+    b_1. The first step uses UniC-1 with rho = 1/2; the weights of the last step are not used.
     """
     here, after = alpha_bars[i], alpha_bars[i + 1]
     if i == 0 or after in (here, 1):
@@ -188,7 +192,7 @@ def _corrector(alpha_bars: Sequence[float], i: int) -> tuple[float, float]:
 
 
 def _slope(alpha_bars: Sequence[float], i: int) -> float:
-    """Return c of D = m + c (m - m_before) in step i: h / (2 h_before), or 0 where m has no slope (see the module)."""
+    """Return c of D = m + c (m - m_before) in step i: h / (2 h_before), or 0 in the steps of first order."""
     if i == 0 or alpha_bars[i - 1] == 0 or alpha_bars[i + 1] == 1 or alpha_bars[i - 1] == alpha_bars[i]:
         return 0.0
     before, here, after = (_lambda(alpha_bar) for alpha_bar in alpha_bars[i - 1 : i + 2])
@@ -198,7 +202,7 @@ def _slope(alpha_bars: Sequence[float], i: int) -> float:
 def _exponential_step(alpha_bar: float, following: float) -> tuple[float, float]:
     """Return (sigma' / sigma, K) of x' = (sigma' / sigma) x + K m, which is exact for a constant m.
 
-    K is alpha' (1 - e^-h), written so that it has its limits at both ends: alpha' from pure noise, and 1 to no noise.
+    K is alpha' (1 - e^-h), written in a form that is finite at both ends: alpha' from pure noise, 1 to the clean end.
     """
     signal, noise = _signal_and_noise(alpha_bar)
     next_signal, next_noise = _signal_and_noise(following)
@@ -207,7 +211,7 @@ def _exponential_step(alpha_bar: float, following: float) -> tuple[float, float]
 
 
 def _signal_and_noise(alpha_bar: float) -> tuple[float, float]:
-    """Return alpha and sigma."""
+    """Return alpha and sigma, the factors of signal and noise."""
     return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 

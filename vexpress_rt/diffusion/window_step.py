@@ -1,4 +1,4 @@
-"""One denoising step of a window: latents -> engine -> guidance and sampler step. Videos and live sessions share it."""
+"""One denoising step of a window: latents -> denoiser -> guidance and sampler step, for videos and live sessions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ActiveWindow:
 
     Attributes:
         window: Its frames.
-        conditions: The denoiser's inputs that belong to these frames, by name.
-        unconditional: The cached unconditional prediction, if the next step reuses it.
+        conditions: The denoiser's inputs for these frames, by name.
+        unconditional: The cached unconditional prediction; None if the next step does not reuse it.
     """
 
     window: Window
@@ -31,43 +31,43 @@ class ActiveWindow:
 
 
 class WindowStepper:
-    """Runs the steps of windows that share a portrait, a sampler and a guidance.
+    """Runs the steps of windows with the same portrait, sampler and guidance.
 
-    Latents and predictions stay where the latent store has them: on the engines' GPU or on the host.
+    Latents and predictions stay on the device of the latent store: the engines' GPU or the host.
     """
 
     def __init__(
-        self, engine: Callable[[str], Engine], static: Mapping[str, Tensor], guidance: Guidance, sampler: Sampler
+        self, get_engine: Callable[[str], Engine], static: Mapping[str, Tensor], guidance: Guidance, sampler: Sampler
     ) -> None:
         """Plan the steps; engines are fetched when a step runs.
 
         Args:
-            engine: Returns an engine by its name.
+            get_engine: Returns an engine by its name.
             static: The denoiser's inputs that are the same for all windows, by name.
             guidance: The strengths of the conditions.
             sampler: The sampler.
         """
         self.inputs = {**static, **guidance.inputs()}
-        self._engine = engine
+        self._get_engine = get_engine
         self._scale = guidance.scale
         self._sampler = sampler
         self._plan = guidance.plan(len(sampler))
 
     def run(self, latents: Latents, active: ActiveWindow, step: int, correction: Correction | None = None) -> None:
-        """Run one step: predict the noise of the window's latents, and update them.
+        """Run one step: call the denoiser with the window's latents, and update them with its prediction.
 
         Args:
-            latents: The latent store that holds the window's frames.
+            latents: The latent store with the window's frames.
             active: The window; its cached unconditional prediction is updated.
             step: Number of the step, from 0.
-            correction: Subtracted from the guided predictions if given.
+            correction: Corrects the guided predictions, if given.
 
         Raises:
             BackendError: The engine or the GPU failed.
         """
         planned, timestep = self._plan[step], np.array([self._sampler.timesteps[step]], np.float32)
         inputs = {**self.inputs, **active.conditions, "latents": latents.gather(active.window), "timestep": timestep}
-        outputs = self._engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
+        outputs = self._get_engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
         unconditional = outputs["unconditional"] if planned.run_uncond else active.unconditional
         active.unconditional = unconditional if planned.cache_uncond else None
         conditional = outputs["conditional"]

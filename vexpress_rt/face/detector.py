@@ -1,4 +1,4 @@
-"""Face detection in pictures: pre- and post-processing around the SCRFD network, which is passed in as a function.
+"""Face detection in pictures: pre- and post-processing for the SCRFD network, which the caller passes as a function.
 
 Source: docs/model/specification.md, "Face detector"; Guo et al., "Sample and Computation Redistribution for Efficient
 Face Detection", arXiv 2105.04714.
@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.types import Face, Float32, UInt8
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
 
-# (1, 3, S, S) float32 -> nine arrays: scores (N, 1), then boxes (N, 4), then keypoints (N, 10), each for _STRIDES.
+# (1, 3, S, S) float32 -> nine arrays: scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for the three _STRIDES.
 Detector = Callable[[Float32], Sequence[NDArray[Any]]]
 
 DETECTION_SIZE = 512  # S, as in the public implementation
 SCORE_THRESHOLD = 0.5
 OVERLAP_THRESHOLD = 0.4
-_SIMILAR = 0.5  # share of the largest face's area above which another face may be the intended one
+_SIMILAR = 0.5  # share of the largest face's area; another face of at least this share may be the intended one
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = 2  # per cell
-_FARTHEST = 1e6  # pixels; boxes and points beyond are dropped
+_FARTHEST = 1e6  # pixels; faces with boxes or points beyond are dropped
 
 
 def preprocess(image: UInt8, size: int = DETECTION_SIZE) -> tuple[Float32, float]:
@@ -69,7 +70,7 @@ def postprocess(
 ) -> list[Face]:
     """Convert the detector's nine outputs to faces.
 
-    Faces whose box or points are not finite are dropped.
+    Faces with a box or points that are not finite are dropped.
 
     Args:
         outputs: As in `Detector`.
@@ -102,7 +103,8 @@ def _check_outputs(outputs: Sequence[NDArray[Any]], size: int) -> None:
     if shapes != expected:
         raise BackendError(
             f"the face detector gave {len(shapes)} outputs of shapes {shapes}; expected nine, {expected}: "
-            "the detector's file is not an SCRFD network with keypoints (such as det_10g.onnx): rebuild the bundle"
+            "the detector's file is not an SCRFD network with keypoints (such as det_10g.onnx): "
+            f"build the bundle again {EXPORTER}"
         )
 
 
@@ -115,7 +117,7 @@ def _decode(
     cells = likely // _ANCHORS
     across = size // stride
     centre = np.stack([cells % across, cells // across], axis=1) * stride  # (n, 2), x then y
-    with np.errstate(over="ignore", invalid="ignore"):  # a damaged network; dropped later
+    with np.errstate(over="ignore", invalid="ignore"):  # from a damaged network; such faces are dropped later
         reach = boxes[likely].astype(np.float64) * stride  # left, top, right, bottom
         offsets = keypoints[likely].astype(np.float64).reshape(-1, 5, 2) * stride
         edges = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
@@ -123,9 +125,9 @@ def _decode(
 
 
 def _suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.int64]:
-    """Suppress boxes (n, 4), best first, that overlap with a better one; return the indices of the others.
+    """Return the indices of boxes (n, 4), best first, that do not overlap with a better box that is kept.
 
-    Both edges of a box belong to it, hence + 1.
+    Both edges of a box belong to it; therefore sides are one longer than the difference of the edges.
     """
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     areas = sides[:, 0] * sides[:, 1]
@@ -135,7 +137,7 @@ def _suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.int64]:
         kept.append(best)
         shared = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2]) + 1
         both = np.maximum(shared, 0).prod(axis=1)
-        # Multiplied out, because the union may be zero for a box with its edges swapped.
+        # Multiplied out instead of divided, because the union can be zero for a box with its edges swapped.
         left = rest[both <= overlap * (areas[best] + areas[rest] - both)]
     return np.array(kept, np.int64)
 
@@ -185,7 +187,7 @@ def similar_faces_note(faces: Sequence[Face], where: str) -> tuple[str, ...]:
         where: The picture, for the note: "photo".
 
     Returns:
-        One note that names the chosen face if another face has a similar size; otherwise none.
+        One note that describes the chosen face if another face has a similar size; otherwise an empty tuple.
     """
     taken = largest_face(faces)
     others = sum(face.area >= _SIMILAR * taken.area for face in faces) - 1

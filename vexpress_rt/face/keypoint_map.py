@@ -1,4 +1,4 @@
-"""Keypoint maps: the pictures of a face's three points that the pose guider takes."""
+"""Keypoint maps: pictures of a face's three points, the input of the pose guider."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vexpress_rt.utils.native_calls import native_call
 _LIMBS = ((0, 2), (1, 2))
 _COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 _RADIUS = 4
-_FAR = 100_000.0  # pixels; OpenCV uses 32-bit integers, in places with 16 fractional bits
+_FARTHEST = 100_000.0  # pixels; OpenCV uses 32-bit integers, in places with 16 fractional bits
 
 
 @native_call()
 def draw_keypoint_map(points: Float32, height: int, width: int) -> UInt8:
-    """Draw the keypoint map of a face, as the pose guider was trained with it.
+    """Draw the keypoint map of a face, as in the training of the pose guider.
 
-    On black, two limbs from the eyes to the nose in 0.6 of the eyes' colours, then a disc of radius 4 at each point:
-    red, green, blue. Parts outside the picture are clipped.
+    On black: a limb from each eye to the nose, in the eye's colour times 0.6, then a disc of radius 4 pixels at each
+    point. The left eye is red, the right eye green, the nose blue. Parts outside the picture are clipped.
 
     Args:
         points: (3, 2) float32, x then y in pixels: left eye, right eye, nose.
-        height: Pixels.
-        width: Pixels.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -37,8 +37,8 @@ def draw_keypoint_map(points: Float32, height: int, width: int) -> UInt8:
     Source: docs/model/specification.md, stage 4.
     """
     check_finite_points(points[None])
-    # The limb of a point beyond that distance may have another direction, but nothing overflows.
-    near = np.clip(points.astype(np.float64), -_FAR, _FAR)
+    # A limb to a point beyond _FARTHEST may have another direction, but nothing overflows.
+    near = np.clip(points.astype(np.float64), -_FARTHEST, _FARTHEST)
     canvas = np.zeros((height, width, 3), np.uint8)
     for first, second in _LIMBS:
         (x0, y0), (x1, y1) = near[first], near[second]

@@ -1,4 +1,4 @@
-"""Keypoint tracks: read from files and arrays, check, fit to a video's length and frame rate.
+"""Keypoint tracks: reading from files and arrays, checks, and fitting to a video's length and frame rate.
 
 A face is three points, x then y in pixels: left eye, right eye, nose. "Left" is the eye further left in the picture.
 Source: docs/model/specification.md, stage 4.
@@ -38,7 +38,7 @@ def load_keypoints(source: KeypointTrack | str | os.PathLike[str] | ArrayLike) -
     Args:
         source: Array-like (L, 3, 2), or a list of L (3, 2) arrays, in pixels, of any real dtype; or the path of a file
             with such an array: .npy, .npz (one array, or one named `keypoints`), .pth or .pt (an array, a tensor, or a
-            list of these). Faces of five points are refused, because their order is not known.
+            list of these). Faces of five points are refused, because the order of their points is unknown.
 
     Raises:
         KeypointError: The file is missing, damaged, too large or holds anything but arrays; or the points have another
@@ -109,7 +109,7 @@ def fit_length(points: Float32, length: int, extension: str) -> tuple[Float32, s
             the frames at the ends.
 
     Returns:
-        The points, (length, 3, 2) float32; and what was done: "cut", "as is", or the extension.
+        The points, (length, 3, 2) float32; and how they were fitted: "cut", "as is", or the extension.
 
     Raises:
         ConfigError: An unknown extension.
@@ -161,7 +161,7 @@ def interpolate(points: Float32, length: int) -> Float32:
 def resample(track: KeypointTrack, fps: Fraction) -> KeypointTrack:
     """Resample a track to another frame rate; a track without a rate is returned as it is.
 
-    Times are exact, so that a long track does not drift away from its video.
+    The ratio of the rates is exact, so that a long track does not drift away from its video.
 
     Args:
         track: A track of K frames.

@@ -1,4 +1,4 @@
-"""Retargeting: the motion of a keypoint track, fitted to the face of the photo.
+"""Retargeting: a keypoint track's motion is fitted to the face of the photo.
 
 Source: docs/model/specification.md, stage 5.
 """
@@ -12,7 +12,7 @@ from vexpress_rt.config import RETARGET_MODES, check_choice
 from vexpress_rt.errors import KeypointError, NoFaceError
 from vexpress_rt.types import Float32, check_finite_points
 
-_SMALLEST_DISTANCE = 1e-3  # pixels; points closer together count as one
+_SMALLEST_DISTANCE = 1e-3  # pixels; points closer together count as coincident
 
 
 def retarget(target: Float32, reference: Float32 | None, mode: str, upstream_anchor: bool = False) -> Float32:
@@ -21,11 +21,12 @@ def retarget(target: Float32, reference: Float32 | None, mode: str, upstream_anc
     Args:
         target: (L, 3, 2) float32 in pixels.
         reference: (3, 2) float32, the keypoints of the photo in pixels; None is allowed for "no_retarget" alone.
-        mode: "no_retarget" keeps the target. "fix_face" holds the reference still. "offset_retarget" moves the
-            reference against half the motion of the scaled target's nose. "naive_retarget" moves the scaled target so
+        mode: "no_retarget" keeps the target. "fix_face" repeats the reference. "offset_retarget" moves the reference
+            against the motion of the scaled target's nose, by half of it. "naive_retarget" moves the scaled target so
             that its nose in frame 0 is at the reference's nose.
-        upstream_anchor: Whether to choose the frame that determines the scale as the public implementation does, whose
-            search nearly always ends at the last frame; otherwise the frame whose pose is nearest to the reference's.
+        upstream_anchor: Whether to choose the anchor frame, which determines the scale, with the faulty search of the
+            public implementation, which nearly always ends at the last frame. Otherwise it is the frame with the pose
+            nearest to the reference's.
 
     Returns:
         (L, 3, 2) float32.
@@ -33,7 +34,7 @@ def retarget(target: Float32, reference: Float32 | None, mode: str, upstream_anc
     Raises:
         ConfigError: An unknown mode.
         NoFaceError: The mode needs a reference and there is none.
-        KeypointError: Points coincide, so that there is no scale.
+        KeypointError: Points coincide, so that no scale can be computed.
 
     Source: docs/model/specification.md, stage 5.
     """
@@ -68,11 +69,11 @@ def _scale_to(face: NDArray[np.float64], track: NDArray[np.float64], upstream_an
         anchor, best = 0, 10000.0
         for frame, candidate in enumerate(ratios):
             if abs(candidate - ratio) < best:
-                anchor, best = frame, candidate  # a bug of the public code: the ratio, not the difference
+                anchor, best = frame, candidate  # as the public code: it keeps the ratio, not the difference
     else:
         anchor = int(np.argmin(np.where(usable, abs(ratios - ratio), np.inf)))
-    of_face = np.array([_eye_distance(face[None])[0], _nose_distance(face[None])[0]])
-    degenerate = "the photo's face" if (of_face <= _SMALLEST_DISTANCE).any() else ""
+    face_measures = np.array([_eye_distance(face[None])[0], _nose_distance(face[None])[0]])
+    degenerate = "the photo's face" if (face_measures <= _SMALLEST_DISTANCE).any() else ""
     if not usable[anchor]:
         degenerate = f"frame {anchor} of the driving keypoints" + ("" if usable.any() else " (and in every other)")
     if degenerate:
@@ -80,18 +81,19 @@ def _scale_to(face: NDArray[np.float64], track: NDArray[np.float64], upstream_an
             f"in {degenerate} the eyes coincide, or the nose lies between them, so that no scale can be found; "
             "expected three points that form a triangle: give other keypoints, or use 'no_retarget' or 'fix_face'"
         )
-    scale: NDArray[np.float64] = of_face / measures[anchor]
+    scale: NDArray[np.float64] = face_measures / measures[anchor]
     return scale
 
 
 def _pose_ratio(faces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance of left eye and nose divided by that of right eye and nose, (L,): the turn of the head."""
+    """Return the turn of the head, (L,): the distance from left eye to nose over that from right eye to nose."""
     left, right = (np.linalg.norm(faces[:, eye] - faces[:, 2], axis=-1) for eye in (0, 1))
     ratio: NDArray[np.float64] = left / (right + 1e-6)
     return ratio
 
 
 def _eye_distance(faces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance (L,) between the eyes."""
     distance: NDArray[np.float64] = np.linalg.norm(faces[:, 1] - faces[:, 0], axis=-1)
     return distance
 

@@ -29,7 +29,7 @@ def track_faces(
         found: The faces of each frame.
         fps: Frames per second of the video.
         size: (height, width) of the frames in pixels.
-        needed: Number of frames that will be used; None for all. Gaps that begin later are not checked.
+        needed: Number of frames that will be used; None for all. Gaps that begin after them are not checked.
 
     Raises:
         NoFaceError: No frame has a face, or a gap is longer than LONGEST_GAP. The message names the frames.

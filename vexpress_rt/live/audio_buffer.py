@@ -1,4 +1,4 @@
-"""The sound of a live session: the samples of each frame, the model's input for each window, and its loudness.
+"""The speech of a live session: the samples of each frame, and the normalised model input of each window.
 
 Time is counted in frames: frame k has the samples from `first_sample(k)` to `first_sample(k + 1)`, so that sound and
 frames cannot drift apart.
@@ -17,11 +17,11 @@ from vexpress_rt.media.resampler import Resampler
 from vexpress_rt.media.voice_activity import find_voice, voice_gain
 from vexpress_rt.types import Float32
 
-LEVEL_SECONDS = 10  # recent sound from which loudness is measured
-BLOCKS_PER_SECOND = 50  # pieces of sound that count as voice or as a pause
-PAUSE_LEVEL = 10 ** (-50 / 20)  # standard deviation below which a piece is a pause: 50 dB below full scale
+LEVEL_SECONDS = 10  # of recent sound, on which mean and variance are measured
+BLOCKS_PER_SECOND = 50  # each block counts as voice or as a pause
+PAUSE_LEVEL = 10 ** (-50 / 20)  # standard deviation, 50 dB below full scale; a block below it is a pause
 SPEECH_LEVEL = 0.1  # standard deviation of normal speech: 20 dB below full scale
-SPEECH_BLOCKS = BLOCKS_PER_SECOND  # normal speech fills up the first second of voice
+SPEECH_BLOCKS = BLOCKS_PER_SECOND  # less voice than this, one second, is filled up with normal speech
 
 
 def first_sample(frame: int, rate: int, fps: Fraction) -> int:
@@ -36,11 +36,11 @@ def first_sample(frame: int, rate: int, fps: Fraction) -> int:
 
 
 def normalize_live(samples: Float32, recent: Float32, rate: int) -> Float32:
-    """Normalise speech whose end is not known, as `audio_features.normalize` does a whole recording.
+    """Normalise speech that is still arriving; `audio_features.normalize` does this for a whole recording.
 
-    Mean and variance are measured on the recent sound. Pauses in it do not count, so that neither they nor a long
-    silence beforehand make a voice louder. If there is less than a second of voice, speech of SPEECH_LEVEL stands in
-    for the rest, so that a first syllable is not amplified to full strength. Silence stays silence.
+    Mean and variance are measured on the recent sound without its pauses, so that neither pauses nor a long silence
+    beforehand amplify a voice. If there is less than a second of voice, speech of SPEECH_LEVEL is assumed for the rest
+    of that second, so that a first syllable is not amplified to full strength. Silence stays silence.
 
     Args:
         samples: (n,) float32.
@@ -62,13 +62,13 @@ def normalize_live(samples: Float32, recent: Float32, rate: int) -> Float32:
 
 
 class DetectionInput(NamedTuple):
-    """Samples for voice activity detection around a window. Indices count from the start of the session.
+    """Samples for voice activity detection around a window. Indices count samples from the start of the session.
 
     Attributes:
-        samples: (r,) float32 from index `begin` to the last known sample.
+        samples: (r,) float32, from index `begin` to the last known sample.
         begin: Index of the first sample.
         first: Index of the first sample of the model's input for the window.
-        last: Index after the last one.
+        last: Index after the last sample of that input.
     """
 
     samples: Float32
@@ -78,9 +78,9 @@ class DetectionInput(NamedTuple):
 
 
 def voice_gains(detection: DetectionInput, rate: int) -> tuple[Float32, Float32]:
-    """Return `voice_gain` for both arrays that `SessionAudio.model_input` returns for the same window.
+    """Return the gains for both arrays that `SessionAudio.model_input` returns for the same window.
 
-    Voice is detected as in recordings; samples that are unknown so far have gain 0.
+    Voice is detected as in recordings; samples that have not arrived have gain 0.
     """
     voice, known = find_voice(detection.samples, rate, detection.begin), detection.begin + len(detection.samples)
     gain = voice_gain(voice, rate, detection.first, detection.last)
@@ -88,20 +88,20 @@ def voice_gains(detection: DetectionInput, rate: int) -> tuple[Float32, Float32]
 
 
 class SampleBuffer:
-    """Samples appended at the end and discarded at the start; outside of the kept ones there is silence.
+    """A queue of samples: appended at the end, discarded at the start. Outside of the kept samples, silence is read.
 
-    They lie in a buffer of at most four times their size, and move to another only after as many samples came or went:
-    so the cost per sample does not depend on how many are kept.
+    The buffer is at most four times as large as the kept samples. They move to a new buffer only after about as many
+    samples were appended or discarded, so the cost per sample does not depend on how many are kept.
     """
 
     def __init__(self) -> None:
         self._start = 0
-        self._samples = self._buffer = np.empty(0, np.float32)  # the first is a part of the second
-        self._free = 0  # where in the buffer the samples end
+        self._samples = self._buffer = np.empty(0, np.float32)  # `_samples` is a view of a part of `_buffer`
+        self._free = 0  # index in the buffer after the last sample
 
     @property
     def end(self) -> int:
-        """Index after the last sample, counted from the first one ever appended."""
+        """Index after the last sample, counted from the first sample ever appended."""
         return self._start + len(self._samples)
 
     @property
@@ -122,7 +122,7 @@ class SampleBuffer:
         self._samples = self._buffer[begin : self._free]
 
     def _move(self, more: int = 0) -> None:
-        """Move to a buffer of twice the kept samples and `more` to come."""
+        """Move to a buffer with room for twice the kept samples and `more` new ones."""
         kept, self._buffer = self._samples, np.empty(2 * (self.kept + more), np.float32)
         self._free = len(kept)
         self._samples = self._buffer[: self._free]
@@ -175,7 +175,7 @@ class SampleBuffer:
 class SessionAudio:
     """The speech of a session, at the session's rate for the caller and at the model's rate for the audio encoder.
 
-    Not thread-safe: the owner holds a lock.
+    Not thread-safe: the owner must hold a lock.
 
     Attributes:
         rate: Hz of the session.
@@ -191,8 +191,8 @@ class SessionAudio:
             model_rate: Hz of the model.
             fps: Frames per second.
             before: Frames of sound in the model's input up to the end of a window.
-            ahead: Frames after a window that must be known before it is denoised, at most `after`. The frames beyond
-                them are silent.
+            ahead: Frames of sound after a window that must have arrived before it is denoised, at most `after`. The
+                model's input is silent beyond them.
             after: Frames of sound in the model's input after a window.
         """
         self.rate, self.model_rate, self.fps = rate, model_rate, fps
@@ -202,13 +202,13 @@ class SessionAudio:
         self._start_resampling()
 
     def _start_resampling(self) -> None:
-        """Resample the samples pushed next without regard to those before."""
+        """Start new resamplers, without a history of earlier samples."""
         self._to_session: Resampler | None = None
         self._to_model = None if self.rate == self.model_rate else Resampler(self.rate, self.model_rate)
 
     @property
     def seconds(self) -> Fraction:
-        """Duration of all the speech since the session began."""
+        """Seconds of speech since the session began, exactly."""
         return Fraction(self._session.end, self.rate)
 
     @property
@@ -217,7 +217,7 @@ class SessionAudio:
         return self._session.kept + self._model.kept
 
     def push(self, samples: Float32, rate: int) -> None:
-        """Append (n,) float32 samples at `rate` Hz, which may change from call to call.
+        """Append samples (n,) float32 at `rate` Hz; the rate may change from call to call.
 
         Args:
             samples: (n,) float32, full scale 1.
@@ -263,7 +263,7 @@ class SessionAudio:
         self._ends.clear()
 
     def ready_frames(self, first: int, stop: int) -> int:
-        """Return how many of frames [first, stop) can be denoised: all, those before an end of speech, or none yet.
+        """Return how many of frames [first, stop) can be denoised: all, those up to an end of speech, or none yet.
 
         Args:
             first: The first frame of a window.
@@ -296,15 +296,15 @@ class SessionAudio:
         return self._session.read(start, stop)
 
     def model_input(self, first: int, stop: int) -> tuple[Float32, Float32]:
-        """Return the model's input for a window, and the sound of LEVEL_SECONDS until its end for `normalize_live`.
+        """Return the model's input for a window, and the recent sound for `normalize_live`.
 
         Args:
             first: First new frame of the window.
             stop: Frame after the window.
 
         Returns:
-            Samples of the frames from stop - `before` to stop + `after`, the same number in every call; and the recent
-            samples. Both float32 at the model's rate.
+            The samples of the frames from stop - `before` to stop + `after`, the same number in every call; and the
+            last LEVEL_SECONDS of known samples. Both float32 at the model's rate.
         """
         begin, last, known = self._span(first, stop)
         samples = self._model.read(begin, last)
@@ -312,22 +312,22 @@ class SessionAudio:
         return samples, self._model.read(known - LEVEL_SECONDS * self.model_rate, known)
 
     def detection_input(self, first: int, stop: int) -> DetectionInput:
-        """Return the samples that `voice_gains` needs for the window of `model_input`."""
+        """Return the samples for `voice_gains`, for the same window as `model_input`."""
         begin, last, known = self._span(first, stop)
         earliest = max(0, min(begin, known - LEVEL_SECONDS * self.model_rate))
         return DetectionInput(self._model.read(earliest, max(earliest, known)), earliest, begin, last)
 
     def _span(self, first: int, stop: int) -> tuple[int, int, int]:
-        """Return the first sample of the model's input, the one after its last, and the first unknown one."""
+        """Return the first sample of the model's input, the sample after its last, and the first unknown sample."""
         end = stop + self._ahead
-        if (mark := self._end_after(first)) is not None:
-            end = min(end, mark)
+        if (speech_end := self._end_after(first)) is not None:
+            end = min(end, speech_end)
         last = first_sample(stop + self._after, self.model_rate, self.fps)
         length = first_sample(self._before + self._after, self.model_rate, self.fps)
         return last - length, last, first_sample(end, self.model_rate, self.fps)
 
     def discard_before(self, frame: int) -> None:
-        """Discard the sound that windows from `frame` on do not need.
+        """Discard the sound that no window from `frame` on needs.
 
         Args:
             frame: The first frame of the next window.

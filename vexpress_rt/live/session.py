@@ -1,4 +1,4 @@
-"""A live session: a portrait speaks while its speech comes in, whose end is not known."""
+"""A live session: a portrait speaks while its speech arrives."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from vexpress_rt.media.audio_input import check_rate, to_float32
 from vexpress_rt.types import Float32, UInt8
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
 
-_LARGE = 1 << 26  # bytes of pushed sound above which it is compared with the free memory
+_LARGE = 1 << 26  # bytes; a larger piece of pushed sound is compared with the free memory
 
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A frame of a session, with the sound that belongs to it.
+    """A frame of a session, with its sound.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
         index: Number of the frame: 0, 1, 2 and so on.
         time: index / fps seconds, exactly.
-        samples: (n,) float32, mono, at the session's `sample_rate`, from `time` until the next frame. Played one after
-            the other, the samples of the frames are the pushed sound without a gap; n differs by one if the rates do
-            not divide.
+        samples: (n,) float32, mono, at the session's `sample_rate`, from `time` until the next frame. Concatenated, the
+            samples of all frames are the pushed sound without a gap. n varies by one if `sample_rate` is not a
+            multiple of `fps`.
     """
 
     image: UInt8 = field(repr=False)
@@ -45,7 +45,7 @@ class LiveFrame:
 
 
 class LiveSession:
-    """A portrait that speaks while its speech comes in. `Generator.live` makes it.
+    """A portrait that speaks while its speech arrives: the result of `Generator.live`.
 
         with generator.live(portrait) as session:
             session.push(samples)
@@ -53,40 +53,41 @@ class LiveSession:
                 show(frame.image)
                 play(frame.samples)
 
-    The clock is the sound: frame k shows the speech from k / fps seconds on, counted in pushed samples, and carries
-    these samples. For an idle face, push silence or call `pull(idle=True)`.
+    Pushed samples are the clock: frame k shows the speech from k / fps seconds on, and carries the samples of that
+    speech. For an idle face, push silence or call `pull(idle=True)`.
 
-    All computation happens in `pull` and `frames`. A window of frames is denoised when all the sound that it needs is
-    there; its frames are decoded when they are pulled. With the median filter, the last frame of a window waits for
-    the next window, which holds its neighbour. `push`, `flush` and `interrupt` return at once, also while another
-    thread pulls. All methods may be called from any thread; of two threads that pull, one waits while the other works.
-    The frames depend on the sound and on where in it the calls come, not on the sizes of the pushed pieces.
+    All computation happens in `pull` and `frames`. A window of frames is denoised once all of its sound has arrived;
+    its frames are decoded when they are pulled. With the median filter, the last frame of a window waits for the next
+    window, because the filter needs the following frame. `push`, `flush` and `interrupt` return at once, even while
+    another thread pulls. All methods can be called from any thread; concurrent pulls wait for each other. Frames depend
+    on the sound and on its length at each call of `flush`, `interrupt` and `pull(idle=True)`, not on the sizes of the
+    pushed pieces.
 
     Attributes:
         fps: Frames per second, exact.
         sample_rate: Hz of the sound that frames carry.
-        notes: What was repaired, left out or decided while the photo and the keypoints were read, as in `Video.notes`.
+        notes: Repairs of photo and keypoints, and choices left to the generator, as in `Video.notes`.
     """
 
     def __init__(
         self, denoiser: WindowDenoiser, audio: SessionAudio, plan: SessionPlan, notes: tuple[str, ...] = ()
     ) -> None:
-        """Denoise a window of silence, from which the motion starts; it also loads and warms up the engines."""
+        """Denoise a window of silence, so that the motion starts from rest; this also loads and warms up engines."""
         self.fps = audio.fps
         self.sample_rate = audio.rate
         self.notes = notes
         self._denoiser, self._audio, self._plan = denoiser, audio, plan
         self._changed = threading.Condition()  # guards everything but the denoiser
         self._working = threading.Lock()  # held by the thread that makes frames
-        self._generation = 0  # work that began in an earlier one is discarded
+        self._generation = 0  # rises with `_discard`; work that began in an earlier generation is thrown away
         self._pulled = self._denoised = 0  # frames
-        self._earliest = 0  # the first frame that can be taken back
+        self._earliest = 0  # the earliest frame that can be taken back
         self._closed = False
         self._latents = self._denoise_silence()
 
     @property
     def lag(self) -> float:
-        """Seconds of speech that were pushed and whose frames were not pulled yet."""
+        """Seconds of pushed speech whose frames were not pulled yet."""
         with self._changed:
             return float(self._lag)
 
@@ -99,12 +100,12 @@ class LiveSession:
 
         Args:
             samples: (n,), mono, any n: float32 (or another floating dtype) of full scale 1, or int16. They are copied.
-            rate: Hz, whole; None for the session's. Another rate is resampled, without a seam between calls of one
-                rate. A change of the rate within a word is audible.
+            rate: Integer Hz; None for the session's rate. Other rates are resampled, without a seam between calls with
+                the same rate. A change of the rate within a word is audible.
 
         Raises:
-            AudioError: The samples are something else, NaN, infinite or beyond `LOUDEST`, or more than `max_lag`
-                seconds would wait to be pulled. No sample is taken then.
+            AudioError: The samples have another shape or dtype, or are NaN, infinite or above 1e4 times full scale; or
+                more than `max_lag` seconds would wait to be pulled. Then no sample is appended.
             InputError: The session was closed.
         """
         if not isinstance(samples, np.ndarray) or samples.ndim != 1:
@@ -130,7 +131,7 @@ class LiveSession:
         self._check_memory(count, rate)
 
     def _check_memory(self, count: int, rate: int) -> None:
-        """Check that the pushed samples fit into the memory: converted, at both rates, in buffers that double."""
+        """Check that pushed samples fit into memory: converted, then kept at both rates in double-size buffers."""
         kept = count * (self._audio.rate + self._audio.model_rate) // rate
         if (size := 4 * (count + 2 * kept)) > _LARGE:
             need = Need(size, "the samples, resampled", "pull frames first, push less at once, or use lower rates")
@@ -140,10 +141,10 @@ class LiveSession:
         """Return the next frame, or None if it needs more sound.
 
         Args:
-            timeout: Seconds to wait for that sound, at least 0; None waits until it comes or the session is closed.
-                The time of the computation does not count.
+            timeout: Seconds to wait for that sound, at least 0; None waits until it arrives or the session is closed.
+                Time spent computing does not count.
             idle: Whether to append as much silence as a window needs, instead of waiting. Then there is always a
-                frame; speech that is pushed later comes after it.
+                frame, and speech that is pushed later follows the silence.
 
         Raises:
             BackendError: An engine failed, or the generator was closed.
@@ -155,7 +156,10 @@ class LiveSession:
         return self._pull(check_timeout(timeout), idle)
 
     def frames(self, timeout: float | None = 0.0) -> Iterator[LiveFrame]:
-        """Return an iterator over the frames of `pull`, until one would wait longer than `timeout`, or `close`.
+        """Return an iterator over frames that ends when a frame needs more sound, or the session is closed.
+
+        Args:
+            timeout: Seconds to wait for the sound of each frame, as in `pull`.
 
         Raises:
             ConfigError: `timeout` is out of range.
@@ -180,14 +184,14 @@ class LiveSession:
             self._changed.notify_all()
 
     def interrupt(self, shown: int | None = None) -> None:
-        """Discard the speech that was not shown, and continue from the last frame that was.
+        """Discard the speech of frames that were not shown, and continue from the last shown frame.
 
-        A window in work is given up after its current step. The next frame that is pulled has the index `shown`. Its
-        speech is to be pushed; if that is silence, the face returns to rest.
+        A window that is being denoised is dropped after its current step. The next pulled frame has the index `shown`,
+        and its speech is pushed anew; silence returns the face to rest.
 
         Args:
-            shown: Number of frames of the session that were shown; None for all that were pulled. At most the frames
-                of the last `context` seconds can be taken back.
+            shown: Number of frames of the session that were shown; None for all that were pulled. At most the pulled
+                frames of the last `context` seconds can be taken back.
 
         Raises:
             InputError: The frames cannot be taken back or were not pulled, or the session was closed.
@@ -207,7 +211,7 @@ class LiveSession:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Free what the session holds; a thread that waits for a frame gets None. Closing twice is allowed."""
+        """Free the session's memory; a thread that waits for a frame gets None. Closing twice is allowed."""
         with self._changed:
             self._closed = True
             self._latents.clear()
@@ -234,7 +238,7 @@ class LiveSession:
     def _pull(self, timeout: float | None, idle: bool) -> LiveFrame | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._wait(deadline, idle) is not None:
-            with self._working:  # not while waiting, or another thread could not pull idle frames
+            with self._working:  # not held while waiting, so that another thread can pull idle frames meanwhile
                 generation = self._wait(time.monotonic(), idle)  # another thread may have taken the frame
                 if generation is not None and (frame := self._work(generation)) is not None:
                     return frame
@@ -312,15 +316,15 @@ class LiveSession:
     def _denoise_window(
         self, first: int, held: Float32, read_audio: Callable[[], Float32], proceed: Callable[[], bool]
     ) -> Float32 | None:
-        """Return the latents of the window whose first new frame is `first`."""
+        """Return the latents of the new frames of a window, `first` and later; None if `proceed` returned False."""
         samples, plan, stop = read_audio(), self._plan, first + self._plan.window - len(held)
         audio = AudioContext(samples, stop - plan.before, stop + plan.after)
         return self._denoiser.denoise(Window(0, first - len(held), stop), held, audio, proceed)
 
     def _denoise_silence(self) -> dict[int, Float32]:
-        """Return the latents of the frames before the first, in which nobody speaks."""
-        start, nothing = -self._plan.window, np.empty((0, 1, 1, 1), np.float32)
-        latents = self._denoise_window(start, nothing, self._model_input(start, 0), lambda: True)
+        """Return the latents of a window of silence before the first frame."""
+        start, no_latents = -self._plan.window, np.empty((0, 1, 1, 1), np.float32)
+        latents = self._denoise_window(start, no_latents, self._model_input(start, 0), lambda: True)
         assert latents is not None
         return dict(enumerate(latents, start))
 
@@ -335,11 +339,12 @@ class LiveSession:
             return self._emit(image) if generation == self._generation else None
 
     def _emit(self, image: UInt8) -> LiveFrame:
+        """Count a frame as pulled and return it; discard the sound and the latents that can no longer be needed."""
         index, plan = self._pulled, self._plan
-        frame = LiveFrame(image, index, index / self.fps, self._audio.frame_samples(index))
+        live_frame = LiveFrame(image, index, index / self.fps, self._audio.frame_samples(index))
         self._pulled += 1
         self._earliest = max(self._earliest, self._pulled - plan.keep)
         self._audio.discard_before(self._earliest)
-        for known in [known for known in self._latents if known < self._earliest - max(plan.overlap, 1)]:
-            del self._latents[known]
-        return frame
+        for old in [frame for frame in self._latents if frame < self._earliest - max(plan.overlap, 1)]:
+            del self._latents[old]
+        return live_frame

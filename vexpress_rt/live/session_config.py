@@ -1,4 +1,4 @@
-"""The configuration of a live session: seconds that its caller chose -> numbers of frames."""
+"""The configuration of a live session: the caller's seconds, resolved to numbers of frames."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vexpress_rt.live.audio_buffer import SessionAudio
 from vexpress_rt.media.resampler import FILTER
 
 LONGEST_LOOK_AHEAD = 5.0  # seconds
-CONTEXTS = (0.5, 30.0)
-LAGS = (1.0, 3600.0)
+CONTEXT_RANGE = (0.5, 30.0)  # seconds
+MAX_LAG_RANGE = (1.0, 3600.0)  # seconds
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class SessionPlan:
 
     Attributes:
         window: Frames of a window.
-        overlap: Frames of a window that were given out before.
-        look_ahead: Frames of sound that must be known after a window.
+        overlap: Frames that a window shares with the window before.
+        look_ahead: Frames of sound after a window that must have arrived before it is denoised.
         before: Frames of sound in the model's input up to the end of a window.
         after: Frames of sound in the model's input after a window.
-        keep: Frames given out that can be taken back.
-        max_lag: Seconds of speech that may wait.
-        normalized: Whether the audio encoder takes speech of unit variance.
+        keep: Pulled frames that can be taken back.
+        max_lag: Seconds of speech that may wait to be pulled.
+        normalized: Whether the audio encoder takes speech of zero mean and unit variance.
         gated: Whether the noise gate is on.
     """
 
@@ -61,16 +61,16 @@ def plan_session(
         manifest: The bundle's manifest.
         rate: Hz of the session.
         look_ahead: Seconds of sound to wait for after a window, 0 to LONGEST_LOOK_AHEAD.
-        context: Seconds of sound before each window, in CONTEXTS.
-        max_lag: Seconds of speech that may wait to be pulled, in LAGS.
+        context: Seconds of sound before each window, in CONTEXT_RANGE.
+        max_lag: Seconds of speech that may wait to be pulled, in MAX_LAG_RANGE.
 
     Raises:
         ConfigError: Seconds are out of range, or the sound of a window does not fit into `max_lag`.
     """
     ahead = math.ceil(_seconds("look_ahead", look_ahead, 0.0, LONGEST_LOOK_AHEAD) * settings.rate)
-    before = math.ceil(_seconds("context", context, *CONTEXTS) * settings.rate)
+    before = math.ceil(_seconds("context", context, *CONTEXT_RANGE) * settings.rate)
     model, window = manifest.model, manifest.shape.frames
-    # The feature window of a frame reaches into its neighbours; beyond the look-ahead it holds silence.
+    # The feature window of a frame reaches into the following frames; beyond the look-ahead these are silent.
     reach = math.ceil((model.audio_rows // 2 - 1) / 2)
     plan = SessionPlan(
         window=window,
@@ -79,7 +79,7 @@ def plan_session(
         before=window + before,
         after=max(ahead, reach),
         keep=before,
-        max_lag=_seconds("max_lag", max_lag, *LAGS),
+        max_lag=_seconds("max_lag", max_lag, *MAX_LAG_RANGE),
         normalized=model.audio_normalize,
         gated=settings.noise_gate and model.audio_normalize,
     )
@@ -88,13 +88,13 @@ def plan_session(
 
 
 def _check_room(plan: SessionPlan, settings: Settings, rate: int, model_rate: int) -> None:
-    """Raise ConfigError if a frame needs more speech than may wait."""
-    frames = plan.new + plan.look_ahead + 1  # for the median filter, the last frame of a window waits for the next
+    """Raise ConfigError if a frame needs more speech than may wait to be pulled."""
+    frames = plan.new + plan.look_ahead + 1  # one more, because the median filter needs the frame after the window
     filtering = 0 if rate == model_rate else Fraction(FILTER, min(rate, model_rate))
     need = float(frames / settings.rate + filtering)
     if plan.max_lag < need:
         raise ConfigError(
-            f"max_lag is {plan.max_lag:g} seconds, and no frame can come of less than {need:.2f} seconds of speech "
+            f"max_lag is {plan.max_lag:g} seconds, and no frame can be made of less than {need:.2f} seconds of speech "
             f"({plan.new} new frames a window, {plan.look_ahead} of look_ahead and one for the median, at "
             f"{float(settings.rate):g} a second); expected at least as much: give a larger max_lag, or less look_ahead"
         )
@@ -114,7 +114,7 @@ def check_timeout(timeout: Any) -> float | None:
         timeout: Seconds of at least 0, or None.
 
     Raises:
-        ConfigError: `timeout` is something else, NaN or below 0.
+        ConfigError: `timeout` is not a number, NaN or below 0.
     """
     if timeout is None:
         return None

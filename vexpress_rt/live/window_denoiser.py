@@ -1,15 +1,15 @@
-"""The denoising of a live session: noise -> latents of the window that continues the frames given out before -> frames.
+"""The denoising of a live session: noise -> latents of a window that continues the window before -> frames.
 
-Frames that were given out are held as RePaint holds the known part of an image (Lugmayr et al., arXiv 2201.09865,
-equation 8a): before every step their latents are replaced by the known ones with noise of that step's level, so that
-the window's other frames fit to them.
+A window starts with frames whose latents are final, because they were generated in the window before. They are held
+as RePaint holds the known part of an image (Lugmayr et al., arXiv 2201.09865, equation 8a): before every step their
+latents are replaced by the final ones with noise of that step's level, so that the new frames fit to them.
 
-Held frames alone leave a jump where the new frames begin. At the first levels the held frames are almost pure noise,
-and the model decides again what the frames of a window have in common. But the right prediction of a held frame is
-known, and so is the model's error in it. The error in the last held frame is subtracted from the predictions of the
-frames after it, with weights that fall to 0 over `FADE` frames. This costs nothing, and makes the transition between
-windows as smooth as in a video. Subtracted over a whole window, the error would make the lips follow the voice less;
-without an end, a mistake would pass from window to window.
+Holding frames is not enough: at the first, noisiest levels the held frames are almost pure noise, and the model chooses
+anew what the frames of a window have in common, so that the picture jumps at the first new frame. However, the true
+prediction of a held frame is known, and with it the model's error. The error in the last held frame is subtracted from
+the predictions of the frames after it, with weights that fall to 0 over `FADE` frames. The cost is negligible, and the
+transition between windows becomes as smooth as in a video. A correction over the whole window would weaken lip sync,
+and a correction that never fades would pass a mistake from window to window.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.stages.frame_decoder import FramePostprocessing
 from vexpress_rt.types import Float32, UInt8
 
-# Frames over which the correction fades. 2 makes seams as small as in a video; 4 and 8 hide them but cost lip sync
-# (measured by `benchmarks.live`).
+# Frames over which the correction fades. With 2, seams are as small as in a video; 4 and 8 hide them but weaken lip
+# sync (measured by `benchmarks.live`).
 FADE = 2
 
 
 @dataclass(frozen=True, eq=False)
 class HeldFrames:
-    """The first frames of a window, which were given out before and must not change.
+    """The first frames of a window, which have final latents and must not change.
 
     Attributes:
         latents: Their final latents, (n, c, h, w) float32, n at least 1.
@@ -51,7 +51,7 @@ class HeldFrames:
     noise: Float32
 
     def at_level(self, alpha_bar: float) -> Float32:
-        """Return the latents with noise of a level, (n, c, h, w) float32 (RePaint, equation 8a).
+        """Return the latents with noise of the level `alpha_bar`, (n, c, h, w) float32 (RePaint, equation 8a).
 
         Args:
             alpha_bar: The noise level, 0 (noise) to 1 (no noise).
@@ -60,9 +60,9 @@ class HeldFrames:
         return signal * self.latents + noise * self.noise
 
     def correction(self, alpha_bar: float, frames: int) -> Correction:
-        """Return the correction of the predictions of a window of `frames` frames at a noise level.
+        """Return the correction for the predictions of a window of `frames` frames at the noise level `alpha_bar`.
 
-        The right v-prediction of a held frame is alpha epsilon - sigma x.
+        The true v-prediction of a held frame is alpha epsilon - sigma x.
 
         Args:
             alpha_bar: The noise level, 0 (noise) to 1 (no noise).
@@ -76,18 +76,18 @@ class HeldFrames:
 
 
 def _signal_and_noise(alpha_bar: float) -> tuple[np.float32, np.float32]:
-    """Return alpha and sigma."""
+    """Return alpha and sigma, the factors of signal and noise."""
     return np.float32(alpha_bar**0.5), np.float32((1 - alpha_bar) ** 0.5)
 
 
 @dataclass(frozen=True)
 class AudioContext:
-    """The speech that the audio encoder gets for a window.
+    """The speech around a window, as the audio encoder takes it.
 
     Attributes:
         samples: (n,) float32, normalised, at the model's rate.
-        begin: The first frame that they belong to.
-        end: The frame after the last.
+        begin: First frame of the samples.
+        end: Frame after their last frame.
     """
 
     samples: Float32
@@ -99,23 +99,23 @@ class AudioContext:
 class WindowDenoiser:
     """Denoises and decodes the windows of one live session, one after the other.
 
-    Frames are numbered from the start of the session; the session begins with frames below 0, in which nobody speaks.
+    Frames are numbered from the start of the session. Those below 0 are a window of silence before it.
 
     Attributes:
-        engine: Returns an engine by its name.
+        get_engine: Returns an engine by its name.
         guidance: The strengths of the conditions.
         sampler: The sampler.
         reference: The portrait's engine inputs by name.
         noise: Returns the initial latent (c, h, w) float32 of a frame.
         keypoint_map: Returns the keypoint map (H, W, 3) uint8 of a frame.
         audio_rows: Audio features in the feature window of one frame.
-        minimum_samples: Samples that the audio encoder needs at least.
-        postprocessing: What happens to frames between the decoder and the caller.
+        minimum_samples: Minimum number of samples for the audio encoder.
+        postprocessing: The operations on decoded frames.
         median_filter: Whether frames pass the median filter.
-        latents: Makes the store of a window's latents, which is kept for the next window.
+        latents: Makes the latent store, which is reused from window to window.
     """
 
-    engine: Callable[[str], Engine]
+    get_engine: Callable[[str], Engine]
     guidance: Guidance
     sampler: Sampler
     reference: Mapping[str, Tensor]
@@ -139,15 +139,15 @@ class WindowDenoiser:
             window: The F frames of the window.
             held: Final latents (n, c, h, w) float32 of its first n frames, 0 <= n < F.
             audio: The speech around the window.
-            proceed: Called before each step; if it returns False, the window is given up.
+            proceed: Called before each step; if it returns False, the window is abandoned.
 
         Returns:
-            (F - n, c, h, w) float32, or None if the window was given up.
+            (F - n, c, h, w) float32, or None if the window was abandoned.
 
         Raises:
             BackendError: An engine or the GPU failed, or latents are not finite or beyond `LATENT_LIMIT`.
         """
-        stepper = WindowStepper(self.engine, self.reference, self.guidance, self.sampler)
+        stepper = WindowStepper(self.get_engine, self.reference, self.guidance, self.sampler)
         noise = np.stack([self.noise(frame) for frame in range(window.start, window.stop)])
         active = ActiveWindow(Window(0, 0, len(noise)), self._conditions(window, audio))
         latents = self._denoise(stepper, active, noise, held, proceed)
@@ -162,7 +162,7 @@ class WindowDenoiser:
         frames, count = len(noise), len(held)
         known = HeldFrames(held, noise[:count]) if count else None
         store = self._store or self._make_store(active.window, noise.shape[1:])
-        self._store = None  # while it is used here, `forget` in another thread must not close it
+        self._store = None  # so that `forget` in another thread cannot close it
         with ExitStack() as stack:
             stack.callback(store.close)
             store.write(0, noise)
@@ -171,7 +171,7 @@ class WindowDenoiser:
                     return None
                 correction = None
                 if known is not None:
-                    # What the sampler remembers of held frames is not replaced: no other frame depends on it.
+                    # The sampler state of held frames is not replaced: no other frame depends on it.
                     store.write(0, known.at_level(alpha_bar))
                     correction = known.correction(alpha_bar, frames)
                 stepper.run(store, active, step, correction)
@@ -185,31 +185,34 @@ class WindowDenoiser:
         return self.latents(ring, shape, self.sampler.state_size)
 
     def _conditions(self, window: Window, audio: AudioContext) -> Mapping[str, Tensor]:
-        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), left where they are computed."""
-        features = encode_audio(self.engine("audio_encoder"), audio.samples, self.minimum_samples)
+        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w), kept on the device."""
+        features = encode_audio(self.get_engine("audio_encoder"), audio.samples, self.minimum_samples)
         start, stop = window.start - audio.begin, window.stop - audio.begin
         windows = feature_windows(features, audio.end - audio.begin, self.audio_rows, start, stop)
         return {
-            **self.engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
-            **self._pose(window),
+            **self.get_engine("audio_projection").run({"feature_rows": windows}, keep_on_device=True),
+            **self._pose_feature(window),
         }
 
-    def _pose(self, window: Window) -> Mapping[str, Tensor]:
-        """Return the pose guider's output, which is reused while the keypoint maps of the windows are the same."""
+    def _pose_feature(self, window: Window) -> Mapping[str, Tensor]:
+        """Return the pose guider's output, cached for as long as the windows have the same keypoint maps."""
         maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, window.stop)])
         if self._posed is None or not np.array_equal(self._posed[0], maps):
-            self._posed = maps, self.engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
+            self._posed = maps, self.get_engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
         return self._posed[1]
 
     def decode(self, previous: Float32, current: Float32, following: Float32 | None) -> UInt8:
-        """Return the frame (H, W, 3) uint8 RGB of a latent, median-filtered if the session does that.
+        """Decode a latent to a frame, and filter it with the median if `median_filter` is set.
 
         Args:
             previous: Latent (c, h, w) float32 of the frame before.
             current: Latent of the frame.
-            following: Latent of the frame after, or None at the end of the speech. The frame then stands in for the
-                one after it, which is closer to the filter's output within the speech than the reflection at the end
-                of a clip.
+            following: Latent of the frame after; None at the end of the speech. The filter then takes the frame itself
+                as its following frame: within a session this is closer to the next frame than the reflection that
+                is used at the end of a clip.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
         """
         if self.median_filter:
             before, frame = self._decode(previous), self._decode(current)
@@ -221,17 +224,17 @@ class WindowDenoiser:
         return image
 
     def _decode(self, latent: Float32) -> Tensor:
-        """Decode a latent once for as long as the frame may be a neighbour: the last three are kept."""
-        for known, frame in self._decoded:
-            if known is latent:
+        """Decode a latent, or return its cached frame. Three frames are cached, for the median of their neighbours."""
+        for cached, frame in self._decoded:
+            if cached is latent:
                 return frame
-        decoder, keep_on_device = self.engine("vae_decoder"), self.postprocessing.keep_on_device
+        decoder, keep_on_device = self.get_engine("vae_decoder"), self.postprocessing.keep_on_device
         frame = decoder.run({"latent": latent[None]}, keep_on_device=keep_on_device)["frame"]
         self._decoded = [*self._decoded[-2:], (latent, frame)]
         return frame
 
     def forget(self) -> None:
-        """Free what is kept for the next window."""
+        """Free the latent store, and the pose feature and frames that are cached."""
         store, self._store = self._store, None
         self._decoded, self._posed = [], None
         if store is not None:

@@ -1,8 +1,8 @@
-"""The 3x3x3 median in C++, with a reference implementation in NumPy of the same values.
+"""The 3x3x3 median filter in C++, and a reference implementation in NumPy with the same values.
 
-`backend` says which of the two runs: "native", or "numpy" if the extension was not built. The environment variable
-VEXPRESS_RT_NATIVE=0 forces the reference implementation, VEXPRESS_RT_NATIVE=1 requires C++; it is read at the first
-import of this package.
+`backend` tells which of the two runs: "native", or "numpy" if the extension was not built. The environment variable
+VEXPRESS_RT_NATIVE=0 selects the reference implementation, VEXPRESS_RT_NATIVE=1 requires C++; the variable is read at
+the first import of this package.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from vexpress_rt.utils.native_calls import native_call
 __all__ = ["backend", "median_3x3x3", "median_3x3x3_numpy", "median_filter", "median_filter_numpy"]
 
 EXTENSION = "vexpress_rt.native._native"
-SWITCH = "VEXPRESS_RT_NATIVE"
+ENVIRONMENT_VARIABLE = "VEXPRESS_RT_NATIVE"
 
 
 def _load_extension() -> ModuleType | None:
-    choice = os.environ.get(SWITCH, "")
+    choice = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if choice not in ("", "0", "1"):
-        raise ConfigError(f"{SWITCH} is {choice!r}; expected 0 (NumPy), 1 (C++), or nothing (C++ where it was built)")
+        raise ConfigError(
+            f"{ENVIRONMENT_VARIABLE} is {choice!r}; expected 0 (NumPy), 1 (C++), or nothing (C++ where it was built)"
+        )
     if choice == "0":
         return None
     if importlib.util.find_spec(EXTENSION) is None and choice == "":
@@ -43,7 +45,7 @@ def _load_extension() -> ModuleType | None:
             raise BackendError(f"memory ran out while {EXTENSION} was loaded ({error}): {REMEDY}") from error
         raise BackendMissingError(
             f"the C++ module {EXTENSION} does not load ({error}); expected the one that installing the package builds: "
-            f"install it again with a C++ compiler, or set {SWITCH}=0 to use NumPy"
+            f"install it again with a C++ compiler, or set {ENVIRONMENT_VARIABLE}=0 to use NumPy"
         ) from error
 
 
@@ -52,25 +54,27 @@ backend: Literal["native", "numpy"] = "numpy" if _extension is None else "native
 
 
 def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: int | None = None) -> UInt8:
-    """Return the middle one of three frames with each value replaced by the median of 27.
+    """Filter the middle one of three frames: replace each value by the median of the 27 around it.
 
-    The 27 values are those around it in time, rows and columns; colours are filtered separately. Beyond a border the
-    picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own mirror image.
-    Other Python threads run meanwhile. See docs/model/specification.md, stage 10.
+    The 27 values are its neighbours in time, rows and columns, and itself; colours are filtered separately. Beyond a
+    border the picture is mirrored without repeating its edge (NumPy's "reflect"); a single row or column is its own
+    mirror image. The GIL is released meanwhile.
 
     Args:
         previous: (H, W, 3) uint8 RGB, H and W at least 1.
         current: (H, W, 3) uint8 RGB.
         following: (H, W, 3) uint8 RGB.
-        threads: Bands of rows filtered at once, 1 to 1024, limited to the CPUs that this process may use; None uses
-            all of them. NumPy always uses one.
+        threads: Number of threads, 1 to 1024, limited to the CPUs that this process may use; None uses all of them. The
+            NumPy implementation always uses one.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: Shapes or dtypes are others.
+        InputError: A frame has another shape or dtype.
         ConfigError: `threads` is out of range.
+
+    Source: docs/model/specification.md, stage 10.
     """
     limit = limit_threads(threads)
     if _extension is None:
@@ -83,7 +87,7 @@ def median_3x3x3(previous: UInt8, current: UInt8, following: UInt8, *, threads: 
 
 
 def median_filter(frames: UInt8, *, threads: int | None = None) -> UInt8:
-    """Return `median_3x3x3` of every frame of a clip, which is mirrored at its ends in time too.
+    """Filter every frame of a clip with `median_3x3x3`; in time, too, the clip is mirrored at its ends.
 
     Args:
         frames: (L, H, W, 3) uint8, L at least 1.
@@ -93,7 +97,7 @@ def median_filter(frames: UInt8, *, threads: int | None = None) -> UInt8:
         (L, H, W, 3) uint8.
 
     Raises:
-        InputError: Shape or dtype is another.
+        InputError: `frames` has another shape or dtype.
         ConfigError: `threads` is out of range.
     """
     return filter_clip(frames, lambda *triple: median_3x3x3(*triple, threads=threads))

@@ -1,13 +1,12 @@
-"""The CUDA kernels on device memory: arguments are checked, and the kernel is enqueued on a stream.
+"""The CUDA kernels on device memory: each method checks its arguments and enqueues a kernel on a stream.
 
 Each kernel has a reference implementation in NumPy: `latent_step.guided_step_numpy`,
 `latent_step.correct_predictions_numpy`, `median.median_3x3x3_numpy` and `nv12.rgb_to_nv12_numpy`. The arithmetic is in
-`kernels.hpp`, which is compiled for the CPU too, so that tests compare it with the reference implementations without a
+`kernels.hpp`. It is compiled for the CPU too, so that tests can compare it with the reference implementations without a
 GPU.
 
-Memory is anything with an address and a size, and a stream anything with a handle, such as those of
-`vexpress_rt.backends.cuda.runtime`. The memory must stay allocated, and the host must not touch it, until the stream
-has passed the launch.
+Memory is any object with an address and a size, and a stream any object with a handle; `backends.cuda.runtime` has
+both. Memory must stay allocated, and the host must not access it, until the stream has passed the kernel.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from vexpress_rt.native.latent_step import (
     check_updates,
 )
 from vexpress_rt.native.nv12 import check_even
-from vexpress_rt.types import SIDE_LIMIT, Float32
+from vexpress_rt.types import MAX_BUNDLE_SIDE, Float32
 
 EXTENSION = "vexpress_rt.native._cuda"
-VALUES_LIMIT = (1 << 31) - 1  # of a frame's latent
+VALUES_LIMIT = (1 << 31) - 1  # values of a frame's latent
 
 
 class Memory(Protocol):
@@ -39,12 +38,12 @@ class Memory(Protocol):
 
     @property
     def pointer(self) -> int:
-        """Its address."""
+        """The device address."""
         ...
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """The size in bytes."""
         ...
 
 
@@ -58,11 +57,14 @@ class Stream(Protocol):
 
 
 class Kernels:
-    """The kernels of a compiled module; `load` returns those of the GPU.
+    """The kernels of a compiled module; `load` returns the kernels for the GPU.
 
-    Every method raises InputError for memory that is missing, too small, overlapping or misaligned and for sizes out
-    of range, and BackendError when CUDA refuses the launch. Errors while a kernel runs appear at the next
-    synchronization of the stream.
+    Errors while a kernel runs appear at the next synchronization of the stream.
+
+    Raises:
+        InputError: From every method: memory is missing, too small, overlapping or misaligned, or a size is out of
+            range.
+        BackendError: From every method: CUDA refuses the launch.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -73,7 +75,7 @@ class Kernels:
         values: int, slots: int, updates: Sequence[SlotUpdate], scale: float, coefficients: Coefficients,
         stream: Stream,
     ) -> None:  # fmt: skip
-        """Add a window's predictions to the totals of its frames; frames with all their predictions take their step.
+        """Add a window's predictions to the totals of its frames; frames with all their predictions take the step.
 
         Args:
             state: (state_size, slots, values) float32, changed in place.
@@ -111,16 +113,16 @@ class Kernels:
         self, unconditional: Memory | None, conditional: Memory, expected: Memory, out: Memory, *,
         values: int, frame: int, weights: Float32, scale: float, stream: Stream,
     ) -> None:  # fmt: skip
-        """Write a window's guided predictions, with the error of the one that is known subtracted.
+        """Write a window's guided predictions, less the weighted error in one frame whose true prediction is known.
 
         Args:
             unconditional: (F, values) float32 from the denoiser, or None for no guidance.
             conditional: (F, values) float32 from the denoiser.
-            expected: (values,) float32, the right prediction of `frame`.
+            expected: (values,) float32, the true prediction of `frame`.
             out: (F, values) float32.
             values: Number of values of a frame's latent, c * h * w.
-            frame: Index in the window of the frame whose prediction is known, 0 to F - 1.
-            weights: (F,) float32, the weight of its error in each frame.
+            frame: Index in the window of the frame with the known prediction, 0 to F - 1.
+            weights: (F,) float32, the share of its error to subtract from each frame.
             scale: Guidance scale.
             stream: The stream to enqueue on.
         """
@@ -201,7 +203,7 @@ def load() -> Kernels:
     """Return the kernels for the GPU. Loading needs neither GPU nor driver; launches do.
 
     Raises:
-        BackendMissingError: They were not built, or do not load.
+        BackendMissingError: The kernels were not built, or do not load.
     """
     try:
         return Kernels(importlib.import_module(EXTENSION))
@@ -223,20 +225,20 @@ def _check_scale(scale: float) -> None:
 
 
 def _predictions(unconditional: Memory | None, conditional: Memory, size: int) -> dict[str, tuple[Memory, int]]:
-    """Return the predictions that there are, with the bytes that each needs, by name."""
+    """Return the predictions by name, each with its size in bytes; without guidance only the conditional one."""
     inputs = {"conditional": (conditional, size)}
     return inputs if unconditional is None else {**inputs, "unconditional": (unconditional, size)}
 
 
 def _check_size(height: int, width: int) -> None:
-    _check_range("height", height, 1, SIDE_LIMIT)
-    _check_range("width", width, 1, SIDE_LIMIT)
+    _check_range("height", height, 1, MAX_BUNDLE_SIDE)
+    _check_range("width", width, 1, MAX_BUNDLE_SIDE)
 
 
 def _check_memory(
     outputs: dict[str, tuple[Memory, int]], inputs: dict[str, tuple[Memory, int]], *, alignment: int = 1
 ) -> None:
-    """Raise InputError unless each has the bytes that are used and no output overlaps another memory."""
+    """Raise InputError unless each memory is large enough and aligned, and no output overlaps with another memory."""
     spans = {name: (memory.pointer, needed) for name, (memory, needed) in (outputs | inputs).items()}
     for name, (memory, needed) in (outputs | inputs).items():
         if memory.pointer == 0 or memory.pointer % alignment or memory.bytes < needed:

@@ -1,4 +1,4 @@
-// The Python bindings of the kernels, the same for the GPU and the CPU: addresses and a stream are integers.
+// The Python bindings of the kernels, the same for the GPU and the CPU: addresses and streams are integers.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -24,8 +24,7 @@ using SlotUpdates =
 using Table = nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
 using Weights = nanobind::ndarray<const float, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
 
-// Runs a window's step for frames whose state has as many elements as the table has rows; the table's shape is
-// (state_size, state_size + 1).
+// Runs a window's step. The table of coefficients has the shape (state_size, state_size + 1).
 template <std::uint32_t state_size, typename Run>
 void run_guided_step(GuidedStep<state_size> step, const SlotUpdates& updates, const Table& table, Run run,
                      Address stream) {
@@ -61,7 +60,7 @@ void run_correction(CorrectPredictions correction, const Weights& weights, Run r
 }
 
 // Adds the functions to `m`. run(body, columns, rows, stream) calls body(column, row) for every column and row, or
-// enqueues these calls. Nothing is checked here, because addresses cannot be; `device_kernels.py` checks the rest.
+// enqueues these calls. Arguments are checked in `device_kernels.py`; addresses cannot be checked here.
 template <typename Run>
 void define_kernels(nanobind::module_& m, Run run) {
     namespace nb = nanobind;

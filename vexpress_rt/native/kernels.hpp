@@ -1,4 +1,4 @@
-// What the CUDA kernels compute: a structure for each, called once for every column and row of its grid.
+// The arithmetic of the CUDA kernels: one structure for each, called once for every column and row of its grid.
 //
 // The same structures run on the GPU (cuda/kernels.cu) and, for tests, on the CPU (module.cpp). Float arithmetic is
 // that of NumPy, operation by operation: compile without fused multiply-add.
@@ -33,11 +33,12 @@ struct Predictions {
     }
 };
 
-// Columns are the `values` of a frame's latent, rows the frames of the window, of which one launch takes some.
-// `state_size`: elements of a frame's state, its latent and what the sampler remembers beside it; see `samplers.py`.
+// A window's guided sampler step. Columns are the `values` of a frame's latent; rows are frames of the window, at most
+// `frames_at_once` in a launch. `state_size`: elements of a frame's state, its latent and the arrays that a multistep
+// sampler keeps beside it; see `samplers.py`.
 template <std::uint32_t state_size>
 struct GuidedStep {
-    // The updates travel by value with the launch, so that no memory has to outlive the call.
+    // The updates are passed by value with the launch, so that no memory must outlive the call.
     static constexpr std::uint32_t frames_at_once = 64;
 
     float* state;   // state_size x slots x values; the latents first
@@ -48,8 +49,8 @@ struct GuidedStep {
     float coefficients[state_size][state_size + 1];
     SlotUpdate updates[frames_at_once];
 
-    // Sums go from the left. What the sampler remembers is read only where its coefficient is not 0: it may hold
-    // anything before the second step.
+    // Sums are added from left to right. An element beside the latent is read only if its coefficient is not 0,
+    // because before the second step it may be uninitialised.
     VEXPRESS_HOST_DEVICE void take_step(std::size_t at, float prediction) const {
         const std::size_t stride = static_cast<std::size_t>(slots) * values;
         float before[state_size];
@@ -77,13 +78,14 @@ struct GuidedStep {
     }
 };
 
-// Guided predictions less the error of the one that is known; see `latent_step.py`. Columns are the `values` of a
-// frame's latent, rows the frames of the window from `first` on, of which one launch takes some.
+// Guided predictions, less the weighted error in one frame whose true prediction is known; see `latent_step.py`.
+// Columns are the `values` of a frame's latent; rows are frames of the window from `first` on, at most `frames_at_once`
+// in a launch.
 struct CorrectPredictions {
     static constexpr std::uint32_t frames_at_once = 64;
 
     Predictions predictions;
-    const float* expected;  // values: the right prediction of `frame`
+    const float* expected;  // values: the true prediction of `frame`
     float* out;             // frames x values
     std::uint32_t values;
     std::uint32_t frame;
@@ -143,8 +145,8 @@ struct Median {
 
 // RGB -> NV12; see `nv12.py`. Columns and rows are of the chroma plane, half the picture's.
 //
-// BT.709 has exact decimal coefficients, so every value is a fraction of integers, rounded once. Chroma is taken
-// from the sum of eight weighted pixels, which the denominators make up for.
+// BT.709 has exact decimal coefficients, so every value is a fraction of integers, rounded once. Chroma is computed
+// from a sum of pixels with weights that add up to 8; its fractions include the division by 8.
 struct Nv12 {
     const std::uint8_t* frame;  // height x width x 3
     std::uint8_t* out;          // height x width of luma, then height / 2 x width of chroma, blue and red interleaved

@@ -1,8 +1,10 @@
 """Guidance and sampler step of a window's latents: reference implementations of the CUDA kernels.
 
-The state of a frame is its latent and what the sampler remembers beside it. The states of the frames in flight lie in
-the slots of an array `state`, and the sums of their predictions in an array `totals`. On a GPU, `device_kernels` gives
-the same values bit for bit. See docs/model/specification.md, stages 7 to 9.
+The state of a frame is its latent and the arrays that a multistep sampler keeps beside it. The array `state` has the
+states of the frames in flight by slot, and the array `totals` the sums of their predictions. On a GPU, `device_kernels`
+computes the same values bit for bit.
+
+Source: docs/model/specification.md, stages 7 to 9.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Coefficients = tuple[tuple[float, ...], ...]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 STATE_LIMIT = 3  # largest state size that the kernels are compiled for
-COVERAGE_LIMIT = 1 << 24  # float32 holds every integer up to here
+COVERAGE_LIMIT = 1 << 24  # float32 can hold every integer up to this one
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class SlotUpdate:
 
     Attributes:
         slot: Slot of the frame's state and total.
-        accumulated: Number of windows whose predictions the total of this step holds. If 0, the total may hold
-            anything.
-        coverage: Number of windows that cover the frame. The latent takes its step with the last of their predictions.
+        accumulated: Number of windows whose predictions are in the frame's total for this step. If 0, the total is not
+            read and may be uninitialised.
+        coverage: Number of windows that cover the frame. With the last of their predictions, the frame takes the step.
     """
 
     slot: int
@@ -41,12 +43,12 @@ class SlotUpdate:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """Subtracts the error of a prediction that is known, with a weight for each frame of the window.
+    """A correction of a window's predictions: the error in one frame is subtracted from each frame, with a weight.
 
     Attributes:
-        frame: Index in the window of the frame whose right prediction is known.
-        expected: That prediction, (c, h, w) float32.
-        weights: Weight of its error in each frame of the window, (F,) float32, 0 to 1.
+        frame: Index in the window of a frame whose true prediction is known.
+        expected: The true prediction of that frame, (c, h, w) float32.
+        weights: The share of the error to subtract from each frame of the window, (F,) float32, 0 to 1.
     """
 
     frame: int
@@ -55,7 +57,7 @@ class Correction:
 
 
 def check_updates(updates: Sequence[SlotUpdate], slots: int) -> NDArray[np.int32]:
-    """Return the updates as an array, checked.
+    """Check the updates, and return them as an array.
 
     Args:
         updates: One for each of a window's F frames.
@@ -65,8 +67,8 @@ def check_updates(updates: Sequence[SlotUpdate], slots: int) -> NDArray[np.int32
         (F, 3) int32: slot, accumulated, coverage.
 
     Raises:
-        InputError: There are no updates, two have the same slot, a slot is not 0 to slots - 1, or not
-            0 <= accumulated < coverage <= COVERAGE_LIMIT.
+        InputError: There are no updates, two have the same slot, a slot is not 0 to slots - 1, or the condition
+            0 <= accumulated < coverage <= COVERAGE_LIMIT does not hold.
     """
     for index, update in enumerate(updates):
         if not (0 <= update.slot < slots and 0 <= update.accumulated < update.coverage <= COVERAGE_LIMIT):
@@ -83,7 +85,7 @@ def check_updates(updates: Sequence[SlotUpdate], slots: int) -> NDArray[np.int32
 
 
 def check_coefficients(coefficients: Coefficients) -> Float32:
-    """Return the coefficients of a step as an array, checked.
+    """Check the coefficients of a step, and return them as an array.
 
     Args:
         coefficients: A row for each element of the state.
@@ -92,7 +94,7 @@ def check_coefficients(coefficients: Coefficients) -> Float32:
         (state_size, state_size + 1) float32.
 
     Raises:
-        InputError: The shape is another, the state size exceeds STATE_LIMIT, or float32 does not hold a coefficient.
+        InputError: The shape is another, the state size exceeds STATE_LIMIT, or float32 cannot hold a coefficient.
     """
     widths = {len(row) for row in coefficients}
     if not 1 <= len(coefficients) <= STATE_LIMIT or widths != {len(coefficients) + 1}:
@@ -108,12 +110,12 @@ def check_coefficients(coefficients: Coefficients) -> Float32:
 def take_step(state: Sequence[Float32], v: Float32, coefficients: Coefficients) -> list[Float32]:
     """Return a frame's state after a sampler step.
 
-    Each element of the new state is the sum of the old state's elements and `v`, weighted with the numbers of its row
-    and added from the left. Elements beside the latent are not read where their number is 0: before the second step
-    they may hold anything.
+    Each element of the new state is a weighted sum of the old state's elements and `v`, added from left to right; the
+    weights are its row of `coefficients`. An element beside the latent is not read if its weight is 0, because before
+    the second step it may be uninitialised.
 
     Args:
-        state: The latent, then what the sampler remembers; float32, all of one shape.
+        state: The latent, then the arrays that the sampler keeps; float32, all of one shape.
         v: The prediction, float32 of that shape.
         coefficients: (state_size, state_size + 1).
     """
@@ -143,13 +145,13 @@ def guide(unconditional: Float32, conditional: Float32, scale: float) -> Float32
 def correct_predictions_numpy(
     unconditional: Float32 | None, conditional: Float32, scale: float, correction: Correction
 ) -> Float32:
-    """Return a window's guided predictions with the error of the known one subtracted.
+    """Return a window's guided predictions, less the weighted error in one frame whose true prediction is known.
 
     Args:
         unconditional: (F, ...) float32 from the denoiser, or None for no guidance.
         conditional: (F, ...) float32 from the denoiser.
         scale: Guidance scale.
-        correction: Which prediction is known, and how much of its error each frame loses.
+        correction: The frame, its true prediction, and the weights.
 
     Returns:
         (F, ...) float32: v - weight (v[frame] - expected).
@@ -169,19 +171,19 @@ def guided_step_numpy(
     scale: float,
     coefficients: Coefficients,
 ) -> None:
-    """Add a window's predictions to the totals of its frames; frames with all their predictions take their step.
+    """Add a window's predictions to the totals of its frames; frames with all their predictions take the step.
 
     Args:
-        state: (state_size, slots, ...) float32: latents, then what the sampler remembers. Changed in place.
+        state: (state_size, slots, ...) float32: latents, then the arrays that the sampler keeps. Changed in place.
         totals: (slots, ...) float32, changed in place.
         unconditional: (F, ...) float32 from the denoiser, or None for no guidance.
         conditional: (F, ...) float32 from the denoiser.
         updates: One for each of the F frames.
         scale: Guidance scale.
-        coefficients: Coefficients of the step, as `take_step` takes them.
+        coefficients: Coefficients of the step, see `take_step`.
 
     Raises:
-        InputError: `updates` or `coefficients` do not fit.
+        InputError: As in `check_updates` and `check_coefficients`.
     """
     check_updates(updates, len(totals))
     check_coefficients(coefficients)

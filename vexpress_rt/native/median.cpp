@@ -1,6 +1,6 @@
 // The median of 27 by networks of min and max, which compilers turn into vector instructions: no branch depends on
-// a pixel. Work is shared between neighbours: three values of one pixel over time are sorted once for the three rows
-// that need them, and the nine values of one column once for the three columns that need them.
+// a pixel. Neighbours share work: the three values of a pixel over time are sorted once and used for three rows, and
+// the nine values of a column are sorted once and used for three columns.
 
 #include "median.hpp"
 
@@ -12,7 +12,7 @@
 
 #include "median_network.hpp"
 
-// The passes of the inner loops touch different bytes, which the compiler cannot see from the pointers.
+// The iterations of the inner loops access different bytes, which the compiler cannot tell from the pointers.
 #if defined(__clang__)
 #define INDEPENDENT_PASSES _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
@@ -21,7 +21,7 @@
 #define INDEPENDENT_PASSES
 #endif
 
-// x86-64 guarantees 16-byte vectors only. If the loader can choose at start, code for 32-byte vectors is compiled too.
+// x86-64 guarantees only 16-byte vectors. If the loader can choose at start, code for 32-byte vectors is compiled too.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define WIDEST_VECTORS __attribute__((target_clones("avx2", "default")))

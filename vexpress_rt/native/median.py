@@ -1,4 +1,4 @@
-"""The 3x3x3 median: the reference implementation in NumPy, and what C++ shares with it.
+"""The 3x3x3 median filter: the reference implementation in NumPy, and the checks that C++ shares with it.
 
 Source: docs/model/specification.md, stage 10.
 """
@@ -20,7 +20,7 @@ _BAND_VALUES = 1 << 20  # values filtered at once, so that memory does not grow 
 
 
 def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
-    """Return `frames`, contiguous; raise InputError unless it is uint8 of these dims, the last one 3, and not empty.
+    """Return `frames`, contiguous; raise InputError unless it is uint8 with these dims, 3 channels, and not empty.
 
     Args:
         name: Name of the argument, for the message.
@@ -56,7 +56,7 @@ def check_triple(previous: object, current: object, following: object) -> tuple[
 
 
 def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UInt8:
-    """Return what `native.median_3x3x3` returns, from the definition: 27 shifted views, partially sorted.
+    """Filter the middle one of three frames by the definition: partial sorts of 27 values. See `native.median_3x3x3`.
 
     Args:
         previous: (H, W, 3) uint8.
@@ -67,7 +67,7 @@ def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UIn
         (H, W, 3) uint8.
 
     Raises:
-        InputError: Shapes or dtypes are others.
+        InputError: A frame has another shape or dtype.
     """
     triple = np.stack(check_triple(previous, current, following))
     padded = np.pad(triple, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -82,7 +82,7 @@ def median_3x3x3_numpy(previous: UInt8, current: UInt8, following: UInt8) -> UIn
 
 
 def filter_clip(frames: object, median: Median) -> UInt8:
-    """Apply `median` to every frame of a clip and its two neighbours; the clip is mirrored at its ends.
+    """Apply `median` to every frame of a clip with its two neighbours; the clip is mirrored at its ends.
 
     Args:
         frames: (L, H, W, 3) uint8, L >= 1.
@@ -92,7 +92,7 @@ def filter_clip(frames: object, median: Median) -> UInt8:
         (L, H, W, 3) uint8.
 
     Raises:
-        InputError: Shape or dtype is another.
+        InputError: `frames` has another shape or dtype.
     """
     clip = check_frames("frames", frames, ("L", "H", "W", "3"))
     last = len(clip) - 1
@@ -105,7 +105,7 @@ def filter_clip(frames: object, median: Median) -> UInt8:
 
 
 def median_filter_numpy(frames: UInt8) -> UInt8:
-    """Return what `native.median_filter` returns, by `median_3x3x3_numpy`.
+    """Filter every frame of a clip with `median_3x3x3_numpy`; see `native.median_filter`.
 
     Args:
         frames: (L, H, W, 3) uint8, L at least 1.

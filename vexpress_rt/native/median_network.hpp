@@ -1,4 +1,4 @@
-// The median of 27 by networks of min and max: no branch depends on a value, which suits vector instructions and GPUs.
+// The median of 27 values by networks of min and max: no branch depends on a value, as vector units and GPUs need.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ VEXPRESS_HOST_DEVICE Byte middle(Byte a, Byte b, Byte c) { return high(low(a, b)
 VEXPRESS_HOST_DEVICE Byte lowest(Byte a, Byte b, Byte c) { return low(low(a, b), c); }
 VEXPRESS_HOST_DEVICE Byte highest(Byte a, Byte b, Byte c) { return high(high(a, b), c); }
 
-// Nine values of which v[0..2], v[3..5] and v[6..8] are sorted already: 16 comparators.
+// Sorts nine values with 16 comparators; v[0..2], v[3..5] and v[6..8] must be sorted already.
 VEXPRESS_HOST_DEVICE void sort_triples(Byte (&v)[ranks]) {
     sort(v[0], v[3], v[6]);
     sort(v[1], v[4], v[7]);
@@ -59,7 +59,7 @@ VEXPRESS_HOST_DEVICE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const
     sort(a1, a2);
     sort(a3, c0);
     sort(c1, c2);  // merged, second to seventh: a1 a2 a3 c0 c1 c2
-    // The seventh of all: over every split into i of the merged and 7 - i of b, the smallest of the splits' maxima.
+    // The seventh of all: the minimum, over all splits into i of the merged and 7 - i of b, of the split's maximum.
     Byte result = low(c2, high(c1, b[0]));
     result = low(result, high(c0, b[1]));
     result = low(result, high(a3, b[2]));
@@ -69,9 +69,9 @@ VEXPRESS_HOST_DEVICE Byte median_of_13(Byte a0, Byte a1, Byte a2, Byte a3, const
 
 // Median of three columns of nine values, each column sorted.
 //
-// Sort the three values of each rank r = 0..8 into places p = 0..2: at least (r + 1)(p + 1) of the 27 are then no
-// greater than the value there, and at least (9 - r)(3 - p) no smaller. Where either count exceeds 14 the median of
-// all is found without the value. That drops 7 at each end and leaves 13, whose median is the median of all.
+// Sort the three values of each rank r = 0..8 into places p = 0..2. Then at least (r + 1)(p + 1) of the 27 values are
+// no greater than the value at (r, p), and at least (9 - r)(3 - p) are no smaller. If a count exceeds 14, the value
+// is not needed for the median. This drops 7 values at each end; the median of the other 13 is the median of all.
 VEXPRESS_HOST_DEVICE Byte median_of_columns(const Byte (&l)[ranks], const Byte (&m)[ranks], const Byte (&r)[ranks]) {
     const Byte middles[5] = {middle(l[2], m[2], r[2]), middle(l[3], m[3], r[3]), middle(l[4], m[4], r[4]),
                              middle(l[5], m[5], r[5]), middle(l[6], m[6], r[6])};

@@ -1,4 +1,4 @@
-"""The device of latents and frames between engines: the GPU, if there are kernels for it, or the host."""
+"""The operations on latents and frames between engines: on the GPU, if there are kernels for it, or on the host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from vexpress_rt.backends.base import SharedExecutor
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.diffusion.device_latents import DeviceLatents
 from vexpress_rt.diffusion.latents import HostLatents, MakeLatents
@@ -22,7 +23,7 @@ class DeviceOperations:
     """The operations between engines, on one device.
 
     Attributes:
-        latents: Makes the store of latents.
+        latents: Makes the latent store.
         frames: The operations on decoded frames.
     """
 
@@ -30,14 +31,14 @@ class DeviceOperations:
     frames: FramePostprocessing
 
 
-def choose_device_operations(executor: Executor | None, threads: int | None) -> DeviceOperations:
+def choose_device_operations(executor: SharedExecutor | None, threads: int | None) -> DeviceOperations:
     """Return the operations on the engines' GPU, if there are kernels for it, else on the host, with a warning.
 
     Args:
-        executor: The executor of the GPU that the engines run on; None for engines on the CPU.
+        executor: The executor that the engines share; None if there is none. One of CUDA's means engines on a GPU.
         threads: CPU threads of the median filter.
     """
-    if executor is not None:
+    if isinstance(executor, Executor):
         try:
             kernels = device_kernels.load()
             return DeviceOperations(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
@@ -48,7 +49,7 @@ def choose_device_operations(executor: Executor | None, threads: int | None) -> 
 
 
 def describe_latents(*, on_gpu: bool) -> str:
-    """Describe where latents are, for people; on_gpu: whether the engines are on a GPU."""
+    """Describe where latents are between engines, for `Generator.describe`; on_gpu: whether the engines run there."""
     if not on_gpu:
         return "on the CPU"
     try:

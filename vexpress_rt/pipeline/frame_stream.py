@@ -13,7 +13,7 @@ from vexpress_rt.utils.stopwatch import Stopwatch
 
 
 class _EndedError(BaseException):
-    """Ends the work on a frame after the stream was closed. Callers never see it."""
+    """Raised to end the work on a frame after the stream was closed. Callers never see it."""
 
 
 class ProgressReporter:
@@ -43,32 +43,32 @@ class ProgressReporter:
         """
         try:
             self._progress(stage, done, total)
-        except StopIteration as error:  # from `next`, it would mean the end of the frames
+        except StopIteration as error:  # raised by `next`, it would mean the end of the frames
             raise RuntimeError(f"progress raised StopIteration at {stage} {done} of {total}") from error
         if self.ended:
             raise _EndedError
 
 
 class FrameStream:
-    """The frames of a video in order, each as soon as it is final: the result of `Generator.stream`.
+    """An iterator of the frames of a video in order, each as soon as it is final: the result of `Generator.stream`.
 
         with generator.stream("portrait.png", "speech.wav") as frames:
             for frame in frames:
                 show(frame, at=frames.time)
 
-    An iterator of frames, (H, W, 3) uint8 RGB. Each is a new array, and is computed when it is requested; nothing is
-    computed ahead. To compute ahead, request frames in a thread and put them into a queue.
+    Frames are (H, W, 3) uint8 RGB, each a new array. A frame is computed when it is requested. To compute ahead,
+    request frames in a thread and put them into a queue.
 
     Several streams of one generator can be open, and frames requested from them in any order. A stream can be used and
     closed from any thread; calls wait for each other. The progress callback can close its stream, which then ends after
     the current step. Close a stream before its generator; otherwise its next frame raises BackendError. An exception
-    that occurs while a frame is computed, in the progress callback as well, is raised by `next` and closes the stream.
+    while a frame is computed, the progress callback's included, is raised by `next` and closes the stream.
 
     Attributes:
         fps: Frames per second, exactly.
         length: Number of frames, L.
         keypoints: (L, 3, 2) float32, target keypoints in pixels of the video: left eye, right eye, nose.
-        notes: Repairs of the inputs and choices that were left to the generator.
+        notes: Repairs of the inputs, and choices that were left to the generator.
         done: Number of frames returned so far.
     """
 
@@ -90,7 +90,7 @@ class FrameStream:
         self._frames = frames
         self._stopwatch = stopwatch
         self._report = report
-        self._working = False
+        self._computing = False
         self._final: Mapping[str, float] | None = None
         self._lock = threading.RLock()
 
@@ -112,16 +112,16 @@ class FrameStream:
 
         Raises:
             StopIteration: All frames were returned, or the stream is closed.
-            InputError: The progress callback requested a frame.
+            InputError: The progress callback requested a frame while one is computed.
             VExpressError: As described in `Generator.stream`.
         """
         with self._lock:
-            if self._working:
+            if self._computing:
                 raise InputError(
-                    f"frame {self.done + 1} of the stream was asked for while frame {self.done} is made; expected one "
-                    "at a time: ask for it after `progress` has returned"
+                    f"frame {self.done + 1} of the stream was requested while frame {self.done} is computed; expected "
+                    "one at a time: request it after `progress` has returned"
                 )
-            frame = self._work()
+            frame = self._next_frame()
             if self._report.ended or frame is None:
                 self.close()
                 raise StopIteration
@@ -135,7 +135,7 @@ class FrameStream:
         """
         with self._lock:
             self._report.ended = True
-            if not self._working:
+            if not self._computing:
                 self._frames.close()
                 self._finish()
 
@@ -145,9 +145,9 @@ class FrameStream:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _work(self) -> UInt8 | None:
-        """Compute the next frame; None after the last one, and if the stream was closed meanwhile."""
-        self._working = True
+    def _next_frame(self) -> UInt8 | None:
+        """Compute the next frame; return None after the last one, and if the stream was closed meanwhile."""
+        self._computing = True
         try:
             return next(self._frames, None)
         except _EndedError:
@@ -156,7 +156,7 @@ class FrameStream:
             self._finish()
             raise
         finally:
-            self._working = False
+            self._computing = False
 
     def _finish(self) -> None:
         if self._final is None:

@@ -48,7 +48,7 @@ _log = logging.getLogger("vexpress_rt")
 
 
 class Generator:
-    """Talking-portrait videos from a photo and speech, with the engines of a bundle.
+    """A generator of talking-portrait videos from a photo and speech, with the engines of a bundle.
 
         with Generator() as generator:
             generator.generate("portrait.png", "speech.wav", output="video.mp4")
@@ -58,18 +58,18 @@ class Generator:
 
     Args:
         bundle: Folder of a bundle that `python -m export.build` wrote; None for the small bundle of this package.
-        provider: Runs the engines: "tensorrt" for bundles compiled with it, "cuda" (ONNX Runtime on a GPU) and "cpu"
-            for most bundles. "auto" selects the first of these that the bundle and this machine allow.
+        provider: Name of the library and device that run the engines; docs/providers.md has the names, best first.
+            "auto" selects the first provider that the bundle and this machine allow.
         threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
             use (affinity and CPU quota of the container), with a warning in the log.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
             once, which takes minutes and is reported to `progress`. "never" raises an error that names the command to
             run, even if another provider could run the bundle, unless that provider is requested.
-        progress: Called with the stage, the steps done and the total steps while plans are compiled, from any thread.
+        progress: Called while plans are compiled, from any thread, with the stage, the steps done and the total steps.
         share_weights: On the CPU, keep one memory-mapped copy of the weights for both denoisers instead of a packed
             copy for each. For the half-width model: 2.5 GB instead of 4.0 GB, and calls take 10 to 20 % longer
-            (`benchmarks.cpu.loading`). Results are equal up to rounding. It has an effect only with settings that use
-            both denoisers (`guidance_interval`), and not for bundles built with --compact. TensorRT and CUDA ignore it.
+            (`benchmarks.cpu.loading`). Results are equal up to rounding. It has an effect only for bundles built
+            without --compact, with settings that use both denoisers (`guidance_interval`, `uncond_interval`).
 
     Attributes:
         bundle: The opened bundle.
@@ -80,7 +80,7 @@ class Generator:
             version (BundleVersionError).
         ConfigError: An argument is outside its range.
         BackendError: This machine lacks the provider's library or GPU (BackendMissingError), or plans that `rebuild`
-            forbids to compile (PlansMissingError).
+            forbids compiling (PlansMissingError).
         OutputError: Compiled plans cannot be written.
     """
 
@@ -104,7 +104,7 @@ class Generator:
         return self._portraits.size
 
     def describe(self) -> str:
-        """Return a few lines of text: bundle, size, precision, provider and why, device, memory and versions."""
+        """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
         return self._engines.describe(self._runner.describe_latents())
 
     def prepare(
@@ -114,15 +114,15 @@ class Generator:
         """Read and encode a photo. The portrait can be used for any number of videos.
 
         The largest face is used. If no face is found, or the bundle has no face detector, the portrait has no
-        keypoints, is cropped around its centre, and has a note about it; it can be used with `no_retarget` alone.
+        keypoints, is cropped around its centre and has a note about it, and `no_retarget` is the only mode for it.
 
         Args:
             source: A file, its content as bytes, or an array (H, W, 3) uint8 RGB.
             keypoints: (3, 2), x and y in pixels of the photo: left eye, right eye, nose. None detects the face.
             crop: "face" crops the photo to the face in the aspect ratio of the bundle; "none" stretches the whole
                 photo, as the public implementation does.
-            retarget: Retargeting mode of the later video (see `stream`), if it is known: a photo without the face that
-                the mode needs is refused before it is encoded.
+            retarget: Retargeting mode of the later video (see `stream`), if it is known. If the mode needs a face, a
+                photo without one is refused before it is encoded.
 
         Returns:
             The portrait: cropped photo, its latent, reference features and keypoints.
@@ -170,7 +170,7 @@ class Generator:
         retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
         window_order: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
-        """Return the frames of a video, each as soon as it is final.
+        """Return an iterator over the frames of a video, each as soon as it is final.
 
         All inputs are read and checked in this call, before any engine but the face detector is loaded. Audio features,
         latents and frames are computed when frames are requested.
@@ -187,7 +187,8 @@ class Generator:
                 the initial latents, (1, c, L, h, w) float32.
             window_order: Order in which context windows are denoised. "wavefront" gives each frame as early as
                 possible, and memory does not grow with the length. "step_major" runs each step over the whole video,
-                as the public implementation does, so that no frame is final before the last step. Frames are the same.
+                as the public implementation does, so that no frame is final before the last step. Both orders give the
+                same frames.
             progress: Called with the stage, the steps done and the total steps. The stages are recording (in seconds),
                 keypoints and portrait, then audio, denoise and frames interleaved. Its exceptions end the work and are
                 raised by this call or by the stream (StopIteration as the cause of a RuntimeError). It may close the
@@ -200,8 +201,8 @@ class Generator:
             InputError: An input cannot be used: ImageError, AudioError, KeypointError, NoFaceError or VideoError.
             ConfigError: An option is outside its range, or the video needs more memory than is free.
             BundleError: The bundle lacks an engine, or a file of it is damaged.
-            BackendError: An engine cannot be loaded or run. The stream raises it as well.
-            AudioError: From the stream: the recording cannot be read again, or its file has changed.
+            BackendError: An engine cannot be loaded or run. Raised by the stream as well.
+            AudioError: Raised by the stream: the recording cannot be read again, or its file has changed.
         """
         context = self._run_context(config, window_order, progress)
         inputs, notes = self._read_inputs(context, portrait, audio, keypoints, retarget, noise, sound_track=False)
@@ -263,22 +264,22 @@ class Generator:
     ) -> LiveSession:  # fmt: skip
         """Open a session in which the portrait speaks while its speech arrives.
 
-        A window of silence is generated first, from which the motion starts. For shorter latency use fewer steps; less
-        overlap is faster too, but makes windows, and so the wait for a window, longer.
+        A window of silence is generated first, so that the motion starts from rest. For shorter latency use fewer
+        steps. Less overlap is faster too, but each window then has more new frames and waits for more speech.
 
         Args:
             portrait: As in `stream`.
-            keypoints: As in `stream`, of a driving video the first minute; None for a still head.
+            keypoints: As in `stream`; None for a still head. Only the first minute of a driving video is used.
             retarget: As in `stream`.
             extension: What follows the end of the keypoint track: "mirror" runs it back and forth, "loop" starts again,
                 "hold" keeps its last frame.
             config: As in `stream`; `extension` and `quality` have no effect.
             sample_rate: Sample rate in Hz of the samples of frames, and of pushed samples without a rate.
-            look_ahead: Seconds of speech, 0 to 5, that a window waits for beyond its last frame. More of it improves
-                the lips and adds as much latency.
+            look_ahead: Seconds of speech, 0 to 5, that a window waits for beyond its last frame. A larger value
+                improves the lip sync and adds as much latency.
             context: Seconds of speech, 0.5 to 30, that the audio encoder sees before each window.
-            max_lag: Seconds of speech, 1 to 3600, that can be pushed and not yet pulled; at least those of a window and
-                the look-ahead.
+            max_lag: Seconds of speech, 1 to 3600, that may be pushed and not yet pulled. At least the length of a
+                window plus the look-ahead.
 
         Returns:
             The session: `push` speech, `pull` frames.
@@ -292,7 +293,7 @@ class Generator:
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
-        sound = make_session_audio(plan, rate, manifest, settings)
+        audio = make_session_audio(plan, rate, manifest, settings)
         needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
         photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
@@ -301,8 +302,8 @@ class Generator:
             keypoints, mode, photo, settings, extension, self._portraits.find_faces
         )
         self._runner.load(settings)
-        stages = self._runner.live(settings, self._portraits.finish(photo), keypoints_at)
-        return LiveSession(stages, sound, plan, (*photo.notes, *notes))
+        denoiser = self._runner.live(settings, self._portraits.finish(photo), keypoints_at)
+        return LiveSession(denoiser, audio, plan, (*photo.notes, *notes))
 
     def _run_context(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
@@ -318,7 +319,7 @@ class Generator:
         self, context: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
         retarget: str | None, noise: str | Float32 | None, *, keep: bool = False, sound_track: bool,
     ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
-        """Read and check the inputs of a video. Returns them and their notes. keep: whether its frames are kept."""
+        """Read and check the inputs of a video; return them and their notes. keep: whether frames stay in memory."""
         mode = choose_retarget(retarget, keypoints)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
@@ -380,7 +381,7 @@ class Generator:
         with ExitStack() as stack:
             write: Worker[UInt8] | None = None
             if path is not None:
-                # Only the wait for the encoder counts: frames have their own stages.
+                # This stage is the wait for the encoder; stages within it measure the work on frames.
                 stack.enter_context(context.stopwatch.stage("encode"))
                 writer = VideoWriter(path, self.size, stream.fps, inputs.recording, context.settings.quality)
                 write = stack.enter_context(Worker(stack.enter_context(writer).write))
@@ -393,7 +394,7 @@ class Generator:
 
 
 def _check_output(output: str | os.PathLike[str], *sources: object) -> Path:
-    """Return the path of the output, after a check that it can be written and is no input."""
+    """Return the path of the output, after checking that it can be written and is not an input."""
     path = check_output(output)
     if any(same_file(source, path) for source in sources):
         raise OutputError(f"{path} is read as an input and cannot be written as well: choose another name")

@@ -1,4 +1,4 @@
-"""The stages of a video, each connected to the next: inputs -> latents -> frames. Nothing is computed here."""
+"""The runner: it connects the stages of a video, inputs -> latents -> frames, and computes nothing itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting,
 
 @dataclass(frozen=True)
 class RunContext:
-    """The settings and the measurements of one video, from the reading of its inputs to its last frame.
+    """The settings, timings and progress of one video, from reading its inputs to its last frame.
 
     Attributes:
         settings: The resolved options.
@@ -82,7 +82,7 @@ class PipelineInputs:
 
 
 class Runner:
-    """Runs the stages with the engines of a bundle. It has no state of a video, so that it runs any number at once."""
+    """Runs the stages with the engines of a bundle. It holds no state of a video, so it can run several at once."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self._manifest, self._specs = bundle.manifest, bundle.specs
@@ -96,7 +96,7 @@ class Runner:
             self._operations = None
 
     def describe_latents(self) -> str:
-        """Return where latents are between engines, for people."""
+        """Return where latents are between engines, for `Generator.describe`."""
         return describe_latents(on_gpu=self._engines.provider.on_gpu)
 
     def _device_operations(self) -> DeviceOperations:
@@ -118,7 +118,7 @@ class Runner:
             BundleNotFoundError: The bundle lacks an engine.
         """
         choose_sampler(settings, self._manifest.model)
-        self._engines.bundle.require(_needed(settings))
+        self._engines.bundle.require(_required_engines(settings))
 
     def load(self, settings: Settings) -> None:
         """Load the engines for these settings. Raises BundleError and BackendError.
@@ -126,11 +126,11 @@ class Runner:
         Args:
             settings: The resolved options.
         """
-        for name in _needed(settings):
+        for name in _required_engines(settings):
             self._engines.get(name)
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
-        """Return a function of the initial latent of a frame.
+        """Return a function from a frame to its initial latent.
 
         Args:
             choice: The noise, as in `Generator.stream`.
@@ -153,7 +153,7 @@ class Runner:
             window_order: As in `Generator.stream`.
             noise: As in `Generator.stream`.
             length: Frames of the video.
-            keep: Whether all frames are kept.
+            keep: Whether all frames are kept in memory.
         """
         shape, model = self._manifest.shape, self._manifest.model
         latent = 4 * math.prod(self._latent_shape())
@@ -167,7 +167,7 @@ class Runner:
                  "recording into parts"),
         ]  # fmt: skip
         if not self._engines.provider.on_gpu:
-            windows = _in_flight(length, shape.frames, settings, window_order)
+            windows = _most_in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).state_size + 1) * latent * slots
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
@@ -186,7 +186,7 @@ class Runner:
 
         Args:
             window: Frames of a window.
-            kept: Frames that can be taken back.
+            kept: Pulled frames that can be taken back.
         """
         latent = 4 * math.prod(self._latent_shape())
         return [
@@ -204,7 +204,7 @@ class Runner:
         Nothing is computed before the first frame is requested. Closing the generator frees everything.
 
         Args:
-            context: The settings and measurements of the video.
+            context: The settings, timings and progress of the video.
             inputs: The inputs of the video.
             rgb: Whether frames are (H, W, 3) RGB, or may be NV12: see `make_frames`.
         """
@@ -219,15 +219,16 @@ class Runner:
                 yield frame
 
     def live(self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32]) -> WindowDenoiser:
-        """Return the denoiser of a live session; keypoints_at: the face's keypoints (3, 2) in a frame, from 0 on."""
+        """Return the denoiser of a live session; keypoints_at: maps a frame, from 0, to the face's keypoints (3, 2)."""
         model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
         shape, operations = self._latent_shape(), self._device_operations()
         return WindowDenoiser(
-            engine=self._engines.get,
+            get_engine=self._engines.get,
             guidance=Guidance.from_settings(settings),
             sampler=choose_sampler(settings, model),
             reference=portrait.reference,
-            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),  # frame -1: 2^64 - 1, and so on
+            # Frames before the first have negative numbers, which wrap around to 2**64 - 1 and down.
+            noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),
             keypoint_map=lambda frame: draw_keypoint_map(keypoints_at(max(0, frame)), *size),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
@@ -280,13 +281,13 @@ class Runner:
         )
 
 
-def _needed(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the engines that a video of these settings runs."""
+def _required_engines(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the engines that a video with these settings runs."""
     denoisers = Guidance.from_settings(settings).engines(settings.steps)
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 
 
-def _in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
+def _most_in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:
     """Return the largest number of windows in flight: see `context_windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)

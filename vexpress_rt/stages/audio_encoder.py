@@ -1,9 +1,9 @@
-"""Audio features of video frames: the audio encoder runs over a recording as far as frames need it.
+"""Audio features of video frames: the audio encoder runs over a recording in chunks, as frames are requested.
 
 The encoder's self-attention is quadratic in the length. Recordings of up to `engine_spec.AUDIO_SECONDS` are encoded in
 one pass, as in the public implementation; longer ones in overlapping chunks. A chunk starts at a multiple of the
-encoder's stride, so that its features have the positions of one pass. In an overlap each chunk contributes the features
-that are nearer to its own middle. Memory holds one chunk and the features that later frames may need.
+encoder's stride, so that its features have the same positions as in one pass. In an overlap, each chunk contributes the
+features that are nearer to its own middle. Memory holds one chunk, and the features for later frames.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from vexpress_rt.media.voice_activity import voice_gain
 from vexpress_rt.stages.audio_features import feature_span, feature_windows, normalize
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.types import Float32
+from vexpress_rt.utils.links import EXPORTER
 
-CHUNK_SECONDS = 45  # shorter than one pass, so that many chunks in an allocator's arena take no more memory than it
-CONTEXT_SECONDS = 5  # minimum on each side of a feature, except at the clip's ends; seams vanish from 1 second on
+CHUNK_SECONDS = 45  # shorter than one pass: the allocator keeps memory of several chunks, which must not exceed its
+CONTEXT_SECONDS = 5  # minimum on each side of a feature, except at the clip's ends; 1 second is enough to avoid seams
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Chunk:
     """One run of the encoder.
 
     Attributes:
-        start: First feature of the clip that the run computes.
-        stop: Feature after the last.
-        kept: The features that are used.
+        start: Index in the clip of the first feature that the run computes.
+        stop: Index after the last one.
+        kept: Indices in the clip of the features that are used.
     """
 
     start: int
@@ -44,7 +45,7 @@ class Chunk:
 
 
 def plan_chunks(total: int, size: int, context: int) -> tuple[Chunk, ...]:
-    """Plan overlapping chunks of equal size, so that an engine's memory is laid out once.
+    """Plan overlapping chunks of equal size, so that an engine plans its memory once.
 
     Args:
         total: Features of the clip.
@@ -137,7 +138,7 @@ class AudioFeatureStream:
 
         Raises:
             AudioError: The temporary file that keeps a long recording cannot be read.
-            BackendError: The encoder fails, or returns another number of features than its stride implies.
+            BackendError: The encoder fails, or the number of features that it returns does not match its stride.
         """
         size = self._model.audio_rows
         span = feature_span(self.total, self._length, size, start, stop)
@@ -161,7 +162,7 @@ class AudioFeatureStream:
             self._first += count
 
     def _next_chunk(self) -> Float32:
-        """Encode the next chunk and return the features that are kept, (n, A)."""
+        """Encode the next chunk and return its kept features, (n, A)."""
         chunk, model = self.chunks[self._done], self._model
         start = chunk.start * model.audio_stride
         stop = self._recording.count
@@ -177,13 +178,13 @@ class AudioFeatureStream:
             raise BackendError(
                 f"the audio encoder gave {len(features)} features for {len(samples)} samples; expected "
                 f"{chunk.stop - chunk.start}, one every {model.audio_stride}: build the bundle again with "
-                "--engine audio_encoder"
+                f"`python -m export.build --engine audio_encoder` {EXPORTER}"
             )
         self._done += 1
         self._progress(self._done, len(self.chunks))
         return features[chunk.kept.start - chunk.start : chunk.kept.stop - chunk.start]
 
     def _features_of(self, samples: int) -> int:
-        """Return the number of features of so many samples; the encoder's convolutions do not pad."""
+        """Return the number of features of `samples` samples; the encoder's convolutions do not pad."""
         least = self._model.audio_minimum_samples
         return (max(samples, least) - least) // self._model.audio_stride + 1

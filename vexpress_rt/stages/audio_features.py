@@ -38,11 +38,11 @@ def feature_windows(
 
     The features of the clip are interpolated in time to 2 * length (linear, half-pixel centres: torch's
     align_corners=False), and size // 2 - 1 features of zeros are put before and after them. The window of frame f is
-    [2f, 2f + size) of the result: the two features of the frame and its neighbours'. Only the requested windows are
+    [2f, 2f + size) of the result: the features of the frame and its neighbours. Only the requested windows are
     computed. Positions are float64, because torch's float32 positions are off by 1e-4 of a feature after one minute.
 
     Args:
-        features: (T, A) float32, T >= 1, the output of the audio encoder for a whole clip; or a part of it that covers
+        features: (T, A) float32, T >= 1, the output of the audio encoder for a whole clip, or a part of it that covers
             `feature_span`.
         length: Frames of the video.
         size: Features in a window, an even number; 10 for the released model.
@@ -75,7 +75,7 @@ def feature_windows(
 
 
 def feature_span(total: int, length: int, size: int, start: int, stop: int) -> range:
-    """Return which of a clip's features the windows of the frames [start, stop), start < stop, are computed from.
+    """Return the indices of the clip's features on which the windows of frames [start, stop) depend, start < stop.
 
     Args:
         total: Features of the clip.
@@ -93,7 +93,7 @@ def _positions(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the indices of frames [start, stop) among the 2 * length interpolated features, and their positions.
 
-    Positions are among the clip's features; those of the padding are at the nearest feature.
+    Positions are fractional indices of the clip's features; padding has the position of the nearest feature.
     """
     if size < 2 or size % 2:
         raise ConfigError(

@@ -16,7 +16,7 @@ from vexpress_rt.types import Float32, UInt8
 def encode_portrait(vae_encoder: Engine, reference_net: Engine, image: UInt8) -> Mapping[str, Tensor]:
     """Encode a photo into the denoiser's reference keys and values (docs/model/specification.md, stages 1 and 2).
 
-    They depend on the photo alone and stay on the device that computes them.
+    They depend on the photo alone and stay on the device.
 
     Args:
         vae_encoder: The engine `vae_encoder`.
@@ -59,7 +59,7 @@ def encode_audio(audio_encoder: Engine, samples: Float32, minimum: int) -> Float
 
 @dataclass(frozen=True)
 class WindowConditions:
-    """Computes the denoiser's inputs for one window at a time, so that only those of windows in flight exist.
+    """Computes the denoiser's inputs for one window at a time, so that memory holds only those of windows in flight.
 
     Frames beyond the video repeat its last one.
 
@@ -78,7 +78,7 @@ class WindowConditions:
     keypoint_map: Callable[[int], UInt8]
 
     def __call__(self, window: Window) -> Mapping[str, Tensor]:
-        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window, left on the device."""
+        """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window, kept on the device."""
         stop, surplus = min(window.stop, self.length), max(0, window.stop - self.length)
         features = self.feature_windows(window.start, stop)
         maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, stop)])

@@ -18,16 +18,16 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.native.device_kernels import Kernels
 from vexpress_rt.types import UInt8
 
-AHEAD = 1  # frames being copied to the host behind the one that the caller gets next
+AHEAD = 1  # frames whose copy to the host is enqueued before the caller gets the frame before them
 
 
 class DeviceFrames:
-    """`FramePostprocessing` on a GPU, with the values of the host's."""
+    """`FramePostprocessing` on a GPU, with the same values as `HostFrames`."""
 
     keep_on_device = True
 
     def __init__(self, executor: Executor, kernels: Kernels) -> None:
-        """Take the executor and the kernels of the GPU that the decoder runs on."""
+        """Run on the GPU of the decoder, with its executor and kernels."""
         self._executor = executor
         self._kernels = kernels
 
@@ -57,7 +57,7 @@ class DeviceFrames:
         return CudaTensor(shape, "uint8", out, done, executor.pool)
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Yield frames as arrays, each after the copy of the next one is enqueued, if there is one."""
+        """Yield frames as arrays, each after the copy of the next frame is enqueued, if there is a next frame."""
         downloads: deque[_Download] = deque()
         spare: list[runtime.Pinned] = []
         try:
@@ -77,7 +77,7 @@ class DeviceFrames:
 
 
 class _Download:
-    """The copy of a tensor to pinned memory, which nothing else may use before `finish`."""
+    """The copy of a tensor to pinned memory; nothing else may use that memory before `finish`."""
 
     def __init__(self, executor: Executor, tensor: CudaTensor, staging: runtime.Pinned) -> None:
         self.staging = staging
@@ -90,7 +90,7 @@ class _Download:
         tensor.read_until(self._done)
 
     def array(self) -> NDArray[Any]:
-        """Wait for the copy and return it as an array of its own. Raises BackendError if work on the GPU failed."""
+        """Wait for the copy and return it as a new array. Raises BackendError if work on the GPU failed."""
         self._done.synchronize()
         return self._used.view(self._dtype).reshape(self._shape).copy()
 

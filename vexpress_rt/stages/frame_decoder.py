@@ -24,7 +24,7 @@ def decode(
     Args:
         vae_decoder: The engine `vae_decoder`.
         latents: (frame, latent (1, c, h, w)) in order.
-        keep_on_device: Whether to leave the frames where they are computed.
+        keep_on_device: Whether to keep the frames on the device.
 
     Yields:
         Frames (H, W, 3) uint8 RGB.
@@ -36,12 +36,12 @@ def decode(
 def median(frames: Iterable[T], median_3x3x3: Callable[[T, T, T], T]) -> Iterator[T]:
     """Filter a clip with the 3x3x3 median over time, rows and columns, holding three frames.
 
-    In time the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
-    neighbour. The values equal `native.median_filter` on the whole clip.
+    In time, the clip is reflected at its ends without repeating the first or last frame; a single frame is its own
+    neighbour. The frames equal those of `native.median_filter` on the whole clip.
 
     Args:
         frames: The frames in order.
-        median_3x3x3: Returns the middle one of three frames, filtered, such as `FramePostprocessing.median_3x3x3`.
+        median_3x3x3: Returns the filtered middle one of three frames, as `FramePostprocessing.median_3x3x3` does.
     """
     source = iter(frames)
     current = next(source, None)
@@ -56,20 +56,20 @@ def median(frames: Iterable[T], median_3x3x3: Callable[[T, T, T], T]) -> Iterato
 
 
 class FramePostprocessing(Protocol):
-    """The operations on frames between the decoder and the caller, on the device that has the frames."""
+    """The operations on frames between the decoder and the caller, on the device of the frames."""
 
     @property
     def keep_on_device(self) -> bool:
-        """Whether the decoder leaves frames where it computes them."""
+        """Whether the decoder keeps its frames on the device."""
         ...
 
     @property
     def rgb_to_nv12(self) -> Callable[[Tensor], Tensor] | None:
-        """Converts a frame (H, W, 3) to NV12, see `native.nv12`; None if the video encoder converts frames itself."""
+        """A function that converts a frame (H, W, 3) to NV12, see `native.nv12`; None if the video encoder does it."""
         ...
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
-        """Return the middle one of three frames (H, W, 3) uint8, filtered; see `native.median_3x3x3`.
+        """Return the filtered middle one of three frames, (H, W, 3) uint8; see `native.median_3x3x3`.
 
         Args:
             previous: (H, W, 3) uint8.
@@ -89,7 +89,7 @@ class FramePostprocessing(Protocol):
 
 def make_frames(
     vae_decoder: Engine, latents: Iterable[tuple[int, Tensor]], postprocessing: FramePostprocessing,
-    watch: Stopwatch, *, median_filter: bool, rgb: bool,
+    stopwatch: Stopwatch, *, median_filter: bool, rgb: bool,
 ) -> Generator[UInt8, None, None]:  # fmt: skip
     """Decode and filter latents.
 
@@ -97,18 +97,18 @@ def make_frames(
         vae_decoder: The engine `vae_decoder`.
         latents: (frame, latent (1, c, h, w)) in order.
         postprocessing: The operations on the decoded frames.
-        watch: Measures the time of each stage.
+        stopwatch: Measures the time of each stage.
         median_filter: Whether frames pass the median filter.
-        rgb: Whether frames must be RGB. False allows NV12, (H * 3 / 2, W) uint8, half the bytes, if `postprocessing`
-            converts to it.
+        rgb: Whether frames must be RGB. False allows NV12, (H * 3 / 2, W) uint8, half as many bytes, if
+            `postprocessing` can convert to it.
 
     Yields:
         Frames (H, W, 3) uint8 RGB in host memory, which the caller may keep.
     """
-    with ExitStack() as stages:  # frees a GPU's memory as soon as the caller ends early
+    with ExitStack() as stages:  # so that the GPU's memory is freed at once if the caller stops early
 
         def stage(name: str, items: Iterable[T]) -> Iterator[T]:
-            return stages.enter_context(closing(watch.each(name, items)))
+            return stages.enter_context(closing(stopwatch.each(name, items)))
 
         frames = stage("decode", decode(vae_decoder, latents, keep_on_device=postprocessing.keep_on_device))
         if median_filter:
@@ -119,13 +119,13 @@ def make_frames(
 
 
 class HostFrames:
-    """`FramePostprocessing` in NumPy arrays."""
+    """`FramePostprocessing` on NumPy arrays."""
 
     keep_on_device = False
     rgb_to_nv12 = None
 
     def __init__(self, threads: int | None = None) -> None:
-        """Set the number of threads of the median, as `native.median_3x3x3` takes it."""
+        """Set the number of threads of the median filter; see `native.median_3x3x3`."""
         self._threads = threads
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> UInt8:

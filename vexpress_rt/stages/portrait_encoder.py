@@ -1,4 +1,4 @@
-"""Photos -> portraits, with the engines of a bundle; and face detection in pictures."""
+"""Photos -> portraits, with the engines of a bundle. Face detection in pictures, for photos and driving videos."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from vexpress_rt.media import image
 from vexpress_rt.stages.conditioning import encode_portrait
 from vexpress_rt.stages.pose import check_face
 from vexpress_rt.types import Crop, Face, Float32, Portrait, UInt8
+from vexpress_rt.utils.links import EXPORTER
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 
 
 @dataclass(frozen=True)
 class CroppedPhoto:
-    """A photo that is cropped and not yet encoded. `Portrait` documents the fields."""
+    """A cropped photo that is not encoded yet; `Portrait` documents the attributes."""
 
     image: UInt8
     keypoints: Float32 | None
@@ -40,7 +41,7 @@ class PortraitEncoder:
     """Reads photos and encodes them with the engines of a bundle."""
 
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
-        """Take a bundle and its engines, which are loaded when they are needed."""
+        """Use a bundle and its engines, which are loaded on first use."""
         self._bundle = bundle
         self._engines = engines
 
@@ -51,7 +52,7 @@ class PortraitEncoder:
         return shape.height, shape.width
 
     def read(self, source: ImageSource, keypoints: ArrayLike | None, crop: str) -> CroppedPhoto:
-        """Read and crop a photo, and find its face: the part of `Generator.prepare` that needs only the face detector.
+        """Read a photo, find its face and crop it. No engine but the face detector is loaded.
 
         Args:
             source: The photo.
@@ -64,14 +65,14 @@ class PortraitEncoder:
         """
         check_choice("crop", crop, CROP_MODES)
         photo = image.load_photo(source)
-        own, notes = self._own_keypoints(photo, keypoints, crop)
-        cut = image.face_crop(photo.size, self.size, own, crop)
-        points = None if own is None else cut.to_cropped(own)
-        cropped = image.apply_crop(photo.pixels, cut, photo.reduction)
-        return CroppedPhoto(cropped, points, cut, crop, (*photo.notes, *notes))
+        found, notes = self._photo_keypoints(photo, keypoints, crop)
+        region = image.face_crop(photo.size, self.size, found, crop)
+        cropped_keypoints = None if found is None else region.to_cropped(found)
+        cropped = image.apply_crop(photo.pixels, region, photo.reduction)
+        return CroppedPhoto(cropped, cropped_keypoints, region, crop, (*photo.notes, *notes))
 
     def encode(self, photo: CroppedPhoto) -> Portrait:
-        """Run the engines whose inputs depend on the photo alone.
+        """Encode a photo: run the engines whose inputs depend on the photo alone.
 
         Args:
             photo: The photo, cut to the bundle's size.
@@ -117,11 +118,11 @@ class PortraitEncoder:
         return accepted
 
     def finish(self, accepted: Portrait | CroppedPhoto) -> Portrait:
-        """Return the portrait itself, or encode the photo."""
+        """Return a portrait as it is; encode a photo."""
         return accepted if isinstance(accepted, Portrait) else self.encode(accepted)
 
     def check_face(self, photo: Portrait | CroppedPhoto, mode: str, *, driven: bool) -> None:
-        """Raise NoFaceError under the condition of `accept`."""
+        """Raise NoFaceError if the retargeting mode needs the photo's face, and it is unknown."""
         check_face(mode, photo.keypoints, photo.crop.source, searched=self._bundle.has(FACE_DETECTOR), driven=driven)
 
     def find_faces(self, picture: UInt8) -> list[Face]:
@@ -137,20 +138,19 @@ class PortraitEncoder:
             raise BundleNotFoundError(
                 f"{self._bundle.folder} has no face detector, so faces cannot be found in pictures: give keypoints, or "
                 "put insightface's det_10g.onnx into the checkpoint directory and build again with "
-                f"--engine {FACE_DETECTOR}"
+                f"`python -m export.build --engine {FACE_DETECTOR}` {EXPORTER}"
             )
         return detector.detect(self._engines.get(FACE_DETECTOR).run_positional, picture)
 
-    def _own_keypoints(
+    def _photo_keypoints(
         self, photo: image.Photo, given: ArrayLike | None, crop: str
     ) -> tuple[Float32 | None, tuple[str, ...]]:  # fmt: skip
         """Return the keypoints (3, 2) of the photo's face, or None, and notes on the choice of the face."""
         if given is not None:
             return load_portrait_keypoints(given), ()
-        if self._bundle.has(FACE_DETECTOR) and (found := self.find_faces(photo.pixels)):
-            return detector.largest_face(found).keypoints[:3] * photo.reduction, detector.similar_faces_note(
-                found, "photo"
-            )
+        if self._bundle.has(FACE_DETECTOR) and (faces := self.find_faces(photo.pixels)):
+            keypoints = detector.largest_face(faces).keypoints[:3] * photo.reduction
+            return keypoints, detector.similar_faces_note(faces, "photo")
         why = "no face was found in it" if self._bundle.has(FACE_DETECTOR) else "the bundle has no face detector"
         where = ", so it is cut around its centre" if crop == "face" else ""
         return None, (f"photo: {why}{where}",)

@@ -1,4 +1,4 @@
-"""The pose track of a video: keypoint sources, the face detector and retargeting."""
+"""The pose track of a video: keypoints from a file, an array or a driving video, retargeted to the photo's face."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PoseTrack:
 
     Attributes:
         points: (L, 3, 2) float32: left eye, right eye and nose as (x, y) in pixels of the bundle's picture.
-        notes: What was decided about the keypoints.
+        notes: Repairs of the keypoints, and choices about them, for `Video.notes`.
     """
 
     points: Float32
@@ -75,10 +75,10 @@ class PoseTrack:
 
 
 def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
-    """Return the retargeting mode: the given one, else `no_retarget` with keypoints and `fix_face` without.
+    """Return the retargeting mode. The default is `no_retarget` with keypoints and `fix_face` without.
 
     Args:
-        mode: One of `config.RETARGET_MODES`, or None.
+        mode: One of `config.RETARGET_MODES`, or None for the default.
         source: The keypoints, or None.
 
     Raises:
@@ -99,7 +99,7 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
 def check_face(
     mode: str, keypoints: Float32 | None, size: tuple[int, int], *, driven: bool, searched: bool | None = None
 ) -> None:
-    """Check that the photo's face is known if the retargeting mode needs it.
+    """Raise NoFaceError if the retargeting mode needs the photo's face, and it is unknown.
 
     Args:
         mode: The retargeting mode.
@@ -141,10 +141,10 @@ def load_track(
     Args:
         source: The keypoints.
         find_faces: Returns the faces in a picture.
-        seconds: Duration of the video to be made. A driving video is searched for that long and over the longest gap
-            that may follow, so that the track equals the whole driving video's. Each decoded frame is searched once.
-        progress: Called after each frame of a driving video with the frames done and the largest possible total; may
-            raise.
+        seconds: Duration of the generated video. A driving video is searched for as long plus the longest gap, so that
+            the track equals the beginning of the whole driving video's track. Each decoded frame is searched once.
+        progress: Called after each frame of a driving video with the frames done and their largest possible total. Its
+            exceptions end the search.
 
     Raises:
         KeypointError: The keypoints are unreadable.
@@ -197,10 +197,11 @@ def _scaled(face: Face, scale: Float32) -> Face:
 def to_picture(track: KeypointTrack, portrait: CroppedFace) -> KeypointTrack:
     """Convert a track from pixels of its own pictures to pixels of the bundle's picture.
 
-    Pictures as large as the original photo are cropped like the photo; others around the track's first face.
+    If the track's pictures have the size of the original photo, they are cropped like the photo; otherwise around the
+    face in the track's first frame.
 
     Args:
-        track: The track; without a size it is in pixels of the bundle's picture already.
+        track: The track. Without a size, it is in pixels of the bundle's picture and returned as it is.
         portrait: The portrait or photo.
     """
     if track.size is None:
@@ -227,20 +228,20 @@ def plan_pose_track(
         progress: See `load_track`.
 
     Raises:
-        NoFaceError: The photo's own face is needed and unknown, or the driving video shows none.
+        NoFaceError: The photo's face is needed and unknown, or the driving video shows no face.
         KeypointError: The keypoints are unreadable, or a face lies wholly outside the picture.
         VideoError: The driving video is unusable.
     """
-    own = portrait.keypoints
-    check_face(mode, own, portrait.crop.source, driven=source is not None)
-    if own is not None and mode == "fix_face":
+    photo_face = portrait.keypoints
+    check_face(mode, photo_face, portrait.crop.source, driven=source is not None)
+    if photo_face is not None and mode == "fix_face":
         notes = () if source is None else ("keypoints were not used: fix_face holds the photo's own face still",)
-        return PoseTrack(np.repeat(own[None], length, axis=0), notes)
+        return PoseTrack(np.repeat(photo_face[None], length, axis=0), notes)
     assert source is not None
     track = load_track(source, find_faces, length / settings.rate, progress)
     track = resample(to_picture(track, portrait), settings.rate)
     points, how = fit_length(track.points, length, settings.extension)
-    points = retarget(points, own, mode, settings.upstream_anchor)
+    points = retarget(points, photo_face, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
     return PoseTrack(points, (*track.notes, _note(len(track.points), length, how)))
 
@@ -251,10 +252,10 @@ def looping_pose_track(
 ) -> tuple[Callable[[int], Float32], tuple[str, ...]]:  # fmt: skip
     """Return the keypoints of the face for a video without an end.
 
-    The whole track is searched for the anchor of retargeting. Raises the errors of `plan_pose_track` too.
+    The anchor frame of retargeting is searched in the whole track.
 
     Args:
-        source: The keypoints, or None. Of a driving video the first LONGEST_LOOP seconds are used.
+        source: The keypoints, or None. Only the first LONGEST_LOOP seconds of a driving video are used.
         mode: Retargeting mode, from `choose_retarget`.
         portrait: The portrait or photo.
         settings: The resolved options.
@@ -262,10 +263,11 @@ def looping_pose_track(
         find_faces: Returns the faces in a picture.
 
     Returns:
-        A function from a frame, from 0, to the keypoints (3, 2) float32; and the notes on the track.
+        A function that maps a frame, from 0, to its keypoints (3, 2) float32; and the notes on the track.
 
     Raises:
         ConfigError: `extension` is unknown.
+        InputError: As in `plan_pose_track`.
     """
     check_choice("extension", extension, LOOPING_MODES)
     if mode == "fix_face":
@@ -276,7 +278,7 @@ def looping_pose_track(
         track = load_track(source, find_faces, LONGEST_LOOP)
         length = len(resample(track, settings.rate).points)
         pose = plan_pose_track(track, mode, portrait, length, settings, find_faces)
-        notes = track.notes  # without how the track fits a length, because there is none
+        notes = track.notes  # without the note about fitting to a length, because the video has none
     points = pose.points
 
     def keypoints_at(frame: int) -> Float32:

@@ -26,8 +26,9 @@ class BufferPool(Closable):
     Buffers are freed on a separate stream, for two reasons. A tensor may be freed while `compute` captures a graph, and
     the call would become part of that graph. A buffer may also have pending uses on several streams.
 
-    On GPUs without memory pools, buffers are plain allocations. Releasing one waits for its uses, and a warning is
-    logged once.
+    Not every device and driver has memory pools (`cudaDevAttrMemoryPoolsSupported`); virtual GPUs may lack them. So
+    that engines run there as well, buffers are plain allocations then. Releasing one waits for its uses, and a warning
+    is logged once.
 
     Raises:
         BackendError: CUDA cannot create a pool or a stream.

@@ -69,6 +69,8 @@ class Port:
             stream.synchronize()
             self._buffer.close()
             self._buffer, self._held_serial = None, 0
+        # Outside of any pool: captured graphs contain the address, so the memory stays while they do, and no later
+        # tensor of a pool may get it meanwhile.
         self._buffer = runtime.allocate(self.bytes, self._purpose)
         return True
 

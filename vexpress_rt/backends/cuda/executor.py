@@ -16,6 +16,7 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.buffer_pool import BufferPool, when_dropped
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.closable import Closable
+from vexpress_rt.utils.links import EXPORTER
 
 _log = logging.getLogger("vexpress_rt")
 _serials = itertools.count(1)
@@ -187,7 +188,7 @@ class CudaTensor:
         if not becomes_array(self.dtype):
             raise BackendError(
                 f"a tensor {self.shape} is {self.dtype}, which NumPy lacks; expected to stay on the GPU: pass it to "
-                "engines as it is, or build the bundle with --precision fp16 or fp32"
+                f"engines as it is, or build the bundle with --precision fp16 or fp32 {EXPORTER}"
             )
         with runtime.Stream() as stream, runtime.pinned(self.bytes) as host:
             try:

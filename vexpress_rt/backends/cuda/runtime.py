@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.closable import Closable
+from vexpress_rt.utils.links import EXPORTER
 
-REMEDY = "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames"
+REMEDY = (
+    "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames "
+    f"{EXPORTER}"
+)
 
 _runtime: Any = None  # cuda.bindings.runtime after its first use; tests replace it
 

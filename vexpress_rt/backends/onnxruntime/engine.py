@@ -23,6 +23,7 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.cpus import limit_threads
+from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.memory_budget import whole_memory
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
@@ -291,6 +292,6 @@ def _backend_error(what: str, error: Exception) -> BackendError:
     if ran_out(error):
         return BackendError(
             f"{what}: memory ran out ({text}): close other programs; if the audio encoder failed, give the speech in "
-            "shorter parts, else build a bundle with smaller --height and --width, or fewer --frames"
+            f"shorter parts, else build a bundle with smaller --height and --width, or fewer --frames {EXPORTER}"
         )
     return BackendError(f"{what}: {text}")

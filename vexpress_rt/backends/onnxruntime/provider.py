@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 
-from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine, engine
@@ -14,6 +14,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT, PRECISIONS, TARGETS
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
+from vexpress_rt.utils.links import EXPORTER
 
 
 class _OnnxRuntimeProvider(Provider):
@@ -29,12 +30,12 @@ class _OnnxRuntimeProvider(Provider):
         if bundle.manifest.precision not in self.precisions:  # first: graphs would not help
             raise ConfigError(
                 "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build "
-                "one with --precision fp16"
+                f"one with --precision fp16 {EXPORTER}"
             )
         if not bundle.manifest.onnx:
             raise ConfigError(
                 "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
-                "provider='tensorrt', or build it again without --no-onnx"
+                f"provider='tensorrt', or build it again without --no-onnx {EXPORTER}"
             )
         return self._open(bundle)
 
@@ -96,9 +97,15 @@ class _CudaLoader(EngineLoader):
         self._bundle = bundle
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """See `EngineLoader.load`. Weights are copied to the GPU, so `share_weights` has no effect."""
+        assert executor is None or isinstance(executor, Executor)  # see `CudaProvider.make_executor`
         bundle = self._bundle
         loaded = cuda_engine.load(bundle.engine_path(name), bundle.specs.get(name), threads=threads, executor=executor)
         return check_unchanged(loaded, bundle, name)
@@ -109,7 +116,12 @@ class _CpuLoader(EngineLoader):
         self._bundle = bundle
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """See `EngineLoader.load`."""
         return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)

@@ -182,7 +182,7 @@ def build_engine(
     """
     started = time.perf_counter()
     if not onnx.is_file():
-        raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again")
+        raise BundleDamagedError(f"{onnx}, the graph of engine {spec.name}, is missing: export it again {EXPORTER}")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):  # fails before a build of 20 minutes
         raise OutputError(f"{output} cannot be written: {output.parent} is no folder that can be written to")
     with _ONE_AT_A_TIME, library.collect(workers=True) as messages:
@@ -255,7 +255,7 @@ class _Build:
             raise BackendError(
                 f"{self._library.name} cannot read engine {self._spec.name} from {self._onnx.resolve()}: "
                 f"{'; '.join(messages) or 'it gives no reason'}: export the graph again, update "
-                f"{self._library.title}, or build with `--target onnxruntime`"
+                f"{self._library.title}, or build with --target onnxruntime {EXPORTER}"
             )
         return parser
 
@@ -312,9 +312,9 @@ class _Build:
             _log.warning("%s", error)
 
     def _failed(self, reason: str) -> BackendError:
-        remedy = f"update {self._library.title}, or build with `--target onnxruntime`"
+        remedy = f"update {self._library.title}, or build with --target onnxruntime {EXPORTER}"
         if _OUT_OF_MEMORY.search(reason):
-            remedy = "close other programs, or build with smaller sizes or fewer frames"
+            remedy = f"close other programs, or build with smaller --height and --width, or fewer --frames {EXPORTER}"
         if not self._library.builds_without_gpu:
             remedy += "; it builds only where there is a working NVIDIA GPU"
         return BackendError(f"{self._library.name} cannot build engine {self._spec.name}: {reason}: {remedy}")

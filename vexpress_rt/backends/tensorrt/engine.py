@@ -244,8 +244,8 @@ class _Plan:
         except (OSError, ValueError) as error:  # ValueError: empty
             raise BackendError(str(error)) from error
         if self.engine is None:
-            command = f"`python -m export.build --target {library.target}` {EXPORTER}"
-            remedy = f"build the bundle again on this machine with {command}"
+            command = f"python -m export.build --target {library.target}"
+            remedy = f"build the bundle again on this machine with `{command}` {EXPORTER}"
             if unsupported_reason := library.unsupported_reason(*runtime.name_and_capability()):
                 remedy = f"{unsupported_reason}, or use provider='auto'"
             raise BackendError(f"{library.name} refuses it ({messages.text() or 'without saying why'}): {remedy}")
@@ -264,7 +264,9 @@ def _read_interface(name: str, plan: _Plan, library: Library) -> EngineSpec:
     for index in range(plan.engine.num_io_tensors):
         tensor = plan.engine.get_tensor_name(index)
         if plan.engine.get_tensor_location(tensor) != library.module.TensorLocation.DEVICE:
-            raise BackendError(f"{tensor} is a tensor in the host's memory; expected all on the GPU: build it again")
+            raise BackendError(
+                f"{tensor} is a tensor in the host's memory; expected all on the GPU: build it again {EXPORTER}"
+            )
         shape = _sizes(plan.engine.get_tensor_shape(tensor))
         side = inputs if plan.engine.get_tensor_mode(tensor) == library.module.TensorIOMode.INPUT else outputs
         side.append(

@@ -293,7 +293,8 @@ class StagingDirectory:
         if bundle.exists():
             return _replaced_error(bundle)
         return BundleNotFoundError(
-            f"{bundle} was removed while plans were compiled for it: build the bundle, or copy it, again"
+            f"{bundle} was removed while plans were compiled for it: copy the bundle again, or build it again "
+            f"{EXPORTER}"
         )
 
     def publish(self, names: list[str], obsolete: list[str]) -> None:

@@ -6,15 +6,14 @@ import shlex
 from pathlib import Path
 
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.provider import Progress
+from vexpress_rt.backends.provider import Progress, not_compiled_error
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.builder import describe_machine
 from vexpress_rt.backends.tensorrt.plan_rebuild import build_command, engines_with_plans, rebuild_plans
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import TARGETS
-from vexpress_rt.bundle.manifest import BUILD_COMMAND
-from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, PlansMissingError
+from vexpress_rt.errors import BackendError, BundleDamagedError, PlansMissingError
 from vexpress_rt.utils.links import EXPORTER
 
 
@@ -46,11 +45,7 @@ def find_plans(
     """
     target = bundle.manifest.target
     if target == TARGETS[0]:
-        raise ConfigError(
-            f"the bundle is not compiled for TensorRT (its target is {target}): build it with "
-            f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target tensorrt` (or tensorrt-rtx) "
-            f"{EXPORTER}, or use provider='auto'"
-        )
+        raise not_compiled_error(bundle)
     runtime.check()
     library = tensorrt_library.load(target)
     if supported_only and (unsupported_reason := library.unsupported_reason(*runtime.name_and_capability())):

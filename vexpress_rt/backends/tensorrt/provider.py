@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime.provider import load_on_cpu
@@ -41,6 +41,10 @@ class TensorRTProvider(Provider):
         """See `Provider.describe_device`."""
         return runtime.describe()
 
+    def compile(self, bundle: Bundle, progress: Progress) -> str:
+        """See `Provider.compile`."""
+        return find_plans(bundle, progress=progress, thorough=True).compilation.describe()
+
     def make_executor(self) -> Executor:
         """See `Provider.make_executor`."""
         return Executor()
@@ -60,9 +64,15 @@ class PlanLoader(EngineLoader):
         self.plans = plans
 
     def load(
-        self, name: str, *, threads: int | None = None, executor: Executor | None = None, share_weights: bool = False
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
     ) -> Engine:
         """See `EngineLoader.load`."""
+        assert executor is None or isinstance(executor, Executor)  # see `TensorRTProvider.make_executor`
         plans = self.plans
         if name == FACE_DETECTOR and name not in plans.compilation.plans:
             return load_on_cpu(self._bundle, name, threads, share_weights=share_weights)

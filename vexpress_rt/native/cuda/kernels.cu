@@ -11,7 +11,7 @@ namespace vexpress::cuda {
 namespace {
 
 constexpr unsigned threads = 256;
-constexpr unsigned most_rows = 65535;  // of a grid; the loops below reach the rows beyond
+constexpr unsigned most_rows = 65535;  // CUDA's limit of gridDim.y; over_grid loops over the rows beyond
 
 template <typename Body>
 __global__ void __launch_bounds__(threads)

@@ -1,5 +1,5 @@
-// The module `_cuda`. CUDA's runtime is linked into it and looks for the driver at the first launch, so that importing
-// works on any machine.
+// The module `_cuda`. CUDA's runtime is linked statically and looks for the driver at the first launch, so that the
+// import works on any machine.
 
 #include "../kernel_bindings.hpp"
 #include "launch.hpp"
