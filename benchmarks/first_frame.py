@@ -19,7 +19,7 @@ from benchmarks.seams import SPEECH, long_speech
 from export.command import run
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.config import WINDOW_ORDERS
+from vexpress_rt.config import WAVEFRONT, WINDOW_ORDERS
 from vexpress_rt.types import Float32
 
 
@@ -75,7 +75,7 @@ def warmed_up(generator: Generator) -> Portrait:
             portrait,
             speech_of(generator, 0.5),
             GenerationConfig(steps=1, guidance_scale=scale),
-            WINDOW_ORDERS[0],
+            WAVEFRONT,
         )
     return portrait
 

@@ -8,7 +8,7 @@ video against the same networks in PyTorch. `benchmarks/README.md` documents ins
 
 Every part runs in its own process with a time limit, so that a crash is a result and the other parts go on. A part ends
 as "ok", "failed" (with figures or the error) or "not available" (with the reason). Without a GPU, no part is available.
-The exit code is 1 if a part failed, and 130 after Ctrl-C or SIGTERM; else 0.
+The exit code is 1 if a part failed, and 128 + n after signal n; else 0.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     given = _parse(arguments)
     with ExitStack() as stack:
-        stack.enter_context(GracefulShutdown())
+        shutdown = stack.enter_context(GracefulShutdown())
         if given.work is None:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-check-")))
         else:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(given, work)
         except KeyboardInterrupt:
             print("interrupted; the result has the parts that had ended", file=sys.stderr)
-            return 130
+            return shutdown.exit_code
 
 
 def _run(given: argparse.Namespace, work: Path) -> int:

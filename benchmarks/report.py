@@ -8,7 +8,7 @@
 Every part runs alone, in its own process with a time limit. The JSON and the page are written after each part, so that
 an interruption keeps the figures so far; the page names parts that failed or did not run. Parts that `--parts` leaves
 out keep their figures in the JSON of the output folder. `benchmarks/README.md` documents the measurements. The exit
-code is 1 if a part failed, and 130 after Ctrl-C; else 0.
+code is 1 if a part failed, and 128 + n after signal n; else 0.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         _write_page(given.output)
         return 0
-    with GracefulShutdown():
-        return _measure(given)
+    with GracefulShutdown() as shutdown:
+        return _measure(given, shutdown)
 
 
-def _measure(given: argparse.Namespace) -> int:
+def _measure(given: argparse.Namespace, shutdown: GracefulShutdown) -> int:
     started, machine = time.monotonic(), describe({"commit": given.commit}, lambda figures: None)
     now = datetime.datetime.now(datetime.UTC)
     folder = given.output or RESULTS / f"{file_stem({**machine, 'gpu': None})}-{now.date()}"
@@ -83,7 +83,7 @@ def _measure(given: argparse.Namespace) -> int:
             run_parts(wanted, done, work=Path(logs), budget=given.budget, jobs=1)
     except KeyboardInterrupt:
         print("interrupted; the result has the parts that had ended", file=sys.stderr)
-        return 130
+        return shutdown.exit_code
     run["seconds"] = round(time.monotonic() - started)
     report.write()
     _write_page(folder)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.arguments import not_negative, positive
 from export.command import run
 from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle

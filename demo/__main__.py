@@ -12,7 +12,7 @@ from demo.lips import agreement, moments, openings
 from demo.scenes import face_finder, perform
 from demo.sheet import COLUMNS, Row, Sound, contact_sheet
 from vexpress_rt import GenerationConfig, Generator, VExpressError
-from vexpress_rt.utils import entry
+from vexpress_rt.utils import command_entry
 
 # Fewer steps and less overlap than the bundle recommends, so that all six videos take less than a minute on two cores.
 CONFIG = GenerationConfig(steps=4, overlap=2)
@@ -76,4 +76,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(entry.run_command(main, "interrupted"))
+    raise SystemExit(command_entry.run_command(main, "interrupted"))

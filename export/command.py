@@ -7,12 +7,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 from vexpress_rt.errors import VExpressError
-from vexpress_rt.utils import entry
+from vexpress_rt.utils import command_entry
 from vexpress_rt.utils.memory_errors import explain, ran_out
 from vexpress_rt.utils.signals import GracefulShutdown, handle_interrupts
 
-NEEDED = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})  # of the extra `export`
-PLOTTING = frozenset({"matplotlib"})  # of the extra `bench`, for the commands of `benchmarks`
+# Libraries that the extras `export` and `bench` install, whose absence is reported with the name of the extra.
+EXPORT_LIBRARIES = frozenset({"torch", "transformers", "safetensors", "onnx", "huggingface_hub"})
+BENCH_LIBRARIES = frozenset({"matplotlib"})
 
 
 def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
@@ -23,24 +24,25 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
         interrupted: The line to print after a signal.
 
     Returns:
-        0; 130 for Ctrl-C, SIGTERM and SIGHUP; 1 for a VExpressError or OSError, exhausted memory or a missing library.
-        All but 0 print a line on stderr.
+        0; 128 + n after signal n, such as 130 after Ctrl-C and 143 after SIGTERM; 1 for a VExpressError or OSError,
+        exhausted memory or a missing library. All but 0 print a line on stderr.
     """
+    shutdown = GracefulShutdown()
     try:
-        with GracefulShutdown():
+        with shutdown:
             work()
     except (VExpressError, OSError) as error:
-        entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
+        command_entry.print_error(f"error: {explain(error) if _is_memory(error) else error}")
         return 1
     except (ImportError, MemoryError, RuntimeError) as error:
         message = _message(error)
         if message is None:
             raise
-        entry.print_error(f"error: {message}")
+        command_entry.print_error(f"error: {message}")
         return 1
     except KeyboardInterrupt:
-        entry.print_error(interrupted)
-        return entry.INTERRUPTED
+        command_entry.print_error(interrupted)
+        return shutdown.exit_code
     return 0
 
 
@@ -55,19 +57,19 @@ def install_excepthook() -> None:
     This covers Ctrl-C, a missing library of the extras `export` and `bench`, and exhausted memory.
     """
     handle_interrupts()
-    entry.open_standard_streams()
+    command_entry.open_standard_streams()
     sys.excepthook = _excepthook
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if isinstance(error, KeyboardInterrupt):
-        entry.print_error("interrupted")
-        raise SystemExit(entry.INTERRUPTED)
+        command_entry.print_error("interrupted")
+        raise SystemExit(command_entry.INTERRUPTED)
     message = _message(error)
     if message is None:
         sys.__excepthook__(kind, error, traceback)
         return
-    entry.print_error(f"error: {message}")
+    command_entry.print_error(f"error: {message}")
     raise SystemExit(1)
 
 
@@ -75,7 +77,10 @@ def _message(error: BaseException) -> str | None:
     """Return a message for a missing library or exhausted memory, None for other exceptions."""
     if isinstance(error, ModuleNotFoundError):
         library = (error.name or "").partition(".")[0]
-        for names, extra, user in ((NEEDED, "export", "the exporter needs"), (PLOTTING, "bench", "benchmarks need")):
+        for names, extra, user in (
+            (EXPORT_LIBRARIES, "export", "the exporter needs"),
+            (BENCH_LIBRARIES, "bench", "benchmarks need"),
+        ):
             if library in names:
                 return (
                     f"{user} {error.name}, which is not installed: install the extra `{extra}`, in a checkout with "

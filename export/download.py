@@ -18,8 +18,6 @@ implementation (end of "Acknowledgements"), the model cards, and the model zoo o
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -31,6 +29,7 @@ from typing import TYPE_CHECKING
 from export.command import print_progress, run
 from export.errors import CheckpointError, DownloadError
 from vexpress_rt.errors import ConfigError, OutputError, VExpressError
+from vexpress_rt.utils.file_lock import locked_folder
 
 if TYPE_CHECKING:
     from export.checkpoint.hub import Entry, Hub, Listing, Report
@@ -170,17 +169,10 @@ def _missing_or_damaged(items: list[_Item], folder: Path, report: Report) -> lis
 def _locked(staging: Path) -> Iterator[Path]:
     """Create the staging directory and lock it during the block."""
     staging.mkdir(parents=True, exist_ok=True)
-    handle = os.open(staging, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadError(
-                f"another download into {staging.parent} is running: wait until it has ended"
-            ) from error
+    with locked_folder(staging) as locked:
+        if not locked:
+            raise DownloadError(f"another download into {staging.parent} is running: wait until it has ended")
         yield staging
-    finally:
-        os.close(handle)
 
 
 def _fetch(hub: Hub, items: list[_Item], staging: Path, report: Report) -> None:

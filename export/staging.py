@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from vexpress_rt.errors import OutputError, VExpressError
+from vexpress_rt.utils.file_lock import FOLDER_LOCK, locked_folder
 from vexpress_rt.utils.signals import run_uninterrupted
 
 MARK = ".building-"  # in the names of staging directories
@@ -68,18 +67,17 @@ def _commit(staging: Path, output: Path) -> None:
 def _locked_directory(folder: Path) -> Iterator[None]:
     """Create `folder`, hold its lock during the block, and remove it."""
     folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        with suppress(OSError):  # a file system without locks, where abandoned directories stay
+            stack.enter_context(locked_folder(folder))
         yield
-    finally:
-        os.close(handle)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(output: Path) -> None:
-    for path in output.parent.glob(f".{glob.escape(output.name)}{MARK}*"):
-        if _is_in_use(path.with_name(path.name.removesuffix(OLD))):
+    for path in list(output.parent.glob(f".{glob.escape(output.name)}{MARK}*")):
+        # The check of a directory that is not in use also removes the file of its lock.
+        if _is_in_use(path.with_name(path.name.removesuffix(FOLDER_LOCK).removesuffix(OLD))):
             continue
         if path.suffix == OLD and not output.exists():  # killed between the two renames: this is the bundle
             path.rename(output)
@@ -87,21 +85,13 @@ def _remove_abandoned(output: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open directory until it is closed or the process ends. False if that is impossible."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another process, or a file system without locks, where abandoned directories stay
-        return False
-    return True
-
-
 def _is_in_use(folder: Path) -> bool:
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        with locked_folder(folder) as locked:
+            return not locked
     except FileNotFoundError:
         return False
-    try:
-        return not _lock(handle)
-    finally:
-        os.close(handle)
+    except PermissionError:  # another user's
+        raise
+    except OSError:  # a file system without locks
+        return True

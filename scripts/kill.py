@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))  # for a run as a script
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 EXIT_CODES = {  # by command and signal; negative ones occur before the program installs its handlers
     "generate": {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 143}, signal.SIGINT: {130}},
-    "build": {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130}, signal.SIGINT: {130}},
+    "build": {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 143}, signal.SIGINT: {130}},
 }
 
 

@@ -1,7 +1,7 @@
 """Settings and fixtures that all tests share.
 
-Bundles are built from synthetic weights once and kept under build/test, or the folder that TEST_CACHE names: the
-builder's own fingerprints decide whether a later run must build them again.
+Bundles of synthetic weights are built once and kept in build/test, or in the folder of TEST_CACHE. The builder's
+fingerprints decide whether a later run builds them again.
 """
 
 from __future__ import annotations
@@ -39,9 +39,13 @@ CACHE = ROOT / os.environ.get("TEST_CACHE", "build/test")
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """A set of numbers that the public implementation computed.
+    """A set of values computed by the public implementation.
 
-    settings: sizes and options (the .json).  arrays: by name (the .npz).  checkpoint, bundle: of the same weights.
+    Attributes:
+        settings: Sizes and options (the .json).
+        arrays: Values by name (the .npz).
+        checkpoint: Synthetic checkpoint directory.
+        bundle: Bundle of the same weights.
     """
 
     name: str
@@ -54,7 +58,7 @@ class GoldenSet:
         return self.arrays[key]
 
     def options(self) -> dict[str, Any]:
-        """The options that the set was computed with, under the names of GenerationConfig."""
+        """Return the set's options under the names of GenerationConfig."""
         s = self.settings
         weights = {k: s[k] for k in ("guidance_scale", "reference_attention_weight", "audio_attention_weight")}
         return {
@@ -67,7 +71,7 @@ class GoldenSet:
 
 
 def architecture(settings_: Mapping[str, Any]) -> Any:
-    """The architecture that a golden set's settings describe."""
+    """Return the architecture in a golden set's settings."""
     from export.networks.architecture import Architecture
     from export.networks.config import AudioProjectionConfig, GuiderConfig, UNetConfig, VaeConfig
 
@@ -84,7 +88,7 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
 
 
 def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
-    """The synthetic checkpoint of a golden set's settings, written anew if the code that writes it has changed."""
+    """Return the synthetic checkpoint of a golden set's settings; write it again if the code has changed."""
     from export.build import fingerprint
     from export.checkpoint import config_files, presets, synthetic, synthetic_detector, writer
 
@@ -99,7 +103,7 @@ def write_cached(folder: Path, settings_: Mapping[str, Any]) -> None:
 
 
 def load_golden(name: str) -> GoldenSet:
-    """The golden set `name`, its synthetic checkpoint and its float32 bundle, made if they are not there yet."""
+    """Return a golden set with its synthetic checkpoint and float32 bundle, which are made if they are missing."""
     from export.build.builder import build
     from export.build.options import BuildOptions
     from vexpress_rt.bundle.engine_spec import VideoShape
@@ -140,7 +144,7 @@ def tiny_bundle(tiny_square: GoldenSet) -> Path:
 
 
 def build_cached(golden: GoldenSet, suffix: str, *options: Any) -> Path:
-    """A bundle of a golden set's weights and sizes, with further `BuildOptions`, made if it is not there yet."""
+    """Return a bundle of a golden set's weights and sizes, with further `BuildOptions`; build it if necessary."""
     from export.build.builder import build
     from export.build.options import BuildOptions
     from vexpress_rt.bundle.engine_spec import VideoShape
@@ -178,7 +182,7 @@ def tiny_half(tiny_square: GoldenSet) -> Path:
 
 @pytest.fixture(scope="session")
 def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint directory of half a megabyte, all its sizes others than the released ones. Not to be changed."""
+    """A checkpoint directory of half a megabyte whose sizes all differ from the released ones. Read-only for tests."""
     from export.checkpoint.synthetic import write_synthetic_checkpoint
     from tests.support.micro import MICRO
 
@@ -189,7 +193,7 @@ def micro_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def micro_bundle(micro_checkpoint: Path) -> Path:
-    """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Not to be changed."""
+    """A bundle of all engines of `micro_checkpoint`, 16 high x 24 wide, windows of 3 frames. Read-only for tests."""
     from export.build.builder import build
     from export.build.options import BuildOptions
     from tests.support.micro import MICRO_SHAPE
@@ -201,7 +205,7 @@ def micro_bundle(micro_checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of all engines, 64 x 64 pixels, windows of 8 frames, nothing in its files. Not to be changed."""
+    """A bundle of all engines, 64 x 64 pixels, windows of 8 frames, with trivial graphs. Read-only for tests."""
     from tests.doubles.fakes import write_bundle
 
     return write_bundle(tmp_path_factory.mktemp("fake") / "bundle")
@@ -209,7 +213,7 @@ def fake_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """What generators load their engines from, in this test: fakes."""
+    """A backend of fake engines, from which generators load during this test."""
     from tests.doubles.fakes import FakeBackend
 
     fake = FakeBackend()
@@ -228,7 +232,7 @@ def generator(fake_bundle: Path, backend: FakeBackend) -> Iterator[Generator]:
 
 @pytest.fixture
 def portrait(generator: Generator) -> Portrait:
-    """Of `tests.support.scenes.photo`."""
+    """The prepared portrait of `tests.support.scenes.photo`."""
     from tests.support.scenes import photo
 
     return generator.prepare(photo())
@@ -236,7 +240,7 @@ def portrait(generator: Generator) -> Portrait:
 
 @pytest.fixture
 def session(generator: Generator, portrait: Portrait) -> LiveSession:
-    """Live, as `tests.support.live_sessions` has it."""
+    """A live session of `tests.support.live_sessions`."""
     from tests.support.live_sessions import open_session
 
     return open_session(generator, portrait)
@@ -244,7 +248,7 @@ def session(generator: Generator, portrait: Portrait) -> LiveSession:
 
 @pytest.fixture(scope="module")
 def one_torch_thread() -> Iterator[None]:
-    """The models are too small for more, and ONNX Runtime's threads want the others."""
+    """Limit PyTorch to one thread: the models are too small for more, and ONNX Runtime needs the other cores."""
     import torch
 
     before = torch.get_num_threads()
@@ -255,7 +259,7 @@ def one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture
 def read_bytes(tmp_path: Path) -> Callable[[bytes], Any]:
-    """Reads bytes as an array file."""
+    """A function that reads bytes as an array file."""
 
     from vexpress_rt.media.safe_arrays import read_arrays
 

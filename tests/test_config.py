@@ -1,4 +1,4 @@
-"""What a caller may choose: defaults, ranges, and how each refusal reads."""
+"""Options: defaults, ranges, and the message of each refusal."""
 
 from __future__ import annotations
 

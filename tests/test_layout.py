@@ -1,4 +1,4 @@
-"""The house: what lies directly in the package, which tests mirror it, and what tests may import."""
+"""The layout of the repository: modules directly in the package, tests that mirror it, and imports of tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "cli/compile": "backends/tensorrt/test_plan_store_refused.py",
     "cli/main": "cli/test_generate.py",
     "media/photos/bmp": "media/photos/test_containers_damage.py",
-    "media/photos/encoded": "media/photos/test_containers_damage.py",
+    "media/photos/encoded_photo": "media/photos/test_containers_damage.py",
     "pipeline/device_operations": "stages/test_device_frames.py",
     "stages/portrait_encoder": "pipeline/test_generator.py",
     "utils/closable": "pipeline/test_generator_output.py",
@@ -58,7 +58,7 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def is_test_module(name: str) -> bool:
-    """Whether a name is that of a test module, or of something in one."""
+    """Return whether a name is that of a test module or of a member of one."""
     first, *rest = name.split(".")
     return first == "tests" and any(part.startswith("test_") for part in rest)
 

@@ -1,4 +1,4 @@
-"""What is installed, what importing it costs, and which names it promises."""
+"""The installed package: its files, the cost of its import, and its public names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW_TO_LOAD = {"numpy", "cv2", "av", "PIL", "onnxruntime", "scipy"}
 
 
 def modules_after(statement: str) -> set[str]:
-    """Top-level modules that a new Python has loaded after `statement`."""
+    """Return the top-level modules that a new Python process has loaded after `statement`."""
     code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(finished.stdout.split())
@@ -77,7 +77,7 @@ def test_other_names_are_an_attribute_error() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel as `pip wheel` makes it, less the compiling, which takes neither network nor CMake this way."""
+    """The wheel as `pip wheel` makes it, without compilation, so that neither network nor CMake is needed."""
     folder = tmp_path_factory.mktemp("wheel")
     code = f"from scikit_build_core.build import build_wheel; build_wheel({str(folder)!r}, {{'wheel.cmake': 'false'}})"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
@@ -95,7 +95,7 @@ def test_wheel_holds_the_runtime_and_the_bundle_that_ships_alone(wheel: zipfile.
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A checkout that has little but a bundle that ships, and others that do not."""
+    """A minimal checkout with the shipped bundle and other bundles."""
     folder = tmp_path / "project"
     (folder / "vexpress_rt").mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "CMakeLists.txt", "LICENSE", ".gitignore", "vexpress_rt/__init__.py"):
@@ -111,7 +111,7 @@ SHIPPED = {"README.md", "denoiser.weights", "manifest.json"}
 
 
 def make(kind: str, project: Path) -> Path:
-    """The wheel, editable or not, or the sdist of a project, less the compiling."""
+    """Make the wheel, the editable wheel, or the sdist of a project without compilation."""
     settings = {} if kind == "sdist" else {"wheel.cmake": "false"}
     code = f"from scikit_build_core.build import build_{kind}; print(build_{kind}('dist', {settings!r}))"
     command = [sys.executable, "-c", code]

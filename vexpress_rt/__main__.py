@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from vexpress_rt.utils import entry
+    from vexpress_rt.utils import command_entry
 except KeyboardInterrupt:  # no signal handler is set yet
     raise SystemExit(130) from None
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(arguments)
 
-    return command() if arguments is not None else entry.run_command(command)
+    return command() if arguments is not None else command_entry.run_command(command)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ EXTENSION_MODES = ("stretch", "hold", "loop", "mirror")
 CROP_MODES = ("face", "none")
 SAMPLERS = ("ddim", "dpm++2m", "unipc")
 REBUILD = ("auto", "never")  # whether to recompile TensorRT plans that do not fit the machine
-WINDOW_ORDERS = ("wavefront", "step_major")  # see `context_windows.walk`
+WAVEFRONT, STEP_MAJOR = "wavefront", "step_major"
+WINDOW_ORDERS = (WAVEFRONT, STEP_MAJOR)  # see `context_windows.walk`
 MAX_THREADS = 1024
 
 # Names used before version 0.1. Arguments with these names are refused, with a message that has the new name; manifests
 # and checkpoints with them are still read.
 RENAMED_OPTIONS = {"schedule": "window_order", "unconditional_every": "uncond_interval"}
-RENAMED_VALUES = {"breadth": "step_major"}
+RENAMED_VALUES = {"breadth": STEP_MAJOR}
 
 # "exact" is the published pipeline. With the small model, 12 steps of UniPC are as close to the converged picture as 25
 # of DDIM, and 6 as close as 8. All steps are guided: at equal cost, a few guided steps come closer to the converged

@@ -24,7 +24,7 @@ from export.onnx import trace as traced
 from export.onnx.engine_modules import ENGINE_NETWORKS, Engine, make_engine
 from export.onnx.graph import WeightsFile
 from export.onnx.lower_fused import FORMS
-from export.onnx.lowering import HANDLERS, Lowering
+from export.onnx.lowering_framework import HANDLERS, Lowering
 from export.onnx.to_onnx import to_onnx
 from vexpress_rt.backends.base import Array
 from vexpress_rt.backends.onnxruntime.engine import cpu_options, load

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.gpu.timings import timed_inputs
 from benchmarks.page.tables import loading_table
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 

@@ -16,7 +16,7 @@ from benchmarks.gpu.scene import Scene, make_video
 from benchmarks.gpu.timings import timed_inputs
 from export.checkpoint.reader import Checkpoint
 from vexpress_rt.backends.base import Array
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.engine_spec import site_tokens
 from vexpress_rt.config import GenerationConfig, Settings

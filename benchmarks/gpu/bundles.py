@@ -14,7 +14,7 @@ from benchmarks.gpu.parts import CheckFailedError, Figures, ReportFigures
 from vexpress_rt.backends.registry import find_provider
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.target import TARGETS
 
 SEED = 0
 LINES = 60  # number of lines of a build's output in its figures
@@ -79,7 +79,7 @@ def require(provider: str, target: str) -> str:
     """
     runs = find_provider(provider)
     runs.check_installed(target)
-    if target != TARGETS[0]:
+    if TARGETS[target].compiled:
         with tensorrt_library.load(target).polygraphy():  # builds the plans
             pass
     return runs.describe_library(target)

@@ -13,11 +13,12 @@ from benchmarks.gpu.compare import ANOTHER_ORDER
 from benchmarks.gpu.parts import CheckFailedError, Figures, NotAvailableError, ReportFigures
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.pipeline import device_operations
 
@@ -147,7 +148,7 @@ def _load(engines: Engines, name: str, target: str) -> Engine:
 
 def _not_made_for(target: str) -> str:
     """Return the GPU's compute capability if the target's library does not support it, else an empty string."""
-    if target == TARGETS[0]:
+    if not TARGETS[target].compiled:
         return ""
     _, capability = runtime.name_and_capability()
     listed = tensorrt_library.load(target).is_made_for(capability)

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.gpu.bundles import folder_name
 from benchmarks.gpu.engines import PROBES
 from benchmarks.gpu.parts import Part
+from vexpress_rt.bundle.target import TARGETS
 
 KINDS = ("kernels", "engines", "videos", "timings", "torch")  # kinds of parts, for --parts
 PRECISION = "fp16"
@@ -146,7 +147,7 @@ def _build(runtime: Runtime, size: Size, work: Path) -> Part:
         _build_name(runtime, size),
         "benchmarks.gpu.bundles:build",
         _build_options(runtime, PRECISION, size, _bundle_folder(runtime, size, work), work),
-        gpu=runtime.target == "tensorrt",  # whose builds time kernels on the GPU
+        gpu=not TARGETS[runtime.target].builds_without_gpu,
         needs=(f"weights/{size.preset}", f"accepts/{runtime.name}"),
         folder=_folder(runtime),
     )

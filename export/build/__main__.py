@@ -11,7 +11,8 @@ from export.build.options import BuildOptions
 from export.build.targets import best_target
 from export.command import print_progress, run
 from vexpress_rt.backends.tensorrt.options import EngineOptions
-from vexpress_rt.bundle.engine_spec import PRECISIONS, TARGETS, VideoShape
+from vexpress_rt.bundle.engine_spec import PRECISIONS, VideoShape
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import ConfigError
 
 
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="precision of weights and activations (default: fp32)",
     )
     text = "library that will run the engines (default: the best that this machine can build and run)"
-    parser.add_argument("--target", choices=TARGETS, help=text)
+    parser.add_argument("--target", choices=tuple(TARGETS), help=text)
     parser.add_argument("--height", type=int, default=512, help="height of the videos in pixels (default: 512)")
     parser.add_argument("--width", type=int, default=512, help="width of the videos in pixels (default: 512)")
     parser.add_argument("--frames", type=int, default=24, help="frames of a context window (default: 24)")
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     tensorrt = parser.add_argument_group("TensorRT")
     tensorrt.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
     tensorrt.add_argument(
-        "--optimization-level", type=int, default=3, metavar="0-5", help="5 tries most kernels (default: 3)"
+        "--optimization-level", type=int, default=3, metavar="0-5", help="0 tries fewest kernels, 5 most (default: 3)"
     )
     text = "compile plans for all GPUs from Ampere on, not just the one here; slower"
     tensorrt.add_argument("--hardware-compatible", action="store_true", help=text)

@@ -16,22 +16,22 @@ from export.build.parity import Parity, check
 from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
+from export.onnx.float32_copy import float32_spec, write_float32_copy
 from export.onnx.graph import WeightsFile, read_interface
 from export.onnx.to_onnx import to_onnx
-from export.onnx.widen import float32_spec, write_float32_copy
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, file_entry, sha256_file
 from vexpress_rt.bundle.engine_spec import (
     ENGINE_NAMES,
     FACE_DETECTOR,
     PRECISIONS,
-    TARGETS,
     EngineSpec,
     VideoShape,
     engine_specs,
 )
 from vexpress_rt.bundle.graph_check import check_graph_file
 from vexpress_rt.bundle.manifest import EngineEntry, FileEntry, Manifest
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleError
 
@@ -122,7 +122,7 @@ class Assembly:
         self.report(f"{label} {size:.1f} MB in {time.perf_counter() - start:.1f} s, checking")
         self.rows.append(self._check(name, self._check_shape(spec, parameters), path, weights))
         self.parity[name] = self.rows[-1].error
-        if self.options.target != TARGETS[0]:
+        if TARGETS[self.options.target].compiled:
             self.report(f"{label} {self.plans.compile(name, path, spec)}")
 
     def _export(self, engine: Engine, path: Path, weights: WeightsFile | None) -> WeightsFile | None:

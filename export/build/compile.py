@@ -9,7 +9,8 @@ from vexpress_rt.backends.tensorrt.builder import Compiler
 from vexpress_rt.backends.tensorrt.options import EngineOptions, audio_range
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import Compilation, with_newest
-from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TARGETS, EngineSpec, ModelConfig
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, EngineSpec, ModelConfig
+from vexpress_rt.bundle.target import TARGETS
 
 
 class Plans:
@@ -21,7 +22,7 @@ class Plans:
         """Load the compiler of the target.
 
         Args:
-            target: One of `TARGETS`.
+            target: A key of `TARGETS`.
             options: Options of TensorRT.
             model: Configuration of the model, which decides the shortest recording that the audio encoder takes.
             folder: The staging directory. Plans are written into it; timings of kernels are kept beside it.
@@ -36,7 +37,7 @@ class Plans:
         # Compilations of the previous bundle for other machines, with those of their plans that are reused.
         self._others: list[Compilation] = []
         self._ours: Compilation | None = None
-        if target != TARGETS[0]:
+        if TARGETS[target].compiled:
             self._compiler = Compiler.here(target, replace(options, ranges={"N": audio_range(model)}), folder)
             self._ours = self._compiler.compilation
             old = () if previous is None else previous.manifest.compiled

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexpress_rt.backends.tensorrt.options import EngineOptions
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, TARGETS, VideoShape, check_precision
+from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, VideoShape
+from vexpress_rt.bundle.target import COMPILED_TARGETS, ONNXRUNTIME, TARGETS, check_precision
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import ConfigError
 
@@ -18,7 +19,7 @@ class BuildOptions:
     Attributes:
         shape: Height and width in pixels, and frames of a context window.
         precision: Precision of weights and activations, a key of `PRECISIONS`.
-        target: Library that will run the engines, one of `TARGETS`.
+        target: Library that will run the engines, a key of `TARGETS`.
         allow_odd_sizes: Whether height and width may be any multiple of a VAE cell.
         engines: Names of the engines to build; empty for all that the checkpoint allows.
         tensorrt: Options of TensorRT, for its targets.
@@ -33,7 +34,7 @@ class BuildOptions:
 
     shape: VideoShape = field(default_factory=lambda: VideoShape(512, 512, 24))
     precision: str = "fp32"
-    target: str = "onnxruntime"
+    target: str = ONNXRUNTIME.name
     allow_odd_sizes: bool = False
     engines: tuple[str, ...] = ()
     tensorrt: EngineOptions = field(default_factory=EngineOptions)
@@ -42,20 +43,20 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, tuple(PRECISIONS))
-        check_choice("target", self.target, TARGETS)
+        check_choice("target", self.target, tuple(TARGETS))
         check_precision(self.precision, self.target)
         for name in self.engines:
             check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
-        if self.target == TARGETS[0] and (not self.onnx or self.tensorrt != EngineOptions()):
+        if not TARGETS[self.target].compiled and (not self.onnx or self.tensorrt != EngineOptions()):
             what = "options of TensorRT are" if self.onnx else "--no-onnx is"
             raise ConfigError(
                 f"{what} given with the target {self.target}, which runs ONNX files as they are; expected "
-                f"{' or '.join(TARGETS[1:])} with that: leave it out, or choose another --target"
+                f"{' or '.join(COMPILED_TARGETS)} with that: leave it out, or choose another --target"
             )
-        if self.compact and (self.precision, self.target) != ("fp32", TARGETS[0]):
+        if self.compact and (self.precision, self.target) != ("fp32", ONNXRUNTIME.name):
             raise ConfigError(
                 f"--compact is given with the precision {self.precision} and the target {self.target}; expected fp32 "
-                f"and {TARGETS[0]} with that: leave it out"
+                f"and {ONNXRUNTIME.name} with that: leave it out"
             )
 
     def default_output(self) -> Path:

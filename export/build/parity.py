@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 # Largest relative error allowed, by the dtype of the matrices. float32: as for the goldens (docs/model/goldens.md).
 # float16: rounding to eleven bits in a few hundred layers; the worst engine of the tiny preset reaches 4e-3. A bfloat16
-# graph is computed in float32 (`export.onnx.widen`), so that only constants such as time embeddings are rounded.
+# graph is computed in float32 (`export.onnx.float32_copy`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
 DYNAMIC_SIZE = 8007  # samples of a recording; none of `to_onnx.PROBES`, at which the engine is traced
 NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}

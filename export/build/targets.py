@@ -5,7 +5,8 @@ from __future__ import annotations
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.library import Library
-from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT, TARGETS
+from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT
+from vexpress_rt.bundle.target import COMPILED_TARGETS, ONNXRUNTIME, TENSORRT_RTX
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
 
@@ -38,7 +39,7 @@ def best_target(precision: str) -> tuple[str, str]:
     reasons += [f"{library.name} is not made for it" for library in libraries]
     if precision == ONLY_TENSORRT:
         return _bfloat16_target(libraries, f"{gpu} found, but {'; '.join(reasons)}")
-    return TARGETS[0], f"{gpu} found, but {'; '.join(reasons)}"
+    return ONNXRUNTIME.name, f"{gpu} found, but {'; '.join(reasons)}"
 
 
 def _without_gpu(precision: str, libraries: list[Library], reason: str) -> tuple[str, str]:
@@ -46,7 +47,7 @@ def _without_gpu(precision: str, libraries: list[Library], reason: str) -> tuple
     if precision == ONLY_TENSORRT:
         return _bfloat16_target(libraries, reason)
     hint = f"; --target {elsewhere[0].target} compiles for RTX GPUs elsewhere" if elsewhere else ""
-    return TARGETS[0], reason + hint
+    return ONNXRUNTIME.name, reason + hint
 
 
 def _bfloat16_target(libraries: list[Library], reason: str) -> tuple[str, str]:
@@ -55,14 +56,14 @@ def _bfloat16_target(libraries: list[Library], reason: str) -> tuple[str, str]:
             return library.target, f"{library.name} builds bfloat16 for other machines; {reason}"
     raise ConfigError(
         f"precision is {ONLY_TENSORRT}, which TensorRT alone computes in, and no library here builds it ({reason}): "
-        f"install `vexpress-rt[{TARGETS[2]}]`, or choose another --precision"
+        f"install `vexpress-rt[{TENSORRT_RTX.name}]`, or choose another --precision"
     )
 
 
 def _libraries() -> tuple[list[Library], list[str]]:
     """Return the libraries that build on this machine, the best first, and the reasons against the others."""
     found, reasons = [], []
-    for target in TARGETS[1:]:
+    for target in COMPILED_TARGETS:
         try:
             found.append(tensorrt_library.builder(target))
         except BackendMissingError as error:

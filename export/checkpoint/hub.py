@@ -206,7 +206,7 @@ class Hub:
             self._retry(lambda: self._append(url, entry, part), attempts=6, progress=lambda: _size(part))
 
     def _append(self, url: str, entry: Entry, part: Path) -> None:
-        """Append the rest of the file to `part`; of excess data one byte is written, so that `fault` finds it."""
+        """Append the rest of the file to `part`, and at most one byte of excess data, so that `fault` finds it."""
         offset = _size(part)
         if offset >= entry.size:
             return

@@ -195,7 +195,7 @@ class Checkpoint:
         if key not in tensors or tensors[key].dim() != dims:
             found = f"{tensors[key].dim()} dims" if key in tensors else "none"
             raise CheckpointError(
-                f"{self._source(name)} is not a {name}: expected a {key} of {dims} dims, found {found}"
+                f"{self._source(name)} does not hold {name}: expected a {key} of {dims} dims, found {found}"
             )
         return tuple(tensors[key].shape)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from export.onnx.graph import ONNX_DTYPES, Graph
 from export.onnx.lower_fused import SMALL_CONVOLUTION, small_convolution
-from export.onnx.lowering import Lowering, handles
+from export.onnx.lowering_framework import Lowering, handles
 from export.onnx.trace import Trace, Value
 
 END = 2**62  # of a slice to the end of a dynamic size

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from export.onnx.graph import ORT_DOMAIN
-from export.onnx.lowering import Lowering, handles
+from export.onnx.lowering_framework import Lowering, handles
 from export.onnx.trace import Value
 
 SMALL_CONVOLUTION = "small_convolution"

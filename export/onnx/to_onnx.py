@@ -12,7 +12,7 @@ from export.onnx.graph import OPSETS, Graph, WeightsFile
 from export.onnx.lower import lower
 from export.onnx.lower_fused import forms_of
 from export.onnx.trace import Trace, generalise, trace
-from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.target import ONNXRUNTIME
 
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights; an ONNX file can have at most 2 GiB
 PROBES = (16000, 24000)  # values of a dynamic size at which the module is traced
@@ -55,7 +55,7 @@ def to_onnx(
         path: The ONNX file.
         weights: A weights file that graphs share. Without one, up to 1 GiB of weights are inside the graph, and more
             are in a file beside it.
-        target: One of `TARGETS`; determines the version of the operators.
+        target: A key of `TARGETS`; determines the version of the operators.
         compact: Whether to store weights as float16 where that is exact; see `Graph.write`.
         forms: Fused forms for ONNX Runtime's CPU kernels, of `lower_fused.FORMS`; None: the default of the engine. Only
             float32 graphs for ONNX Runtime use them.
@@ -67,7 +67,7 @@ def to_onnx(
         ExportError: The module calls a torch function that has no lowering.
     """
     forms = forms_of(engine.spec.name) if forms is None else forms
-    for_cpu = target == TARGETS[0] and engine.activation == torch.float32
+    for_cpu = target == ONNXRUNTIME.name and engine.activation == torch.float32
     graph = Graph(OPSETS[target], forms if for_cpu else ())
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)

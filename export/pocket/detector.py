@@ -153,7 +153,7 @@ def detector_loss(module: FaceDetector, pick: Pick, part: int) -> Tensor:
     logits, boxes, points = module.look((images.float() - 127.5) / 128)
     expected, weights, values = (torch.from_numpy(np.stack(parts)) for parts in zip(*map(targets, shots), strict=True))
     faces = expected.sum().clamp(min=1)
-    focus = (expected - torch.sigmoid(logits)).square()  # as in the focal loss (Lin et al., arXiv 1708.02002)
+    focus = (expected - torch.sigmoid(logits)).square()  # quality focal loss (Li et al., arXiv 2006.04388)
     score_loss = (F.binary_cross_entropy_with_logits(logits, expected, reduction="none") * focus * weights).sum()
     shape = (count, ANCHORS, -1, *boxes.shape[2:])
     found = torch.cat([boxes.reshape(shape), points.reshape(shape)], dim=2)

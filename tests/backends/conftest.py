@@ -1,4 +1,4 @@
-"""Fixtures that tests of the registry and of loaded engines share."""
+"""Fixtures for tests of the registry and of loaded engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 
 @pytest.fixture
 def machine(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeProviders:
-    """A machine with a GPU, TensorRT, and ONNX Runtime with CUDA; without kernels, as its engines return arrays."""
+    """A machine with a GPU, TensorRT, and ONNX Runtime with CUDA; without kernels, because its engines use arrays."""
     monkeypatch.setitem(sys.modules, device_kernels.EXTENSION, None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(cuda))  # type: ignore[arg-type]
     fake = FakeProviders(cuda)
@@ -34,5 +34,5 @@ def machine(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeProviders:
 
 @pytest.fixture(scope="module")
 def compiled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with plans of all engines but the face detector."""
+    """A bundle with plans of all engines except the face detector."""
     return add_plans(write_bundle(tmp_path_factory.mktemp("compiled") / "bundle"))

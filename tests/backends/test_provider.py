@@ -1,4 +1,4 @@
-"""A provider that this package does not know: a class of its own and an entry in the registry are enough."""
+"""A new provider needs only a class of its own and an entry in the registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.errors import BackendMissingError, ConfigError
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 class AbacusProvider(Provider):

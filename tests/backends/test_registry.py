@@ -44,7 +44,7 @@ def plain(fake_bundle: Path) -> Bundle:
 
 @pytest.fixture
 def plans_alone(tmp_path: Path) -> Bundle:
-    """Built with --no-onnx."""
+    """A bundle built with --no-onnx."""
     return Bundle.open(add_plans(write_bundle(tmp_path / "alone"), onnx=False))
 
 

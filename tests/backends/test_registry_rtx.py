@@ -1,4 +1,4 @@
-"""TensorRT for RTX: chosen for the GPUs that it is made for, and tried on others on request. On stand-ins."""
+"""TensorRT for RTX is chosen for GPUs that it supports, and tried on others on request. With stand-ins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.doubles.fakes import write_bundle
 from tests.support.compiled import PORTABLE, add_plans, installed_builder
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 VERSION = "1.7.1"
 

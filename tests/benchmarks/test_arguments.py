@@ -1,4 +1,4 @@
-"""An error in a benchmark's command line is one line of output, and ends the command."""
+"""An error in a benchmark's command line is one line of output and ends the command."""
 
 from __future__ import annotations
 

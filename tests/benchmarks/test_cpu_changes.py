@@ -1,4 +1,4 @@
-"""What each way of making the CPU faster is worth: all of them can be left out, and none changes results."""
+"""The measurement of CPU optimisations: each can be left out, and none changes results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every convolution counts as wide."""
+    """Treat every convolution as wide."""
     monkeypatch.setattr(lower_fused, "WIDE", 1)
 
 
@@ -112,7 +112,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     flags = ["--threads", "1", "--loads", "1", "--only", "attention", "Winograd, denoiser", "--json"]
     changes.main([*flags, str(tmp_path / "changes.json")])
     found = json.loads((tmp_path / "changes.json").read_text())
-    assert [row["what"] for row in found["rows"]] == ["attention"]  # nothing is wide there
+    assert [row["what"] for row in found["rows"]] == ["attention"]  # MICRO has no wide convolutions
     assert changes_table({"changes": {"status": "ok", "figures": found}})[0].startswith("| optimisation |")
 
 

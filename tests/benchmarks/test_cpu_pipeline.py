@@ -1,4 +1,4 @@
-"""The plain PyTorch pipeline that times are held against makes the runtime's frames."""
+"""The plain PyTorch pipeline, the baseline of the CPU benchmarks, makes the runtime's frames."""
 
 from __future__ import annotations
 

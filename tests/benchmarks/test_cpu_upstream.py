@@ -1,4 +1,4 @@
-"""The baseline of the CPU figures computes what the denoiser engine computes, in upstream's way."""
+"""The denoiser in upstream's order gives the predictions of the denoiser engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_check`: what it writes without a GPU, and what becomes of parts that go wrong."""
+"""`python -m benchmarks.gpu_check`: its result without a GPU, and the outcomes of failing parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def part(name: str, function: str | None = None, **fields: Any) -> Part:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A function that runs the command with these parts, as if there were a GPU; gives the exit code and the result."""
+    """A function that runs the command with chosen parts, as if there were a GPU; returns exit code and result."""
 
     def run(*parts: Part, **options: str) -> tuple[int, dict[str, Any]]:
         monkeypatch.setattr(gpu_check, "plan", lambda *given: list(parts))
@@ -99,7 +99,7 @@ def test_a_part_that_hangs_is_ended_with_all_that_it_started_and_the_others_go_o
     pids = tmp_path / "pids"
 
     def now() -> float:
-        """4.5 s pass at once when the part hangs, and no more after it was ended, on a machine of any speed."""
+        """Return 4.5 s once the part hangs, and 0 before, so that the test does not depend on the machine's speed."""
         return 4.5 if pids.exists() and pids.read_text() else 0.0
 
     for module in ("process", "part_runner"):
@@ -116,7 +116,7 @@ def test_a_part_that_hangs_is_ended_with_all_that_it_started_and_the_others_go_o
 
 
 def ended(pid: int, patience: float = 60.0) -> bool:
-    """Whether a process is gone, or at least no more than an entry that nobody has asked about yet."""
+    """Return whether a process ends, or is a zombie, within `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
@@ -175,7 +175,7 @@ raise SystemExit(gpu_check.main(["--output", {str(output)!r}, "--jobs", "1"]))
         time.sleep(0.05)
     command.send_signal(signal.SIGTERM)
     _, said = command.communicate(timeout=120)
-    assert command.returncode == 130
+    assert command.returncode == 128 + signal.SIGTERM
     assert "interrupted" in said
     result = json.loads(output.read_text())
     assert result["parts"]["fine"]["status"] == OK

@@ -1,4 +1,4 @@
-"""Parts of a check on a GPU that build and compare engines: here on the CPU, with real and with fake ones."""
+"""Parts of the GPU check that build and compare engines, run on the CPU with real and fake engines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vexpress_rt.errors import BackendError, BackendMissingError
 
 
 def sums(offset: float = 0, *, changing: bool = False) -> Callable[[EngineSpec, Mapping[str, Array]], dict[str, Array]]:
-    """Outputs that depend on all inputs: their sum, spread over the output, plus `offset`, which may grow."""
+    """Return a function that fills the outputs with the sum of all inputs plus `offset`, which grows if `changing`."""
     calls: list[int] = []
 
     def compute(spec: EngineSpec, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -132,7 +132,7 @@ def test_activations_of_eleven_bits_may_be_further_off_than_those_of_float32() -
     assert engines.tolerance("audio_encoder", "fp16") == engines.tolerance("denoiser", "fp32") == 1e-3
 
 
-# Whether a GPU is accepted.
+# Acceptance of a GPU.
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
-    """A function that sets the GPU's compute capability, for TensorRT libraries that are never called."""
+    """A function that sets the GPU's compute capability; TensorRT libraries are replaced and never called."""
     monkeypatch.setattr(engines.tensorrt_library, "load", lambda target: Library(target, target, None, "1.7", None))
 
     def put_in(capability: tuple[int, int]) -> None:
@@ -159,7 +159,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 def accept(bundle: Path, target: str = "tensorrt-rtx", report: ReportFigures = ignore) -> Figures:
-    """The part, with a bundle that was built before and that the CPU runs."""
+    """Run the part with an existing bundle on the CPU."""
     return engines.accept(options_of(bundle, engines=engines.PROBES) | {"target": target}, report)
 
 

@@ -1,4 +1,4 @@
-"""What a check on a GPU computes: distances between results, times, facts about the machine."""
+"""Figures of the GPU check: differences between results, times, facts about the machine."""
 
 from __future__ import annotations
 

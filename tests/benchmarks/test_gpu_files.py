@@ -1,4 +1,4 @@
-"""The file of a video against its frames: what H.264 costs is no fault, colours or frames in the wrong place are."""
+"""A video file against its frames: the loss by H.264 is accepted, wrong colours and misplaced frames are faults."""
 
 from __future__ import annotations
 

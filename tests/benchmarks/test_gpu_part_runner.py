@@ -1,4 +1,4 @@
-"""Parts of a check: what is run, when, and beside what; and what stands in the result."""
+"""Parts of the GPU check: their order, parallelism, outcomes and result file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path, *parts: Part, budget: float = 60, jobs: int = 1) -> dict
     return outcomes
 
 
-# When parts run.
+# Running parts.
 
 
 def test_a_part_gets_its_options_and_gives_its_figures(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_without_time_a_part_is_not_available(tmp_path: Path) -> None:
     assert "is used up" in outcome.reason
 
 
-# What is planned.
+# The plan.
 
 
 def test_every_part_waits_for_earlier_ones_alone(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_some_parts_alone_come_with_all_that_they_need(kind: str, tmp_path: Path
     assert names == [each.name for each in everything if each.name in names]
 
 
-# What is written.
+# The result file.
 
 
 def test_numbers_of_numpy_and_those_that_json_lacks_are_written(tmp_path: Path) -> None:

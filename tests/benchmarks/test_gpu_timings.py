@@ -1,4 +1,4 @@
-"""Parts of a check on a GPU that make videos and take times: here on the CPU, with the runtime and with PyTorch."""
+"""Parts of the GPU check that make videos and measure times, run on the CPU with the runtime and with PyTorch."""
 
 from __future__ import annotations
 

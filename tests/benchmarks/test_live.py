@@ -1,4 +1,4 @@
-"""What `benchmarks.live` counts: on its own clock, and of the frames that it is given."""
+"""The measurements of `benchmarks.live`: its clock, its checks of frames, and its command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def session(generator: Generator) -> LiveSession:
 
 @pytest.fixture
 def work(backend: FakeBackend, session: LiveSession) -> Callable[[float], Timer]:
-    """Lets a window take so many seconds, and everything else none, by the timer that it gives."""
+    """A function that sets the seconds that a window takes and returns a timer on which only windows take time."""
     engine, now = backend.engines["denoiser_cond"], [0.0]
     compute = engine._compute
 
@@ -64,7 +64,7 @@ def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
     session: LiveSession, work: Callable[[float], Timer]
 ) -> None:
     result = run(CheckedSession(session, RECORDING), 0.04, 1.9, timer=work(0.03))
-    # Of the six frames of a window the first has waited for five more chunks, the last for none.
+    # The first of a window's six frames waits for five more chunks, the last for none.
     expected = np.array([0.2, 0.16, 0.12, 0.08, 0.04, 0.0] * 7) + 0.03
     np.testing.assert_allclose(result.latencies, expected)
 

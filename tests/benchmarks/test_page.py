@@ -14,7 +14,7 @@ from benchmarks.page.tables import markdown, seconds
 
 
 def pair(ours: float, theirs: float, **facts: Any) -> dict[str, Any]:
-    """A row of a suite."""
+    """Return a row of a suite."""
     return {"ours": summary([ours]), "theirs": summary([theirs]), "ratio": summary([theirs / ours]), **facts}
 
 
@@ -58,7 +58,7 @@ FIGURES: dict[str, dict[str, Any]] = {
 
 
 def data(**changes: dict[str, Any]) -> dict[str, Any]:
-    """What a run leaves in the JSON; changes: of parts, by name."""
+    """Return the JSON of a run, with `changes` to parts by name."""
     parts = {name: {"status": OK, "figures": figures, "seconds": 1.0} for name, figures in FIGURES.items()}
     run = {"started": "2026-01-01", "cpu": "a processor", "commit": "abc", "parts": ["live"], "quick": False,
            "threads": 2, "seconds": 60}  # fmt: skip

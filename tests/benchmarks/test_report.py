@@ -1,4 +1,4 @@
-"""`python -m benchmarks.report`: how its parts are measured, kept and run."""
+"""`python -m benchmarks.report`: its plan, its suites, and the figures that it keeps."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_part_can_be_asked_for_and_leads_to_a_function_and_a_suite_that_ex
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """Of the suites on a model of half a megabyte, and of one that fails."""
+    """Outcomes of the suites on the micro model, and of a failing suite."""
     folder = tmp_path_factory.mktemp("suites")
     broken = folder / "test_broken.py"
     broken.write_text("def test_it():\n    assert 1 + 1 == 3, 'two and two'\n")
@@ -127,7 +127,7 @@ def test_all_suites_are_collected() -> None:
 
 @pytest.fixture
 def run_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A function that runs the command with parts of tests.support.gpu_parts; gives the exit code and the JSON."""
+    """A function that runs the command with parts of tests.support.gpu_parts; returns exit code and JSON."""
 
     def run(wanted: list[str], *functions: str, flags: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
         parts = [Part(name, f"tests.support.gpu_parts:{name}", {}, alone=True) for name in functions]

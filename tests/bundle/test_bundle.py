@@ -1,4 +1,4 @@
-"""Bundles: files that are what the manifest says, or are refused."""
+"""Bundles: files are as the manifest describes them, or are refused."""
 
 from __future__ import annotations
 

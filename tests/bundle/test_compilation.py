@@ -1,4 +1,4 @@
-"""What plans were compiled by, and for: the record, and the manifests that are refused for theirs."""
+"""Compilations: the record of a plan's compiler and machine, and manifests refused for wrong records."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_files_without_graphs_are_those_of_all_engines_but_the_detector() -> Non
 
 
 def again(data: dict[str, Any], **changes: Any) -> None:
-    """One more compilation, as the last but for changes."""
+    """Add a compilation that equals the last one except for `changes`."""
     data["compiled"].append(copy.deepcopy(data["compiled"][-1]) | changes)
 
 
@@ -109,7 +109,7 @@ def many(data: dict[str, Any]) -> None:
 
 
 def plan(data: dict[str, Any], engine: str) -> str:
-    """What the compilation's plan of an engine is called."""
+    """Return the file name of a compilation's plan."""
     return Compilation.from_json(data).plan_name(engine)
 
 

@@ -1,4 +1,4 @@
-"""The bundle that comes with the package is what is used where none is named."""
+"""Without a named bundle, the shipped bundle is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vexpress_rt.bundle.manifest import MANIFEST
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Where the bundle is looked for, in this test; there is none."""
+    """The folders in which the bundle is searched during this test; none has one."""
     folders = (tmp_path / "package" / "pocket", tmp_path / "checkout" / "pocket")
     monkeypatch.setattr(default_bundle, "CANDIDATES", folders)
     return folders
@@ -29,7 +29,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
 
 @pytest.fixture
 def pocket(places: tuple[Path, Path], fake_bundle: Path) -> Iterator[Path]:
-    """The bundle of fakes as the one that ships, in a folder that cannot be written to."""
+    """The bundle of fakes as the shipped bundle, in a read-only folder."""
     folder = Path(shutil.copytree(fake_bundle, places[0]))
     folder.chmod(0o555)
     yield folder
@@ -37,7 +37,7 @@ def pocket(places: tuple[Path, Path], fake_bundle: Path) -> Iterator[Path]:
 
 
 def state(folder: Path) -> dict[str, int]:
-    """When the folder and its files were last changed; a file that came and went changes its folder, too."""
+    """Return the modification times of a folder and its files; a temporary file changes that of the folder."""
     return {path.name: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())}
 
 
@@ -75,7 +75,7 @@ def test_a_generator_without_any_says_where_it_looked_and_what_to_do(places: tup
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The flags of a video that only lack a bundle; it becomes out.mp4 in the working folder."""
+    """The flags of a video, out.mp4 in the working folder, without a bundle."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     Image.fromarray(photo()).save("face.png")
@@ -83,7 +83,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def speech_file() -> str:
-    """A file of speech in the working folder."""
+    """A speech file in the working folder."""
     import wave
 
     samples, rate = speech()

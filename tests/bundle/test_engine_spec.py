@@ -1,4 +1,4 @@
-"""What the engines take and give, derived from the model's configuration and the video's shape."""
+"""Inputs and outputs of the engines, derived from the model's configuration and the video's shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: what is written can be read, and nothing that was changed gets through."""
+"""Manifests: written manifests can be read, and changed ones are refused."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ DATA = make_compiled().to_json()
 
 
 def places(data: Any) -> list[tuple[Any, ...]]:
-    """Paths to every value inside JSON data."""
+    """Return paths to every value inside JSON data."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     return [(key, *rest) for key, value in items for rest in [(), *places(value)]]
 

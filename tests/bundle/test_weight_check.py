@@ -35,13 +35,13 @@ INFINITY = {FLOAT: 0x7F800000, HALF: 0x7C00, DOUBLE: 0x7FF0000000000000, BF16: 0
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the bundle that ships; 18 MB, which are not left behind."""
+    """A copy of the shipped bundle of 18 MB, removed after the test."""
     yield shutil.copytree(POCKET, tmp_path / "pocket")
     shutil.rmtree(tmp_path)
 
 
 def replace(folder: Path, name: str, content: bytes, engine: str = "") -> None:
-    """Put another file in the place of one, or beside a graph, and let the manifest say so."""
+    """Replace or add a file of a bundle, and update the manifest."""
     (folder / name).unlink(missing_ok=True)
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -52,13 +52,13 @@ def replace(folder: Path, name: str, content: bytes, engine: str = "") -> None:
 
 
 def last_of(model: onnx.ModelProto, element: int, *, external: bool) -> onnx.TensorProto:
-    """The last tensor of an element type that lies in the graph, or beside it."""
+    """Return the last tensor of an element type in the graph, or in an external file."""
     found = [t for t in model.graph.initializer if t.data_type == element and (t.data_location == 1) is external]
     return found[-1]
 
 
 def spoil(content: bytes, element: int, at: int, value: float = np.nan) -> bytes:
-    """The bytes of a tensor with one number that is none."""
+    """Return the bytes of a tensor with one number replaced by `value`."""
     numbers = np.frombuffer(content, np.float16 if element == HALF else np.float32).copy()
     numbers[at] = value
     return numbers.tobytes()
@@ -171,7 +171,7 @@ def test_weights_are_looked_at_once_also_where_two_engines_share_them(
 
 
 def typed(element: int, bits: Any, form: str) -> onnx.TensorProto:
-    """A tensor `w` of the given bits, as raw bytes or in the field for its type."""
+    """Return a tensor `w` of the given bits, as raw bytes or in the field for its type."""
     tensor = TensorProto(name="w", data_type=element, dims=[len(bits)])
     if form == "raw":
         tensor.raw_data = bits.tobytes()
@@ -279,7 +279,7 @@ def test_a_list_of_floats_that_ends_within_one_is_refused() -> None:
 
 
 class Counting(io.BytesIO):
-    """A file that knows how much was read of it."""
+    """A file that counts the bytes read from it."""
 
     bytes_read = 0
 
@@ -290,7 +290,7 @@ class Counting(io.BytesIO):
 
 
 def beside(element: int, size: int, *places: tuple[int, int]) -> Iterator[Tensor]:
-    """Tensors of (first number, how many)."""
+    """Yield external tensors of (first number, count)."""
     for index, (start, count) in enumerate(places):
         yield Tensor(f"w{index}", element, (count,), ExternalData("w", start * size, count * size))
 

@@ -1,4 +1,4 @@
-"""The command line: every choice reaches the generator, and every end is an orderly one."""
+"""The command line: every option reaches the generator, and every command ends in an orderly way."""
 
 from __future__ import annotations
 
@@ -30,11 +30,17 @@ def test_version_is_that_of_the_package() -> None:
     assert finished.stdout == f"vexpress-rt {__version__}\n"
 
 
-# generate, with a generator that only notes what it is asked for
+# generate, with a generator that only records its calls
 
 
 class FakeGenerator:
-    """Stands in for `Generator`; calls: what was asked for.  work: what happens in `generate`.  notes: the video's."""
+    """A stand-in for `Generator`.
+
+    Attributes:
+        calls: Arguments of all calls.
+        work: Called in `generate`.
+        notes: Notes of the video.
+    """
 
     def __init__(self) -> None:
         self.calls: dict[str, Any] = {}
@@ -78,7 +84,7 @@ class FakeGenerator:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGenerator:
-    """The fake in the generator's place, in a working folder that has the files named by REQUIRED."""
+    """The fake in place of the generator, in a working folder with the files of REQUIRED."""
     generator = FakeGenerator()
     monkeypatch.setattr("vexpress_rt.pipeline.generator.Generator", generator)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The command line with real engines: a video when left alone, nothing when stopped."""
+"""The command line with real engines: a whole run writes a video, and an interrupted run leaves no file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vexpress_rt.__main__ import main
 
 @pytest.fixture
 def request_of(tiny_bundle: Path, tmp_path: Path) -> Callable[[float, str], list[str]]:
-    """Arguments that ask for a video of some seconds, in a folder that holds nothing else."""
+    """Return arguments for a video of some seconds, in a folder of its own."""
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (80, 60, 3), dtype=np.uint8)).save(tmp_path / "face.png")
     (tmp_path / "videos").mkdir()
@@ -41,7 +41,7 @@ def request_of(tiny_bundle: Path, tmp_path: Path) -> Callable[[float, str], list
 
 @pytest.fixture
 def running(request_of: Callable[[float, str], list[str]], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own, long enough to be stopped, that has begun to write its video."""
+    """A process that has begun to write its video, long enough to interrupt it."""
     command = [sys.executable, "-m", "vexpress_rt", *request_of(120, "out.mp4")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:

@@ -1,4 +1,4 @@
-"""`vexpress-rt inspect`: a bundle in words, and what becomes of those."""
+"""`vexpress-rt inspect`: the description of a bundle as text and JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPE = VideoShape(64, 128, 8)
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle with all engines but `denoiser_cond`, each a graph that does nothing."""
+    """A bundle with all engines except `denoiser_cond`, each with a trivial graph."""
     specs = engine_specs(model_config(), SHAPE)
     del specs["denoiser_cond"]
     content = one_node_model().SerializeToString()
@@ -74,7 +74,7 @@ def test_inspect_tells_what_the_bundle_is(line: str, inspected: str) -> None:
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Path:
-    """A bundle with plans for two machines, and no graph but the detector's."""
+    """A bundle with plans for two machines, and no graph except the detector's."""
     return make_folder(tmp_path / "compiled", make_compiled(onnx=False))
 
 

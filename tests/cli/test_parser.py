@@ -1,4 +1,4 @@
-"""Flags: one for each option, upstream's understood or refused with a hint."""
+"""Flags: one for each option; upstream's are accepted or refused with a hint."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from vexpress_rt.cli.progress import CommandProgress
 
 
 class Terminal(io.StringIO):
-    """Keeps what was written; `screen` is what one would see."""
+    """A terminal that keeps its output; `screen` returns the visible text."""
 
     def isatty(self) -> bool:
         return True
@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Stands still unless moved."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 100.0

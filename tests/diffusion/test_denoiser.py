@@ -1,4 +1,4 @@
-"""Denoising: the wavefront against a plain loop, what the engine is given, and what is alive at a time."""
+"""Denoising: wavefront order against a plain loop, the engine's inputs, and the memory in use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from vexpress_rt.native.latent_step import take_step
 
 
 def plain_loop(length: int, frames: int, overlap: int, sampler: Sampler, guidance: Guidance) -> np.ndarray:
-    """Steps over all windows, in the public implementation's order, for the whole video at once."""
+    """Denoise a whole video step by step over all windows, in the public implementation's order."""
     total = max(length, frames)
     windows = plan_windows(length, frames, overlap)
     weights = {
@@ -143,7 +143,7 @@ def test_surplus_frames_of_a_short_video_are_denoised_and_dropped() -> None:
 
 
 class Conditions(dict[str, Any]):
-    """A dict whose end can be watched."""
+    """A dict that supports weak references."""
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

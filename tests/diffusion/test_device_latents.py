@@ -1,4 +1,4 @@
-"""Denoising with latents on the GPU: the host's numbers bit for bit, no way over the host, and nothing left behind."""
+"""Denoising with latents on the GPU: the host's values bit for bit, without copies to the host or leaked memory."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_gpu_gives_the_hosts_values_bit_for_bit(
 
 
 class LoopbackLoader(EngineLoader):
-    """A bundle's engines, computed on the CPU, with their tensors on the GPU."""
+    """A loader of a bundle's engines that compute on the CPU with tensors on the GPU."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle

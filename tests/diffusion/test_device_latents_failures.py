@@ -1,4 +1,4 @@
-"""Denoising with latents on the GPU when something fails: it is told, nothing is left, and the next video works."""
+"""Failures while denoising with latents on the GPU: an error is raised, memory is freed, and the next video works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
 
 
 def check_next_run(gpu: Gpu) -> None:
-    """Nothing is left of the one before, and the next gives what it should."""
+    """Assert that the failed run left no memory, and that the next run gives the expected latents."""
     gpu.executor.synchronize()
     assert_same_bits(values(gpu.denoiser(*VIDEO)), EXPECTED)
 

@@ -120,7 +120,7 @@ def break_engine(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setitem(COMPUTE, name, wrong)
 
 
-# What the others give hides NaN: their weights are looked at instead (test_weight_check.py).
+# The outputs of the other engines hide NaN; test_weight_check.py covers their weights.
 ENGINES = ["vae_encoder", "reference_net", "audio_encoder", "audio_projection", "pose_guider"]
 
 

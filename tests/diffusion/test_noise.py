@@ -21,7 +21,7 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 
 def philox_4x64(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int]:
-    """Philox 4x64-10 in plain integers, as its paper gives it."""
+    """Compute Philox 4x64-10 in plain integers, as in its paper."""
     mask = 2**64 - 1
     (k0, k1), (c0, c1, c2, c3) = key, counter
     for _ in range(10):
@@ -54,7 +54,7 @@ def test_an_element_depends_on_seed_frame_and_its_index_alone(seed: int, frame: 
 
 
 def video_noise(seed: int, length: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Noise of frames 0 to length - 1."""
+    """Return the noise of frames 0 to length - 1."""
     return np.stack([frame_noise(seed, frame, shape) for frame in range(length)])
 
 
@@ -143,7 +143,7 @@ SHAPE = (4, 2, 3)
 
 
 def chosen(choice: object, length: int = 3, denoised: int = 5, seed: int = 7, skip: int = 2) -> np.ndarray:
-    """The noise of all frames that are denoised."""
+    """Return the noise of all denoised frames."""
     noise_of = choose_noise(choice, seed, length, denoised, SHAPE, skip)
     return np.stack([noise_of(frame) for frame in range(denoised)])
 

@@ -1,4 +1,4 @@
-"""The samplers: DDIM against the public implementation's numbers, the others against what their papers say."""
+"""The samplers: DDIM against the public implementation's values, the others against their papers."""
 
 from __future__ import annotations
 

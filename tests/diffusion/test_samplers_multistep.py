@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M) and UniPC: what their papers say, how fast their errors fall, and what they do at both ends."""
+"""DPM-Solver++(2M) and UniPC: their papers' formulas, orders of convergence, and first and last steps."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ MEAN, SPREAD = 0.4, 0.3  # of Gaussian data, whose flow keeps each sample's dist
 
 
 def spread(level: float) -> float:
-    """Of the noisy data."""
+    """Return the standard deviation of the noisy data."""
     return math.sqrt(level * SPREAD**2 + 1 - level)
 
 
@@ -116,18 +116,18 @@ def gaussian(x: float, level: float) -> float:
 
 
 def solution(level: float, z: float) -> float:
-    """x at a noise level."""
+    """Return x at a noise level."""
     return math.sqrt(level) * MEAN + spread(level) * z
 
 
 def levels_between(first: float, last: float, steps: int) -> list[float]:
-    """Evenly spaced lambdas."""
+    """Return noise levels with evenly spaced lambdas."""
     ends = [0.5 * math.log(level / (1 - level)) for level in (first, last)]
     return [1 / (1 + math.exp(-2 * value)) for value in np.linspace(*ends, steps + 1)]
 
 
 def order(tables: Tables, steps: int) -> float:
-    """How the error at the end falls when there are twice as many steps: as 2 ** -order."""
+    """Return the order of convergence: with twice as many steps, the final error falls by 2 ** -order."""
     errors = []
     for count in (steps, 2 * steps):
         levels = levels_between(0.01, 0.99, count)

@@ -29,9 +29,9 @@ class Block:
     Attributes:
         page: The file.
         line: Number of its first line of code, from 1.
-        language: As written behind the fence.
-        text: Without the indentation of the fence.
-        reason: Why it is not run; empty if it is.
+        language: Language after the fence.
+        text: Code without the indentation of the fence.
+        reason: Reason for not running it; empty if it is run.
     """
 
     page: Path

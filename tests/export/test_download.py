@@ -29,6 +29,7 @@ from tests.doubles.hub_server import REPOSITORY as THEIRS
 from tests.doubles.hub_server import StandInHub
 from tests.support.released import LARGEST, OURS, SMALL, WHOLE, content, fetch, released, tree
 from vexpress_rt.errors import ConfigError, OutputError
+from vexpress_rt.utils import file_lock
 
 
 @pytest.fixture
@@ -135,6 +136,21 @@ def test_two_downloads_into_one_folder_do_not_mix(hub: StandInHub, output: Path)
     finally:
         os.close(handle)
     assert fetch(output) == len(SOURCES)
+
+
+@pytest.mark.parametrize("folders_open", [True, False], ids=["folders can be opened", "as on Windows"])
+def test_a_download_that_ends_lets_the_next_begin(
+    hub: StandInHub, output: Path, folders_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lock, "_FOLDERS_OPEN", folders_open)
+    (output / STAGING).mkdir(parents=True)
+    with (
+        file_lock.locked_folder(output / STAGING),
+        pytest.raises(DownloadError, match=r"another download into .* is running"),
+    ):
+        fetch(output)
+    assert fetch(output) == len(SOURCES)
+    assert tree(output) == WHOLE
 
 
 def test_options_that_cannot_be_are_refused(hub: StandInHub, output: Path) -> None:

@@ -1,7 +1,7 @@
-"""Every stage and both whole pipelines, through the exported engines, against the public implementation's numbers.
+"""Every stage and both whole pipelines with exported engines, compared with values of the public implementation.
 
-Tolerances are those of docs/model/goldens.md: stages within 5e-5 of the largest value, latents within 1e-4, final
-bytes equal in at least 99.9 % and nowhere more than 1 apart.
+Tolerances are those of docs/model/goldens.md: 5e-5 of the largest value for stages and 1e-4 for latents; at least
+99.9 % of the frames' bytes are equal, and the others differ by 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAGE, LATENT = 5e-5, 1e-4
 
 
 class Engines:
-    """Engines of a golden set's bundle, loaded when asked for."""
+    """Engines of a golden set's bundle, loaded at their first use."""
 
     def __init__(self, golden: GoldenSet) -> None:
         self.bundle = Bundle.open(golden.bundle)
@@ -73,7 +73,7 @@ def test_the_photo_becomes_the_latent(golden: GoldenSet, engines: Engines) -> No
 
 
 def test_reference_keys_and_values_are_projections_of_the_golden_features(golden: GoldenSet, engines: Engines) -> None:
-    """The golden holds features; the engine gives them projected by the denoiser's weights, split into heads."""
+    """The golden has features; the engine returns them projected by the denoiser's weights and split into heads."""
     from export.checkpoint.reader import Checkpoint
 
     tensors = Checkpoint(golden.checkpoint).tensors("denoising_unet")
@@ -109,7 +109,7 @@ def test_keypoints_become_features(golden: GoldenSet, engines: Engines) -> None:
 
 
 def conditions(golden: GoldenSet, engines: Engines) -> dict[str, np.ndarray]:
-    """Inputs of the denoiser for the first window, from the golden's own intermediate numbers."""
+    """Return the denoiser's inputs for the first window, from the golden's intermediate values."""
     frames = engines.bundle.manifest.shape.frames
     return {
         **engines.run("reference_net", latent=golden["reference_latent"]),

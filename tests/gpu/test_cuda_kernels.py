@@ -1,4 +1,4 @@
-"""The module of CUDA kernels: its build, where nvcc is installed, and its results, where there is a GPU."""
+"""The module of CUDA kernels: its build, tested with nvcc, and its results, tested on a GPU."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_compiled_kernels_round_products_and_sums_one_by_one_as_numpy_does() -> 
     spec = importlib.util.find_spec(EXTENSION)
     assert spec is not None
     assert spec.origin is not None
-    intermediate = Path(spec.origin).read_bytes()  # contains PTX, where nvcc has fused operations or not
+    intermediate = Path(spec.origin).read_bytes()  # contains PTX, which shows whether nvcc fused operations
     assert re.search(rb"mul\.rn\.f32\s", intermediate)
     assert not re.search(rb"\bfma\.\w+(\.ftz)?\.f32\s", intermediate)
     assert not re.search(rb"(mul|add|sub|div)(\.approx|\.full)?(\.ftz)?\.f32\s", intermediate)

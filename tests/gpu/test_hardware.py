@@ -1,4 +1,4 @@
-"""Tests that need a GPU are deselected where there is none, and always listed."""
+"""Tests that need a GPU are deselected and listed on machines without one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_sample(
     )
     options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.hardware", *options, str(folder)]
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # none of them is needed, and each takes time
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # plugins are not needed and take time
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
@@ -94,7 +94,7 @@ def test_a_test_of_a_library_that_is_missing_is_listed_under_it(tmp_path: Path) 
     sample = "import pytest\n\n@pytest.mark.gpu\n@pytest.mark.tensorrt\ndef test_engines():\n    pass\n"
     hidden = "import sys\nsys.modules['tensorrt'] = None\n"
     run = run_sample(tmp_path, gpus=1, sample=sample, settings=hidden)
-    assert run.returncode == 5  # pytest's word for no tests left
+    assert run.returncode == 5  # pytest's exit code if no tests were collected
     _, _, listed = run.stdout.partition("tests left out that need TensorRT and a GPU")
     assert "test_sample.py::test_engines\n" in listed
 

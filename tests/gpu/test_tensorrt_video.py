@@ -1,4 +1,4 @@
-"""All stages on TensorRT engines that share a GPU, on stand-ins; and real engines on a real GPU."""
+"""All stages on TensorRT engines that share a GPU, with stand-ins; and real engines on a real GPU."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ Get = Callable[[str], Engine]
 Make = Callable[[], np.ndarray]
 
 
-def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
-    """Frames of LENGTH: photo and speech through all engines."""
+def make_video(engine: Get, operations: DeviceOperations) -> np.ndarray:
+    """Return LENGTH frames of PHOTO and SPEECH, made by all engines."""
     portrait = encode_portrait(engine("vae_encoder"), engine("reference_net"), PHOTO)
     features = encode_audio(engine("audio_encoder"), SPEECH, minimum=400)
     guidance = Guidance(3.5, 0.95, 3.0)
@@ -62,9 +62,10 @@ def make_video(engine: Get, place: DeviceOperations) -> np.ndarray:
             ),
             keypoint_map=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
         ),
-        latents=place.latents,
+        latents=operations.latents,
     )
-    frames = make_frames(engine("vae_decoder"), denoiser.run(), place.frames, Stopwatch(), median_filter=True, rgb=True)
+    latents = denoiser.run()
+    frames = make_frames(engine("vae_decoder"), latents, operations.frames, Stopwatch(), median_filter=True, rgb=True)
     return np.stack(list(frames))
 
 
@@ -101,7 +102,7 @@ def engines(module: FakeTensorRT, executor: Executor, tmp_path: Path) -> Iterato
 
 @pytest.fixture
 def make(engines: dict[str, tensorrt.TensorRTEngine], executor: Executor) -> Make:
-    """Makes the video on the GPU."""
+    """A function that makes the video on the GPU."""
     return lambda: make_video(engines.__getitem__, device_operations.choose_device_operations(executor, None))
 
 
@@ -111,7 +112,7 @@ def on_the_cpu(name: str) -> Engine:
 
 def test_a_video_has_the_frames_that_the_cpu_makes(make: Make) -> None:
     expected = make_video(on_the_cpu, device_operations.choose_device_operations(None, None))
-    for _ in range(2):  # the second time with the graphs that the first left
+    for _ in range(2):  # the second video replays the CUDA graphs of the first
         np.testing.assert_array_equal(make(), expected)
     assert len(np.unique(expected)) > 10
 
@@ -121,11 +122,11 @@ def test_per_step_only_scalars_go_to_the_gpu_and_only_frames_and_finished_latent
 ) -> None:
     make()
     windows = len(plan_windows(LENGTH, SHAPE.frames, 2))
-    per_window = 3 * STEPS + 3  # timestep and weights; rows, drawings and noise
+    per_window = 3 * STEPS + 3  # timestep and weights; feature windows, keypoint maps and noise
     assert cuda.copies["HostToDevice"] == per_window * windows + 2  # photo and speech
     features = 1  # of the whole speech, before it is cut into windows
-    looked_at = windows + 1  # finished latents, of which those of one window lie in two pieces
-    assert cuda.copies["DeviceToHost"] == features + looked_at + LENGTH
+    checked = windows + 1  # finished latents; those of one window are in two pieces of the ring
+    assert cuda.copies["DeviceToHost"] == features + checked + LENGTH
 
 
 def test_engines_that_run_often_are_replayed_and_those_that_run_once_are_not_captured(

@@ -1,4 +1,4 @@
-"""README's moving picture: how it is drawn, and the file that ships."""
+"""README.md's animation: its drawing, and the shipped file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def pictures(inputs: Inputs) -> list[np.ndarray]:
-    """Of videos in which every frame of a scene has one colour, and of a driving video of black."""
+    """Pictures of videos with one colour per scene, and of a black driving video."""
     length = inputs.speech.frame_count(Fraction(FPS))
     takes = [
         Take(sitter, scene, Path(), np.zeros((64, 64, 3), np.uint8), np.full((length, 64, 64, 3), colour, np.uint8), 0)
         for sitter in inputs.sitters
         for scene, colour in zip(SCENES, COLOURS, strict=True)
     ]
-    driving = [np.zeros((64, 64, 3), np.uint8)] * (length - 1)  # one less than the video has
+    driving = [np.zeros((64, 64, 3), np.uint8)] * (length - 1)  # one frame less than the video
     return [np.asarray(picture) for picture in draw_pictures(inputs, takes, driving, FPS)]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a bundle, or with the library that runs its engines, is said when a generator meets it."""
+"""Errors for a damaged bundle or a missing engine library, raised when a generator uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: what it works on, how it measures lips, the sheet that shows it, and all of it on engines of noise."""
+"""The demo: its inputs, measurement of lips, contact sheet, and a whole run with random weights."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def speech() -> Recording:
 
 @pytest.fixture(scope="module")
 def heard(speech: Recording) -> NDArray[np.float32]:
-    """Openness of the shipped recording, by frame."""
+    """Openness expected from the shipped recording, by frame."""
     return mouth_track(speech.read()).at(speech.frame_count(Fraction(FPS)), FPS)[:, 0]
 
 
-# Whoever has the package has what the demo needs
+# Dependencies
 
 
 def test_the_demo_needs_nothing_but_what_the_runtime_needs() -> None:
@@ -98,7 +98,7 @@ def test_a_mirrored_actor_turns_the_other_way() -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    """At 2 frames a second, for pictures of 96 x 64."""
+    """Inputs at 2 frames a second, for pictures of 96 x 64."""
     return make_inputs(tmp_path_factory.mktemp("inputs"), SPEECH, (64, 96), Fraction(2))
 
 
@@ -123,7 +123,7 @@ def test_openness_is_a_share_of_what_each_sitter_can(inputs: Inputs) -> None:
 
 
 def face(drawing: Drawing) -> Face:
-    """As a detector finds it."""
+    """Return the face of a drawing as a detector does."""
     points = np.zeros((5, 2), np.float32)
     points[:3] = drawing.keypoints
     return Face(np.array([30, 20, 98, 110], np.float32), 0.9, points)
@@ -175,7 +175,7 @@ def test_short_and_silent_sounds_have_moments_too(heard: list[float]) -> None:
 
 
 def rows_of(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.intp]:
-    """Rows that hold about that colour."""
+    """Return the rows that contain about this colour."""
     return np.flatnonzero((abs(picture.astype(int) - colour).max(axis=2) < 20).any(axis=1))
 
 
@@ -218,7 +218,7 @@ def test_a_sheet_shows_the_frames_of_the_moments(speech: Recording) -> None:
     assert columns == sorted(columns)
 
 
-# All of it
+# The whole demo
 
 
 def test_a_video_of_each_scene_and_portrait_and_a_sheet_are_made(

@@ -1,7 +1,6 @@
-"""Every error that a caller can meet, through the public interface: its class, and found, expected, remedy in its text.
+"""Every error of the public interface: its class, and the value found, the expectation and the remedy in its message.
 
-Each case says what is wrong; that the folder of the output stays empty, and that the generator goes on working, is
-asked of all.
+For each case, the output folder stays empty and the generator continues to work.
 """
 
 from __future__ import annotations
@@ -42,26 +41,26 @@ from vexpress_rt.bundle.engine_spec import VideoShape
 
 @dataclass
 class Room:
-    """Where a case happens: a folder for its files, an empty one for the output, a generator with fake engines."""
+    """The surroundings of a case: folders for files and output, and a generator with fake engines."""
 
     folder: Path
     output: Path
     generator: Generator
 
     def file(self, name: str, content: bytes) -> Path:
-        """A file with this content."""
+        """Write a file and return its path."""
         (self.folder / name).write_bytes(content)
         return self.folder / name
 
     def picture(self, kind: str, frames: int = 1) -> bytes:
-        """A picture file of `kind`."""
+        """Return the bytes of a picture file."""
         pictures = [Image.fromarray(photo(x=20 + 10 * frame)) for frame in range(frames)]
         file = BytesIO()
         pictures[0].save(file, kind, save_all=frames > 1, **({"append_images": pictures[1:]} if frames > 1 else {}))
         return file.getvalue()
 
     def video(self, name: str, pictures: int) -> Path:
-        """A video without a face and without sound."""
+        """Write a video without a face and without sound."""
         with av.open(str(self.folder / name), "w") as container:
             stream = container.add_stream("libx264", rate=30)
             stream.width = stream.height = 64
@@ -71,11 +70,11 @@ class Room:
         return self.folder / name
 
     def other(self, **changes: Any) -> Generator:
-        """A generator of another bundle."""
+        """Return a generator of another bundle."""
         return Generator(write_bundle(self.folder / "other", **changes))
 
     def generate(self, **changes: Any) -> vexpress_rt.Video:
-        """Generate a video of 9 frames from inputs that are all right, but for `changes`."""
+        """Generate a video of 9 frames from valid inputs with `changes`."""
         values = {"portrait": photo(), "audio": speech(), "config": FAST, "output": self.output / "out.mp4"} | changes
         return self.generator.generate(values.pop("portrait"), values.pop("audio"), **values)
 
@@ -92,7 +91,7 @@ CASES: dict[str, tuple[type[VExpressError], Wrong, tuple[str, ...]]] = {}
 
 
 def case(name: str, kind: type[VExpressError], wrong: Wrong, *texts: str) -> None:
-    """Note a case: `wrong` raises an error of `kind`, which says `texts`: found, expected, remedy."""
+    """Add a case: `wrong` raises an error of `kind` whose message matches `texts`: found, expected, remedy."""
     assert name not in CASES
     CASES[name] = kind, wrong, texts
 
@@ -156,7 +155,7 @@ case("a driving video without a face", NoFaceError, lambda r: r.generate(keypoin
      "no face was found in any of the driving video's 5 frames", "expected one in nearly every frame",
      "give keypoints from a file")  # fmt: skip
 
-# Choices
+# Options
 
 case(
     "no steps", ConfigError, lambda r: GenerationConfig(steps=0), "steps is 0", "expected a whole number of at least 1"

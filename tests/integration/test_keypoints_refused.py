@@ -1,4 +1,4 @@
-"""Keypoints that cannot be used are refused while no engine is loaded but the face detector, which they may need."""
+"""Unusable keypoints are refused before any engine except the face detector is loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACELESS = np.full((64, 64, 3), 90, np.uint8)
 
 
 def faceless_video(folder: Path) -> Path:
-    """0.4 s in which nobody is seen."""
+    """Write a video of 0.4 s without a face."""
     return moving_spots.write(folder / "driving.mp4", range(12), pictures=[FACELESS] * 12)
 
 
@@ -87,10 +87,10 @@ def test_an_engine_that_the_bundle_lacks_is_named_before_a_driving_video_is_sear
     with Generator(write_bundle(tmp_path / "lacking", held)) as generator:
         with pytest.raises(BundleNotFoundError, match="--engine vae_decoder"):
             getattr(generator, call)(*arguments, keypoints=faceless_video(tmp_path), config=FAST)
-        assert len(backend.calls(FACE_DETECTOR)) == 1  # the photo
+        assert len(backend.calls(FACE_DETECTOR)) == 1  # only for the photo
 
 
-# Photos that are read and not encoded
+# Photos that are read but not encoded
 
 
 @pytest.mark.parametrize("options", [{}, {"keypoints": spot(30, 28)}, {"crop": "none"}])
@@ -120,7 +120,7 @@ def test_a_photo_that_was_read_for_another_size_is_refused(
 
 @pytest.fixture
 def command(fake_bundle: Path, backend: FakeBackend, tmp_path: Path) -> list[str]:
-    """`generate` with a photo without a face."""
+    """Arguments of `generate` with a photo without a face."""
     Image.fromarray(FACELESS).save(tmp_path / "grey.png")
     Image.fromarray(photo()).save(tmp_path / "face.png")
     with wave.open(str(tmp_path / "s.wav"), "wb") as sound:
@@ -132,7 +132,7 @@ def command(fake_bundle: Path, backend: FakeBackend, tmp_path: Path) -> list[str
 
 
 def refusal(command: list[str], capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """All that is told about a command that is refused."""
+    """Run a command that is refused and return its one line of output."""
     assert main([*command, *options]) == 1
     told = capsys.readouterr()
     assert told.out == ""

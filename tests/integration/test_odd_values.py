@@ -30,7 +30,7 @@ fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture],
 
 
 def attempt(call: Callable[[], Any]) -> Any:
-    """The result of a call, or its error of the tree; other exceptions pass through."""
+    """Return the result of a call, or its error if it is one of the package's; other exceptions pass through."""
     try:
         return call()
     except VExpressError as error:
@@ -107,7 +107,7 @@ def test_int16_of_either_byte_order_is_the_same_sound(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", ["<f2", "<f4", ">f4", "<f8", ">f8", np.longdouble])
 def test_floats_of_any_width_and_byte_order_are_the_same_sound(kind: Any) -> None:
-    samples = np.round(np.sin(np.arange(4000) / 9) * 64) / 256  # exact in every one
+    samples = np.round(np.sin(np.arange(4000) / 9) * 64) / 256  # exact in every dtype
     found = open_recording((samples.astype(kind), 16000), 16000)
     expected = open_recording((samples.astype(np.float32), 16000), 16000)
     assert (found.mean, found.variance) == (expected.mean, expected.variance)

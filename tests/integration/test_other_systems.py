@@ -1,7 +1,7 @@
-"""What Windows and macOS lack is needed by no import and by no video.
+"""Imports and videos need no module that Windows and macOS lack.
 
-A process without the modules and the names of `os` and `signal` that Windows lacks stands in for one. The libraries,
-which have builds of their own for each system, are imported before.
+The tests run processes without the modules and the names of `os` and `signal` that Windows lacks. Third-party
+libraries, which have builds for each system, are imported first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(code: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_every_module_can_be_imported(tmp_path: Path) -> None:
-    """Modules of libraries that are not installed aside, such as cuda-python."""
+    """Modules import optional libraries such as cuda-python only when they are used."""
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "vexpress_rt").rglob("*.py")
@@ -67,6 +67,31 @@ def test_every_module_can_be_imported(tmp_path: Path) -> None:
     code = "pretend(); import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = run(code, tmp_path, *modules)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_exporter_can_be_imported(tmp_path: Path) -> None:
+    """Its modules that need no torch, which has builds of its own for each system."""
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "export").rglob("*.py")
+    )
+    code = (
+        "import huggingface_hub; pretend(); import importlib\n"
+        "needed = ('torch', 'transformers', 'onnx', 'safetensors')\n"
+        "sys.modules.update(dict.fromkeys(needed))\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "        print(name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        if error.name.partition('.')[0] not in needed: raise\n"
+    )
+    done = run(code, tmp_path, *modules)
+    assert (done.returncode, done.stderr) == (0, "")
+    imported = set(done.stdout.split())
+    names = ("staging", "download", "command", "errors", "checkpoint.hub", "build.__main__", "build.targets")
+    assert imported >= {f"export.{name}" for name in names}
+    assert len(imported) > 50
 
 
 def test_a_video_is_made(tmp_path: Path) -> None:
@@ -87,7 +112,7 @@ def test_a_video_is_made(tmp_path: Path) -> None:
 
 
 def test_partial_files_are_closed_where_open_files_cannot_be_renamed(tmp_path: Path) -> None:
-    """As on Windows."""
+    """Windows cannot rename open files."""
     code = (
         "import os; from pathlib import Path\n"
         "from vexpress_rt.utils import partial_file\n"

@@ -19,7 +19,7 @@ FACELESS = np.full((48, 96, 3), 90, np.uint8)
 
 
 def refused(generator: Generator, call: str, source: Any, **options: Any) -> str:
-    """The message of `stream`, `generate` or `live` for a refused photo."""
+    """Return the message of `stream`, `generate` or `live` for a refused photo."""
     arguments = (source,) if call == "live" else (source, speech())
     with pytest.raises(NoFaceError) as caught:
         getattr(generator, call)(*arguments, config=FAST, **options)
@@ -36,7 +36,7 @@ def test_a_photo_without_a_face_is_refused_before_engines_are_loaded(
     for text in ("fix_face needs", "no face was found in its 96 x 48 pixels", "searched scaled to 512", "upright",
                  "cropped closer", r"prepare(..., keypoints=) or --image-keypoints"):  # fmt: skip
         assert text in message
-    assert "no_retarget" not in message  # there is nothing to drive it by: the next message would send the caller back
+    assert "no_retarget" not in message  # which would need keypoints, and there are none
 
 
 @pytest.mark.parametrize("mode", ["fix_face", "offset_retarget", "naive_retarget"])

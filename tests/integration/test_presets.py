@@ -1,4 +1,4 @@
-"""Presets, samplers and guidance: as options, and through a whole `Generator` whose engines are fakes."""
+"""Presets, samplers and guidance: as options, and in a `Generator` with fake engines."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_an_interval_is_kept_as_two_floats() -> None:
     assert hash(GenerationConfig(guidance_interval=[0, 0.5]))  # type: ignore[arg-type]
 
 
-# Through a generator
+# In a generator
 
-WINDOWS = 2  # of 8 frames with an overlap of 2, for 0.4 s
+WINDOWS = 2  # for 0.4 s: windows of 8 frames with an overlap of 2
 
 
 def video(generator: Generator, config: GenerationConfig) -> np.ndarray:

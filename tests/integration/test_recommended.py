@@ -1,4 +1,4 @@
-"""What a checkpoint recommends goes along with the bundle and is used for whatever a caller leaves open."""
+"""A bundle carries its checkpoint's recommended settings, which apply to options that the caller does not set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLING = {
 
 @pytest.fixture
 def advising(fake_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle of fakes with recommendations."""
+    """A bundle of fake engines with recommended settings."""
     folder = Path(shutil.copytree(fake_bundle, tmp_path / "advising"))
     edit(folder, lambda data: data.update(recommended=RECOMMENDED))
     return folder
@@ -67,7 +67,7 @@ def test_a_video_is_made_as_recommended_where_nothing_was_chosen(
     calls = backend.calls("denoiser_cond")
     assert {float(call["audio_attention_weight"][0]) for call in calls} == {0.5}
     assert {call["reference_attention_weight"][0] for call in calls} == {np.float32(0.95)}
-    assert len(calls) == 3 * 2  # steps of the two windows that 15 frames take
+    assert len(calls) == 3 * 2  # 3 steps of 2 windows, for 15 frames
     assert (found.length, found.fps) == (15, 12.5)
     expected = video(fake_bundle, GenerationConfig(**RECOMMENDED))  # type: ignore[arg-type]
     assert frames_of(found).tobytes() == frames_of(expected).tobytes()

@@ -53,7 +53,7 @@ def denoise_with(
 
 
 def velocity(pictures: np.ndarray, noise: np.ndarray, level: float) -> np.ndarray:
-    """What a model that knows the pictures predicts."""
+    """Return the prediction of a model that knows the clean latents."""
     return (np.sqrt(level) * noise - np.sqrt(1 - level) * pictures).astype(np.float32)
 
 

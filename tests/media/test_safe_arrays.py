@@ -21,7 +21,7 @@ from tests.support.array_bytes import ENCODE, POINTS, as_torch, npy, npz, saved,
 from vexpress_rt.errors import KeypointError
 from vexpress_rt.media.safe_arrays import _OPCODES, read_arrays
 
-# What is read
+# Accepted files
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_tensors_and_arrays_keep_their_type(read_bytes: Callable[[bytes], Any], 
         np.testing.assert_array_equal(result, values)
 
 
-# What is refused without being run
+# Refused programs
 
 
 class _Call:
@@ -143,7 +143,7 @@ def test_a_torch_file_of_other_things_is_refused(read_bytes: Callable[[bytes], A
         read_bytes(saved(value))
 
 
-# What is damaged
+# Damaged files
 
 
 @pytest.mark.parametrize("arrays", [{}, {"a": POINTS, "b": POINTS}])

@@ -101,7 +101,7 @@ def noise(frame: int) -> np.ndarray:
 def walk_with_kernel(
     kernels: Kernels, windows: tuple[Window, ...], length: int, guidance: Guidance, sampler: Sampler
 ) -> np.ndarray:
-    """What `Denoiser.run` does, with frame k of the video in slot k and the sums left to the kernel."""
+    """Denoise as `Denoiser.run` does, with frame k of the video in slot k and the sums computed by the kernel."""
     slots = max(length, windows[-1].stop)
     state = HostMemory(np.full((sampler.state_size, slots, 24), np.nan, np.float32))
     state.array[0] = np.stack([noise(frame) for frame in range(slots)]).reshape(slots, -1)

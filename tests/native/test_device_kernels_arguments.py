@@ -1,4 +1,4 @@
-"""What the CUDA kernels refuse before a launch, and what is made of a launch that CUDA refuses. Needs no GPU."""
+"""Arguments that are refused before a kernel is launched, and errors of launches that CUDA refuses. Needs no GPU."""
 
 from __future__ import annotations
 

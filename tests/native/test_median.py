@@ -28,7 +28,7 @@ UInt8 = NDArray[np.uint8]
 
 
 def fresh_import(patch: pytest.MonkeyPatch, switch: str) -> ModuleType:
-    """The package as it comes up under this value of the switch; the one already imported is put back by `patch`."""
+    """Import the package again under a value of the switch; `patch` restores the imported one."""
     patch.setenv("VEXPRESS_RT_NATIVE", switch)
     patch.delitem(sys.modules, PACKAGE)
     patch.setattr(vexpress_rt, "native", native)
@@ -37,7 +37,7 @@ def fresh_import(patch: pytest.MonkeyPatch, switch: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def compiled() -> ModuleType:
-    """The package with its C++, whatever the environment says."""
+    """The package with its C++ kernels, whatever the environment sets."""
     with pytest.MonkeyPatch.context() as patch:
         return fresh_import(patch, "1")
 

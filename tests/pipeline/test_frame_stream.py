@@ -1,4 +1,4 @@
-"""Frames while the video is being made: those of the whole video, early, by turns, and freed whenever that is asked."""
+"""Streams: the frames of the whole video, early, from interleaved streams, with memory freed on close."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FRAMES = 5  # of a window; odd, so that no overlap halves it
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, FakeBackend]]:
-    """A generator of windows of five frames, and the fakes that it runs on."""
+    """A generator with windows of five frames, and its fake backend."""
     fake = FakeBackend()
     with pytest.MonkeyPatch.context() as patch:
         fake.install(patch)
@@ -41,7 +41,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Generator, 
 
 
 def sound(frames: int) -> tuple[np.ndarray, int]:
-    """Speech of exactly so many frames at 30 a second."""
+    """Return speech of exactly `frames` frames at 30 frames a second."""
     return speech(frames / 30)
 
 

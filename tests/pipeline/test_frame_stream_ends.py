@@ -1,4 +1,4 @@
-"""How streams end: freed by whatever ends them; by turns, by threads, and with the memory of a short video."""
+"""The end of streams: every end frees their memory; interleaved streams, threads, and bounded memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 
 
 class StopError(Exception):
-    """What a caller's callback raises."""
+    """An exception of the caller's callback."""
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many latents and recordings are open."""
+    """Return the number of open latents and recordings."""
     count: Counter[str] = Counter()
 
     def counted(kind: str, parent: type) -> type:

@@ -1,4 +1,4 @@
-"""What the generator makes of photo, speech, keypoints and noise; engines are fakes, everything else is real."""
+"""The generator's handling of photo, speech, keypoints and noise; engines are fakes, everything else is real."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LATENT = (SMALL.latent_channels, 8, 8)
 
 
 def drawings(backend: FakeBackend) -> np.ndarray:
-    """What the guider was given for each frame of a video of one window, surplus frames included."""
+    """Return the guider's keypoint maps for a video of one window, including surplus frames."""
     return backend.calls("pose_guider")[-1]["drawings"]
 
 

@@ -1,4 +1,4 @@
-"""How the generator handles its engines: loading, lacking, freeing, sharing; and a few runs of real ones."""
+"""The generator's handling of engines: loading, missing engines, freeing, sharing; and some runs of real engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import GoldenSet
 from tests.doubles.fakes import FakeBackend, write_bundle
 from tests.support.portraits import drawn_portrait
 from tests.support.scenes import FAST, frames_of, photo, read_back, speech, track
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR

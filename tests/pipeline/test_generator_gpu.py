@@ -1,4 +1,4 @@
-"""Whole videos with latents and frames on the GPU: the CPU's frames bit for bit, and all memory back, however it ends.
+"""Whole videos with latents and frames on the GPU: the CPU's frames bit for bit, and all memory freed at every end.
 
 Engines are real ones of the smallest model, computed on the CPU, on a fake GPU that enforces CUDA's rules.
 """
@@ -42,7 +42,7 @@ FIRST = "windows that overlap"
 
 @dataclass(frozen=True)
 class Gpu:
-    """generator: of a bundle whose engines, latents and frames are on a GPU.  cuda: the GPU."""
+    """A generator whose engines, latents and frames are on a fake GPU, and the fake CUDA."""
 
     generator: Generator
     cuda: FakeCuda
@@ -58,14 +58,14 @@ class Gpu:
 
 @pytest.fixture(scope="module")
 def expected(micro_bundle: Path) -> dict[str, np.ndarray]:
-    """What the CPU makes of each case."""
+    """The frames of each case on the CPU."""
     with Generator(micro_bundle, provider="cpu") as generator:
         return {"live": live(generator), **{case: generate(generator, **options) for case, options in CASES.items()}}
 
 
 @pytest.fixture(scope="module")
 def gpu(expected: dict[str, np.ndarray], micro_bundle: Path) -> Iterator[Gpu]:
-    """One for all tests: what one of them left behind would show in the next."""
+    """One GPU for all tests, so that memory leaked by one test fails the next."""
     with pytest.MonkeyPatch.context() as patch:
         for cuda in installed(patch, 1 << 26):
             patch.setitem(sys.modules, "onnxruntime", FakeOnnxRuntime(cuda))  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_a_file_holds_the_frames_as_the_gpu_converted_them(gpu: Gpu, tmp_path: P
 
 
 class StopError(Exception):
-    """What a caller's callback raises."""
+    """An exception of the caller's callback."""
 
 
 @pytest.mark.parametrize(("stage", "done"), [("denoise", 1), ("denoise", 5), ("frames", 1), ("frames", 6)])

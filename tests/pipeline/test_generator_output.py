@@ -1,4 +1,4 @@
-"""What comes out of the generator: frames, files, progress, times; and how it ends early. Engines are fakes."""
+"""The generator's output: frames, files, progress and times; and its early ends. Engines are fakes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_finished_frames_leave_before_the_last_are_denoised(generator: Generator
 
 
 class StopError(Exception):
-    """What a caller's callback raises."""
+    """An exception of the caller's callback."""
 
 
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])

@@ -1,4 +1,4 @@
-"""What stays on a device between engines: everything but latents, whatever the engines run on."""
+"""Tensors that stay on the device between engines: everything except latents, with every kind of engine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Fuzzing of every reader, each input in a child process with limits; `scripts/fuzz.py` is its command."""
+"""A fuzzer for every reader, which reads inputs in child processes with limits; `scripts/fuzz.py` is its command."""

@@ -1,4 +1,4 @@
-"""Runs child processes over inputs, kills them above the limits, counts outcomes and keeps inputs that fail."""
+"""A campaign of the fuzzer: runs child processes, kills them above the limits, counts outcomes, keeps failed inputs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ from tests.robustness.child import FAILED
 from tests.robustness.limits import lay_canaries
 from tests.support.paths import ROOT
 
-START = 120  # seconds that a child may take until its first input
-KEPT = 3  # files of one kind of failure
+START = 120  # time limit in seconds for a child's first input
+KEPT = 3  # largest number of files kept for each kind of failure
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits per input. seconds: of CPU time, and a tenth of the wall-clock limit.  memory: MB."""
+    """Limits per input.
+
+    Attributes:
+        seconds: CPU time; the wall-clock limit is ten times as long.
+        memory: MB.
+    """
 
     seconds: float = 10
     memory: int = 600
@@ -38,7 +43,14 @@ class Limits:
 
 @dataclass
 class Tally:
-    """Outcomes of a reader's inputs. kinds: failures by their fault."""
+    """Outcomes of a reader's inputs.
+
+    Attributes:
+        reader: Name of the reader.
+        outcomes: Number of inputs by outcome.
+        kinds: Number of failures by kind.
+        examples: Description of the first failure of each kind.
+    """
 
     reader: str
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -55,12 +67,12 @@ class Campaign:
     """A run of the fuzzer.
 
     Attributes:
-        seed: Decides the sequence of inputs of each reader.
+        seed: Seed of the sequence of inputs of each reader.
         keep: Folder for inputs that fail.
         limits: Limits per input.
         tree: Checkout whose package is fuzzed, with its own `.venv`; None for this Python.
         broken: Readers whose child processes do not start.
-        ended: Set when no more inputs are to be read.
+        ended: Set to end the campaign.
     """
 
     seed: int

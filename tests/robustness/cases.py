@@ -11,30 +11,36 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Case:
-    """An input. suffix: of the file name, such as ".wav".  content: its bytes."""
+    """An input.
+
+    Attributes:
+        suffix: Suffix of the file name, such as ".wav".
+        content: Bytes of the file.
+    """
 
     suffix: str
     content: bytes
 
 
 class Reader(Protocol):
-    """One kind of input: makes seeds, makes hostile inputs of them, and reads an input as a user's call would.
+    """One kind of input: makes seeds, makes hostile inputs from them, and reads an input as a user's call would.
 
     Each child process creates its reader once, with a folder of its own for other files.
 
-    memory: MB that an input may take in any case, where that is more than the limit.
-    noisy: first bytes of the files whose library prints messages on stderr that cannot be turned off.
+    Attributes:
+        memory: Least memory limit of this reader in MB.
+        noisy: First bytes of files whose library prints messages on stderr that cannot be turned off.
     """
 
     memory: int
     noisy: tuple[bytes, ...]
 
     def seeds(self) -> Sequence[Case]:
-        """Return well-formed inputs. This is slow, so they are made once and kept."""
+        """Return well-formed inputs; they are made once and kept, because this is slow."""
         ...
 
     def make(self, chance: random.Random, seeds: Sequence[Case]) -> Case:
-        """Return a hostile input that depends on `chance` and `seeds` alone."""
+        """Return a hostile input that depends only on `chance` and `seeds`."""
         ...
 
     def read(self, path: Path) -> None:

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     reader = (READERS | planted.READERS)[name](folder / "work")
     from vexpress_rt.backends.cuda import runtime
 
-    runtime.count()  # the library of CUDA asks the system for its own place, once a process
+    runtime.count()  # before the limits: CUDA's library looks up its own path, once per process
     restrict()
     if len(arguments) > 5:
         kept = Path(arguments[5])
@@ -51,7 +51,7 @@ def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure
     from vexpress_rt.errors import VExpressError
 
     path = folder / "inputs" / f"input{case.suffix}"
-    for before in path.parent.iterdir():  # as late as this: memory damage by the last input may show until here
+    for before in path.parent.iterdir():  # only now, because memory damage by the last input may show until here
         before.unlink()
     path.write_bytes(case.content)
     report(begin=number, suffix=case.suffix)
@@ -63,7 +63,7 @@ def _run(reader: Reader, case: Case, number: int, folder: Path, measure: Measure
         except VExpressError as error:
             outcome, detail = REFUSED, type(error).__name__
             findings += _unfit(str(error))
-        except SystemExit as error:  # the command line over wrong usage
+        except SystemExit as error:  # wrong usage of the command line
             outcome, detail = REFUSED, f"exit {error.code}"
         except BaseException as error:
             findings.append(f"exception: {_place(error)}: {type(error).__name__}: {str(error)[:300]}")

@@ -1,4 +1,4 @@
-"""What an input may take and touch, measured inside the child process that reads it."""
+"""Limits of memory and access for an input, measured in the child process that reads it."""
 
 from __future__ import annotations
 

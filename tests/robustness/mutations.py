@@ -1,4 +1,4 @@
-"""Mutations of bytes: without knowledge of the format, and of the blocks of known formats."""
+"""Mutations of files: of any bytes, and of the blocks of known formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ TOKENS = (
 
 
 def mutate(chance: random.Random, content: bytes, others: Sequence[bytes], tokens: Sequence[bytes] = TOKENS) -> bytes:
-    """Return `content` with one to eight changes. others: files of the same kind, to take pieces from."""
+    """Return `content` with one to eight changes.
+
+    Args:
+        chance: Random numbers.
+        content: Bytes of a file.
+        others: Files of the same kind, from which pieces are taken.
+        tokens: Strings to insert.
+    """
     data = bytearray(content)
     for _ in range(chance.choice((1, 1, 1, 2, 3, 5, 8))):
         operation = chance.choice(_STRUCTURED if chance.random() < 0.5 else _PLAIN)

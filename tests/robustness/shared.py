@@ -1,4 +1,4 @@
-"""Files beside the checkout that were once read wrongly."""
+"""Files outside the checkout that were once read wrongly."""
 
 from __future__ import annotations
 

@@ -14,11 +14,17 @@ _DEEP = 8
 
 @dataclass(frozen=True)
 class Block:
-    """Bytes start to stop - 1, whose content begins at `body`.
+    """A block of a file.
 
-    field, width: where the size stands, and in how many bytes; of width 0 there is none.
-    order: of the size's bytes; `vint` of EBML's variable integers, `safe` of ID3's seven bits a byte.
-    extra: bytes that the size counts beyond the content.  checksum: what follows or precedes the content, by kind.
+    Attributes:
+        start: Offset of the block.
+        body: Offset of its content.
+        stop: Offset of its end.
+        field: Offset of its size field.
+        width: Bytes of its size field; 0 without one.
+        order: Byte order of the size; `vint` for EBML's variable integers, `safe` for ID3's seven bits per byte.
+        extra: Bytes that the size includes in addition to the content.
+        checksum: Format of the block's checksum, `png` or `ogg`; empty without one.
     """
 
     start: int
@@ -70,7 +76,7 @@ def blocks(data: bytes) -> list[Block]:
 
 
 def _iff(data: bytes, start: int = 0, stop: int | None = None, order: str = "little", deep: int = 0) -> Iterator[Block]:
-    """RIFF (WAV, AVI, WebP) and, with big numbers, AIFF."""
+    """Yield the chunks of RIFF (WAV, AVI, WebP) and, in big-endian order, AIFF."""
     stop = len(data) if stop is None else min(stop, len(data))
     while start + 8 <= stop:
         size = int.from_bytes(data[start + 4 : start + 8], "little" if order == "little" else "big")
@@ -88,7 +94,7 @@ _SKIPPED = {b"meta": 4, b"stsd": 8, b"dref": 8, b"mp4a": 28, b"avc1": 78, b"av01
 
 
 def _boxes(data: bytes, start: int = 0, stop: int | None = None, deep: int = 0) -> Iterator[Block]:
-    """ISO base media: MP4, MOV, 3GP, AVIF, HEIF, JPEG 2000."""
+    """Yield the boxes of ISO base media: MP4, MOV, 3GP, AVIF, HEIF, JPEG 2000."""
     stop = len(data) if stop is None else min(stop, len(data))
     while start + 8 <= stop:
         size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
@@ -108,7 +114,7 @@ _MASTERS = frozenset(map(bytes.fromhex, _MASTER_IDS.split()))
 
 
 def _ebml(data: bytes, start: int = 0, stop: int | None = None, deep: int = 0) -> Iterator[Block]:
-    """Matroska and WebM."""
+    """Yield the elements of Matroska and WebM."""
     stop = len(data) if stop is None else min(stop, len(data))
     while start + 2 <= stop:
         name = 9 - data[start].bit_length() if data[start] else 9
@@ -136,7 +142,7 @@ def _png(data: bytes) -> Iterator[Block]:
 
 
 def _jpeg(data: bytes) -> Iterator[Block]:
-    """Segments; of JPEG 2000 codestreams, too."""
+    """Yield the segments of JPEG, and of JPEG 2000 codestreams."""
     start = 2
     while start + 4 <= len(data):
         if data[start] != 0xFF:
@@ -154,7 +160,7 @@ def _jpeg(data: bytes) -> Iterator[Block]:
 
 
 def _tiff(data: bytes) -> Iterator[Block]:
-    """Entries of the directories; the count of each stands for its size."""
+    """Yield the entries of the directories, with their counts as size fields."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, width: int) -> int:
@@ -192,7 +198,7 @@ def _flac(data: bytes) -> Iterator[Block]:
 
 
 def _id3(data: bytes) -> Iterator[Block]:
-    """ID3 tags and their frames, then the frames of sound."""
+    """Yield an ID3 tag and its frames, then the frames of sound."""
     size = int.from_bytes(bytes(0), "big")
     for byte in data[6:10]:
         size = size << 7 | byte & 127
@@ -207,7 +213,7 @@ def _id3(data: bytes) -> Iterator[Block]:
 
 
 def _synced(data: bytes, mark: bytes, start: int = 0) -> Iterator[Block]:
-    """Frames that begin with a marker and end at the next one."""
+    """Yield frames that begin with a marker and end at the next one."""
     start = data.find(mark, start)
     while start >= 0:
         following = data.find(mark, start + len(mark))
@@ -243,7 +249,7 @@ def _caf(data: bytes) -> Iterator[Block]:
 
 
 def _asf(data: bytes) -> Iterator[Block]:
-    """ASF (WMA) and, with other numbers, Wave64: a GUID and a size of eight bytes that counts itself."""
+    """Yield the objects of ASF (WMA) and Wave64: a GUID and a size of eight bytes that includes both."""
     start = 0
     while start + 24 <= len(data):
         size = int.from_bytes(data[start + 16 : start + 24], "little")

@@ -1,4 +1,4 @@
-"""The fuzzer finds planted faults of each kind, and reports none where there is none."""
+"""The fuzzer finds planted faults of each kind, and reports none for a reader without faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLANTED = ("FAILED", "refused", "accepted")  # by the first byte of an input
 
 
 def planned(fault: str, count: int) -> Counter[str]:
-    """The outcomes of the first `count` inputs of a reader with a planted fault."""
+    """Return the expected outcomes of the first `count` inputs of a reader with a planted fault."""
     return Counter(PLANTED[chance_of(3, f"planted_{fault}", number).randrange(3)] for number in range(count))
 
 

@@ -20,7 +20,7 @@ def test_kills_of_generate_leave_nothing_half_done(tmp_path: Path, capsys: pytes
 
 
 def test_files_of_a_bad_command_are_faults_and_kept(tmp_path: Path) -> None:
-    """The command writes its output in place, and another file beside it."""
+    """The command writes its output in place, and another file in the same folder."""
     (tmp_path / "work").mkdir()
     output = tmp_path / "work" / "video.mp4"
     code = f"import time; open({str(output)!r}, 'w').write('half'); open({str(output)!r} + '.tmp', 'w'); time.sleep(60)"

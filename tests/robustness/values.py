@@ -1,4 +1,4 @@
-"""Values that no caller should pass, as Python expressions, so that an input is readable text."""
+"""Odd argument values, as Python expressions, so that an input is readable text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ANY = (
     "StopIteration()", "io.BytesIO(b'x')", "ctypes.c_int(3)", "collections.OrderedDict(a=1)", "'x' * 1000", "os",
     "slice(1, 2)",
 )  # fmt: skip
-# Arrays in the place of sound, pictures, noise and keypoints.
+# Arrays instead of sound, pictures, noise and keypoints.
 ARRAYS = (
     "np.zeros(400, np.float32)", "np.zeros(400)", "np.zeros(400, np.float16)", "np.zeros(400, np.longdouble)",
     "np.zeros(400, np.int16)",

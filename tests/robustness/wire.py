@@ -27,7 +27,13 @@ _LARGE = 1 << 14  # bytes; larger fields are weights
 
 @dataclass
 class _Field:
-    """A field. number, kind: of its key.  value: a number, bytes, or the fields of a message."""
+    """A field.
+
+    Attributes:
+        number: Field number.
+        kind: Wire type.
+        value: A number, bytes, or the fields of a message.
+    """
 
     number: int
     kind: int
@@ -46,7 +52,7 @@ def damage(chance: random.Random, message: bytes) -> bytes:
 
 
 def _size(fields: list[_Field]) -> int:
-    """About how many bytes fields take; a field that was copied into itself again and again takes many."""
+    """Return about how many bytes fields take, counting only to _LARGEST: repeated copies can make them huge."""
     total = 0
     for field in fields:
         content = field.value

@@ -14,7 +14,7 @@ from benchmarks import seams
 from tests.support.audio_encoders import MODEL, RATE, STRIDE, WIDTH, make_encoder
 from tests.support.factories import model_config
 from tests.support.sound_files import write_wav
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle

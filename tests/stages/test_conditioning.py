@@ -1,4 +1,4 @@
-"""What the denoiser is conditioned on: which engine gets what, and how a window beyond the video is filled."""
+"""Conditions of the denoiser: the inputs of the engines, and the padding of windows beyond the video."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_conditions(length: int) -> WindowConditions:
 
 
 def frames_given(conditions: WindowConditions) -> list[tuple[list[int], list[int]]]:
-    """For each window the frames whose sound, and those whose drawings, the engines were given."""
+    """Return for each window the frames of the feature windows, and of the keypoint maps, that the engines received."""
     return [
         (heard["feature_rows"][:, 0, 0].astype(int).tolist(), seen["drawings"][:, 0, 0, 0].tolist())
         for heard, seen in zip(conditions.audio_projection.calls, conditions.pose_guider.calls, strict=True)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Where the face is in each frame: sources, pixels, rates, retargeting, and what is told about it."""
+"""The position of the face in each frame: sources, pixels, rates, retargeting, and notes."""
 
 from __future__ import annotations
 

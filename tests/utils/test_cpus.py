@@ -19,7 +19,7 @@ V1 = "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpu
 
 
 def tree(root: Path, groups: str, mounts: str, **files: str) -> Path:
-    """A system whose process is in `groups`, with files of control groups; "/" in their names is "__"."""
+    """Write the files of a system whose process is in `groups`; "__" in a name stands for "/"."""
     contents = {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts}
     contents |= {f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in files.items()}
     for name, text in contents.items():

@@ -1,4 +1,4 @@
-"""A lock that one holds at a time, and that leaves nothing behind."""
+"""A file lock has one holder at a time and leaves no file behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.paths import ROOT
 from vexpress_rt.errors import OutputError
-from vexpress_rt.utils.file_lock import locked
+from vexpress_rt.utils import file_lock
+from vexpress_rt.utils.file_lock import FOLDER_LOCK, locked, locked_folder
 
 
 @pytest.fixture(autouse=True)
@@ -84,4 +85,47 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         pytest.raises(OutputError, match=r"none/lock cannot be locked: .*No such file.*: make its folder one that"),
         locked(tmp_path / "none" / "lock", lambda: None),
     ):
+        pass
+
+
+@pytest.fixture(params=[True, False], ids=["folders can be opened", "as on Windows"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(file_lock, "_FOLDERS_OPEN", request.param)
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"
+
+
+def test_one_holds_a_folder_at_a_time(folder: Path) -> None:
+    for _ in range(2):
+        with locked_folder(folder) as first:
+            for _ in range(2):
+                with locked_folder(folder) as second:
+                    assert (first, second) == (True, False)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_locked_folder_holds_no_file_and_can_be_moved(folder: Path) -> None:
+    with locked_folder(folder) as acquired:
+        assert acquired
+        assert list(folder.iterdir()) == []
+        folder.rename(folder.with_name("moved"))
+    assert list(folder.parent.iterdir()) == [folder.with_name("moved")]
+
+
+def test_the_lock_of_a_folder_ends_with_the_process_that_held_it(folder: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from vexpress_rt.utils import file_lock\n"
+        f"file_lock._FOLDERS_OPEN = {file_lock._FOLDERS_OPEN}\n"
+        "with file_lock.locked_folder(Path(sys.argv[1])): os._exit(3)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=False)
+    assert killed.returncode == 3
+    assert folder.with_name(folder.name + FOLDER_LOCK).exists() != file_lock._FOLDERS_OPEN
+    with locked_folder(folder) as acquired:
+        assert acquired
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_missing_folder_has_no_lock(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError), locked_folder(folder / "none" / "deeper"):
         pass

@@ -130,7 +130,7 @@ def test_the_message_names_the_needs_the_free_memory_and_the_remedy_of_the_large
     check_memory("a video", needs, 160 * 10**9)
 
 
-# In front of the work
+# Before the work
 
 
 @pytest.fixture

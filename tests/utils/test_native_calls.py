@@ -14,7 +14,7 @@ from vexpress_rt import BackendError
 from vexpress_rt.utils import native_calls
 from vexpress_rt.utils.worker import Worker
 
-# The main thread waits for a line of the daemon thread, so that this has begun, and ends at some moment after it.
+# The main thread waits until the daemon thread has printed a line, and ends at some moment after it.
 _DAEMON = """
 import sys, threading, time
 from pathlib import Path

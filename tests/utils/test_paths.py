@@ -1,4 +1,4 @@
-"""Paths that a caller names."""
+"""Paths given by a caller."""
 
 from __future__ import annotations
 

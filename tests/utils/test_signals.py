@@ -1,4 +1,4 @@
-"""Signals: commands end after their clean-up, and library code finishes what must not be cut short."""
+"""Signals: commands end after their clean-up, and library code finishes work that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-# Work that is not cut short
+# Work that is not interrupted
 
 
 def test_an_interrupt_is_raised_when_the_function_has_ended() -> None:
@@ -150,7 +150,7 @@ def test_a_signal_ends_a_command_and_handlers_come_back(name: str, at_steps: boo
     steps: list[str] = []
     with pytest.raises(Interrupted), GracefulShutdown(at_steps=at_steps) as shutdown:
         command()
-    assert shutdown.number == number
+    assert (shutdown.number, shutdown.exit_code) == (number, 128 + number)
     assert steps == ["went on"] * at_steps
     assert signal.getsignal(number) is before
 

@@ -1,4 +1,4 @@
-"""Work in a thread of its own: all of it, in order, a bounded way behind, and its errors come out."""
+"""Work in a worker thread: all of it, in order, with a bounded queue, and with its errors raised in the caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vexpress_rt.utils.worker import Worker
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does, on a machine of any speed; fail after a minute."""
+    """Wait until another thread has made a condition true; fail after a minute."""
     until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until

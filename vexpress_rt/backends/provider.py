@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import TARGETS
 from vexpress_rt.bundle.manifest import BUILD_COMMAND
+from vexpress_rt.bundle.target import COMPILED_TARGETS
 from vexpress_rt.errors import BundleDamagedError, ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 Progress = Callable[[str, int, int], object]  # stage, done, total; called from any thread
 
@@ -157,7 +157,7 @@ class Provider(ABC):
 
 def not_compiled_error(bundle: Bundle) -> ConfigError:
     """Return the error to raise for a bundle whose target is not compiled ahead of time."""
-    first, *others = TARGETS[1:]
+    first, *others = COMPILED_TARGETS
     return ConfigError(
         f"the bundle is not compiled for TensorRT (its target is {bundle.manifest.target}): build it with "
         f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target {first}` (or {', '.join(others)}) "

@@ -10,7 +10,7 @@ import numpy as np
 from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 def describe(name: str, tensor: Tensor) -> TensorSpec:

@@ -33,7 +33,7 @@ from vexpress_rt.bundle.onnx_graph import ByteRange, Tensor
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.types import FileStamp
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 WORKING = ".compiling"  # prefix of files that exist while plans are compiled; names in a manifest cannot start with it
 

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field
 from reprlib import repr as brief
 from typing import Any
 
+from vexpress_rt.bundle.target import COMPILED_TARGETS, TARGETS
 from vexpress_rt.bundle.untrusted_json import malformed, record
 
-TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}  # the libraries, by target
 PORTABLE = "portable"
 PLAN = ".plan"  # suffix of plans, and of no other files of a bundle
-_AMPERE = (8, 0)  # lowest compute capability for TensorRT's portable plans
 COMPILATIONS_LIMIT = 16  # per bundle; each can take as much disk space as the weights
 TEXT_LIMIT = 4096  # characters
 _KINDS: dict[str, type] = {
@@ -82,14 +81,13 @@ class Compilation:
             return False
         if self.gpu != PORTABLE:
             return (self.gpu, self.capability) == (machine.gpu, machine.capability)
-        return self.library != "tensorrt" or tuple(map(int, machine.capability.split("."))) >= _AMPERE
+        return TARGETS[self.library].runs_portable_plans(machine.capability)
 
     def describe(self) -> str:
         """Return the machine as text: `NVIDIA H100 (9.0), TensorRT 11.4.0`."""
-        gpu = f"{self.gpu} ({self.capability})"
-        if self.gpu == PORTABLE:
-            gpu = "GPUs from Ampere (8.0) on" if self.library == "tensorrt" else "RTX GPUs"
-        return f"{gpu}, {TITLES[self.library]} {self.version}"
+        library = TARGETS[self.library]
+        gpu = library.portable_gpus if self.gpu == PORTABLE else f"{self.gpu} ({self.capability})"
+        return f"{gpu}, {library.title} {self.version}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with the hash of the options, which makes bundles easy to compare."""
@@ -113,8 +111,8 @@ class Compilation:
                 malformed(f"{where} has a {name} of {len(text)} characters; expected at most {TEXT_LIMIT}")
             if name != "plans" and not text.isprintable():  # it is shown on terminals
                 malformed(f"{where} has {name} = {brief(text)}; expected text that can be printed")
-        if values["library"] not in TITLES:
-            malformed(f"{where} has library = {brief(values['library'])}; expected {' or '.join(TITLES)}")
+        if values["library"] not in COMPILED_TARGETS:
+            malformed(f"{where} has library = {brief(values['library'])}; expected {' or '.join(COMPILED_TARGETS)}")
         result = cls(**values)
         if result.options_sha256 != digest:
             malformed(f"{where} has options of the sha256 {result.options_sha256}; expected {brief(digest)}")

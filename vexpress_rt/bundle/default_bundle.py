@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vexpress_rt.bundle.manifest import BUILD_COMMAND, MANIFEST
 from vexpress_rt.errors import BundleNotFoundError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 _PACKAGE = Path(__file__).parents[1]
 # In a wheel, and in a checkout, from which editable installations import.

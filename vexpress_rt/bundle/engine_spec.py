@@ -19,7 +19,6 @@ from vexpress_rt.errors import ConfigError
 from vexpress_rt.types import MAX_BUNDLE_SIDE
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-TARGETS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 # ONNX Runtime has no bfloat16 convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on the GPU.
 ONLY_TENSORRT = "bf16"
 AUDIO_SECONDS = 60  # longest speech of one run of the audio encoder, whose self-attention is quadratic
@@ -250,23 +249,6 @@ ENGINE_NAMES = tuple(_ENGINES)
 
 # SCRFD is released as an ONNX graph with an interface of its own: it is copied, not exported.
 FACE_DETECTOR = "face_detector"
-
-
-def check_precision(precision: str, target: str) -> None:
-    """Check that engines of a precision can be built for a target.
-
-    Args:
-        precision: A key of `PRECISIONS`.
-        target: One of `TARGETS`.
-
-    Raises:
-        ConfigError: They cannot.
-    """
-    if precision == ONLY_TENSORRT and target == TARGETS[0]:
-        raise ConfigError(
-            f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
-            f"{' and '.join(TARGETS[1:])}, which alone compute in bfloat16: choose another --precision or --target"
-        )
 
 
 def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32") -> dict[str, EngineSpec]:

@@ -20,19 +20,18 @@ from vexpress_rt.bundle.compilation import COMPILATIONS_LIMIT, PLAN, Compilation
 from vexpress_rt.bundle.engine_spec import (
     FACE_DETECTOR,
     PRECISIONS,
-    TARGETS,
     EngineSpec,
     ModelConfig,
     TensorSpec,
     VideoShape,
-    check_precision,
     engine_specs,
 )
+from vexpress_rt.bundle.target import TARGETS, check_precision
 from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
 from vexpress_rt.config import GenerationConfig, Settings, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.types import MAX_BUNDLE_SIDE
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -126,7 +125,7 @@ class Manifest:
     Attributes:
         package: Version of vexpress_rt that built it.
         versions: Versions of Python and of the libraries that exported it.
-        target: One of `engine_spec.TARGETS`.
+        target: A key of `target.TARGETS`.
         precision: One of `engine_spec.PRECISIONS`.
         shape: Height and width in pixels, and frames of a context window.
         allow_odd_sizes: See `VideoShape.check`.
@@ -304,7 +303,7 @@ def _check_schema(data: object) -> None:
 
 def _check_labels(values: dict[str, Any]) -> None:
     """Check target, precision, versions and parity."""
-    for name, choices in (("target", TARGETS), ("precision", tuple(PRECISIONS))):
+    for name, choices in (("target", tuple(TARGETS)), ("precision", tuple(PRECISIONS))):
         if values[name] not in choices:
             malformed(f"{name} is {brief(values[name])}; expected one of {', '.join(choices)}")
     if not all(type(text) is str for text in values["versions"].values()):

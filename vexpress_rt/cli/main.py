@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _print(_COMMANDS[options.command](options, shutdown))
         except BaseException as error:
             if shutdown.number is not None or isinstance(error, KeyboardInterrupt):  # a signal may cause any exception
-                return _fail("interrupted; nothing partial is left", 128 + (shutdown.number or signal.SIGINT))
+                return _fail("interrupted; nothing partial is left", shutdown.exit_code)
             if isinstance(error, VExpressError):
                 return _fail(f"error: {error}", 1)
             if ran_out(error):

@@ -17,12 +17,13 @@ from vexpress_rt.config import (
     RENAMED_OPTIONS,
     RENAMED_VALUES,
     RETARGET_MODES,
+    WAVEFRONT,
     WINDOW_ORDERS,
     GenerationConfig,
     Settings,
     option_help,
 )
-from vexpress_rt.utils.links import EXPORTER_PLACE
+from vexpress_rt.utils.project_links import EXPORTER_PLACE
 
 # Flags of the public inference.py with another name here. Names that differ only in underscores need no entry.
 ALIASES = {
@@ -145,7 +146,7 @@ def _add_generate(commands: Any) -> None:
         help="compile a bundle's plans again if damaged or for another GPU or TensorRT version (default: auto)",
     )  # fmt: skip
     add(
-        "--window-order", type=_window_order, choices=WINDOW_ORDERS, default=WINDOW_ORDERS[0],
+        "--window-order", type=_window_order, choices=WINDOW_ORDERS, default=WAVEFRONT,
         help="order in which context windows are denoised: as a wavefront (default), or step by step over the whole "
         "video; frames are the same",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.config import WINDOW_ORDERS, check_choice
+from vexpress_rt.config import STEP_MAJOR, WINDOW_ORDERS, check_choice
 from vexpress_rt.errors import ConfigError
 
 
@@ -111,7 +111,7 @@ def walk(windows: Sequence[Window], steps: int, window_order: str = "wavefront")
     check_choice("window_order", window_order, WINDOW_ORDERS)
     if steps < 1:
         raise ConfigError(f"steps is {steps}; expected at least 1")
-    if window_order == "step_major":
+    if window_order == STEP_MAJOR:
         return ((window, step) for step in range(steps) for window in windows)
     return _wavefront(windows, steps)
 

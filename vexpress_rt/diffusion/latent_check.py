@@ -15,7 +15,7 @@ from vexpress_rt.backends.base import Tensor
 from vexpress_rt.diffusion.noise import NOISE_LIMIT
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import Float32
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 # Latents of a trained VAE stay within about 10. Beyond this limit a float16 decoder overflows: it divides latents by
 # the VAE's scaling factor of about 0.18, and the largest float16 is 65504.

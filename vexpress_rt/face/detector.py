@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, ImageError, NoFaceError
 from vexpress_rt.types import Face, Float32, UInt8
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.project_links import EXPORTER
 
 # (1, 3, S, S) float32 -> nine arrays: scores (N, 1), boxes (N, 4) and keypoints (N, 10), each for the three _STRIDES.
 Detector = Callable[[Float32], Sequence[NDArray[Any]]]

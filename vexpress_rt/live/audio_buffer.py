@@ -21,7 +21,7 @@ LEVEL_SECONDS = 10  # of recent sound, on which mean and variance are measured
 BLOCKS_PER_SECOND = 50  # each block counts as voice or as a pause
 PAUSE_LEVEL = 10 ** (-50 / 20)  # standard deviation, 50 dB below full scale; a block below it is a pause
 SPEECH_LEVEL = 0.1  # standard deviation of normal speech: 20 dB below full scale
-SPEECH_BLOCKS = BLOCKS_PER_SECOND  # less voice than this, one second, is filled up with normal speech
+SPEECH_BLOCKS = BLOCKS_PER_SECOND  # one second; with less voice, normal speech is assumed for the rest
 
 
 def first_sample(frame: int, rate: int, fps: Fraction) -> int:

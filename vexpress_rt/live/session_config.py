@@ -114,7 +114,7 @@ def check_timeout(timeout: Any) -> float | None:
         timeout: Seconds of at least 0, or None.
 
     Raises:
-        ConfigError: `timeout` is not a number, NaN or below 0.
+        ConfigError: `timeout` is neither None nor a number of at least 0.
     """
     if timeout is None:
         return None

@@ -21,7 +21,7 @@ from vexpress_rt.config import CROP_MODES, check_choice
 from vexpress_rt.errors import ImageError, KeypointError
 from vexpress_rt.media.photos import containers
 from vexpress_rt.media.photos.containers import FORMATS
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     DamagedError,
     EncodedPhoto,
     Gap,

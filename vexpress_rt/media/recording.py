@@ -13,8 +13,8 @@ import numpy as np
 
 from vexpress_rt.media.audio_input import AudioSource, check_source
 from vexpress_rt.media.audio_reader import SoundInfo, sound_blocks
-from vexpress_rt.media.cancellation import CancellationDetector
 from vexpress_rt.media.channel_mix import Weights, mix, mono_weights, track_weights
+from vexpress_rt.media.phase_cancellation import CancellationDetector
 from vexpress_rt.media.resampler import Resampler
 from vexpress_rt.media.sample_store import SampleArray, Samples, SampleStore
 from vexpress_rt.media.voice_activity import VoiceDetector, VoiceSegments

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.config import (
     RETARGET_MODES,
+    WAVEFRONT,
     WINDOW_ORDERS,
     GenerationConfig,
     brief,
@@ -177,7 +178,8 @@ class Generator:
 
         Args:
             portrait: The result of `prepare` or `read_photo`, or a photo as `prepare` reads it.
-            audio: A sound file (or a video, for its sound), or samples (N,) float32, mono, with their rate in Hz.
+            audio: A sound file (or a video, for its sound), or (samples, rate in Hz) with samples of shape (N,) or
+                (channels, N), float32 in [-1, 1] or int16.
             keypoints: Target motion: a file (.pth, .npy, .npz) or an array (L, 3, 2) in pixels of the bundle's picture,
                 a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head.
             retarget: How keypoints are fitted to the photo's face: no_retarget, fix_face, offset_retarget or
@@ -289,7 +291,7 @@ class Generator:
             AudioError: `sample_rate` is impossible.
             ConfigError: A number of seconds is outside its range.
         """
-        settings, manifest = self._run_context(config, WINDOW_ORDERS[0], None).settings, self.bundle.manifest
+        settings, manifest = self._run_context(config, WAVEFRONT, None).settings, self.bundle.manifest
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.config import WINDOW_ORDERS, Settings
+from vexpress_rt.config import WAVEFRONT, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
 from vexpress_rt.diffusion.guidance import Guidance
@@ -173,7 +173,7 @@ class Runner:
             outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
             conditions = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
             reused = latent * shape.frames if settings.uncond_interval > 1 else 0
-            remedy = "take fewer steps" if window_order == WINDOW_ORDERS[0] else (
+            remedy = "take fewer steps" if window_order == WAVEFRONT else (
                 "use window_order='wavefront': its frames are the same, and its memory does not grow with the speech"
             )  # fmt: skip
             needs.append(
@@ -291,7 +291,7 @@ def _most_in_flight(length: int, frames: int, settings: Settings, window_order: 
     """Return the largest number of windows in flight: see `context_windows.walk`."""
     new = frames - settings.overlap
     windows = 1 + math.ceil(max(0, length - frames) / new)
-    if window_order != WINDOW_ORDERS[0]:
+    if window_order != WAVEFRONT:
         return windows
     return min(windows, (math.ceil(frames / new) - 1) * (settings.steps - 1) + 2)
 

@@ -23,7 +23,7 @@ from vexpress_rt.media.voice_activity import voice_gain
 from vexpress_rt.stages.audio_features import feature_span, feature_windows, normalize
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.types import Float32
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 CHUNK_SECONDS = 45  # shorter than one pass: the allocator keeps memory of several chunks, which must not exceed its
 CONTEXT_SECONDS = 5  # minimum on each side of a feature, except at the clip's ends; 1 second is enough to avoid seams

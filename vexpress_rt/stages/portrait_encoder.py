@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from vexpress_rt.backends.engines import Engines
+from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import CROP_MODES, check_choice
@@ -18,7 +18,7 @@ from vexpress_rt.media import image
 from vexpress_rt.stages.conditioning import encode_portrait
 from vexpress_rt.stages.pose import check_face
 from vexpress_rt.types import Crop, Face, Float32, Portrait, UInt8
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 ImageSource = str | os.PathLike[str] | bytes | UInt8
 

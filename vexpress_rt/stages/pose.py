@@ -31,8 +31,8 @@ from vexpress_rt.media.image import face_crop
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo, read_frames
 from vexpress_rt.types import Crop, Face, Float32, KeypointTrack, UInt8
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.paths import as_path
+from vexpress_rt.utils.project_links import EXPORTER
 
 KeypointSource = str | os.PathLike[str] | ArrayLike | KeypointTrack
 FaceFinder = Callable[[UInt8], list[Face]]

@@ -111,6 +111,11 @@ class GracefulShutdown:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that was interrupted: 128 + the first signal's number, or SIGINT's before one."""
+        return 128 + (self.number or signal.SIGINT)
+
     def check(self) -> None:
         """Raise Interrupted if a signal arrived."""
         if self.number is not None:

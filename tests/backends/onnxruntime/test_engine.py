@@ -230,7 +230,7 @@ def test_an_output_of_another_size_than_specified_is_refused(reshaper: Path) -> 
 
 
 def detector(tmp_path: Path) -> Path:
-    """Two outputs of one picture; the first declares a size that it does not keep to, as released detectors do."""
+    """Write a graph whose first output has another size than it declares, as in released detectors."""
     return save(
         tmp_path / "det_10g.onnx",
         [helper.make_node("Relu", ["input.1"], ["448"]), helper.make_node("Neg", ["input.1"], ["451"])],

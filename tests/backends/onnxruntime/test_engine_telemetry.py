@@ -1,4 +1,4 @@
-"""ONNX Runtime sends and stores no telemetry; a choice of the user's stays in force."""
+"""ONNX Runtime sends and stores no telemetry; the user's own setting is kept."""
 
 from __future__ import annotations
 

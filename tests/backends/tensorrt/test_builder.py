@@ -1,4 +1,4 @@
-"""Engines built for real by TensorRT for RTX, which needs no GPU for that."""
+"""Engines built by the real TensorRT for RTX, which needs no GPU for builds."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.tensorrt.engine import TensorRTEngine, load
 from vexpress_rt.bundle.engine_spec import TensorSpec
 from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 PLACE = re.escape(EXPORTER)
 

@@ -25,7 +25,7 @@ def rtx() -> Library:
 
 
 def stand_in(version: str) -> ModuleType:
-    """A module with no more of TensorRT than it takes to be loaded."""
+    """Return a module with only the parts of TensorRT that loading it needs."""
     module = ModuleType("tensorrt")
     module.__dict__.update(__version__=version, ILogger=type("ILogger", (), {"Severity": SimpleNamespace(VERBOSE=4)}))
     return module

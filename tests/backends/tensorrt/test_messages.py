@@ -60,7 +60,7 @@ def say(rtx: Library, text: str) -> None:
 
 
 def elsewhere(function: Callable[..., object], *arguments: Any) -> None:
-    """Call it in another thread."""
+    """Call a function in another thread."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(function, *arguments).result()
 

@@ -1,4 +1,4 @@
-"""Rebuilding plans: whatever interrupts it, the bundle is unchanged or has the plans."""
+"""Rebuilding plans: after any interruption, the bundle is unchanged or has the new plans."""
 
 from __future__ import annotations
 

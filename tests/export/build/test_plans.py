@@ -1,6 +1,6 @@
 """Builds for TensorRT: which plans are compiled, which are reused, and bundles that keep only plans.
 
-Plans are words; graphs are exported for real. `test_tensorrt.py` compiles for real.
+Plans are text files, and graphs are real. `test_tensorrt.py` compiles real plans.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def alone(micro_checkpoint: Path, builder: FakeBuilder, tmp_path: Path) -> Path:
 
 
 def go_to(monkeypatch: pytest.MonkeyPatch, gpu: str) -> None:
-    """Go on on another machine."""
+    """Change to another machine."""
     monkeypatch.setattr(runtime, "name_and_capability", lambda: (gpu, (8, 9)))
 
 
 def gpus(folder: Path) -> dict[str, list[str]]:
-    """Which engines have plans, by GPU; all plans are there, and nothing else that the manifest does not list."""
+    """Return the engines with plans by GPU, and assert that the bundle's files are those of the manifest."""
     manifest = read_manifest(folder)
     assert set(content(folder)) == {"manifest.json", *manifest.files.keys() - manifest.absent}
     return {one.gpu: list(one.plans) for one in manifest.compiled}

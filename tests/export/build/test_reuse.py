@@ -1,4 +1,4 @@
-"""What a build refuses before any work, and which engines of an existing bundle it makes anew."""
+"""Builds that are refused before any work, and the reuse of an existing bundle's engines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def bundle(micro_bundle: Path, tmp_path: Path) -> Path:
 
 
 def plan(weights: Path, bundle: Path, chosen: BuildOptions) -> tuple[list[str], set[str]]:
-    """The engines that the result would have, and those that would be made."""
+    """Return the engines of the result, and those that the build would export."""
     previous = Bundle(bundle, read_manifest(bundle))
     return Assembly(Checkpoint(weights), chosen, bundle, previous, print).plan()
 
@@ -110,7 +110,7 @@ def test_one_engine_alone_comes_with_those_that_share_its_weights(weights: Path,
 
 def test_one_engine_alone_is_refused_where_the_others_would_not_fit(weights: Path, bundle: Path) -> None:
     before = content(bundle)
-    with pytest.raises(ExportError, match=r"vae_encoder, reference_net, .* of other weights or options: build all"):
+    with pytest.raises(ExportError, match=r"vae_encoder, reference_net, .* from other weights or options: build all"):
         build(weights, bundle, options("pose_guider", frames=2))
     change(weights / "v-express/audio_projection.bin")
     with pytest.raises(ExportError, match=r"^audio_projection of the existing bundle"):

@@ -1,4 +1,4 @@
-"""Which target a build takes that names none: the best that the machine can build, on fakes of each machine."""
+"""The default target of a build: the best one that the machine can build. With fakes of each machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from export.build.targets import best_target
 from tests.doubles.fake_cuda import NO_DRIVER, FakeCuda, installed
 from tests.doubles.fake_tensorrt import FakeTensorRT
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import ConfigError
 
 H100, RTX_4090, RTX_5090, A100 = (
@@ -27,7 +27,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 class Machine:
-    """What is in it: a GPU or none, and the libraries of these targets. It begins with nothing."""
+    """A machine with or without a GPU, and with the libraries of some targets; at first it has neither."""
 
     def __init__(self, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
         self._cuda, self._patch = cuda, monkeypatch

@@ -231,7 +231,7 @@ def test_what_transformers_refuses_is_reported_with_the_file(weights: Path) -> N
         (
             GUIDER,
             lambda t: {"x": torch.zeros(1)},
-            r"guider\.bin is not a v_kps_guider: expected a conv_in\.weight of 4 dims",
+            r"guider\.bin does not hold v_kps_guider: expected a conv_in\.weight of 4 dims",
         ),
         (GUIDER, lambda t: t | {"conv_out.weight": torch.zeros(3)}, "conv_out.weight of 4 dims, found 1 dims"),
         (

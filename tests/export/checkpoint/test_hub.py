@@ -1,4 +1,4 @@
-"""Files come from the hub as it states them, go on where they stopped, and refusals say what to do."""
+"""Downloads from the hub are checked against its listing and resumed; errors name the remedy."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_many_complaints_are_counted_and_the_first_are_named() -> None:
 
 
 class Bomb:
-    """What runs a command when unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, victim: Path):
         self.victim = victim

@@ -1,4 +1,4 @@
-"""Forms for ONNX Runtime's CPU kernels alone give what torch gives, and what the forms for everybody give."""
+"""Forms for ONNX Runtime's CPU kernels give the results of PyTorch and of the standard operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracing and lowering: what torch computes, the ONNX graph computes; what it cannot express is refused by name."""
+"""Tracing and lowering: an ONNX graph computes the same as the PyTorch module; unsupported functions are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from export.networks.layers import FeedForward, GroupNorm, LayerNorm, timestep_s
 from export.onnx.engine_modules import TORCH_DTYPES
 from export.onnx.graph import Graph
 from export.onnx.lower import lower
-from export.onnx.lowering import HANDLERS
+from export.onnx.lowering_framework import HANDLERS
 from export.onnx.trace import generalise
 from tests.support.fused import COMPOSITES
 from tests.support.lowered import Array, Module, compare, normal, run_file, tensor_specs, traced, write

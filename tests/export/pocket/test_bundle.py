@@ -27,7 +27,7 @@ def generator() -> Iterator[Generator]:
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    """Somebody says what the demo's people say, the head held still."""
+    """A person speaks the demo's recording with a still head."""
 
     def voice(seed: int, seconds: float) -> NDArray[np.float32]:
         heard = open_recording(SPEECH, 16000)

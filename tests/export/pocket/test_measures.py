@@ -1,4 +1,4 @@
-"""What is measured in pictures of faces, held against what was drawn."""
+"""Measurements in pictures of faces, compared with the drawn values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a nose is found in a picture, held against where it was drawn."""
+"""The measured position of a nose in a picture, compared with the drawn position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle's graphs give back the weights that they were made of."""
+"""The weights of a checkpoint can be recovered from a bundle's graphs."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ _SPECIAL = {
 
 
 class Arguments:
-    """Calls the API with the bundle that ships, one step and two frames."""
+    """Calls the API with the shipped bundle, one step and two frames."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()

@@ -117,7 +117,7 @@ class Calls:
 
 
 def _take_back(start: int) -> str:
-    """Return and remove the messages on stderr since `start`: messages of the command are not a failure."""
+    """Return and remove the output on stderr since `start`, because messages of the command are not failures."""
     import sys
 
     sys.stderr.flush()

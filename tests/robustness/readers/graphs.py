@@ -1,7 +1,7 @@
-"""ONNX graphs of a bundle: hostile ones, and ones with mutated protobuf fields.
+"""ONNX graphs of a bundle: hostile graphs, and graphs with mutated protobuf fields.
 
-The manifest lists them with their true size and hash, as in a hostile bundle. The suffix of an input's name contains
-the engine of the graph.
+The manifest lists them with their true size and hash, as in a hostile bundle. The suffix of an input's file name
+contains the name of the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.robustness.wire import damage
 
 _DETECTOR = "face_detector"
 _SMALL = (_DETECTOR, "pose_guider", "audio_projection", "vae_encoder")
-_LARGEST = 3 << 20  # bytes of a graph that is damaged; larger ones are mostly weights
+_LARGEST = 3 << 20  # bytes; larger graphs are mostly weights, and are not damaged
 _TOKENS = (
     *TOKENS, b"../../canary/secret.bin", b"location", b"external", b"*/_ORT_MEM_ADDR_/*", b"Loop", b"If", b"Scan",
     b"com.microsoft",
@@ -40,7 +40,7 @@ _LOCATIONS = (
 class Graphs:
     """Loads an engine as `Generator` does, and runs it once."""
 
-    memory = 3600  # what engines may compute in, seven eighths of `limits.HARD_MEMORY`: beyond it they fail
+    memory = 3600  # about seven eighths of `limits.HARD_MEMORY`, the most that an engine can use before it fails
     noisy: tuple[bytes, ...] = ()
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Graphs:
             engine.close()
 
     def _with(self, name: str, graph: bytes) -> Path:
-        """Return the bundle that ships with one graph replaced."""
+        """Return a copy of the shipped bundle with one graph replaced."""
         import hashlib
 
         target = self._folder / f"{name}.onnx"
@@ -201,7 +201,7 @@ def _if(chance: random.Random) -> bytes:
 
 
 def _functions(chance: random.Random) -> bytes:
-    """Functions of which each calls the previous one twice: 2^n nodes after inlining."""
+    """Return functions, each of which calls the previous one twice: 2^n nodes after inlining."""
     from onnx import helper
 
     count = chance.choice((3, 12, 30, 60))
@@ -214,7 +214,7 @@ def _functions(chance: random.Random) -> bytes:
 
 
 def _growth(chance: random.Random) -> bytes:
-    """Constants that fold to far more bytes than the file has."""
+    """Return constants that fold to far more bytes than the file has."""
     side = chance.choice((1 << 8, 1 << 12, 1 << 15, 1 << 20))
     kind = chance.randrange(6)
     if kind == 0:
@@ -260,7 +260,7 @@ def _external(chance: random.Random) -> bytes:
 
 
 def _foreign(chance: random.Random) -> bytes:
-    """Operators that the exporter never writes, of other or unknown domains."""
+    """Return operators of other or unknown domains that the exporter never writes."""
     domain = chance.choice(
         ("", "com.microsoft", "ai.onnx.ml", "ai.onnx.training", "evil", "com.microsoft.nchwc", "org.pytorch.aten")
     )
@@ -277,7 +277,7 @@ def _foreign(chance: random.Random) -> bytes:
 
 
 def _wide(chance: random.Random) -> bytes:
-    """Very many nodes, names or outputs; a cycle; a duplicate name."""
+    """Return very many nodes, a cycle, a duplicate name, or a very long name."""
     kind = chance.randrange(4)
     if kind == 0:
         count = chance.choice((1000, 20000))
@@ -291,7 +291,7 @@ def _wide(chance: random.Random) -> bytes:
 
 
 def _declared(chance: random.Random) -> bytes:
-    """Tensors whose declared sizes differ from their data."""
+    """Return tensors whose declared sizes differ from their data."""
     from onnx import TensorProto
 
     tensor = TensorProto(name="w", data_type=chance.choice((1, 7, 8, 10, 16, 17, 21, 99, 0)))

@@ -1,6 +1,6 @@
-"""Live sessions: random calls from one thread or two, with odd sound.
+"""Live sessions: random calls from one or two threads, with odd sound.
 
-An input is JSON: options of the session, and for each thread a list of calls.
+An input is JSON: options of the session, and a list of calls for each thread.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _CALLS = (
 
 
 class Live:
-    """Opens a session with the bundle that ships, and makes the calls in order.
+    """Opens a session with the shipped bundle, and makes the calls in order.
 
-    Each call may be refused; the frames must be in order and of the right size, with all of the sound.
+    Each call may be refused. Frames must have the right size, time and number of samples.
     """
 
     memory = 0

@@ -15,7 +15,7 @@ from vexpress_rt.errors import InputError
 
 
 class _Planted:
-    """A reader with a fault on every third input; of the others every second one is refused."""
+    """A reader with a fault on a third of the inputs; it refuses another third and accepts the rest."""
 
     memory = 0
     noisy = ()

@@ -124,7 +124,7 @@ class Sounds:
 
 
 def written(kind: str, suffix: str, codec: str, rate: int, layout: str, seconds: float = 0.25) -> bytes:
-    """Return a recording with another tone in each channel, bit for bit the same in each run."""
+    """Return a recording with a different tone in each channel, bit for bit the same in each run."""
     stream = io.BytesIO()
     options = {"fflags": "+bitexact", "strict": "experimental"}
     with av.open(stream, "w", format=kind, container_options=options) as container:

@@ -17,7 +17,7 @@ from tests.robustness.mutations import TOKENS, mutate
 from tests.robustness.readers.sounds import written
 from tests.robustness.shared import shared_cases
 
-MOST_FRAMES = 300  # a caller reads a driving video only as far as its own video is long
+MOST_FRAMES = 300  # a caller reads only as much of a driving video as its own video needs
 _PLANS = (
     ("mp4", ".mp4", "libx264", "yuv420p"), ("mov", ".mov", "mjpeg", "yuvj420p"), ("mov", ".mov", "prores_ks",
     "yuv422p10le"),
@@ -41,7 +41,7 @@ _TOKENS = (
 
 
 class Videos:
-    """Opens the video and reads frames as the search for faces does."""
+    """Opens the video and reads frames as the face tracker does."""
 
     memory = 0
     noisy: tuple[bytes, ...] = ()
@@ -79,7 +79,7 @@ class Videos:
 
 
 def filmed(kind: str, codec: str, pixels: str, size: tuple[int, int] = (64, 48), count: int = 12) -> bytes:
-    """Return pictures of a moving square. size: (width, height)."""
+    """Return a video of `count` pictures of a moving square; `size` is (width, height)."""
     if codec == "h263":
         size = (128, 96)
     if codec == "dnxhd":

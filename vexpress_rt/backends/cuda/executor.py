@@ -16,7 +16,7 @@ from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.buffer_pool import BufferPool, when_dropped
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.closable import Closable
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 _log = logging.getLogger("vexpress_rt")
 _serials = itertools.count(1)

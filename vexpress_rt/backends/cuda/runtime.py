@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.closable import Closable
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 REMEDY = (
     "close other programs that use the GPU, or build a bundle with smaller --height and --width, or fewer --frames "

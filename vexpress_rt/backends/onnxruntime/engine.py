@@ -23,10 +23,10 @@ from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.config import check_threads
 from vexpress_rt.errors import BackendError, BackendMissingError
 from vexpress_rt.utils.cpus import limit_threads
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.memory_budget import whole_memory
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.project_links import EXPORTER
 
 _SILENT = 4  # severity "fatal": errors are raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too

@@ -11,17 +11,17 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine, engine
 from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import ONLY_TENSORRT, PRECISIONS, TARGETS
+from vexpress_rt.bundle.target import ONNXRUNTIME
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 class _OnnxRuntimeProvider(Provider):
     """Checks of a bundle that hold for ONNX Runtime on any device."""
 
-    targets = TARGETS[:1]
-    precisions = tuple(precision for precision in PRECISIONS if precision != ONLY_TENSORRT)
+    targets = (ONNXRUNTIME.name,)
+    precisions = ONNXRUNTIME.precisions
 
     def open(
         self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False

@@ -27,8 +27,8 @@ from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.compilation import PORTABLE, Compilation, Machine
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec, interface_errors
 from vexpress_rt.errors import BackendError, BundleDamagedError, ConfigError, OutputError, VExpressError
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from vexpress_rt.backends.tensorrt.messages import Messages
 from vexpress_rt.backends.validation import check_interface
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.errors import BackendError
-from vexpress_rt.utils.links import EXPORTER
 from vexpress_rt.utils.memory_errors import ran_out
 from vexpress_rt.utils.native_calls import native_call
+from vexpress_rt.utils.project_links import EXPORTER
 
 _log = logging.getLogger("vexpress_rt")
 

@@ -23,32 +23,30 @@ from functools import partial
 from typing import Any
 
 from vexpress_rt.backends.tensorrt.messages import Messages, make_logger
-from vexpress_rt.bundle.compilation import TITLES
+from vexpress_rt.bundle.target import COMPILED_TARGETS, TARGETS, TENSORRT, TENSORRT_RTX
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """One of the two libraries.
+class _Support:
+    """The versions of a library that can be used, and the GPUs that it is made for.
 
     Attributes:
         minimum: The oldest version that can be used: older ones do not parse the operator Attention.
         capabilities: Compute capabilities of the GPUs that it is made for; None for all.
-        portable: Whether it builds without a GPU, for all GPUs that it is made for.
     """
 
     minimum: tuple[int, int]
     capabilities: frozenset[tuple[int, int]] | None
-    portable: bool
 
 
-_KINDS = {
-    "tensorrt": _Kind((10, 14), None, portable=False),
-    "tensorrt-rtx": _Kind((1, 5), frozenset({(8, 6), (8, 9), (12, 0), (12, 1)}), portable=True),
+_SUPPORT = {
+    TENSORRT.name: _Support((10, 14), None),
+    TENSORRT_RTX.name: _Support((1, 5), frozenset({(8, 6), (8, 9), (12, 0), (12, 1)})),
 }
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32",
@@ -84,28 +82,20 @@ class Library:
     @property
     def builds_without_gpu(self) -> bool:
         """Whether engines can be built on a machine without a GPU."""
-        return _KINDS[self.target].portable
+        return TARGETS[self.target].builds_without_gpu
 
     @property
     def has_timing_cache(self) -> bool:
         """Whether timings of earlier builds make later ones faster."""
-        return not _KINDS[self.target].portable
+        return not self.builds_without_gpu
 
     def is_portable(self, *, hardware_compatible: bool) -> bool:
-        """Return whether an engine also runs on other GPU models than that of the machine that builds it.
-
-        Args:
-            hardware_compatible: Whether the engine is built for all GPUs from Ampere on.
-        """
+        """Return whether an engine also runs on other GPU models than that of the machine that builds it."""
         return hardware_compatible or self.builds_without_gpu
 
     def is_made_for(self, capability: tuple[int, int]) -> bool:
-        """Return whether NVIDIA lists GPUs of a compute capability for this library. It may run on others as well.
-
-        Args:
-            capability: Compute capability (major, minor).
-        """
-        capabilities = _KINDS[self.target].capabilities
+        """Return whether NVIDIA lists GPUs of a compute capability for this library. It may run on others as well."""
+        capabilities = _SUPPORT[self.target].capabilities
         return capabilities is None or capability in capabilities
 
     def unsupported_reason(self, gpu: str, capability: tuple[int, int]) -> str:
@@ -123,11 +113,7 @@ class Library:
         )
 
     def dtype_name(self, dtype: Any) -> str:
-        """Return the name that `engine_spec` uses for a TensorRT data type; unknown ones keep their name.
-
-        Args:
-            dtype: A `DataType` of the library.
-        """
+        """Return the name that `engine_spec` uses for a TensorRT data type; unknown ones keep their name."""
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
@@ -138,15 +124,11 @@ class Library:
             config: The configuration.
             hardware_compatible: Build for all GPUs from Ampere on. TensorRT for RTX always does, and lacks the option.
         """
-        if hardware_compatible and not _KINDS[self.target].portable:
+        if hardware_compatible and not self.builds_without_gpu:
             config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
-        """Make engines use only the caller's memory; otherwise TensorRT for RTX cannot run in a CUDA graph.
-
-        Args:
-            config: A builder's configuration.
-        """
+        """Make engines use only the caller's memory; otherwise TensorRT for RTX cannot run in a CUDA graph."""
         flag = getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
         if flag is not None:
             config.set_flag(flag)
@@ -181,8 +163,8 @@ class Library:
         """
         with _LOCK:
             backend, config, output = _import_polygraphy(self.target)
-        if bool(config.USE_TENSORRT_RTX) != _KINDS[self.target].portable:
-            other = next(title for target, title in TITLES.items() if target != self.target)
+        if bool(config.USE_TENSORRT_RTX) != (self.target == TENSORRT_RTX.name):
+            other = next(TARGETS[name].title for name in COMPILED_TARGETS if name != self.target)
             raise BackendError(
                 f"Polygraphy works with one TensorRT library in a process, and in this one it already works with "
                 f"{other}: build engines for {self.target} in a process of its own, as "
@@ -206,8 +188,8 @@ def load(target: str) -> Library:
         ConfigError: `target` is neither of the two.
         BackendMissingError: The library cannot be imported or is too old; the message names the extra to install.
     """
-    if target not in _KINDS:
-        raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(_KINDS)}")
+    if target not in COMPILED_TARGETS:
+        raise ConfigError(f"{target!r} is no TensorRT library; expected {' or '.join(COMPILED_TARGETS)}")
     with _LOCK:
         module = run_uninterrupted(partial(_import, target))  # its C++ code would turn Ctrl-C into an ImportError
         library = _LOADED.get(target)
@@ -217,11 +199,7 @@ def load(target: str) -> Library:
 
 
 def available(target: str) -> bool:
-    """Return whether `load(target)` succeeds; GPUs are not checked.
-
-    Args:
-        target: "tensorrt" or "tensorrt-rtx".
-    """
+    """Return whether `load(target)` succeeds; GPUs are not checked."""
     try:
         load(target)
     except BackendMissingError:
@@ -253,7 +231,7 @@ _LOADED: dict[str, Library] = {}
 
 def _import(target: str) -> Any:
     try:
-        if _KINDS[target].portable:
+        if target == TENSORRT_RTX.name:
             import tensorrt_rtx
 
             return tensorrt_rtx
@@ -261,7 +239,7 @@ def _import(target: str) -> Any:
 
         return tensorrt
     except (ImportError, OSError) as error:  # OSError: installed, but one of its shared libraries does not load
-        raise BackendMissingError(f"{TITLES[target]} cannot be imported ({error}): {_remedy(target)}") from error
+        raise BackendMissingError(f"{TARGETS[target].title} cannot be imported ({error}): {_remedy(target)}") from error
 
 
 def _remedy(target: str) -> str:
@@ -270,12 +248,12 @@ def _remedy(target: str) -> str:
 
 def _examine(target: str, module: Any) -> Library:
     """Return the Library of an imported module. Raises BackendMissingError if it is too old."""
-    kind, title = _KINDS[target], TITLES[target]
+    minimum, title = _SUPPORT[target].minimum, TARGETS[target].title
     version = str(module.__version__)
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < kind.minimum:
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < minimum:
         raise BackendMissingError(
-            f"{title} {version} is installed; expected at least {kind.minimum[0]}.{kind.minimum[1]}: {_remedy(target)}"
+            f"{title} {version} is installed; expected at least {minimum[0]}.{minimum[1]}: {_remedy(target)}"
         )
     return Library(target, title, module, version, make_logger(module, title))
 
@@ -283,7 +261,7 @@ def _examine(target: str, module: Any) -> Library:
 def _import_polygraphy(target: str) -> tuple[Any, Any, Any]:
     """Return Polygraphy's backend, settings and logger. It reads the variable once, when it is imported."""
     before = os.environ.get(_SWITCH)
-    os.environ[_SWITCH] = str(int(_KINDS[target].portable))
+    os.environ[_SWITCH] = str(int(target == TENSORRT_RTX.name))
     try:
         from polygraphy import config
         from polygraphy.backend import trt

@@ -35,7 +35,7 @@ from vexpress_rt.errors import (
     VExpressError,
 )
 from vexpress_rt.utils.file_lock import locked
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 from vexpress_rt.utils.signals import run_uninterrupted
 
 LOCK = f"{WORKING}.lock"

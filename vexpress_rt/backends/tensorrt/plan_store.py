@@ -11,10 +11,10 @@ from vexpress_rt.backends.tensorrt import library as tensorrt_library
 from vexpress_rt.backends.tensorrt.builder import describe_machine
 from vexpress_rt.backends.tensorrt.plan_rebuild import build_command, engines_with_plans, rebuild_plans
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.compilation import TITLES, Compilation, Machine
-from vexpress_rt.bundle.engine_spec import TARGETS
+from vexpress_rt.bundle.compilation import Compilation, Machine
+from vexpress_rt.bundle.target import TARGETS
 from vexpress_rt.errors import BackendError, BundleDamagedError, PlansMissingError
-from vexpress_rt.utils.links import EXPORTER
+from vexpress_rt.utils.project_links import EXPORTER
 
 
 def find_plans(
@@ -44,7 +44,7 @@ def find_plans(
         BundleDamagedError: A graph is damaged, or another bundle has replaced this one.
     """
     target = bundle.manifest.target
-    if target == TARGETS[0]:
+    if not TARGETS[target].compiled:
         raise not_compiled_error(bundle)
     runtime.check()
     library = tensorrt_library.load(target)
@@ -116,7 +116,7 @@ class Plans:
         if fitting := [one for one in compiled if one.fits(self._machine)]:
             damaged = ", ".join(_damaged_engines(self.bundle, fitting[-1], thorough=thorough))
             return f"the plans of {damaged} in {self.bundle.folder} are missing or damaged"
-        library = TITLES[self.bundle.manifest.target]
+        library = TARGETS[self.bundle.manifest.target].title
         here = f"this is {self._machine.gpu} ({self._machine.capability}), {library} {self._machine.version}"
         if not compiled:
             return f"{self.bundle.folder} has no plans"

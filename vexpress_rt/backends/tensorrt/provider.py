@@ -10,7 +10,8 @@ from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, chec
 from vexpress_rt.backends.tensorrt import engine, library
 from vexpress_rt.backends.tensorrt.plan_store import Plans, find_plans
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, PRECISIONS, TARGETS
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
+from vexpress_rt.bundle.target import COMPILED_TARGETS, TENSORRT
 from vexpress_rt.utils.cpus import ThreadLimit
 
 
@@ -19,8 +20,8 @@ class TensorRTProvider(Provider):
 
     name = "tensorrt"
     advantage = "the bundle is compiled for it and there is a GPU"
-    targets = TARGETS[1:]
-    precisions = tuple(PRECISIONS)
+    targets = COMPILED_TARGETS
+    precisions = TENSORRT.precisions  # and those of TensorRT for RTX
     on_gpu = True
 
     def open(

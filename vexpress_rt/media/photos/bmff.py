@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     DamagedError,
     EncodedPhoto,
     RefusedError,

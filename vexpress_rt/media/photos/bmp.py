@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from vexpress_rt.media.photos.encoded import EncodedPhoto, RefusedError, missing_rows, truncated
+from vexpress_rt.media.photos.encoded_photo import EncodedPhoto, RefusedError, missing_rows, truncated
 
 MAGIC = b"BM"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vexpress_rt.media.photos import bmff, bmp, gif, jpeg, jpeg2000, png, pnm, tiff, webp
-from vexpress_rt.media.photos.encoded import EncodedPhoto
+from vexpress_rt.media.photos.encoded_photo import EncodedPhoto
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     ALL_ROWS,
     DamagedError,
     EncodedPhoto,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     LESS_DETAIL,
     MAX_METADATA,
     DamagedError,

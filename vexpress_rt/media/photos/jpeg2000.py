@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from vexpress_rt.media.photos.encoded import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
+from vexpress_rt.media.photos.encoded_photo import DamagedError, EncodedPhoto, Gap, RefusedError, missing_end, truncated
 
 MAGIC = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 

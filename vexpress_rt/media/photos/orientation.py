@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from vexpress_rt.media.photos.encoded import MAX_METADATA
+from vexpress_rt.media.photos.encoded_photo import MAX_METADATA
 
 _TAG = 0x0112
 _TYPES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG

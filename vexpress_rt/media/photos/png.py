@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     MAX_METADATA,
     DamagedError,
     EncodedPhoto,

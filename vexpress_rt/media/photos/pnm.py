@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.media.photos.encoded import DamagedError, EncodedPhoto, missing_rows
+from vexpress_rt.media.photos.encoded_photo import DamagedError, EncodedPhoto, missing_rows
 from vexpress_rt.types import UInt8
 
 # magic: (values per pixel, whether they are text, whether the header has a largest value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from vexpress_rt.media.photos.encoded import (
+from vexpress_rt.media.photos.encoded_photo import (
     MAX_METADATA,
     DamagedError,
     EncodedPhoto,

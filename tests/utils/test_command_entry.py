@@ -20,7 +20,7 @@ from PIL import Image
 from tests.support.paths import ROOT
 from vexpress_rt.__main__ import main
 from vexpress_rt.cli import terminal
-from vexpress_rt.utils import entry, signals
+from vexpress_rt.utils import command_entry, signals
 
 VIDEO = [
     "generate", "--image", "photo.png", "--image-keypoints", "34,40", "62,40", "48,58", "--audio", "speech.wav",
@@ -100,8 +100,8 @@ def test_a_program_without_streams_may_call_the_command_line(monkeypatch: pytest
 def test_missing_descriptors_lead_to_the_null_device() -> None:
     """Files that are opened later do not get the descriptor of stderr."""
     code = (
-        "from vexpress_rt.utils import entry; import os;"
-        "entry.open_standard_streams(); file = os.open('x', os.O_CREAT | 1);"
+        "from vexpress_rt.utils import command_entry; import os;"
+        "command_entry.open_standard_streams(); file = os.open('x', os.O_CREAT | 1);"
         "os.write(2, b'noise'); assert file > 2, file; raise SystemExit(os.fstat(file).st_size)"
     )
     command = ["sh", "-c", 'cd "$1" && exec "$0" -c "$2" <&- >&- 2>&-', sys.executable]
@@ -179,7 +179,7 @@ def test_other_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert entry.run_command(lambda: 5) == 5
+        assert command_entry.run_command(lambda: 5) == 5
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -245,8 +245,9 @@ def test_help_needs_no_library_of_the_exporter(tmp_path: Path, command: str) -> 
 
 
 def test_another_missing_module_stays_a_traceback(tmp_path: Path) -> None:
-    done = _without("fcntl", tmp_path, "export.build")
+    done = _without("filelock", tmp_path, "export.build")
     assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'filelock'" in done.stderr
     assert "install the extra" not in done.stderr
 
 
@@ -267,8 +268,8 @@ def test_ctrl_c_does_not_end_a_command_that_has_finished() -> None:
     code = (
         "import atexit, signal\n"
         "atexit.register(lambda: print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))\n"
-        "from vexpress_rt.utils import entry\n"
-        "print(entry.run_command(lambda: 0))\n"
+        "from vexpress_rt.utils import command_entry\n"
+        "print(command_entry.run_command(lambda: 0))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["0", "True"]

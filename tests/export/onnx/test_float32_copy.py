@@ -15,8 +15,8 @@ from export.build.options import BuildOptions
 from export.build.parity import check
 from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, make_engine
+from export.onnx.float32_copy import float32_spec, write_float32_copy
 from export.onnx.to_onnx import to_onnx
-from export.onnx.widen import float32_spec, write_float32_copy
 from tests.support.micro import MICRO_MODEL, MICRO_SHAPE
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import engine_specs

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.recordings import assert_note, level
 from tests.support.sound_files import tone, write_sound
-from vexpress_rt.media.cancellation import CancellationDetector
+from vexpress_rt.media.phase_cancellation import CancellationDetector
 from vexpress_rt.media.recording import open_recording
 
 RATE = 16000

@@ -11,7 +11,7 @@ import pytest
 
 from vexpress_rt import BundleNotFoundError, Generator
 from vexpress_rt.__main__ import main
-from vexpress_rt.utils.links import DOCUMENTATION, EXPORTER, EXPORTER_PLACE, SOURCE
+from vexpress_rt.utils.project_links import DOCUMENTATION, EXPORTER, EXPORTER_PLACE, SOURCE
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "vexpress_rt").rglob("*.py"))
