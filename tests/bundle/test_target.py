@@ -11,7 +11,7 @@ from vexpress_rt.errors import ConfigError
 
 def test_the_compiled_targets_are_the_libraries_of_tensorrt() -> None:
     assert list(TARGETS) == ["onnxruntime", "tensorrt", "tensorrt-rtx"]
-    assert COMPILED_TARGETS == (TENSORRT.name, TENSORRT_RTX.name)
+    assert list(COMPILED_TARGETS) == [TENSORRT.name, TENSORRT_RTX.name]
 
 
 @pytest.mark.parametrize("target", TARGETS)
