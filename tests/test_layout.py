@@ -77,8 +77,8 @@ def test_nothing_imports_a_test_module(folder: str) -> None:
 
 def test_an_import_of_a_test_module_would_be_found(tmp_path: Path) -> None:
     file = tmp_path / "test_file.py"
-    file.write_text("from tests.media.test_image import gradient\nfrom tests.media import test_crop\n")
-    named = {"tests.media.test_image", "tests.media.test_image.gradient", "tests.media.test_crop"}
+    file.write_text("from tests.media.test_image import gradient\nfrom tests.media import test_image_crop\n")
+    named = {"tests.media.test_image", "tests.media.test_image.gradient", "tests.media.test_image_crop"}
     assert set(filter(is_test_module, imported_modules(file))) == named
 
 
