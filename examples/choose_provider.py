@@ -15,6 +15,7 @@ from vexpress_rt import BackendError, ConfigError, GenerationConfig, Generator, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a video with the first provider that runs here."""
     parser = argparse.ArgumentParser(description="Choose the provider that runs the engines, in an order of your own.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help="sound file, or a video with sound")

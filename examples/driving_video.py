@@ -20,6 +20,7 @@ RETARGET = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a video whose head moves like the one in another video."""
     parser = argparse.ArgumentParser(description="Let a portrait move its head like the person in a video.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help="sound file, or a video with sound; pass the driving video to keep its speech")

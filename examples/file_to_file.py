@@ -14,6 +14,7 @@ from vexpress_rt import GenerationConfig, Generator, VExpressError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a video file from a photo and a recording."""
     parser = argparse.ArgumentParser(description="Make a talking-portrait video from a photo and a recording.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help="sound file, or a video with sound")

@@ -32,6 +32,7 @@ CHUNK = RATE // 20  # samples: 50 ms
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Record the portrait while it speaks."""
     parser = argparse.ArgumentParser(description="Let a portrait speak while its speech comes in.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help='recording to play at the pace of a microphone, or "microphone"')
@@ -121,6 +122,7 @@ class Recorder:
         self._samples = 0
 
     def write(self, frame: LiveFrame) -> None:
+        """Write a frame and its sound."""
         self._container.mux(self._video.encode(av.VideoFrame.from_ndarray(frame.image, "rgb24")))
         sound = av.AudioFrame.from_ndarray(frame.samples[None], "fltp", "mono")
         sound.sample_rate, sound.pts, sound.time_base = RATE, self._samples, Fraction(1, RATE)

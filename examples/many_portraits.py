@@ -17,6 +17,7 @@ from vexpress_rt import GenerationConfig, Generator, VExpressError, Video
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a video of each photo; return the exit code."""
     parser = argparse.ArgumentParser(description="Let many portraits say the same recording.")
     parser.add_argument("speech", help="sound file, or a video with sound")
     parser.add_argument("output", type=Path, help="folder for the videos")

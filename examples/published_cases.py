@@ -53,6 +53,7 @@ class Case:
 
     @property
     def settings(self) -> str:
+        """The settings of the case, as one line for people."""
         config = self.config
         return (
             f"{self.retarget}, {config.steps} steps, reference attention {config.reference_attention_weight}, "
@@ -95,6 +96,7 @@ class Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the cases and a sheet of them; return the exit code."""
     parser = argparse.ArgumentParser(description="Make the cases that the public V-Express repository publishes.")
     parser.add_argument("checkout", type=Path, nargs="?", help="checkout of the public repository")
     parser.add_argument("--engines", metavar="DIR", help="bundle of the released weights (default: the small model)")

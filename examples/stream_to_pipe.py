@@ -19,6 +19,7 @@ from vexpress_rt import GenerationConfig, Generator, VExpressError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write frames to standard output while they are made."""
     parser = argparse.ArgumentParser(description="Write frames to standard output as raw RGB while they are made.")
     parser.add_argument("photo", help="photo of the face")
     parser.add_argument("speech", help="sound file, or a video with sound")

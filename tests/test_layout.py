@@ -23,6 +23,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "backends/onnxruntime/provider": "backends/test_registry.py",
     "backends/tensorrt/provider": "backends/test_registry.py",
     "bundle/onnx_graph": "bundle/test_weight_check.py",
+    "bundle/target": "export/build/test_targets.py",
     "bundle/untrusted_json": "bundle/test_manifest.py",
     "cli/bundle_option": "cli/test_generate.py",
     "cli/compile": "backends/tensorrt/test_plan_store_refused.py",
@@ -77,8 +78,8 @@ def test_nothing_imports_a_test_module(folder: str) -> None:
 
 def test_an_import_of_a_test_module_would_be_found(tmp_path: Path) -> None:
     file = tmp_path / "test_file.py"
-    file.write_text("from tests.media.test_image import gradient\nfrom tests.media import test_crop\n")
-    named = {"tests.media.test_image", "tests.media.test_image.gradient", "tests.media.test_crop"}
+    file.write_text("from tests.media.test_image import gradient\nfrom tests.media import test_image_crop\n")
+    named = {"tests.media.test_image", "tests.media.test_image.gradient", "tests.media.test_image_crop"}
     assert set(filter(is_test_module, imported_modules(file))) == named
 
 

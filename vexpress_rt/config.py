@@ -67,13 +67,23 @@ def is_number(value: object, *, whole: bool = False) -> bool:
     """Return whether a value is a number of Python or NumPy: a real one, or with `whole` an integer.
 
     False for bool, for NumPy's timedelta64, which NumPy registers as an integer, and for objects that fake `__class__`.
+
+    Args:
+        value: Any value.
+        whole: Whether the number must be of an integer type.
     """
     kind = type(value)
     return issubclass(kind, Integral if whole else Real) and kind.__name__ not in ("bool", "timedelta64")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ConfigError unless `value` is one of `choices`."""
+    """Raise ConfigError unless `value` is one of `choices`.
+
+    Args:
+        name: Name of the option, for the message.
+        value: The value found.
+        choices: The values allowed.
+    """
     if not isinstance(value, str) or value not in choices:
         renamed = RENAMED_VALUES.get(value) if isinstance(value, str) else None
         hint = f": {value} is called {renamed} now" if renamed in choices else ""
@@ -81,7 +91,11 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function to raise ConfigError for keyword arguments under their former names."""
+    """Decorate a function to raise ConfigError for keyword arguments under their former names.
+
+    Args:
+        function: A function with options as keyword arguments, under their present names.
+    """
     renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new in inspect.signature(function).parameters}
 
     @functools.wraps(function)
@@ -97,6 +111,9 @@ def refuse_renamed(function: Callable[P, T]) -> Callable[P, T]:
 def check_threads(threads: object) -> int | None:
     """Return `threads` as an int; None stays None, for one thread per core.
 
+    Args:
+        threads: The value found.
+
     Raises:
         ConfigError: `threads` is neither None nor a whole number of 1 to MAX_THREADS.
     """
@@ -111,6 +128,9 @@ def check_threads(threads: object) -> int | None:
 def check_progress(progress: object) -> Callable[[str, int, int], None]:
     """Return a progress callback; for None, a function that does nothing.
 
+    Args:
+        progress: The value found.
+
     Raises:
         ConfigError: `progress` is neither None nor callable.
     """
@@ -123,6 +143,10 @@ def check_progress(progress: object) -> Callable[[str, int, int], None]:
 
 def check_flag(name: str, value: object) -> bool:
     """Return `value` as a bool.
+
+    Args:
+        name: Name of the option, for the message.
+        value: The value found.
 
     Raises:
         ConfigError: `value` is not a bool of Python or NumPy.
@@ -144,6 +168,10 @@ def _checked(name: str, value: object, low: float, high: float, *, whole: bool =
 
 def plain_number(value: Any, *, whole: bool = False) -> int | float | None:
     """Convert a number to int or float, because comparisons of float16 can overflow.
+
+    Args:
+        value: Any value.
+        whole: As in `is_number`.
 
     Returns:
         The number; None if `value` is not a number (see `is_number`) or overflows a float.
@@ -370,7 +398,11 @@ class Settings(GenerationConfig):
 
 
 def option_help(name: str) -> str:
-    """Return the description of an option of GenerationConfig, one sentence."""
+    """Return the description of an option of GenerationConfig, one sentence.
+
+    Args:
+        name: One of OPTION_NAMES.
+    """
     return str(GenerationConfig.__dataclass_fields__[name].metadata["help"])
 
 
@@ -395,7 +427,11 @@ _RECOMMENDED_TYPES: dict[str, tuple[type, ...]] = {"sampler": (str,), "guidance_
 
 
 def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a file under their present names; some may have former ones."""
+    """Return the options of a file under their present names; some may have former ones.
+
+    Args:
+        options: The options by name, as the file has them.
+    """
     renamed = {old: new for old, new in RENAMED_OPTIONS.items() if new not in options}
     return {renamed.get(name, name): value for name, value in options.items()}
 

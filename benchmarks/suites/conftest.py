@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose what is measured."""
     group = parser.getgroup("benchmarks of vexpress_rt")
     group.addoption("--quick", action="store_true", help="small sizes and few rounds, to see that all of it runs")
     group.addoption("--lengths", type=_numbers, help="lengths of whole videos in seconds, such as 2,10,60")

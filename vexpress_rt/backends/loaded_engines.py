@@ -57,6 +57,9 @@ class Engines:
     def get(self, name: str) -> Engine:
         """Return the engine `name`, and load it on first use.
 
+        Args:
+            name: The engine's name in the bundle.
+
         Raises:
             BundleError: The bundle lacks the engine, its files are damaged, or its weight files were written to after
                 they were mapped.

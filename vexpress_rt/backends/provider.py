@@ -99,11 +99,18 @@ class Provider(ABC):
 
     @abstractmethod
     def check_installed(self, target: str) -> None:
-        """Raise BackendMissingError unless the libraries that run bundles of `target` are installed."""
+        """Raise BackendMissingError unless the libraries that run bundles of `target` are installed.
+
+        Args:
+            target: The bundle's target in its manifest.
+        """
 
     @abstractmethod
     def describe_library(self, target: str) -> str:
         """Return the name and version of the library that runs bundles of `target`.
+
+        Args:
+            target: The bundle's target in its manifest.
 
         Raises:
             BackendMissingError: It is not installed.

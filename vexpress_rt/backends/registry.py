@@ -52,6 +52,9 @@ def provider_names() -> tuple[str, ...]:
 def find_provider(name: str) -> Provider:
     """Return a provider by its name.
 
+    Args:
+        name: Name of the provider, such as "cpu".
+
     Raises:
         ConfigError: There is no such provider.
     """

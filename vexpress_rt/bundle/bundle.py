@@ -59,13 +59,21 @@ _MOST_NAMED = 20  # wrong inputs and outputs that a message lists
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file: 64 lower-case hexadecimal digits. Raises OSError."""
+    """Return the sha256 of a file: 64 lower-case hexadecimal digits. Raises OSError.
+
+    Args:
+        path: The file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Return the size and hash of a file as a `FileEntry`. Raises OSError."""
+    """Return the size and hash of a file as a `FileEntry`. Raises OSError.
+
+    Args:
+        path: The file.
+    """
     return FileEntry(path.stat().st_size, sha256_file(path))
 
 
@@ -122,6 +130,9 @@ class Bundle:
     def require(self, names: Iterable[str]) -> None:
         """Check that the bundle has engines.
 
+        Args:
+            names: Names of engines.
+
         Raises:
             BundleNotFoundError: An engine is missing. The message says how to build it.
         """
@@ -139,6 +150,9 @@ class Bundle:
 
         Sizes are compared every time. Hashes, graphs and weights are checked when this object first uses a file or a
         new version of it.
+
+        Args:
+            name: The engine's name.
 
         Raises:
             BundleNotFoundError: The bundle lacks the engine or its graph.
@@ -173,7 +187,11 @@ class Bundle:
                 self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
     def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
-        """Return the current stamps of an engine's weight files, which ONNX Runtime maps into memory."""
+        """Return the current stamps of an engine's weight files, which ONNX Runtime maps into memory.
+
+        Args:
+            name: The engine's name.
+        """
         return {file: FileStamp.of(self.folder / file) for file in self._entry(name).data}
 
     def check_unwritten(self, name: str, stamps: Mapping[str, FileStamp | None]) -> None:

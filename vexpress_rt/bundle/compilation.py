@@ -73,6 +73,9 @@ class Compilation:
         """Return whether the plans run on a machine.
 
         Plans of another GPU with the same compute capability do not count: NVIDIA advises against running them.
+
+        Args:
+            machine: The version and the GPU, from `builder.describe_machine`.
         """
         if self.version != machine.version:
             return False

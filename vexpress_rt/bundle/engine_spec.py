@@ -103,7 +103,11 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read the result of `to_json`. Raises ConfigError, which names the wrong keys."""
+        """Read the result of `to_json`. Raises ConfigError, which names the wrong keys.
+
+        Args:
+            data: A value from JSON.
+        """
         expected = {f.name: f.type for f in fields(cls) if f.name in data or f.default is MISSING}
         if wrong := sorted(set(data) ^ set(expected)):
             raise ConfigError(f"the model configuration lacks or does not know {', '.join(wrong)[:1000]}")

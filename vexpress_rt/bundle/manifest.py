@@ -158,7 +158,11 @@ class Manifest:
         return engine_specs(self.model, self.shape, self.precision)
 
     def settings(self, config: GenerationConfig) -> Settings:
-        """Resolve a configuration with this bundle's recommendations: see `GenerationConfig.resolve`."""
+        """Resolve a configuration with this bundle's recommendations: see `GenerationConfig.resolve`.
+
+        Args:
+            config: The options of the caller.
+        """
         return config.resolve(self.recommended, self.shape.frames)
 
     @property
@@ -181,6 +185,9 @@ class Manifest:
     @classmethod
     def from_json(cls, data: object) -> Manifest:
         """Read the result of `to_json`.
+
+        Args:
+            data: A value from JSON.
 
         Raises:
             BundleVersionError: It has another schema.
@@ -238,6 +245,9 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """Read the manifest of the bundle in a folder.
 
+    Args:
+        folder: The folder of the bundle.
+
     Raises:
         BundleNotFoundError: There is no such folder, or no manifest in it.
         BundleVersionError: The manifest has another schema.
@@ -259,7 +269,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Parse the bytes of a manifest file. Raises the errors of `Manifest.from_json`."""
+    """Parse the bytes of a manifest file. Raises the errors of `Manifest.from_json`.
+
+    Args:
+        content: JSON of any content.
+    """
     return Manifest.from_json(parse(content, MANIFEST_LIMIT))
 
 

@@ -61,7 +61,12 @@ def plan_windows(length: int, frames: int, overlap: int) -> tuple[Window, ...]:
 
 
 def coverage(windows: Sequence[Window], length: int) -> NDArray[np.int64]:
-    """Return how many windows cover each frame of the video: (length,) int64, at least 1."""
+    """Return how many windows cover each frame of the video: (length,) int64, at least 1.
+
+    Args:
+        windows: The windows, from `plan_windows`.
+        length: Number of frames of the video.
+    """
     edges = np.zeros(length + 1, np.int64)
     for window in windows:
         edges[window.start] += 1
@@ -73,6 +78,10 @@ def final_frames(windows: Sequence[Window], length: int) -> tuple[range, ...]:
     """Return for each window the frames of the video that are final after its last step, in either order.
 
     These are the window's frames that no later window covers. Together, the ranges are 0 to length - 1, in order.
+
+    Args:
+        windows: The windows, from `plan_windows`.
+        length: Number of frames of the video.
     """
     bounds = [*(window.start for window in windows), length]
     return tuple(range(start, stop) for start, stop in pairwise(bounds))

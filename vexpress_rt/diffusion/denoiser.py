@@ -27,6 +27,10 @@ from vexpress_rt.types import Float32
 def choose_sampler(settings: Settings, model: ModelConfig) -> Sampler:
     """Return the sampler that the settings name, for the model's noise schedule.
 
+    Args:
+        settings: The resolved options.
+        model: The model, with its training timesteps and noise schedule.
+
     Raises:
         ConfigError: There are more steps than training timesteps.
     """

@@ -72,6 +72,7 @@ class DeviceLatents:
         self._free = when_dropped(self, free, self._memory, self._uses)
 
     def write(self, first: int, latents: Float32) -> None:
+        """Copy the latents of consecutive frames to the GPU."""
         staging, values = self._stage(latents)
         with self._executor.enqueuing() as compute:
             for frames, slots in self._ring.pieces(first, first + len(latents)):
@@ -79,11 +80,13 @@ class DeviceLatents:
             staging.uploaded = self._record_use(compute)
 
     def gather(self, window: Window) -> CudaTensor:
+        """Return a copy of a window's latents on the GPU."""
         return self._copy_frames(window.start, window.stop, "latents of a window")
 
     def correct(
         self, unconditional: Tensor | None, conditional: Tensor, scale: float, correction: Correction
     ) -> CudaTensor:
+        """Return corrected predictions on the GPU; see `Latents.correct`."""
         first, second = _on_gpu(unconditional, conditional)
         expected = self._upload(correction.expected, "a frame's true prediction")
         read = [tensor for tensor in (first, second, expected) if tensor is not None]
@@ -116,6 +119,7 @@ class DeviceLatents:
         scale: float,
         coefficients: Coefficients,
     ) -> None:
+        """Enqueue the kernel that adds predictions and takes steps; see `Latents.step`."""
         first, second = _on_gpu(unconditional, conditional)
         predictions = [tensor for tensor in (first, second) if tensor is not None]
         updates = self._ring.updates(window)
@@ -158,9 +162,11 @@ class DeviceLatents:
         return copied
 
     def take(self, frame: int) -> CudaTensor:
+        """Return a copy of a frame's final latent on the GPU."""
         return self._copy_frames(frame, frame + 1, "the latent of a frame")
 
     def close(self) -> None:
+        """Free the memory of the store; see `Latents.close`."""
         self._free()
 
     def _copy_frames(self, start: int, stop: int, purpose: str) -> CudaTensor:

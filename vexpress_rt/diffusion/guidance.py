@@ -73,7 +73,11 @@ class Guidance:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Guidance:
-        """Return the guidance of the resolved options."""
+        """Return the guidance of the resolved options.
+
+        Args:
+            settings: The resolved options.
+        """
         return cls(
             settings.guidance_scale,
             settings.reference_attention_weight,
@@ -83,11 +87,19 @@ class Guidance:
         )
 
     def plan(self, steps: int) -> tuple[GuidanceStep, ...]:
-        """Return what the denoiser computes in each of `steps` steps."""
+        """Return what the denoiser computes in each of `steps` steps.
+
+        Args:
+            steps: Number of denoising steps.
+        """
         return plan_guidance(steps, self.scale, self.interval, self.uncond_interval)
 
     def engines(self, steps: int) -> tuple[str, ...]:
-        """Return the names of the engines that `steps` steps run."""
+        """Return the names of the engines that `steps` steps run.
+
+        Args:
+            steps: Number of denoising steps.
+        """
         return tuple(dict.fromkeys(step.engine for step in self.plan(steps)))
 
     def inputs(self) -> dict[str, Tensor]:

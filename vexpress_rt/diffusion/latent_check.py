@@ -29,7 +29,12 @@ REMEDY = (
 
 
 def is_within(values: Any, limit: float = np.inf) -> bool:
-    """Return whether all values of an array are finite and of magnitude at most `limit`; True for an empty array."""
+    """Return whether all values of an array are finite and of magnitude at most `limit`; True for an empty array.
+
+    Args:
+        values: An array of floats, any shape.
+        limit: The largest magnitude allowed.
+    """
     if not values.size:
         return True
     with np.errstate(invalid="ignore"):
@@ -41,6 +46,10 @@ def check_outputs(engine: str, outputs: Mapping[str, Tensor]) -> None:
     """Check that an engine's outputs on the host are finite.
 
     Outputs on a device are not copied to the host for this; `check_latents` examines them if it finds bad latents.
+
+    Args:
+        engine: The engine's name.
+        outputs: Its outputs by name.
 
     Raises:
         BackendError: An output holds NaN or infinity. The message names the engine.

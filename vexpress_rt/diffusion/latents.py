@@ -41,11 +41,20 @@ class LatentRing:
         self.slots = _most_in_flight(windows, steps, window_order)
 
     def slot(self, frame: int) -> int:
-        """Return the slot of a frame."""
+        """Return the slot of a frame.
+
+        Args:
+            frame: Number of the frame in the video.
+        """
         return frame % self.slots
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-        """Yield the contiguous pieces of frames [start, stop), at most `slots`: indices from `start`, and slots."""
+        """Yield the contiguous pieces of frames [start, stop), at most `slots`: indices from `start`, and slots.
+
+        Args:
+            start: The first frame.
+            stop: The frame after the last one.
+        """
         done = 0
         while start + done < stop:
             slot = self.slot(start + done)
@@ -57,6 +66,9 @@ class LatentRing:
         """Return the update of each of a window's frames, the same in every step.
 
         Within a step, the windows that cover a frame run in order, so the window's index tells how many ran before it.
+
+        Args:
+            window: The window.
         """
         frames = range(window.start, window.stop)
         accumulated = (window.index - self._first[window.start : window.stop]).tolist()
@@ -93,7 +105,11 @@ class Latents(Protocol):
         ...
 
     def gather(self, window: Window) -> Tensor:
-        """Return a copy of a window's latents, (F, c, h, w) float32."""
+        """Return a copy of a window's latents, (F, c, h, w) float32.
+
+        Args:
+            window: The window, whose frames are in the store.
+        """
         ...
 
     def correct(
@@ -131,6 +147,10 @@ class Latents(Protocol):
     def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
         """Begin to copy the current latents of frames [start, stop) to the host.
 
+        Args:
+            start: The first frame.
+            stop: The frame after the last one.
+
         Returns:
             A function that waits for the copy and returns it, (n, c, h, w) float32. Its memory belongs to the store:
             use it before the next `copy_to_host` and before `close`.
@@ -138,7 +158,11 @@ class Latents(Protocol):
         ...
 
     def take(self, frame: int) -> Tensor:
-        """Return a copy of the final latent (1, c, h, w) float32 of a frame; afterwards the slot may be reused."""
+        """Return a copy of the final latent (1, c, h, w) float32 of a frame; afterwards the slot may be reused.
+
+        Args:
+            frame: Number of the frame in the video.
+        """
         ...
 
     def close(self) -> None:
@@ -168,15 +192,18 @@ class HostLatents:
         self._totals = np.empty_like(self._latents)
 
     def write(self, first: int, latents: Float32) -> None:
+        """Copy the latents of consecutive frames into their slots."""
         for frames, slots in self._ring.pieces(first, first + len(latents)):
             self._latents[slots] = latents[frames]
 
     def gather(self, window: Window) -> Float32:
+        """Return a copy of a window's latents."""
         return np.concatenate([self._latents[slots] for _, slots in self._ring.pieces(window.start, window.stop)])
 
     def correct(
         self, unconditional: Tensor | None, conditional: Tensor, scale: float, correction: Correction
     ) -> Float32:
+        """Return corrected predictions; see `Latents.correct`."""
         return correct_predictions_numpy(*_arrays(unconditional, conditional), scale, correction)
 
     def step(
@@ -187,14 +214,17 @@ class HostLatents:
         scale: float,
         coefficients: Coefficients,
     ) -> None:
+        """Add predictions and take the steps that are due; see `Latents.step`."""
         predictions = _arrays(unconditional, conditional)
         guided_step_numpy(self._state, self._totals, *predictions, self._ring.updates(window), scale, coefficients)
 
     def copy_to_host(self, start: int, stop: int) -> Callable[[], Float32]:
+        """Return a function that returns the current latents; see `Latents.copy_to_host`."""
         pieces = [self._latents[slots] for _, slots in self._ring.pieces(start, stop)]
         return lambda: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def take(self, frame: int) -> Float32:
+        """Return a copy of a frame's final latent."""
         slot = self._ring.slot(frame)
         return self._latents[slot : slot + 1].copy()
 

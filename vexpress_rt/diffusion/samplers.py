@@ -105,6 +105,10 @@ def ddim_coefficients(alpha_bar: float, following: float) -> tuple[float, float]
     Computed in float64, because terms such as 1 - alpha-bar cancel near zero terminal SNR.
 
     Source: Song et al., arXiv 2010.02502, equation 12.
+
+    Args:
+        alpha_bar: The present level, 0 to 1.
+        following: The next level, 0 to 1.
     """
     signal, noise = _signal_and_noise(alpha_bar)
     next_signal, next_noise = _signal_and_noise(following)

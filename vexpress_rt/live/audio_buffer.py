@@ -25,7 +25,13 @@ SPEECH_BLOCKS = BLOCKS_PER_SECOND  # one second; with less voice, normal speech 
 
 
 def first_sample(frame: int, rate: int, fps: Fraction) -> int:
-    """Return the first sample of a frame: floor(frame * rate / fps), exactly."""
+    """Return the first sample of a frame: floor(frame * rate / fps), exactly.
+
+    Args:
+        frame: Number of the frame, from 0.
+        rate: Samples per second.
+        fps: Frames per second.
+    """
     return frame * rate * fps.denominator // fps.numerator
 
 
@@ -104,7 +110,11 @@ class SampleBuffer:
         return len(self._samples)
 
     def append(self, samples: Float32) -> None:
-        """Append a copy of (n,) float32 samples."""
+        """Append a copy of (n,) float32 samples.
+
+        Args:
+            samples: (n,) float32.
+        """
         if self._free + len(samples) > len(self._buffer):
             self._move(len(samples))
         begin, self._free = self._free - self.kept, self._free + len(samples)
@@ -119,7 +129,12 @@ class SampleBuffer:
         self._samples[:] = kept
 
     def read(self, start: int, stop: int) -> Float32:
-        """Return a copy of samples [start, stop)."""
+        """Return a copy of samples [start, stop).
+
+        Args:
+            start: Position of the first sample.
+            stop: Position after the last one.
+        """
         out = np.zeros(stop - start, np.float32)
         first, last = max(start, self._start), min(stop, self.end)
         if first < last:
@@ -127,7 +142,11 @@ class SampleBuffer:
         return out
 
     def end_at(self, position: int) -> None:
-        """Discard the samples from `position` on, or append silence up to it."""
+        """Discard the samples from `position` on, or append silence up to it.
+
+        Args:
+            position: The new end, in samples from the start of the session.
+        """
         if position <= self.end:
             kept = max(0, position - self._start)
             self._free -= self.kept - kept
@@ -138,7 +157,11 @@ class SampleBuffer:
             self.append(np.zeros(position - self.end, np.float32))
 
     def discard_before(self, position: int) -> None:
-        """Discard the samples before `position`."""
+        """Discard the samples before `position`.
+
+        Args:
+            position: In samples from the start of the session.
+        """
         dropped = min(max(0, position - self._start), len(self._samples))
         self._samples = self._samples[dropped:]
         self._start += dropped
@@ -194,7 +217,12 @@ class SessionAudio:
         return self._session.kept + self._model.kept
 
     def push(self, samples: Float32, rate: int) -> None:
-        """Append samples (n,) float32 at `rate` Hz; the rate may change from call to call."""
+        """Append samples (n,) float32 at `rate` Hz; the rate may change from call to call.
+
+        Args:
+            samples: (n,) float32, full scale 1.
+            rate: Their rate in Hz.
+        """
         if self._to_session is not None and rate != self._to_session.source:
             self._append(self._to_session.finish())
             self._to_session = None
@@ -207,7 +235,11 @@ class SessionAudio:
         self._model.append(samples if self._to_model is None else self._to_model.push(samples))
 
     def finish(self, frame: int = 0) -> None:
-        """End the speech, and append silence up to the end of its last frame and to the beginning of `frame`."""
+        """End the speech, and append silence up to the end of its last frame and to the beginning of `frame`.
+
+        Args:
+            frame: The silence reaches at least the beginning of this frame.
+        """
         if self._to_session is not None:
             self._append(self._to_session.finish())
         if self._to_model is not None and self._to_model.received:
@@ -220,14 +252,23 @@ class SessionAudio:
             self._ends.append(end)
 
     def interrupt(self, frame: int) -> None:
-        """Discard the speech from `frame` on."""
+        """Discard the speech from `frame` on.
+
+        Args:
+            frame: The first frame that is discarded.
+        """
         self._session.end_at(first_sample(frame, self.rate, self.fps))
         self._model.end_at(first_sample(frame, self.model_rate, self.fps))
         self._start_resampling()
         self._ends.clear()
 
     def ready_frames(self, first: int, stop: int) -> int:
-        """Return how many of frames [first, stop) can be denoised: all, those up to an end of speech, or none yet."""
+        """Return how many of frames [first, stop) can be denoised: all, those up to an end of speech, or none yet.
+
+        Args:
+            first: The first frame of a window.
+            stop: The frame after its last one.
+        """
         if (end := self._end_after(first)) is not None:
             return min(stop, end) - first
         pushed = self._session.end >= first_sample(stop, self.rate, self.fps)
@@ -235,14 +276,22 @@ class SessionAudio:
         return stop - first if pushed and known else 0
 
     def ends_at(self, frame: int) -> bool:
-        """Return whether speech ended where `frame` begins."""
+        """Return whether speech ended where `frame` begins.
+
+        Args:
+            frame: Number of the frame.
+        """
         return frame in self._ends
 
     def _end_after(self, frame: int) -> int | None:
         return next((end for end in self._ends if end > frame), None)
 
     def frame_samples(self, frame: int) -> Float32:
-        """Return the samples of a frame, (n,) float32 at the session's rate."""
+        """Return the samples of a frame, (n,) float32 at the session's rate.
+
+        Args:
+            frame: Number of the frame.
+        """
         start, stop = (first_sample(number, self.rate, self.fps) for number in (frame, frame + 1))
         return self._session.read(start, stop)
 
@@ -278,7 +327,11 @@ class SessionAudio:
         return last - length, last, first_sample(end, self.model_rate, self.fps)
 
     def discard_before(self, frame: int) -> None:
-        """Discard the sound that no window from `frame` on needs."""
+        """Discard the sound that no window from `frame` on needs.
+
+        Args:
+            frame: The first frame of the next window.
+        """
         while self._ends and self._ends[0] <= frame:
             self._ends.popleft()
         self._session.discard_before(first_sample(frame, self.rate, self.fps))

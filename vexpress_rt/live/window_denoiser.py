@@ -51,7 +51,11 @@ class HeldFrames:
     noise: Float32
 
     def at_level(self, alpha_bar: float) -> Float32:
-        """Return the latents with noise of the level `alpha_bar`, (n, c, h, w) float32 (RePaint, equation 8a)."""
+        """Return the latents with noise of the level `alpha_bar`, (n, c, h, w) float32 (RePaint, equation 8a).
+
+        Args:
+            alpha_bar: The noise level, 0 (noise) to 1 (no noise).
+        """
         signal, noise = _signal_and_noise(alpha_bar)
         return signal * self.latents + noise * self.noise
 
@@ -59,6 +63,10 @@ class HeldFrames:
         """Return the correction for the predictions of a window of `frames` frames at the noise level `alpha_bar`.
 
         The true v-prediction of a held frame is alpha epsilon - sigma x.
+
+        Args:
+            alpha_bar: The noise level, 0 (noise) to 1 (no noise).
+            frames: Number of frames of the window.
         """
         last = len(self.latents) - 1
         signal, noise = _signal_and_noise(alpha_bar)

@@ -127,7 +127,11 @@ def _limit_allocations() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of an error of FFmpeg or the system, without path and error number."""
+    """Return the message of an error of FFmpeg or the system, without path and error number.
+
+    Args:
+        error: An exception that PyAV or the system raised.
+    """
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -145,7 +149,12 @@ def to_seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, for messages: "1 place", "2 places"."""
+    """Return a count with its noun, for messages: "1 place", "2 places".
+
+    Args:
+        count: The number of things.
+        noun: The thing, in the singular.
+    """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

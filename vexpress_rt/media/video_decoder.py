@@ -52,7 +52,11 @@ class ReadReport:
     others: dict[str, None] = field(default_factory=dict)
 
     def add_note(self, note: str) -> None:
-        """Add a note, unless there is an equal one."""
+        """Add a note, unless there is an equal one.
+
+        Args:
+            note: One sentence for people.
+        """
         self.others.setdefault(note)
 
     def check(self, path: Path) -> None:

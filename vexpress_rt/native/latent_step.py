@@ -132,7 +132,13 @@ def _weighted_sum(terms: Sequence[Float32], row: Sequence[float]) -> Float32:
 
 
 def guide(unconditional: Float32, conditional: Float32, scale: float) -> Float32:
-    """Return u + scale (c - u) in float32: classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
+    """Return u + scale (c - u) in float32: classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+
+    Args:
+        unconditional: (F, ...) float32, u.
+        conditional: (F, ...) float32, c.
+        scale: Guidance scale.
+    """
     return np.asarray(unconditional + np.float32(scale) * (conditional - unconditional), np.float32)
 
 

@@ -20,7 +20,13 @@ _BAND_VALUES = 1 << 20  # values filtered at once, so that memory does not grow 
 
 
 def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
-    """Return `frames`, contiguous; raise InputError unless it is uint8 with these dims, 3 channels, and not empty."""
+    """Return `frames`, contiguous; raise InputError unless it is uint8 with these dims, 3 channels, and not empty.
+
+    Args:
+        name: Name of the argument, for the message.
+        frames: The value found.
+        dims: Names of the dims, for the message and for their number.
+    """
     expected = f"a NumPy array ({', '.join(dims)}) uint8 with no dim of size 0"
     if not isinstance(frames, np.ndarray):
         raise InputError(f"{name} is of type {type(frames).__name__}; expected {expected}")
@@ -33,7 +39,13 @@ def check_frames(name: str, frames: object, dims: tuple[str, ...]) -> UInt8:
 
 
 def check_triple(previous: object, current: object, following: object) -> tuple[UInt8, UInt8, UInt8]:
-    """Return three frames (H, W, 3) uint8, contiguous; raise InputError for other dtypes or shapes."""
+    """Return three frames (H, W, 3) uint8, contiguous; raise InputError for other dtypes or shapes.
+
+    Args:
+        previous: The first frame.
+        current: The middle frame.
+        following: The frame after it.
+    """
     named = {"previous": previous, "current": current, "following": following}
     first, middle, last = (check_frames(name, frame, ("H", "W", "3")) for name, frame in named.items())
     if not first.shape == middle.shape == last.shape:
@@ -93,5 +105,9 @@ def filter_clip(frames: object, median: Median) -> UInt8:
 
 
 def median_filter_numpy(frames: UInt8) -> UInt8:
-    """Filter every frame of a clip with `median_3x3x3_numpy`; see `native.median_filter`."""
+    """Filter every frame of a clip with `median_3x3x3_numpy`; see `native.median_filter`.
+
+    Args:
+        frames: (L, H, W, 3) uint8, L at least 1.
+    """
     return filter_clip(frames, median_3x3x3_numpy)

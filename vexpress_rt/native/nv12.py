@@ -16,7 +16,12 @@ _WEIGHT_SUM = 8  # of the pixels in a chroma sample
 
 
 def check_even(height: int, width: int) -> None:
-    """Raise InputError unless both sides are even and at least 2, because a chroma sample is for 2 x 2 pixels."""
+    """Raise InputError unless both sides are even and at least 2, because a chroma sample is for 2 x 2 pixels.
+
+    Args:
+        height: Rows of the picture.
+        width: Columns of the picture.
+    """
     if height < 2 or width < 2 or height % 2 or width % 2:
         raise InputError(f"a picture of {height} x {width} pixels (height x width); NV12 takes even sizes above 0")
 

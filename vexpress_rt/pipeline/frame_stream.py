@@ -31,6 +31,16 @@ class ProgressReporter:
         self.ended = False
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report the progress of a stage.
+
+        Args:
+            stage: Name of the stage.
+            done: Number of steps done.
+            total: Number of steps.
+
+        Raises:
+            RuntimeError: The callback raised StopIteration.
+        """
         try:
             self._progress(stage, done, total)
         except StopIteration as error:  # raised by `next`, it would mean the end of the frames

@@ -49,7 +49,11 @@ class RunContext:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a stage that has one step, and report it when it is done."""
+        """Measure a stage that has one step, and report it when it is done.
+
+        Args:
+            name: Name of the stage.
+        """
         with self.stopwatch.stage(name):
             yield
         self.report(name, 1, 1)
@@ -106,6 +110,9 @@ class Runner:
     def check(self, settings: Settings) -> None:
         """Check the sampler, and that the bundle has the engines for these settings, without loading any.
 
+        Args:
+            settings: The resolved options.
+
         Raises:
             ConfigError: The sampler does not fit the settings.
             BundleNotFoundError: The bundle lacks an engine.
@@ -114,7 +121,11 @@ class Runner:
         self._engines.bundle.require(_required_engines(settings))
 
     def load(self, settings: Settings) -> None:
-        """Load the engines for these settings. Raises BundleError and BackendError."""
+        """Load the engines for these settings. Raises BundleError and BackendError.
+
+        Args:
+            settings: The resolved options.
+        """
         for name in _required_engines(settings):
             self._engines.get(name)
 

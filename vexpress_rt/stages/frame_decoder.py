@@ -69,11 +69,21 @@ class FramePostprocessing(Protocol):
         ...
 
     def median_3x3x3(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
-        """Return the filtered middle one of three frames, (H, W, 3) uint8; see `native.median_3x3x3`."""
+        """Return the filtered middle one of three frames, (H, W, 3) uint8; see `native.median_3x3x3`.
+
+        Args:
+            previous: (H, W, 3) uint8.
+            current: (H, W, 3) uint8.
+            following: (H, W, 3) uint8.
+        """
         ...
 
     def arrays(self, frames: Iterable[Tensor]) -> Iterator[UInt8]:
-        """Yield frames as arrays, which the caller may keep."""
+        """Yield frames as arrays, which the caller may keep.
+
+        Args:
+            frames: Frames (H, W, 3) uint8 RGB, or (H * 3 / 2, W) uint8 NV12.
+        """
         ...
 
 

@@ -72,7 +72,11 @@ class PortraitEncoder:
         return CroppedPhoto(cropped, cropped_keypoints, region, crop, (*photo.notes, *notes))
 
     def encode(self, photo: CroppedPhoto) -> Portrait:
-        """Encode a photo: run the engines whose inputs depend on the photo alone."""
+        """Encode a photo: run the engines whose inputs depend on the photo alone.
+
+        Args:
+            photo: The photo, cut to the bundle's size.
+        """
         reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
         return Portrait(
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes

@@ -46,11 +46,19 @@ class CroppedFace(Protocol):
     """A portrait, or a photo that is not encoded yet; `Portrait` documents the attributes."""
 
     @property
-    def keypoints(self) -> Float32 | None: ...
+    def keypoints(self) -> Float32 | None:
+        """Keypoints (3, 2) of the face, if one was found."""
+        ...
+
     @property
-    def crop(self) -> Crop: ...
+    def crop(self) -> Crop:
+        """The part of the photo that is used."""
+        ...
+
     @property
-    def crop_mode(self) -> str: ...
+    def crop_mode(self) -> str:
+        """The way in which the part was chosen."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,11 @@ def check_limit() -> None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Return whether an exception or one of its causes reports exhausted memory or a limit on memory or threads."""
+    """Return whether an exception or one of its causes reports exhausted memory or a limit on memory or threads.
+
+    Args:
+        error: Any exception.
+    """
     return any(_reports_exhaustion(one) for one in _causes(error))
 
 

@@ -28,7 +28,11 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the block for the stage `name`."""
+        """Count the time of the block for the stage `name`.
+
+        Args:
+            name: Name of the stage, a key of the timings.
+        """
         self._switch()
         self._stack.append(name)
         try:

@@ -111,7 +111,11 @@ class Port:
         return copied
 
     def download(self, stream: runtime.Stream) -> None:
-        """Enqueue a copy to the host."""
+        """Enqueue a copy to the host.
+
+        Args:
+            stream: The stream on which the engine ran.
+        """
         runtime.copy_to_host(self._staging(), self._open_buffer(), stream)
 
     def array(self) -> Array:

@@ -34,7 +34,11 @@ def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
 
 
 def becomes_array(dtype: str) -> bool:
-    """Return whether NumPy has the dtype."""
+    """Return whether NumPy has the dtype.
+
+    Args:
+        dtype: Name of a dtype in an engine's specification.
+    """
     return dtype != _BFLOAT16
 
 
@@ -161,7 +165,11 @@ class CudaTensor:
         return tensor_bytes(self.shape, self.dtype)
 
     def read_until(self, event: runtime.Event) -> None:
-        """Note that work before `event` reads the tensor, so that its memory is not reused before the event."""
+        """Note that work before `event` reads the tensor, so that its memory is not reused before the event.
+
+        Args:
+            event: Recorded after the last work that reads the tensor.
+        """
         with self._lock:  # readers may have executors of their own, and so other locks
             self._uses[:] = [use for use in self._uses if not use.done()] + [event]
 

@@ -138,7 +138,11 @@ class Stream(_Handle):
         return event
 
     def wait(self, event: Event) -> None:
-        """Make work that is enqueued after this call wait for the event. The host does not wait."""
+        """Make work that is enqueued after this call wait for the event. The host does not wait.
+
+        Args:
+            event: An event that was recorded in any stream.
+        """
         _call("cudaStreamWaitEvent", self.handle, event.handle, 0)
 
     def begin_capture(self) -> None:
@@ -197,7 +201,11 @@ class Graph(_Handle):
     _free = "cudaGraphExecDestroy"
 
     def launch(self, stream: Stream) -> None:
-        """Enqueue the graph on a stream."""
+        """Enqueue the graph on a stream.
+
+        Args:
+            stream: The stream.
+        """
         _call("cudaGraphLaunch", self._handle, stream.handle)
 
 
@@ -227,6 +235,9 @@ class Buffer(_Handle):
         """Free memory of a pool once the stream has passed the work enqueued so far. The host does not wait.
 
         Freeing or closing it twice is allowed.
+
+        Args:
+            stream: The stream that used the memory last.
         """
         if self._open:
             _call("cudaFreeAsync", self._handle, stream.handle)
@@ -415,7 +426,11 @@ def copy_on_device(
 
 
 def readable(size: int) -> str:
-    """Return a number of bytes as text, such as `1.5 GiB`."""
+    """Return a number of bytes as text, such as `1.5 GiB`.
+
+    Args:
+        size: Number of bytes.
+    """
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << power:
             return f"{size / (1 << power):.1f} {unit}"

@@ -131,6 +131,9 @@ class Compiler:
 def describe_machine(library: Library) -> Machine:
     """Return the version and the GPU that plans of a library have to fit on this machine.
 
+    Args:
+        library: The library that runs the plans.
+
     Raises:
         BackendError: There is no GPU.
     """

@@ -90,11 +90,19 @@ class Library:
         return not self.builds_without_gpu
 
     def is_portable(self, *, hardware_compatible: bool) -> bool:
-        """Return whether an engine also runs on other GPU models than that of the machine that builds it."""
+        """Return whether an engine also runs on other GPU models than that of the machine that builds it.
+
+        Args:
+            hardware_compatible: Whether the engine is built for all GPUs from Ampere on.
+        """
         return hardware_compatible or self.builds_without_gpu
 
     def is_made_for(self, capability: tuple[int, int]) -> bool:
-        """Return whether NVIDIA lists GPUs of a compute capability for this library. It may run on others as well."""
+        """Return whether NVIDIA lists GPUs of a compute capability for this library. It may run on others as well.
+
+        Args:
+            capability: Compute capability (major, minor).
+        """
         capabilities = _SUPPORT[self.target].capabilities
         return capabilities is None or capability in capabilities
 
@@ -113,7 +121,11 @@ class Library:
         )
 
     def dtype_name(self, dtype: Any) -> str:
-        """Return the name that `engine_spec` uses for a TensorRT data type; unknown ones keep their name."""
+        """Return the name that `engine_spec` uses for a TensorRT data type; unknown ones keep their name.
+
+        Args:
+            dtype: A `DataType` of the library.
+        """
         name = str(dtype.name)
         return _DTYPES.get(name, name)
 
@@ -128,7 +140,11 @@ class Library:
             config.hardware_compatibility_level = self.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def allow_capture(self, config: Any) -> None:
-        """Make engines use only the caller's memory; otherwise TensorRT for RTX cannot run in a CUDA graph."""
+        """Make engines use only the caller's memory; otherwise TensorRT for RTX cannot run in a CUDA graph.
+
+        Args:
+            config: A builder's configuration.
+        """
         flag = getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
         if flag is not None:
             config.set_flag(flag)
@@ -199,7 +215,11 @@ def load(target: str) -> Library:
 
 
 def available(target: str) -> bool:
-    """Return whether `load(target)` succeeds; GPUs are not checked."""
+    """Return whether `load(target)` succeeds; GPUs are not checked.
+
+    Args:
+        target: "tensorrt" or "tensorrt-rtx".
+    """
     try:
         load(target)
     except BackendMissingError:

@@ -110,6 +110,9 @@ class EngineOptions:
     def shapes(self, tensor: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the smallest, the typical and the largest shape of a tensor.
 
+        Args:
+            tensor: An input of an engine.
+
         Raises:
             ConfigError: An open dim has no range.
         """
@@ -136,6 +139,9 @@ class EngineOptions:
     @classmethod
     def from_text(cls, text: str) -> EngineOptions:
         """Parse the result of `to_text`; the text may come from an untrusted bundle.
+
+        Args:
+            text: JSON of any content.
 
         Raises:
             ConfigError: The text is malformed.

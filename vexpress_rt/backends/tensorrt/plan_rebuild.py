@@ -89,6 +89,9 @@ def rebuild_plans(bundle: Bundle, has_plans: Callable[[Bundle], bool], reason: s
 def recorded_options(manifest: Manifest) -> EngineOptions:
     """Return the options of a bundle's newest plans, so that new plans are the same build for another machine.
 
+    Args:
+        manifest: The bundle's manifest.
+
     Raises:
         ConfigError: The recorded text holds no options.
     """
@@ -98,7 +101,11 @@ def recorded_options(manifest: Manifest) -> EngineOptions:
 
 
 def build_command(bundle: Bundle) -> str:
-    """Return the command that builds a bundle like this one, with a placeholder for the weights."""
+    """Return the command that builds a bundle like this one, with a placeholder for the weights.
+
+    Args:
+        bundle: The bundle.
+    """
     manifest, shape = bundle.manifest, bundle.manifest.shape
     parts = [BUILD_COMMAND, shlex.quote(str(bundle.folder)), f"--precision {manifest.precision}"]
     parts += [f"--target {manifest.target} --height {shape.height} --width {shape.width} --frames {shape.frames}"]
@@ -114,7 +121,11 @@ def build_command(bundle: Bundle) -> str:
 
 
 def engines_with_plans(manifest: Manifest) -> list[str]:
-    """Return the engines that need a plan: all but the face detector, for which a plan is optional."""
+    """Return the engines that need a plan: all but the face detector, for which a plan is optional.
+
+    Args:
+        manifest: The bundle's manifest.
+    """
     return [name for name in manifest.engines if name != FACE_DETECTOR]
 
 

@@ -73,6 +73,9 @@ class Plans:
     def path(self, name: str) -> Path:
         """Return the plan of an engine after comparing its hash; damaged plans are compiled again.
 
+        Args:
+            name: The engine's name in the bundle.
+
         Raises:
             BundleNotFoundError: The bundle has no such engine.
             BundleDamagedError: The new plan is damaged as well.
