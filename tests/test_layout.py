@@ -23,7 +23,6 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "backends/onnxruntime/provider": "backends/test_registry.py",
     "backends/tensorrt/provider": "backends/test_registry.py",
     "bundle/onnx_graph": "bundle/test_weight_check.py",
-    "bundle/target": "export/build/test_targets.py",
     "bundle/untrusted_json": "bundle/test_manifest.py",
     "cli/bundle_option": "cli/test_generate.py",
     "cli/compile": "backends/tensorrt/test_plan_store_refused.py",
