@@ -20,7 +20,7 @@ BUILD_AGAIN = r"\b(re)?build (it|one|again|with|a bundle|the bundle)\b|\bexport 
 FLAG = r"--(precision|frames|height|no-onnx)\b"
 # Flags in parts of messages and commands that other code completes, and in the help of commands, which ends with the
 # place.
-COMPLETED_ELSEWHERE = {"parser.py", "weight_check.py", "engine_spec.py", "plan_rebuild.py"}
+COMPLETED_ELSEWHERE = {"parser.py", "weight_check.py", "target.py", "plan_rebuild.py"}
 
 
 def test_addresses_are_those_of_the_project() -> None:
