@@ -24,7 +24,8 @@ def timestep_frequencies(size: int) -> NDArray[np.float64]:
         (size / 2,) float64.
     """
     half = size // 2
-    return np.exp(np.arange(half) * (-math.log(_LONGEST_PERIOD) / half))
+    frequencies: NDArray[np.float64] = np.exp(np.arange(half) * (-math.log(_LONGEST_PERIOD) / half))
+    return frequencies
 
 
 def timestep_sines(timestep: float, size: int) -> NDArray[np.float32]:
