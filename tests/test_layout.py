@@ -21,7 +21,6 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "backends/validation": "backends/onnxruntime/test_engine.py",
     "backends/cuda/device_engine": "backends/onnxruntime/test_cuda_engine.py",
     "backends/onnxruntime/provider": "backends/test_registry.py",
-    "backends/openvino/model": "backends/openvino/test_engine.py",
     "backends/tensorrt/provider": "backends/test_registry.py",
     "bundle/onnx_graph": "bundle/test_weight_check.py",
     "bundle/untrusted_json": "bundle/test_manifest.py",

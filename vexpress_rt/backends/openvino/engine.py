@@ -11,8 +11,8 @@ import numpy as np
 
 from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
 from vexpress_rt.backends.openvino import library
-from vexpress_rt.backends.openvino.model import read_model
-from vexpress_rt.backends.openvino.options import EngineOptions
+from vexpress_rt.backends.openvino.model import cut_timestep, read_model
+from vexpress_rt.backends.openvino.options import FULL, EngineOptions
 from vexpress_rt.backends.validation import (
     check_inputs,
     check_interface,
@@ -41,19 +41,24 @@ def load(path: str | Path, spec: EngineSpec | None, options: EngineOptions | Non
         ConfigError: The number of threads is impossible.
     """
     name = spec.name if spec is not None else Path(path).stem
-    return OpenVinoEngine.check(compile_onnx(path, name, options or EngineOptions()), path, name, spec)
+    compiled, spec = compile_onnx(path, name, spec, options or EngineOptions())
+    return OpenVinoEngine.check(compiled, path, name, spec)
 
 
-def compile_onnx(path: str | Path, name: str, options: EngineOptions) -> Any:
+def compile_onnx(
+    path: str | Path, name: str, spec: EngineSpec | None, options: EngineOptions
+) -> tuple[Any, EngineSpec | None]:
     """Read an ONNX file and compile it for a device.
 
     Args:
         path: The file.
         name: The engine's name, for messages.
+        spec: Its inputs and outputs; None for the face detector.
         options: Device, precision and threads.
 
     Returns:
-        OpenVINO's compiled model.
+        OpenVINO's compiled model, and the inputs and outputs that it must have: `spec`, with the sines of the timestep
+        in place of the timestep where precision is reduced (`model.cut_timestep`).
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -63,8 +68,12 @@ def compile_onnx(path: str | Path, name: str, options: EngineOptions) -> Any:
     configuration = options.configuration()
     core, model = library.core(), read_model(path, name)
     try:
+        if spec is not None and options.precision != FULL:
+            spec = cut_timestep(library.import_library(), model, spec)
         with native_call():
-            return core.compile_model(model, options.device, configuration)
+            return core.compile_model(model, options.device, configuration), spec
+    except BackendError:
+        raise
     except Exception as error:  # OpenVINO's exceptions have no common base
         raise library.backend_error(f"engine {name} cannot be compiled from {path}", error) from error
 

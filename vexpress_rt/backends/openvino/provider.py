@@ -13,7 +13,7 @@ from vexpress_rt.backends.openvino.options import CPU, DEVICES, FULL, PRECISIONS
 from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, EngineSpec
-from vexpress_rt.bundle.target import ONNXRUNTIME
+from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
 from vexpress_rt.utils.cpus import ThreadLimit
 
 
@@ -22,7 +22,7 @@ class OpenVinoProvider(Provider):
 
     name = "openvino"
     advantage = "it runs graphs on the CPU and on Intel's devices"
-    targets = (ONNXRUNTIME.name,)
+    targets = (OPENVINO.name, ONNXRUNTIME.name)
     precisions = ONNXRUNTIME.precisions
     devices = DEVICES
     computes_in = PRECISIONS
@@ -82,7 +82,8 @@ class OpenVinoLoader(EngineLoader):
         bundle = self._bundle
         path, spec = bundle.engine_path(name), bundle.specs.get(name)
         options = engine_options(name, spec, replace(self._options, threads=threads))
-        loaded = OpenVinoEngine.check(self._compile(name, path, options), path, name, spec)
+        compiled, spec = self._compile(name, path, spec, options)
+        loaded = OpenVinoEngine.check(compiled, path, name, spec)
         return check_unchanged(loaded, bundle, name)
 
     def describe_precision(self) -> str:
@@ -90,9 +91,11 @@ class OpenVinoLoader(EngineLoader):
         own, used = self._bundle.manifest.precision, self._options.precision
         return used if used == own else f"{used} (the bundle is in {own})"
 
-    def _compile(self, name: str, path: Path, options: EngineOptions) -> Any:
-        """Return the compiled model of an engine whose graph and weights were checked."""
-        return compile_onnx(path, name, options)
+    def _compile(
+        self, name: str, path: Path, spec: EngineSpec | None, options: EngineOptions
+    ) -> tuple[Any, EngineSpec | None]:
+        """Return the compiled model of an engine whose graph and weights were checked: see `compile_onnx`."""
+        return compile_onnx(path, name, spec, options)
 
 
 def engine_options(name: str, spec: EngineSpec | None, options: EngineOptions) -> EngineOptions:
