@@ -42,12 +42,15 @@ class Graphs:
         shape: Size of videos and windows.
         folder: Folder for the files.
         threads: CPU threads.
+
+    Attributes:
+        threads: CPU threads.
     """
 
     def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
         torch.manual_seed(0)
         onnxruntime.set_default_logger_severity(3)  # it would warn about options that are set twice
-        self._architecture, self._folder, self._threads = architecture, folder, threads
+        self._architecture, self._folder, self.threads = architecture, folder, threads
         self._specs = engine_specs(architecture.model_config(), shape)
         self._networks: dict[str, nn.Module] = {}
         self._weights: dict[tuple[str, ...], WeightsFile] = {}
@@ -56,18 +59,18 @@ class Graphs:
     def call(self, engine: str, *, leave_out: Collection[str] = ()) -> Call:
         """Return a call that runs an engine with all of FORMS except `leave_out`."""
         spec = self._specs[engine]
-        return self._run(self._path(engine, leave_out), spec)
+        return self._run(self.path(engine, leave_out), spec)
 
     def has(self, engine: str, form: str) -> bool:
         """Return whether a shipped engine contains a form of FORMS."""
         graphs = (
-            onnx.load(path, load_external_data=False).graph for path in (self._path(engine), self._path(engine, [form]))
+            onnx.load(path, load_external_data=False).graph for path in (self.path(engine), self.path(engine, [form]))
         )
         whole, without = ([node.op_type for node in graph.node] for graph in graphs)
         return whole != without
 
     def session_call(
-        self, engine: str, entries: Entries, *, bound: bool = False, disabled: Sequence[str] = (), **attributes: Any
+        self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any
     ) -> Call:
         """Return a call that runs a shipped engine in a session with other options.
 
@@ -75,15 +78,14 @@ class Graphs:
             engine: Name of the engine.
             entries: Entries of the session's configuration.
             bound: Whether inputs and outputs are bound once for all runs.
-            disabled: Optimisers of ONNX Runtime to disable.
             **attributes: Attributes of SessionOptions.
         """
-        options = cpu_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self.threads)
         for name, value in entries.items():
             options.add_session_config_entry(name, value)
         for name, value in attributes.items():
             setattr(options, name, value)
-        session, spec = self._session(engine, options, disabled), self._specs[engine]
+        session, spec = self._session(engine, options), self._specs[engine]
         feed = _feed(spec)
         if not bound:
             return lambda: session.run(None, feed)
@@ -110,13 +112,19 @@ class Graphs:
 
     def repeating_call(self) -> Call:
         """Return a call that runs the denoiser with the photo's keys and values repeated for every frame."""
-        with _repeated_references(), _upstream_handlers():
-            path = self._export(("repeated",), self._engine("denoiser"), FORMS)
-        return self._run(path, self._specs["denoiser"])
+        return self._run(self.repeating_path(), self._specs["denoiser"])
+
+    def repeating_path(self) -> Path:
+        """Return the file of the engine of `repeating_call`."""
+        key = ("repeated",)
+        if key not in self._paths:
+            with _repeated_references(), _upstream_handlers():
+                self._paths[key] = self._export(key, self._engine("denoiser"), FORMS)
+        return self._paths[key]
 
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
         """Return the node events that ONNX Runtime's profiler records in `runs` runs after a warm-up."""
-        options = cpu_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self.threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
         session, feed = self._session(engine, options), _feed(self._specs[engine])
@@ -126,12 +134,11 @@ class Graphs:
         nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
         return nodes[len(nodes) // (runs + 1) :]
 
-    def _session(self, engine: str, options: Any, disabled: Sequence[str] = ()) -> Any:
-        return onnxruntime.InferenceSession(
-            str(self._path(engine)), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-        )
+    def _session(self, engine: str, options: Any) -> Any:
+        return onnxruntime.InferenceSession(str(self.path(engine)), options, providers=["CPUExecutionProvider"])
 
-    def _path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
+    def path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
+        """Return the file of an engine with all of FORMS except `leave_out`."""
         key = (engine, *sorted(leave_out))
         if key not in self._paths:
             forms = [form for form in FORMS if form not in leave_out]
@@ -147,7 +154,7 @@ class Graphs:
         return path
 
     def _run(self, path: Path, spec: EngineSpec) -> Call:
-        engine, feed = load(path, spec, threads=self._threads), _feed(spec)
+        engine, feed = load(path, spec, threads=self.threads), _feed(spec)
         return lambda: list(engine.run(feed).values())
 
     def _engine(self, name: str) -> Engine:
