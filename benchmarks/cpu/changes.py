@@ -4,8 +4,8 @@
 
 The engines have random weights, 128 x 128 pixels and windows of 8 frames. The memory addresses of an engine make it up
 to 5 % faster or slower until it is closed. Therefore both engines are loaded several times, and the pairs of all loads
-count. Of optimisations that are about memory, the peak memory is measured too. The command also prints the shares of operators
-in the denoiser's time, from ONNX Runtime's profiler.
+count. Of optimisations that are about memory, the peak memory is measured too. The command also prints the shares of
+operators in the denoiser's time, from ONNX Runtime's profiler.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
     figures = pair_figures(times[True], times[False])
     row = {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
     if change.memory is not None:
-        row["memory"] = dict(zip(("without", "with"), (s.peak(graphs.threads) for s in change.memory(graphs)), strict=True))
+        row["memory"] = dict(
+            zip(("without", "with"), (s.peak(graphs.threads) for s in change.memory(graphs)), strict=True)
+        )
     return row
 
 

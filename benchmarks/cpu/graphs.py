@@ -69,9 +69,7 @@ class Graphs:
         whole, without = ([node.op_type for node in graph.node] for graph in graphs)
         return whole != without
 
-    def session_call(
-        self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any
-    ) -> Call:
+    def session_call(self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any) -> Call:
         """Return a call that runs a shipped engine in a session with other options.
 
         Args:

@@ -85,8 +85,8 @@ class UpstreamDenoisers:
 class UpstreamEngines(TorchEngines):
     """All engines in float32 on the CPU; ReferenceNet and denoisers compute in upstream's order.
 
-    Their weights require gradients, as those of the public code do: only of such weights does autocast keep its bfloat16
-    copies between two calls. In inference mode no gradient is computed.
+    Their weights require gradients, as those of the public code do, because autocast keeps its bfloat16 copies between
+    two calls of such weights alone. In inference mode no gradient is computed.
     """
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape) -> None:

@@ -30,7 +30,7 @@ from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
 from vexpress_rt.errors import BackendError
 from vexpress_rt.pipeline.generator import Generator
-from vexpress_rt.types import Float32, Video
+from vexpress_rt.types import Video
 from vexpress_rt.utils.cpu_model import cpu_model
 from vexpress_rt.utils.stopwatch import Stopwatch
 
@@ -105,8 +105,8 @@ class Sides:
     def window_step_calls(self) -> dict[str, Call]:
         """Return a call for each side that takes one step of one window: both passes, guidance, the sampler's step.
 
-        Each returns the latents (F, c, h, w) after the step; those of all sides are equal up to rounding. Autocast keeps
-        its bfloat16 copies of the weights between two calls, as it does between the steps of a video.
+        Each returns the latents (F, c, h, w) after the step; those of all sides are equal up to rounding. Autocast
+        keeps its bfloat16 copies of the weights between two calls, as it does between the steps of a video.
         """
         inputs = timed_inputs(self._engine(CPU, "denoiser"))
         settings, frames = self.settings(steps=1, sampler="ddim", overlap=0), self.shape.frames

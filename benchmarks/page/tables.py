@@ -202,7 +202,9 @@ def videos_table(rows: Sequence[Row]) -> Lines:
 def stages_table(parts: Parts) -> Lines:
     """Return the table of stages, one row per video and side."""
     rows = rows_of(parts, "videos")
-    found = [(row, TITLES[name], row["sides"][name]["stages"]) for row in rows for name in TITLES if name in row["sides"]]
+    found = [
+        (row, TITLES[name], row["sides"][name]["stages"]) for row in rows for name in TITLES if name in row["sides"]
+    ]
     stages = list(dict.fromkeys(stage for _, _, times in found for stage in times))
     cells = [[row["model"], row["what"], title, *(_stage(times, s) for s in stages)] for row, title, times in found]
     return markdown(["model", "video", "side", *stages], cells)
