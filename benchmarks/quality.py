@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
 from benchmarks.cpu.pairs import QUIET, sides_figures
-from benchmarks.cpu.runtimes import CPU, RUNTIMES, described_precision
+from benchmarks.cpu.runtimes import CPU, RUNTIMES, described_precision, open_generators
 from benchmarks.gpu.compare import psnr, worst_frame
 from benchmarks.gpu.measure import summary
 from benchmarks.gpu.parts import Figures, ReportFigures, plain
@@ -39,7 +39,6 @@ from export.pocket.evaluate.video_sources import GeneratedVideos
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
 from vexpress_rt.config import PRESETS, GenerationConfig
-from vexpress_rt.errors import BackendError
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import UInt8, Video
@@ -137,16 +136,9 @@ def measure_precisions(
         VExpressError: Any error of `Generator.generate`.
     """
     subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
-    config, figures, missing = GenerationConfig(), dict[str, Any](), dict[str, str]()
+    config, figures = GenerationConfig(), dict[str, Any]()
     with ExitStack() as stack:
-        generators: dict[str, Generator] = {}
-        for name, runtime in RUNTIMES.items():
-            try:
-                generators[name] = stack.enter_context(
-                    Generator(bundle, provider=runtime.provider, precision=runtime.precision, threads=threads)
-                )
-            except BackendError as error:
-                missing[name] = str(error)
+        generators, missing = open_generators(bundle, RUNTIMES, threads, stack)
         samples: dict[str, list[float]] = {name: [] for name in generators}
         measured: dict[str, list[Measured]] = {name: [] for name in generators}
         for number, subject in enumerate(subjects[:people]):

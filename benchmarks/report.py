@@ -132,7 +132,7 @@ def _write_pages(folder: Path) -> None:
     """Write the page of a machine and, if its folder is among those of all machines, the index."""
     write_page(json.loads((folder / JSON).read_text(encoding="utf-8")), folder)
     if folder.resolve().parent == MACHINES:
-        write_index()
+        write_index(MACHINES)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

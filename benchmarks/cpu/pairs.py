@@ -24,7 +24,8 @@ def pair_figures(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, An
     Raises:
         ValueError: The numbers of calls differ.
     """
-    return {"ours": summary(ours), "theirs": summary(theirs), "ratio": summary(_ratios(theirs, ours))}
+    ratios = _ratios(theirs, ours)
+    return {"ours": summary(ours), "theirs": summary(theirs), "ratio": summary(ratios)}
 
 
 def sides_figures(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -51,4 +52,4 @@ def sides_figures(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def _ratios(seconds: Sequence[float], less: Sequence[float]) -> list[float]:
-    return [one / other for one, other in zip(seconds, less, strict=True)]
+    return [other / own for own, other in zip(less, seconds, strict=True)]

@@ -103,7 +103,8 @@ class UpstreamEngines(TorchEngines):
 
     def network(self, name: str) -> nn.Module:
         """Return a network of the checkpoint; engines share it."""
-        return super().network(name).requires_grad_(True)
+        with torch.inference_mode(False):  # wherever it is loaded: tensors of inference mode cannot require gradients
+            return super().network(name).requires_grad_(True)
 
     def _make(self, name: str) -> UpstreamReferenceNet | UpstreamDenoisers:
         if name == "reference_net":

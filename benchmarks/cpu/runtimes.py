@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
+from vexpress_rt.errors import VExpressError
 from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.utils.cpu_model import CpuModel
 
@@ -31,6 +35,36 @@ TITLES = {
     OPENVINO: "`openvino`, fp32",
     OPENVINO_BF16: "`openvino`, bf16",
 }  # in the order of the tables
+
+
+def open_generators(
+    bundle: Path | None, names: Iterable[str], threads: int, stack: ExitStack
+) -> tuple[dict[str, Generator], dict[str, str]]:
+    """Open a generator for each of RUNTIMES that this machine can run.
+
+    Args:
+        bundle: The bundle; None for the one that ships.
+        names: Names in RUNTIMES.
+        threads: CPU threads.
+        stack: Closes the generators.
+
+    Returns:
+        Generators by name, and the reasons of those that are missing.
+
+    Raises:
+        VExpressError: The provider `cpu` cannot open the bundle.
+    """
+    generators, missing = dict[str, Generator](), dict[str, str]()
+    for name in names:
+        try:
+            provider, precision = RUNTIMES[name].provider, RUNTIMES[name].precision
+            generator = Generator(bundle, provider=provider, precision=precision, threads=threads)
+            generators[name] = stack.enter_context(generator)
+        except VExpressError as error:
+            if name == CPU:
+                raise
+            missing[name] = str(error)
+    return generators, missing
 
 
 def has_bf16(cpu: CpuModel) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.cpu.pipeline import FEATURE, UpstreamEngines, UpstreamVideo, autocast, kept_casts
-from benchmarks.cpu.runtimes import AUTOCAST, CPU, PYTORCH, RUNTIMES, described_precision, has_bf16
+from benchmarks.cpu.runtimes import AUTOCAST, CPU, PYTORCH, RUNTIMES, described_precision, has_bf16, open_generators
 from benchmarks.gpu.scene import Scene, make_video
 from benchmarks.gpu.timings import timed_inputs
 from export.checkpoint.reader import Checkpoint
@@ -28,8 +28,6 @@ from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.noise import frame_noise
-from vexpress_rt.errors import BackendError
-from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.types import Video
 from vexpress_rt.utils.cpu_model import cpu_model
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -52,16 +50,7 @@ class Sides:
 
     def __init__(self, weights: Path, bundle: Path, threads: int, runtimes: Sequence[str] = tuple(RUNTIMES)) -> None:
         self._threads, self._stack = threads, ExitStack()
-        self._generators: dict[str, Generator] = {}
-        self.missing: dict[str, str] = {}
-        for name in runtimes:
-            provider, precision = RUNTIMES[name].provider, RUNTIMES[name].precision
-            try:
-                generator = Generator(bundle, provider=provider, precision=precision, threads=threads)
-            except BackendError as error:
-                self.missing[name] = str(error)
-            else:
-                self._generators[name] = self._stack.enter_context(generator)
+        self._generators, self.missing = open_generators(bundle, runtimes, threads, self._stack)
         if not has_bf16(cpu_model()):
             self.missing[AUTOCAST] = "the CPU has no bfloat16 arithmetic (flags avx512_bf16, amx_bf16)"
         self.manifest = self._generators[CPU].bundle.manifest
@@ -164,10 +153,10 @@ class Sides:
             sampler=choose_sampler(settings, self.manifest.model),
             windows=plan_windows(frames, frames, 0),
             length=frames,
-            noise=lambda frame: frame_noise(0, frame, tuple(size or 0 for size in latent)),
+            noise=lambda frame: frame_noise(settings.seed, frame, tuple(size or 0 for size in latent)),
             conditions=lambda window: conditions,
         )
-        return lambda: np.stack([latents for _, latents in denoiser.run()])
+        return lambda: np.concatenate([latents for _, latents in denoiser.run()])
 
     def _as_upstream(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
         """Return an engine's inputs with ReferenceNet's features (1, S, C) in place of keys and values."""

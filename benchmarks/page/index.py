@@ -39,7 +39,7 @@ the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that
 """
 
 
-def write_index(folder: Path = MACHINES) -> None:
+def write_index(folder: Path) -> None:
     """Write PAGE into the folder of all machines, from their JSONs."""
     machines = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{JSON}")}
     (folder / PAGE).write_text(index(machines), encoding="utf-8")

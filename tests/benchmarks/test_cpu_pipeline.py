@@ -136,7 +136,7 @@ def test_a_provider_that_cannot_run_is_missing_with_its_reason(
     monkeypatch.setitem(RUNTIMES, OPENVINO, Runtime("tensorrt"))
     with Sides(micro_checkpoint, micro_bundle, threads=1, runtimes=[CPU, OPENVINO]) as sides:
         assert OPENVINO not in sides.names
-        assert "tensorrt" in sides.missing[OPENVINO]
+        assert "TensorRT" in sides.missing[OPENVINO]
 
 
 def test_all_pictures_of_a_photo_are_projected_in_each_call_and_by_one_network(micro: Sides) -> None:
