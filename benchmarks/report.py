@@ -33,7 +33,7 @@ from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, Outcome, Part
 from benchmarks.gpu.plan import select
 from benchmarks.gpu.report import Report, counts, line
-from benchmarks.page.index import JSON, MACHINES, write_index
+from benchmarks.page.index import JSON, MACHINES, README, write_index
 from benchmarks.page.plan import KINDS, plan
 from benchmarks.page.render import PAGE, size, write_page
 from benchmarks.page.targets import targets
@@ -129,10 +129,10 @@ def _refusal(path: Path, machine: Mapping[str, Any]) -> str:
 
 
 def _write_pages(folder: Path) -> None:
-    """Write the page of a machine and, if its folder is among those of all machines, the index."""
+    """Write a machine's page and, if its folder is among those of all machines, the index and the README's table."""
     write_page(json.loads((folder / JSON).read_text(encoding="utf-8")), folder)
     if folder.resolve().parent == MACHINES:
-        write_index(MACHINES)
+        write_index(MACHINES, README)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu.runtimes import AUTOCAST, CPU, OPENVINO, OPENVINO_BF16, PYTORCH
+from benchmarks.cpu.runtimes import AUTOCAST, CPU, OPENVINO, OPENVINO_BF16, PYTORCH, TITLES
 from benchmarks.page.render import PAGE, size, versions
-from benchmarks.page.tables import Lines, markdown, precision_table, ratio, rows_of, seconds, videos_table
+from benchmarks.page.tables import Lines, decibels, markdown, precision_table, ratio, rows_of, seconds, videos_table
 from benchmarks.page.targets import targets_table
 
 JSON = "benchmarks.json"
-MACHINES = Path(__file__).parents[2] / "docs" / "benchmarks"  # the folder of the index, with a folder for each machine
+ROOT = Path(__file__).parents[2]
+MACHINES = ROOT / "docs" / "benchmarks"  # the folder of the index, with a folder for each machine
+README = ROOT / "README.md"
+SPEED = "<!-- speed -->"  # before and after the table in the README
+SPEED_ROWS = {
+    "videos/half": "half of the full width, 8 frames of 128 x 128",
+    "videos/2s": "small model, 2 s of 128 x 128",
+}
+SAMPLERS = {"ddim": "DDIM", "unipc": "UniPC"}
 
 ABOUT = """\
 `vexpress_rt` and PyTorch on the CPUs that were at hand. Each machine has a page of its own. "PyTorch" is the same
@@ -39,31 +47,85 @@ the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that
 """
 
 
-def write_index(folder: Path) -> None:
-    """Write PAGE into the folder of all machines, from their JSONs."""
-    machines = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{JSON}")}
+def write_index(folder: Path, readme: Path) -> None:
+    """Write PAGE into the folder of all machines and the table of speed into the project's README, from their JSONs."""
+    machines = read_machines(folder)
     (folder / PAGE).write_text(index(machines), encoding="utf-8")
+    readme.write_text(with_speed(readme.read_text(encoding="utf-8"), machines), encoding="utf-8")
+
+
+def read_machines(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the content of each machine's JSON by the name of its folder, the machine measured last first."""
+    machines = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{JSON}")}
+    return dict(sorted(machines.items(), key=lambda item: str(item[1]["runs"][-1]["started"]), reverse=True))
+
+
+def with_speed(readme: str, machines: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the text of the README with the table of speed between its marks.
+
+    Args:
+        readme: The text.
+        machines: As `read_machines` returns them.
+
+    Raises:
+        ValueError: The text does not have both marks.
+    """
+    before, *middle = readme.split(SPEED)
+    if len(middle) != 2:
+        raise ValueError(f"{len(middle)} marks {SPEED}; expected two, around the table of speed")
+    return SPEED.join((before, "\n".join(["", "", *speed_table(machines), "", ""]), middle[1]))
+
+
+def speed_table(machines: Mapping[str, Mapping[str, Any]]) -> Lines:
+    """Return the table of speed: the half-width model's video and two seconds of the small model's, on each machine."""
+    rows = []
+    for name, data in machines.items():
+        chip = f"[{data['machine']['cpu']}]({MACHINES.relative_to(ROOT)}/{name}/{PAGE})"
+        for part, words in SPEED_ROWS.items():
+            for row in rows_of({"videos": data["parts"].get(part, {})}, "videos"):
+                times = {side: found["seconds"]["median"] for side, found in row["sides"].items()}
+                rows += [
+                    [chip, _video(row, side, words), TITLES[side], seconds(times[side]),
+                     *(_speedup(row, side, base) for base in (PYTORCH, AUTOCAST)),
+                     decibels(row["sides"][side]["agreement"]["psnr"])]
+                    for side in TITLES if side in times and side not in (PYTORCH, AUTOCAST)
+                ]  # fmt: skip
+    head = ["CPU", "video", "provider", "time", "PyTorch, fp32", "PyTorch, bf16 autocast", "PSNR to PyTorch, fp32"]
+    return markdown(head, rows)
+
+
+def _video(row: Mapping[str, Any], side: str, words: str) -> str:
+    """Return what a row makes; a side with other steps than PyTorch names both."""
+    own, other = row["sides"][side], row["sides"][PYTORCH]
+    text = f"{words}, {own['steps']} steps of {SAMPLERS[own['sampler']]}"
+    if (own["steps"], own["sampler"]) == (other["steps"], other["sampler"]):
+        return text
+    return f"{text}, PyTorch with {other['steps']} of {SAMPLERS[other['sampler']]}"
+
+
+def _speedup(row: Mapping[str, Any], side: str, base: str) -> str:
+    if base not in row["speedups"][side]:
+        return "not measured"
+    return f"{seconds(row['sides'][base]['seconds']['median'])}, {row['speedups'][side][base]['median']:.1f}x"
 
 
 def index(machines: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the index as Markdown.
 
     Args:
-        machines: Content of each machine's JSON, by the name of its folder.
+        machines: As `read_machines` returns them.
     """
-    newest = sorted(machines, key=lambda name: str(machines[name]["runs"][-1]["started"]), reverse=True)
-    lines = ["# Benchmarks on CPUs", "", ABOUT, *_overview(newest, machines), ""]
-    for name in newest:
-        lines += [*_section(name, machines[name]), ""]
+    lines = ["# Benchmarks on CPUs", "", ABOUT, *_overview(machines), ""]
+    for name, data in machines.items():
+        lines += [*_section(name, data), ""]
     return "\n".join([*lines, TRIAL]).rstrip() + "\n"
 
 
-def _overview(names: Sequence[str], machines: Mapping[str, Mapping[str, Any]]) -> Lines:
+def _overview(machines: Mapping[str, Mapping[str, Any]]) -> Lines:
     """Return a table of the half-width model's video, a row for each machine."""
     columns = ((CPU, PYTORCH), (OPENVINO, PYTORCH), (OPENVINO_BF16, PYTORCH), (OPENVINO_BF16, AUTOCAST))
     rows = []
-    for name in names:
-        data = machines[name]
+    for name, data in machines.items():
         found: Any = next(iter(rows_of({"videos/half": data["parts"].get("videos/half", {})}, "videos")), None)
         speedups = found["speedups"] if found else {}
         cells = [ratio(speedups.get(side, {}).get(base)) or "not measured" for side, base in columns]

@@ -110,7 +110,7 @@ def window_step_table(parts: Parts) -> Lines:
         "channels": lambda row: ", ".join(map(str, row["channels"])),
         "size": lambda row: row["what"],
     }
-    further = {"signal to noise": lambda side: _decibels(side["signal_to_noise"]) if "signal_to_noise" in side else ""}
+    further = {"signal to noise": lambda side: decibels(side["signal_to_noise"]) if "signal_to_noise" in side else ""}
     return sides_table(rows_of(parts, "window-step"), lead, further)
 
 
@@ -192,7 +192,7 @@ def videos_table(rows: Sequence[Row]) -> Lines:
 
     further = {
         "sampler, steps": lambda side: f"{side['sampler']}, {side['steps']}",
-        "PSNR": agreement("psnr", _decibels),
+        "PSNR": agreement("psnr", decibels),
         "equal bytes": agreement("equal", "{:.2%}".format),
         "largest difference": agreement("largest", lambda value: value),
     }
@@ -228,8 +228,8 @@ def memory_table(parts: Parts) -> Lines:
 def precision_table(parts: Parts) -> Lines:
     """Return the table of providers and precisions of the shipped model."""
     further = {
-        "PSNR": lambda side: _decibels(side["psnr"]),
-        "worst frame": lambda side: _decibels(side["psnr_of_the_worst_frame"]),
+        "PSNR": lambda side: decibels(side["psnr"]),
+        "worst frame": lambda side: decibels(side["psnr_of_the_worst_frame"]),
         "lips": lambda side: f"{side['lips']:.3f}",
         "largest change of lips": lambda side: f"{side['lips_change']:.3f}",
         "nose": lambda side: f"{side['nose']:.2%}",
@@ -274,15 +274,15 @@ def _preset(row: Row) -> list[str]:
         guided,
         f"{row['speedup']['median']:.2f} x",
         f"{row['denoising_speedup']['median']:.2f} x",
-        _decibels(row["psnr"]),
-        _decibels(row["psnr_of_the_worst_frame"]),
+        decibels(row["psnr"]),
+        decibels(row["psnr_of_the_worst_frame"]),
         f"{row['lips']:.3f}",
         f"{row['nose']:.2%}",
         f"{row['nose_95']:.2%}",
     ]
 
 
-def _decibels(value: float | str) -> str:
+def decibels(value: float | str) -> str:
     """Format dB; infinity, which JSON holds as text, means equal frames."""
     return f"{value:.1f} dB" if not isinstance(value, str) and math.isfinite(value) else "equal"
 

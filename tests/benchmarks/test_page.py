@@ -12,7 +12,7 @@ from benchmarks.cpu.pairs import sides_figures
 from benchmarks.cpu.runtimes import AUTOCAST, CPU, FAST, OPENVINO, OPENVINO_BF16, PYTORCH
 from benchmarks.gpu.measure import summary
 from benchmarks.gpu.parts import FAILED, OK, Outcome
-from benchmarks.page.index import JSON, MACHINES, index
+from benchmarks.page.index import JSON, MACHINES, README, index, read_machines, with_speed
 from benchmarks.page.render import PAGE, page, write_page
 from benchmarks.page.tables import markdown, rows_of, seconds, why_kept
 from benchmarks.page.targets import MISSED, NOT_MEASURED, REACHED, targets
@@ -189,11 +189,14 @@ def test_an_optimisation_says_why_it_is_kept(found: dict[str, Any], why: str) ->
     assert why_kept(found) == why
 
 
-def test_the_index_has_a_section_for_each_machine_the_newest_first() -> None:
+def test_the_index_has_a_section_for_each_machine_the_newest_first(tmp_path: Path) -> None:
     old, new = data(), data()
     old["machine"] |= {"cpu": "an old chip", "note": "Its model is not known."}
     new["runs"][0]["started"] = "2026-02-01"
-    text = index({"old": old, "new": new})
+    for name, found in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / JSON).write_text(json.dumps(found))
+    text = index(read_machines(tmp_path))
     assert text.index("## a processor") < text.index("## an old chip") < text.index("## Not in this report")
     assert "[All figures](new/README.md)" in text
     assert "Its model is not known." in section(text, "an old chip")
@@ -208,9 +211,25 @@ def test_the_page_of_each_machine_is_that_of_its_figures(path: Path) -> None:
     assert written == page(json.loads(path.read_text()), drawn), "run: python -m benchmarks.report --parts"
 
 
-def test_the_index_is_that_of_the_machines() -> None:
-    machines = {path.parent.name: json.loads(path.read_text()) for path in MACHINES.glob(f"*/{JSON}")}
+def test_the_index_and_the_table_of_the_readme_are_those_of_the_machines() -> None:
+    machines = read_machines(MACHINES)
     assert (MACHINES / PAGE).read_text() == index(machines), "run: python -m benchmarks.report --parts"
+    assert README.read_text() == with_speed(README.read_text(), machines), "run: python -m benchmarks.report --parts"
+
+
+def test_the_table_of_speed_says_where_the_sides_take_different_steps() -> None:
+    text = with_speed("before\n<!-- speed -->old<!-- speed -->\nafter", {"one": data()})
+    assert text.startswith("before\n<!-- speed -->\n\n| CPU |")
+    assert text.endswith("|\n\n<!-- speed -->\nafter")
+    page = "[a processor](docs/benchmarks/one/README.md)"
+    half = "half of the full width, 8 frames of 128 x 128"
+    assert (
+        f"| {page} | {half}, 25 steps of DDIM | `openvino`, bf16 | 10 s | 34 s, 3.4x | 25 s, 2.5x | 42.0 dB |" in text
+    )
+    assert f"| {half}, 6 steps of UniPC, PyTorch with 25 of DDIM | `cpu`, preset `fast` | 5 s |" in text
+    assert "| 8 s, 2.0x | not measured |" in text
+    with pytest.raises(ValueError, match=r"1 marks .* expected two"):
+        with_speed("<!-- speed -->", {})
 
 
 def test_every_kept_optimisation_gains_on_a_measured_machine() -> None:

@@ -222,6 +222,8 @@ def test_the_figures_go_to_the_folder_of_the_cpu_and_the_index_has_them(
     run_report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "MACHINES", tmp_path / "machines")
+    monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("before <!-- speed --> <!-- speed --> after")
     run_report(["fine"], "fine")  # sets the plan
     assert report.main(["--work", str(tmp_path), "--parts", "live"]) == 0
     folder = tmp_path / "machines" / cpu_model().slug
