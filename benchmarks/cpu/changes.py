@@ -108,10 +108,6 @@ CHANGES = (
     Change("algebra", "denoiser: the photo's keys and values are inputs, and the unconditional pass skips attention to "
            "photo and speech; without: upstream's order, with the same fused kernels",
            lambda graphs: Pair(graphs.upstream_call(), graphs.call("denoiser"), equal=False)),
-    Change("folded frames", "denoiser: attention to the photo treats the tokens of all frames as one sequence of "
-           "queries; without: one copy of keys and values per frame",
-           lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser")),
-           memory=lambda graphs: (Sessions([str(graphs.repeating_path())]), Sessions([str(graphs.path("denoiser"))]))),
     _of_form("attention", "denoiser: MultiHeadAttention; without: MatMul, Softmax, MatMul",
              "denoiser", "multi_head_attention"),
     _of_form("GEGLU", "denoiser: two products and BiasGelu; without: one product, Split, Gelu",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.cpu.upstream import UpstreamDenoiser
 from export.build.parity import random_inputs
 from export.networks.architecture import Architecture
-from export.networks.denoising_unet import DenoisingBlock, DenoisingUNet
+from export.networks.denoising_unet import DenoisingUNet
 from export.networks.registry import NETWORKS
 from export.onnx import trace as traced
 from export.onnx.engine_modules import ENGINE_NETWORKS, Engine, make_engine
@@ -107,18 +107,6 @@ class Graphs:
         with _upstream_handlers():
             path = self._export(("upstream",), engine, FORMS)
         return self._run(path, engine.spec)
-
-    def repeating_call(self) -> Call:
-        """Return a call that runs the denoiser with the photo's keys and values repeated for every frame."""
-        return self._run(self.repeating_path(), self._specs["denoiser"])
-
-    def repeating_path(self) -> Path:
-        """Return the file of the engine of `repeating_call`."""
-        key = ("repeated",)
-        if key not in self._paths:
-            with _repeated_references(), _upstream_handlers():
-                self._paths[key] = self._export(key, self._engine("denoiser"), FORMS)
-        return self._paths[key]
 
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
         """Return the node events that ONNX Runtime's profiler records in `runs` runs after a warm-up."""
@@ -209,22 +197,6 @@ def _upstream_handlers() -> Iterator[None]:
     finally:
         for name in own:
             del HANDLERS[name]
-
-
-@contextmanager
-def _repeated_references() -> Iterator[None]:
-    """Make attention to the photo use one copy of keys and values per frame."""
-    folded = DenoisingBlock.reference_attention
-
-    def repeated(self: DenoisingBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        copies = (t[None].repeat(len(x), 1, 1, 1) for t in (keys, values))
-        return self.attn1_5.attend(x, *copies)
-
-    DenoisingBlock.reference_attention = repeated  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        DenoisingBlock.reference_attention = folded  # type: ignore[method-assign]
 
 
 def _feed(spec: EngineSpec) -> dict[str, Array]:
