@@ -78,8 +78,15 @@ class Sides:
         return self.manifest.settings(GenerationConfig(**options))
 
     def precision(self, name: str) -> str:
-        """Return the precision that a side says it has, which a failed self-test changes; empty for PyTorch."""
-        return described_precision(self._generators[name]) if name in self._generators else ""
+        """Return the precision that a side says it has, which a failed self-test changes; empty for PyTorch.
+
+        Of `window_step_calls` it is that of the engines that they call, otherwise that of the videos.
+        """
+        if name not in self._generators:
+            return ""
+        if "_engines" in self.__dict__:
+            return self._engines[name].selection.loader.describe_precision() or self.manifest.precision
+        return described_precision(self._generators[name])
 
     def engine_calls(self, name: str) -> tuple[Call, Call]:
         """Return a call of an engine of provider `cpu`, and of the PyTorch module in its place, with the same inputs.
