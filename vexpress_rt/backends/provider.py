@@ -63,6 +63,8 @@ class Provider(ABC):
         on_gpu: Whether engines run on GPU 0.
         maps_weights: Whether engines read the bundle's weight files while they run, so that writing to those files
             would change results.
+        tunable: Whether it runs engines on the CPU in the bundle's own precision, so that `vexpress-rt tune` compares
+            it with the others that do.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,7 @@ class Provider(ABC):
     precisions: ClassVar[tuple[str, ...]]
     on_gpu: ClassVar[bool] = False
     maps_weights: ClassVar[bool] = False
+    tunable: ClassVar[bool] = False
 
     @abstractmethod
     def open(

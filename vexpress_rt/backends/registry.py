@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 
 from vexpress_rt.backends.provider import EngineLoader, Progress, ProgressGuard, Provider
+from vexpress_rt.backends.tuning_record import TuningRecord, read_tuning
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import REBUILD, check_choice
 from vexpress_rt.errors import BackendError, ConfigError, OutputError, PlansMissingError
@@ -67,10 +68,18 @@ def find_target_provider(target: str) -> Provider:
     return next(provider for provider in PROVIDERS if target in provider.targets)
 
 
-def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None) -> ProviderSelection:
+def tunable_providers() -> tuple[Provider, ...]:
+    """Return the providers that `vexpress-rt tune` compares, the one that "auto" takes without a record first."""
+    return tuple(provider for provider in PROVIDERS if provider.tunable)
+
+
+def choose(
+    name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress | None = None, threads: int | None = None
+) -> ProviderSelection:
     """Choose the provider that runs a bundle.
 
-    "auto" takes the first of `PROVIDERS` that can run the bundle on this machine. Bundles compiled for one provider
+    "auto" takes the first of `PROVIDERS` that can run the bundle on this machine; of the tunable ones, a record of
+    `vexpress-rt tune` puts the fastest first. Bundles compiled for one provider
     usually hold ONNX files as well, which other providers can run; if "auto" chooses one of those, it logs a
     warning. It skips devices that a library is not made for; name the provider to try such a device.
 
@@ -79,6 +88,7 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
         bundle: The bundle.
         rebuild: One of `config.REBUILD`: whether missing plans may be compiled now.
         progress: Called while plans are compiled: stage, done, total; from any thread.
+        threads: Requested CPU threads, for which a record must hold; None for the default.
 
     Raises:
         ConfigError: The provider is unknown, or the bundle was not built for it.
@@ -94,7 +104,8 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
         return ProviderSelection(provider, "requested", provider.open(bundle, rebuild=rebuild, progress=progress))
     rejected: dict[str, list[str]] = {}  # reason: names of providers
     guard = None if progress is None else ProgressGuard(progress)
-    for provider in PROVIDERS:
+    tuned = read_tuning(bundle, threads, tunable_providers())
+    for provider in _candidates(tuned):
         try:
             loader = provider.open(bundle, rebuild=rebuild, progress=guard, supported_only=True)
         except PlansMissingError:
@@ -104,11 +115,28 @@ def choose(name: str, bundle: Bundle, rebuild: str = "auto", progress: Progress 
                 raise
             rejected.setdefault(str(error), []).append(provider.name)
             continue
-        reason = "; ".join([provider.advantage, *_reasons_against(rejected)])
+        reason = "; ".join([*_reasons_for(provider, tuned), *_reasons_against(rejected)])
         level = logging.INFO if bundle.manifest.target in provider.targets else logging.WARNING
         _log.log(level, "provider %s: %s", provider.name, reason)
         return ProviderSelection(provider, reason, loader)
     raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_reasons_against(rejected))}")
+
+
+def _candidates(tuned: TuningRecord | None) -> list[Provider]:
+    """Return the providers in the order in which "auto" tries them: of the tunable ones, the measured fastest first."""
+    if tuned is None:
+        return list(PROVIDERS)
+    tunable = tunable_providers()
+    fastest = find_provider(tuned.provider)
+    ordered = iter([fastest, *(provider for provider in tunable if provider is not fastest)])
+    return [next(ordered) if provider in tunable else provider for provider in PROVIDERS]
+
+
+def _reasons_for(provider: Provider, tuned: TuningRecord | None) -> list[str]:
+    """Return why "auto" takes a provider: the measurement if there is one, and if that changed the choice, alone."""
+    if tuned is None or provider.name != tuned.provider:
+        return [provider.advantage]
+    return [tuned.reason] if provider is not tunable_providers()[0] else [provider.advantage, tuned.reason]
 
 
 def _reasons_against(rejected: dict[str, list[str]]) -> list[str]:

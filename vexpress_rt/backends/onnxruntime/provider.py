@@ -79,6 +79,7 @@ class CpuProvider(_OnnxRuntimeProvider):
     name = "cpu"
     advantage = "it is always available"
     maps_weights = True
+    tunable = True
 
     def _open(self, bundle: Bundle) -> EngineLoader:
         return _CpuLoader(bundle)
