@@ -18,6 +18,7 @@ from vexpress_rt.backends import registry, tuning
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.backends.tuning import Tuning, compare, disagreement, random_inputs, tune
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.default_bundle import shipped_bundle
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 from vexpress_rt.bundle.manifest import read_manifest, write_manifest
 from vexpress_rt.errors import BackendError, BundleNotFoundError, ConfigError
@@ -329,3 +330,15 @@ def test_inputs_are_the_same_each_time_and_of_every_dtype() -> None:
     for name, array in first.items():
         assert (array.dtype, array.shape) == (name, (1, 3))
         np.testing.assert_array_equal(array, second[name])
+
+
+def test_a_trial_of_both_libraries_on_the_shipped_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real libraries agree, and "auto" follows the outcome. Few rounds: the times do not matter here."""
+    monkeypatch.setattr(tuning, "ROUNDS", (2, 2))
+    found = tune(threads=1, force=True)
+    assert list(found.frame) == ["cpu", "openvino"]
+    assert "is not used" not in found.reason
+    bundle = Bundle.open(shipped_bundle())
+    choice = choose("auto", bundle, threads=1)
+    assert choice.name == found.provider
+    assert found.reason in choice.reason

@@ -337,7 +337,9 @@ def _conclude(
             against.append(f"{name} is not used, since {fault}")
             continue
         found = compare(seconds, calls, default, name)
-        text = f"{found.ratio:.2f} times as fast as {default}, {found.least:.2f} in the worst quarter of the calls"
+        text = (
+            f"{found.ratio:.2f} times as fast as {default} (at least {found.least:.2f} in three quarters of the calls)"
+        )
         if found.faster and found.ratio > best:
             chosen, best, why = name, found.ratio, f"{name} is {text}"
         elif not found.faster:
