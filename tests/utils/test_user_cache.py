@@ -35,8 +35,8 @@ from vexpress_rt.utils.user_cache import (
     file_hash,
     find_file,
     read_record,
-    remove_record,
     remove_file,
+    remove_record,
     store_file,
     write_record,
 )
