@@ -1,6 +1,7 @@
 """Measure the time to the first frame by window order.
 
 python -m benchmarks.first_frame --seconds 60 --steps 8       # the small model
+python -m benchmarks.first_frame --seconds 1 2 --overlap 0 --window-orders wavefront --whole
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,16 @@ class Wait:
         processor: CPU time of the process, which other programs affect less.
         calls: Window-steps before the frame.
         total: Window-steps of the whole video.
+        audio: Seconds of `seconds` in the audio encoder, which runs before the first window-step.
+        whole: Wall-clock time from the call to the last frame; None if only the first was made.
     """
 
     seconds: float
     processor: float
     calls: int
     total: int
+    audio: float = 0.0
+    whole: float | None = None
 
 
 Speech = tuple[Float32, int]  # mono samples, and their rate in Hz
@@ -50,9 +55,15 @@ def speech_of(generator: Generator, seconds: float) -> Speech:
 
 
 def first_frame(
-    generator: Generator, portrait: Portrait, speech: Speech, config: GenerationConfig, window_order: str
+    generator: Generator,
+    portrait: Portrait,
+    speech: Speech,
+    config: GenerationConfig,
+    window_order: str,
+    *,
+    whole: bool = False,
 ) -> Wait:
-    """Measure the first frame of a video, with engines already loaded, and close the stream."""
+    """Measure the first frame of a video, with engines already loaded; end the video there, or with `whole` make it."""
     steps = [(0, 0)]
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -62,7 +73,12 @@ def first_frame(
     clock, processor = time.perf_counter(), time.process_time()
     with generator.stream(portrait, speech, config=config, window_order=window_order, progress=progress) as stream:
         next(stream)
-        return Wait(time.perf_counter() - clock, time.process_time() - processor, *steps[-1])
+        wait = Wait(
+            time.perf_counter() - clock, time.process_time() - processor, *steps[-1], stream.timings.get("audio", 0.0)
+        )
+        for _ in stream if whole else ():
+            pass
+        return replace(wait, whole=time.perf_counter() - clock) if whole else wait
 
 
 def warmed_up(generator: Generator) -> Portrait:
@@ -84,27 +100,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=Path, default=shipped_bundle(), metavar="DIR")
-    parser.add_argument("--seconds", type=positive, default=60, metavar="X", help="seconds of speech (default: 60)")
-    parser.add_argument("--steps", type=int, default=8, metavar="N")
+    parser.add_argument(
+        "--seconds", type=positive, nargs="+", default=[60.0], metavar="X", help="seconds of speech (default: 60)"
+    )
+    parser.add_argument("--preset", metavar="NAME")
+    parser.add_argument("--steps", type=int, metavar="N", help="(default: as the preset or the bundle says)")
+    parser.add_argument("--overlap", type=int, metavar="N")
     parser.add_argument("--fps", type=float, metavar="X")
     parser.add_argument("--guidance-scale", type=float, metavar="X")
     parser.add_argument("--window-orders", nargs="+", choices=WINDOW_ORDERS, default=WINDOW_ORDERS)
+    parser.add_argument("--whole", action="store_true", help="make the whole video too")
     parser.add_argument("--threads", type=int, metavar="N")
     given = parser.parse_args(arguments)
     return run(lambda: _measure(given))
 
 
 def _measure(given: argparse.Namespace) -> None:
-    config = GenerationConfig(steps=given.steps, fps=given.fps, guidance_scale=given.guidance_scale)
-    print(f"{'order':>10} {'seconds':>8} {'processor':>10} {'steps':>7} {'of all':>7}")
+    config = GenerationConfig(
+        preset=given.preset,
+        steps=given.steps,
+        overlap=given.overlap,
+        fps=given.fps,
+        guidance_scale=given.guidance_scale,
+    )
+    print("speech, order, seconds to the first frame, CPU seconds, of these audio; window-steps, of all; whole video")
     with Generator(given.engines, provider="cpu", threads=given.threads) as generator:
-        portrait, speech = warmed_up(generator), speech_of(generator, given.seconds)
-        for window_order in given.window_orders:
-            wait = first_frame(generator, portrait, speech, config, window_order)
-            print(
-                f"{window_order:>10} {wait.seconds:8.2f} {wait.processor:10.2f} {wait.calls:7} {wait.total:7}",
-                flush=True,
-            )
+        portrait = warmed_up(generator)
+        for seconds in given.seconds:
+            speech = speech_of(generator, seconds)
+            for window_order in given.window_orders:
+                wait = first_frame(generator, portrait, speech, config, window_order, whole=given.whole)
+                made = "" if wait.whole is None else f" {wait.whole:8.2f}"
+                print(
+                    f"{seconds:6g} {window_order:>10} {wait.seconds:8.2f} {wait.processor:8.2f} {wait.audio:8.3f} "
+                    f"{wait.calls:7} {wait.total:7}{made}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

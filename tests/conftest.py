@@ -118,6 +118,28 @@ def load_golden(name: str) -> GoldenSet:
         return GoldenSet(name, values, dict(file), checkpoint, bundle)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's cache during the tests, also for the processes that they start: never that of the real user."""
+    from vexpress_rt.utils.user_cache import FOLDER_VARIABLE, LIMIT_VARIABLE
+
+    folder = tmp_path_factory.mktemp("user_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(folder))
+        patch.delenv(LIMIT_VARIABLE, raising=False)
+        yield folder
+
+
+@pytest.fixture
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty user's cache for one test, which does not exist yet."""
+    from vexpress_rt.utils.user_cache import FOLDER_VARIABLE
+
+    folder = tmp_path_factory.mktemp("own_cache") / "cache"
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_square() -> GoldenSet:
     """64 x 64, 14 frames in two windows, 4 steps; the preset `tiny` with seed 0."""

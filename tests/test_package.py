@@ -191,7 +191,8 @@ def test_changelog_has_a_section_for_the_version_or_for_the_one_to_come() -> Non
 def test_runtime_needs_these_packages_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in project["dependencies"]}
-    assert names == {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime", "filelock", "tqdm"}
+    engines_and_media = {"numpy", "av", "pillow", "opencv-python-headless", "onnxruntime"}
+    assert names == {*engines_and_media, "filelock", "platformdirs", "tqdm"}
 
 
 def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:

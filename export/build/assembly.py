@@ -75,9 +75,13 @@ class Assembly:
 
     def __post_init__(self) -> None:
         self.model = self.checkpoint.architecture.model_config()
-        self.specs = engine_specs(self.model, self.options.shape, self.options.precision)
+        self.specs = self._specs(self.options.shape)
         self.precision = PRECISIONS[self.options.precision]
         self.plans = Plans(self.options.target, self.options.tensorrt, self.model, self.folder, self.previous)
+
+    def _specs(self, shape: VideoShape) -> dict[str, EngineSpec]:
+        sines_as_input = TARGETS[self.options.target].sines_as_input
+        return engine_specs(self.model, shape, self.options.precision, sines_as_input=sines_as_input)
 
     def engine(self, spec: EngineSpec, precision: str, computed_in: str | None = None) -> Engine:
         """Make the torch module of an engine.
@@ -136,7 +140,7 @@ class Assembly:
 
     def _check(self, name: str, shape: VideoShape, path: Path, weights: WeightsFile | None) -> Parity:
         """Compare the exported engine at `path`; if `shape` is smaller, compare an engine of that size instead."""
-        spec = engine_specs(self.model, shape, self.options.precision)[name]
+        spec = self._specs(shape)[name]
         if spec == self.specs[name]:
             return self._compare(path, spec, _sizes(spec))
         smaller = path.with_suffix(".check.onnx")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.onnx.engine_modules import Engine
-from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
+from vexpress_rt.bundle.engine_spec import TIMESTEP, TIMESTEP_SINES, EngineSpec, TensorSpec
+from vexpress_rt.bundle.timestep_sines import timestep_sines
 
 Array = NDArray[Any]
 
@@ -25,7 +26,7 @@ Array = NDArray[Any]
 # graph is computed in float32 (`export.onnx.float32_copy`), so that only constants such as time embeddings are rounded.
 TOLERANCE = {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1e-2}
 DYNAMIC_SIZE = 8007  # samples of a recording; none of `to_onnx.PROBES`, at which the engine is traced
-NAMED_INPUTS = {"timestep": 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}
+NAMED_INPUTS = {TIMESTEP: 499.0, "reference_attention_weight": 0.95, "audio_attention_weight": 3.0}
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
         seed: Seed of the random inputs.
 
     Returns:
-        The inputs: standard normal values, uniform bytes for uint8, and typical values for timestep and attention
-        weights.
+        The inputs: standard normal values, uniform bytes for uint8, and typical values for the timestep or its sines
+        and for attention weights.
     """
     rng = np.random.default_rng(seed)
 
@@ -71,6 +72,8 @@ def random_inputs(spec: EngineSpec, seed: int = 0) -> list[Array]:
         shape = tuple(DYNAMIC_SIZE if size is None else size for size in tensor.shape)
         if tensor.name in NAMED_INPUTS:
             return np.full(shape, NAMED_INPUTS[tensor.name], tensor.dtype)
+        if tensor.name == TIMESTEP_SINES:
+            return timestep_sines(NAMED_INPUTS[TIMESTEP], shape[-1])
         if tensor.dtype == "uint8":
             return rng.integers(0, 256, shape, dtype=np.uint8)
         return rng.standard_normal(shape).astype(tensor.dtype)

@@ -227,7 +227,7 @@ class DenoisingUNet(UNet):
 
         Args:
             latents: (F, c, h, w).
-            timestep: (1,) float32.
+            timestep: (1,) float32, or its sinusoid (1, K).
             pose_feature: Output of the guider, (F, K, h, w).
             conditions: Conditions of the frames.
 

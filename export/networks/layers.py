@@ -224,9 +224,9 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, timestep: Tensor) -> Tensor:
-        """Embed a timestep (1,) float32; the result is (1, 4 channels)."""
-        sinusoid = cast(timestep_sinusoid(timestep, self.channels), self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(sinusoid)))
+        """Embed a timestep (1,) float32, or its sinusoid (1, channels); the result is (1, 4 channels)."""
+        sinusoid = timestep if timestep.ndim == 2 else timestep_sinusoid(timestep, self.channels)
+        return self.linear_2(F.silu(self.linear_1(cast(sinusoid, self.linear_1.weight.dtype))))
 
 
 class Resnet(nn.Module):

@@ -157,7 +157,7 @@ class UNet(nn.Module):
 
         Args:
             x: Output of `conv_in`, (N, K, h, w).
-            timestep: (1,) float32.
+            timestep: (1,) float32, or its sinusoid (1, K).
             conditions: Passed to the transformer blocks and the motion modules.
 
         Returns:

@@ -105,7 +105,11 @@ class DenoiserEngine(Engine):
         self, latents: Tensor, timestep: Tensor, reference_weight: Tensor, audio_weight: Tensor, pose_feature: Tensor,
         audio_tokens: Tensor, *keys_values: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Predict v. `keys_values` are the keys, then the values of all reference attentions."""
+        """Predict v.
+
+        `timestep` is (1,), or its sinusoid (1, K), as the specification says. `keys_values` are the keys, then the
+        values of all reference attentions.
+        """
         frames, sites = latents.shape[0], len(keys_values) // 2
         names = [t.name.partition("/")[2] for t in self.spec.inputs if t.name.startswith("reference_key/")]
         pairs = zip(keys_values[:sites], keys_values[sites:], strict=True)

@@ -28,7 +28,7 @@ ONNX_DTYPES = {
     torch.int64: TensorProto.INT64,
 }
 # Versions of the ONNX operators by target. From 23 on, attention is one operator.
-OPSETS = {"onnxruntime": 20, "tensorrt": 23, "tensorrt-rtx": 23}
+OPSETS = {"onnxruntime": 20, "openvino": 20, "tensorrt": 23, "tensorrt-rtx": 23}
 IR_VERSION = 10
 ORT_DOMAIN = "com.microsoft"  # of ONNX Runtime's own operators
 # Alignment of tensors in a weights file, in bytes. Large tensors start on a page, so that runtimes can map the file.

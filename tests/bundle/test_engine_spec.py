@@ -51,6 +51,16 @@ def test_the_denoiser_takes_named_conditions_of_known_sizes() -> None:
     assert [tensor.name for tensor in spec.outputs] == ["unconditional", "conditional"]
 
 
+def test_the_denoisers_take_the_timestep_or_its_sines_in_the_same_place() -> None:
+    plain, cut = (engine_specs(model_config(), SQUARE, sines_as_input=cut) for cut in (False, True))
+    for name in ENGINE_NAMES:
+        differing = [pair for pair in zip(plain[name].inputs, cut[name].inputs, strict=True) if pair[0] != pair[1]]
+        described = [(one.describe(), other.describe()) for one, other in differing]
+        expected = ("timestep: float32 (1)", "timestep_sines: float32 (1, K=32)")
+        assert described == ([expected] if name in ("denoiser", "denoiser_cond") else [])
+        assert plain[name].outputs == cut[name].outputs
+
+
 def test_what_the_reference_net_gives_is_what_the_denoiser_takes() -> None:
     specs = engine_specs(model_config(), SQUARE, "fp16")
     assert set(specs["reference_net"].outputs) <= set(specs["denoiser"].inputs)

@@ -57,6 +57,19 @@ def test_an_older_schema_asks_for_a_new_build(folder: Path) -> None:
         Bundle.open(folder)
 
 
+def test_the_target_decides_whether_the_denoiser_takes_sines(tmp_path: Path) -> None:
+    specs = make_manifest(target="openvino").specs()
+    engines = make_manifest().engines
+    assert "timestep_sines" in {tensor.name for tensor in specs["denoiser"].inputs}
+    with pytest.raises(BundleDamagedError, match=r"denoiser lacks the input timestep_sines: .* unknown input timestep"):
+        Bundle.open(make_folder(tmp_path / "timestep", make_manifest(target="openvino")))
+    fitting = dataclasses.replace(engines["denoiser"], inputs=specs["denoiser"].inputs)
+    manifest = make_manifest(target="openvino", engines={**engines, "denoiser": fitting})
+    assert Bundle.open(make_folder(tmp_path / "sines", manifest)).manifest == manifest
+    with pytest.raises(BundleDamagedError, match="denoiser lacks the input timestep: "):
+        Bundle.open(make_folder(tmp_path / "onnxruntime", dataclasses.replace(manifest, target="onnxruntime")))
+
+
 @pytest.mark.parametrize("schema", [True, 1.0, "1", None, [1]])
 def test_a_schema_that_is_no_whole_number_is_malformed(folder: Path, schema: Any) -> None:
     edit(folder, lambda data: data.update(schema=schema))
@@ -103,7 +116,7 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         (lambda d: put(d, 10**12, "height"), "expected 1 to 65536"),
         (lambda d: put(d, 72, "height"), "height is 72; expected a multiple of 64"),
         (lambda d: put(d, 33, "frames"), "frames is 33; expected 1 to 32"),
-        (lambda d: put(d, "torch", "target"), "target is 'torch'; expected one of onnxruntime, tensorrt"),
+        (lambda d: put(d, "torch", "target"), "target is 'torch'; expected one of onnxruntime, openvino, tensorrt"),
         (lambda d: put(d, "int8", "precision"), "precision is 'int8'; expected one of fp32, fp16"),
         (lambda d: put(d, 2, "versions", "torch"), "versions is .*; expected texts"),
         (lambda d: put(d, "small", "parity", "denoiser"), "parity.'denoiser' is 'small'; expected finite"),

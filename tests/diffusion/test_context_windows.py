@@ -178,6 +178,45 @@ def test_the_first_frame_of_a_minute_takes_a_fifteenth_of_the_steps_of_step_majo
     assert step_major == 7 * len(windows) + 1 > 15 * wavefront
 
 
+def cone(windows: tuple[Window, ...], steps: int, frames: range) -> set[tuple[int, int]]:
+    """The window-steps that the latents of some frames depend on, by definition: found by search, not by a formula."""
+    found: set[tuple[int, int]] = set()
+    pending = [(w.index, steps - 1) for w in windows if w.start < frames.stop and frames.start < w.stop]
+    while pending:
+        index, step = pending.pop()
+        if step < 0 or (index, step) in found:
+            continue
+        found.add((index, step))
+        window = windows[index]
+        pending += [(w.index, step - 1) for w in windows if w.start < window.stop and window.start < w.stop]
+    return found
+
+
+@given(plans(), st.integers(1, 8))
+def test_no_order_gives_a_frame_earlier_than_the_wavefront(
+    plan: tuple[tuple[Window, ...], int, int, int], steps: int
+) -> None:
+    """Before frames 0 to k are final, the wavefront runs the window-steps that they depend on, and no others."""
+    windows, length, _, _ = plan
+    final, ran = final_frames(windows, length), set()
+    for window, step in walk(windows, steps):
+        ran.add((window.index, step))
+        if step == steps - 1 and final[window.index]:
+            assert ran == cone(windows, steps, range(final[window.index].stop))
+
+
+@given(plans(), st.integers(1, 8))
+def test_the_window_steps_before_the_first_frame_are_those_of_the_formula_in_the_documentation(
+    plan: tuple[tuple[Window, ...], int, int, int], steps: int
+) -> None:
+    windows, _, frames, overlap = plan
+    later = uniform_reach(frames, overlap)
+    formula = sum(min(len(windows), later * step + 1) for step in range(steps))
+    first = next(done for done, entry in enumerate(walk(windows, steps), 1) if entry == (windows[0], steps - 1))
+    moved_back = windows[-1].stop - windows[-2].stop < frames - overlap if len(windows) > 1 else False
+    assert formula <= first <= formula + (steps if moved_back else 0)
+
+
 def test_the_wavefront_follows_each_new_window_back_through_the_steps() -> None:
     order = [(window.index, step) for window, step in walk(plan_windows(24 + 4 * 20, 24, 4), 3)]
     assert order[:9] == [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
+from tests.doubles.fakes import COMPUTE, SMALL, FakeEngine
 from tests.doubles.fakes import predict as fake_predict
 from tests.support.gpu_denoiser import gpus
 from tests.support.kernel_cases import assert_same_bits
@@ -17,6 +18,7 @@ from tests.support.window_denoisers import (
     AUDIO,
     FRAMES,
     NOTHING,
+    SAMPLER,
     SPECS,
     START,
     STEPS,
@@ -24,6 +26,15 @@ from tests.support.window_denoisers import (
     reference,
     stacked,
 )
+from vexpress_rt.bundle.engine_spec import (
+    ENGINE_NAMES,
+    TIMESTEP,
+    TIMESTEP_SINES,
+    EngineSpec,
+    VideoShape,
+    engine_specs,
+)
+from vexpress_rt.bundle.timestep_sines import timestep_sines
 from vexpress_rt.config import SAMPLERS
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.guidance import Guidance
@@ -92,6 +103,26 @@ def test_a_window_gives_a_plain_loops_numbers_bit_for_bit_on_host_and_gpu(
             assert found is not None
             assert_same_bits(found, expected)
         denoisers.forget()
+
+
+def test_an_engine_that_takes_the_sines_of_the_timestep_gets_them_in_its_place() -> None:
+    spec = engine_specs(SMALL, VideoShape(16, 16, FRAMES), sines_as_input=True)["denoiser"]
+    width = SMALL.block_out_channels[0]
+
+    def compute(spec: EngineSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        (timestep,) = (t for t in SAMPLER.timesteps if np.array_equal(inputs[TIMESTEP_SINES], timestep_sines(t, width)))
+        return fake_predict(spec, {**inputs, TIMESTEP: np.array([timestep], np.float32)})
+
+    engine = FakeEngine(spec, compute)
+    engines = {name: FakeEngine(SPECS[name], COMPUTE[name]) for name in ENGINE_NAMES} | {"denoiser": engine}
+    window = Window(0, START, START + FRAMES)
+    found = make_window_denoiser(get_engine=engines.__getitem__).denoise(window, NOTHING, AUDIO)
+    expected = make_window_denoiser().denoise(window, NOTHING, AUDIO)
+    assert found is not None
+    assert expected is not None
+    assert_same_bits(found, expected)
+    assert len(engine.calls) == STEPS
+    assert not any(TIMESTEP in call for call in engine.calls)
 
 
 def test_memory_is_allocated_for_the_first_windows_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from vexpress_rt.types import MAX_BUNDLE_SIDE
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # ONNX Runtime has no bfloat16 convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on the GPU.
 ONLY_TENSORRT = "bf16"
+# The denoiser's input that tells the noise level: one of them; see `engine_specs`.
+TIMESTEP, TIMESTEP_SINES = "timestep", "timestep_sines"
 AUDIO_SECONDS = 60  # longest speech of one run of the audio encoder, whose self-attention is quadratic
 
 
@@ -224,17 +226,18 @@ def interface_errors(found: EngineSpec, expected: EngineSpec, *, arrays: bool = 
 
 
 # name: (inputs, outputs), a tensor per row: "NAME DTYPE DIM...". `activation` is the bundle's precision; a name that
-# ends in /* stands for one tensor per attention site.
+# ends in /* stands for one tensor per attention site. `noise level` is one of `_NOISE_LEVEL`.
 _REFERENCE = ("reference_key/* activation B S E", "reference_value/* activation B S E")
 _DENOISER = (
     "latents float32 F c h w",
-    "timestep float32 1",
+    "noise level",
     "reference_attention_weight float32 1",
     "audio_attention_weight float32 1",
     "pose_feature activation F K h w",
     "audio_tokens activation F Q D",
     *_REFERENCE,
 )
+_NOISE_LEVEL = {False: f"{TIMESTEP} float32 1", True: f"{TIMESTEP_SINES} float32 1 K"}  # by `sines_as_input`
 _ENGINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vae_encoder": (("image uint8 H W 3",), ("latent float32 1 c h w",)),
     "reference_net": (("latent float32 1 c h w",), _REFERENCE),
@@ -251,13 +254,17 @@ ENGINE_NAMES = tuple(_ENGINES)
 FACE_DETECTOR = "face_detector"
 
 
-def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32") -> dict[str, EngineSpec]:
+def engine_specs(
+    model: ModelConfig, shape: VideoShape, precision: str = "fp32", *, sines_as_input: bool = False
+) -> dict[str, EngineSpec]:
     """Return the specification of every engine of a bundle, by name.
 
     Args:
         model: The configuration of the model.
         shape: The sizes of the bundle.
         precision: A key of `PRECISIONS`.
+        sines_as_input: Whether the denoisers take the sines of the timestep, `timestep_sines.timestep_sines`, in place
+            of the timestep; see `target.Target`.
     """
     f = model.vae_factor
     sizes: dict[str, int | None] = {
@@ -269,6 +276,7 @@ def engine_specs(model: ModelConfig, shape: VideoShape, precision: str = "fp32")
     dtypes = {"activation": PRECISIONS[precision]}
 
     def expand(rows: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+        rows = tuple(_NOISE_LEVEL[sines_as_input] if row == "noise level" else row for row in rows)
         return tuple(tensor for row in rows for tensor in _tensors(row, model, sizes, dtypes))
 
     return {name: EngineSpec(name, expand(i), expand(o)) for name, (i, o) in _ENGINES.items()}

@@ -154,8 +154,9 @@ class Manifest:
     compiled: tuple[Compilation, ...] = ()
 
     def specs(self) -> dict[str, EngineSpec]:
-        """Return the specification of each engine for this model, shape and precision, by name."""
-        return engine_specs(self.model, self.shape, self.precision)
+        """Return the specification of each engine for this model, shape, precision and target, by name."""
+        sines_as_input = TARGETS[self.target].sines_as_input
+        return engine_specs(self.model, self.shape, self.precision, sines_as_input=sines_as_input)
 
     def settings(self, config: GenerationConfig) -> Settings:
         """Resolve a configuration with this bundle's recommendations: see `GenerationConfig.resolve`.

@@ -17,6 +17,8 @@ class Target:
         title: The display name.
         compiled: Whether the library runs plans that are compiled from the ONNX files, and not the ONNX files.
         precisions: The precisions that it computes in, keys of `PRECISIONS`.
+        sines_as_input: Whether the denoisers take the sines of the timestep as an input: a library that reduces the
+            precision of whole graphs would compute the sines of rounded angles.
         builds_without_gpu: Whether a machine without a GPU can build the engines. Plans that are built so are portable.
         portable_gpus: Description of the GPUs that run portable plans; empty for a library without plans.
         portable_minimum: The lowest compute capability that runs portable plans; None for no such limit.
@@ -27,6 +29,7 @@ class Target:
     compiled: bool
     precisions: tuple[str, ...]
     builds_without_gpu: bool
+    sines_as_input: bool = False
     portable_gpus: str = ""
     portable_minimum: tuple[int, int] | None = None
 
@@ -41,6 +44,14 @@ ONNXRUNTIME = Target(
     compiled=False,
     precisions=tuple(precision for precision in PRECISIONS if precision != ONLY_TENSORRT),
     builds_without_gpu=True,
+)
+OPENVINO = Target(
+    name="openvino",
+    title="OpenVINO",
+    compiled=False,
+    precisions=("fp32",),
+    builds_without_gpu=True,
+    sines_as_input=True,
 )
 TENSORRT = Target(
     name="tensorrt",
@@ -59,7 +70,8 @@ TENSORRT_RTX = Target(
     builds_without_gpu=True,
     portable_gpus="RTX GPUs",
 )
-TARGETS = {target.name: target for target in (ONNXRUNTIME, TENSORRT, TENSORRT_RTX)}  # the preferred compiler first
+# The preferred compiler first.
+TARGETS = {target.name: target for target in (ONNXRUNTIME, OPENVINO, TENSORRT, TENSORRT_RTX)}
 COMPILED_TARGETS = tuple(name for name, target in TARGETS.items() if target.compiled)
 
 
@@ -74,7 +86,9 @@ def check_precision(precision: str, target: str) -> None:
         ConfigError: They cannot.
     """
     if precision not in TARGETS[target].precisions:
+        expected = " or ".join(TARGETS[target].precisions)
+        others = ", ".join(name for name, other in TARGETS.items() if precision in other.precisions)
         raise ConfigError(
-            f"precision is {precision} with the target {target}; expected fp32 or fp16, or one of the targets "
-            f"{' and '.join(COMPILED_TARGETS)}, which alone compute in bfloat16: choose another --precision or --target"
+            f"precision is {precision} with the target {target}; expected {expected} with it, or {precision} with one "
+            f"of the targets {others}: choose another --precision or --target"
         )

@@ -100,10 +100,11 @@ def walk(windows: Sequence[Window], steps: int, window_order: str = "wavefront")
         window_order: "step_major" runs each step over all windows before the next, so that the whole video is in
             flight. "wavefront" always runs the earliest window that may run. Let m be the number of later windows that
             a window overlaps. After the first step of window k, window k - m runs its second step, window k - 2m its
-            third, and so on; then window k + 1 begins. Frames become final as early as the dependencies allow, and at
-            most m (steps - 1) + 1 windows are in flight, with m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1
-            for an overlap of 1 to F / 2. At the end of the video one more window can be in flight, because the last
-            window, moved back, can overlap m + 1 earlier ones.
+            third, and so on; then window k + 1 begins. No order makes a frame final earlier: until then, only the
+            window-steps have run that this frame and the frames before it depend on. At most m (steps - 1) + 1
+            windows are in flight, with m = ceil(F / (F - overlap)) - 1: 0 without overlap, 1 for an overlap of 1 to
+            F / 2. At the end of the video one more window can be in flight, because the last window, moved back, can
+            overlap m + 1 earlier ones.
 
     Raises:
         ConfigError: `window_order` is unknown, or `steps` is less than 1.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vexpress_rt.backends.base import Engine, Tensor
+from vexpress_rt.backends.base import Array, Engine, Tensor
+from vexpress_rt.bundle.engine_spec import TIMESTEP, TIMESTEP_SINES, EngineSpec
+from vexpress_rt.bundle.timestep_sines import timestep_sines
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latents import Latents
@@ -65,9 +67,11 @@ class WindowStepper:
         Raises:
             BackendError: The engine or the GPU failed.
         """
-        planned, timestep = self._plan[step], np.array([self._sampler.timesteps[step]], np.float32)
-        inputs = {**self.inputs, **active.conditions, "latents": latents.gather(active.window), "timestep": timestep}
-        outputs = self._get_engine(planned.engine).run(inputs, keep_on_device=latents.keep_on_device)
+        planned = self._plan[step]
+        engine = self._get_engine(planned.engine)
+        level = _noise_level(engine.spec, self._sampler.timesteps[step])
+        inputs = {**self.inputs, **active.conditions, **level, "latents": latents.gather(active.window)}
+        outputs = engine.run(inputs, keep_on_device=latents.keep_on_device)
         unconditional = outputs["unconditional"] if planned.run_uncond else active.unconditional
         active.unconditional = unconditional if planned.cache_uncond else None
         conditional = outputs["conditional"]
@@ -75,3 +79,13 @@ class WindowStepper:
             conditional = latents.correct(unconditional, conditional, self._scale, correction)
             unconditional = None
         latents.step(active.window, unconditional, conditional, self._scale, self._sampler.coefficients[step])
+
+
+def _noise_level(spec: EngineSpec, timestep: float) -> dict[str, Array]:
+    """Return the denoiser's input for a timestep: its sines if the specification has them, or the timestep."""
+    for tensor in spec.inputs:
+        if tensor.name == TIMESTEP_SINES:
+            size = tensor.shape[-1]
+            assert size is not None  # see `engine_specs`
+            return {TIMESTEP_SINES: timestep_sines(timestep, size)}
+    return {TIMESTEP: np.array([timestep], np.float32)}

@@ -136,9 +136,9 @@ def test_the_command_tells_what_it_chose_and_names_the_folder_after_it(
     monkeypatch.setattr(build, "build", lambda weights, output, options, _: built.append((output, options.target)))
     machine.has(H100, "tensorrt")
     named = [] if target is None else ["--target", target]
-    assert build.main(["--weights", str(tmp_path), "--precision", "fp16", *named]) == 0
+    assert build.main(["--weights", str(tmp_path), *named]) == 0
     chosen = target or "tensorrt"
-    assert built == [(Path(f"engines/512x512x24-fp16-{chosen}"), chosen)]
+    assert built == [(Path(f"engines/512x512x24-fp32-{chosen}"), chosen)]
     output = "target tensorrt: TensorRT 11.4.0 and NVIDIA H100 (9.0) found\n" if target is None else ""
     assert capsys.readouterr().out == output
 

@@ -34,7 +34,7 @@ def bundle(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_onnxruntime_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"precision is bf16 with the target onnxruntime; expected fp32 or fp16, or"):
+    with pytest.raises(ConfigError, match=r"precision is bf16 with the target onnxruntime; expected fp32 or fp16 with"):
         BuildOptions(MICRO_SHAPE, "bf16", "onnxruntime")
 
 

@@ -1,0 +1,1 @@
+"""OpenVINO, on CPUs, and on Intel GPUs and NPUs."""

@@ -1,0 +1,91 @@
+"""Graphs as OpenVINO models, with the sinusoid of the timestep as an input where precision is reduced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
+from vexpress_rt.bundle.timestep_sines import timestep_frequencies
+from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.project_links import EXPORTER
+
+TIMESTEP, SINES = "timestep", "timestep_sines"
+_RTOL = 1e-5  # of the frequencies, which the graph has in float32
+_PASS_ON = {"Unsqueeze", "Reshape", "Squeeze"}  # between the timestep and its product with the frequencies
+
+
+def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
+    """Replace the input `timestep` of a denoiser by the sinusoid of the timestep, and remove what computed it.
+
+    In bf16 or fp16, the plugin would round the angles, which reach 999, before their sines. The new input is float32.
+    A model without the input is left as it is.
+
+    Refusing another structure, instead of computing the sines in reduced precision, keeps the promise of the
+    self-test: the shipped model's denoiser loses 5 to 10 dB otherwise, in silence.
+
+    Args:
+        library: OpenVINO.
+        model: The model; it is changed in place.
+        spec: The engine's inputs and outputs, as in the graph.
+
+    Returns:
+        The inputs and outputs of the changed model.
+
+    Raises:
+        BackendError: The graph computes the sinusoid in another way than `timestep_sines` does.
+    """
+    timestep = next((p for p in model.get_parameters() if TIMESTEP in p.output(0).get_names()), None)
+    if timestep is None:
+        return spec
+    sinusoid = _sinusoid(timestep)
+    if sinusoid is None:
+        raise BackendError(
+            f"engine {spec.name} uses its input {TIMESTEP} for something other than cosines and sines of the timestep "
+            "at the frequencies of vexpress_rt, which reduced precision would round: use precision='fp32', or build "
+            f"the bundle again with `--target openvino` {EXPORTER}"
+        )
+    size = int(sinusoid.get_shape()[-1])
+    sines = library.opset13.parameter([1, size], library.Type.f32, name=SINES)
+    sinusoid.replace(sines.output(0))
+    sines.output(0).set_names({SINES})  # after replacing, which adds the names of the replaced output
+    model.add_parameters([sines])
+    model.remove_parameter(timestep)
+    model.validate_nodes_and_infer_types()
+    tensor = TensorSpec(SINES, ("1", "S"), (1, size), "float32")
+    inputs = (tensor if port.name == TIMESTEP else port for port in spec.inputs)
+    return EngineSpec(spec.name, tuple(inputs), spec.outputs)
+
+
+def _sinusoid(timestep: Any) -> Any | None:
+    """Return the output that joins cosines and sines of the timestep's angles; None if the structure is another."""
+    product = _only_reader(timestep)
+    while product is not None and product.get_type_name() in _PASS_ON:
+        product = _only_reader(product)
+    if product is None or product.get_type_name() != "Multiply":
+        return None
+    angles = product.output(0)
+    waves = {port.get_node().get_type_name(): port.get_node() for port in angles.get_target_inputs()}
+    if sorted(waves) != ["Cos", "Sin"] or len(angles.get_target_inputs()) != 2:
+        return None
+    joined = _only_reader(waves["Cos"])
+    if joined is None or joined.get_type_name() != "Concat" or _only_reader(waves["Sin"]) is None:
+        return None
+    order = [value.get_node().get_type_name() for value in joined.input_values()]
+    shape = list(joined.get_output_partial_shape(0).to_shape()) if joined.get_output_partial_shape(0).is_static else []
+    if order != ["Cos", "Sin"] or len(shape) != 2 or shape[0] != 1:
+        return None
+    factors = [value.get_node() for value in product.input_values() if value.get_node().get_type_name() == "Constant"]
+    if len(factors) != 1:
+        return None
+    found, expected = np.ravel(factors[0].get_data()), timestep_frequencies(shape[1])
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=_RTOL, atol=0):
+        return None
+    return joined.output(0)
+
+
+def _only_reader(node: Any) -> Any | None:
+    """Return the node that reads the node's only output; None if several do."""
+    readers = node.output(0).get_target_inputs()
+    return next(iter(readers)).get_node() if len(readers) == 1 else None
