@@ -93,9 +93,10 @@ SITUATIONS = (
     Situation(0), Situation(2), Situation(8), Situation(0, processes=2), Situation(0, processes=4),
     Situation(0, streams=2), Situation(0, streams=4),
 )  # fmt: skip
+QUICK = (Situation(0), Situation(1), Situation(0, processes=2, streams=2))
 
 
-class _Worker:
+class Worker:
     """A process with a Generator; its first answer says that engines are loaded and warm."""
 
     def __init__(self, way: Way, options: Mapping[str, Any]) -> None:
@@ -217,10 +218,10 @@ def measure(
     times: dict[tuple[Situation, str], list[tuple[float, float]]] = defaultdict(list)
     digests: dict[str, set[str]] = defaultdict(set)
     with contextlib.ExitStack() as stack:
-        workers: dict[str, list[_Worker]] = {}
+        workers: dict[str, list[Worker]] = {}
         for way in ways:
             own = {**options, **given, "threads": way.threads or options["threads"]}
-            workers[way.name] = [stack.enter_context(contextlib.closing(_Worker(way, own))) for _ in range(most)]
+            workers[way.name] = [stack.enter_context(contextlib.closing(Worker(way, own))) for _ in range(most)]
         for worker in (worker for crew in workers.values() for worker in crew):
             worker.receive()
         ready = time.perf_counter()
@@ -317,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     situations, rounds = SITUATIONS, given.rounds
     if given.quick:
         options |= {"frames": 2, "config": {"steps": 1, "guidance_scale": 1.0}}
-        situations, rounds = (Situation(0), Situation(1), Situation(0, 2, 2)), 2
+        situations, rounds = QUICK, 2
     figures = measure([WAYS[name] for name in given.ways], situations, rounds, options, given.seconds)
     print("\n".join(table(figures["rows"])))
     if given.json is not None:
