@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,21 @@ def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:
     assert tested.keys() == minima.keys()
     for package, version in tested.items():  # 2.0.0 is the first of >=2.0
         assert re.fullmatch(rf"{re.escape(minima[package])}(\.0)*", version), package
+
+
+def test_the_newest_versions_are_sought_within_the_allowed_ones() -> None:
+    check = runpy.run_path(str(ROOT / "scripts/check_versions.py"))
+    project = {
+        "dependencies": ["numpy>=2.0", "av>=18.0", "Pillow>=11.3"],
+        "optional-dependencies": {"openvino": ["openvino>=2026.4,<2026.5"], "export": ["torch>=2.13"]},
+    }
+    outdated = [
+        {"name": name, "latest_version": version}
+        for name, version in [("numpy", "2.5.1"), ("pillow", "12.0"), ("openvino", "2026.5.0"), ("torch", "3.0")]
+    ]
+    assert check["newer"](check["requirements"](project), outdated) == {"numpy": "2.5.1", "Pillow": "12.0"}
+    outdated[2]["latest_version"] = "2026.4.2"
+    assert check["newer"](check["requirements"](project), outdated)["openvino"] == "2026.4.2"
 
 
 def test_onnxruntime_for_gpus_is_as_new_as_that_for_the_cpu() -> None:
