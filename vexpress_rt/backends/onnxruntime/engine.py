@@ -249,9 +249,8 @@ def session_options(library: Any, threads: int | None) -> Any:
     * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory again in
       one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
       encoder). They brought no speed on the CPU.
-    * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
-      cores that the next engine needs. With spinning, guider, denoiser and decoder in turn took 1.05x (half of the full
-      width) to 1.35x (the small model) as long (`benchmarks.cpu.changes`).
+    * Worker threads sleep while they wait, instead of spinning, within a run and between runs. Each engine has threads
+      of its own; spinning ones take the cores that other engines, streams and processes need (`benchmarks.cpu.crowd`).
     * The number of threads is always set. By default ONNX Runtime counts all cores of the machine, whatever the
       process's affinity and quota, and binds each thread to a core, where it waits while another process runs there.
 
@@ -262,7 +261,7 @@ def session_options(library: Any, threads: int | None) -> Any:
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = limit_threads(threads).threads
     return options
 
