@@ -148,9 +148,7 @@ def work(options: Mapping[str, Any]) -> None:
             changed.add_session_config_entry(name, value)
         return changed
 
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)  # no warning of each entry that is replaced
+    engine.import_library().set_default_logger_severity(3)  # no warning of each entry that is replaced
     engine.session_options = session_options
     bundle, config = options["bundle"] or shipped_bundle(), GenerationConfig(**options["config"])
     with Generator(bundle, provider=options["provider"], threads=options["threads"]) as generator:
