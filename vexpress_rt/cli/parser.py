@@ -164,7 +164,7 @@ def _add_generate(commands: Any) -> None:
     )  # fmt: skip
     add(
         "--threads", type=int, metavar="N",
-        help="CPU threads, limited to the CPUs that this process may use (default: one per CPU)",
+        help="CPU threads, limited to the CPUs that this process may use (default: one per core)",
     )  # fmt: skip
     add(
         "--share-weights", action="store_true",
