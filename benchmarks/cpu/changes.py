@@ -52,6 +52,7 @@ class Change:
         form: Name of an engine and one of `FORMS`; models without that form are not measured.
         memory: Returns the engines without and with the optimisation whose memory is measured; None for optimisations
             that are about speed alone.
+        reason: Why it is kept, if another measurement shows that.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Change:
     kept: bool = True
     form: tuple[str, str] | None = None
     memory: Callable[[Graphs], tuple[Sessions, Sessions]] | None = None
+    reason: str = ""
 
 
 def _of_form(name: str, words: str, engine: str, form: str) -> Change:
@@ -93,9 +95,9 @@ def _memory_of_options(entries: Mapping[str, str], **attributes: Any) -> Callabl
 
 def _in_turn(graphs: Graphs) -> Pair:
     """Return a pair of runs of several engines in a row, as in a video."""
-    spinning = [graphs.session_call(name, {"session.force_spinning_stop": "0"}) for name in IN_TURN]
-    stopping = [graphs.call(name) for name in IN_TURN]
-    return Pair(lambda: _run_all(spinning), lambda: _run_all(stopping))
+    spinning = [graphs.session_call(name, {"session.intra_op.allow_spinning": "1"}) for name in IN_TURN]
+    sleeping = [graphs.call(name) for name in IN_TURN]
+    return Pair(lambda: _run_all(spinning), lambda: _run_all(sleeping))
 
 
 def _run_all(calls: Sequence[Call]) -> list[Any]:
@@ -129,9 +131,11 @@ CHANGES = (
            _without_session(OWN_ALLOCATOR), memory=_memory_of_options(OWN_ALLOCATOR)),
     Change("packed weights", "denoiser: its own copy of the weights, packed for the kernels; without: weights that "
            "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
-    Change("threads stop", "guider, denoiser and decoder in turn: threads stop spinning after each run", _in_turn),
-    Change("no spinning", "denoiser: threads do not spin during a run either",
-           _with_session({"session.intra_op.allow_spinning": "0"}), kept=False),
+    Change("threads sleep", "guider, denoiser and decoder in turn: threads sleep while they wait; without: they spin, "
+           "also after each run (ONNX Runtime's default)", _in_turn, reason="faster on a crowded machine"),
+    Change("spinning", "denoiser: threads spin within a run, and stop after it; faster on an idle machine, slower on a "
+           "crowded one (`benchmarks.cpu.crowd`)",
+           _with_session({"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}), kept=False),
     Change("memory patterns", "denoiser: one allocation for all intermediate results",
            _with_session({}, enable_mem_pattern=True), kept=False),
     Change("I/O binding", "denoiser: bound inputs and outputs", _with_session({}, bound=True), kept=False),
@@ -173,6 +177,8 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
                 )
     figures = pair_figures(times[True], times[False])
     row = {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
+    if change.reason:
+        row["reason"] = change.reason
     if change.memory is not None:
         row["memory"] = dict(
             zip(("without", "with"), (s.peak(graphs.threads) for s in change.memory(graphs)), strict=True)

@@ -13,10 +13,12 @@ from benchmarks.gpu.parts import Part
 # Kinds of parts, for --parts: the names of parts up to the slash.
 KINDS = (
     "engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "precision", "quality",
-    "live",
+    "live", "crowd",
 )  # fmt: skip
 
 
+# One round of all situations takes two minutes; a round that would end later than the seconds allow does not begin.
+CROWD = ("--ways", "spinning", "no spinning", "one thread", "openvino", "--seconds", "300")
 LIVE = ("--steps", "4", "--guidance-scale", "1")  # fast enough for two cores
 
 
@@ -67,6 +69,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         command(
             "live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people), *LIVE,
         ),
+        command("crowd", "cpu.crowd", *(["--quick"] if quick else CROWD)),
     ]  # fmt: skip
 
 

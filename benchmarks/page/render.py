@@ -11,6 +11,7 @@ from benchmarks.page import plots
 from benchmarks.page.tables import (
     Lines,
     changes_table,
+    crowd_table,
     engines_table,
     first_frame_table,
     lengths_table,
@@ -56,6 +57,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "fewer steps of another sampler than the side with which it is compared."),
     ("Latency by stage", ("videos",), stages_table, "stages.png",
      "Median seconds of each stage of the videos above. PyTorch runs upstream's median filter."),
+    ("Crowded machine", ("crowd",), crowd_table, "",
+     "Videos of 17 frames of the small model with the preset `fast`, beside busy loops and other videos: seconds / CPU "
+     "seconds, by the way in which the threads of engines wait. *Processes x streams*: processes with a `Generator`, and "
+     "videos that each makes at once."),
     ("Memory over length", ("memory",), memory_table, "memory.png",
      "Peak memory of a process that makes a video with the small model, including the engines. The video has 5 frames "
      "a second and 2 steps, because only the growth with the length matters."),

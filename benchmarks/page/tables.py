@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.cpu import crowd
 from benchmarks.cpu.runtimes import AUTOCAST, CPU, PYTORCH, TITLES
 
 Parts = Mapping[str, Mapping[str, Any]]
@@ -134,7 +135,8 @@ def changes_table(parts: Parts) -> Lines:
 def why_kept(row: Row) -> str:
     """Return the reason for which an optimisation is kept, from its measured figures.
 
-    `faster` needs the lower quartile of the speed-ups above 1, `less memory` less memory than without it.
+    `faster` needs the lower quartile of the speed-ups above 1, `less memory` less memory than without it. A reason of
+    the row names what another measurement shows.
     """
     if not row["kept"]:
         return "not kept"
@@ -143,6 +145,8 @@ def why_kept(row: Row) -> str:
         reasons.append("faster")
     if "memory" in row and row["memory"]["with"] < row["memory"]["without"]:
         reasons.append("less memory")
+    if "reason" in row:
+        reasons.append(row["reason"])
     return ", ".join(reasons) or ("no gain" if "memory" in row else "no gain in speed; memory not measured here")
 
 
@@ -212,6 +216,11 @@ def stages_table(parts: Parts) -> Lines:
 
 def _stage(found: Mapping[str, float], name: str) -> str:
     return seconds(found[name]) if name in found else ""
+
+
+def crowd_table(parts: Parts) -> Lines:
+    """Return the table of a crowded machine, as its command prints it."""
+    return [line for _, found in figures(parts, "crowd") for line in crowd.table(found["rows"])]
 
 
 def memory_table(parts: Parts) -> Lines:
