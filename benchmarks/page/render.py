@@ -59,8 +59,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "Median seconds of each stage of the videos above. PyTorch runs upstream's median filter."),
     ("Crowded machine", ("crowd",), crowd_table, "",
      "Videos of 17 frames of the small model with the preset `fast`, beside busy loops and other videos: seconds / CPU "
-     "seconds, by the way in which the threads of engines wait. *Processes x streams*: processes with a `Generator`, and "
-     "videos that each makes at once."),
+     "seconds, by the way in which the threads of engines wait. *Processes x streams*: processes with a `Generator`, "
+     "and videos that each makes at once."),
     ("Memory over length", ("memory",), memory_table, "memory.png",
      "Peak memory of a process that makes a video with the small model, including the engines. The video has 5 frames "
      "a second and 2 steps, because only the growth with the length matters."),
