@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.onnx_graphs import FLOAT, node, save
-from vexpress_rt.backends.openvino.model import SINES, cut_timestep
+from vexpress_rt.backends.openvino.model import cut_timestep
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.bundle.engine_spec import EngineSpec, engine_specs
+from vexpress_rt.bundle.engine_spec import TIMESTEP_SINES, EngineSpec, engine_specs
 from vexpress_rt.bundle.timestep_sines import timestep_frequencies, timestep_sines
 from vexpress_rt.errors import BackendError
 
@@ -66,9 +66,9 @@ def test_the_model_takes_the_sinusoid_and_gives_the_same_result(openvino: Any, t
     spec = sinusoid(tmp_path / "denoiser.onnx")
     whole, cut = (openvino.Core().read_model(str(tmp_path / "denoiser.onnx")) for _ in range(2))
     changed = cut_timestep(openvino, cut, spec)
-    assert [t.describe() for t in changed.inputs] == [f"{SINES}: float32 (1, S={SIZE})"]
+    assert [t.describe() for t in changed.inputs] == [f"{TIMESTEP_SINES}: float32 (1, K={SIZE})"]
     assert changed.outputs == spec.outputs
-    assert [sorted(port.get_names()) for port in cut.inputs] == [[SINES]]
+    assert [sorted(port.get_names()) for port in cut.inputs] == [[TIMESTEP_SINES]]
     before = run(openvino, whole, timestep=np.array([777], np.float32))
     after = run(openvino, cut, timestep_sines=timestep_sines(777, SIZE))
     np.testing.assert_allclose(after, before, atol=4e-4)
@@ -81,7 +81,7 @@ def test_the_shipped_denoisers_are_cut_in_place_of_the_timestep(openvino: Any) -
         model = openvino.Core().read_model(str(bundle.folder / f"{name}.onnx"))
         spec = cut_timestep(openvino, model, specs[name])
         assert {next(iter(port.get_names())) for port in model.inputs} == {tensor.name for tensor in spec.inputs}
-        expected = [SINES if tensor.name == "timestep" else tensor.name for tensor in specs[name].inputs]
+        expected = [TIMESTEP_SINES if tensor.name == "timestep" else tensor.name for tensor in specs[name].inputs]
         assert [tensor.name for tensor in spec.inputs] == expected
 
 

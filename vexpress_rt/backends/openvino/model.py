@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
+from vexpress_rt.bundle.engine_spec import TIMESTEP, TIMESTEP_SINES, EngineSpec, TensorSpec
 from vexpress_rt.bundle.timestep_sines import timestep_frequencies
 from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.project_links import EXPORTER
 
-TIMESTEP, SINES = "timestep", "timestep_sines"
 _RTOL = 1e-5  # of the frequencies, which the graph has in float32
 _PASS_ON = {"Unsqueeze", "Reshape", "Squeeze"}  # between the timestep and its product with the frequencies
 
@@ -47,13 +46,13 @@ def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
             f"the bundle again with `--target openvino` {EXPORTER}"
         )
     size = int(sinusoid.get_shape()[-1])
-    sines = library.opset13.parameter([1, size], library.Type.f32, name=SINES)
+    sines = library.opset13.parameter([1, size], library.Type.f32, name=TIMESTEP_SINES)
     sinusoid.replace(sines.output(0))
-    sines.output(0).set_names({SINES})  # after replacing, which adds the names of the replaced output
+    sines.output(0).set_names({TIMESTEP_SINES})  # after replacing, which adds the names of the replaced output
     model.add_parameters([sines])
     model.remove_parameter(timestep)
     model.validate_nodes_and_infer_types()
-    tensor = TensorSpec(SINES, ("1", "S"), (1, size), "float32")
+    tensor = TensorSpec(TIMESTEP_SINES, ("1", "K"), (1, size), "float32")
     inputs = (tensor if port.name == TIMESTEP else port for port in spec.inputs)
     return EngineSpec(spec.name, tuple(inputs), spec.outputs)
 
