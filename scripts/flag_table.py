@@ -21,12 +21,15 @@ BEGIN, END = "<!-- flag table: begin -->", "<!-- flag table: end -->"
 SAME = (
     "fps", "seed", "guidance-scale", "reference-attention-weight", "audio-attention-weight",
 )  # fmt: skip
+# Flags of the public inference.py whose names do not change, but whose values do.
+OTHER_VALUES = {"device": "CPU, GPU or NPU of --provider openvino; --provider says what runs the engines"}
 
 
 def flag_table() -> str:
     """Return the table in Markdown: each flag of the public code, its name here, and a remark."""
     rows = [(public(name), f"`--{name}`", "") for name in SAME]
     rows += [(public(name), f"`--{ours}`", "") for name, ours in ALIASES.items()]
+    rows += [(public(name), f"`--{name}`", remark) for name, remark in OTHER_VALUES.items()]
     rows += [(public(name), "-", reason) for name, reason in REFUSED.items()]
     lines = ["| `inference.py` | here | remark |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {name} | {ours} | {remark} |" for name, ours, remark in rows)])

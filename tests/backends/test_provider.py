@@ -31,7 +31,14 @@ class AbacusProvider(Provider):
     precisions = ("fp32",)
 
     def open(
-        self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        rebuild: str = "auto",
+        progress: Progress | None = None,
+        supported_only: bool = False,
     ) -> EngineLoader:
         if bundle.manifest.precision not in self.precisions:
             raise ConfigError(f"an abacus does not compute in {bundle.manifest.precision}")
@@ -44,7 +51,7 @@ class AbacusProvider(Provider):
     def describe_library(self, target: str) -> str:
         return "Abacus 1.0"
 
-    def describe_device(self, limit: ThreadLimit) -> str:
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
         return "ten fingers"
 
 

@@ -16,6 +16,7 @@ from tests.doubles.fakes import write_bundle
 from tests.support.compiled import add_plans
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import PRECISIONS
 from vexpress_rt.bundle.manifest import read_manifest
 from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
 
@@ -154,3 +155,38 @@ def test_nothing_runs_a_bundle_without_graphs_where_its_plans_do_not(
     without_gpu(machine, monkeypatch)
     with pytest.raises(ConfigError, match=r"nothing on this machine .* not tensorrt, since no NVIDIA GPU .*; not cuda"):
         choose("auto", plans_alone)
+
+
+# Devices and precisions
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
+def test_a_device_is_refused_by_a_provider_that_has_no_choice(
+    machine: FakeProviders, compiled: Bundle, name: str
+) -> None:
+    with pytest.raises(ConfigError, match="device is GPU, a choice of provider='openvino' alone: use it, or leave"):
+        choose(name, compiled, device="GPU")
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "openvino"])
+def test_an_unknown_device_is_refused_with_those_that_exist(machine: FakeProviders, plain: Bundle, name: str) -> None:
+    with pytest.raises(ConfigError, match="device is 'cuda'; expected one of CPU, GPU, NPU with provider='openvino'"):
+        choose(name, plain, device="cuda")
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "openvino"])
+def test_an_unknown_precision_is_refused(machine: FakeProviders, plain: Bundle, name: str) -> None:
+    with pytest.raises(ConfigError, match="precision is 'half'; expected one of fp32, fp16, bf16"):
+        choose(name, plain, precision="half")
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "cuda", "cpu"])
+def test_a_precision_other_than_the_bundles_is_refused(machine: FakeProviders, compiled: Bundle, name: str) -> None:
+    own, *others = sorted(PRECISIONS, key=lambda precision: precision != compiled.manifest.precision)
+    assert choose(name, compiled, precision=own).name == name
+    for precision in others:
+        with pytest.raises(
+            ConfigError,
+            match=f"precision is {precision}, and the bundle is in {own}, the only .* use provider='openvino', or lea",
+        ):
+            choose(name, compiled, precision=precision)

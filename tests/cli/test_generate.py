@@ -96,11 +96,19 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGenerator:
 def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
     Path("kps.pth").touch()
     arguments = "--provider cpu --threads 3 --crop none --retarget offset_retarget --keypoints kps.pth --noise upstream"
-    arguments += " --rebuild never --window-order step_major --share-weights"
+    arguments += " --rebuild never --window-order step_major --share-weights --device CPU --precision bf16"
     points = ["--image-keypoints", "1,2", "3,4", "5.5,6"]
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
     assert fake.calls == {
-        "open": {"bundle": "bundle", "provider": "cpu", "threads": 3, "rebuild": "never", "share_weights": True},
+        "open": {
+            "bundle": "bundle",
+            "provider": "cpu",
+            "device": "CPU",
+            "precision": "bf16",
+            "threads": 3,
+            "rebuild": "never",
+            "share_weights": True,
+        },
         "read_photo": {"source": "face.png", "keypoints": [(1, 2), (3, 4), (5.5, 6)], "crop": "none"},
         "generate": {
             "portrait": "the photo",

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from vexpress_rt.bundle.engine_spec import EngineSpec, TensorSpec
 
 FLOAT, HALF, BF16, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8
-DTYPES = {FLOAT: "float32", HALF: "float16", BF16: "bfloat16", UINT8: "uint8"}
+INT64, DOUBLE = TensorProto.INT64, TensorProto.DOUBLE
+DTYPES = {FLOAT: "float32", HALF: "float16", BF16: "bfloat16", UINT8: "uint8", INT64: "int64", DOUBLE: "float64"}
 Value = tuple[str, int, Sequence[int | str]]
 
 

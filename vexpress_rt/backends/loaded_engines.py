@@ -111,9 +111,9 @@ class Engines:
             "bundle": f"{self.bundle.folder}, identity {self.bundle.identity}",
             "built": f"for {manifest.target}" + (f", plans for {plans}" if plans else ""),
             "size": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
-            "precision": manifest.precision,
+            "precision": self.selection.loader.describe_precision() or manifest.precision,
             "provider": f"{self.selection.name} ({self.selection.reason})",
-            "device": self.provider.describe_device(self._limit),
+            "device": self.provider.describe_device(self._limit, self.selection.device),
             "latents": latents,
             "versions": f"vexpress_rt {__version__}, {self.provider.describe_library(manifest.target)}",
         }

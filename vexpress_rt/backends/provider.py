@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar
 
 from vexpress_rt.backends.base import Engine, SharedExecutor
@@ -51,6 +51,10 @@ class EngineLoader(ABC):
         """Return the machines that the engines were compiled for as text; empty if nothing was compiled."""
         return ""
 
+    def describe_precision(self) -> str:
+        """Return the precision that engines compute in as text; empty if it is the bundle's."""
+        return ""
+
 
 class Provider(ABC):
     """A library that runs engines, on a kind of device. Instances hold no state.
@@ -59,7 +63,11 @@ class Provider(ABC):
         name: The name that `provider=` and `--provider` accept.
         advantage: Why "auto" prefers this provider where it can be used, as text.
         targets: Targets of the bundles that are built for this provider. "auto" warns about other bundles.
-        precisions: Precisions that it computes in.
+        precisions: Precisions of the bundles that it runs.
+        devices: Names that `device=` and `--device` accept, the default first; empty for a provider that runs on one
+            kind of device.
+        computes_in: Precisions that `precision=` and `--precision` accept for bundles of every precision, the default
+            first; empty for a provider that always computes in the bundle's precision.
         on_gpu: Whether engines run on GPU 0.
         maps_weights: Whether engines read the bundle's weight files while they run, so that writing to those files
             would change results.
@@ -69,6 +77,8 @@ class Provider(ABC):
     advantage: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]]
+    devices: ClassVar[tuple[str, ...]] = ()
+    computes_in: ClassVar[tuple[str, ...]] = ()
     on_gpu: ClassVar[bool] = False
     maps_weights: ClassVar[bool] = False
 
@@ -77,6 +87,8 @@ class Provider(ABC):
         self,
         bundle: Bundle,
         *,
+        device: str | None = None,
+        precision: str | None = None,
         rebuild: str = "auto",
         progress: Progress | None = None,
         supported_only: bool = False,
@@ -85,14 +97,17 @@ class Provider(ABC):
 
         Args:
             bundle: The bundle. It is only read, unless `rebuild` allows more.
+            device: One of `devices`; None for the first of them.
+            precision: One of `computes_in`, or the bundle's precision if that is empty; None for the default.
             rebuild: One of `config.REBUILD`: whether engines may be compiled now for this machine.
             progress: Called while engines are compiled.
             supported_only: Refuse devices that the library may run on but is not made for.
 
         Raises:
-            ConfigError: The bundle was not built for this provider.
+            ConfigError: The bundle was not built for this provider, or the provider does not have the device or the
+                precision.
             BackendMissingError: A library is not installed, or is too old.
-            BackendError: The device is missing, or is refused.
+            BackendError: The device is missing, is refused, or lacks the precision.
             PlansMissingError: Engines would have to be compiled, and `rebuild` is "never".
             OutputError: Compiled engines cannot be written to the bundle.
         """
@@ -117,11 +132,12 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def describe_device(self, limit: ThreadLimit) -> str:
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
         """Return a description of the device that engines run on.
 
         Args:
             limit: The limit of CPU threads.
+            device: As in `open`.
 
         Raises:
             BackendError: The device no longer responds.
@@ -163,6 +179,29 @@ def not_compiled_error(bundle: Bundle) -> ConfigError:
         f"`{BUILD_COMMAND} {shlex.quote(str(bundle.folder))} --target {first}` (or {', '.join(others)}) "
         f"{EXPORTER}, or use provider='auto'"
     )
+
+
+def check_has_graphs(bundle: Bundle, library: str, precisions: Collection[str]) -> None:
+    """Check that a bundle has graphs, in a precision that a library can run.
+
+    Args:
+        bundle: The bundle.
+        library: The library's display name, for messages.
+        precisions: Precisions of the bundles that it runs.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if bundle.manifest.precision not in precisions:  # first: graphs would not help
+        raise ConfigError(
+            f"the bundle is in bfloat16, which {library} does not compute in: use provider='tensorrt', or build one "
+            f"with --precision fp16 {EXPORTER}"
+        )
+    if not bundle.manifest.onnx:
+        raise ConfigError(
+            f"the bundle was built with --no-onnx and holds nothing that {library} could run: use provider='tensorrt', "
+            f"or build it again without --no-onnx {EXPORTER}"
+        )
 
 
 class ProgressGuard:

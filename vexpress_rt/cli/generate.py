@@ -52,8 +52,8 @@ def run_generate(options: argparse.Namespace, shutdown: GracefulShutdown) -> str
             progress(stage, done, total)
 
         with Generator(
-            bundle, provider=options.provider, threads=options.threads, rebuild=options.rebuild, progress=report,
-            share_weights=options.share_weights,
+            bundle, provider=options.provider, device=options.device, precision=options.precision,
+            threads=options.threads, rebuild=options.rebuild, progress=report, share_weights=options.share_weights,
         ) as generator:  # fmt: skip
             _check_choices(options, config, generator)
             start = time.perf_counter()

@@ -63,7 +63,6 @@ REFUSED = {
     "motion-module-path": _WEIGHTS,
     "num-pad-audio-frames": _CHECKPOINT,
     "standard-audio-sampling-rate": _CHECKPOINT,
-    "device": _PROVIDER,
     "gpu-id": _PROVIDER,
     "do-multi-devices-inference": "not offered: run a process for each video",
     "save-gpu-memory": "not needed: leave it out",
@@ -121,9 +120,12 @@ def _canonical(arguments: Sequence[str], parser: argparse.ArgumentParser) -> lis
 
 
 def _add_generate(commands: Any) -> None:
-    from vexpress_rt.backends.registry import AUTO, provider_names
+    from vexpress_rt.backends.registry import AUTO, PROVIDERS, device_names, provider_names
+    from vexpress_rt.bundle.engine_spec import PRECISIONS
 
     names = [name for name in provider_names() if name != AUTO]
+    several = ", ".join(provider.name for provider in PROVIDERS if provider.devices)
+    reducing = ", ".join(provider.name for provider in PROVIDERS if provider.computes_in)
     parser = commands.add_parser(
         "generate",
         allow_abbrev=False,
@@ -140,6 +142,15 @@ def _add_generate(commands: Any) -> None:
     add(
         "--provider", default=AUTO, metavar="NAME",
         help=f"runs the engines: {', '.join(names)}, or {AUTO}, the best one available (default: {AUTO})",
+    )  # fmt: skip
+    add(
+        "--device", metavar="NAME",
+        help=f"device of a provider that has several ({several}): {', '.join(device_names())} (default: the first)",
+    )  # fmt: skip
+    add(
+        "--precision", choices=list(PRECISIONS),
+        help=f"precision that the engines compute in; the bundle's, or any that the machine has with {reducing} "
+        f"(default: fp32 with {reducing}, else the bundle's)",
     )  # fmt: skip
     add(
         "--rebuild", choices=REBUILD, default=REBUILD[0],

@@ -61,6 +61,11 @@ class Generator:
         bundle: Folder of a bundle that `python -m export.build` wrote; None for the small bundle of this package.
         provider: Name of the library and device that run the engines; docs/providers.md has the names, best first.
             "auto" selects the first provider that the bundle and this machine allow.
+        device: For providers that run on several kinds of devices, the name of one, such as "GPU" for "openvino"; None
+            for the provider's default. docs/providers.md has the names.
+        precision: Precision that the engines compute in, "fp32", "fp16" or "bf16"; None for the provider's default.
+            Only "openvino" accepts others than the bundle's. Reduced precision changes the frames: docs/providers.md
+            says by how much.
         threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
             use (affinity and CPU quota of the container), with a warning in the log.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
@@ -80,20 +85,21 @@ class Generator:
         BundleError: The bundle is missing (BundleNotFoundError), damaged (BundleDamagedError), or of another format
             version (BundleVersionError).
         ConfigError: An argument is outside its range.
-        BackendError: This machine lacks the provider's library or GPU (BackendMissingError), or plans that `rebuild`
-            forbids compiling (PlansMissingError).
+        BackendError: This machine lacks the provider's library (BackendMissingError), its device, the precision, or
+            plans that `rebuild` forbids compiling (PlansMissingError).
         OutputError: Compiled plans cannot be written.
     """
 
     def __init__(
-        self, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", threads: int | None = None,
-        rebuild: str = "auto", progress: Progress | None = None, share_weights: bool = False,
+        self, bundle: str | os.PathLike[str] | None = None, *, provider: str = "auto", device: str | None = None,
+        precision: str | None = None, threads: int | None = None, rebuild: str = "auto",
+        progress: Progress | None = None, share_weights: bool = False,
     ) -> None:  # fmt: skip
         check_threads(threads)
         check_progress(progress)
         check_flag("share_weights", share_weights)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
-        selection = choose(provider, self.bundle, rebuild, progress)
+        selection = choose(provider, self.bundle, rebuild, progress, device, precision)
         self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
         self._portraits = PortraitEncoder(self.bundle, self._engines)

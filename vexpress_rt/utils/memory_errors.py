@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-# Messages of glibc, NumPy, OpenCV, FFmpeg, ONNX Runtime, TensorRT, CUDA and Python, in lower case.
+# Messages of glibc, NumPy, OpenCV, FFmpeg, ONNX Runtime, OpenVINO, TensorRT, CUDA and Python, in lower case.
 _WORDS = (
     "allocate memory", "bad_alloc", "bad allocation", "out of memory", "outofmemory", "failed_allocation",
     "memory allocation", "insufficient memory", "failed to map segment", "unable to allocate", "can't start new thread",
-    "can't allocate", "smaller than requested bytes",
+    "can't allocate", "failed to allocate", "smaller than requested bytes",
 )  # fmt: skip
 _UNRELATED = ("static tls block",)  # "cannot allocate memory in static TLS block": too many libraries are loaded
 REMEDY = (

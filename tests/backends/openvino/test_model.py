@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.onnx_graphs import FLOAT, node, save
+from vexpress_rt.backends.openvino import library
 from vexpress_rt.backends.openvino.model import cut_timestep
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -24,8 +24,7 @@ SIZE = 8
 
 @pytest.fixture(scope="module")
 def openvino() -> Any:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return pytest.importorskip("openvino")
+    return library.import_library()
 
 
 def sinusoid(

@@ -9,12 +9,10 @@ from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine, engine
-from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_unchanged
+from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.target import ONNXRUNTIME
-from vexpress_rt.errors import ConfigError
 from vexpress_rt.utils.cpus import ThreadLimit
-from vexpress_rt.utils.project_links import EXPORTER
 
 
 class _OnnxRuntimeProvider(Provider):
@@ -24,19 +22,17 @@ class _OnnxRuntimeProvider(Provider):
     precisions = ONNXRUNTIME.precisions
 
     def open(
-        self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        rebuild: str = "auto",
+        progress: Progress | None = None,
+        supported_only: bool = False,
     ) -> EngineLoader:
         """See `Provider.open`. Nothing is compiled ahead of time, so `rebuild` and `progress` have no effect."""
-        if bundle.manifest.precision not in self.precisions:  # first: graphs would not help
-            raise ConfigError(
-                "the bundle is in bfloat16, which ONNX Runtime does not compute in: use provider='tensorrt', or build "
-                f"one with --precision fp16 {EXPORTER}"
-            )
-        if not bundle.manifest.onnx:
-            raise ConfigError(
-                "the bundle was built with --no-onnx and holds nothing that ONNX Runtime could run: use "
-                f"provider='tensorrt', or build it again without --no-onnx {EXPORTER}"
-            )
+        check_has_graphs(bundle, "ONNX Runtime", self.precisions)
         return self._open(bundle)
 
     @abstractmethod
@@ -64,7 +60,7 @@ class CudaProvider(_OnnxRuntimeProvider):
         """See `Provider.check_installed`."""
         cuda_engine.check_installed()
 
-    def describe_device(self, limit: ThreadLimit) -> str:
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
         """See `Provider.describe_device`."""
         return runtime.describe()
 
@@ -87,7 +83,7 @@ class CpuProvider(_OnnxRuntimeProvider):
         """See `Provider.check_installed`."""
         engine.version()
 
-    def describe_device(self, limit: ThreadLimit) -> str:
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
         """See `Provider.describe_device`."""
         return f"CPU with {os.cpu_count()} cores, {limit.describe()}"
 

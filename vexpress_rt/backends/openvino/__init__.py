@@ -1,1 +1,1 @@
-"""OpenVINO, on CPUs, and on Intel GPUs and NPUs."""
+"""The provider "openvino": ONNX graphs on CPUs, Intel GPUs and NPUs, in float32 or in reduced precision."""

@@ -1,18 +1,45 @@
-"""Graphs as OpenVINO models, with the sinusoid of the timestep as an input where precision is reduced."""
+"""ONNX files as OpenVINO models, with the sinusoid of the timestep as an input where precision is reduced."""
 
 from __future__ import annotations
 
+import functools
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vexpress_rt.backends.openvino import library as openvino_library
 from vexpress_rt.bundle.engine_spec import TIMESTEP, TIMESTEP_SINES, EngineSpec, TensorSpec
 from vexpress_rt.bundle.timestep_sines import timestep_frequencies
 from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.project_links import EXPORTER
 
 _RTOL = 1e-5  # of the frequencies, which the graph has in float32
 _PASS_ON = {"Unsqueeze", "Reshape", "Squeeze"}  # between the timestep and its product with the frequencies
+
+
+def read_model(path: str | Path, name: str) -> Any:
+    """Read an ONNX file as a model. Its weights are mapped from their files.
+
+    Only OpenVINO's reader of ONNX sees the file; by default OpenVINO also tries its readers of other formats.
+
+    Args:
+        path: The file.
+        name: The engine's name, for messages.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+        BackendError: The file cannot be read, or memory ran out.
+    """
+    reader = _onnx_reader(openvino_library.import_library(), os.getpid())
+    try:
+        with native_call():
+            return reader.convert(reader.load(str(path)))
+    except Exception as error:  # OpenVINO's exceptions have no common base
+        raise openvino_library.backend_error(f"engine {name} cannot be loaded from {path}", error) from error
 
 
 def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
@@ -52,9 +79,18 @@ def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
     model.add_parameters([sines])
     model.remove_parameter(timestep)
     model.validate_nodes_and_infer_types()
-    tensor = TensorSpec(TIMESTEP_SINES, ("1", "K"), (1, size), "float32")
-    inputs = (tensor if port.name == TIMESTEP else port for port in spec.inputs)
-    return EngineSpec(spec.name, tuple(inputs), spec.outputs)
+    return with_sines(spec, size)
+
+
+def with_sines(spec: EngineSpec, size: int) -> EngineSpec:
+    """Return the inputs and outputs of an engine after `cut_timestep`.
+
+    Args:
+        spec: The inputs and outputs before.
+        size: Number of the cosines and sines: the channels of the U-Net's first level.
+    """
+    sines = TensorSpec(TIMESTEP_SINES, ("1", "K"), (1, size), "float32")
+    return replace(spec, inputs=tuple(sines if tensor.name == TIMESTEP else tensor for tensor in spec.inputs))
 
 
 def _sinusoid(timestep: Any) -> Any | None:
@@ -82,6 +118,12 @@ def _sinusoid(timestep: Any) -> Any | None:
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=_RTOL, atol=0):
         return None
     return joined.output(0)
+
+
+@functools.cache
+def _onnx_reader(openvino: Any, process: int) -> Any:
+    """Return the reader of ONNX, one for each process as `library.core` is."""
+    return openvino.frontend.FrontEndManager().load_by_framework("onnx")
 
 
 def _only_reader(node: Any) -> Any | None:

@@ -25,7 +25,14 @@ class TensorRTProvider(Provider):
     on_gpu = True
 
     def open(
-        self, bundle: Bundle, *, rebuild: str = "auto", progress: Progress | None = None, supported_only: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        rebuild: str = "auto",
+        progress: Progress | None = None,
+        supported_only: bool = False,
     ) -> PlanLoader:
         """See `Provider.open`."""
         return PlanLoader(bundle, find_plans(bundle, rebuild, progress, supported_only=supported_only))
@@ -38,7 +45,7 @@ class TensorRTProvider(Provider):
         """See `Provider.describe_library`."""
         return library.load(target).name
 
-    def describe_device(self, limit: ThreadLimit) -> str:
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
         """See `Provider.describe_device`."""
         return runtime.describe()
 

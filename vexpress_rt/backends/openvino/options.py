@@ -1,0 +1,75 @@
+"""The options of engines in OpenVINO: device, precision and threads, and the plugin configuration that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vexpress_rt.backends.openvino import library
+from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.cpus import limit_threads
+
+CPU = "CPU"
+DEVICES = (CPU, "GPU", "NPU")  # the default first
+FULL = "fp32"
+_NAMES = {FULL: ("FP32", "f32"), "bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}  # of the capability, of the hint
+PRECISIONS = tuple(_NAMES)  # the default first
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """The options of an engine.
+
+    Attributes:
+        device: One of `DEVICES`.
+        precision: One of `PRECISIONS`, in which the engine computes; inputs and outputs keep the graph's dtypes.
+        threads: CPU threads of one operator, as in `cpus.limit_threads`; None for one per core.
+    """
+
+    device: str = CPU
+    precision: str = FULL
+    threads: int | None = None
+
+    def configuration(self) -> dict[str, str]:
+        """Return the configuration of OpenVINO's plugin, by the names of its properties.
+
+        * The precision is always set, since the plugin takes bfloat16 by itself where the CPU has it.
+        * One stream: requests of several threads take turns with all CPU threads, and activations are in memory once.
+        * Threads are not pinned to cores, where they would wait for other processes on the same cores.
+        * In reduced precision, fused attention of the "snippets" is off. In 2026.4, its bfloat16 kernel for AMX is
+          wrong where the number of queries equals the number of heads. The property is internal to OpenVINO.
+
+        Raises:
+            ConfigError: The number of threads is impossible.
+        """
+        made = {"INFERENCE_PRECISION_HINT": _NAMES[self.precision][1], "PERFORMANCE_HINT": "LATENCY"}
+        if self.device == CPU:
+            made |= {
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": str(limit_threads(self.threads).threads),
+                "ENABLE_CPU_PINNING": "NO",
+            }
+            if self.precision != FULL:
+                made["SNIPPETS_MODE"] = "DISABLE"
+        return made
+
+
+def check_options(device: str, precision: str) -> None:
+    """Check that this machine has a device, and that the device computes in a precision.
+
+    Args:
+        device: One of `DEVICES`.
+        precision: One of `PRECISIONS`.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+        BackendError: The device is missing, or lacks the precision.
+    """
+    library.check_device(device)
+    has = library.capabilities(device)
+    able = [name for name, (capability, _) in _NAMES.items() if capability in has]
+    if precision not in able:
+        raise BackendError(
+            f"precision is {precision}, which OpenVINO {library.version()} does not compute in on this "
+            f"{library.device_name(device)} ({device}); it computes in {' and '.join(able) or 'none of these'}: choose "
+            f"one of those"
+        )

@@ -1,0 +1,134 @@
+"""The provider "openvino": ONNX files, compiled by OpenVINO for the CPU, an Intel GPU or an NPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vexpress_rt.backends.base import Engine, SharedExecutor
+from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino.engine import OpenVinoEngine, compile_onnx
+from vexpress_rt.backends.openvino.options import CPU, DEVICES, FULL, PRECISIONS, EngineOptions, check_options
+from vexpress_rt.backends.openvino.self_test import SelfTest, check_reduced_precision
+from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
+from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, EngineSpec
+from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
+from vexpress_rt.utils.cpus import ThreadLimit
+
+
+class OpenVinoProvider(Provider):
+    """OpenVINO, which compiles ONNX files for the CPU, an Intel GPU or an NPU when they are loaded."""
+
+    name = "openvino"
+    advantage = "it runs graphs on the CPU and on Intel's devices"
+    targets = (OPENVINO.name, ONNXRUNTIME.name)
+    precisions = ONNXRUNTIME.precisions
+    devices = DEVICES
+    computes_in = PRECISIONS
+    maps_weights = True
+
+    def open(
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        rebuild: str = "auto",
+        progress: Progress | None = None,
+        supported_only: bool = False,
+    ) -> OpenVinoLoader:
+        """See `Provider.open`. Engines are compiled at their first use, so `rebuild` has no effect.
+
+        Reduced precision is tested first (`self_test`). If it fails, engines compute in float32.
+        """
+        check_has_graphs(bundle, "OpenVINO", self.precisions)
+        options = EngineOptions(device or DEVICES[0], precision or PRECISIONS[0])
+        check_options(options.device, options.precision)
+        if options.precision == FULL:
+            return OpenVinoLoader(bundle, options)
+        tested = check_reduced_precision(
+            library.import_library(), library.core(), options.device, options.configuration(), bundle.manifest.model,
+            bundle.manifest.shape,
+        )  # fmt: skip
+        if tested.passed:
+            return OpenVinoLoader(bundle, options)
+        check_options(options.device, FULL)
+        return OpenVinoLoader(bundle, replace(options, precision=FULL), (options.precision, tested))
+
+    def check_installed(self, target: str) -> None:
+        """See `Provider.check_installed`."""
+        library.import_library()
+
+    def describe_library(self, target: str) -> str:
+        """See `Provider.describe_library`."""
+        return f"OpenVINO {library.version()}"
+
+    def describe_device(self, limit: ThreadLimit, device: str | None = None) -> str:
+        """See `Provider.describe_device`."""
+        device = device or DEVICES[0]
+        return f"{device} ({library.device_name(device)}), {limit.describe()}"
+
+
+class OpenVinoLoader(EngineLoader):
+    """A loader of engines from their graphs.
+
+    Args:
+        bundle: The bundle.
+        options: Device and precision, checked for this machine.
+        failed: A precision that was requested and is not used, and its self-test; None if there is none.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions, failed: tuple[str, SelfTest] | None = None) -> None:
+        self._bundle = bundle
+        self._options = options
+        self._failed = failed
+
+    def load(
+        self,
+        name: str,
+        *,
+        threads: int | None = None,
+        executor: SharedExecutor | None = None,
+        share_weights: bool = False,
+    ) -> Engine:
+        """See `EngineLoader.load`. OpenVINO packs weights for each engine, so `share_weights` has no effect."""
+        bundle = self._bundle
+        path, spec = bundle.engine_path(name), bundle.specs.get(name)
+        options = engine_options(name, spec, replace(self._options, threads=threads))
+        compiled, spec = self._compile(name, path, spec, options)
+        loaded = OpenVinoEngine.check(compiled, path, name, spec)
+        return check_unchanged(loaded, bundle, name)
+
+    def describe_precision(self) -> str:
+        """See `EngineLoader.describe_precision`."""
+        own, used = self._bundle.manifest.precision, self._options.precision
+        if self._failed is not None:
+            requested, test = self._failed
+            return f"{used}, because {requested} failed its self-test: {test.describe()}"
+        return used if used == own else f"{used} (the bundle is in {own})"
+
+    def _compile(
+        self, name: str, path: Path, spec: EngineSpec | None, options: EngineOptions
+    ) -> tuple[Any, EngineSpec | None]:
+        """Return the compiled model of an engine whose graph and weights were checked: see `compile_onnx`."""
+        return compile_onnx(path, name, spec, options)
+
+
+def engine_options(name: str, spec: EngineSpec | None, options: EngineOptions) -> EngineOptions:
+    """Return the options of one engine.
+
+    The face detector always computes in float32, because its outputs are pixels of the photo. Engines with dynamic
+    sizes run on the CPU in float32 where the others run on another device: NPUs have no dynamic sizes, and Intel GPUs
+    compile for each new size.
+
+    Args:
+        name: The engine's name.
+        spec: Its inputs and outputs; None for the face detector, whose sizes are dynamic.
+        options: The options of the bundle's engines.
+    """
+    dynamic = spec is None or any(None in tensor.shape for tensor in spec.inputs)
+    if dynamic and options.device != CPU:
+        return replace(options, device=CPU, precision=FULL)
+    return replace(options, precision=FULL) if name == FACE_DETECTOR else options
