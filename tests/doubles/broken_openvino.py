@@ -71,6 +71,7 @@ def noise(decibels: float, where: Callable[[str], bool] = lambda name: True) -> 
         if not where(name):
             return values
         random = np.random.default_rng(len(name)).standard_normal(values.shape)
-        return values + random * values.std() * 10 ** (-decibels / 20)
+        power = np.square(values).sum() / np.square(random).sum()
+        return values + random * power**0.5 * 10 ** (-decibels / 20)
 
     return add
