@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
@@ -78,7 +79,7 @@ def file_entry(path: Path) -> FileEntry:
 
 
 class Bundle:
-    """An opened bundle: see `Bundle.open`.
+    """An opened bundle: see `Bundle.open`. Several threads may use it; a file is hashed by one of them.
 
     Attributes:
         folder: The folder of the bundle.
@@ -96,6 +97,7 @@ class Bundle:
         self.specs = manifest.specs()
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        self._locks: dict[str, threading.Lock] = {}  # see `_lock`
         self._verified: dict[str, _Version] = {}  # files with a correct hash
         # Checked graphs, with their weight files and the tensors in these.
         self._checked_graphs: dict[str, tuple[_Version, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
@@ -139,6 +141,17 @@ class Bundle:
         for name in names:
             self._entry(name)
 
+    def engine_size(self, name: str) -> int:
+        """Return the size in bytes of an engine's graph and weight files.
+
+        Args:
+            name: The engine's name.
+
+        Raises:
+            BundleNotFoundError: The bundle lacks the engine.
+        """
+        return sum(self.manifest.files[file].bytes for file in self._entry(name).files)
+
     def shares_weights(self, name: str) -> bool:
         """Return whether a weight file of the engine `name` is also one of another engine."""
         engines = self.manifest.engines
@@ -165,7 +178,8 @@ class Bundle:
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
                 f"compiled: build it again without --no-onnx {EXPORTER}"
             )
-        self._check_graph(name, entry)
+        with self._lock(entry.file):
+            self._check_graph(name, entry)
         self.verify(*entry.data)
         self._check_weights(name, entry)
         return self.folder / entry.file
@@ -240,9 +254,10 @@ class Bundle:
             BundleDamagedError: A file is missing or was changed.
         """
         for file in files:
-            if self._check_size(file) != self._verified.get(file):
-                with self._open(file) as opened:
-                    self._check_hash(file, opened)
+            with self._lock(file):
+                if self._check_size(file) != self._verified.get(file):
+                    with self._open(file) as opened:
+                        self._check_hash(file, opened)
 
     def is_sound(self, file: str, *, thorough: bool) -> bool:
         """Return whether a file of the bundle exists with the right size.
@@ -341,21 +356,26 @@ class Bundle:
         The denoisers share most of their weights: ranges that were searched for one are skipped for the other.
         """
         for name, tensors in self._checked_graphs[entry.file][2].items():
-            version, seen = self._verified[name], set[ByteRange]()
-            if self._finite.get(name, ())[:1] == (version,):
-                seen = self._finite[name][1]
-            if not (fresh := [tensor for tensor in tensors if tensor.byte_range not in seen]):
-                continue
-            with self._open(name) as file:
-                try:
-                    if _Version.of(os.fstat(file.fileno())) != version:
-                        self._damaged(f"{name} was replaced or written to after it was hashed")
-                    fault = find_in_weights(file, fresh)
-                except OSError as error:
-                    self._damaged(f"{name} cannot be read: {error}")
-            if fault:
-                self._not_finite(engine, name, fault)
-            self._finite[name] = version, seen | {tensor.byte_range for tensor in fresh}
+            with self._lock(name):
+                version, seen = self._verified[name], set[ByteRange]()
+                if self._finite.get(name, ())[:1] == (version,):
+                    seen = self._finite[name][1]
+                if not (fresh := [tensor for tensor in tensors if tensor.byte_range not in seen]):
+                    continue
+                with self._open(name) as file:
+                    try:
+                        if _Version.of(os.fstat(file.fileno())) != version:
+                            self._damaged(f"{name} was replaced or written to after it was hashed")
+                        fault = find_in_weights(file, fresh)
+                    except OSError as error:
+                        self._damaged(f"{name} cannot be read: {error}")
+                if fault:
+                    self._not_finite(engine, name, fault)
+                self._finite[name] = version, seen | {tensor.byte_range for tensor in fresh}
+
+    def _lock(self, file: str) -> threading.Lock:
+        """Return the lock to hold while a file is checked, so that one thread checks it and the others wait."""
+        return self._locks.setdefault(file, threading.Lock())
 
     def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
         self._damaged(

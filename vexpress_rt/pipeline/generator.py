@@ -16,6 +16,7 @@ from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import (
     RETARGET_MODES,
     WAVEFRONT,
@@ -35,9 +36,15 @@ from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duratio
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
-from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner
+from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
-from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
+from vexpress_rt.stages.portrait_encoder import (
+    PORTRAIT_ENGINES,
+    CroppedPhoto,
+    ImageSource,
+    PortraitEncoder,
+    PortraitSource,
+)
 from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
@@ -113,6 +120,26 @@ class Generator:
     def describe(self) -> str:
         """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
         return self._engines.describe(self._runner.describe_latents())
+
+    def load(self, config: GenerationConfig | None = None) -> None:
+        """Load the engines that a video or a live session needs, so that the first one does not wait for them.
+
+        Without this call, each engine is loaded by the first call that needs it. Engines that are loaded already stay
+        as they are. On the CPU, engines are loaded side by side, as far as `threads` and the free memory allow.
+
+        Args:
+            config: The options of the later video; they decide which denoisers it needs. None: the bundle's defaults.
+
+        Raises:
+            ConfigError: An option is outside its range.
+            BundleError: The bundle lacks an engine, or a file of it is damaged.
+            BackendError: An engine cannot be loaded, or `close` was called. Other engines stay loaded.
+        """
+        settings = self._run_context(config, WAVEFRONT, None).settings
+        self._runner.check(settings)
+        detector = (FACE_DETECTOR,) if self.bundle.has(FACE_DETECTOR) else ()
+        with self._engines.loading((*detector, *PORTRAIT_ENGINES, *required_engines(settings))) as loading:
+            loading.wait()
 
     def prepare(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face",
@@ -297,7 +324,8 @@ class Generator:
             AudioError: `sample_rate` is impossible.
             ConfigError: A number of seconds is outside its range.
         """
-        settings, manifest = self._run_context(config, WAVEFRONT, None).settings, self.bundle.manifest
+        run, manifest = self._run_context(config, WAVEFRONT, None), self.bundle.manifest
+        settings = run.settings
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
@@ -309,9 +337,8 @@ class Generator:
         keypoints_at, notes = looping_pose_track(
             keypoints, mode, photo, settings, extension, self._portraits.find_faces
         )
-        self._runner.load(settings)
-        denoiser = self._runner.live(settings, self._portraits.finish(photo), keypoints_at)
-        return LiveSession(denoiser, audio, plan, (*photo.notes, *notes))
+        encoded = self._load_and_encode(run, photo)
+        return LiveSession(self._runner.live(settings, encoded, keypoints_at), audio, plan, (*photo.notes, *notes))
 
     def _run_context(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
@@ -347,14 +374,25 @@ class Generator:
                 keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
                 lambda done, total: context.report("keypoints", done, total),
             )  # fmt: skip
-        with context.stopwatch.stage("load"):
-            self._runner.load(context.settings)
-        with context.stage("portrait"):
-            portrait = self._portraits.finish(photo)
+        portrait = self._load_and_encode(context, photo)
         gated = gate_notes(recording, self.bundle.manifest.model, context.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *track.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
         return PipelineInputs(portrait, recording, track.points, initial), notes
+
+    def _load_and_encode(self, context: RunContext, photo: Portrait | CroppedPhoto) -> Portrait:
+        """Load the engines of a video, and encode its photo as soon as the engines for it are loaded."""
+        first = () if isinstance(photo, Portrait) else PORTRAIT_ENGINES
+        load = partial(context.stopwatch.stage, "load")
+        with self._engines.loading(required_engines(context.settings), first=first) as loading:
+            if first:
+                with load():
+                    loading.wait(*first)
+            with context.stage("portrait"):
+                portrait = self._portraits.finish(photo)
+            with load():
+                loading.wait()
+        return portrait
 
     def _check_memory(self, context: RunContext, noise: object, length: int, keep: bool) -> None:
         """Raise ConfigError if a video does not fit into the free memory, before memory is allocated for it."""
