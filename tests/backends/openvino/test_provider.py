@@ -11,7 +11,8 @@ import pytest
 
 from tests.doubles.fakes import write_bundle
 from vexpress_rt.backends.loaded_engines import Engines
-from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino import library, provider
+from vexpress_rt.backends.openvino.self_test import SelfTest
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -93,6 +94,7 @@ def test_a_generator_describes_it() -> None:
 
 def test_auto_leaves_it_out_unless_a_choice_needs_it(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "capabilities", lambda device: ("FP32", "BF16"))
+    monkeypatch.setattr(provider, "check_reduced_precision", lambda *_: SelfTest({"a kernel": 50.0}))
     assert choose("auto", small).name == "cpu"
     assert choose("auto", small, precision="fp32").name == "cpu"
     for choice in ({"device": "CPU"}, {"precision": "bf16"}):
