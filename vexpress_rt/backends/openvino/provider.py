@@ -122,7 +122,7 @@ def engine_options(name: str, spec: EngineSpec | None, options: EngineOptions) -
     """Return the options of one engine.
 
     The face detector always computes in float32, because its outputs are pixels of the photo. So do the other engines
-    that run once per photo: that takes a fraction of a frame's time, and brings 0.5 to 0.8 dB. Engines with dynamic
+    that run once per photo: that takes a fraction of a frame's time, and brings 0.5 to 4 dB. Engines with dynamic
     sizes run on the CPU in float32 where the others run on another device: NPUs have no dynamic sizes, and Intel GPUs
     compile for each new size.
 
