@@ -16,7 +16,6 @@ from vexpress_rt.backends.openvino.self_test import SelfTest
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.errors import BackendError
 from vexpress_rt.media.recording import open_recording
 
@@ -94,13 +93,12 @@ def test_float32_needs_no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("openvino", Bundle.open(shipped_bundle())).loader.describe_precision() == "fp32"
 
 
-def test_engines_that_run_once_per_photo_stay_in_float32() -> None:
-    bundle = Bundle.open(shipped_bundle())
-    reduced = EngineOptions(precision="bf16")
+def test_only_engines_that_run_for_each_window_or_frame_are_reduced() -> None:
+    bundle, reduced = Bundle.open(shipped_bundle()), EngineOptions(precision="bf16")
     found = {
         name: provider.engine_options(name, bundle.specs.get(name), reduced).precision
         for name in bundle.manifest.engines
     }
-    once = {FACE_DETECTOR, "vae_encoder", "reference_net"}
-    assert {name for name, precision in found.items() if precision == options.FULL} == once
-    assert set(found.values()) == {"bf16", options.FULL}
+    expected = {"pose_guider", "denoiser", "denoiser_cond", "vae_decoder"}
+    assert {name for name, precision in found.items() if precision == "bf16"} == expected
+    assert {found[name] for name in found.keys() - expected} == {options.FULL}
