@@ -102,3 +102,12 @@ def test_only_engines_that_run_for_each_window_or_frame_are_reduced() -> None:
     expected = {"pose_guider", "denoiser", "denoiser_cond", "vae_decoder"}
     assert {name for name, precision in found.items() if precision == "bf16"} == expected
     assert {found[name] for name in found.keys() - expected} == {options.FULL}
+
+
+def test_on_another_device_engines_of_open_sizes_run_on_the_cpu_in_float32() -> None:
+    bundle, reduced = Bundle.open(shipped_bundle()), EngineOptions("NPU", "fp16")
+    found = {name: provider.engine_options(name, bundle.specs.get(name), reduced) for name in bundle.manifest.engines}
+    on_cpu = {name for name, chosen in found.items() if chosen.device == options.CPU}
+    assert on_cpu == {"audio_encoder", "face_detector"}
+    assert {found[name].precision for name in on_cpu} == {options.FULL}
+    assert {found[name] for name in found.keys() - on_cpu} == {reduced}
