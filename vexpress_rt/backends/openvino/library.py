@@ -53,6 +53,15 @@ def version() -> str:
     return _release(import_library())
 
 
+def full_version() -> str:
+    """Return OpenVINO's version with its build, such as "2026.4.1-22982-e213a147257-releases/2026/4".
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+    """
+    return str(import_library().__version__)
+
+
 def core() -> Any:
     """Return the Core of this process, which loads the plugins of devices once.
 

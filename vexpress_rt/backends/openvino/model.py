@@ -93,6 +93,19 @@ def with_sines(spec: EngineSpec, size: int) -> EngineSpec:
     return replace(spec, inputs=tuple(sines if tensor.name == TIMESTEP else tensor for tensor in spec.inputs))
 
 
+def imported_spec(compiled: Any, spec: EngineSpec) -> EngineSpec:
+    """Return the inputs and outputs that a compiled model must have, which may have been through `cut_timestep`.
+
+    Args:
+        compiled: OpenVINO's compiled model.
+        spec: The inputs and outputs of the engine's graph.
+    """
+    sines = next((port for port in compiled.inputs if TIMESTEP_SINES in port.names), None)
+    if sines is None or any(tensor.name == TIMESTEP_SINES for tensor in spec.inputs):
+        return spec
+    return with_sines(spec, int(sines.shape[-1]))
+
+
 def _sinusoid(timestep: Any) -> Any | None:
     """Return the output that joins cosines and sines of the timestep's angles; None if the structure is another."""
     product = _only_reader(timestep)

@@ -1,4 +1,7 @@
-"""The provider "openvino": ONNX files, compiled by OpenVINO for the CPU, an Intel GPU or an NPU."""
+"""The provider "openvino": ONNX files, compiled by OpenVINO for the CPU, an Intel GPU or an NPU.
+
+Engines on the CPU are compiled once and kept in the user's cache (`compiled_cache.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from typing import Any
 
 from vexpress_rt.backends.base import Engine, SharedExecutor
 from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino.compiled_cache import CachedEngine
 from vexpress_rt.backends.openvino.engine import OpenVinoEngine, compile_onnx
+from vexpress_rt.backends.openvino.model import imported_spec
 from vexpress_rt.backends.openvino.options import CPU, DEVICES, FULL, PRECISIONS, EngineOptions, check_options
 from vexpress_rt.backends.openvino.self_test import SelfTest, check_reduced_precision
 from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
+from vexpress_rt.errors import BundleDamagedError
 from vexpress_rt.utils.cpus import ThreadLimit
 
 # Engines that run for each window or frame, and whose kernels the self-test covers.
@@ -98,11 +104,19 @@ class OpenVinoLoader(EngineLoader):
     ) -> Engine:
         """See `EngineLoader.load`. OpenVINO packs weights for each engine, so `share_weights` has no effect."""
         bundle = self._bundle
-        path, spec = bundle.engine_path(name), bundle.specs.get(name)
-        options = engine_options(name, spec, replace(self._options, threads=threads))
-        compiled, spec = self._compile(name, path, spec, options)
-        loaded = OpenVinoEngine.check(compiled, path, name, spec)
-        return check_unchanged(loaded, bundle, name)
+        bundle.require([name])
+        options = engine_options(name, bundle.specs.get(name), replace(self._options, threads=threads))
+        cached = CachedEngine(bundle, name, options)
+        if (imported := self._import(name, cached)) is not None:
+            return imported
+        with cached.compiling():
+            if (imported := self._import(name, cached)) is not None:  # another process has compiled it meanwhile
+                return imported
+            path = bundle.engine_path(name)
+            compiled, spec = self._compile(name, path, bundle.specs.get(name), options)
+            engine = check_unchanged(OpenVinoEngine.check(compiled, path, name, spec), bundle, name)
+            cached.store(compiled)
+        return engine
 
     def describe_precision(self) -> str:
         """See `EngineLoader.describe_precision`."""
@@ -111,6 +125,19 @@ class OpenVinoLoader(EngineLoader):
             requested, test = self._failed
             return f"{used}, because {requested} failed its self-test: {test.describe()}"
         return used if used == own else f"{used} (the bundle is in {own})"
+
+    def _import(self, name: str, cached: CachedEngine) -> OpenVinoEngine | None:
+        """Return an engine from the user's cache; None if there is none, or if it has other inputs or outputs."""
+        if (compiled := cached.find()) is None:
+            return None
+        spec = self._bundle.specs.get(name)
+        if spec is not None:
+            spec = imported_spec(compiled, spec)
+        try:
+            return OpenVinoEngine.check(compiled, self._bundle.folder / name, name, spec)
+        except BundleDamagedError:
+            cached.discard()
+            return None
 
     def _compile(
         self, name: str, path: Path, spec: EngineSpec | None, options: EngineOptions
