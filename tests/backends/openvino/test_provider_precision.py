@@ -20,7 +20,7 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.media.recording import open_recording
 
 FAILED = SelfTest({"queries as heads (8 queries, 8 keys, 8 heads of 40)": 6.3, "products (64 x 64)": 47.9})
-CONFIG = GenerationConfig(steps=8, seed=3)
+CONFIG = GenerationConfig(steps=4, seed=3)
 RATE, SECONDS = 16000, 0.4  # 10 frames
 
 Frames = np.ndarray
