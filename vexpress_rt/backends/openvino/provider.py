@@ -37,6 +37,7 @@ class OpenVinoProvider(Provider):
     devices = DEVICES
     computes_in = PRECISIONS
     maps_weights = True
+    tunable = True
 
     def open(
         self,
