@@ -106,7 +106,7 @@ class Generator:
         check_progress(progress)
         check_flag("share_weights", share_weights)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
-        selection = choose(provider, self.bundle, rebuild, progress, device, precision)
+        selection = choose(provider, self.bundle, rebuild, progress, device, precision, threads)
         self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
         self._portraits = PortraitEncoder(self.bundle, self._engines)
