@@ -201,7 +201,7 @@ class Bundle:
                 self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
     def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
-        """Return the current stamps of an engine's weight files, which ONNX Runtime maps into memory.
+        """Return the current stamps of an engine's weight files, which libraries may map into memory.
 
         Args:
             name: The engine's name.
