@@ -76,9 +76,9 @@ def _without_session(entries: Mapping[str, str], **attributes: Any) -> Callable[
 def _in_turn(graphs: Graphs) -> Pair:
     """Return a pair of runs of several engines in a row, as in a video."""
     engines = ("pose_guider", "denoiser", "vae_decoder")
-    spinning = [graphs.session_call(name, {"session.force_spinning_stop": "0"}) for name in engines]
-    stopping = [graphs.call(name) for name in engines]
-    return Pair(lambda: _run_all(spinning), lambda: _run_all(stopping))
+    spinning = [graphs.session_call(name, {"session.intra_op.allow_spinning": "1"}) for name in engines]
+    sleeping = [graphs.call(name) for name in engines]
+    return Pair(lambda: _run_all(spinning), lambda: _run_all(sleeping))
 
 
 def _run_all(calls: Sequence[Call]) -> list[Any]:
@@ -113,9 +113,11 @@ CHANGES = (
            _without_session({"session.use_env_allocators": "0"})),
     Change("packed weights", "denoiser: its own copy of the weights, packed for the kernels; without: weights that "
            "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
-    Change("threads stop", "guider, denoiser and decoder in turn: threads stop spinning after each run", _in_turn),
-    Change("no spinning", "denoiser: threads do not spin during a run either",
-           _with_session({"session.intra_op.allow_spinning": "0"}), kept=False),
+    Change("threads sleep", "guider, denoiser and decoder in turn: threads sleep while they wait; without: they spin, "
+           "also after each run (ONNX Runtime's default)", _in_turn),
+    Change("spinning", "denoiser: threads spin within a run, and stop after it; faster on an idle machine, slower on a "
+           "crowded one (`benchmarks.cpu.crowd`)",
+           _with_session({"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}), kept=False),
     Change("memory patterns", "denoiser: one allocation for all intermediate results",
            _with_session({}, enable_mem_pattern=True), kept=False),
     Change("I/O binding", "denoiser: bound inputs and outputs", _with_session({}, bound=True), kept=False),

@@ -36,6 +36,7 @@ from vexpress_rt.utils.user_cache import (
     find_file,
     read_record,
     remove_file,
+    remove_record,
     store_file,
     write_record,
 )
@@ -588,6 +589,15 @@ def test_all_entries_can_be_removed(folder: Path) -> None:
     assert clear() == sum(entry.size for entry in found) > 1000
     assert entries() == []
     assert one_file(folder).name == "foreign"
+
+
+def test_one_record_is_removed_and_the_others_stay(folder: Path) -> None:
+    for key in ("one", "other"):
+        write_record("test", key, RECORD)
+    assert remove_record("test", "one")
+    assert not remove_record("test", "one")
+    assert not remove_record("another", "other")
+    assert (read_record("test", "one"), read_record("test", "other")) == (None, RECORD)
 
 
 def test_no_test_uses_the_cache_of_the_user(shared_user_cache: Path) -> None:

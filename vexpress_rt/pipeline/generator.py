@@ -73,8 +73,8 @@ class Generator:
         precision: Precision that the engines compute in, "fp32", "fp16" or "bf16"; None for the provider's default.
             Only "openvino" accepts others than the bundle's. Reduced precision changes the frames: docs/providers.md
             says by how much.
-        threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
-            use (affinity and CPU quota of the container), with a warning in the log.
+        threads: CPU threads, 1 to 1024, limited to the CPUs that this process may use (affinity and CPU quota of the
+            container), with a warning in the log; None for one per physical core that it may use.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
             once, which takes minutes and is reported to `progress`. "never" raises an error that names the command to
             run, even if another provider could run the bundle, unless that provider is requested.
@@ -86,7 +86,7 @@ class Generator:
 
     Attributes:
         bundle: The opened bundle.
-        threads: The number of CPU threads in use.
+        threads: CPU threads, as requested; `describe` names the number in use.
 
     Raises:
         BundleError: The bundle is missing (BundleNotFoundError), damaged (BundleDamagedError), or of another format
@@ -106,7 +106,7 @@ class Generator:
         check_progress(progress)
         check_flag("share_weights", share_weights)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
-        selection = choose(provider, self.bundle, rebuild, progress, device, precision)
+        selection = choose(provider, self.bundle, rebuild, progress, device, precision, threads)
         self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
         self._portraits = PortraitEncoder(self.bundle, self._engines)
@@ -429,7 +429,9 @@ class Generator:
             if path is not None:
                 # This stage is the wait for the encoder; stages within it measure the work on frames.
                 stack.enter_context(context.stopwatch.stage("encode"))
-                writer = VideoWriter(path, self.size, stream.fps, inputs.recording, context.settings.quality)
+                writer = VideoWriter(
+                    path, self.size, stream.fps, inputs.recording, context.settings.quality, self.threads
+                )
                 write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:

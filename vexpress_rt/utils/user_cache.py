@@ -157,6 +157,17 @@ def write_record(kind: str, key: str, record: Mapping[str, Any]) -> bool:
     return _store(kind, key, ".json", len(content), write) is not None
 
 
+def remove_record(kind: str, key: str) -> bool:
+    """Remove a record, and return whether there was one.
+
+    Args:
+        kind: The kind of record: lower-case letters and "_".
+        key: Text that tells the record from others of its kind.
+    """
+    path = _path(kind, key, ".json")
+    return path is not None and _remove(path)
+
+
 def find_file(kind: str, key: str) -> Path | None:
     """Return a stored file after comparing its hash; damaged files are removed.
 
