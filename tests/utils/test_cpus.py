@@ -247,6 +247,10 @@ cpus, threads, output = json.loads(sys.argv[1])
 if cpus is not None:
     os.sched_setaffinity(0, set(cpus))
 import cv2  # counts CPUs when it is imported, as NumPy does
+from vexpress_rt.backends.onnxruntime import engine
+
+sessions, plain = [], engine.make_session
+engine.make_session = lambda *given: sessions.append(plain(*given)) or sessions[-1]
 before = len(os.listdir("/proc/self/task"))
 with Generator(threads=threads) as generator:
     photo = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)
@@ -255,7 +259,7 @@ with Generator(threads=threads) as generator:
     generator.generate(portrait, (np.zeros(4800, np.float32), 16000), config=config, output=output)
     gc.collect()  # PyAV's objects refer to each other, and keep the encoder's threads
     time.sleep(0.2)  # the system lists a thread for a moment after its end
-    print(len(os.listdir("/proc/self/task")) - before, len(generator._engines._loaded))
+    print(len(os.listdir("/proc/self/task")) - before, len(sessions))
 """
 
 

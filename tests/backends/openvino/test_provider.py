@@ -13,9 +13,10 @@ import pytest
 
 from tests.doubles.fakes import write_bundle
 from vexpress_rt.backends.loaded_engines import Engines
-from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino import library, provider
 from vexpress_rt.backends.openvino.options import EngineOptions
 from vexpress_rt.backends.openvino.provider import engine_options
+from vexpress_rt.backends.openvino.self_test import SelfTest
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
@@ -97,6 +98,7 @@ def test_a_generator_describes_it() -> None:
 
 def test_auto_leaves_it_out_unless_a_choice_needs_it(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "capabilities", lambda device: ("FP32", "BF16"))
+    monkeypatch.setattr(provider, "check_reduced_precision", lambda *_: SelfTest({"a kernel": 50.0}))
     assert choose("auto", small).name == "cpu"
     assert choose("auto", small, precision="fp32").name == "cpu"
     for choice in ({"device": "CPU"}, {"precision": "bf16"}):
@@ -112,14 +114,7 @@ def test_engines_with_open_sizes_run_on_the_cpu(small: Bundle, device: str) -> N
         assert engine_options(name, small.specs.get(name), given) == expected
 
 
-def test_the_detector_alone_is_never_in_reduced_precision(small: Bundle) -> None:
-    given = EngineOptions("CPU", "bf16", 2)
-    for name in small.manifest.engines:
-        expected = EngineOptions("CPU", "fp32", 2) if name == FACE_DETECTOR else given
-        assert engine_options(name, small.specs.get(name), given) == expected
-
-
-@pytest.mark.skipif("BF16" not in library.capabilities("CPU"), reason="this CPU has no bfloat16")
+@pytest.mark.bf16
 def test_bfloat16_changes_the_frames_a_little_and_takes_the_sines(small: Bundle, both: tuple[Engines, Engines]) -> None:
     loaded = Engines(small, choose("openvino", small, precision="bf16"), None)
     latent = np.random.default_rng(0).standard_normal((1, 8, 16, 16)).astype(np.float32)
