@@ -7,6 +7,7 @@
 
 VENV := .venv
 LOWEST := .venv-lowest
+NEWEST := .venv-newest
 # Tests of the runtime: those that import no other package of this project, and one that imports a constant.
 RUNTIME_TESTS = tests/stages/test_audio_encoder.py $(shell grep -rLE '^(from|import) (export|benchmarks|demo)\b' tests --include='test_*.py')
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 NATIVE_SOURCES := CMakeLists.txt $(wildcard vexpress_rt/native/CMakeLists.txt vexpress_rt/native/*.cpp vexpress_rt/native/*.hpp \
 	vexpress_rt/native/cuda/*)
 
-.PHONY: demo test test-lowest fuzz bench docs lint format dist setup clean
+.PHONY: demo test test-lowest test-newest fuzz bench docs lint format dist setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m demo --output out
@@ -31,6 +32,13 @@ test-lowest:
 	PIP_CONSTRAINT="$(CURDIR)/constraints-lowest.txt" $(MAKE) setup VENV=$(LOWEST)
 	@$(LOWEST)/bin/python scripts/check_versions.py constraints-lowest.txt
 	TEST_CACHE=build/test-lowest $(LOWEST)/bin/python -m pytest $(RUNTIME_TESTS) $(PYTEST_ARGS)
+
+# The same with the newest versions that pyproject.toml allows, those of packages that they need among them.
+test-newest:
+	$(MAKE) setup VENV=$(NEWEST)
+	$(NEWEST)/bin/python -m pip install -qq --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[test]'
+	@$(NEWEST)/bin/python scripts/check_versions.py newest
+	TEST_CACHE=build/test-newest $(NEWEST)/bin/python -m pytest $(RUNTIME_TESTS) $(PYTEST_ARGS)
 
 # 30 s per input, because the CPU may be slow; the tests hold the limit of 10 s for photos.
 fuzz: setup
@@ -96,5 +104,5 @@ $(VENV)/.docs: $(VENV)/.runtime
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(NEWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

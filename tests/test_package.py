@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -196,13 +197,31 @@ def test_runtime_needs_these_packages_and_nothing_else() -> None:
 
 
 def test_the_tested_lowest_versions_are_the_allowed_ones() -> None:
+    """Those of the runtime, and of the extras whose libraries run without a GPU."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    minima = dict(dependency.split(">=") for dependency in project["dependencies"])
-    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints-lowest.txt").read_text().splitlines()]
-    tested = dict(line.split("==") for line in lines if line)
+    check = runpy.run_path(str(ROOT / "scripts/check_versions.py"))
+    required = check["requirements"](project)
+    minima = {one.name: next(s.version for s in one.specifier if s.operator == ">=") for one in required}
+    tested = check["pins"](ROOT / "constraints-lowest.txt")
     assert tested.keys() == minima.keys()
+    assert {"numpy", "onnxruntime", "openvino", "pillow-heif"} <= tested.keys()
     for package, version in tested.items():  # 2.0.0 is the first of >=2.0
         assert re.fullmatch(rf"{re.escape(minima[package])}(\.0)*", version), package
+
+
+def test_the_newest_versions_are_sought_within_the_allowed_ones() -> None:
+    check = runpy.run_path(str(ROOT / "scripts/check_versions.py"))
+    project = {
+        "dependencies": ["numpy>=2.0", "av>=18.0", "Pillow>=11.3"],
+        "optional-dependencies": {"openvino": ["openvino>=2026.4,<2026.5"], "export": ["torch>=2.13"]},
+    }
+    outdated = [
+        {"name": name, "latest_version": version}
+        for name, version in [("numpy", "2.5.1"), ("pillow", "12.0"), ("openvino", "2026.5.0"), ("torch", "3.0")]
+    ]
+    assert check["newer"](check["requirements"](project), outdated) == {"numpy": "2.5.1", "Pillow": "12.0"}
+    outdated[2]["latest_version"] = "2026.4.2"
+    assert check["newer"](check["requirements"](project), outdated)["openvino"] == "2026.4.2"
 
 
 def test_onnxruntime_for_gpus_is_as_new_as_that_for_the_cpu() -> None:

@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # importing `typing` takes time, and Ctrl-C is unhandled 
 if TYPE_CHECKING:
     from typing import Any
 
+    from vexpress_rt.backends.tuning import Tuning, tune
     from vexpress_rt.config import GenerationConfig
     from vexpress_rt.errors import (
         AudioError,
@@ -57,10 +58,12 @@ __all__ = [
     "OutputError",
     "PlansMissingError",
     "Portrait",
+    "Tuning",
     "VExpressError",
     "Video",
     "VideoError",
     "__version__",
+    "tune",
 ]
 
 _MODULES = {
@@ -71,7 +74,9 @@ _MODULES = {
     "LiveFrame": "live.session",
     "LiveSession": "live.session",
     "Portrait": "types",
+    "Tuning": "backends.tuning",
     "Video": "types",
+    "tune": "backends.tuning",
 }  # the other names are in `errors`
 _SUBMODULES = ("config", "errors")  # available as attributes without an import
 

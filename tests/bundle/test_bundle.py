@@ -120,6 +120,102 @@ def test_a_file_is_hashed_once_and_its_size_compared_every_time(folder: Path, mo
         bundle.engine_path("denoiser")
 
 
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> list[str]:
+    """The names of the files that are hashed during the test, whose versions count as settled at once."""
+    done: list[str] = []
+    digest = hashlib.file_digest
+
+    def counting(file: Any, kind: str) -> Any:
+        done.append(Path(os.readlink(f"/proc/self/fd/{file.fileno()}")).name)
+        return digest(file, kind)
+
+    monkeypatch.setattr("hashlib.file_digest", counting)
+    monkeypatch.setattr("vexpress_rt.utils.file_version._SETTLED", -(10**9))
+    return done
+
+
+def check_denoiser(folder: Path, *, recheck: bool = False) -> None:
+    """Check the engine's files as a new process would."""
+    bundle = Bundle.open(folder, recheck=recheck)
+    bundle.engine_path("denoiser")
+    bundle.check_unchanged("denoiser")
+
+
+def test_files_that_an_earlier_process_has_checked_are_not_read_again(
+    folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_denoiser(folder)
+    assert hashed == ["denoiser.onnx", "denoiser.weights"]
+    monkeypatch.setattr(Bundle, "_open", lambda *arguments: pytest.fail("read"))
+    check_denoiser(folder)
+
+
+def test_files_are_checked_again_on_request(folder: Path, hashed: list[str]) -> None:
+    check_denoiser(folder)
+    check_denoiser(folder, recheck=True)
+    assert hashed == ["denoiser.onnx", "denoiser.weights"] * 2
+
+
+def test_files_are_checked_by_every_process_without_a_cache(
+    folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VEXPRESS_RT_CACHE_DIR", "off")
+    check_denoiser(folder)
+    check_denoiser(folder)
+    assert hashed == ["denoiser.onnx", "denoiser.weights"] * 2
+
+
+@pytest.mark.parametrize("name", ["denoiser.onnx", "denoiser.weights"])
+def test_a_file_that_changed_in_place_is_found_out_although_its_time_was_set_back(
+    folder: Path, hashed: list[str], name: str
+) -> None:
+    check_denoiser(folder)
+    before = (folder / name).stat()
+    time.sleep(0.02)  # a tick of the clock
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    with (folder / name).open("r+b") as file:
+        file.write(content)
+    os.utime(folder / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(BundleDamagedError, match=rf"{name} has the sha256 \w{{64}}; expected"):
+            check_denoiser(folder)
+
+
+def test_a_manifest_with_another_hash_has_the_files_checked_again(folder: Path, hashed: list[str]) -> None:
+    check_denoiser(folder)
+    edit(folder, lambda data: data["files"]["denoiser.weights"].update(sha256="0" * 64))
+    with pytest.raises(BundleDamagedError, match=r"denoiser.weights has the sha256 \w{64}; expected 0{64}"):
+        check_denoiser(folder)
+
+
+def test_what_failed_a_check_fails_in_the_next_process(folder: Path, hashed: list[str]) -> None:
+    (folder / "denoiser.weights").write_bytes(CONTENTS["denoiser.weights"].replace(b"w", b"v"))
+    for _ in range(2):
+        with pytest.raises(BundleDamagedError, match=r"denoiser.weights has the sha256"):
+            check_denoiser(folder)
+
+
+def test_a_file_that_was_just_written_is_checked_again(
+    folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vexpress_rt.utils.file_version._SETTLED", 60 * 10**9)
+    check_denoiser(folder)
+    check_denoiser(folder)
+    assert hashed == ["denoiser.onnx", "denoiser.weights"] * 2
+
+
+@pytest.mark.parametrize("what", ["_CHECKS", "__version__"])
+def test_stricter_checks_are_made_again(
+    folder: Path, hashed: list[str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_denoiser(folder)
+    monkeypatch.setattr(f"vexpress_rt.bundle.bundle.{what}", "new")
+    check_denoiser(folder)
+    assert hashed == ["denoiser.onnx", "denoiser.weights"] * 2
+
+
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_file(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()

@@ -1,20 +1,26 @@
 """Every stage and both whole pipelines with exported engines, compared with values of the public implementation.
 
+Engines run in ONNX Runtime and in OpenVINO, on the CPU in float32.
+
 Tolerances are those of docs/model/goldens.md: 5e-5 of the largest value for stages and 1e-4 for latents; at least
 99.9 % of the frames' bytes are equal, and the others differ by 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import GoldenSet
-from vexpress_rt.backends.onnxruntime import engine as backend
+from vexpress_rt.backends.base import Engine
+from vexpress_rt.backends.onnxruntime import engine as onnxruntime
+from vexpress_rt.backends.openvino import engine as openvino
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import EngineSpec
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser
@@ -26,27 +32,34 @@ from vexpress_rt.pipeline.generator import Generator
 from vexpress_rt.stages.audio_features import feature_windows, normalize
 
 STAGE, LATENT = 5e-5, 1e-4
+LOADERS: dict[str, Callable[[Path, EngineSpec], Engine]] = {"cpu": onnxruntime.load, "openvino": openvino.load}
 
 
 class Engines:
-    """Engines of a golden set's bundle, loaded at their first use."""
+    """Engines of a golden set's bundle, loaded by a provider's library at their first use."""
 
-    def __init__(self, golden: GoldenSet) -> None:
+    def __init__(self, golden: GoldenSet, provider: str) -> None:
         self.bundle = Bundle.open(golden.bundle)
-        self.loaded: dict[str, backend.OnnxEngine] = {}
+        self.loaded: dict[str, Engine] = {}
+        self._load = LOADERS[provider]
 
-    def get(self, name: str) -> backend.OnnxEngine:
+    def get(self, name: str) -> Engine:
         if name not in self.loaded:
-            self.loaded[name] = backend.load(self.bundle.engine_path(name), self.bundle.specs[name])
+            self.loaded[name] = self._load(self.bundle.engine_path(name), self.bundle.specs[name])
         return self.loaded[name]
 
     def run(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         return self.get(name).run(inputs)
 
 
+@pytest.fixture(params=LOADERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def engines_of() -> Iterator[dict[str, Engines]]:
-    loaded: dict[str, Engines] = {}
+def engines_of() -> Iterator[dict[tuple[str, str], Engines]]:
+    loaded: dict[tuple[str, str], Engines] = {}
     yield loaded
     for engines in loaded.values():
         for engine in engines.loaded.values():
@@ -54,8 +67,8 @@ def engines_of() -> Iterator[dict[str, Engines]]:
 
 
 @pytest.fixture
-def engines(golden: GoldenSet, engines_of: dict[str, Engines]) -> Engines:
-    return engines_of.setdefault(golden.name, Engines(golden))
+def engines(golden: GoldenSet, provider: str, engines_of: dict[tuple[str, str], Engines]) -> Engines:
+    return engines_of.setdefault((golden.name, provider), Engines(golden, provider))
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -167,8 +180,8 @@ def test_latents_become_frames(golden: GoldenSet, engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("given_noise", [True, False], ids=["golden noise", "upstream noise"])
-def test_photo_and_speech_become_the_golden_video(golden: GoldenSet, given_noise: bool) -> None:
-    with Generator(golden.bundle, provider="cpu") as generator:
+def test_photo_and_speech_become_the_golden_video(golden: GoldenSet, provider: str, given_noise: bool) -> None:
+    with Generator(golden.bundle, provider=provider) as generator:
         video = generator.generate(
             generator.prepare(golden["image"]),
             (golden["waveform"], 16000),

@@ -4,6 +4,7 @@
     @pytest.mark.tensorrt   a GPU, and TensorRT
     @pytest.mark.rtx        a GPU that TensorRT for RTX supports, and that library
     @pytest.mark.nvcc       the CUDA kernels, which are built where nvcc is found
+    @pytest.mark.bf16       a CPU in whose bfloat16 OpenVINO computes
 
 A plugin of pytest; `conftest.py` names it.
 """
@@ -41,10 +42,18 @@ def library_is_here(target: str) -> bool:
     return tensorrt_library.load(target).is_made_for(device.name_and_capability()[1])
 
 
+def bfloat16_is_here() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this CPU."""
+    from vexpress_rt.backends.openvino import library as openvino_library
+
+    return "BF16" in openvino_library.capabilities("CPU")
+
+
 WANTED = {
     "gpu": ("a GPU", gpu_is_here),
     "tensorrt": ("TensorRT and a GPU", partial(library_is_here, "tensorrt")),
     "rtx": ("TensorRT for RTX and an RTX GPU", partial(library_is_here, "tensorrt-rtx")),
+    "bf16": ("a CPU in whose bfloat16 OpenVINO computes", bfloat16_is_here),
     "nvcc": ("the CUDA kernels, which nvcc builds", kernels_are_expected),
 }
 LEFT_OUT = pytest.StashKey[dict[str, Counter[str]]]()

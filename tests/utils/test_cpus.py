@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
 from vexpress_rt import ConfigError, Generator
 from vexpress_rt.backends.onnxruntime import engine as onnxruntime
 from vexpress_rt.utils import cpus
-from vexpress_rt.utils.cpus import cpu_quota, limit_threads, usable_cpus
+from vexpress_rt.utils.cpus import available_cores, cpu_quota, limit_threads, usable_cores, usable_cpus
 
 V2 = "31 23 0:28 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -115,6 +120,7 @@ def test_threads_are_never_more_than_usable_cpus(
     monkeypatch: pytest.MonkeyPatch, requested: int | None, threads: int, lowered: bool
 ) -> None:
     monkeypatch.setattr(cpus, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(cpus, "usable_cores", lambda: 4)
     limit = limit_threads(requested)
     assert (limit.threads, limit.lowered) == (threads, lowered)
 
@@ -129,6 +135,7 @@ def test_an_impossible_number_stays_an_error(threads: Any) -> None:
 def two_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container with a quota of 1.5 CPUs on a machine with 64."""
     monkeypatch.setattr(cpus, "available_cpus", lambda: 64)
+    monkeypatch.setattr(cpus, "available_cores", lambda: 32)
     monkeypatch.setattr(cpus, "_own_quota", lambda: 1.5)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
 
@@ -161,10 +168,120 @@ def test_sessions_have_no_more_threads(requested: int | None, threads: int) -> N
     assert onnxruntime.cpu_options(library, requested).intra_op_num_threads == threads
 
 
-def test_without_a_limit_the_default_is_left_to_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_take_one_thread_per_core_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's own default binds threads to cores, where they wait while other processes run there."""
     import onnxruntime as library
 
     monkeypatch.setattr(cpus, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert onnxruntime.cpu_options(library, None).intra_op_num_threads == 0
+    monkeypatch.setattr(cpus, "usable_cores", lambda: 4)
+    assert onnxruntime.cpu_options(library, None).intra_op_num_threads == 4
     assert onnxruntime.cpu_options(library, 3).intra_op_num_threads == 3
+    assert onnxruntime.cpu_options(library, 7).intra_op_num_threads == 7
+    assert onnxruntime.cpu_options(library, 1024).intra_op_num_threads == 8
+
+
+def topology(root: Path, name: str, values: Mapping[int, str]) -> Path:
+    """Write a file of each logical CPU's topology."""
+    for cpu, value in values.items():
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{value}\n")
+    return root
+
+
+PAIRS = {0: "0,4", 1: "1,5", 2: "2,6", 3: "3,7", 4: "0,4", 5: "1,5", 6: "2,6", 7: "3,7"}
+
+
+@pytest.mark.parametrize("name", ["core_cpus_list", "thread_siblings_list"])
+@pytest.mark.parametrize(("affinity", "cores"), [(range(8), 4), ({0, 4}, 1), ({0, 1, 2}, 3), ({1, 5, 6}, 2), ({7}, 1)])
+def test_a_core_counts_once_and_only_within_the_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, affinity: Collection[int], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(affinity), raising=False)
+    assert available_cores(topology(tmp_path, name, PAIRS)) == cores
+
+
+def test_cores_are_named_by_package_and_number_where_siblings_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    topology(tmp_path, "core_id", {cpu: str(cpu % 2) for cpu in range(8)})
+    assert available_cores(topology(tmp_path, "physical_package_id", {cpu: str(cpu // 4) for cpu in range(8)})) == 4
+
+
+@pytest.mark.parametrize("siblings", ["", "nonsense", "0-", "-1"])
+def test_cpus_of_unknown_cores_count_as_one_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    root = topology(tmp_path, "core_cpus_list", dict.fromkeys(range(3), siblings))
+    assert available_cores(topology(root, "core_id", {1: "-1"})) == 3
+
+
+def test_a_system_without_affinity_counts_its_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores(tmp_path) == 6
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "usable"), [(4, None, 4), (4, 2.0, 2), (4, 1.2, 2), (4, 0.1, 1), (4, 6.0, 4)]
+)
+def test_usable_cores_are_those_of_affinity_within_the_quota(
+    monkeypatch: pytest.MonkeyPatch, cores: int, quota: float | None, usable: int
+) -> None:
+    monkeypatch.setattr(cpus, "available_cores", lambda: cores)
+    monkeypatch.setattr(cpus, "available_cpus", lambda: 2 * cores)
+    monkeypatch.setattr(cpus, "_own_quota", lambda: quota)
+    assert usable_cores() == usable
+    assert limit_threads(None).threads == usable
+    assert not limit_threads(None).lowered
+
+
+VIDEO = """
+import gc, json, os, sys, time
+import numpy as np
+from vexpress_rt import GenerationConfig, Generator
+
+cpus, threads, output = json.loads(sys.argv[1])
+if cpus is not None:
+    os.sched_setaffinity(0, set(cpus))
+import cv2  # counts CPUs when it is imported, as NumPy does
+from vexpress_rt.backends.onnxruntime import engine
+
+sessions, plain = [], engine.make_session
+engine.make_session = lambda *given: sessions.append(plain(*given)) or sessions[-1]
+before = len(os.listdir("/proc/self/task"))
+with Generator(threads=threads) as generator:
+    photo = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)
+    portrait = generator.prepare(photo, keypoints=np.array([[800, 600], [1200, 600], [1000, 900]]))
+    config = GenerationConfig(steps=1, guidance_scale=1, fps=10)
+    generator.generate(portrait, (np.zeros(4800, np.float32), 16000), config=config, output=output)
+    gc.collect()  # PyAV's objects refer to each other, and keep the encoder's threads
+    time.sleep(0.2)  # the system lists a thread for a moment after its end
+    print(len(os.listdir("/proc/self/task")) - before, len(sessions))
+"""
+
+
+def started_threads(tmp_path: Path, cpus: set[int] | None, threads: int | None) -> tuple[int, int]:
+    """Return the threads that a process with a Generator has started, and the engines that it has loaded."""
+    arguments = json.dumps([cpus and sorted(cpus), threads, str(tmp_path / "video.mp4")])
+    line = [sys.executable, "-W", "ignore", "-c", VIDEO, arguments]
+    output = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    found, engines = map(int, output.split())
+    return found, engines
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
+def test_a_process_on_one_cpu_starts_no_threads(tmp_path: Path) -> None:
+    one = {min(os.sched_getaffinity(0))}
+    for threads in (None, 1, 1024):
+        assert started_threads(tmp_path, one, threads)[0] == 0, threads
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
+def test_a_thousand_threads_start_no_more_than_the_cpus(tmp_path: Path) -> None:
+    """Each engine has its own threads, one less than the number, because the calling thread computes as well."""
+    found, engines = started_threads(tmp_path, None, 1024)
+    assert engines >= 6
+    assert found == engines * (usable_cpus() - 1)

@@ -33,7 +33,7 @@ def test_an_error_that_names_the_exporter_says_where_it_is(tmp_path: Path) -> No
         Generator(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("command", ["generate", "inspect", "compile"])
+@pytest.mark.parametrize("command", ["generate", "inspect", "compile", "tune"])
 def test_help_that_names_the_exporter_says_where_it_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])

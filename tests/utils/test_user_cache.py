@@ -35,6 +35,8 @@ from vexpress_rt.utils.user_cache import (
     file_hash,
     find_file,
     read_record,
+    remove_file,
+    remove_record,
     store_file,
     write_record,
 )
@@ -183,13 +185,66 @@ def test_a_file_comes_back(folder: Path) -> None:
     assert find_file("other", "key") is None
 
 
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list that grows with each file that is hashed from now on."""
+    done: list[Path] = []
+
+    def count(path: Path) -> str:
+        done.append(path)
+        return file_hash(path)
+
+    monkeypatch.setattr(cache, "file_hash", count)
+    return done
+
+
+def test_an_unchanged_file_is_not_hashed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store("key", b"content")
+    done = hashed(monkeypatch)
+    for _ in range(3):
+        assert find_file("blob", "key") == path
+    assert done == []
+    assert path is not None
+    time.sleep(0.02)  # a tick of the clock
+    os.utime(path)
+    for _ in range(3):
+        assert find_file("blob", "key") == path
+    assert done == [path]
+
+
+def test_a_file_is_hashed_again_after_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store("key", b"content")
+    done = hashed(monkeypatch)
+    monkeypatch.setattr("vexpress_rt.utils.file_version.boot_id", lambda: "0badb007")
+    assert find_file("blob", "key") == find_file("blob", "key") == path
+    assert done == [path]
+
+
+def test_a_file_that_changed_in_place_is_found_out_although_its_time_was_set_back(folder: Path) -> None:
+    path = store("key", b"content")
+    assert path is not None
+    before = path.stat()
+    time.sleep(0.02)  # a tick of the clock
+    path.write_bytes(b"cOntent")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert find_file("blob", "key") is None
+    assert not path.exists()
+
+
+def test_a_useless_file_can_be_removed(folder: Path) -> None:
+    store("key", b"content")
+    other = store("other", b"content")
+    remove_file("blob", "key")
+    assert find_file("blob", "key") is None
+    assert find_file("blob", "other") == other
+
+
 def test_a_new_file_takes_the_place_of_the_old_one(folder: Path) -> None:
     store("key", b"old")
     store("key", b"new")
     found = find_file("blob", "key")
     assert found is not None
     assert found.read_bytes() == b"new"
-    assert one_file(folder) == found
+    assert list(folder.glob("blob-*")) == [found]
 
 
 @pytest.mark.parametrize("content", [b"", b"conten", b"cOntent", b"content "])
@@ -242,17 +297,17 @@ def test_another_exception_of_the_writer_is_raised_and_leaves_nothing(folder: Pa
 
 
 def test_the_least_recently_used_entries_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(LIMIT_VARIABLE, "250")
+    monkeypatch.setenv(LIMIT_VARIABLE, "25K")  # two files of 10,000 bytes, and small records
     for number, key in enumerate(["a", "b"]):
-        path = store(key, key.encode() * 100)
+        path = store(key, key.encode() * 10_000)
         assert path is not None
         os.utime(path, (number, number))
     assert find_file("blob", "a") is not None  # used now
-    store("c", b"c" * 100)
+    store("c", b"c" * 10_000)
     assert find_file("blob", "b") is None
     assert find_file("blob", "a") is not None
     assert find_file("blob", "c") is not None
-    assert sum(entry.size for entry in entries()) == 200
+    assert sum(entry.size for entry in entries()) <= 25 << 10
 
 
 def test_reading_a_record_counts_as_use(folder: Path) -> None:
@@ -530,10 +585,19 @@ def test_all_entries_can_be_removed(folder: Path) -> None:
     store("key", b"x" * 1000)
     (folder / "foreign").write_text("stays")
     found = entries()
-    assert {entry.kind for entry in found} == {"test", "blob"}
+    assert {entry.kind for entry in found} == {"test", "blob", "verified_file"}
     assert clear() == sum(entry.size for entry in found) > 1000
     assert entries() == []
     assert one_file(folder).name == "foreign"
+
+
+def test_one_record_is_removed_and_the_others_stay(folder: Path) -> None:
+    for key in ("one", "other"):
+        write_record("test", key, RECORD)
+    assert remove_record("test", "one")
+    assert not remove_record("test", "one")
+    assert not remove_record("another", "other")
+    assert (read_record("test", "one"), read_record("test", "other")) == (None, RECORD)
 
 
 def test_no_test_uses_the_cache_of_the_user(shared_user_cache: Path) -> None:

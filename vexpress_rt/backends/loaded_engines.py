@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 
 from vexpress_rt import __version__
 from vexpress_rt.backends.base import Engine, SharedExecutor
+from vexpress_rt.backends.concurrent_loading import ConcurrentLoading
 from vexpress_rt.backends.provider import Provider
 from vexpress_rt.backends.registry import ProviderSelection
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import FileStamp
 from vexpress_rt.utils.cpus import describe_cpus, limit_threads
+from vexpress_rt.utils.memory_budget import free_memory
 
 _log = logging.getLogger("vexpress_rt")
+
+
+class _Slot:
+    """The place of an engine. A thread holds `lock` while it loads the engine."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+        self.engine: Engine | None = None
+        self.stamps: dict[str, FileStamp | None] = {}  # of weight files, taken before loading
 
 
 class Engines:
     """A bundle's engines, each loaded on first use; those on a GPU share streams and activation memory.
 
-    Several threads may use it. Close it once no engine runs any more.
+    Several threads may use it. Engines are loaded side by side if the provider can (`Provider.loading_memory`), and
+    otherwise one after another. Close it once no engine runs any more.
 
     Args:
         bundle: The bundle.
@@ -43,10 +56,10 @@ class Engines:
                 self._limit.requested, describe_cpus(self._limit.usable), self._limit.threads,
             )  # fmt: skip
         self._share_weights = share_weights
-        self._loaded: dict[str, Engine] = {}
-        self._stamps: dict[str, dict[str, FileStamp | None]] = {}  # of weight files, taken before loading
+        self._lock = threading.Lock()  # guards what follows; taken after a slot's lock, never before one
+        self._slots: dict[str, _Slot] = {}
+        self._one_after_another = None if selection.provider.loading_memory else threading.Lock()
         self._executor: SharedExecutor | None = None
-        self._lock = threading.Lock()
         self._closed = False
 
     @property
@@ -65,16 +78,36 @@ class Engines:
                 they were mapped.
             BackendError: The engine cannot be loaded, or `close` was called.
         """
-        with self._lock:
-            self._check_open()
-            if name not in self._loaded:
-                self._stamps[name] = self.bundle.weight_stamps(name)  # before loading, so that no change is missed
-                self._loaded[name] = self.selection.loader.load(
-                    name, threads=self.threads, executor=self._shared_executor(), share_weights=self._share_weights
+        slot = self._slot(name)
+        with slot.lock:
+            executor = self.executor()
+            if slot.engine is None:
+                slot.stamps = self.bundle.weight_stamps(name)  # before loading, so that no change is missed
+                slot.engine = self.selection.loader.load(
+                    name, threads=self.threads, executor=executor, share_weights=self._share_weights
                 )
             elif self.provider.maps_weights:
-                self.bundle.check_unwritten(name, self._stamps[name])
-            return self._loaded[name]
+                self.bundle.check_unwritten(name, slot.stamps)
+            return slot.engine
+
+    def loading(self, names: Iterable[str], *, first: Iterable[str] = ()) -> ConcurrentLoading:
+        """Return a context manager that loads engines, side by side if the provider can and the memory allows it.
+
+        Args:
+            names: Names of the engines; the largest are loaded first.
+            first: Names of engines to load before these.
+
+        Raises:
+            BundleNotFoundError: The bundle lacks an engine. Other errors are those of `get`, raised by `wait`.
+        """
+        ahead = tuple(first)
+        sizes = {name: self.bundle.engine_size(name) for name in (*ahead, *names)}
+        order = (*ahead, *sorted((name for name in sizes if name not in ahead), key=lambda name: -sizes[name]))
+        with self._lock:
+            missing = {name for name in order if name not in self._slots or self._slots[name].engine is None}
+        factor = self.provider.loading_memory
+        needs = {name: round(sizes[name] * (factor or 0)) if name in missing else 0 for name in order}
+        return ConcurrentLoading(self.get, needs, min(self._limit.threads, len(missing)) if factor else 1, free_memory)
 
     def executor(self) -> SharedExecutor | None:
         """Return the executor that the engines share; None if there is none.
@@ -84,14 +117,21 @@ class Engines:
         """
         with self._lock:
             self._check_open()
-            return self._shared_executor()
+            if self._executor is None:
+                self._executor = self.provider.make_executor()
+            return self._executor
 
     def close(self) -> None:
-        """Free the engines and their executor. Closing twice is allowed."""
+        """Free the engines and their executor, after the loads in progress. Closing twice is allowed."""
         with self._lock:
             self._closed = True
-            while self._loaded:
-                self._loaded.popitem()[1].close()
+            slots = list(self._slots.values())
+        for slot in reversed(slots):
+            with slot.lock:
+                if slot.engine is not None:
+                    slot.engine.close()
+                    slot.engine = None
+        with self._lock:
             if self._executor is not None:
                 self._executor.close()
                 self._executor = None
@@ -119,11 +159,13 @@ class Engines:
         }
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
 
-    def _shared_executor(self) -> SharedExecutor | None:
-        """Return the shared executor, made on first use; `_lock` is held."""
-        if self._executor is None:
-            self._executor = self.provider.make_executor()
-        return self._executor
+    def _slot(self, name: str) -> _Slot:
+        """Return the slot of an engine."""
+        with self._lock:
+            self._check_open()
+            if name not in self._slots:
+                self._slots[name] = _Slot(self._one_after_another or threading.Lock())
+            return self._slots[name]
 
     def _check_open(self) -> None:
         if self._closed:

@@ -71,6 +71,11 @@ class Provider(ABC):
         on_gpu: Whether engines run on GPU 0.
         maps_weights: Whether engines read the bundle's weight files while they run, so that writing to those files
             would change results.
+        tunable: Whether it runs engines on the CPU in the bundle's own precision, so that `vexpress-rt tune` compares
+            it with the others that do.
+        loading_memory: The most memory that loading an engine takes, as a multiple of the size of its files. Several
+            engines are loaded at once as far as that fits into the free memory. None: they are loaded one after
+            another.
     """
 
     name: ClassVar[str]
@@ -81,6 +86,8 @@ class Provider(ABC):
     computes_in: ClassVar[tuple[str, ...]] = ()
     on_gpu: ClassVar[bool] = False
     maps_weights: ClassVar[bool] = False
+    tunable: ClassVar[bool] = False
+    loading_memory: ClassVar[float | None] = None
 
     @abstractmethod
     def open(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 
 from vexpress_rt.backends.provider import EngineLoader, Progress, ProgressGuard, Provider
+from vexpress_rt.backends.tuning_record import TuningRecord, read_tuning
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.engine_spec import PRECISIONS
 from vexpress_rt.config import REBUILD, brief, check_choice
@@ -71,6 +72,11 @@ def find_target_provider(target: str) -> Provider:
     return next(provider for provider in PROVIDERS if target in provider.targets)
 
 
+def tunable_providers() -> tuple[Provider, ...]:
+    """Return the providers that `vexpress-rt tune` compares, the one that "auto" takes without a record first."""
+    return tuple(provider for provider in PROVIDERS if provider.tunable)
+
+
 def device_names() -> tuple[str, ...]:
     """Return the names that `device=` and `--device` accept, of all providers."""
     return tuple(dict.fromkeys(device for provider in PROVIDERS for device in provider.devices))
@@ -83,13 +89,15 @@ def choose(
     progress: Progress | None = None,
     device: str | None = None,
     precision: str | None = None,
+    threads: int | None = None,
 ) -> ProviderSelection:
     """Choose the provider that runs a bundle.
 
-    "auto" takes the first of `PROVIDERS` that can run the bundle on this machine. Bundles compiled for one provider
-    usually hold ONNX files as well, which other providers can run; if "auto" chooses one of those, it logs a
-    warning. It skips devices that a library is not made for; name the provider to try such a device. A device or a
-    precision rules out the providers that do not have it.
+    "auto" takes the first of `PROVIDERS` that can run the bundle on this machine; of the tunable ones, a record of
+    `vexpress-rt tune` puts the fastest first. Bundles compiled for one provider usually hold ONNX files as well, which
+    other providers can run; if "auto" chooses one of those, it logs a warning. It skips devices that a library is not
+    made for; name the provider to try such a device. A device or a precision rules out the providers that do not have
+    it, and with either of them the record is not used.
 
     Args:
         name: One of `provider_names()`.
@@ -98,6 +106,7 @@ def choose(
         progress: Called while plans are compiled: stage, done, total; from any thread.
         device: One of `device_names()`; None for the provider's default.
         precision: A key of `PRECISIONS`; None for the provider's default.
+        threads: Requested CPU threads, for which a record must hold; None for the default.
 
     Raises:
         ConfigError: The provider is unknown, does not have the device or the precision, or the bundle was not built
@@ -119,7 +128,8 @@ def choose(
         raise _device_error(device)
     rejected: dict[str, list[str]] = {}  # reason: names of providers
     guard = None if progress is None else ProgressGuard(progress)
-    for provider in PROVIDERS:
+    tuned = None if device or precision else read_tuning(bundle, threads, tunable_providers())
+    for provider in _candidates(tuned):
         try:
             loader = _open(provider, bundle, device, precision, rebuild, guard, supported_only=True)
         except PlansMissingError:
@@ -129,11 +139,28 @@ def choose(
                 raise
             rejected.setdefault(str(error), []).append(provider.name)
             continue
-        reason = "; ".join([provider.advantage, *_reasons_against(rejected)])
+        reason = "; ".join([*_reasons_for(provider, tuned), *_reasons_against(rejected)])
         level = logging.INFO if bundle.manifest.target in provider.targets else logging.WARNING
         _log.log(level, "provider %s: %s", provider.name, reason)
         return ProviderSelection(provider, reason, loader, device)
     raise ConfigError(f"nothing on this machine can run the bundle: {'; '.join(_reasons_against(rejected))}")
+
+
+def _candidates(tuned: TuningRecord | None) -> list[Provider]:
+    """Return the providers in the order in which "auto" tries them: of the tunable ones, the measured fastest first."""
+    if tuned is None:
+        return list(PROVIDERS)
+    tunable = tunable_providers()
+    fastest = find_provider(tuned.provider)
+    ordered = iter([fastest, *(provider for provider in tunable if provider is not fastest)])
+    return [next(ordered) if provider in tunable else provider for provider in PROVIDERS]
+
+
+def _reasons_for(provider: Provider, tuned: TuningRecord | None) -> list[str]:
+    """Return why "auto" takes a provider: the measurement if there is one, and if that changed the choice, alone."""
+    if tuned is None or provider.name != tuned.provider:
+        return [provider.advantage]
+    return [tuned.reason] if provider is not tunable_providers()[0] else [provider.advantage, tuned.reason]
 
 
 def _open(

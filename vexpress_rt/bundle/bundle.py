@@ -5,6 +5,10 @@ hash of a file is computed when an engine first needs it, and again after the fi
 is then checked as well, before any library reads it (`graph_check.py`). Plans, which can be compiled again, are checked
 when they are used.
 
+Hashing gigabytes and searching them for NaN takes seconds, so the user's cache records the versions of the files of an
+engine that passed all checks, and later processes skip them for the same versions. A write changes the version, also if
+the time of the last write is set back (`utils/file_version.py`). Plans are hashed by every process.
+
 Hard links need no special case: a hard link is the file itself, and its content is hashed.
 """
 
@@ -14,11 +18,13 @@ import hashlib
 import io
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from vexpress_rt import __version__
 from vexpress_rt.bundle.compilation import Compilation
 from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
 from vexpress_rt.bundle.graph_check import check_graph_file
@@ -33,7 +39,9 @@ from vexpress_rt.bundle.onnx_graph import ByteRange, Tensor
 from vexpress_rt.bundle.weight_check import find_in_weights
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError
 from vexpress_rt.types import FileStamp
+from vexpress_rt.utils.file_version import FileVersion
 from vexpress_rt.utils.project_links import EXPORTER
+from vexpress_rt.utils.user_cache import read_record, write_record
 
 WORKING = ".compiling"  # prefix of files that exist while plans are compiled; names in a manifest cannot start with it
 
@@ -41,20 +49,8 @@ WORKING = ".compiling"  # prefix of files that exist while plans are compiled; n
 GRAPH_LIMIT = (1 << 31) - 1
 
 
-class _Version(NamedTuple):
-    """The identity of a file's content at a moment. Replacing or changing the file changes its version."""
-
-    device: int
-    inode: int
-    size: int
-    written: int
-    changed: int  # renaming changes it too: a file that was moved away and back is hashed again
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> _Version:
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
+_CHECKED = "checked_engine"  # kind of the records of engines whose files passed all checks
+_CHECKS = 1  # raise it when the checks of graphs or weights become stricter
 _MOST_NAMED = 20  # wrong inputs and outputs that a message lists
 
 
@@ -78,7 +74,7 @@ def file_entry(path: Path) -> FileEntry:
 
 
 class Bundle:
-    """An opened bundle: see `Bundle.open`.
+    """An opened bundle: see `Bundle.open`. Several threads may use it; a file is hashed by one of them.
 
     Attributes:
         folder: The folder of the bundle.
@@ -90,23 +86,27 @@ class Bundle:
             the rounding differs.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, recheck: bool = False) -> None:
         self.folder = folder
+        self._recheck = recheck
         self.manifest = manifest
         self.specs = manifest.specs()
         listing = "\n".join(f"{name} {manifest.files[name].sha256}" for name in sorted(manifest.graphs))
         self.identity = hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self._verified: dict[str, _Version] = {}  # files with a correct hash
+        self._locks: dict[str, threading.Lock] = {}  # see `_lock`
+        self._verified: dict[str, FileVersion] = {}  # files with a correct hash
         # Checked graphs, with their weight files and the tensors in these.
-        self._checked_graphs: dict[str, tuple[_Version, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
-        self._finite: dict[str, tuple[_Version, set[ByteRange]]] = {}  # weight files, and ranges with finite numbers
+        self._checked_graphs: dict[str, tuple[FileVersion, tuple[str, ...], Mapping[str, list[Tensor]]]] = {}
+        # Weight files, and ranges with finite numbers.
+        self._finite: dict[str, tuple[FileVersion, set[ByteRange]]] = {}
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], *, recheck: bool = False) -> Bundle:
         """Open the bundle in a folder, and check its manifest and the sizes of its files.
 
         Args:
             folder: The folder that contains `manifest.json`.
+            recheck: Check all files again, also those of engines that an earlier process has checked.
 
         Raises:
             BundleNotFoundError: There is no bundle in the folder.
@@ -115,7 +115,7 @@ class Bundle:
                 `engine_spec.py` (the message lists them); or a file other than a plan is missing, a link, or of another
                 size.
         """
-        bundle = cls(Path(folder), read_manifest(folder))
+        bundle = cls(Path(folder), read_manifest(folder), recheck=recheck)
         if wrong := [line for name in bundle.manifest.engines for line in bundle._interface_errors(name)]:
             more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
             bundle._damaged("the manifest does not fit this version: " + "; ".join(wrong[:_MOST_NAMED]) + more)
@@ -139,6 +139,17 @@ class Bundle:
         for name in names:
             self._entry(name)
 
+    def engine_size(self, name: str) -> int:
+        """Return the size in bytes of an engine's graph and weight files.
+
+        Args:
+            name: The engine's name.
+
+        Raises:
+            BundleNotFoundError: The bundle lacks the engine.
+        """
+        return sum(self.manifest.files[file].bytes for file in self._entry(name).files)
+
     def shares_weights(self, name: str) -> bool:
         """Return whether a weight file of the engine `name` is also one of another engine."""
         engines = self.manifest.engines
@@ -149,7 +160,7 @@ class Bundle:
         """Return the ONNX file of an engine, after checking it and its weight files.
 
         Sizes are compared every time. Hashes, graphs and weights are checked when this object first uses a file or a
-        new version of it.
+        new version of it, unless an earlier process of this user has checked the same versions.
 
         Args:
             name: The engine's name.
@@ -165,9 +176,12 @@ class Bundle:
                 f"{self.folder} was built with --no-onnx and has no graph of engine {name!r}, only what TensorRT "
                 f"compiled: build it again without --no-onnx {EXPORTER}"
             )
-        self._check_graph(name, entry)
-        self.verify(*entry.data)
-        self._check_weights(name, entry)
+        if not self._checked_before(name, entry):
+            with self._lock(entry.file):
+                self._check_graph(name, entry)
+            self.verify(*entry.data)
+            self._check_weights(name, entry)
+            self._note_checked(name, entry)
         return self.folder / entry.file
 
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
@@ -187,7 +201,7 @@ class Bundle:
                 self._damaged(f"{file} was replaced or written to while its engine was loaded")
 
     def weight_stamps(self, name: str) -> dict[str, FileStamp | None]:
-        """Return the current stamps of an engine's weight files, which ONNX Runtime maps into memory.
+        """Return the current stamps of an engine's weight files, which libraries may map into memory.
 
         Args:
             name: The engine's name.
@@ -240,9 +254,10 @@ class Bundle:
             BundleDamagedError: A file is missing or was changed.
         """
         for file in files:
-            if self._check_size(file) != self._verified.get(file):
-                with self._open(file) as opened:
-                    self._check_hash(file, opened)
+            with self._lock(file):
+                if self._check_size(file) != self._verified.get(file):
+                    with self._open(file) as opened:
+                        self._check_hash(file, opened)
 
     def is_sound(self, file: str, *, thorough: bool) -> bool:
         """Return whether a file of the bundle exists with the right size.
@@ -278,7 +293,7 @@ class Bundle:
         entry = self.manifest.engines[name]
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])
 
-    def _check_size(self, name: str) -> _Version:
+    def _check_size(self, name: str) -> FileVersion:
         """Check that a name is a regular file of the right size in this folder, and return its version."""
         expected = self.manifest.files[name].bytes
         try:
@@ -291,7 +306,7 @@ class Bundle:
             self._damaged(f"{name} is a folder, a pipe or a device; expected a file")
         if found.st_size != expected:
             self._damaged(f"{name} has {found.st_size} bytes; expected {expected}")
-        return _Version.of(found)
+        return FileVersion.of(found)
 
     def _open(self, name: str) -> io.BufferedReader:
         """Open a file for reading without following a link or waiting for a pipe."""
@@ -306,7 +321,7 @@ class Bundle:
     def _check_hash(self, name: str, file: io.BufferedReader) -> None:
         expected = self.manifest.files[name].sha256
         try:
-            version = _Version.of(os.fstat(file.fileno()))  # before hashing, so that a later write changes the version
+            version = FileVersion.of(os.fstat(file.fileno()))  # before hashing, so that a later write changes it
             if version != self._check_size(name):
                 self._damaged(f"{name} was replaced while it was opened")
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -315,6 +330,30 @@ class Bundle:
         if found != expected:
             self._damaged(f"{name} has the sha256 {found}; expected {expected}")
         self._verified[name] = version
+
+    def _checked_before(self, engine: str, entry: EngineEntry) -> bool:
+        """Return whether an earlier process has checked the current versions of an engine's files."""
+        if self._recheck:
+            return False
+        versions = {file: self._check_size(file) for file in entry.files}
+        if read_record(_CHECKED, self._record_key(engine)) != self._record(engine, versions):
+            return False
+        self._verified |= versions
+        return True
+
+    def _note_checked(self, engine: str, entry: EngineEntry) -> None:
+        """Record that the current versions have passed all checks, once a later write is sure to change them."""
+        versions = {file: self._verified[file] for file in entry.files}
+        if all(version.settled for version in versions.values()):
+            write_record(_CHECKED, self._record_key(engine), self._record(engine, versions))
+
+    def _record_key(self, engine: str) -> str:
+        return f"{os.path.abspath(self.folder)}\0{engine}"
+
+    def _record(self, engine: str, versions: Mapping[str, FileVersion]) -> dict[str, Any]:
+        """Return what the record of an engine says once these versions of its files have passed all checks."""
+        files = {name: [self.manifest.files[name].sha256, version.to_json()] for name, version in versions.items()}
+        return {"checks": f"{__version__} {_CHECKS}", "graph": self.manifest.engines[engine].file, "files": files}
 
     def _check_graph(self, engine: str, entry: EngineEntry) -> None:
         """Hash and check a graph, both from one open file."""
@@ -341,21 +380,26 @@ class Bundle:
         The denoisers share most of their weights: ranges that were searched for one are skipped for the other.
         """
         for name, tensors in self._checked_graphs[entry.file][2].items():
-            version, seen = self._verified[name], set[ByteRange]()
-            if self._finite.get(name, ())[:1] == (version,):
-                seen = self._finite[name][1]
-            if not (fresh := [tensor for tensor in tensors if tensor.byte_range not in seen]):
-                continue
-            with self._open(name) as file:
-                try:
-                    if _Version.of(os.fstat(file.fileno())) != version:
-                        self._damaged(f"{name} was replaced or written to after it was hashed")
-                    fault = find_in_weights(file, fresh)
-                except OSError as error:
-                    self._damaged(f"{name} cannot be read: {error}")
-            if fault:
-                self._not_finite(engine, name, fault)
-            self._finite[name] = version, seen | {tensor.byte_range for tensor in fresh}
+            with self._lock(name):
+                version, seen = self._verified[name], set[ByteRange]()
+                if self._finite.get(name, ())[:1] == (version,):
+                    seen = self._finite[name][1]
+                if not (fresh := [tensor for tensor in tensors if tensor.byte_range not in seen]):
+                    continue
+                with self._open(name) as file:
+                    try:
+                        if FileVersion.of(os.fstat(file.fileno())) != version:
+                            self._damaged(f"{name} was replaced or written to after it was hashed")
+                        fault = find_in_weights(file, fresh)
+                    except OSError as error:
+                        self._damaged(f"{name} cannot be read: {error}")
+                if fault:
+                    self._not_finite(engine, name, fault)
+                self._finite[name] = version, seen | {tensor.byte_range for tensor in fresh}
+
+    def _lock(self, file: str) -> threading.Lock:
+        """Return the lock to hold while a file is checked, so that one thread checks it and the others wait."""
+        return self._locks.setdefault(file, threading.Lock())
 
     def _not_finite(self, engine: str, file: str, fault: str) -> NoReturn:
         self._damaged(

@@ -1,1 +1,1 @@
-"""The command line: `vexpress-rt generate`, `inspect` and `compile`."""
+"""The command line: `vexpress-rt generate`, `inspect`, `compile` and `tune`."""

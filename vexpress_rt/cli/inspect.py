@@ -30,7 +30,7 @@ def run_inspect(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
     Raises:
         VExpressError: As `Bundle.open` does.
     """
-    bundle = Bundle.open(bundle_folder(options.bundle))
+    bundle = Bundle.open(bundle_folder(options.bundle), recheck=True)
     text = json.dumps(bundle.manifest.to_json(), indent=1) if options.json else describe(bundle)
     if options.verify:
         count = _verify(bundle, shutdown)

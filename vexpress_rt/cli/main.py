@@ -12,12 +12,13 @@ from vexpress_rt.cli.generate import run_generate
 from vexpress_rt.cli.inspect import run_inspect
 from vexpress_rt.cli.parser import parse
 from vexpress_rt.cli.terminal import open_stream, say
+from vexpress_rt.cli.tune import run_tune
 from vexpress_rt.errors import VExpressError
 from vexpress_rt.utils.memory_errors import explain, ran_out
 from vexpress_rt.utils.signals import GracefulShutdown
 
 CLOSED_PIPE = 128 + 13  # as if ended by SIGPIPE, which Python ignores
-_COMMANDS = {"generate": run_generate, "inspect": run_inspect, "compile": run_compile}
+_COMMANDS = {"generate": run_generate, "inspect": run_inspect, "compile": run_compile, "tune": run_tune}
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -87,10 +87,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="vexpress-rt", description="Talking-portrait video from a photo and speech.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"vexpress-rt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect | compile")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect | compile | tune")
     _add_generate(commands)
     _add_inspect(commands)
     _add_compile(commands)
+    _add_tune(commands)
     return parser.parse_args(_canonical(arguments, parser))
 
 
@@ -163,7 +164,7 @@ def _add_generate(commands: Any) -> None:
     )  # fmt: skip
     add(
         "--threads", type=int, metavar="N",
-        help="CPU threads, limited to the CPUs that this process may use (default: one per CPU)",
+        help="CPU threads, limited to the CPUs that this process may use (default: one per core)",
     )  # fmt: skip
     add(
         "--share-weights", action="store_true",
@@ -239,6 +240,17 @@ def _add_compile(commands: Any) -> None:
     text = "compile a bundle's plans for this machine's GPU and TensorRT, if it lacks them"
     parser = commands.add_parser("compile", allow_abbrev=False, **_EPILOG, help=text)
     parser.add_argument("bundle", metavar="DIR", help="bundle that python -m export.build wrote, for TensorRT")
+
+
+def _add_tune(commands: Any) -> None:
+    text = "measure which provider runs a bundle fastest on this CPU, at equal precision, for --provider auto"
+    parser = commands.add_parser("tune", allow_abbrev=False, **_EPILOG, help=text)
+    parser.add_argument("--engines", metavar="DIR", help=_BUNDLE)
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads, as of generate; the result holds for them"
+    )
+    parser.add_argument("--force", action="store_true", help="measure although other programs keep the CPUs busy")
+    parser.add_argument("--forget", action="store_true", help="remove the bundle's measurements on this CPU")
 
 
 def _point(text: str) -> tuple[float, float]:

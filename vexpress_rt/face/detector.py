@@ -6,7 +6,9 @@ Face Detection", arXiv 2105.04714.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -27,6 +29,7 @@ OVERLAP_THRESHOLD = 0.4
 _SIMILAR = 0.5  # share of the largest face's area; another face of at least this share may be the intended one
 
 _STRIDES = (8, 16, 32)
+_OPENCV_THREADS = threading.Lock()
 _ANCHORS = 2  # per cell
 _FARTHEST = 1e6  # pixels; faces with boxes or points beyond are dropped
 
@@ -55,10 +58,25 @@ def preprocess(image: UInt8, size: int = DETECTION_SIZE) -> tuple[Float32, float
     else:
         new_height, new_width = max(1, int(size * (height / width))), size
     canvas = np.zeros((size, size, 3), np.uint8)
-    with native_call():
+    with _one_opencv_thread(), native_call():
         canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     blob = (canvas.astype(np.float32) - np.float32(127.5)) / np.float32(128)
     return np.ascontiguousarray(blob.transpose(2, 0, 1))[None], new_height / height
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV compute in the calling thread: for one picture, its pool of a thread per CPU brings no speed.
+
+    The number is OpenCV's, for the whole process, so it is set back for other code.
+    """
+    with _OPENCV_THREADS:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(threads)
 
 
 def postprocess(

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from vexpress_rt.errors import VideoError
 from vexpress_rt.media.ffmpeg import MAX_PIXELS, moving_pictures, no_memory, open_media, packets, reason
 from vexpress_rt.types import UInt8
-from vexpress_rt.utils.cpus import usable_cpus
+from vexpress_rt.utils.cpus import usable_cores
 
 # Bytes for frames in decoding. Each thread of a decoder holds one, of up to 3 bytes per pixel (4:2:0, 10 bit).
 _FRAME_MEMORY = 128 * 2**20
@@ -120,7 +120,7 @@ def _choose(container: InputContainer, path: Path) -> VideoStream:
             "scale it down"
         )
     pixels = pixels or MAX_PIXELS  # unknown before the first frame
-    threads = max(1, min(_MOST_THREADS, usable_cpus(), _FRAME_MEMORY // (3 * pixels)))
+    threads = max(1, min(_MOST_THREADS, usable_cores(), _FRAME_MEMORY // (3 * pixels)))
     # Frames may grow after the number of threads is chosen, but only to a limit.
     most = min(MAX_PIXELS, max(4 * pixels, LARGEST_PICTURE))
     stream.codec_context.options = {"max_pixels": str(most)}

@@ -27,7 +27,7 @@ from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media.ffmpeg import reason
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.types import UInt8
-from vexpress_rt.utils.cpus import usable_cpus
+from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.partial_file import partial_file
@@ -97,15 +97,24 @@ class VideoWriter:
         fps: Frames per second, exact.
         audio: The recording whose `track` becomes the sound track; None for a silent video.
         quality: Constant rate factor of libx264, 0 (lossless) to 51.
+        threads: CPU threads of the encoder and of the conversion of colours, as in `cpus.limit_threads`. The encoded
+            bytes depend on it.
 
     Raises:
+        ConfigError: `threads` is not a number from 1 to 1024.
         OutputError: The file cannot be written: see `check_output`; the disk is full, or memory ran out.
         InputError: A frame or size does not fit.
         AudioError: The temporary file that keeps a long recording cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, size: tuple[int, int], fps: Fraction, audio: Recording | None, quality: int
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: Fraction,
+        audio: Recording | None,
+        quality: int,
+        threads: int | None = None,
     ) -> None:
         self._path = check_output(path)
         if min(size) < 2 or size[0] % 2 or size[1] % 2:
@@ -114,7 +123,8 @@ class VideoWriter:
             raise InputError(f"a video of {fps} frames per second; expected more than 0")
         self._size, self._fps, self._audio, self._quality = size, fps, audio, quality
         self._count = 0
-        self._converter = _converter(size, fps)
+        self._threads = limit_threads(threads).threads
+        self._converter = _converter(size, fps, self._threads)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -191,7 +201,7 @@ class VideoWriter:
     def _add_video(self) -> VideoStream:
         stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._quality)})
         context = stream.codec_context
-        context.thread_count = usable_cpus()  # libx264 ignores the CPU quota
+        context.thread_count = self._threads  # libx264 would count the CPUs of the machine
         context.height, context.width = self._size
         context.pix_fmt, context.time_base = "yuv420p", 1 / self._fps
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -255,13 +265,13 @@ def _from_nv12(frame: UInt8) -> VideoFrame:
     return picture
 
 
-def _converter(size: tuple[int, int], fps: Fraction) -> Graph:
+def _converter(size: tuple[int, int], fps: Fraction, threads: int) -> Graph:
     """Return a filter graph from RGB to yuv420p: BT.709, limited range, chroma at the left (the default of H.264).
 
     PyAV's own conversion has no option for the position of chroma, which is then half a pixel to the right.
     """
     graph = Graph()
-    graph.threads = usable_cpus()
+    graph.threads = threads
     height, width = size
     graph.link_nodes(
         graph.add("buffer", f"video_size={width}x{height}:pix_fmt=rgb24:time_base={1 / fps}:pixel_aspect=1/1"),

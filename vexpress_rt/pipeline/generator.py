@@ -16,6 +16,7 @@ from vexpress_rt.backends.provider import Progress
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.config import (
     RETARGET_MODES,
     WAVEFRONT,
@@ -35,9 +36,15 @@ from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duratio
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
-from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner
+from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
-from vexpress_rt.stages.portrait_encoder import CroppedPhoto, ImageSource, PortraitEncoder, PortraitSource
+from vexpress_rt.stages.portrait_encoder import (
+    PORTRAIT_ENGINES,
+    CroppedPhoto,
+    ImageSource,
+    PortraitEncoder,
+    PortraitSource,
+)
 from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
@@ -66,8 +73,8 @@ class Generator:
         precision: Precision that the engines compute in, "fp32", "fp16" or "bf16"; None for the provider's default.
             Only "openvino" accepts others than the bundle's. Reduced precision changes the frames: docs/providers.md
             says by how much.
-        threads: CPU threads, 1 to 1024; None for one per core. The number is limited to the CPUs that this process may
-            use (affinity and CPU quota of the container), with a warning in the log.
+        threads: CPU threads, 1 to 1024, limited to the CPUs that this process may use (affinity and CPU quota of the
+            container), with a warning in the log; None for one per physical core that it may use.
         rebuild: For TensorRT plans that are damaged, or for another GPU or TensorRT version. "auto" compiles them again
             once, which takes minutes and is reported to `progress`. "never" raises an error that names the command to
             run, even if another provider could run the bundle, unless that provider is requested.
@@ -79,7 +86,7 @@ class Generator:
 
     Attributes:
         bundle: The opened bundle.
-        threads: The number of CPU threads in use.
+        threads: CPU threads, as requested; `describe` names the number in use.
 
     Raises:
         BundleError: The bundle is missing (BundleNotFoundError), damaged (BundleDamagedError), or of another format
@@ -99,7 +106,7 @@ class Generator:
         check_progress(progress)
         check_flag("share_weights", share_weights)
         self.bundle = Bundle.open(shipped_bundle() if bundle is None else folder_path(bundle, "the bundle"))
-        selection = choose(provider, self.bundle, rebuild, progress, device, precision)
+        selection = choose(provider, self.bundle, rebuild, progress, device, precision, threads)
         self._engines = Engines(self.bundle, selection, threads, share_weights=share_weights)
         self.threads = self._engines.threads
         self._portraits = PortraitEncoder(self.bundle, self._engines)
@@ -113,6 +120,26 @@ class Generator:
     def describe(self) -> str:
         """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
         return self._engines.describe(self._runner.describe_latents())
+
+    def load(self, config: GenerationConfig | None = None) -> None:
+        """Load the engines that a video or a live session needs, so that the first one does not wait for them.
+
+        Without this call, each engine is loaded by the first call that needs it. Engines that are loaded already stay
+        as they are. On the CPU, engines are loaded side by side, as far as `threads` and the free memory allow.
+
+        Args:
+            config: The options of the later video; they decide which denoisers it needs. None: the bundle's defaults.
+
+        Raises:
+            ConfigError: An option is outside its range.
+            BundleError: The bundle lacks an engine, or a file of it is damaged.
+            BackendError: An engine cannot be loaded, or `close` was called. Other engines stay loaded.
+        """
+        settings = self._run_context(config, WAVEFRONT, None).settings
+        self._runner.check(settings)
+        detector = (FACE_DETECTOR,) if self.bundle.has(FACE_DETECTOR) else ()
+        with self._engines.loading((*detector, *PORTRAIT_ENGINES, *required_engines(settings))) as loading:
+            loading.wait()
 
     def prepare(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face",
@@ -297,7 +324,8 @@ class Generator:
             AudioError: `sample_rate` is impossible.
             ConfigError: A number of seconds is outside its range.
         """
-        settings, manifest = self._run_context(config, WAVEFRONT, None).settings, self.bundle.manifest
+        run, manifest = self._run_context(config, WAVEFRONT, None), self.bundle.manifest
+        settings = run.settings
         mode = choose_retarget(retarget, keypoints)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
@@ -309,9 +337,8 @@ class Generator:
         keypoints_at, notes = looping_pose_track(
             keypoints, mode, photo, settings, extension, self._portraits.find_faces
         )
-        self._runner.load(settings)
-        denoiser = self._runner.live(settings, self._portraits.finish(photo), keypoints_at)
-        return LiveSession(denoiser, audio, plan, (*photo.notes, *notes))
+        encoded = self._load_and_encode(run, photo)
+        return LiveSession(self._runner.live(settings, encoded, keypoints_at), audio, plan, (*photo.notes, *notes))
 
     def _run_context(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
         config = GenerationConfig() if config is None else config
@@ -347,14 +374,25 @@ class Generator:
                 keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
                 lambda done, total: context.report("keypoints", done, total),
             )  # fmt: skip
-        with context.stopwatch.stage("load"):
-            self._runner.load(context.settings)
-        with context.stage("portrait"):
-            portrait = self._portraits.finish(photo)
+        portrait = self._load_and_encode(context, photo)
         gated = gate_notes(recording, self.bundle.manifest.model, context.settings.noise_gate)
         notes = (*portrait.notes, *recording.notes, *gated, *track.notes)
         _log.info("%s: %s", mode, "; ".join(notes))
         return PipelineInputs(portrait, recording, track.points, initial), notes
+
+    def _load_and_encode(self, context: RunContext, photo: Portrait | CroppedPhoto) -> Portrait:
+        """Load the engines of a video, and encode its photo as soon as the engines for it are loaded."""
+        first = () if isinstance(photo, Portrait) else PORTRAIT_ENGINES
+        load = partial(context.stopwatch.stage, "load")
+        with self._engines.loading(required_engines(context.settings), first=first) as loading:
+            if first:
+                with load():
+                    loading.wait(*first)
+            with context.stage("portrait"):
+                portrait = self._portraits.finish(photo)
+            with load():
+                loading.wait()
+        return portrait
 
     def _check_memory(self, context: RunContext, noise: object, length: int, keep: bool) -> None:
         """Raise ConfigError if a video does not fit into the free memory, before memory is allocated for it."""
@@ -391,7 +429,9 @@ class Generator:
             if path is not None:
                 # This stage is the wait for the encoder; stages within it measure the work on frames.
                 stack.enter_context(context.stopwatch.stage("encode"))
-                writer = VideoWriter(path, self.size, stream.fps, inputs.recording, context.settings.quality)
+                writer = VideoWriter(
+                    path, self.size, stream.fps, inputs.recording, context.settings.quality, self.threads
+                )
                 write = stack.enter_context(Worker(stack.enter_context(writer).write))
             for index, frame in enumerate(stream):
                 if kept is not None:

@@ -118,16 +118,7 @@ class Runner:
             BundleNotFoundError: The bundle lacks an engine.
         """
         choose_sampler(settings, self._manifest.model)
-        self._engines.bundle.require(_required_engines(settings))
-
-    def load(self, settings: Settings) -> None:
-        """Load the engines for these settings. Raises BundleError and BackendError.
-
-        Args:
-            settings: The resolved options.
-        """
-        for name in _required_engines(settings):
-            self._engines.get(name)
+        self._engines.bundle.require(required_engines(settings))
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
         """Return a function from a frame to its initial latent.
@@ -281,8 +272,12 @@ class Runner:
         )
 
 
-def _required_engines(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the engines that a video with these settings runs."""
+def required_engines(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the engines that a video or a live session runs, in addition to those of its photo.
+
+    Args:
+        settings: The resolved options.
+    """
     denoisers = Guidance.from_settings(settings).engines(settings.steps)
     return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
 

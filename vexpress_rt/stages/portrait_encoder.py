@@ -35,6 +35,7 @@ class CroppedPhoto:
 
 
 PortraitSource = Portrait | CroppedPhoto | ImageSource
+PORTRAIT_ENGINES = ("vae_encoder", "reference_net")  # that encode a photo
 
 
 class PortraitEncoder:
@@ -77,7 +78,10 @@ class PortraitEncoder:
         Args:
             photo: The photo, cut to the bundle's size.
         """
-        reference = encode_portrait(self._engines.get("vae_encoder"), self._engines.get("reference_net"), photo.image)
+        with self._engines.loading(PORTRAIT_ENGINES) as loading:
+            loading.wait()
+        vae_encoder, reference_net = map(self._engines.get, PORTRAIT_ENGINES)
+        reference = encode_portrait(vae_encoder, reference_net, photo.image)
         return Portrait(
             photo.image, photo.keypoints, photo.crop, reference, self._bundle.identity, photo.crop_mode, photo.notes
         )

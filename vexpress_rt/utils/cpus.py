@@ -1,4 +1,4 @@
-"""The number of CPUs that this process may use, for engines, the median filter and the video encoder."""
+"""The CPUs and cores that this process may use, for engines, the median filter, and encoders and decoders of videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,7 @@ class ThreadLimit:
 
     Attributes:
         threads: Threads to use, at least 1.
-        requested: The number that the caller requested; None for one thread per CPU.
+        requested: The number that the caller requested; None for the value of `usable_cores()`.
         usable: The value of `usable_cpus()`.
     """
 
@@ -47,12 +47,13 @@ class ThreadLimit:
 
 
 def limit_threads(threads: int | None) -> ThreadLimit:
-    """Limit a number of threads to `usable_cpus()`.
+    """Choose a number of threads: the requested one, limited to `usable_cpus()`, or by default `usable_cores()`.
 
-    More threads than CPUs wait for each other: on 2 CPUs, 16 threads take 10 to 30 times as long as 2.
+    More threads than CPUs wait for each other: on 2 CPUs, 16 threads take 10 to 30 times as long as 2. Two threads of
+    one core share its arithmetic units, so that the default is one thread per core.
 
     Args:
-        threads: The requested number, 1 to 1024; None requests one thread per usable CPU.
+        threads: The requested number, 1 to 1024; None requests one thread per usable core.
 
     Returns:
         The number to use, the requested number and the number of usable CPUs.
@@ -61,21 +62,67 @@ def limit_threads(threads: int | None) -> ThreadLimit:
         ConfigError: `threads` is not a whole number in that range.
     """
     checked, usable = check_threads(threads), usable_cpus()
-    return ThreadLimit(usable if checked is None else min(checked, usable), checked, usable)
+    return ThreadLimit(usable_cores() if checked is None else min(checked, usable), checked, usable)
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use, at least 1.
+    """Return the number of logical CPUs that this process may use, at least 1.
 
     It is the smallest of three numbers: the machine's CPUs, the process's affinity (`taskset`, cpusets), and the CPU
     quota of its control group, rounded up. The quota is read once per process.
     """
-    available, quota = available_cpus(), _own_quota()
-    return available if quota is None else max(1, min(available, math.ceil(quota)))
+    return _within_quota(available_cpus())
+
+
+def usable_cores() -> int:
+    """Return the number of physical cores that this process may use, at least 1 and at most `usable_cpus()`.
+
+    The cores are those of the process's affinity: a core counts once, whether one or all of its logical CPUs (SMT,
+    hyper-threading) are in the affinity. The CPU quota limits them like logical CPUs.
+    """
+    return _within_quota(available_cores())
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Return the number of physical cores in the process's affinity, without the quota.
+
+    Logical CPUs whose core the system does not name count as one core each.
+
+    Args:
+        root: The folder that contains /sys.
+
+    Source: Documentation/admin-guide/cputopology.rst of Linux.
+    """
+    try:
+        affinity = frozenset(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # macOS and Windows have no affinity
+        return available_cpus()
+    return max(1, len(_cores(root, affinity)))
+
+
+@functools.lru_cache(maxsize=8)
+def _cores(root: Path, affinity: frozenset[int]) -> frozenset[Hashable]:
+    """Return a name for each core that the logical CPUs belong to."""
+    return frozenset(_core(root / f"sys/devices/system/cpu/cpu{cpu}/topology", cpu) for cpu in affinity)
+
+
+def _core(topology: Path, cpu: int) -> Hashable:
+    """Return a name for a CPU's core: the CPUs of that core, else package, die and core, else the CPU itself."""
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the second is the older name
+        siblings = read_text(topology / name).strip()
+        if re.fullmatch(r"\d+([,-]\d+)*", siblings):
+            return siblings
+    package, die, core = (read_text(topology / f"{name}_id").strip() for name in ("physical_package", "die", "core"))
+    return (package, die, core) if core.isdecimal() else cpu
+
+
+def _within_quota(count: int) -> int:
+    quota = _own_quota()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
 def available_cpus() -> int:
-    """Return the number of CPUs in the process's affinity, without the quota. Libraries count these by themselves."""
+    """Return the number of logical CPUs in the process's affinity, without the quota."""
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except (AttributeError, OSError):  # macOS and Windows have no affinity

@@ -6,7 +6,8 @@ is missing, and one that cannot be stored is not stored. The reason goes to the 
 The folder is that of VEXPRESS_RT_CACHE_DIR, else the system's place for caches ($XDG_CACHE_HOME or ~/.cache on Linux).
 In it, the subfolder `v1` belongs to the user and nobody else can write there; a subfolder of another owner, or a link,
 is refused. An entry is one file with a name made of its kind, the hash of its key and, for large files, the hash of its
-content. It appears under its name when it is complete, and its hash is compared before it is used.
+content. It appears under its name when it is complete, and its hash is compared before it is used; that of a large file
+once for each version of the file, which a record remembers.
 
 The entries together take at most VEXPRESS_RT_CACHE_LIMIT bytes: the least recently used are removed first.
 """
@@ -33,6 +34,7 @@ from typing import Any, NoReturn
 from vexpress_rt.config import brief
 from vexpress_rt.errors import OutputError
 from vexpress_rt.utils.file_lock import locked
+from vexpress_rt.utils.file_version import FileVersion
 from vexpress_rt.utils.partial_file import partial_file, sweep
 
 FOLDER_VARIABLE = "VEXPRESS_RT_CACHE_DIR"
@@ -46,6 +48,7 @@ _FORMAT = "v1"  # a version that changes the form of entries takes another subfo
 _KIND = re.compile(r"[a-z][a-z_]{0,31}")
 _ENTRY = re.compile(r"([a-z][a-z_]{0,31})-[0-9a-f]{32}(?:-[0-9a-f]{64})?\.(?:json|bin)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_VERIFIED = "verified_file"  # kind of the records of large files with the right hash
 _CHUNK = 16 << 20  # bytes of a file that are hashed together; part of the hash's definition
 _BLOCK = 1 << 18  # bytes that are read at once; they fit into a core's own cache
 _HASH_THREADS = 4
@@ -154,6 +157,17 @@ def write_record(kind: str, key: str, record: Mapping[str, Any]) -> bool:
     return _store(kind, key, ".json", len(content), write) is not None
 
 
+def remove_record(kind: str, key: str) -> bool:
+    """Remove a record, and return whether there was one.
+
+    Args:
+        kind: The kind of record: lower-case letters and "_".
+        key: Text that tells the record from others of its kind.
+    """
+    path = _path(kind, key, ".json")
+    return path is not None and _remove(path)
+
+
 def find_file(kind: str, key: str) -> Path | None:
     """Return a stored file after comparing its hash; damaged files are removed.
 
@@ -170,16 +184,20 @@ def find_file(kind: str, key: str) -> Path | None:
     if folder is None:
         return None
     found = [one for one in _entries(folder) if one.path.name.startswith(f"{_stem(kind, key)}-")]
-    for entry in sorted(found, key=lambda one: one.used, reverse=True):
+    for entry in reversed(found):
         try:
-            digest = file_hash(entry.path)
+            verified = {"version": FileVersion.of(entry.path.lstat()).to_json()}
+            if read_record(_VERIFIED, entry.path.name) != verified:
+                digest = file_hash(entry.path)
+                if not entry.path.stem.endswith(f"-{digest}"):
+                    _remove_damaged(entry.path, f"its content has the hash {digest}")
+                    continue
         except OSError as error:
             _note(logging.INFO, f"the cache's {entry.path} cannot be read: {error}")
             continue
-        if entry.path.stem.endswith(f"-{digest}"):
-            _touch(entry.path)
-            return entry.path
-        _remove_damaged(entry.path, f"its content has the hash {digest}")
+        _touch(entry.path)
+        _note_verified(entry.path)
+        return entry.path
     return None
 
 
@@ -233,6 +251,19 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
     finally:
         if held:
             lock.__exit__(None, None, None)
+
+
+def remove_file(kind: str, key: str) -> None:
+    """Remove a stored file that turned out to be useless.
+
+    Args:
+        kind: The kind of file.
+        key: Its key.
+    """
+    if folder := _usable(create=False):
+        for entry in _entries(folder):
+            if entry.path.name.startswith(f"{_stem(kind, key)}-"):
+                _remove(entry.path)
 
 
 def entries() -> list[Entry]:
@@ -374,10 +405,18 @@ def _store(kind: str, key: str, suffix: str, size: int, write: Callable[[Path], 
                 break
             if entry.path.name.startswith(f"{stem}-"):
                 _remove(entry.path)
+        if suffix == ".bin":
+            _note_verified(path)
         return path
     except OSError as error:
         _note(logging.INFO, f"an entry of {size / 1e6:.1f} MB is not stored in the cache folder {folder}: {error}")
         return None
+
+
+def _note_verified(path: Path) -> None:
+    """Record that the current version of a large file has the right hash."""
+    with suppress(OSError):  # another process has removed it
+        write_record(_VERIFIED, path.name, {"version": FileVersion.of(path.lstat()).to_json()})
 
 
 def _make_room(folder: Path, limit: int, size: int, on_disk: int = 0) -> None:

@@ -90,9 +90,9 @@ def test_engines_compute_in_the_same_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_threads_stop_after_a_run_and_weights_are_packed_unless_they_are_shared(share: bool) -> None:
+def test_threads_sleep_while_they_wait_and_weights_are_packed_unless_they_are_shared(share: bool) -> None:
     told = cpu_options(onnxruntime, 2, share_weights=share).get_session_config_entry
-    assert told("session.force_spinning_stop") == "1"
+    assert told("session.intra_op.allow_spinning") == "0"
     assert told("session.use_env_allocators") == "1"
     if share:
         assert told("session.disable_prepacking") == "1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +13,16 @@ import pytest
 
 from tests.doubles.fakes import write_bundle
 from vexpress_rt.backends.loaded_engines import Engines
-from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino import library, provider
+from vexpress_rt.backends.openvino.options import EngineOptions
+from vexpress_rt.backends.openvino.provider import engine_options
+from vexpress_rt.backends.openvino.self_test import SelfTest
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.default_bundle import shipped_bundle
-from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, EngineSpec
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TIMESTEP, TIMESTEP_SINES, EngineSpec
 from vexpress_rt.bundle.manifest import read_manifest
-from vexpress_rt.errors import BackendError, BackendMissingError, ConfigError
+from vexpress_rt.errors import BackendError, BackendMissingError, BundleDamagedError, ConfigError
 from vexpress_rt.pipeline.generator import Generator
 
 STAGE = 5e-5  # of the largest value, as for the goldens
@@ -93,11 +98,46 @@ def test_a_generator_describes_it() -> None:
 
 def test_auto_leaves_it_out_unless_a_choice_needs_it(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "capabilities", lambda device: ("FP32", "BF16"))
+    monkeypatch.setattr(provider, "check_reduced_precision", lambda *_: SelfTest({"a kernel": 50.0}))
     assert choose("auto", small).name == "cpu"
     assert choose("auto", small, precision="fp32").name == "cpu"
     for choice in ({"device": "CPU"}, {"precision": "bf16"}):
         assert choose("auto", small, **choice).name == "openvino"
     assert choose("openvino", small, precision="bf16").loader.describe_precision() == "bf16 (the bundle is in fp32)"
+
+
+@pytest.mark.parametrize("device", ["GPU", "NPU"])
+def test_engines_with_open_sizes_run_on_the_cpu(small: Bundle, device: str) -> None:
+    given, on_cpu = EngineOptions(device, "fp16", 2), EngineOptions("CPU", "fp32", 2)
+    for name in small.manifest.engines:
+        expected = on_cpu if name in (FACE_DETECTOR, "audio_encoder") else given
+        assert engine_options(name, small.specs.get(name), given) == expected
+
+
+@pytest.mark.bf16
+def test_bfloat16_changes_the_frames_a_little_and_takes_the_sines(small: Bundle, both: tuple[Engines, Engines]) -> None:
+    loaded = Engines(small, choose("openvino", small, precision="bf16"), None)
+    latent = np.random.default_rng(0).standard_normal((1, 8, 16, 16)).astype(np.float32)
+    expected, found = (engines.get("vae_decoder").run({"latent": latent})["frame"] for engines in (both[0], loaded))
+    error = np.mean((expected.astype(float) - found) ** 2)
+    assert 30 < 10 * np.log10(255**2 / error) < 80  # so it does compute in bfloat16
+    names = [tensor.name for tensor in loaded.get("denoiser").spec.inputs]
+    assert TIMESTEP_SINES in names
+    assert TIMESTEP not in names
+    loaded.close()
+
+
+def test_weights_that_are_written_to_while_they_are_in_use_are_refused(small: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small.folder, tmp_path / "bundle"))
+    bundle = Bundle.open(folder)
+    engines = Engines(bundle, choose("openvino", bundle), None)
+    engines.get("denoiser_cond")
+    with (folder / "denoiser.weights").open("r+b") as file:
+        file.write(bytes(16))
+    os.utime(folder / "denoiser.weights", ns=(1, 1))
+    with pytest.raises(BundleDamagedError, match=r"denoiser\.weights was written to while it was in use"):
+        engines.get("denoiser_cond")
+    engines.close()
 
 
 def test_a_bundle_that_has_nothing_for_it_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.project_links import EXPORTER
 
+_ARENA = threading.Lock()  # ONNX Runtime refuses a second arena, and several threads load engines
 _SILENT = 4  # severity "fatal": errors are raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
@@ -41,8 +43,8 @@ def load(
         path: The file.
         spec: The inputs and outputs that the engine must have; None accepts those of the file, as for the face
             detector.
-        threads: CPU threads of one operator, limited to the CPUs that this process may use (`cpus.usable_cpus`). None
-            is ONNX Runtime's default, one per physical core, or that limit if it is below the machine's number of CPUs.
+        threads: CPU threads of one operator, limited to the CPUs that this process may use; None for one per core that
+            it may use (`cpus.limit_threads`).
         share_weights: Read weights from their memory-mapped file, so that engines with the same file share them.
             Otherwise each engine has its own copy, packed for the kernels.
 
@@ -215,7 +217,8 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
         threads: As in `load`.
         share_weights: As in `load`.
     """
-    _make_arena(library)
+    with _ARENA:
+        _make_arena(library)
     options = session_options(library, threads)
     options.add_session_config_entry("session.use_env_allocators", "1")
     if share_weights:
@@ -249,9 +252,10 @@ def session_options(library: Any, threads: int | None) -> Any:
     * Memory patterns are off. Once an input size has come twice, a run with patterns allocates all its memory again in
       one piece, while the arena keeps the pieces of the first run (150 MB for a minute in the small model's audio
       encoder). They brought no speed on the CPU.
-    * Worker threads stop spinning when a run ends. Each engine has threads of its own; spinning ones would take the
-      cores that the next engine needs. With spinning, guider, denoiser and decoder in turn took 1.05x (half of the full
-      width) to 1.35x (the small model) as long (`benchmarks.cpu.changes`).
+    * Worker threads sleep while they wait, instead of spinning, within a run and between runs. Each engine has threads
+      of its own; spinning ones take the cores that other engines, streams and processes need (`benchmarks.cpu.crowd`).
+    * The number of threads is always set. By default ONNX Runtime counts all cores of the machine, whatever the
+      process's affinity and quota, and binds each thread to a core, where it waits while another process runs there.
 
     Args:
         library: ONNX Runtime.
@@ -260,10 +264,8 @@ def session_options(library: Any, threads: int | None) -> Any:
     options = library.SessionOptions()
     options.log_severity_level = _SILENT
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    limit = limit_threads(threads)
-    if threads is not None or limit.usable < (os.cpu_count() or 1):  # ONNX Runtime counts all cores of the machine
-        options.intra_op_num_threads = limit.threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = limit_threads(threads).threads
     return options
 
 

@@ -35,8 +35,9 @@ class EngineOptions:
         * The precision is always set, since the plugin takes bfloat16 by itself where the CPU has it.
         * One stream: requests of several threads take turns with all CPU threads, and activations are in memory once.
         * Threads are not pinned to cores, where they would wait for other processes on the same cores.
-        * In reduced precision, fused attention of the "snippets" is off. In 2026.4, its bfloat16 kernel for AMX is
-          wrong where the number of queries equals the number of heads. The property is internal to OpenVINO.
+        * In reduced precision, fused attention of the "snippets" is off. In 2026.4, it is wrong in bfloat16 where the
+          number of queries equals the number of heads, on chips with AMX and with AVX-512 alone. The property is
+          internal to OpenVINO.
 
         Raises:
             ConfigError: The number of threads is impossible.
