@@ -1,6 +1,7 @@
-"""Measure speed and quality of the presets: the small model on people that were not in its training data.
+"""Measure speed and quality of presets and precisions: the small model on people that were not in its training data.
 
     python -m benchmarks.quality --people 2 --seconds 1.5
+    python -m benchmarks.quality --precisions               # the providers on the CPU, instead of the presets
 
 Each person speaks and moves their head. The reference is a video by DDIM in 200 steps. Each preset, and the settings
 that the bundle recommends, make the same clip from the same noise. The table has the speed-up over `exact`, PSNR to the
@@ -14,7 +15,9 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
+from benchmarks.cpu.pairs import QUIET, sides_figures
+from benchmarks.cpu.runtimes import CPU, RUNTIMES, described_precision, open_generators
 from benchmarks.gpu.compare import psnr, worst_frame
 from benchmarks.gpu.measure import summary
 from benchmarks.gpu.parts import Figures, ReportFigures, plain
-from benchmarks.page.tables import presets_table
+from benchmarks.page.tables import precision_table, presets_table
 from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
 from export.pocket.evaluate.measuring import measure
@@ -114,6 +119,70 @@ def measure_presets(
     return figures
 
 
+def measure_precisions(
+    bundle: Path | None, threads: int, people: int, seconds: float, rounds: int, report: Callable[[Figures], object]
+) -> Figures:
+    """Measure the providers on the CPU with each of their precisions: speed, and the difference to provider `cpu`.
+
+    Args:
+        bundle: The bundle; None for the one that ships.
+        threads: CPU threads.
+        people: Number of people.
+        seconds: Seconds of each clip.
+        rounds: Turns of videos of each person, after one that is not counted.
+        report: Called with the figures so far after each person.
+
+    Raises:
+        VExpressError: Any error of `Generator.generate`.
+    """
+    subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
+    config, figures = GenerationConfig(), dict[str, Any]()
+    with ExitStack() as stack:
+        generators, missing = open_generators(bundle, RUNTIMES, threads, stack)
+        samples: dict[str, list[float]] = {name: [] for name in generators}
+        measured: dict[str, list[Measured]] = {name: [] for name in generators}
+        for number, subject in enumerate(subjects[:people]):
+            patches, case = gallery(subjects, number), clip(subject, seconds)
+            makers = {name: GeneratedVideos(generator, config) for name, generator in generators.items()}
+            videos = {name: maker.video(case, config) for name, maker in makers.items()}  # loads the engines
+            best = videos[CPU].frames
+            assert best is not None
+            for name, video in videos.items():
+                measured[name].append(measure_video(case, video, best, patches))
+            for _ in range(rounds):
+                for name, maker in makers.items():
+                    time.sleep(QUIET)
+                    samples[name].append(maker.video(case, config).timings["total"])
+            figures = {
+                "people": [found.seed for found in subjects[: number + 1]],
+                "seconds_of_video": seconds,
+                "rows": [{
+                    "model": "shipped", "what": f"{seconds:g} s", "missing": missing,
+                    **_precision_figures(generators, samples, measured),
+                }],
+            }  # fmt: skip
+            report(figures)
+    return figures
+
+
+def _precision_figures(
+    generators: Mapping[str, Generator], samples: Mapping[str, list[float]], measured: Mapping[str, list[Measured]]
+) -> Figures:
+    """Return `sides_figures` with the quality of each side: medians over people, and the largest change of lips."""
+    figures = sides_figures(samples)
+    for name, videos in measured.items():
+        pairs = zip(videos, measured[CPU], strict=True)
+        figures["sides"][name] |= {
+            "precision": described_precision(generators[name]),
+            "psnr": float(np.median([video.psnr for video in videos])),
+            "psnr_of_the_worst_frame": min(video.worst for video in videos),
+            "lips": float(np.median([video.lips for video in videos])),
+            "lips_change": max(abs(video.lips - base.lips) for video, base in pairs),
+            "nose": float(np.median(np.concatenate([video.noses for video in videos]))),
+        }
+    return figures
+
+
 def clip(subject: Subject, seconds: float) -> Case:
     """Return a clip of a person who speaks and moves; without espeak-ng, the speech is the demo's recording."""
     voice: Voice = (lambda seed, length: speech(subject.seed, length)) if shutil.which("espeak-ng") else _recorded
@@ -180,6 +249,15 @@ def part(options: Mapping[str, Any], report: ReportFigures) -> Figures:
         return measure_presets(generator, options["people"], options["seconds"], options["reference_steps"], report)
 
 
+def precision_part(options: Mapping[str, Any], report: ReportFigures) -> Figures:
+    """Run as a part of `benchmarks.report`.
+
+    Options: {bundle: None for the one that ships; threads; people; seconds; rounds}.
+    """
+    names = ("bundle", "threads", "people", "seconds", "rounds")
+    return measure_precisions(*(options[name] for name in names), report)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
@@ -189,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--people", type=int, help="number of drawn people")
     parser.add_argument("--seconds", type=float, help="seconds of each clip")
     parser.add_argument("--reference-steps", type=int, help="DDIM steps of the reference (200)")
+    parser.add_argument("--precisions", action="store_true", help="compare providers and precisions, not presets")
     parser.add_argument("--json", type=Path, help="file for all figures")
     given = parser.parse_args(arguments)
     effort: Effort = QUICK if given.quick else WHOLE
@@ -196,8 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name: getattr(effort, name) if getattr(given, name) is None else getattr(given, name)
         for name in ("people", "seconds", "reference_steps")
     }
-    figures = part({"bundle": given.bundle, "threads": given.threads, **options}, lambda so_far: None)
-    print("\n".join(presets_table(figures)))
+    options |= {"bundle": given.bundle, "threads": given.threads, "rounds": effort.video_rounds}
+    if given.precisions:
+        figures = precision_part(options, lambda so_far: None)
+        print("\n".join(precision_table({"precision": {"figures": figures}})))
+    else:
+        figures = part(options, lambda so_far: None)
+        print("\n".join(presets_table(figures)))
     if given.json is not None:
         given.json.write_text(json.dumps(plain(figures), indent=1) + "\n", encoding="utf-8")
     return 0

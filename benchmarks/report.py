@@ -1,14 +1,16 @@
-"""Measure everything that runs on a CPU; write one page with tables and plots, and a JSON.
+"""Measure everything that runs on a CPU; write one page of this machine with tables and plots, and a JSON.
 
-    python -m benchmarks.report --output docs/benchmarks            # everything; an hour on two idle cores
-    python -m benchmarks.report --quick --output /tmp/quick         # small sizes, to see that everything runs
-    python -m benchmarks.report --output docs/benchmarks --parts live memory      # measure these, keep the others
-    python -m benchmarks.report --output docs/benchmarks --parts    # measure nothing: the page from its JSON
+    python -m benchmarks.report                                     # everything; an hour on two idle cores
+    python -m benchmarks.report --quick                             # small sizes, to see that everything runs
+    python -m benchmarks.report --parts live memory                 # measure these, keep the others
+    python -m benchmarks.report --parts                             # measure nothing: all pages from their JSONs
 
-Every part runs alone, in its own process with a time limit. The JSON and the page are written after each part, so that
-an interruption keeps the figures so far; the page names parts that failed or did not run. Parts that `--parts` leaves
-out keep their figures in the JSON of the output folder. `benchmarks/README.md` documents the measurements. The exit
-code is 1 if a part failed, and 128 + n after signal n; else 0.
+The figures go to `docs/benchmarks/CPU`, the folder of this machine's CPU, and the index of all machines is rewritten. A
+folder with figures of another CPU is refused. Every part runs alone, in its own process with a time limit. The JSON and
+the page are written after each part, so that an interruption keeps the figures so far; the page names parts that failed
+or did not run. Parts that `--parts` leaves out keep their figures in the JSON of the output folder.
+`benchmarks/README.md` documents the measurements. The exit code is 1 if a part failed, 2 if the folder is refused, and
+128 + n after signal n; else 0.
 """
 
 from __future__ import annotations
@@ -19,24 +21,26 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu.effort import QUICK, WHOLE
-from benchmarks.gpu.machine import describe, file_stem
+from benchmarks.gpu.machine import describe
 from benchmarks.gpu.part_runner import run_parts
 from benchmarks.gpu.parts import FAILED, NOT_AVAILABLE, Outcome, Part
 from benchmarks.gpu.plan import select
 from benchmarks.gpu.report import Report, counts, line
+from benchmarks.page.index import JSON, MACHINES, README, write_index
 from benchmarks.page.plan import KINDS, plan
-from benchmarks.page.render import PAGE, goals, write_page
+from benchmarks.page.render import PAGE, size, write_page
+from benchmarks.page.targets import targets
 from vexpress_rt.utils.signals import GracefulShutdown
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[1] / "build" / "bench"
-JSON = "benchmarks.json"
 NOT_ASKED = "not selected by --parts in any run"
 BUDGET = 5400.0  # seconds: the limit of all parts together
 
@@ -45,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     given = _parse(arguments)
     if not given.parts:
-        if given.output is None or not (given.output / JSON).is_file():
-            print("no benchmarks.json in the folder of --output: name the folder that has it", file=sys.stderr)
-            return 2
-        _write_page(given.output)
+        folders = [path.parent for path in MACHINES.glob(f"*/{JSON}")] if given.output is None else [given.output]
+        for folder in folders:
+            if not (folder / JSON).is_file():
+                print(f"{folder} has no {JSON}: name a folder that has it with --output", file=sys.stderr)
+                return 2
+            _write_pages(folder)
         return 0
     with GracefulShutdown() as shutdown:
         return _measure(given, shutdown)
@@ -57,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(given: argparse.Namespace, shutdown: GracefulShutdown) -> int:
     started, machine = time.monotonic(), describe({"commit": given.commit}, lambda figures: None)
     now = datetime.datetime.now(datetime.UTC)
-    folder = given.output or RESULTS / f"{file_stem({**machine, 'gpu': None})}-{now.date()}"
+    folder = given.output or (RESULTS / f"{machine['slug']}-quick" if given.quick else MACHINES / machine["slug"])
+    if refusal := _refusal(folder / JSON, machine):
+        print(refusal, file=sys.stderr)
+        return 2
     folder.mkdir(parents=True, exist_ok=True)
     given.work.mkdir(parents=True, exist_ok=True)
     parts = plan(QUICK if given.quick else WHOLE, threads=given.threads, work=given.work.resolve(), quick=given.quick)
@@ -67,14 +76,14 @@ def _measure(given: argparse.Namespace, shutdown: GracefulShutdown) -> int:
         "parts": given.parts, "quick": given.quick, "threads": given.threads,
     }  # fmt: skip
     head = {"machine": machine, "runs": [*before.get("runs", []), run]}
-    report = Report(folder / JSON, head, parts, goals)
+    report = Report(folder / JSON, head, parts, partial(targets, machine=machine))
     report.outcomes |= _others(before, parts, wanted)
 
     measured = {name: run[name] for name in ("started", "commit", "cpu")}
 
     def done(part: Part, outcome: Outcome) -> None:
         report.add(part, replace(outcome, measured=measured))
-        _write_page(folder)
+        _write_pages(folder)
         print(line(part, outcome), flush=True)
 
     report.write()
@@ -86,7 +95,7 @@ def _measure(given: argparse.Namespace, shutdown: GracefulShutdown) -> int:
         return shutdown.exit_code
     run["seconds"] = round(time.monotonic() - started)
     report.write()
-    _write_page(folder)
+    _write_pages(folder)
     print(f"{counts(report.outcomes.values())}; {folder / PAGE}")
     return 1 if any(report.outcomes[part.name].status == FAILED for part in wanted) else 0
 
@@ -106,15 +115,33 @@ def _others(before: dict[str, Any], parts: Sequence[Part], wanted: Sequence[Part
     return {name: Outcome(**known[name]) if name in known else Outcome(NOT_AVAILABLE, NOT_ASKED) for name in others}
 
 
-def _write_page(folder: Path) -> None:
+def _refusal(path: Path, machine: Mapping[str, Any]) -> str:
+    """Return why the figures of this machine cannot go to an existing JSON; empty if they can."""
+    if not path.is_file():
+        return ""
+    other = json.loads(path.read_text(encoding="utf-8"))["machine"]
+    if all(other.get(fact) == machine[fact] for fact in ("slug", "cores")):
+        return ""
+    return (
+        f"{path} has figures of another machine: {size(other)}; this one is {size(machine)}. Figures of two machines "
+        "cannot be compared: name another folder with --output"
+    )
+
+
+def _write_pages(folder: Path) -> None:
+    """Write a machine's page and, if its folder is among those of all machines, the index and the README's table."""
     write_page(json.loads((folder / JSON).read_text(encoding="utf-8")), folder)
+    if folder.resolve().parent == MACHINES:
+        write_index(MACHINES, README)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report", description="Measure everything that runs on a CPU."
     )
-    words = "folder of the page, its plots and its JSON (benchmarks/results/MACHINE-DATE)"
+    words = (
+        "folder of the page, its plots and its JSON (docs/benchmarks/CPU, with --quick benchmarks/results/CPU-quick)"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help=words)
     names = [part.name for effort in (WHOLE, QUICK) for part in plan(effort, threads=1, work=WORK, quick=False)]
     words = f"parts to measure: {', '.join(KINDS)}, or a single one such as videos/half; without a name: only the page"

@@ -4,7 +4,8 @@
 
 The engines have random weights, 128 x 128 pixels and windows of 8 frames. The memory addresses of an engine make it up
 to 5 % faster or slower until it is closed. Therefore both engines are loaded several times, and the pairs of all loads
-count. The command also prints the shares of operators in the denoiser's time, from ONNX Runtime's profiler.
+count. Of optimisations that are about memory, the peak memory is measured too. The command also prints the shares of
+operators in the denoiser's time, from ONNX Runtime's profiler.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ import onnxruntime
 
 from benchmarks.cpu.graphs import Call, Graphs, Pair
 from benchmarks.cpu.pairs import QUIET, pair_figures
+from benchmarks.cpu.session_memory import Sessions
 from export.build.parity import relative_error
 from export.checkpoint.presets import PRESETS
 from export.networks.architecture import Architecture
@@ -48,6 +50,9 @@ class Change:
         make: Returns the two calls.
         kept: Whether shipped engines have it.
         form: Name of an engine and one of `FORMS`; models without that form are not measured.
+        memory: Returns the engines without and with the optimisation whose memory is measured; None for optimisations
+            that are about speed alone.
+        reason: Why it is kept, if another measurement shows that.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Change:
     make: Callable[[Graphs], Pair]
     kept: bool = True
     form: tuple[str, str] | None = None
+    memory: Callable[[Graphs], tuple[Sessions, Sessions]] | None = None
+    reason: str = ""
 
 
 def _of_form(name: str, words: str, engine: str, form: str) -> Change:
@@ -73,11 +80,23 @@ def _without_session(entries: Mapping[str, str], **attributes: Any) -> Callable[
     return lambda graphs: Pair(graphs.session_call("denoiser", entries, **attributes), graphs.call("denoiser"))
 
 
+IN_TURN = ("pose_guider", "denoiser", "vae_decoder")  # engines that run in a row, as in a video
+
+
+def _memory_of_options(entries: Mapping[str, str], **attributes: Any) -> Callable[[Graphs], tuple[Sessions, Sessions]]:
+    """Return the engines of IN_TURN with options in place of the runtime's, and with the runtime's."""
+
+    def sessions(graphs: Graphs) -> tuple[Sessions, Sessions]:
+        paths = [str(graphs.path(name)) for name in IN_TURN]
+        return Sessions(paths, entries, attributes), Sessions(paths)
+
+    return sessions
+
+
 def _in_turn(graphs: Graphs) -> Pair:
     """Return a pair of runs of several engines in a row, as in a video."""
-    engines = ("pose_guider", "denoiser", "vae_decoder")
-    spinning = [graphs.session_call(name, {"session.intra_op.allow_spinning": "1"}) for name in engines]
-    sleeping = [graphs.call(name) for name in engines]
+    spinning = [graphs.session_call(name, {"session.intra_op.allow_spinning": "1"}) for name in IN_TURN]
+    sleeping = [graphs.call(name) for name in IN_TURN]
     return Pair(lambda: _run_all(spinning), lambda: _run_all(sleeping))
 
 
@@ -85,14 +104,12 @@ def _run_all(calls: Sequence[Call]) -> list[Any]:
     return [output for call in calls for output in call()]
 
 
+OWN_ALLOCATOR = {"session.use_env_allocators": "0"}
 EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 CHANGES = (
     Change("algebra", "denoiser: the photo's keys and values are inputs, and the unconditional pass skips attention to "
            "photo and speech; without: upstream's order, with the same fused kernels",
            lambda graphs: Pair(graphs.upstream_call(), graphs.call("denoiser"), equal=False)),
-    Change("folded frames", "denoiser: attention to the photo treats the tokens of all frames as one sequence of "
-           "queries; without: one copy of keys and values per frame",
-           lambda graphs: Pair(graphs.repeating_call(), graphs.call("denoiser"))),
     _of_form("attention", "denoiser: MultiHeadAttention; without: MatMul, Softmax, MatMul",
              "denoiser", "multi_head_attention"),
     _of_form("GEGLU", "denoiser: two products and BiasGelu; without: one product, Split, Gelu",
@@ -103,18 +120,19 @@ CHANGES = (
     _of_form("doubled, denoiser", "denoiser: upsampling by four 2x2 convolutions and DepthToSpace; without: Resize and "
              "one 3x3 convolution", "denoiser", "doubled_conv"),
     _of_form("doubled, decoder", "VAE decoder: the same", "vae_decoder", "doubled_conv"),
-    Change("SiLU", "denoiser: one kernel (QuickGelu, fused by ONNX Runtime); without: Sigmoid and Mul",
-           _without_session({}, disabled=["QuickGeluFusion"])),
     Change("layout", "denoiser: channel-blocked convolutions (ONNX Runtime's highest level of optimisation)",
            _without_session({}, graph_optimization_level=EXTENDED)),
-    Change("arena", "denoiser: an arena keeps memory between runs",
-           _without_session({"session.use_env_allocators": "0"}, enable_cpu_mem_arena=False)),
-    Change("one arena", "denoiser: all engines share one arena; without: one arena per engine, which needs more memory",
-           _without_session({"session.use_env_allocators": "0"})),
+    Change("arena", "denoiser: an arena keeps memory between runs; without: malloc (memory of guider, denoiser and "
+           "decoder in turn)",
+           _without_session(OWN_ALLOCATOR, enable_cpu_mem_arena=False),
+           memory=_memory_of_options(OWN_ALLOCATOR, enable_cpu_mem_arena=False)),
+    Change("one arena", "denoiser: all engines share one arena; without: one arena per engine (memory of guider, "
+           "denoiser and decoder in turn)",
+           _without_session(OWN_ALLOCATOR), memory=_memory_of_options(OWN_ALLOCATOR)),
     Change("packed weights", "denoiser: its own copy of the weights, packed for the kernels; without: weights that "
            "engines share (`share_weights`)", _without_session({"session.disable_prepacking": "1"})),
     Change("threads sleep", "guider, denoiser and decoder in turn: threads sleep while they wait; without: they spin, "
-           "also after each run (ONNX Runtime's default)", _in_turn),
+           "also after each run (ONNX Runtime's default)", _in_turn, reason="faster on a crowded machine"),
     Change("spinning", "denoiser: threads spin within a run, and stop after it; faster on an idle machine, slower on a "
            "crowded one (`benchmarks.cpu.crowd`)",
            _with_session({"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}), kept=False),
@@ -133,7 +151,8 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
         loads: Number of times that both engines are loaded.
 
     Returns:
-        A row of the table: `pair_figures` with names and the largest relative error.
+        A row of the table: `pair_figures` with names, the largest relative error, and `memory`: bytes without and with
+        the optimisation, for changes that are about memory.
 
     Raises:
         ArithmeticError: The results differ by more than rounding.
@@ -157,7 +176,14 @@ def measure(change: Change, graphs: Graphs, loads: int) -> dict[str, Any]:
                     f"{change.name} changes results by {error:.1e} of the largest value; expected at most {EQUAL:.0e}"
                 )
     figures = pair_figures(times[True], times[False])
-    return {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
+    row = {"what": change.name, "words": change.words, "kept": change.kept, "error": error, **figures}
+    if change.reason:
+        row["reason"] = change.reason
+    if change.memory is not None:
+        row["memory"] = dict(
+            zip(("without", "with"), (s.peak(graphs.threads) for s in change.memory(graphs)), strict=True)
+        )
+    return row
 
 
 def shares(events: Sequence[Mapping[str, Any]], unet: UNetConfig, frames: int) -> dict[str, float]:
@@ -196,7 +222,7 @@ def _kind(args: Mapping[str, Any], unet: UNetConfig, frames: int) -> str:
 
 
 def measure_all(
-    model: str, threads: int, loads: int, folder: Path, only: Collection[str] = ()
+    model: str, threads: int, loads: int, folder: Path, wanted: Sequence[Change], *, profile: bool = True
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (name, figures) of each optimisation, and last of "profile".
 
@@ -205,15 +231,16 @@ def measure_all(
         threads: CPU threads.
         loads: Number of times that engines are loaded, per optimisation.
         folder: Folder for the engines' files.
-        only: Names of the optimisations to measure; empty for all.
+        wanted: The optimisations to measure.
+        profile: Whether to measure the shares of operators.
     """
     architecture = MODELS[model]
     graphs = Graphs(architecture, SHAPE, folder, threads)
-    for change in CHANGES:
-        if (only and change.name not in only) or (change.form and not graphs.has(*change.form)):
-            continue
-        yield change.name, measure(change, graphs, loads)
-    yield "profile", shares(graphs.profile("denoiser", PROFILED), architecture.unet, SHAPE.frames)
+    for change in wanted:
+        if change.form is None or graphs.has(*change.form):
+            yield change.name, measure(change, graphs, loads)
+    if profile:
+        yield "profile", shares(graphs.profile("denoiser", PROFILED), architecture.unet, SHAPE.frames)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -230,11 +257,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="measure only these optimisations",
     )
+    words = "speed: optimisations for speed, and the shares of operators; memory: those that are about memory"
+    parser.add_argument("--kind", choices=["speed", "memory"], help=words)
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args(arguments)
+    kinds = {change.name: "speed" if change.memory is None else "memory" for change in CHANGES}
+    wanted = [
+        change
+        for change in CHANGES
+        if (not options.only or change.name in options.only) and options.kind in (None, kinds[change.name])
+    ]
+    profiled = not options.only and options.kind != "memory"
     rows, profile = [], {}
     with TemporaryDirectory() as folder:
-        for name, figures in measure_all(options.preset, options.threads, options.loads, Path(folder), options.only):
+        given = (options.preset, options.threads, options.loads, Path(folder), wanted)
+        for name, figures in measure_all(*given, profile=profiled):
             if name == "profile":
                 profile = figures
                 print(", ".join(f"{kind} {share:.1%}" for kind, share in profile.items()))

@@ -11,12 +11,13 @@ class Effort:
 
     Attributes:
         models: Names in `models.MODELS`.
-        rounds: Pairs of small calls.
-        big_rounds: Pairs of calls of the larger models.
-        video_rounds: Pairs of videos.
+        rounds: Turns of small calls.
+        big_rounds: Turns of calls of the larger models.
+        video_rounds: Turns of the small model's videos.
         lengths: Seconds of the small model's whole videos; those longer than LONG are made once.
         first_frame_seconds: Seconds of the clip whose first frame is timed.
         half_steps: Steps of the half-width model's video.
+        half_rounds: Turns of these videos.
         minutes: Minutes of speech for the measurement of memory.
         people: Drawn people of the quality table.
         seconds: Seconds of each person's clip.
@@ -25,6 +26,7 @@ class Effort:
         live_people: People whose live videos are compared with `generate`.
         changes_of: Model whose optimisations and loading are measured.
         loads: Number of times that its engines are loaded.
+        cold_starts: Runs of two processes of each provider.
         first_frame_steps: Steps of the clip whose first frame is timed.
     """
 
@@ -35,6 +37,7 @@ class Effort:
     lengths: tuple[float, ...]
     first_frame_seconds: float
     half_steps: int
+    half_rounds: int
     minutes: tuple[float, ...]
     people: int
     seconds: float
@@ -43,6 +46,7 @@ class Effort:
     live_people: int
     changes_of: str
     loads: int
+    cold_starts: int
     first_frame_steps: int = 8
 
 
@@ -55,6 +59,7 @@ WHOLE = Effort(
     lengths=(2, 10, 60),
     first_frame_seconds=60,
     half_steps=25,
+    half_rounds=2,
     minutes=(1, 3, 10),
     people=3,
     seconds=1.5,
@@ -63,6 +68,7 @@ WHOLE = Effort(
     live_people=1,
     changes_of="half",
     loads=3,
+    cold_starts=2,
 )
 QUICK = Effort(
     models=("pocket",),
@@ -72,6 +78,7 @@ QUICK = Effort(
     lengths=(0.5, 1),
     first_frame_seconds=2,
     half_steps=2,
+    half_rounds=1,
     minutes=(0.1, 0.2),
     people=1,
     seconds=1.0,
@@ -80,4 +87,5 @@ QUICK = Effort(
     live_people=0,
     changes_of="pocket",
     loads=1,
+    cold_starts=1,
 )

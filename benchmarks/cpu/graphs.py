@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.cpu.upstream import UpstreamDenoiser
 from export.build.parity import random_inputs
 from export.networks.architecture import Architecture
-from export.networks.denoising_unet import DenoisingBlock, DenoisingUNet
+from export.networks.denoising_unet import DenoisingUNet
 from export.networks.registry import NETWORKS
 from export.onnx import trace as traced
 from export.onnx.engine_modules import ENGINE_NETWORKS, Engine, make_engine
@@ -42,12 +42,15 @@ class Graphs:
         shape: Size of videos and windows.
         folder: Folder for the files.
         threads: CPU threads.
+
+    Attributes:
+        threads: CPU threads.
     """
 
     def __init__(self, architecture: Architecture, shape: VideoShape, folder: Path, threads: int) -> None:
         torch.manual_seed(0)
         onnxruntime.set_default_logger_severity(3)  # it would warn about options that are set twice
-        self._architecture, self._folder, self._threads = architecture, folder, threads
+        self._architecture, self._folder, self.threads = architecture, folder, threads
         self._specs = engine_specs(architecture.model_config(), shape)
         self._networks: dict[str, nn.Module] = {}
         self._weights: dict[tuple[str, ...], WeightsFile] = {}
@@ -56,34 +59,31 @@ class Graphs:
     def call(self, engine: str, *, leave_out: Collection[str] = ()) -> Call:
         """Return a call that runs an engine with all of FORMS except `leave_out`."""
         spec = self._specs[engine]
-        return self._run(self._path(engine, leave_out), spec)
+        return self._run(self.path(engine, leave_out), spec)
 
     def has(self, engine: str, form: str) -> bool:
         """Return whether a shipped engine contains a form of FORMS."""
         graphs = (
-            onnx.load(path, load_external_data=False).graph for path in (self._path(engine), self._path(engine, [form]))
+            onnx.load(path, load_external_data=False).graph for path in (self.path(engine), self.path(engine, [form]))
         )
         whole, without = ([node.op_type for node in graph.node] for graph in graphs)
         return whole != without
 
-    def session_call(
-        self, engine: str, entries: Entries, *, bound: bool = False, disabled: Sequence[str] = (), **attributes: Any
-    ) -> Call:
+    def session_call(self, engine: str, entries: Entries, *, bound: bool = False, **attributes: Any) -> Call:
         """Return a call that runs a shipped engine in a session with other options.
 
         Args:
             engine: Name of the engine.
             entries: Entries of the session's configuration.
             bound: Whether inputs and outputs are bound once for all runs.
-            disabled: Optimisers of ONNX Runtime to disable.
             **attributes: Attributes of SessionOptions.
         """
-        options = cpu_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self.threads)
         for name, value in entries.items():
             options.add_session_config_entry(name, value)
         for name, value in attributes.items():
             setattr(options, name, value)
-        session, spec = self._session(engine, options, disabled), self._specs[engine]
+        session, spec = self._session(engine, options), self._specs[engine]
         feed = _feed(spec)
         if not bound:
             return lambda: session.run(None, feed)
@@ -108,15 +108,9 @@ class Graphs:
             path = self._export(("upstream",), engine, FORMS)
         return self._run(path, engine.spec)
 
-    def repeating_call(self) -> Call:
-        """Return a call that runs the denoiser with the photo's keys and values repeated for every frame."""
-        with _repeated_references(), _upstream_handlers():
-            path = self._export(("repeated",), self._engine("denoiser"), FORMS)
-        return self._run(path, self._specs["denoiser"])
-
     def profile(self, engine: str, runs: int) -> list[dict[str, Any]]:
         """Return the node events that ONNX Runtime's profiler records in `runs` runs after a warm-up."""
-        options = cpu_options(onnxruntime, self._threads)
+        options = cpu_options(onnxruntime, self.threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(self._folder / "profile")
         session, feed = self._session(engine, options), _feed(self._specs[engine])
@@ -126,12 +120,11 @@ class Graphs:
         nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
         return nodes[len(nodes) // (runs + 1) :]
 
-    def _session(self, engine: str, options: Any, disabled: Sequence[str] = ()) -> Any:
-        return onnxruntime.InferenceSession(
-            str(self._path(engine)), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
-        )
+    def _session(self, engine: str, options: Any) -> Any:
+        return onnxruntime.InferenceSession(str(self.path(engine)), options, providers=["CPUExecutionProvider"])
 
-    def _path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
+    def path(self, engine: str, leave_out: Collection[str] = ()) -> Path:
+        """Return the file of an engine with all of FORMS except `leave_out`."""
         key = (engine, *sorted(leave_out))
         if key not in self._paths:
             forms = [form for form in FORMS if form not in leave_out]
@@ -147,7 +140,7 @@ class Graphs:
         return path
 
     def _run(self, path: Path, spec: EngineSpec) -> Call:
-        engine, feed = load(path, spec, threads=self._threads), _feed(spec)
+        engine, feed = load(path, spec, threads=self.threads), _feed(spec)
         return lambda: list(engine.run(feed).values())
 
     def _engine(self, name: str) -> Engine:
@@ -204,22 +197,6 @@ def _upstream_handlers() -> Iterator[None]:
     finally:
         for name in own:
             del HANDLERS[name]
-
-
-@contextmanager
-def _repeated_references() -> Iterator[None]:
-    """Make attention to the photo use one copy of keys and values per frame."""
-    folded = DenoisingBlock.reference_attention
-
-    def repeated(self: DenoisingBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        copies = (t[None].repeat(len(x), 1, 1, 1) for t in (keys, values))
-        return self.attn1_5.attend(x, *copies)
-
-    DenoisingBlock.reference_attention = repeated  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        DenoisingBlock.reference_attention = folded  # type: ignore[method-assign]
 
 
 def _feed(spec: EngineSpec) -> dict[str, Array]:

@@ -1,8 +1,8 @@
-"""Compare two implementations by alternating calls: their times, and the ratio of each pair."""
+"""Compare implementations by alternating calls: their times, and the ratios of calls of one turn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.gpu.measure import summary
@@ -24,5 +24,32 @@ def pair_figures(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, An
     Raises:
         ValueError: The numbers of calls differ.
     """
-    ratios = [other / own for own, other in zip(ours, theirs, strict=True)]
+    ratios = _ratios(theirs, ours)
     return {"ours": summary(ours), "theirs": summary(theirs), "ratio": summary(ratios)}
+
+
+def sides_figures(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the times of each side, and its speed-up over every side before it.
+
+    Args:
+        samples: Seconds of each side's calls, by its name; calls of one turn have one index.
+
+    Returns:
+        `sides`: {name: {"seconds": `measure.summary`}}. `speedups`: {name: {earlier name: `measure.summary` of the
+        ratios of each turn, the earlier side's seconds / the side's}}.
+
+    Raises:
+        ValueError: The numbers of calls differ.
+    """
+    names = list(samples)
+    return {
+        "sides": {name: {"seconds": summary(seconds)} for name, seconds in samples.items()},
+        "speedups": {
+            name: {earlier: summary(_ratios(samples[earlier], samples[name])) for earlier in names[:place]}
+            for place, name in enumerate(names)
+        },
+    }
+
+
+def _ratios(seconds: Sequence[float], less: Sequence[float]) -> list[float]:
+    return [other / own for own, other in zip(less, seconds, strict=True)]

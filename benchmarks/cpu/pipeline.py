@@ -4,12 +4,14 @@
 2. Every step over all windows, with both passes of guidance (see `benchmarks.cpu.upstream`).
 3. VAE decoder frame by frame, the 3x3x3 median in PyTorch, and conversion to bytes.
 
-Windows, noise and sampler are the runtime's, so the frames are equal up to rounding.
+Windows, noise and sampler are the runtime's, so the frames are equal up to rounding. `autocast` runs the same under
+`torch.autocast("cpu", torch.bfloat16)`, as a user of the public code can switch it on by one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,7 +83,11 @@ class UpstreamDenoisers:
 
 
 class UpstreamEngines(TorchEngines):
-    """All engines in float32 on the CPU; ReferenceNet and denoisers compute in upstream's order."""
+    """All engines in float32 on the CPU; ReferenceNet and denoisers compute in upstream's order.
+
+    Their weights require gradients, as those of the public code do, because autocast keeps its bfloat16 copies between
+    two calls of such weights alone. In inference mode no gradient is computed.
+    """
 
     def __init__(self, checkpoint: Checkpoint, shape: VideoShape) -> None:
         super().__init__(checkpoint, shape, "fp32", "cpu")
@@ -94,6 +100,11 @@ class UpstreamEngines(TorchEngines):
         if name not in self._own:
             self._own[name] = self._make(name)
         return self._own[name]
+
+    def network(self, name: str) -> nn.Module:
+        """Return a network of the checkpoint; engines share it."""
+        with torch.inference_mode(False):  # wherever it is loaded: tensors of inference mode cannot require gradients
+            return super().network(name).requires_grad_(True)
 
     def _make(self, name: str) -> UpstreamReferenceNet | UpstreamDenoisers:
         if name == "reference_net":
@@ -126,14 +137,36 @@ class UpstreamVideo(TorchVideo):
 
     @torch.inference_mode()
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Decode latents (L, c, h, w) to (L, 3, H, W) float32 in [0, 1]; the conversion to bytes follows the median."""
+        """Decode latents (L, c, h, w) to (L, 3, H, W) float32 in [0, 1]; the conversion to bytes follows the median.
+
+        As in the public code, frames become float32 here, whatever the decoder computes in.
+        """
         decoder = self._engines.get("vae_decoder").module.vae_decoder
-        return torch.cat([(decoder(latent[None]) / 2 + 0.5).clamp(0, 1) for latent in latents])
+        return torch.cat([(decoder(latent[None]) / 2 + 0.5).clamp(0, 1).float() for latent in latents])
 
     @torch.inference_mode()
     def _filter(self, frames: torch.Tensor, config: Settings) -> UInt8:  # type: ignore[override]
         filtered = torch_median(frames) if config.median_filter else frames
         return (filtered * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def autocast() -> torch.autocast:
+    """Return a context in which PyTorch computes products, convolutions and attention in bfloat16."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@contextmanager
+def kept_casts() -> Iterator[None]:
+    """Keep autocast's bfloat16 copies of the weights until the end, for single calls that stand for a whole video.
+
+    Otherwise they are dropped at the end of each outermost `autocast`; in a video they serve all of its steps.
+    """
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
 
 
 def torch_median(frames: torch.Tensor) -> torch.Tensor:

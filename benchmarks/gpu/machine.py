@@ -17,11 +17,17 @@ from benchmarks.gpu.parts import Figures, ReportFigures
 from vexpress_rt import __version__
 from vexpress_rt.backends.cuda import runtime
 from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.cpu_model import cpu_model
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = re.compile(
-    r"(torch|triton|transformers|safetensors|onnx|onnx-?runtime|tensorrt|polygraphy|numpy|av|opencv|nvidia-|cuda-)"
+    r"(torch|triton|transformers|safetensors|onnx|onnx-?runtime|tensorrt|openvino|polygraphy|numpy|av|opencv|nvidia-|cuda-)"
 )
+# Flags of the CPU on which the speed of networks depends.
+INSTRUCTIONS = frozenset({
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",
+    "amx_fp16", "asimd", "asimddp", "bf16", "sve",
+})  # fmt: skip
 # Fields of nvidia-smi for the state of the GPU, which is read and never changed.
 FACTS = (
     "name", "driver_version", "memory.total", "memory.used", "power.limit", "clocks.sm", "clocks.max.sm",
@@ -37,9 +43,12 @@ def describe(options: Mapping[str, Any], report: ReportFigures) -> Figures:
         report: Not called, since figures so far would not help.
     """
     del report
+    cpu = cpu_model()
     facts = {
         "system": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu.describe(),
+        "slug": cpu.slug,
+        "instructions": sorted(INSTRUCTIONS & cpu.flags),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "versions": versions(),
@@ -98,13 +107,6 @@ def _state() -> dict[str, str]:
         return {"nvidia-smi": (answer.stdout + answer.stderr).strip()[:500]}
     values = answer.stdout.splitlines()[0].split(", ")
     return dict(zip(FACTS, values, strict=False))
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
-            return found[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:

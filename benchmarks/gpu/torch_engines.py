@@ -34,7 +34,7 @@ class TorchEngine:
             result = self.module(*given)
         outputs = [result] if isinstance(result, torch.Tensor) else result
         named = dict(zip((tensor.name for tensor in self.spec.outputs), outputs, strict=True))
-        return named if keep_on_device else {name: tensor.cpu().numpy() for name, tensor in named.items()}
+        return named if keep_on_device else {name: _array(tensor) for name, tensor in named.items()}
 
     def run_positional(self, array: np.ndarray) -> list[np.ndarray]:
         """Return all outputs in order, of an engine with one input."""
@@ -86,6 +86,11 @@ class TorchEngines:
         """Compile an engine with `torch.compile`, which happens in its first run."""
         engine = self.get(name)
         engine.module = torch.compile(engine.module, dynamic=False)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Return an array; of bfloat16, which NumPy lacks and autocast gives, in float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _closed(*inputs: torch.Tensor) -> None:

@@ -77,6 +77,13 @@ def quality(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     return module.part({"bundle": None, **options}, report)
 
 
+def precision(options: Mapping[str, Any], report: ReportFigures) -> Figures:
+    """Measure the shipped model's precisions. Options: {threads; people; seconds; rounds}."""
+    from benchmarks import quality as module
+
+    return module.precision_part({"bundle": None, **options}, report)
+
+
 def memory(options: Mapping[str, Any], report: ReportFigures) -> Figures:
     """Measure the peak memory of videos by the length of their speech. Options: {minutes: the lengths}."""
     from benchmarks.memory import measure

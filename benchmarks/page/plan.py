@@ -11,9 +11,14 @@ from benchmarks.cpu.models import MODELS
 from benchmarks.gpu.parts import Part
 
 # Kinds of parts, for --parts: the names of parts up to the slash.
-KINDS = ("engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "quality", "live")
+KINDS = (
+    "engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "precision", "quality",
+    "live", "cold-start", "crowd",
+)  # fmt: skip
 
 
+# One round of all situations takes two minutes; a round that would end later than the seconds allow does not begin.
+CROWD = ("--ways", "spinning", "no spinning", "one thread", "openvino", "--seconds", "300")
 LIVE = ("--steps", "4", "--guidance-scale", "1")  # fast enough for two cores
 
 
@@ -45,12 +50,18 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         suite("native", "native"),
         suite("engines", "engines", "--models", "pocket", **of("pocket")),
         *(suite(f"window-step/{m}", "window_step", "--models", m, **of(m)) for m in effort.models),
-        command("changes", "cpu.changes", "--preset", changed, "--loads", str(effort.loads)),
+        *(
+            command(f"changes/{k}", "cpu.changes", "--preset", changed, "--loads", str(effort.loads), "--kind", k)
+            for k in ("speed", "memory")
+        ),
         command("loading", "cpu.loading", "--bundle", str(MODELS[changed].bundle(work)), **of(changed)),
         *(suite(f"videos/{m}", "videos", "--models", m, **of(m)) for m in half),
         *(_lengths(suite, length, of("pocket")) for length in effort.lengths),
         suite("first-frame", "first_frame"),
         _part("memory", "memory", {"minutes": list(effort.minutes)}),
+        _part("precision", "precision", {
+            "threads": threads, "people": effort.people, "seconds": effort.seconds, "rounds": effort.video_rounds,
+        }),
         _part("quality", "quality", {
             "threads": threads, "people": effort.people, "seconds": effort.seconds,
             "reference_steps": effort.reference_steps,
@@ -58,6 +69,15 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         command(
             "live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people), *LIVE,
         ),
+        command("cold-start/shipped", "cold_start", "--evict", "--repeats", str(effort.cold_starts)),
+        *(
+            command(
+                f"cold-start/{m}", "cold_start", "--evict", "--repeats", str(effort.cold_starts),
+                "--engines", str(MODELS[m].bundle(work)), needs=(f"prepare/{m}",),
+            )
+            for m in half
+        ),
+        command("crowd", "cpu.crowd", *(["--quick"] if quick else CROWD)),
     ]  # fmt: skip
 
 

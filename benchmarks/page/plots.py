@@ -13,13 +13,18 @@ mpl.use("Agg")
 from matplotlib.axes import Axes  # after the choice of the backend
 from matplotlib.figure import Figure
 
+from benchmarks.cpu.runtimes import AUTOCAST, CPU, FAST, OPENVINO, OPENVINO_BF16, PYTORCH, TITLES
 from benchmarks.page.tables import Parts, figures, rows_of
 
-OURS, THEIRS = "#2563a8", "#c8642b"
+OURS = "#2563a8"
+SIDES = {
+    PYTORCH: "#c8642b", AUTOCAST: "#e8b48a", CPU: OURS, FAST: "#7fb0dc", OPENVINO: "#3f9b6c", OPENVINO_BF16: "#a8d5a2",
+}  # fmt: skip
 ORDER = ("load", "portrait", "keypoints", "audio", "denoise", "decode", "median", "encode")  # order of stages
 LEAST = 0.002  # least share of a video's time that is visible in the plot
 STAGES = ("#2563a8", "#7fb0dc", "#3f9b6c", "#a8d5a2", "#c8642b", "#e8b48a", "#7a5aa6", "#bfa8d8", "#8a8a8a")
 SIZE = (7.0, 3.6)  # inches
+BAR = 0.22  # inches of a bar's row
 DPI = 130
 
 
@@ -53,12 +58,19 @@ def draw(parts: Parts, folder: Path) -> tuple[str, ...]:
 
 def _length(parts: Parts, axes: Axes) -> bool:
     rows = sorted((r for r in rows_of(parts, "videos") if "length" in r), key=lambda row: float(row["length"]))
-    lengths = [row["length"] for row in rows]
-    for side, label, colour in (("ours", "ours", OURS), ("theirs", "PyTorch, upstream's order", THEIRS)):
-        axes.plot(lengths, [row[side]["median"] for row in rows], "o-", label=label, color=colour)
+    everything = []
+    for name, colour in SIDES.items():
+        points = [(row["length"], row["sides"][name]["seconds"]["median"]) for row in rows if name in row["sides"]]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", label=_label(name), color=colour)
+        everything += points
     axes.set(xlabel="seconds of video", ylabel="seconds to make it", title="Small model: cost over length")
-    _from_zero(axes, lengths, [row[side]["median"] for row in rows for side in ("ours", "theirs")])
+    _from_zero(axes, [across for across, _ in everything], [up for _, up in everything])
     return bool(rows)
+
+
+def _label(name: str) -> str:
+    return TITLES[name].replace("`", "")
 
 
 def _memory(parts: Parts, axes: Axes) -> bool:
@@ -76,14 +88,16 @@ def _from_zero(axes: Axes, across: Sequence[float], up: Sequence[float]) -> None
 
 
 def _stages(parts: Parts, axes: Axes) -> bool:
-    """Draw two bars per video, as shares of PyTorch's time, so that videos of any length fit."""
+    """Draw a bar for each side of each video, as shares of PyTorch's time, so that videos of any length fit."""
     bars: list[tuple[str, Mapping[str, float], float]] = []
     for row in rows_of(parts, "videos"):
-        whole = row["stages"]["theirs"]["total"]
-        name = f"{row['model']}, {row['what'].rpartition(', ')[2].strip('`')}"
+        whole = row["sides"][PYTORCH]["stages"]["total"]
+        video = f"{row['model']}, {row['what']}" if "length" in row else row["model"]
         bars += [
-            (f"{name}: {who}", row["stages"][side], whole) for side, who in (("theirs", "PyTorch"), ("ours", "ours"))
+            (f"{video}: {_label(name)}", row["sides"][name]["stages"], whole) for name in TITLES if name in row["sides"]
         ]
+    height = max(SIZE[1], BAR * len(bars))
+    axes.figure.set_figheight(height)
     shares = {(stage, found[stage] / whole) for _, found, whole in bars for stage in found}
     seen = [stage for stage in ORDER if any(name == stage and share >= LEAST for name, share in shares)]
     left = [0.0] * len(bars)
@@ -94,7 +108,7 @@ def _stages(parts: Parts, axes: Axes) -> bool:
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="share of PyTorch's time", title="Latency by stage")
+    axes.set(xlabel="share of the time of PyTorch in fp32", title="Latency by stage")
     return bool(bars)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from benchmarks.cpu import crowd
+from benchmarks.cpu.runtimes import AUTOCAST, CPU, PYTORCH, TITLES
 
 Parts = Mapping[str, Mapping[str, Any]]
 Lines = list[str]
 Row = Mapping[str, Any]
 
 PAIR = ("ours", "PyTorch", "speed-up", "quartiles", "pairs")
+BASES = (PYTORCH, AUTOCAST, CPU)  # sides over which the speed-up of the others is given
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Lines:
@@ -54,18 +58,61 @@ def pair(row: Row) -> list[str]:
     ]
 
 
+def ratio(found: Mapping[str, Any] | None) -> str:
+    """Format the summary of a ratio: its median, and of several turns its quartiles; empty for None."""
+    if found is None:
+        return ""
+    quartiles = f" ({found['low_quartile']:.2f} to {found['high_quartile']:.2f})" if found["count"] > 1 else ""
+    return f"**{found['median']:.2f}**{quartiles}"
+
+
+def sides_table(rows: Sequence[Row], lead: Mapping[str, Any], further: Mapping[str, Any]) -> Lines:
+    """Return a table of the sides of rows: a line for each side, and below it the sides that the machine cannot run.
+
+    Args:
+        rows: Rows of `suites.conftest.measure_sides`.
+        lead: Column names, and functions of a row that return their cells, for the first columns.
+        further: The same for columns after the speed-ups; the functions take the figures of a side.
+    """
+    bases = [base for base in BASES if any(base in row["sides"] for row in rows)]
+    head = [*lead, "side", "precision", "time", *(f"x {TITLES[base]}" for base in bases), *further, "turns"]
+    cells, missing = [], []
+    for row in rows:
+        for name, title in TITLES.items():
+            if (side := row["sides"].get(name)) is not None:
+                speedups = row["speedups"][name]
+                cells.append([
+                    *(cell(row) for cell in lead.values()), title, side.get("precision", ""),
+                    seconds(side["seconds"]["median"]), *(ratio(speedups.get(base)) for base in bases),
+                    *(cell(side) for cell in further.values()), side["seconds"]["count"],
+                ])  # fmt: skip
+        missing += [
+            f"* {row['model']}, {TITLES[name]}: not measured, {reason}" for name, reason in row["missing"].items()
+        ]
+    table = markdown(*without_empty(head, cells))
+    return [*table, "", *missing] if missing else table
+
+
+def without_empty(head: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[list[str], list[list[object]]]:
+    """Return head and rows without the columns that are empty in every row."""
+    kept = [number for number in range(len(head)) if any(row[number] != "" for row in rows)]
+    return [head[number] for number in kept], [[row[number] for number in kept] for row in rows]
+
+
 def engines_table(parts: Parts) -> Lines:
     """Return the table of engines."""
     return markdown(["engine", *PAIR], [[row["what"], *pair(row)] for row in rows_of(parts, "engines")])
 
 
 def window_step_table(parts: Parts) -> Lines:
-    """Return the table of window-steps, one row per model."""
-    rows = [
-        [row["model"], ", ".join(map(str, row["channels"])), row["what"], *pair(row)]
-        for row in rows_of(parts, "window-step")
-    ]
-    return markdown(["model", "channels", "size", *PAIR], rows)
+    """Return the table of window-steps, one row per model and side."""
+    lead = {
+        "model": lambda row: row["model"],
+        "channels": lambda row: ", ".join(map(str, row["channels"])),
+        "size": lambda row: row["what"],
+    }
+    further = {"signal to noise": lambda side: decibels(side["signal_to_noise"]) if "signal_to_noise" in side else ""}
+    return sides_table(rows_of(parts, "window-step"), lead, further)
 
 
 def changes_table(parts: Parts) -> Lines:
@@ -73,14 +120,40 @@ def changes_table(parts: Parts) -> Lines:
     lines: Lines = []
     for _, found in figures(parts, "changes"):
         rows = [
-            [row["what"], row["words"], *pair({**row, "ours": row["theirs"], "theirs": row["ours"]}),
-             "yes" if row["kept"] else "no"]
+            [row["what"], row["words"], *pair({**row, "ours": row["theirs"], "theirs": row["ours"]}), _memories(row),
+             why_kept(row)]
             for row in found["rows"]
         ]  # fmt: skip
-        head = ["optimisation", "compared", "without", "with", *PAIR[2:], "kept"]
-        shares = ", ".join(f"{kind} {share:.1%}" for kind, share in found["profile"].items())
-        lines += [*markdown(head, rows), "", f"Shares of the denoiser's time (model {found['model']}): {shares}."]
-    return lines
+        head = ["optimisation", "compared", "without", "with", *PAIR[2:], "memory without, with", "why it is kept"]
+        lines += [*markdown(*without_empty(head, rows)), ""]
+        if found["profile"]:
+            shares = ", ".join(f"{kind} {share:.1%}" for kind, share in found["profile"].items())
+            lines += [f"Shares of the denoiser's time (model {found['model']}): {shares}.", ""]
+    return lines[:-1]
+
+
+def why_kept(row: Row) -> str:
+    """Return the reason for which an optimisation is kept, from its measured figures.
+
+    `faster` needs the lower quartile of the speed-ups above 1, `less memory` less memory than without it. A reason of
+    the row names what another measurement shows.
+    """
+    if not row["kept"]:
+        return "not kept"
+    reasons = []
+    if row["ratio"]["low_quartile"] > 1:
+        reasons.append("faster")
+    if "memory" in row and row["memory"]["with"] < row["memory"]["without"]:
+        reasons.append("less memory")
+    if "reason" in row:
+        reasons.append(row["reason"])
+    return ", ".join(reasons) or ("no gain" if "memory" in row else "no gain in speed; memory not measured here")
+
+
+def _memories(row: Row) -> str:
+    if "memory" not in row:
+        return ""
+    return ", ".join(f"{row['memory'][way] / 2**20:.0f} MiB" for way in ("without", "with"))
 
 
 def loading_table(parts: Parts) -> Lines:
@@ -111,28 +184,57 @@ def first_frame_table(parts: Parts) -> Lines:
 
 def lengths_table(parts: Parts) -> Lines:
     """Return the table of videos of several lengths."""
-    rows = [
-        [row["model"], row["what"], row["steps"], *pair(row), f"{row['agreement']['equal']:.2%}",
-         row["agreement"]["largest"]]
-        for row in rows_of(parts, "videos")
-    ]  # fmt: skip
-    return markdown(["model", "video", "steps", *PAIR, "equal bytes", "largest difference"], rows)
+    return videos_table(rows_of(parts, "videos"))
+
+
+def videos_table(rows: Sequence[Row]) -> Lines:
+    """Return a table of videos, one row per video and side."""
+    lead = {"model": lambda row: row["model"], "video": lambda row: row["what"]}
+
+    def agreement(name: str, text: Callable[[Any], object]) -> Callable[[Row], object]:
+        return lambda side: text(side["agreement"][name]) if "agreement" in side else ""
+
+    further = {
+        "sampler, steps": lambda side: f"{side['sampler']}, {side['steps']}",
+        "PSNR": agreement("psnr", decibels),
+        "equal bytes": agreement("equal", "{:.2%}".format),
+        "largest difference": agreement("largest", lambda value: value),
+    }
+    return sides_table(rows, lead, further)
 
 
 def stages_table(parts: Parts) -> Lines:
     """Return the table of stages, one row per video and side."""
     rows = rows_of(parts, "videos")
-    stages = list(dict.fromkeys(name for row in rows for side in row["stages"].values() for name in side))
-    cells = [
-        [row["model"], row["what"], {"ours": "ours", "theirs": "PyTorch"}[side], *(_stage(found, s) for s in stages)]
-        for row in rows
-        for side, found in row["stages"].items()
+    found = [
+        (row, TITLES[name], row["sides"][name]["stages"]) for row in rows for name in TITLES if name in row["sides"]
     ]
-    return markdown(["model", "video", "", *stages], cells)
+    stages = list(dict.fromkeys(stage for _, _, times in found for stage in times))
+    cells = [[row["model"], row["what"], title, *(_stage(times, s) for s in stages)] for row, title, times in found]
+    return markdown(["model", "video", "side", *stages], cells)
 
 
 def _stage(found: Mapping[str, float], name: str) -> str:
     return seconds(found[name]) if name in found else ""
+
+
+def cold_start_table(parts: Parts) -> Lines:
+    """Return the table of cold starts, one row per model, provider and process."""
+    cells, stages = [], list[str]()
+    for name, found in figures(parts, "cold-start"):
+        totals: dict[str, float] = {}
+        for row in found["rows"]:
+            stages = stages or list(row["seconds"])
+            totals.setdefault(row["way"], row["seconds"]["total"])  # of the first process, which comes first
+            share = "" if row["process"] == "first" else f"{row['seconds']['total'] / totals[row['way']]:.2f}"
+            times = [seconds(row["seconds"][stage]) for stage in stages]
+            cells.append([name.partition("/")[2], row["way"], row["process"], *times, share])
+    return markdown(["model", "provider", "process", *stages, "/ first process"], cells)
+
+
+def crowd_table(parts: Parts) -> Lines:
+    """Return the table of a crowded machine, as its command prints it."""
+    return [line for _, found in figures(parts, "crowd") for line in crowd.table(found["rows"])]
 
 
 def memory_table(parts: Parts) -> Lines:
@@ -144,6 +246,18 @@ def memory_table(parts: Parts) -> Lines:
         for row in rows
     ]
     return markdown(["minutes of speech", "frames", "peak memory", "/ first row"], cells)
+
+
+def precision_table(parts: Parts) -> Lines:
+    """Return the table of providers and precisions of the shipped model."""
+    further = {
+        "PSNR": lambda side: decibels(side["psnr"]),
+        "worst frame": lambda side: decibels(side["psnr_of_the_worst_frame"]),
+        "lips": lambda side: f"{side['lips']:.3f}",
+        "largest change of lips": lambda side: f"{side['lips_change']:.3f}",
+        "nose": lambda side: f"{side['nose']:.2%}",
+    }
+    return sides_table(rows_of(parts, "precision"), {"video": lambda row: row["what"]}, further)
 
 
 def quality_table(parts: Parts) -> Lines:
@@ -183,15 +297,15 @@ def _preset(row: Row) -> list[str]:
         guided,
         f"{row['speedup']['median']:.2f} x",
         f"{row['denoising_speedup']['median']:.2f} x",
-        _decibels(row["psnr"]),
-        _decibels(row["psnr_of_the_worst_frame"]),
+        decibels(row["psnr"]),
+        decibels(row["psnr_of_the_worst_frame"]),
         f"{row['lips']:.3f}",
         f"{row['nose']:.2%}",
         f"{row['nose_95']:.2%}",
     ]
 
 
-def _decibels(value: float | str) -> str:
+def decibels(value: float | str) -> str:
     """Format dB; infinity, which JSON holds as text, means equal frames."""
     return f"{value:.1f} dB" if not isinstance(value, str) and math.isfinite(value) else "equal"
 

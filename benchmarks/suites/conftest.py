@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cpu.effort import QUICK, WHOLE, Effort
-from benchmarks.cpu.pairs import QUIET, pair_figures
+from benchmarks.cpu.pairs import QUIET, pair_figures, sides_figures
+from benchmarks.cpu.runtimes import CPU
 from benchmarks.page.parts import COLLECTOR
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def threads(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iterator[Sides]:
-    """A model in the runtime and in PyTorch; sets PyTorch's threads and lets malloc keep freed memory."""
+    """A model on all sides; sets PyTorch's threads and lets malloc keep freed memory."""
     import torch
 
     from benchmarks.cpu.allocator import keep_memory
@@ -90,6 +91,45 @@ def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iter
     model.prepare(work)
     with Sides(model.weights(work), model.bundle(work), threads) as made:
         yield made
+
+
+@pytest.fixture
+def measure_sides(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """A function that measures a call of each side by turns in this process.
+
+    The benchmark's figures are those of the provider `cpu`; `extra_info` has all of them.
+
+    Args of the function:
+        calls: Call of each side, by its name in `benchmarks.cpu.runtimes`; `cpu` is one of them.
+        rounds: Number of turns.
+        warmup: Uncounted turns before.
+        details: Called after the measurement; returns further figures by side.
+        **facts: More figures of the row.
+    """
+
+    def measure(
+        calls: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1,
+        details: Callable[[], Mapping[str, Mapping[str, Any]]] = dict, **facts: Any,
+    ) -> None:  # fmt: skip
+        samples: dict[str, list[float]] = {name: [] for name in calls}
+
+        def others() -> None:
+            for name, call in calls.items():
+                time.sleep(QUIET)
+                if name != CPU:
+                    started = time.perf_counter()
+                    call()
+                    samples[name].append(time.perf_counter() - started)
+
+        benchmark.pedantic(calls[CPU], setup=others, rounds=rounds, warmup_rounds=warmup)
+        samples[CPU] = [float(seconds) for seconds in benchmark.stats.stats.data]
+        figures = sides_figures({name: seconds[-rounds:] for name, seconds in samples.items()})
+        for name, further in details().items():
+            figures["sides"][name].update(further)
+        benchmark.extra_info.update(figures)
+        _collect(request, {**figures, "rounds": rounds, **facts})
+
+    return measure
 
 
 @pytest.fixture
@@ -129,8 +169,13 @@ def measure_pair(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) ->
         figures = pair_figures(own, samples[warmup:])
         found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
         benchmark.extra_info.update({**{k: figures[k] for k in ("theirs", "ratio")}, **found})
-        collector = request.config.pluginmanager.get_plugin(COLLECTOR)
-        if collector is not None:
-            collector.add(request.node.name, {**figures, **found})
+        _collect(request, {**figures, **found})
 
     return measure
+
+
+def _collect(request: pytest.FixtureRequest, figures: dict[str, Any]) -> None:
+    """Report the figures of a test to the part of the report that runs it, if one does."""
+    collector = request.config.pluginmanager.get_plugin(COLLECTOR)
+    if collector is not None:
+        collector.add(request.node.name, figures)

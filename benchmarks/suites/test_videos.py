@@ -1,14 +1,15 @@
-"""Whole videos, from photo and speech to frames, compared with the plain pipeline in PyTorch."""
+"""Whole videos, from photo and speech to frames: the runtime, and the plain pipeline in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from benchmarks.cpu.effort import LONG, Effort
+from benchmarks.cpu.runtimes import CPU, FAST, OPENVINO, PYTORCH
 from benchmarks.gpu.compare import PSNR_LEAST, psnr
 from benchmarks.gpu.scene import Scene, draw_frames
 from benchmarks.gpu.timings import median_stages
@@ -23,7 +24,7 @@ Measure = Callable[..., None]
 
 @pytest.mark.parametrize("model_name", ["pocket"], scope="session")
 def test_video_of_the_small_model(
-    measure_pair: Measure, sides: Sides, effort: Effort, model_name: str, length: float
+    measure_sides: Measure, sides: Sides, effort: Effort, model_name: str, length: float
 ) -> None:
     """The bundle's recommended settings, except for DDIM, the only sampler of the plain pipeline."""
     settings = sides.settings(sampler="ddim")
@@ -31,58 +32,66 @@ def test_video_of_the_small_model(
     rounds = 1 if length > LONG else effort.video_rounds
     short = _scene(sides, sides.shape.frames, settings)
     facts = {"what": f"{length:g} s", "model": model_name, "length": length}
-    _measure(measure_pair, sides, scene, settings, rounds, warm=short, **facts)
+    _measure(measure_sides, sides, scene, dict.fromkeys(sides.names, settings), rounds, warm=short, **facts)
 
 
 @pytest.mark.parametrize("model_name", ["half"], scope="session")
-def test_video_of_one_window(measure_pair: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
-    """The half-width model with the published settings: upstream's 25 steps of DDIM."""
-    settings = sides.settings(steps=effort.half_steps, fps=25)
+def test_video_of_one_window(measure_sides: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
+    """The half-width model with the published settings, upstream's 25 steps of DDIM, and with our preset `fast`."""
+    settings, fast = sides.settings(steps=effort.half_steps, fps=25), sides.settings(preset="fast", fps=25)
     scene = _scene(sides, sides.shape.frames, settings)
-    what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, {settings.steps} steps"
-    _measure(measure_pair, sides, scene, settings, effort.video_rounds, warm=scene, what=what, model=model_name)
-
-
-@pytest.mark.parametrize("model_name", ["half"], scope="session")
-def test_fast_video_of_one_window(measure_pair: Measure, sides: Sides, effort: Effort, model_name: str) -> None:
-    """Our preset `fast` against PyTorch with the published settings; the quality table shows how the frames differ."""
-    published = sides.settings(steps=effort.half_steps, sampler="ddim", fps=25)
-    scene = _scene(sides, sides.shape.frames, published)
-    what = f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}, `fast`"
-    fast = sides.settings(preset="fast", fps=25)
-    facts = {"what": what, "model": model_name}
-    _measure(measure_pair, sides, scene, fast, effort.video_rounds, warm=scene, theirs=published, **facts)
+    of = {**dict.fromkeys(sides.names, settings), FAST: fast}
+    facts = {"what": f"{sides.shape.frames} frames of {sides.shape.height} x {sides.shape.width}", "model": model_name}
+    _measure(measure_sides, sides, scene, of, effort.half_rounds, warm=scene, **facts)
 
 
 def _measure(
-    measure_pair: Measure, sides: Sides, scene: Scene, settings: Settings, rounds: int, *, warm: Scene,
-    theirs: Settings | None = None, **facts: object,
+    measure_sides: Measure, sides: Sides, scene: Scene, settings: Mapping[str, Settings], rounds: int, *, warm: Scene,
+    **facts: object,
 ) -> None:  # fmt: skip
-    """Measure alternating videos of both sides, after a video of `warm` in few steps.
+    """Measure videos of all sides by turns, after a video of `warm` in few steps.
 
-    With None for `theirs`, the settings of PyTorch's videos, both sides have the same settings, and their frames must
-    agree.
+    Args:
+        measure_sides: The fixture.
+        sides: The sides.
+        scene: Inputs of the videos.
+        settings: Settings of each side's videos. The frames of float32 sides with PyTorch's settings must agree.
+        rounds: Number of turns.
+        warm: Inputs of the first videos.
+        **facts: More figures of the row.
     """
-    made, by_torch = list[Video](), list[Video]()
-    few = sides.settings(steps=2, sampler="ddim", fps=settings.fps)
-    sides.make(warm, few)
-    sides.make_in_torch(warm, few)
-    measure_pair(
-        lambda: made.append(sides.make(scene, settings)),
-        lambda: by_torch.append(sides.make_in_torch(scene, theirs or settings)),
+    videos: dict[str, list[Video]] = {name: [] for name in settings}
+    for name in sides.names:
+        sides.make(name, warm, sides.settings(steps=2, sampler="ddim", fps=settings[name].fps))
+
+    def call(name: str) -> Callable[[], None]:
+        side = CPU if name == FAST else name
+        return lambda: videos[name].append(sides.make(side, scene, settings[name]))
+
+    def details() -> dict[str, Any]:
+        found: dict[str, dict[str, Any]] = {}
+        for name, made in videos.items():
+            found[name] = {
+                "steps": settings[name].steps,
+                "sampler": settings[name].sampler,
+                "stages": median_stages([video.timings for video in made]),
+            }
+            if name != PYTORCH:
+                found[name]["agreement"] = agreement(made[-1], videos[PYTORCH][-1])
+                found[name]["precision"] = sides.precision(CPU if name == FAST else name)
+        return found
+
+    measure_sides(
+        {name: call(name) for name in settings},
         rounds=rounds,
         warmup=0,
-        steps=settings.steps,
+        details=details,
         frames=scene.frames,
-        stages=lambda: {
-            "ours": median_stages([v.timings for v in made]),
-            "theirs": median_stages([v.timings for v in by_torch]),
-        },
-        agreement=lambda: agreement(made[-1], by_torch[-1]),
+        missing=sides.missing,
         **facts,
-    )  # fmt: skip
-    if theirs is None:
-        assert agreement(made[-1], by_torch[-1])["psnr"] >= PSNR_LEAST
+    )
+    for name in {CPU, OPENVINO} & videos.keys():
+        assert agreement(videos[name][-1], videos[PYTORCH][-1])["psnr"] >= PSNR_LEAST
 
 
 def agreement(one: Video, other: Video) -> dict[str, float]:

@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as library
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -334,3 +337,26 @@ def test_engines_may_have_most_of_the_memory(monkeypatch: pytest.MonkeyPatch) ->
     for known, limit in ((800_000_000, 700_000_000), (None, 0)):
         monkeypatch.setattr(onnxruntime, "whole_memory", lambda known=known: known)
         assert onnxruntime.memory_limit() == limit
+
+
+def test_threads_that_load_at_once_make_one_arena() -> None:
+    made: list[int] = []
+
+    class Library:
+        """ONNX Runtime, where making an arena takes a while and a second one is refused."""
+
+        OrtAllocatorType = OrtMemType = type("Kinds", (), {"ORT_ARENA_ALLOCATOR": 1, "DEFAULT": 0})
+        SessionOptions = library.SessionOptions
+
+        OrtArenaCfg = dict
+        OrtMemoryInfo = staticmethod(lambda *words: words)
+
+        @staticmethod
+        def create_and_register_allocator(info: object, options: object) -> None:
+            made.append(1)
+            time.sleep(0.05)
+
+    stand_in = Library()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: onnxruntime.cpu_options(stand_in, 1), range(4)))
+    assert made == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.project_links import EXPORTER
 
+_ARENA = threading.Lock()  # ONNX Runtime refuses a second arena, and several threads load engines
 _SILENT = 4  # severity "fatal": errors are raised, and need not be printed as well
 _DTYPES = {"float": "float32", "double": "float64"}  # the others have NumPy's names in ONNX Runtime too
 
@@ -215,7 +217,8 @@ def cpu_options(library: Any, threads: int | None, *, share_weights: bool = Fals
         threads: As in `load`.
         share_weights: As in `load`.
     """
-    _make_arena(library)
+    with _ARENA:
+        _make_arena(library)
     options = session_options(library, threads)
     options.add_session_config_entry("session.use_env_allocators", "1")
     if share_weights:

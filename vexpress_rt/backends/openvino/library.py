@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from typing import Any
 
 from vexpress_rt.backends.validation import error_text
@@ -14,6 +15,7 @@ from vexpress_rt.utils.project_links import EXPORTER
 
 SUPPORTED = "2026.4"  # release of the extra: the options of reduced precision are internal and change without notice
 INSTALL = "pip install 'vexpress-rt[openvino]'"
+_CORE = threading.Lock()  # several threads load engines
 _TELEMETRY = "openvino_telemetry"
 _HINTS = {"GPU": "its OpenCL driver", "NPU": "its driver"}
 
@@ -71,7 +73,8 @@ def core() -> Any:
     """
     library = import_library()
     try:
-        return _core(library, os.getpid())
+        with _CORE:
+            return _core(library, os.getpid())
     except Exception as error:  # OpenVINO raises RuntimeError, and others while memory runs out
         raise backend_error("OpenVINO cannot start", error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vexpress_rt.errors import BackendError
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.project_links import EXPORTER
 
+_READER = threading.Lock()  # several threads load engines
 _RTOL = 1e-5  # of the frequencies, which the graph has in float32
 _PASS_ON = {"Unsqueeze", "Reshape", "Squeeze"}  # between the timestep and its product with the frequencies
 
@@ -34,7 +36,9 @@ def read_model(path: str | Path, name: str) -> Any:
         BackendMissingError: OpenVINO is not installed.
         BackendError: The file cannot be read, or memory ran out.
     """
-    reader = _onnx_reader(openvino_library.import_library(), os.getpid())
+    library = openvino_library.import_library()
+    with _READER:
+        reader = _onnx_reader(library, os.getpid())
     try:
         with native_call():
             return reader.convert(reader.load(str(path)))
