@@ -141,13 +141,24 @@ def test_an_error_of_one_engine_leaves_the_others_loaded(loads: Loads) -> None:
     assert sorted(loads.begun) == sorted(NEEDS)
 
 
-def test_an_error_is_raised_before_the_other_loads_end(loads: Loads) -> None:
-    loads.broken["decoder"] = BackendError("decoder")
+def test_an_error_is_raised_before_the_loads_after_it_end(loads: Loads) -> None:
+    loads.broken["denoiser"] = BackendError("denoiser")
+    gate = loads.gates["decoder"] = threading.Event()
+    with ConcurrentLoading(loads, NEEDS, 2, no_limit) as loading:
+        with pytest.raises(BackendError, match="denoiser"):
+            loading.wait()
+        gate.set()
+
+
+def test_of_several_errors_the_first_in_order_is_raised_whichever_comes_first(loads: Loads) -> None:
+    loads.broken = {"denoiser": BackendError("denoiser"), "decoder": BackendError("decoder")}
     gate = loads.gates["denoiser"] = threading.Event()
     with ConcurrentLoading(loads, NEEDS, 2, no_limit) as loading:
         with pytest.raises(BackendError, match="decoder"):
+            loading.wait("decoder")  # it has failed before the denoiser does
+        threading.Timer(0.05, gate.set).start()
+        with pytest.raises(BackendError, match="denoiser"):
             loading.wait()
-        gate.set()
 
 
 def test_of_several_errors_the_first_in_order_is_raised(loads: Loads) -> None:

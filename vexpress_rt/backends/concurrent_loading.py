@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -68,7 +68,8 @@ class ConcurrentLoading:
             names: Names of the engines, keys of `needs`; none waits for all of them.
 
         Raises:
-            VExpressError: The first of these engines that could not be loaded, as `load` raises it.
+            VExpressError: The first of these engines that could not be loaded, as `load` raises it. Engines before it
+                are waited for, so that the same fault gives the same error whichever thread is faster.
         """
         wanted = names or tuple(self._needs)
         if not self._threads:
@@ -76,9 +77,9 @@ class ConcurrentLoading:
                 self._load(name)
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._loaded.issuperset(wanted) or self._failed(wanted))
-            if failed := self._failed(wanted):
-                raise self._errors[failed[0]]
+            self._changed.wait_for(lambda: self._next(wanted) in (None, *self._errors))
+            if (failed := self._next(wanted)) is not None:
+                raise self._errors[failed]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -87,8 +88,9 @@ class ConcurrentLoading:
             run_uninterrupted(self._end)
         self._errors.clear()  # a traceback refers to this object
 
-    def _failed(self, names: Collection[str]) -> list[str]:
-        return [name for name in names if name in self._errors]
+    def _next(self, names: Iterable[str]) -> str | None:
+        """Return the first of these engines that is not loaded; None if all are."""
+        return next((name for name in names if name not in self._loaded), None)
 
     def _end(self) -> None:
         with self._changed:
