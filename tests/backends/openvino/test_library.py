@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from tests.conftest import GoldenSet
 from vexpress_rt.backends.openvino import library
 from vexpress_rt.errors import BackendError, BackendMissingError
 
@@ -35,6 +38,44 @@ def test_a_process_has_one_core() -> None:
     assert library.core() is library.core()
     assert "CPU" in library.devices()
     assert "FP32" in library.capabilities("CPU")
+
+
+FORK = """
+import os, sys
+import numpy as np
+import vexpress_rt.backends.openvino.library as library
+
+library.devices()
+child = os.fork()
+if child == 0:  # a Core alone has no threads
+    os._exit(0 if "CPU" in library.devices() else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+from vexpress_rt.backends.openvino.engine import load
+from vexpress_rt.errors import BackendError
+
+engine = load(sys.argv[1], None)
+frame = np.zeros((1, 3, 64, 64), np.float32)
+engine.run_positional(frame)
+child = os.fork()
+if child == 0:
+    faults = 0
+    for use in (lambda: engine.run_positional(frame), lambda: load(sys.argv[1], None), library.devices):
+        try:
+            use()
+        except BackendError as error:
+            faults += "was forked from process" in str(error) and "get_context('spawn')" in str(error)
+    os._exit(0 if faults == 3 else 4)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+engine.run_positional(frame)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_process_that_was_forked_from_one_with_engines_is_refused(tiny_square: GoldenSet) -> None:
+    detector = tiny_square.bundle / "face_detector.onnx"
+    done = subprocess.run([sys.executable, "-c", FORK, str(detector)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_device_that_does_not_respond_is_named() -> None:

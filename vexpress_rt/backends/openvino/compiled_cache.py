@@ -68,7 +68,7 @@ class CachedEngine:
         """
         if not self._key or (path := find_file(KIND, self._key)) is None:
             return None
-        core, started = library.core(), time.monotonic()
+        core, started = library.compiler(), time.monotonic()
         try:
             compiled = _import(core, path, self._options)
         except FileNotFoundError:  # another process has just made room for an entry of its own

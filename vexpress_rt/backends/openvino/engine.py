@@ -66,7 +66,7 @@ def compile_onnx(
         ConfigError: The number of threads is impossible.
     """
     configuration = options.configuration()
-    core, model = library.core(), read_model(path, name)
+    core, model = library.compiler(), read_model(path, name)
     try:
         if spec is not None and options.precision != FULL:
             spec = cut_timestep(library.import_library(), model, spec)
@@ -116,6 +116,7 @@ class OpenVinoEngine:
         name, compiled = self.spec.name, self._compiled
         if compiled is None:
             refuse_closed(self.spec)
+        library.check_process()
         feed = check_inputs(self.spec, inputs)
         if on_gpu := [key for key, tensor in feed.items() if isinstance(tensor, DeviceTensor)]:
             raise BackendError(

@@ -16,6 +16,7 @@ from vexpress_rt.utils.project_links import EXPORTER
 SUPPORTED = "2026.4"  # release of the extra: the options of reduced precision are internal and change without notice
 INSTALL = "pip install 'vexpress-rt[openvino]'"
 _CORE = threading.Lock()  # several threads load engines
+_threads_of: int | None = None  # the process that started OpenVINO's threads
 _TELEMETRY = "openvino_telemetry"
 _HINTS = {"GPU": "its OpenCL driver", "NPU": "its driver"}
 
@@ -69,14 +70,42 @@ def core() -> Any:
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
-        BackendError: OpenVINO cannot start.
+        BackendError: OpenVINO cannot start, or `check_process` refuses this process.
     """
+    check_process()
     library = import_library()
     try:
         with _CORE:
             return _core(library, os.getpid())
     except Exception as error:  # OpenVINO raises RuntimeError, and others while memory runs out
         raise backend_error("OpenVINO cannot start", error) from error
+
+
+def compiler() -> Any:
+    """Return the Core of this process, for compiling or importing models, which starts OpenVINO's threads.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+        BackendError: As `core`.
+    """
+    global _threads_of
+    found = core()
+    _threads_of = os.getpid()
+    return found
+
+
+def check_process() -> None:
+    """Refuse a process that was forked after OpenVINO started its threads: there, a model would run forever.
+
+    Raises:
+        BackendError: The process is such a fork.
+    """
+    if _threads_of not in (None, os.getpid()):
+        raise BackendError(
+            f"this process was forked from process {_threads_of} after that had loaded engines in OpenVINO, whose "
+            "threads a fork does not have: start processes by multiprocessing.get_context('spawn'), or load engines "
+            "after the fork alone"
+        )
 
 
 def devices() -> tuple[str, ...]:

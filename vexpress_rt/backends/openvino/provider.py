@@ -60,7 +60,7 @@ class OpenVinoProvider(Provider):
         if options.precision == FULL:
             return OpenVinoLoader(bundle, options)
         tested = check_reduced_precision(
-            library.import_library(), library.core(), options.device, options.configuration(), bundle.manifest.model,
+            library.import_library(), library.compiler(), options.device, options.configuration(), bundle.manifest.model,
             bundle.manifest.shape,
         )  # fmt: skip
         if tested.passed:
