@@ -60,8 +60,8 @@ class OpenVinoProvider(Provider):
         if options.precision == FULL:
             return OpenVinoLoader(bundle, options)
         tested = check_reduced_precision(
-            library.import_library(), library.compiler(), options.device, options.configuration(), bundle.manifest.model,
-            bundle.manifest.shape,
+            library.import_library(), library.compiler(), options.device, options.configuration(),
+            bundle.manifest.model, bundle.manifest.shape,
         )  # fmt: skip
         if tested.passed:
             return OpenVinoLoader(bundle, options)
