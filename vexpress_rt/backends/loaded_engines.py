@@ -98,8 +98,8 @@ class Engines:
             first: Names of engines to load before these.
 
         Raises:
-            BundleNotFoundError: The bundle lacks an engine. Other errors are those of `get`, raised by `wait`: of several,
-                that of the engine named first.
+            BundleNotFoundError: The bundle lacks an engine. Other errors are those of `get`, raised by `wait`; of
+                several, that of the engine named first.
         """
         ahead = tuple(first)
         sizes = {name: self.bundle.engine_size(name) for name in (*ahead, *names)}
