@@ -26,6 +26,7 @@ class Effort:
         live_people: People whose live videos are compared with `generate`.
         changes_of: Model whose optimisations and loading are measured.
         loads: Number of times that its engines are loaded.
+        cold_starts: Runs of two processes of each provider.
         first_frame_steps: Steps of the clip whose first frame is timed.
     """
 
@@ -45,6 +46,7 @@ class Effort:
     live_people: int
     changes_of: str
     loads: int
+    cold_starts: int
     first_frame_steps: int = 8
 
 
@@ -66,6 +68,7 @@ WHOLE = Effort(
     live_people=1,
     changes_of="half",
     loads=3,
+    cold_starts=2,
 )
 QUICK = Effort(
     models=("pocket",),
@@ -84,4 +87,5 @@ QUICK = Effort(
     live_people=0,
     changes_of="pocket",
     loads=1,
+    cold_starts=1,
 )

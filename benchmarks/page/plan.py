@@ -13,7 +13,7 @@ from benchmarks.gpu.parts import Part
 # Kinds of parts, for --parts: the names of parts up to the slash.
 KINDS = (
     "engines", "window-step", "changes", "loading", "native", "first-frame", "videos", "memory", "precision", "quality",
-    "live", "crowd",
+    "live", "cold-start", "crowd",
 )  # fmt: skip
 
 
@@ -68,6 +68,14 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
         }),
         command(
             "live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people), *LIVE,
+        ),
+        command("cold-start/shipped", "cold_start", "--evict", "--repeats", str(effort.cold_starts)),
+        *(
+            command(
+                f"cold-start/{m}", "cold_start", "--evict", "--repeats", str(effort.cold_starts),
+                "--engines", str(MODELS[m].bundle(work)), needs=(f"prepare/{m}",),
+            )
+            for m in half
         ),
         command("crowd", "cpu.crowd", *(["--quick"] if quick else CROWD)),
     ]  # fmt: skip

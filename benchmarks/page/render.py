@@ -11,6 +11,7 @@ from benchmarks.page import plots
 from benchmarks.page.tables import (
     Lines,
     changes_table,
+    cold_start_table,
     crowd_table,
     engines_table,
     first_frame_table,
@@ -57,6 +58,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "fewer steps of another sampler than the side with which it is compared."),
     ("Latency by stage", ("videos",), stages_table, "stages.png",
      "Median seconds of each stage of the videos above. PyTorch runs upstream's median filter."),
+    ("Cold start", ("cold-start",), cold_start_table, "",
+     "From the start of a process to the first frame: one window of one step; files of bundle and cache are dropped "
+     "from the page cache before each process. The first process fills an empty cache folder; the second one finds it "
+     "full. *shipped* is the bundle in the package."),
     ("Crowded machine", ("crowd",), crowd_table, "",
      "Videos of 17 frames of the small model with the preset `fast`, beside busy loops and other videos: seconds / CPU "
      "seconds, by the way in which the threads of engines wait. *Processes x streams*: processes with a `Generator`, "

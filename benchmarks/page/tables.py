@@ -218,6 +218,20 @@ def _stage(found: Mapping[str, float], name: str) -> str:
     return seconds(found[name]) if name in found else ""
 
 
+def cold_start_table(parts: Parts) -> Lines:
+    """Return the table of cold starts, one row per model, provider and process."""
+    cells, stages = [], list[str]()
+    for name, found in figures(parts, "cold-start"):
+        totals: dict[str, float] = {}
+        for row in found["rows"]:
+            stages = stages or list(row["seconds"])
+            totals.setdefault(row["way"], row["seconds"]["total"])  # of the first process, which comes first
+            share = "" if row["process"] == "first" else f"{row['seconds']['total'] / totals[row['way']]:.2f}"
+            times = [seconds(row["seconds"][stage]) for stage in stages]
+            cells.append([name.partition("/")[2], row["way"], row["process"], *times, share])
+    return markdown(["model", "provider", "process", *stages, "/ first process"], cells)
+
+
 def crowd_table(parts: Parts) -> Lines:
     """Return the table of a crowded machine, as its command prints it."""
     return [line for _, found in figures(parts, "crowd") for line in crowd.table(found["rows"])]

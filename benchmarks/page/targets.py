@@ -73,6 +73,12 @@ def _first_frame(parts: Parts) -> float | None:
     return _of_rows(parts, "first-frame", lambda row: row["ratio"]["median"])
 
 
+def _cold_start(parts: Parts, way: str) -> float | None:
+    rows = parts.get("cold-start/half", {}).get("figures", {}).get("rows", [])
+    totals = {row["process"]: row["seconds"]["total"] for row in rows if row["way"] == way}
+    return totals["first"] / totals["second"] if totals else None
+
+
 def _memory(parts: Parts) -> float | None:
     peaks = [row["peak"] for row in parts.get("memory", {}).get("figures", {}).get("rows", [])]
     return peaks[0] / peaks[-1] if peaks else None
@@ -113,6 +119,8 @@ TARGETS = (
     Target("shipped_lips", "largest change of the lips' correlation with the speech in that video",
            _side("precision", OPENVINO_BF16, lambda side: side["lips_change"]), most=0.01, needs=AMX),
     Target("first_frame", "first frame of a minute's clip: `wavefront` over `step_major`", _first_frame, least=15.0),
+    Target("cold_start", "cold start of the half-width model with `openvino` in bf16: first process / second process",
+           lambda parts: _cold_start(parts, "openvino-bf16"), least=3.0),
     Target("memory", "peak memory: shortest speech / longest speech", _memory, least=1 / 1.05),
     Target("live_memory", "live: memory after a fifth of the session / at its end", _live_memory, least=1 / 1.05),
     Target("live_sound", "live: share of frames with the right samples and time", _live_sound, least=1.0),
