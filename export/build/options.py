@@ -25,8 +25,8 @@ class BuildOptions:
         tensorrt: Options of TensorRT, for its targets.
         onnx: Whether to keep the graphs and their weights, or only their hashes. A bundle without graphs cannot compile
             further plans.
-        compact: Whether to store float32 weights that float16 holds exactly as float16. ONNX Runtime widens them when
-            it loads them, so that only the size on disk changes.
+        compact: Whether to store float32 weights that float16 holds exactly as float16. ONNX Runtime and OpenVINO widen
+            them when they load them, so that only the size on disk changes.
 
     Raises:
         ConfigError: A name is unknown, or options contradict each other.
@@ -53,10 +53,11 @@ class BuildOptions:
                 f"{what} given with the target {self.target}, which runs ONNX files as they are; expected "
                 f"{' or '.join(COMPILED_TARGETS)} with that: leave it out, or choose another --target"
             )
-        if self.compact and (self.precision, self.target) != ("fp32", ONNXRUNTIME.name):
+        if self.compact and (self.precision != "fp32" or TARGETS[self.target].compiled):
+            others = " or ".join(name for name, target in TARGETS.items() if not target.compiled)
             raise ConfigError(
                 f"--compact is given with the precision {self.precision} and the target {self.target}; expected fp32 "
-                f"and {ONNXRUNTIME.name} with that: leave it out"
+                f"and {others} with that: leave it out"
             )
 
     def default_output(self) -> Path:

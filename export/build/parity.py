@@ -1,4 +1,8 @@
-"""Compare an exported engine with its torch module on random inputs."""
+"""Compare an exported engine with its torch module on random inputs.
+
+ONNX Runtime runs the graphs of every target: an export needs no other library, and the tests compare what the libraries
+of the targets compute.
+"""
 
 from __future__ import annotations
 

@@ -99,7 +99,8 @@ class Graph:
 
     Attributes:
         opset: Version of the ONNX operators.
-        forms: Fused forms that the target supports, of `lower_fused.FORMS`.
+        forms: Forms that are fast on the target, of `lower_fused.FORMS`.
+        ort_operators: Whether the target has ONNX Runtime's own operators.
         nodes: Nodes in order of execution.
         initializers: Functions that make the weights and constants, by name. Each is called when the graph is written,
             so that memory holds one tensor at a time.
@@ -110,6 +111,7 @@ class Graph:
 
     opset: int = OPSETS["onnxruntime"]
     forms: Collection[str] = ()
+    ort_operators: bool = True
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Lowerings to fused forms that only ONNX Runtime's CPU kernels have, mostly of composite functions of the networks.
+"""Lowerings to forms that are fast on CPUs, mostly of composite functions of the networks.
 
-Weights are stored in the layout that a form needs. Then little is computed when a graph is loaded, and graphs that
-share a weights file can share its mapped memory.
+Some consist of operators that ONNX Runtime alone has. Weights are stored in the layout that a form needs. Then little
+is computed when a graph is loaded, and graphs that share a weights file can share its mapped memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import torch
 from export.onnx.graph import ORT_DOMAIN
 from export.onnx.lowering_framework import Lowering, handles
 from export.onnx.trace import Value
+from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
 
 SMALL_CONVOLUTION = "small_convolution"
 # Names of composite functions, and small 3x3 convolutions as matrix products. `benchmarks.cpu.changes` measures the
-# speedup of each.
+# speedup of each in ONNX Runtime.
 FORMS = ("multi_head_attention", "gated_linear", "doubled_conv", SMALL_CONVOLUTION)
+# OpenVINO fuses attention of plain operators itself. Small convolutions as products would be rounded more in bfloat16.
+TARGET_FORMS = {ONNXRUNTIME.name: FORMS, OPENVINO.name: ("gated_linear", "doubled_conv")}
 ONCE_PER_PHOTO = ("vae_encoder", "reference_net")  # engines that run once per photo: the larger weights do not pay off
 KERNEL = 3  # size of the convolutions below
 # Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): a tile of 2 x 2 outputs is
@@ -48,15 +51,17 @@ DOUBLED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 WIDE, POSITIONS, POSITIONS_OF_SEVERAL = 256, 4096, 64
 
 
-def forms_of(engine: str) -> tuple[str, ...]:
+def forms_of(engine: str, target: str = ONNXRUNTIME.name) -> tuple[str, ...]:
     """Return the forms that an engine uses by default.
 
     As products, the weights of a 3x3 convolution take 16/9 of the room, on disk and in memory.
 
     Args:
         engine: Name of the engine.
+        target: A key of `TARGETS`.
     """
-    return tuple(form for form in FORMS if form != SMALL_CONVOLUTION or engine not in ONCE_PER_PHOTO)
+    forms = TARGET_FORMS.get(target, ())
+    return tuple(form for form in forms if form != SMALL_CONVOLUTION or engine not in ONCE_PER_PHOTO)
 
 
 @handles("multi_head_attention")
@@ -67,14 +72,21 @@ def _multi_head_attention(lo: Lowering, queries: Value, keys: Value, values: Val
 
 @handles("gated_linear")
 def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
-    """Compute value and gate by two products, so that no result is split; bias and GELU of the gate in one kernel."""
+    """Compute value and gate by two products, so that no result is split; bias and GELU of the gate in one kernel.
+
+    OpenVINO fuses bias and GELU with the product.
+    """
     add, inner = lo.graph.add, weight.shape[0]
     assert inner is not None
     half = inner // 2
     weights = lo.name(weight, ".value.T", lambda t: t[:half].T), lo.name(weight, ".gate.T", lambda t: t[half:].T)
     biases = lo.name(bias, ".value", lambda t: t[:half]), lo.name(bias, ".gate", lambda t: t[half:])
     value, gate = (add("MatMul", [lo.name(x), w]) for w in weights)
-    return add("Mul", [add("Add", [value, biases[0]]), add("BiasGelu", [gate, biases[1]], domain=ORT_DOMAIN)])
+    if lo.graph.ort_operators:
+        activation = add("BiasGelu", [gate, biases[1]], domain=ORT_DOMAIN)
+    else:
+        activation = add("Gelu", [add("Add", [gate, biases[1]])])
+    return add("Mul", [add("Add", [value, biases[0]]), activation])
 
 
 @handles("doubled_conv")

@@ -57,8 +57,7 @@ def to_onnx(
             are in a file beside it.
         target: A key of `TARGETS`; determines the version of the operators.
         compact: Whether to store weights as float16 where that is exact; see `Graph.write`.
-        forms: Fused forms for ONNX Runtime's CPU kernels, of `lower_fused.FORMS`; None: the default of the engine. Only
-            float32 graphs for ONNX Runtime use them.
+        forms: Forms of `lower_fused.FORMS`, which only float32 graphs use; None: the default of engine and target.
 
     Returns:
         The file of the weights; None if they are inside the graph.
@@ -66,9 +65,9 @@ def to_onnx(
     Raises:
         ExportError: The module calls a torch function that has no lowering.
     """
-    forms = forms_of(engine.spec.name) if forms is None else forms
-    for_cpu = target == ONNXRUNTIME.name and engine.activation == torch.float32
-    graph = Graph(OPSETS[target], forms if for_cpu else ())
+    forms = forms_of(engine.spec.name, target) if forms is None else forms
+    used = forms if engine.activation == torch.float32 else ()
+    graph = Graph(OPSETS[target], used, ort_operators=target == ONNXRUNTIME.name)
     for tensor in engine.spec.inputs:
         graph.declare(tensor, output=False)
     for tensor in engine.spec.outputs:

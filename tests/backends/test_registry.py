@@ -13,6 +13,7 @@ import pytest
 from tests.doubles.fake_cuda import NO_DRIVER
 from tests.doubles.fake_providers import FakeProviders
 from tests.doubles.fakes import write_bundle
+from tests.support.bundles import edit
 from tests.support.compiled import add_plans
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
@@ -54,6 +55,20 @@ def test_auto_takes_tensorrt_for_a_compiled_bundle_where_there_is_a_gpu(
 ) -> None:
     choice = choose("auto", compiled)
     assert (choice.name, choice.reason) == ("tensorrt", "the bundle is compiled for it and there is a GPU")
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_auto_runs_a_bundle_for_openvino_in_onnx_runtime_without_a_warning(
+    machine: FakeProviders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    has_gpu: bool,
+) -> None:  # fmt: skip
+    folder = write_bundle(tmp_path / "bundle", engines=("vae_decoder",))
+    edit(folder, lambda data: data.update(target="openvino"))
+    if not has_gpu:
+        without_gpu(machine, monkeypatch)
+    caplog.set_level(logging.INFO, "vexpress_rt")
+    assert choose("auto", Bundle.open(folder)).name == ("cuda" if has_gpu else "cpu")
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
 def test_auto_takes_cuda_for_a_bundle_without_plans(machine: FakeProviders, plain: Bundle) -> None:

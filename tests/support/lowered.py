@@ -54,7 +54,7 @@ def write(
     forms: Collection[str] = (),
 ) -> None:  # fmt: skip
     """Lower a trace to an ONNX file for a target, with these inputs and outputs."""
-    graph = Graph(OPSETS[target], forms)
+    graph = Graph(OPSETS[target], forms, ort_operators=target == "onnxruntime")
     for tensors, output in ((inputs, False), (outputs, True)):
         for tensor in tensors:
             graph.declare(tensor, output=output)
@@ -72,13 +72,14 @@ def run_file(path: Path, *arrays: Array) -> list[Array]:
     return list(session.run(None, {t.name: a for t, a in zip(session.get_inputs(), arrays, strict=True)}))
 
 
-def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = ()) -> list[str]:
+def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = (), target: str = "onnxruntime") -> list[str]:
     """Assert that a module and its ONNX graph give the same shapes, dtypes and, within rounding, values.
 
     Args:
         module: The module.
         *arrays: Inputs.
-        forms: Forms for ONNX Runtime's CPU kernels that the graph may have.
+        forms: Forms of `lower_fused.FORMS` that the graph may have.
+        target: The target of the graph.
 
     Returns:
         The operators of the graph.
@@ -89,7 +90,7 @@ def compare(module: nn.Module, *arrays: Array, forms: Collection[str] = ()) -> l
     with TemporaryDirectory() as folder:
         path = Path(folder) / "graph.onnx"
         trace_ = traced(module, *arrays, composites=forms)
-        write(trace_, tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path, forms=forms)
+        write(trace_, tensor_specs([*arrays], "in"), tensor_specs(expected, "out"), path, target, forms=forms)
         found = run_file(path, *arrays)
         operators = [node.op_type for node in onnx.load(path).graph.node]
     for a, b in zip(found, expected, strict=True):

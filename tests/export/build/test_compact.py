@@ -163,7 +163,10 @@ def test_command_line_asks_for_it(rounded: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
 
 
-@pytest.mark.parametrize(("precision", "target"), [("fp16", "onnxruntime"), ("fp32", "tensorrt-rtx")])
+@pytest.mark.parametrize(
+    ("precision", "target"), [("fp16", "onnxruntime"), ("fp32", "tensorrt-rtx"), ("fp16", "tensorrt")]
+)
 def test_other_precisions_and_targets_are_refused(precision: str, target: str) -> None:
-    with pytest.raises(ConfigError, match=f"--compact .* {precision} and the target {target}; expected fp32 and onnx"):
+    message = f"--compact .* {precision} and the target {target}; expected fp32 and onnxruntime or openvino"
+    with pytest.raises(ConfigError, match=message):
         BuildOptions(MICRO_SHAPE, precision, target, compact=True)

@@ -28,13 +28,14 @@ from vexpress_rt.bundle.engine_spec import PRECISIONS, engine_specs
 CASES = [(name, *case) for name, cases in COMPOSITES.items() for case in cases]
 
 
-@pytest.mark.parametrize("forms", [lower_fused.FORMS, ()])
+@pytest.mark.parametrize("target", [None, *lower_fused.TARGET_FORMS])
 @pytest.mark.parametrize(("name", "function", "inputs", "parameters"), CASES)
 def test_a_composite_gives_what_torch_gives(
     name: str, function: Callable[..., Any], inputs: list[tuple[int, ...]], parameters: list[tuple[int, ...]],
-    forms: tuple[str, ...],
+    target: str | None,
 ) -> None:  # fmt: skip
-    compare(Module(function, *parameters), *(normal(*shape) for shape in inputs), forms=forms)
+    forms, arrays = lower_fused.TARGET_FORMS.get(target or "", ()), [normal(*shape) for shape in inputs]
+    compare(Module(function, *parameters), *arrays, forms=forms, target=target or "onnxruntime")
 
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -80,7 +81,12 @@ def test_what_runs_once_a_photo_keeps_its_convolutions_and_their_size() -> None:
 
 @pytest.mark.parametrize(
     ("target", "precision", "expected"),
-    [("onnxruntime", "fp32", True), ("onnxruntime", "fp16", False), ("tensorrt", "fp32", False)],
+    [
+        ("onnxruntime", "fp32", True),
+        ("onnxruntime", "fp16", False),
+        ("openvino", "fp32", False),
+        ("tensorrt", "fp32", False),
+    ],
 )
 def test_only_float32_graphs_for_onnxruntime_have_its_own_operators(
     target: str, precision: str, expected: bool, tmp_path: Path
@@ -92,6 +98,19 @@ def test_only_float32_graphs_for_onnxruntime_have_its_own_operators(
     model = onnx.load(tmp_path / "graph.onnx")
     assert any(node.domain == ORT_DOMAIN for node in model.graph.node) == expected
     assert (ORT_DOMAIN in {opset.domain for opset in model.opset_import}) == expected
+
+
+def test_graphs_for_openvino_split_gates_and_upsample_by_small_convolutions(tmp_path: Path) -> None:
+    networks = {"denoising_unet": NETWORKS["denoising_unet"](MICRO)}
+    spec = engine_specs(MICRO.model_config(), MICRO_SHAPE, sines_as_input=True)["denoiser"]
+    operators = {}
+    for label, forms in (("default", None), ("plain", ())):
+        path = tmp_path / f"{label}.onnx"
+        to_onnx(make_engine(spec, networks, torch.float32), path, target="openvino", forms=forms)
+        operators[label] = [node.op_type for node in onnx.load(path).graph.node]
+    assert {"Split", "Resize"} <= set(operators["plain"])
+    assert not {"Split", "Resize"} & set(operators["default"])
+    assert operators["default"].count("DepthToSpace") == operators["plain"].count("Resize")
 
 
 def test_a_weight_is_stored_once_in_the_form_that_is_run(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from vexpress_rt.backends.cuda.executor import Executor
 from vexpress_rt.backends.onnxruntime import cuda_engine, engine
 from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.target import ONNXRUNTIME
+from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
 from vexpress_rt.utils.cpus import ThreadLimit
 
 
 class _OnnxRuntimeProvider(Provider):
     """Checks of a bundle that hold for ONNX Runtime on any device."""
 
-    targets = (ONNXRUNTIME.name,)
+    targets = (ONNXRUNTIME.name, OPENVINO.name)  # graphs of neither are compiled, and both run here
     precisions = ONNXRUNTIME.precisions
 
     def open(
