@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.paths import ROOT
 from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.openvino import compiled_cache, library, provider
+from vexpress_rt.backends.openvino import compiled_cache, library, model, provider
+from vexpress_rt.backends.openvino import engine as engine_module
 from vexpress_rt.backends.openvino.compiled_cache import KIND, CachedEngine
 from vexpress_rt.backends.openvino.options import EngineOptions
 from vexpress_rt.backends.openvino.provider import OpenVinoLoader
@@ -144,8 +145,14 @@ def other_version(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
     return OPTIONS
 
 
-def other_form(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
-    monkeypatch.setattr(compiled_cache, "_FORM", -1)
+def other_reader(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
+    """A change of the module that reads graphs, here to the text of another one."""
+    monkeypatch.setattr(model, "__file__", library.__file__)
+    return OPTIONS
+
+
+def other_compiler(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
+    monkeypatch.setattr(engine_module, "__file__", library.__file__)
     return OPTIONS
 
 
@@ -159,8 +166,10 @@ def other_precision(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
     return replace(OPTIONS, precision="bf16")
 
 
-@pytest.mark.parametrize("change", [other_cpu, other_version, other_form, other_configuration, other_precision])
-def test_another_machine_version_or_option_is_another_entry(
+@pytest.mark.parametrize(
+    "change", [other_cpu, other_version, other_reader, other_compiler, other_configuration, other_precision]
+)
+def test_another_machine_version_code_or_option_is_another_entry(
     small: Bundle, change: Callable[[pytest.MonkeyPatch], EngineOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(small)

@@ -2,8 +2,8 @@
 
 An entry holds what OpenVINO exports: the transformed graph with its weights. It is made from files of a bundle that
 passed all checks, and its key has their hashes, so an engine that is imported does not read the bundle's files at all.
-The key also has OpenVINO's version, the CPU and the plugin's configuration without the number of threads, which takes
-effect at the import.
+The key also has OpenVINO's version, the CPU, the plugin's configuration without the number of threads, which takes
+effect at the import, and the hashes of the modules that make the model of a graph.
 
 OpenVINO trusts a file that it imports: changed weights go unnoticed, and places inside the file are not checked. So the
 user's cache compares its hash before. The file is mapped into memory, and stays mapped while the engine exists.
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino import engine, library, model
 from vexpress_rt.backends.openvino.options import CPU, EngineOptions
 from vexpress_rt.backends.validation import error_text
 from vexpress_rt.bundle.bundle import Bundle
@@ -36,7 +36,7 @@ from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.user_cache import entry_lock, find_file, remove_file, store_file
 
 KIND = "openvino_engine"
-_FORM = 1  # raise it when `model` or `engine` change the model that is compiled from a graph
+_MAKERS = (model, engine)  # the modules that decide what is compiled from a graph
 _ANY_THREADS = "INFERENCE_NUM_THREADS"  # the plugin's property that an imported engine gets anew
 _WAIT = 120.0  # seconds; a process that compiles for longer, or is stopped, does not hold up others
 
@@ -175,7 +175,7 @@ def _import(core: Any, path: Path, options: EngineOptions) -> Any:
 def _key(options: EngineOptions, files: dict[str, str]) -> str:
     configuration = {name: value for name, value in options.configuration().items() if name != _ANY_THREADS}
     parts = {
-        "form": _FORM,
+        "made by": [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in _MAKERS],
         "version": library.full_version(),
         "device": options.device,
         "cpu": cpu_model().key,
