@@ -1,4 +1,4 @@
-"""The self-test of reduced precision finds wrong kernels in the real library and in a broken one; the cache stores it."""
+"""The self-test of reduced precision finds wrong kernels, in the real library and in a broken one, and is stored."""
 
 from __future__ import annotations
 
