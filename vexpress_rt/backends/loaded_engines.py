@@ -58,7 +58,7 @@ class Engines:
         self._share_weights = share_weights
         self._lock = threading.Lock()  # guards what follows; taken after a slot's lock, never before one
         self._slots: dict[str, _Slot] = {}
-        self._one_after_another = None if selection.provider.loading_memory else threading.Lock()
+        self._serial_lock = None if selection.provider.loading_memory else threading.Lock()
         self._executor: SharedExecutor | None = None
         self._closed = False
 
@@ -166,7 +166,7 @@ class Engines:
         with self._lock:
             self._check_open()
             if name not in self._slots:
-                self._slots[name] = _Slot(self._one_after_another or threading.Lock())
+                self._slots[name] = _Slot(self._serial_lock or threading.Lock())
             return self._slots[name]
 
     def _check_open(self) -> None:

@@ -253,7 +253,7 @@ def _add_tune(commands: Any) -> None:
         "--threads", type=int, metavar="N", help="CPU threads, as of generate; the result holds for them"
     )
     parser.add_argument("--force", action="store_true", help="measure although other programs keep the CPUs busy")
-    parser.add_argument("--forget", action="store_true", help="remove the bundle's measurements on this CPU")
+    parser.add_argument("--forget", action="store_true", help="remove the bundle's tuning results on this CPU")
 
 
 def _add_cache(commands: Any) -> None:

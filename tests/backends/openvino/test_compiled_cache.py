@@ -37,7 +37,7 @@ OPTIONS = EngineOptions(threads=1)
 @pytest.fixture(autouse=True)
 def own_cache(user_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Give each test an empty cache and the notes that are logged once a process."""
-    monkeypatch.setattr(cache, "_noted", set())
+    monkeypatch.setattr(cache, "_logged", set())
     with caplog.at_level(logging.INFO, logger="vexpress_rt"):
         yield
 
@@ -195,7 +195,7 @@ def test_the_number_of_threads_is_no_part_of_the_key(small: Bundle, compiled: li
     assert str(engine._compiled.get_property("INFERENCE_NUM_THREADS")) == expected  # type: ignore[attr-defined]
 
 
-def test_engines_of_other_devices_are_not_kept(small: Bundle, user_cache: Path) -> None:
+def test_engines_of_other_devices_are_not_stored(small: Bundle, user_cache: Path) -> None:
     engine = load(small)
     entry = CachedEngine(small, NAME, EngineOptions("GPU"))
     cache.clear()
@@ -300,7 +300,7 @@ def test_without_room_every_load_compiles(
     assert not list(user_cache.glob("v1/*.bin"))
 
 
-def test_damaged_files_of_the_bundle_are_refused_where_nothing_is_kept(small: Bundle, tmp_path: Path) -> None:
+def test_damaged_files_of_the_bundle_are_refused_where_nothing_is_stored(small: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(small.folder, tmp_path / "bundle")
     graph = copy / small.manifest.engines[NAME].file
     content = bytearray(graph.read_bytes())
