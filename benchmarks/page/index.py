@@ -35,7 +35,8 @@ WITHOUT_JSON = """\
 
 No machine with AMX has been measured by `python -m benchmarks.report` yet. The targets of bfloat16 come from
 measurements by hand on 2 cores of an Intel Xeon with AMX, with OpenVINO 2026.4.1, before the provider `openvino`
-existed. The video is the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that of several noisy runs:
+existed. The video is the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that of several noisy
+runs:
 
 | side | time | PSNR to PyTorch, fp32 |
 | --- | --- | --- |
