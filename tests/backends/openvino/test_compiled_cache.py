@@ -98,7 +98,7 @@ def test_the_second_load_imports_and_gives_the_same(small: Bundle, compiled: lis
     second.close()
 
 
-@pytest.mark.skipif("BF16" not in library.capabilities("CPU"), reason="this CPU has no bfloat16")
+@pytest.mark.bf16
 def test_an_imported_denoiser_of_reduced_precision_takes_the_sines(small: Bundle, compiled: list[str]) -> None:
     options = replace(OPTIONS, precision="bf16")
     first, second = load(small, "denoiser_cond", options), load(small, "denoiser_cond", options)
