@@ -1,4 +1,4 @@
-"""`vexpress-rt cache`: show what later processes reuse, or remove it."""
+"""`vexpress-rt cache`: show the entries of the user's cache, or remove them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_cache(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
 
 
 def _clear(found: Sequence[Entry]) -> str:
-    """Remove all entries and return what was removed, as text."""
+    """Remove all entries; return their number and size as text."""
     size = clear()
     if left := [entry for entry in found if entry.path.exists()]:  # not those that another process stores meanwhile
         raise OutputError(

@@ -257,7 +257,7 @@ def _add_tune(commands: Any) -> None:
 
 
 def _add_cache(commands: Any) -> None:
-    text = "show what is kept in the user's cache for later processes, or remove it"
+    text = "show the entries of the user's cache, or remove them"
     parser = commands.add_parser("cache", allow_abbrev=False, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("--clear", action="store_true", help="remove all entries; later processes make them again")
 

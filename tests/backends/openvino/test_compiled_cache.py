@@ -272,7 +272,7 @@ def test_a_failed_export_is_no_failure(small: Bundle, user_cache: Path, caplog: 
 
     CachedEngine(small, NAME, OPTIONS).store(Fails())
     assert cache.entries() == []
-    assert "is not kept for later processes: not implemented" in caplog.text
+    assert "is not stored in the cache: not implemented" in caplog.text
 
 
 def test_a_disk_that_fills_up_during_the_export_is_no_failure(
