@@ -1,4 +1,4 @@
-"""The command line: `vexpress-rt generate`, `vexpress-rt inspect` and `vexpress-rt compile`; `cli` has them."""
+"""The command line: `vexpress-rt generate`, `inspect`, `compile`, `tune` and `cache`; `cli` has them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(given: argparse.Namespace) -> None:
     config = GenerationConfig(**{name: getattr(given, name) for name in _names(OPTIONS)})
     options = {"look_ahead": given.look_ahead, "context": given.context}
-    with Generator(given.bundle, provider=given.provider, threads=given.threads) as generator:
+    with Generator(
+        given.bundle, provider=given.provider, device=given.device, precision=given.precision, threads=given.threads
+    ) as generator:
         photo = make_subject(FIRST).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
         recording = Recording(open_recording(given.audio, RATE).read(), RATE)
@@ -176,6 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--audio", type=Path, default=SPEECH, help="recording of the speech (demo/speech.flac)")
     add("--chunk", type=positive, default=40.0, help="milliseconds of a chunk of sound (40)")
     add("--provider", default="auto", help="provider of the engines (auto)")
+    add("--device", help="device of a provider that has several (its default)")
+    add("--precision", help="precision that the engines compute in (the provider's default)")
     add("--threads", type=int, help="CPU threads (one per core)")
     add("--timer", choices=TIMERS, default="wall", help="measure the work in wall-clock or CPU time (wall)")
     add("--look-ahead", type=float, default=0.1, help="seconds, as of Generator.live (0.1)")

@@ -26,16 +26,17 @@ SAMPLERS = {"ddim": "DDIM", "unipc": "UniPC"}
 ABOUT = """\
 `vexpress_rt` and PyTorch on the CPUs that were at hand. Each machine has a page of its own. "PyTorch" is the same
 networks in eager mode, in the order of the public code, with the same weights and noise; where the CPU has bfloat16
-arithmetic, it is measured under `torch.autocast("cpu", torch.bfloat16)` too. Times are medians of calls by turns in one
-process, and PSNR compares with PyTorch in fp32. A column *x PyTorch, fp32* has the speed-up over that side.
+arithmetic, it is measured under `torch.autocast("cpu", torch.bfloat16)` too. Times are medians of alternating calls in
+one process, and PSNR compares with PyTorch in fp32. A column *x PyTorch, fp32* has the speed-up over that side.
 """
-# Measured by hand before the provider existed, so there is no JSON; kept because no machine with AMX was at hand since.
-TRIAL = """\
+# Measured by hand before the provider existed, so there is no JSON; no machine with AMX has been available since then.
+WITHOUT_JSON = """\
 ## Not in this report: Intel with AMX
 
-No machine with AMX has been measured by `python -m benchmarks.report` yet. The targets of bfloat16 come from a trial by
-hand on 2 cores of an Intel Xeon with AMX, with OpenVINO 2026.4.1, before the provider `openvino` existed. The video is
-the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that of several noisy runs:
+No machine with AMX has been measured by `python -m benchmarks.report` yet. The targets of bfloat16 come from
+measurements by hand on 2 cores of an Intel Xeon with AMX, with OpenVINO 2026.4.1, before the provider `openvino`
+existed. The video is the half-width model's, 8 frames of 128 x 128, inputs to frames; a range is that of several noisy
+runs:
 
 | side | time | PSNR to PyTorch, fp32 |
 | --- | --- | --- |
@@ -118,7 +119,7 @@ def index(machines: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Benchmarks on CPUs", "", ABOUT, *_overview(machines), ""]
     for name, data in machines.items():
         lines += [*_section(name, data), ""]
-    return "\n".join([*lines, TRIAL]).rstrip() + "\n"
+    return "\n".join([*lines, WITHOUT_JSON]).rstrip() + "\n"
 
 
 def _overview(machines: Mapping[str, Mapping[str, Any]]) -> Lines:
@@ -130,8 +131,8 @@ def _overview(machines: Mapping[str, Mapping[str, Any]]) -> Lines:
         speedups = found["speedups"] if found else {}
         cells = [ratio(speedups.get(side, {}).get(base)) or "not measured" for side, base in columns]
         rows.append([f"[{data['machine']['cpu']}]({name}/{PAGE})", data["machine"]["cores"], _date(data), *cells])
-    head = ["video of the half-width model on", "cores", "measured", "`cpu` x PyTorch, fp32", "`openvino`, fp32 x it"]
-    return markdown([*head, "`openvino`, bf16 x it", "`openvino`, bf16 x PyTorch, bf16 autocast"], rows)
+    head = ["video of the half-width model on", "cores", "measured"]
+    return markdown([*head, *(f"{TITLES[side]} x {TITLES[base]}" for side, base in columns)], rows)
 
 
 def _section(name: str, data: Mapping[str, Any]) -> Lines:

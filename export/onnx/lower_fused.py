@@ -82,11 +82,10 @@ def _gated_linear(lo: Lowering, x: Value, weight: Value, bias: Value) -> str:
     weights = lo.name(weight, ".value.T", lambda t: t[:half].T), lo.name(weight, ".gate.T", lambda t: t[half:].T)
     biases = lo.name(bias, ".value", lambda t: t[:half]), lo.name(bias, ".gate", lambda t: t[half:])
     value, gate = (add("MatMul", [lo.name(x), w]) for w in weights)
+    value = add("Add", [value, biases[0]])
     if lo.graph.ort_operators:
-        activation = add("BiasGelu", [gate, biases[1]], domain=ORT_DOMAIN)
-    else:
-        activation = add("Gelu", [add("Add", [gate, biases[1]])])
-    return add("Mul", [add("Add", [value, biases[0]]), activation])
+        return add("Mul", [value, add("BiasGelu", [gate, biases[1]], domain=ORT_DOMAIN)])
+    return add("Mul", [value, add("Gelu", [add("Add", [gate, biases[1]])])])
 
 
 @handles("doubled_conv")

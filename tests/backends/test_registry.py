@@ -179,7 +179,7 @@ def test_nothing_runs_a_bundle_without_graphs_where_its_plans_do_not(
 def test_a_device_is_refused_by_a_provider_that_has_no_choice(
     machine: FakeProviders, compiled: Bundle, name: str
 ) -> None:
-    with pytest.raises(ConfigError, match="device is GPU, a choice of provider='openvino' alone: use it, or leave"):
+    with pytest.raises(ConfigError, match="device is GPU, which only provider='openvino' has: use it, or leave"):
         choose(name, compiled, device="GPU")
 
 

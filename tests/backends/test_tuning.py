@@ -1,4 +1,4 @@
-"""The trial of the providers on a CPU: whose calls count, what must agree, and what is kept for "auto"."""
+"""Tuning: which calls count, which results must agree, and what is stored for "auto"."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_auto_takes_the_provider_that_was_measured_faster(clock: Clock, fake_bun
     tuning_ = tune(fake_bundle)
     choice = choose("auto", Bundle.open(fake_bundle))
     ratio = (DENOISER_CALLS * 0.1 + 0.01) / (DENOISER_CALLS * 0.08 + 0.01)
-    assert (tuning_.provider, choice.name, tuning_.kept) == ("swift", "swift", True)
+    assert (tuning_.provider, choice.name, tuning_.stored) == ("swift", "swift", True)
     assert choice.reason.startswith("measured on ")
     assert f"swift is {ratio:.2f} times as fast as plain" in choice.reason
     assert tuning_.frame == pytest.approx({"plain": DENOISER_CALLS * 0.1 + 0.01, "swift": DENOISER_CALLS * 0.08 + 0.01})
     assert tuning_.calls["denoiser"] == pytest.approx({"plain": 0.1, "swift": 0.08})
 
 
-def test_nothing_is_measured_unasked(clock: Clock, fake_bundle: Path) -> None:
+def test_nothing_is_measured_without_a_call_to_tune(clock: Clock, fake_bundle: Path) -> None:
     choose("auto", Bundle.open(fake_bundle))
     assert clock.log == []
 
@@ -80,7 +80,7 @@ def test_providers_take_turns_and_each_begins_every_other_round(clock: Clock, fa
     assert tuning.ROUNDS[0] <= len(counted) / 2 <= tuning.ROUNDS[1]
 
 
-def test_a_trial_of_slow_engines_has_few_rounds(
+def test_slow_engines_have_few_rounds(
     clock: Clock, plain: TimedProvider, swift: TimedProvider, fake_bundle: Path
 ) -> None:
     for provider in (plain, swift):
@@ -111,7 +111,7 @@ def test_faster_means_by_more_than_the_margin_and_the_spread(
         assert "swift is not faster: " in reason
 
 
-def test_a_new_trial_replaces_the_old_one(clock: Clock, swift: TimedProvider, fake_bundle: Path) -> None:
+def test_a_new_result_replaces_the_old_one(clock: Clock, swift: TimedProvider, fake_bundle: Path) -> None:
     tune(fake_bundle)
     swift.seconds = TimedProvider("", denoiser=0.2, vae_decoder=0.01).seconds
     tune(fake_bundle)
@@ -147,7 +147,7 @@ def test_rounding_is_no_other_result(
 
 
 @pytest.mark.parametrize("broken", ["denoiser", "vae_decoder"])
-def test_a_provider_that_fails_leaves_the_trial(
+def test_a_provider_that_fails_is_left_out(
     monkeypatch: pytest.MonkeyPatch, plain: TimedProvider, swift: TimedProvider, fake_bundle: Path, broken: str
 ) -> None:
     weak = TimedProvider("weak", denoiser=0.001, vae_decoder=0.001)
@@ -159,7 +159,7 @@ def test_a_provider_that_fails_leaves_the_trial(
     assert list(found.frame) == ["plain", "swift"]
 
 
-def test_a_trial_needs_two_providers(clock: Clock, swift: TimedProvider, fake_bundle: Path) -> None:
+def test_tuning_needs_two_providers(clock: Clock, swift: TimedProvider, fake_bundle: Path) -> None:
     swift.version = None
     with pytest.raises(
         BackendError, match=r"nothing to compare: plain can run .*: not swift, since swift is not installed"
@@ -199,7 +199,7 @@ def test_a_provider_that_is_not_tunable_is_neither_measured_nor_passed_by(
     assert accelerator.engines == []
 
 
-def test_a_named_provider_a_device_and_a_precision_are_the_callers_word(clock: Clock, fake_bundle: Path) -> None:
+def test_a_named_provider_a_device_or_a_precision_comes_before_the_record(clock: Clock, fake_bundle: Path) -> None:
     tune(fake_bundle)
     assert choose("plain", Bundle.open(fake_bundle)).name == "plain"
     assert choose("auto", Bundle.open(fake_bundle), precision="fp32").name == "plain"
@@ -232,18 +232,18 @@ def test_a_machine_that_becomes_busy_is_refused_too(
     assert taken(fake_bundle) == "plain"
 
 
-def test_a_system_that_does_not_say_how_busy_it_is_is_no_obstacle(
+def test_tuning_runs_on_a_system_without_a_measure_of_load(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, fake_bundle: Path
 ) -> None:
     monkeypatch.setattr(tuning, "busy_cpus", lambda: None)
     assert tune(fake_bundle).provider == "swift"
 
 
-def test_a_trial_that_memory_does_not_hold_is_refused(
+def test_tuning_that_needs_more_memory_than_is_free_is_refused(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, fake_bundle: Path
 ) -> None:
     monkeypatch.setattr(tuning, "free_memory", lambda: 10)
-    with pytest.raises(ConfigError, match=r"a trial needs .*denoiser in 2 libraries at once.*: close other programs"):
+    with pytest.raises(ConfigError, match=r"tuning needs .*denoiser in 2 libraries at once.*: close other programs"):
         tune(fake_bundle)
 
 
@@ -264,7 +264,7 @@ def test_the_denoiser_is_the_one_that_the_bundles_settings_run(clock: Clock, tmp
     assert found.frame["plain"] == pytest.approx(2 / 4 * 0.1 + 0.01)
 
 
-def test_progress_is_reported_and_its_exceptions_end_the_trial(clock: Clock, fake_bundle: Path) -> None:
+def test_progress_is_reported_and_its_exceptions_end_tuning(clock: Clock, fake_bundle: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     tune(fake_bundle, progress=lambda *call: calls.append(call))
     assert calls == [("tune", 0, 2), ("tune", 1, 2), ("tune", 2, 2)]
@@ -282,11 +282,11 @@ def test_wrong_arguments_are_refused(clock: Clock, fake_bundle: Path, wrong: dic
         tune(fake_bundle, **wrong)  # type: ignore[arg-type]
 
 
-def test_a_result_that_is_not_kept_says_so(monkeypatch: pytest.MonkeyPatch, clock: Clock, fake_bundle: Path) -> None:
+def test_a_result_that_is_not_stored_says_so(monkeypatch: pytest.MonkeyPatch, clock: Clock, fake_bundle: Path) -> None:
     monkeypatch.setenv("VEXPRESS_RT_CACHE_DIR", "off")
     found = tune(fake_bundle)
-    assert (found.provider, found.kept, taken(fake_bundle)) == ("swift", False, "plain")
-    assert "the user's cache did not keep it" in found.describe()
+    assert (found.provider, found.stored, taken(fake_bundle)) == ("swift", False, "plain")
+    assert "the user's cache does not store the result" in found.describe()
 
 
 def test_the_description_is_a_table_and_the_outcome(clock: Clock, fake_bundle: Path) -> None:
@@ -295,7 +295,7 @@ def test_the_description_is_a_table_and_the_outcome(clock: Clock, fake_bundle: P
     assert [row.split("  ")[0] for row in table] == ["milliseconds", "denoiser", "vae_decoder", "a frame of video"]
     assert [row.split()[-2:] for row in table[:3]] == [["plain", "swift"], ["100.0", "80.0"], ["10.0", "10.0"]]
     assert len({len(row) for row in table}) == 1
-    assert outcome.startswith("auto takes swift from now on: measured on ")
+    assert outcome.startswith("auto selects swift from now on: measured on ")
 
 
 def test_it_is_a_function_of_the_package() -> None:
@@ -332,7 +332,7 @@ def test_inputs_are_the_same_each_time_and_of_every_dtype() -> None:
         np.testing.assert_array_equal(array, second[name])
 
 
-def test_a_trial_of_both_libraries_on_the_shipped_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_libraries_are_measured_on_the_shipped_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real libraries agree, and "auto" follows the outcome. Few rounds: the times do not matter here."""
     monkeypatch.setattr(tuning, "ROUNDS", (2, 2))
     found = tune(threads=1, force=True)

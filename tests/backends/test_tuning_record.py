@@ -1,4 +1,4 @@
-"""The records of trials: which of them hold for "auto", and which are ignored."""
+"""Tuning records: which of them are valid for "auto", and which are ignored."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_reason_that_could_obey_a_terminal_is_ignored(
     assert found(bundle, plain, swift) is None
 
 
-def test_all_records_of_a_bundle_are_forgotten(bundle: Bundle, plain: TimedProvider, swift: TimedProvider) -> None:
+def test_all_records_of_a_bundle_are_removed(bundle: Bundle, plain: TimedProvider, swift: TimedProvider) -> None:
     write_tuning(bundle, 1, RECORD)
     assert forget_tuning(bundle)
     assert not forget_tuning(bundle)
@@ -177,7 +177,7 @@ def test_all_records_of_a_bundle_are_forgotten(bundle: Bundle, plain: TimedProvi
     assert entries() == []
 
 
-def test_without_a_cache_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
+def test_without_a_cache_nothing_is_stored(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
     monkeypatch.setenv("VEXPRESS_RT_CACHE_DIR", "off")
     assert not write_tuning(bundle, None, RECORD)
     assert not forget_tuning(bundle)

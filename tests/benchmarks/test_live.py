@@ -128,3 +128,13 @@ def test_the_command_measures_speed_memory_drift_and_cost(fake_bundle: Path, bac
     assert cost["frames"] == 81
     assert cost["exact"]["elsewhere_db"] > 10
     assert cost["live_to_exact_db"] > 10
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--device", "GPU"), ("--precision", "bf16")])
+def test_device_and_precision_reach_the_generator(
+    fake_bundle: Path, flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--bundle", str(fake_bundle), "--provider", "cpu", flag, value]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {flag[2:]} is {value}, ")
+    assert "provider='openvino'" in error

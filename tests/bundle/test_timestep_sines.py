@@ -1,4 +1,4 @@
-"""The sinusoid of a timestep is the exporter's."""
+"""The runtime's sinusoidal timestep embedding equals the exporter's."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`vexpress-rt tune`: the table that it prints, what auto takes then, and how it is undone."""
+"""`vexpress-rt tune`: the table that it prints, the provider that auto selects then, and --forget."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_table_and_the_outcome_are_printed(fake_bundle: Path, capsys: pytest
     assert main(["tune", "--engines", str(fake_bundle)]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[2].split() == ["denoiser", "100.0", "50.0"]
-    assert "auto takes swift from now on: measured on " in captured.out
+    assert "auto selects swift from now on: measured on " in captured.out
     assert "tune: 100%" in captured.err
     assert taken(fake_bundle) == "swift"
 
@@ -41,8 +41,8 @@ def test_forget_returns_to_the_choice_without_a_trial(fake_bundle: Path, capsys:
     assert taken(fake_bundle) == "plain"
     assert main(["tune", "--engines", str(fake_bundle), "--forget"]) == 0
     first, second = capsys.readouterr().out.splitlines()[-2:]
-    assert first == f"the measurements of {fake_bundle} on this CPU are forgotten: auto chooses as without them"
-    assert second == f"there are no measurements of {fake_bundle} on this CPU"
+    assert first == f"removed the tuning results of {fake_bundle} on this CPU: auto selects as without tuning"
+    assert second == f"there are no tuning results of {fake_bundle} on this CPU"
 
 
 def test_the_bundle_is_the_shipped_one_unless_it_is_named(

@@ -36,7 +36,7 @@ class Clock:
         self.now += seconds
 
     def install(self, monkeypatch: pytest.MonkeyPatch, *providers: TimedProvider) -> None:
-        """Put the clock into the trial, and the providers, the default first, into the registry."""
+        """Put the clock into tuning, and the providers, the default first, into the registry."""
         for provider in providers:
             provider.clock = self
         monkeypatch.setattr(tuning, "perf_counter", self)

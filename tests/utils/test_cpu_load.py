@@ -17,7 +17,7 @@ def stat(user: int, idle: int, waiting: int = 0, steal: int = 0, guest: int = 0)
 
 
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str) -> float | None:
-    """What is measured while the content of /proc/stat changes."""
+    """Return the measured load while the content of /proc/stat changes."""
     (tmp_path / "proc").mkdir()
     file = tmp_path / "proc/stat"
     file.write_text(before)
@@ -41,7 +41,9 @@ def test_the_mean_number_of_busy_cpus(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("text", ["", "cpu 1 2\n", "cpu a b c d e f g h\n", "intr 1\n"])
-def test_a_system_that_does_not_say_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_system_without_the_counters_has_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     assert measured(tmp_path, monkeypatch, text, text) is None
 
 

@@ -47,7 +47,7 @@ RECORD = {"text": "é", "number": 1.5, "list": [1, None, True], "object": {"a": 
 @pytest.fixture(autouse=True)
 def fresh_notes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Let every test see the notes that are logged once a process."""
-    monkeypatch.setattr(cache, "_noted", set())
+    monkeypatch.setattr(cache, "_logged", set())
     with caplog.at_level(logging.INFO, logger="vexpress_rt"):
         yield
 
@@ -219,7 +219,7 @@ def test_a_file_is_hashed_again_after_a_restart(folder: Path, monkeypatch: pytes
     assert done == [path]
 
 
-def test_a_file_that_changed_in_place_is_found_out_although_its_time_was_set_back(folder: Path) -> None:
+def test_a_file_that_changed_in_place_is_hashed_again_although_its_time_was_set_back(folder: Path) -> None:
     path = store("key", b"content")
     assert path is not None
     before = path.stat()

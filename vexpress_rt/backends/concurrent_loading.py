@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,9 +27,11 @@ class ConcurrentLoading:
 
     Args:
         load: Loads an engine, unless it is loaded; called with its name, by several threads at once.
-        needs: Bytes of memory that loading takes, by engine, in the order in which loads begin.
+        needs: Bytes of memory that loading takes, by engine.
         threads: Number of loads at once. With 1, no thread is started, and `wait` loads engines in the calling thread.
         free: Returns the free memory in bytes; None if that is unknown.
+        order: The engines in the order in which loads begin; None for that of `needs`. Of several errors, that of the
+            first engine in `needs` is raised in any case, so that it depends neither on time nor on sizes.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class ConcurrentLoading:
         needs: Mapping[str, int],
         threads: int,
         free: Callable[[], int | None],
+        order: Sequence[str] | None = None,
     ) -> None:
         self._load = load
         self._needs = needs
         self._free = free
         self._changed = threading.Condition()  # guards everything below
-        self._waiting = deque(needs)
+        self._waiting = deque(needs if order is None else order)
         self._running: set[str] = set()
         self._loaded: set[str] = set()
         self._errors: dict[str, BaseException] = {}
@@ -68,8 +71,8 @@ class ConcurrentLoading:
             names: Names of the engines, keys of `needs`; none waits for all of them.
 
         Raises:
-            VExpressError: The first of these engines that could not be loaded, as `load` raises it. Engines before it
-                are waited for, so that the same fault gives the same error whichever thread is faster.
+            VExpressError: The first of these engines that could not be loaded, as `load` raises it: first in the order
+                of the names, whichever load ends first.
         """
         wanted = names or tuple(self._needs)
         if not self._threads:
@@ -77,9 +80,9 @@ class ConcurrentLoading:
                 self._load(name)
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._next(wanted) in (None, *self._errors))
-            if (failed := self._next(wanted)) is not None:
-                raise self._errors[failed]
+            self._changed.wait_for(lambda: self._loaded.issuperset(wanted) or self._first_error(wanted))
+            if error := self._first_error(wanted):
+                raise error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -88,9 +91,9 @@ class ConcurrentLoading:
             run_uninterrupted(self._end)
         self._errors.clear()  # a traceback refers to this object
 
-    def _next(self, names: Iterable[str]) -> str | None:
-        """Return the first of these engines that is not loaded; None if all are."""
-        return next((name for name in names if name not in self._loaded), None)
+    def _first_error(self, names: Iterable[str]) -> BaseException | None:
+        """Return the error of the first of these engines that is not loaded; None if there is none, or none yet."""
+        return next((self._errors.get(name) for name in names if name not in self._loaded), None)
 
     def _end(self) -> None:
         with self._changed:

@@ -58,7 +58,7 @@ class Engines:
         self._share_weights = share_weights
         self._lock = threading.Lock()  # guards what follows; taken after a slot's lock, never before one
         self._slots: dict[str, _Slot] = {}
-        self._one_after_another = None if selection.provider.loading_memory else threading.Lock()
+        self._serial_lock = None if selection.provider.loading_memory else threading.Lock()
         self._executor: SharedExecutor | None = None
         self._closed = False
 
@@ -98,7 +98,8 @@ class Engines:
             first: Names of engines to load before these.
 
         Raises:
-            BundleNotFoundError: The bundle lacks an engine. Other errors are those of `get`, raised by `wait`.
+            BundleNotFoundError: The bundle lacks an engine. Other errors are those of `get`, raised by `wait`; of
+                several, that of the engine named first.
         """
         ahead = tuple(first)
         sizes = {name: self.bundle.engine_size(name) for name in (*ahead, *names)}
@@ -106,8 +107,9 @@ class Engines:
         with self._lock:
             missing = {name for name in order if name not in self._slots or self._slots[name].engine is None}
         factor = self.provider.loading_memory
-        needs = {name: round(sizes[name] * (factor or 0)) if name in missing else 0 for name in order}
-        return ConcurrentLoading(self.get, needs, min(self._limit.threads, len(missing)) if factor else 1, free_memory)
+        needs = {name: round(size * (factor or 0)) if name in missing else 0 for name, size in sizes.items()}
+        threads = min(self._limit.threads, len(missing)) if factor else 1
+        return ConcurrentLoading(self.get, needs, threads, free_memory, order)
 
     def executor(self) -> SharedExecutor | None:
         """Return the executor that the engines share; None if there is none.
@@ -164,7 +166,7 @@ class Engines:
         with self._lock:
             self._check_open()
             if name not in self._slots:
-                self._slots[name] = _Slot(self._one_after_another or threading.Lock())
+                self._slots[name] = _Slot(self._serial_lock or threading.Lock())
             return self._slots[name]
 
     def _check_open(self) -> None:

@@ -197,7 +197,7 @@ def check_has_graphs(bundle: Bundle, library: str, precisions: Collection[str]) 
         precisions: Precisions of the bundles that it runs.
 
     Raises:
-        ConfigError: It has not.
+        ConfigError: It has none, or they are in another precision.
     """
     if bundle.manifest.precision not in precisions:  # first: graphs would not help
         raise ConfigError(

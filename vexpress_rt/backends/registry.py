@@ -186,7 +186,7 @@ def _device_error(device: object) -> ConfigError:
     able = [provider for provider in PROVIDERS if provider.devices]
     if device in device_names():
         able = [provider for provider in able if device in provider.devices]
-        return ConfigError(f"device is {device}, a choice of {_choice_of(able)} alone: use it, or leave the device out")
+        return ConfigError(f"device is {device}, which only {_choice_of(able)} has: use it, or leave the device out")
     expected = " or ".join(f"{', '.join(one.devices)} with provider={one.name!r}" for one in able)
     return ConfigError(
         f"device is {brief(device)}; expected one of {expected}: other providers run on one kind of device, which "

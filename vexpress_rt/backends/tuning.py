@@ -1,7 +1,7 @@
-"""A trial of a bundle's engines on this machine: which provider on the CPU is the fastest at equal precision.
+"""Tuning: measure which provider runs a bundle fastest on this CPU, in the bundle's precision.
 
-Calls of the providers alternate, so that a machine that becomes slower or faster affects all of them. The results go to
-a `TuningRecord`, which `provider="auto"` reads.
+Calls of the providers alternate, so that a machine that becomes slower or faster affects all of them. A `TuningRecord`
+stores the result for `provider="auto"`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MARGIN = 1.05  # a provider must be at least this many times as fast as the defa
 ROUNDS = (5, 25)  # calls of an engine by each provider
 BUDGET = 8.0  # seconds for the calls of one engine, where ROUNDS allows it
 PAUSE = 0.03  # seconds before each call, in which the threads of the previous library stop spinning
-FREE_SHARE = 0.75  # of the CPUs that the threads need
+FREE_SHARE = 0.75  # of one CPU for each thread
 # Largest root mean square difference to the default provider's results, relative to their root mean square. In float16
 # graphs, libraries may round intermediate results at different places.
 TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3}
@@ -48,18 +48,18 @@ _log = logging.getLogger("vexpress_rt")
 
 @dataclass(frozen=True)
 class Tuning:
-    """The result of a trial.
+    """The result of tuning.
 
     Attributes:
-        provider: Name of the provider that `provider="auto"` takes from now on for this bundle, on this CPU and with
+        provider: Name of the provider that `provider="auto"` selects from now on for this bundle, on this CPU and with
             this number of threads, where no GPU runs it.
         reason: What was measured, as text.
         calls: Median seconds of a call: engine -> provider -> seconds.
         frame: Seconds of denoising and decoding for a frame of video with the bundle's settings, by provider; the first
-            is the one that "auto" takes without a trial.
+            is the one that "auto" selects without tuning.
         cpu: The CPU.
         threads: CPU threads.
-        kept: Whether the user's cache keeps the result; if not, "auto" does not know of it.
+        stored: Whether the user's cache stores the result. Without it, "auto" selects as without tuning.
     """
 
     provider: str
@@ -68,10 +68,10 @@ class Tuning:
     frame: Mapping[str, float]
     cpu: str
     threads: int
-    kept: bool
+    stored: bool
 
     def describe(self) -> str:
-        """Return a table of the times, and a line about what "auto" takes from now on."""
+        """Return a table of the times, and the provider that "auto" selects from now on."""
         names = list(self.frame)
         rows = [("milliseconds", *names)]
         rows += [(engine, *(_milliseconds(times.get(name)) for name in names)) for engine, times in self.calls.items()]
@@ -83,11 +83,11 @@ class Tuning:
             )
             for row in rows
         ]
-        outcome = f"auto takes {self.provider} from now on: {self.reason}"
-        if not self.kept:
+        outcome = f"auto selects {self.provider} from now on: {self.reason}"
+        if not self.stored:
             outcome = (
-                f"{self.provider} is the choice ({self.reason}), but the user's cache did not keep it, so auto does "
-                "not know: see docs/deployment.md, or pass the provider by name"
+                f"auto would select {self.provider} ({self.reason}), but the user's cache does not store the result: "
+                "see docs/deployment.md, or pass the provider by name"
             )
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
         return "\n".join([f"{self.cpu}, {threads}; median times of alternating calls", *lines, outcome])
@@ -97,11 +97,11 @@ def tune(
     bundle: str | os.PathLike[str] | None = None, *, threads: int | None = None, force: bool = False,
     progress: Progress | None = None,
 ) -> Tuning:  # fmt: skip
-    """Measure which provider runs a bundle's engines fastest on this CPU, and keep the result for `provider="auto"`.
+    """Measure which provider runs a bundle's engines fastest on this CPU, and store the result for `provider="auto"`.
 
     The denoiser and the decoder run on random inputs in the bundle's own precision, by each provider in turn. For the
-    small bundle of this package that takes less than a minute. A provider replaces the one that "auto" takes without a
-    trial only if it is 5 % faster or more, if it is faster in three quarters of the calls, and if its results agree.
+    small bundle of this package that takes less than a minute. A provider replaces the one that "auto" selects without
+    tuning only if it is at least 5 % faster, is faster in three quarters of the calls, and gives the same results.
 
     Args:
         bundle: Folder of the bundle; None for the small bundle of this package.
@@ -110,11 +110,11 @@ def tune(
         progress: Called with the stage "tune", the steps done and the total steps.
 
     Returns:
-        The times of each provider, and the one that "auto" takes from now on.
+        The times of each provider, and the one that "auto" selects from now on.
 
     Raises:
         BundleError: The bundle is missing, damaged, or lacks an engine.
-        ConfigError: An argument is outside its range, or memory is too small for a trial.
+        ConfigError: An argument is outside its range, or memory is too small for tuning.
         BackendError: Fewer than two providers run the bundle on this CPU, or the machine is busy.
     """
     check_threads(threads)
@@ -126,19 +126,19 @@ def tune(
     loaders, failures = _open_loaders(opened)
     _check_comparable(loaders, failures)
     _check_idle(limit, force=force)
-    trials = {}
+    measured = {}
     for number, name in enumerate(calls):
         report("tune", number, len(calls))
-        trials[name] = _try_engine(opened, name, loaders, threads, failures)
+        measured[name] = _measure_engine(opened, name, loaders, threads, failures)
         _check_comparable(loaders, failures)
     report("tune", len(calls), len(calls))
     _check_idle(limit, force=force)
-    return _conclude(opened, threads, loaders, trials, calls, failures)
+    return _conclude(opened, threads, loaders, measured, calls, failures)
 
 
 @dataclass
-class _Trial:
-    """The calls of one engine: seconds of each call and the first outputs, by provider."""
+class _Measurement:
+    """Seconds of each call of one engine, and its first outputs, by provider."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     outputs: dict[str, Mapping[str, Array]] = field(default_factory=dict)
@@ -152,7 +152,7 @@ def _calls_of_a_frame(bundle: Bundle) -> dict[str, float]:
 
 
 def _open_loaders(bundle: Bundle) -> tuple[dict[str, EngineLoader], dict[str, str]]:
-    """Return the loaders by provider, the one without a trial first, and the reasons against the other providers."""
+    """Return the loaders by provider, the one without tuning first, and the reasons against the other providers."""
     loaders, failures = {}, {}
     for provider in tunable_providers():
         try:
@@ -178,34 +178,34 @@ def _check_idle(limit: ThreadLimit, *, force: bool) -> None:
     if busy is not None and count - busy < FREE_SHARE * limit.threads and not force:
         raise BackendError(
             f"other programs keep {busy:.1f} of {count} CPUs busy; expected {FREE_SHARE * limit.threads:.1f} CPUs free "
-            f"for a trial with {limit.describe()}: wait until the machine is idle, or pass --force (force=True)"
+            f"for tuning with {limit.describe()}: wait until the machine is idle, or pass --force (force=True)"
         )
 
 
-def _try_engine(
+def _measure_engine(
     bundle: Bundle, name: str, loaders: Mapping[str, EngineLoader], threads: int | None, failures: dict[str, str]
-) -> _Trial:
+) -> _Measurement:
     """Run one engine by each provider in turn; a provider that fails is added to `failures`."""
     left = [provider for provider in loaders if provider not in failures]
     _check_room(bundle, name, len(left))
-    trial, inputs = _Trial(), random_inputs(bundle.specs[name])
+    measurement, inputs = _Measurement(), random_inputs(bundle.specs[name])
     engines: dict[str, Engine] = {}
     try:
         for provider in left:
             try:
                 engines[provider] = loaders[provider].load(name, threads=threads)
-                trial.outputs[provider] = engines[provider].run(inputs)
-                trial.seconds[provider] = []
+                measurement.outputs[provider] = engines[provider].run(inputs)
+                measurement.seconds[provider] = []
             except BackendError as error:
                 failures[provider] = str(error)
                 if provider in engines:
                     engines.pop(provider).close()
         if len(engines) > 1:
-            _take_turns({provider: _call(engine, inputs) for provider, engine in engines.items()}, trial.seconds)
+            _take_turns({provider: _call(engine, inputs) for provider, engine in engines.items()}, measurement.seconds)
     finally:
         for engine in engines.values():
             engine.close()
-    return trial
+    return measurement
 
 
 def _call(engine: Engine, inputs: Mapping[str, Array]) -> Callable[[], object]:
@@ -235,7 +235,7 @@ def _check_room(bundle: Bundle, name: str, providers: int) -> None:
         providers * _COPIES * weights, f"{name} in {providers} libraries at once", "close other programs, or use a "
         "smaller bundle"
     )  # fmt: skip
-    check_memory("a trial", [need], free_memory())
+    check_memory("tuning", [need], free_memory())
 
 
 def random_inputs(spec: EngineSpec) -> dict[str, Array]:
@@ -316,13 +316,13 @@ def compare(
 
 
 def _conclude(
-    bundle: Bundle, threads: int | None, loaders: Mapping[str, EngineLoader], trials: Mapping[str, _Trial],
+    bundle: Bundle, threads: int | None, loaders: Mapping[str, EngineLoader], measured: Mapping[str, _Measurement],
     calls: Mapping[str, float], failures: Mapping[str, str],
 ) -> Tuning:  # fmt: skip
-    """Choose the provider, and keep the record."""
+    """Select the provider, and store the record."""
     names = [name for name in loaders if name not in failures]
     default = names[0]
-    seconds = {engine: trial.seconds for engine, trial in trials.items()}
+    seconds = {engine: measurement.seconds for engine, measurement in measured.items()}
     tolerance = TOLERANCES.get(bundle.manifest.precision, min(TOLERANCES.values()))
     chosen, best, against = (
         default,
@@ -331,7 +331,7 @@ def _conclude(
     )
     why = ""
     for name in names[1:]:
-        differences = (disagreement(t.outputs[default], t.outputs[name], tolerance) for t in trials.values())
+        differences = (disagreement(t.outputs[default], t.outputs[name], tolerance) for t in measured.values())
         if fault := next(filter(None, differences), ""):
             _log.warning("the results of %s do not agree with those of %s: %s", name, default, fault)
             against.append(f"{name} is not used, since {fault}")
@@ -347,17 +347,17 @@ def _conclude(
     libraries = {p.name: p.describe_library(bundle.manifest.target) for p in tunable_providers() if p.name in names}
     cpu, limit = cpu_model().describe(), limit_threads(threads)
     reason = _printable(f"measured on {cpu} on {date.today().isoformat()}: {'; '.join(filter(None, [why, *against]))}")
-    kept = write_tuning(
+    stored = write_tuning(
         bundle, threads, TuningRecord(chosen, reason, {name: libraries[name] for name in {default, chosen}})
     )
     return Tuning(
         provider=chosen,
         reason=reason,
-        calls={engine: {name: median(trial.seconds[name]) for name in names} for engine, trial in trials.items()},
+        calls={engine: {name: median(seconds[engine][name]) for name in names} for engine in measured},
         frame={name: sum(n * median(seconds[engine][name]) for engine, n in calls.items()) for name in names},
         cpu=cpu,
         threads=limit.threads,
-        kept=kept,
+        stored=stored,
     )
 
 

@@ -1,4 +1,4 @@
-"""What `vexpress-rt tune` measured for a bundle on this machine, kept in the user's cache for `provider="auto"`."""
+"""Tuning records: results of `vexpress-rt tune` in the user's cache, which `provider="auto"` reads."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _log = logging.getLogger("vexpress_rt")
 
 @dataclass(frozen=True)
 class TuningRecord:
-    """The result of a trial.
+    """The stored result of tuning.
 
     Attributes:
-        provider: Name of the provider that "auto" takes among those that were compared.
+        provider: Name of the provider that "auto" selects among those that were compared.
         reason: What was measured, as text.
-        libraries: `Provider.describe_library` of that provider and of the one that "auto" takes without a record, by
+        libraries: `Provider.describe_library` of that provider and of the one that "auto" selects without a record, by
             name. A record of other versions is ignored.
     """
 
@@ -38,14 +38,14 @@ class TuningRecord:
 
 
 def read_tuning(bundle: Bundle, threads: int | None, providers: Sequence[Provider]) -> TuningRecord | None:
-    """Return the record for a bundle, this CPU and a number of threads; None if there is none that holds.
+    """Return the record for a bundle, this CPU and a number of threads; None if no record is valid.
 
-    A record holds for the versions of this package and of the libraries that it was made with.
+    A record is valid for the versions of this package and of the libraries that it was made with.
 
     Args:
         bundle: The bundle.
         threads: Requested CPU threads; None for the default.
-        providers: The providers that a trial compares.
+        providers: The providers that tuning compares.
     """
     found = read_record(KIND, _key(bundle))
     if found is None:
@@ -60,27 +60,27 @@ def read_tuning(bundle: Bundle, threads: int | None, providers: Sequence[Provide
         except BackendError as error:
             present = str(error)
         if present != library:
-            _log.info("the tuning record was made with %s, and this is %s: it is ignored", library, present)
+            _log.info("the tuning record is ignored: it was made with %s; installed: %s", library, present)
             return None
     return record
 
 
 def write_tuning(bundle: Bundle, threads: int | None, record: TuningRecord) -> bool:
-    """Keep a record, beside those of other numbers of threads, and return whether the cache took it.
+    """Store a record beside those of other numbers of threads, and return whether the cache stores it.
 
     Args:
         bundle: The bundle.
         threads: Requested CPU threads; None for the default.
         record: The record.
     """
-    kept = read_record(KIND, _key(bundle)) or {}
+    stored = read_record(KIND, _key(bundle)) or {}
     entry = {
         "package": __version__,
         "provider": record.provider,
         "reason": record.reason,
         "libraries": dict(record.libraries),
     }
-    return write_record(KIND, _key(bundle), {**kept, str(limit_threads(threads).threads): entry})
+    return write_record(KIND, _key(bundle), {**stored, str(limit_threads(threads).threads): entry})
 
 
 def forget_tuning(bundle: Bundle) -> bool:

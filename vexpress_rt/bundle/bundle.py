@@ -181,7 +181,7 @@ class Bundle:
                 self._check_graph(name, entry)
             self.verify(*entry.data)
             self._check_weights(name, entry)
-            self._note_checked(name, entry)
+            self._record_checked(name, entry)
         return self.folder / entry.file
 
     def check_unchanged(self, name: str, plan: str | None = None) -> None:
@@ -341,7 +341,7 @@ class Bundle:
         self._verified |= versions
         return True
 
-    def _note_checked(self, engine: str, entry: EngineEntry) -> None:
+    def _record_checked(self, engine: str, entry: EngineEntry) -> None:
         """Record that the current versions have passed all checks, once a later write is sure to change them."""
         versions = {file: self._verified[file] for file in entry.files}
         if all(version.settled for version in versions.values()):

@@ -21,7 +21,7 @@ from vexpress_rt.types import MAX_BUNDLE_SIDE
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # ONNX Runtime has no bfloat16 convolutions on the CPU, and NumPy has no bfloat16: such tensors stay on the GPU.
 ONLY_TENSORRT = "bf16"
-# The denoiser's input that tells the noise level: one of them; see `engine_specs`.
+# The denoiser's input for the noise level, one of the two: the timestep or its sinusoidal embedding.
 TIMESTEP, TIMESTEP_SINES = "timestep", "timestep_sines"
 AUDIO_SECONDS = 60  # longest speech of one run of the audio encoder, whose self-attention is quadratic
 
@@ -263,8 +263,8 @@ def engine_specs(
         model: The configuration of the model.
         shape: The sizes of the bundle.
         precision: A key of `PRECISIONS`.
-        sines_as_input: Whether the denoisers take the sines of the timestep, `timestep_sines.timestep_sines`, in place
-            of the timestep; see `target.Target`.
+        sines_as_input: Whether the denoisers take the sinusoidal timestep embedding (`timestep_sines.timestep_sines`)
+            in place of the timestep; see `target.Target`.
     """
     f = model.vae_factor
     sizes: dict[str, int | None] = {

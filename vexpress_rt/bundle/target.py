@@ -17,8 +17,8 @@ class Target:
         title: The display name.
         compiled: Whether the library runs plans that are compiled from the ONNX files, and not the ONNX files.
         precisions: The precisions that it computes in, keys of `PRECISIONS`.
-        sines_as_input: Whether the denoisers take the sines of the timestep as an input: a library that reduces the
-            precision of whole graphs would compute the sines of rounded angles.
+        sines_as_input: Whether the denoisers take the sinusoidal timestep embedding as an input: a library that
+            reduces the precision of whole graphs would compute the sines of rounded angles.
         builds_without_gpu: Whether a machine without a GPU can build the engines. Plans that are built so are portable.
         portable_gpus: Description of the GPUs that run portable plans; empty for a library without plans.
         portable_minimum: The lowest compute capability that runs portable plans; None for no such limit.

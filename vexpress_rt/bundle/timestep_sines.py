@@ -1,7 +1,7 @@
-"""The sinusoid of a timestep, for denoisers that take it as an input.
+"""The sinusoidal timestep embedding, for denoisers that take it as an input (`timestep_sines`).
 
 Graphs with the input `timestep` compute it themselves, in float32. An engine of lower precision would round the angles,
-which reach 999, before their sines; so the caller computes them here.
+which reach 999, before it computes their sines, so the runtime computes the embedding here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _LONGEST_PERIOD = 10000.0  # in units of 2 pi timesteps
 
 
 def timestep_frequencies(size: int) -> NDArray[np.float64]:
-    """Return the frequencies of the sinusoid, in radians per timestep: from 1 down, in equal ratios.
+    """Return the frequencies of the embedding, in radians per timestep: from 1 down, in equal ratios.
 
     Args:
-        size: Length of the sinusoid, which is even: twice the number of frequencies.
+        size: Length of the embedding, which is even: twice the number of frequencies.
 
     Returns:
         (size / 2,) float64.
@@ -29,13 +29,13 @@ def timestep_frequencies(size: int) -> NDArray[np.float64]:
 
 
 def timestep_sines(timestep: float, size: int) -> NDArray[np.float32]:
-    """Compute the sinusoid of a timestep: the cosines of all frequencies, then the sines.
+    """Compute the embedding of a timestep: the cosines of all frequencies, then the sines.
 
     This is `Timesteps` of diffusers with `flip_sin_to_cos=True` and `downscale_freq_shift=0`, computed in float64.
 
     Args:
         timestep: The timestep, 0 to the number of training timesteps - 1.
-        size: Length of the sinusoid, which is even: the channels of the U-Net's first level.
+        size: Length of the embedding, which is even: the channels of the U-Net's first level.
 
     Returns:
         (1, size) float32.

@@ -1,1 +1,1 @@
-"""The command line: `vexpress-rt generate`, `inspect`, `compile` and `tune`."""
+"""The command line: `vexpress-rt generate`, `inspect`, `compile`, `tune` and `cache`."""

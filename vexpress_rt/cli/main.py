@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from vexpress_rt.cli.cache import run_cache
 from vexpress_rt.cli.compile import run_compile
 from vexpress_rt.cli.generate import run_generate
 from vexpress_rt.cli.inspect import run_inspect
@@ -18,7 +19,9 @@ from vexpress_rt.utils.memory_errors import explain, ran_out
 from vexpress_rt.utils.signals import GracefulShutdown
 
 CLOSED_PIPE = 128 + 13  # as if ended by SIGPIPE, which Python ignores
-_COMMANDS = {"generate": run_generate, "inspect": run_inspect, "compile": run_compile, "tune": run_tune}
+_COMMANDS = {
+    "generate": run_generate, "inspect": run_inspect, "compile": run_compile, "tune": run_tune, "cache": run_cache,
+}  # fmt: skip
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

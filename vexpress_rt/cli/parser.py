@@ -87,11 +87,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="vexpress-rt", description="Talking-portrait video from a photo and speech.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"vexpress-rt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | inspect | compile | tune")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="generate | inspect | compile | tune | cache"
+    )
     _add_generate(commands)
     _add_inspect(commands)
     _add_compile(commands)
     _add_tune(commands)
+    _add_cache(commands)
     return parser.parse_args(_canonical(arguments, parser))
 
 
@@ -250,7 +253,13 @@ def _add_tune(commands: Any) -> None:
         "--threads", type=int, metavar="N", help="CPU threads, as of generate; the result holds for them"
     )
     parser.add_argument("--force", action="store_true", help="measure although other programs keep the CPUs busy")
-    parser.add_argument("--forget", action="store_true", help="remove the bundle's measurements on this CPU")
+    parser.add_argument("--forget", action="store_true", help="remove the bundle's tuning results on this CPU")
+
+
+def _add_cache(commands: Any) -> None:
+    text = "show the entries of the user's cache, or remove them"
+    parser = commands.add_parser("cache", allow_abbrev=False, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--clear", action="store_true", help="remove all entries; later processes make them again")
 
 
 def _point(text: str) -> tuple[float, float]:

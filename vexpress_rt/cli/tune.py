@@ -13,7 +13,7 @@ from vexpress_rt.utils.signals import GracefulShutdown
 
 
 def run_tune(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
-    """Make the trial, or forget the earlier ones with --forget.
+    """Measure the providers, or remove the results with --forget.
 
     Args:
         options: The parsed flags.
@@ -45,5 +45,5 @@ def _forget(folder: str) -> str:
     from vexpress_rt.bundle.bundle import Bundle
 
     if forget_tuning(Bundle.open(folder)):
-        return f"the measurements of {folder} on this CPU are forgotten: auto chooses as without them"
-    return f"there are no measurements of {folder} on this CPU"
+        return f"removed the tuning results of {folder} on this CPU: auto selects as without tuning"
+    return f"there are no tuning results of {folder} on this CPU"

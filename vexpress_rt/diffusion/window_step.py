@@ -82,7 +82,7 @@ class WindowStepper:
 
 
 def _noise_level(spec: EngineSpec, timestep: float) -> dict[str, Array]:
-    """Return the denoiser's input for a timestep: its sines if the specification has them, or the timestep."""
+    """Return the denoiser's input for a timestep: its sinusoidal embedding if the engine takes that, else itself."""
     for tensor in spec.inputs:
         if tensor.name == TIMESTEP_SINES:
             size = tensor.shape[-1]

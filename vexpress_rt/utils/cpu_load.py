@@ -1,4 +1,4 @@
-"""How busy this machine's CPUs are: a measurement beside other work says little."""
+"""How busy this machine's CPUs are: other work makes measurements unreliable."""
 
 from __future__ import annotations
 

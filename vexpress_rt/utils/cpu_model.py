@@ -1,4 +1,4 @@
-"""The model of this machine's CPU: what measurements and cached results of one chip are kept under."""
+"""The model of this machine's CPU, a part of the keys of measurements and cached results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IMPLEMENTERS = {
     "0x61": "Apple",
     "0xc0": "Ampere",
 }
-_NOISE = re.compile(r"\((?:R|TM|tm)\)|@.*|\bCPU\b|\b(?:\d+-Core )?Processor\b")
+_OMITTED = re.compile(r"\((?:R|TM|tm)\)|@.*|\bCPU\b|\b(?:\d+-Core )?Processor\b")
 _WINDOWS = re.compile(r"Family (\d+) Model (\d+) Stepping (\d+)(?:, (\w+))?")
 
 
@@ -65,7 +65,7 @@ class CpuModel:
         return re.sub(r"[^a-z0-9]+", "-", self.describe().lower()).strip("-")
 
     def _short_name(self) -> str:
-        return " ".join(_NOISE.sub(" ", self.name).split()) or self.name
+        return " ".join(_OMITTED.sub(" ", self.name).split()) or self.name
 
 
 def cpu_model(root: Path = Path("/")) -> CpuModel:

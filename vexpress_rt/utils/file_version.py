@@ -1,4 +1,4 @@
-"""The version of a file: what changes when its content does."""
+"""The version of a file, which changes with its content."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class FileVersion(NamedTuple):
         return os.name != "nt" and self.changed < time.time_ns() - _SETTLED
 
     def to_json(self) -> list[Any]:
-        """Return the version as JSON, with the boot ID: numbers of devices can mean others after a restart, and a file
-        whose last writes a power failure took keeps its version."""
+        """Return the version as JSON, with the boot ID.
+
+        After a restart, a number can belong to another device, and a power failure can undo the last writes to a file
+        without changing its version.
+        """
         return [boot_id(), *self]

@@ -7,7 +7,7 @@ The folder is that of VEXPRESS_RT_CACHE_DIR, else the system's place for caches 
 In it, the subfolder `v1` belongs to the user and nobody else can write there; a subfolder of another owner, or a link,
 is refused. An entry is one file with a name made of its kind, the hash of its key and, for large files, the hash of its
 content. It appears under its name when it is complete, and its hash is compared before it is used; that of a large file
-once for each version of the file, which a record remembers.
+once for each version of the file, which a record names.
 
 The entries together take at most VEXPRESS_RT_CACHE_LIMIT bytes: the least recently used are removed first.
 """
@@ -75,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """What the environment says about the cache.
+    """The settings of the cache, from the environment.
 
     Attributes:
         folder: The folder that contains the entries; it may not exist yet. None if the cache is off.
@@ -105,7 +105,7 @@ def cache_settings() -> CacheSettings:
         folder, chosen = Path(), f"unknown ({error})"
     if not folder.is_absolute():
         reason = f"the cache folder is {brief(chosen or str(folder))}; expected an absolute path: set {FOLDER_VARIABLE}"
-        _note(logging.WARNING, reason)
+        _log_once(logging.WARNING, reason)
         return CacheSettings(None, limit, reason)
     return CacheSettings(folder / _FORMAT, limit)
 
@@ -118,8 +118,8 @@ def read_record(kind: str, key: str) -> dict[str, Any] | None:
         key: Text that tells the record from others of its kind, of any length.
 
     Returns:
-        The record, as JSON gives it back: tuples have become lists. Its hash fits, but the caller checks its fields,
-        which another version of this package may have written. None if there is none.
+        The record, as JSON gives it back: tuples have become lists. Its hash matches, but the caller checks its fields,
+        because another version of this package may have written them. None if there is none.
     """
     path = _path(kind, key, ".json")
     if path is None or (content := _content(path)) is None:
@@ -143,7 +143,7 @@ def write_record(kind: str, key: str, record: Mapping[str, Any]) -> bool:
         Whether it is stored.
 
     Raises:
-        TypeError: A value is nothing that JSON can hold.
+        TypeError: JSON cannot hold a value.
         ValueError: A number is not finite, or the record is larger than RECORD_LIMIT.
     """
     text = _canonical(dict(record))
@@ -193,10 +193,10 @@ def find_file(kind: str, key: str) -> Path | None:
                     _remove_damaged(entry.path, f"its content has the hash {digest}")
                     continue
         except OSError as error:
-            _note(logging.INFO, f"the cache's {entry.path} cannot be read: {error}")
+            _log_once(logging.INFO, f"the cache's {entry.path} cannot be read: {error}")
             continue
         _touch(entry.path)
-        _note_verified(entry.path)
+        _record_verified(entry.path)
         return entry.path
     return None
 
@@ -227,7 +227,7 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
         wait: Seconds after which the block starts without the lock, so that a stopped process cannot stop others.
 
     Yields:
-        Whether the lock is held. It is not after `wait` seconds, or where the cache cannot be written.
+        Whether the lock is held. It is not held after `wait` seconds, or if the cache cannot be written to.
     """
     folder = _usable(create=True)
     held, end = False, time.monotonic() + wait
@@ -245,7 +245,7 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
         held = True
     except (_NotAcquiredError, OutputError) as error:
         if isinstance(error, OutputError):
-            _note(logging.INFO, str(error))
+            _log_once(logging.INFO, str(error))
     try:
         yield held
     finally:
@@ -254,7 +254,7 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
 
 
 def remove_file(kind: str, key: str) -> None:
-    """Remove a stored file that turned out to be useless.
+    """Remove a stored file.
 
     Args:
         kind: The kind of file.
@@ -332,7 +332,7 @@ def _limit() -> int:
         return DEFAULT_LIMIT
     if found := re.fullmatch(r"(\d{1,18})([KMGT]?)", text, re.ASCII):
         return int(found[1]) * _UNITS[found[2]]
-    _note(
+    _log_once(
         logging.WARNING,
         f"{LIMIT_VARIABLE} is {brief(text)}; expected a number of bytes, or a number with K, M, G or T such as 20G: "
         f"{DEFAULT_LIMIT >> 30}G is used",
@@ -354,10 +354,12 @@ def _usable(*, create: bool) -> Path | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _note(logging.INFO, f"the cache folder {folder} cannot be used: {error}: set {FOLDER_VARIABLE}")
+        _log_once(logging.INFO, f"the cache folder {folder} cannot be used: {error}: set {FOLDER_VARIABLE}")
         return None
     if unsafe := _unsafe_reason(found):
-        _note(logging.WARNING, f"the cache folder {folder} is not used: {unsafe}: remove it or set {FOLDER_VARIABLE}")
+        _log_once(
+            logging.WARNING, f"the cache folder {folder} is not used: {unsafe}: remove it or set {FOLDER_VARIABLE}"
+        )
         return None
     return folder
 
@@ -406,14 +408,14 @@ def _store(kind: str, key: str, suffix: str, size: int, write: Callable[[Path], 
             if entry.path.name.startswith(f"{stem}-"):
                 _remove(entry.path)
         if suffix == ".bin":
-            _note_verified(path)
+            _record_verified(path)
         return path
     except OSError as error:
-        _note(logging.INFO, f"an entry of {size / 1e6:.1f} MB is not stored in the cache folder {folder}: {error}")
+        _log_once(logging.INFO, f"an entry of {size / 1e6:.1f} MB is not stored in the cache folder {folder}: {error}")
         return None
 
 
-def _note_verified(path: Path) -> None:
+def _record_verified(path: Path) -> None:
     """Record that the current version of a large file has the right hash."""
     with suppress(OSError):  # another process has removed it
         write_record(_VERIFIED, path.name, {"version": FileVersion.of(path.lstat()).to_json()})
@@ -452,7 +454,7 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return the content of a record's file, and note its use."""
+    """Return the content of a record's file, and mark the file as used."""
     flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -462,7 +464,7 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _note(logging.INFO, f"the cache's {path} cannot be read: {error}")
+        _log_once(logging.INFO, f"the cache's {path} cannot be read: {error}")
         return None
     _touch(path)
     return content
@@ -514,18 +516,18 @@ def _remove(path: Path) -> bool:
 
 
 def _remove_damaged(path: Path, fault: str) -> None:
-    _note(logging.INFO, f"the cache's {path} is damaged and is removed: {fault}")
+    _log_once(logging.INFO, f"the cache's {path} is damaged and is removed: {fault}")
     _remove(path)
 
 
-_noted: set[str] = set()
-_noting = threading.Lock()
+_logged: set[str] = set()
+_log_lock = threading.Lock()
 
 
-def _note(level: int, message: str) -> None:
-    """Log a message, the first time that it comes up in this process."""
-    with _noting:
-        first = message not in _noted
-        _noted.add(message)
+def _log_once(level: int, message: str) -> None:
+    """Log a message, once per process."""
+    with _log_lock:
+        first = message not in _logged
+        _logged.add(message)
     if first:
         _log.log(level, "%s", message)

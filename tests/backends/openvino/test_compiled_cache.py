@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.paths import ROOT
 from vexpress_rt.backends.base import Engine
-from vexpress_rt.backends.openvino import compiled_cache, library, provider
+from vexpress_rt.backends.openvino import compiled_cache, library, model, provider
+from vexpress_rt.backends.openvino import engine as engine_module
 from vexpress_rt.backends.openvino.compiled_cache import KIND, CachedEngine
 from vexpress_rt.backends.openvino.options import EngineOptions
 from vexpress_rt.backends.openvino.provider import OpenVinoLoader
@@ -36,7 +37,7 @@ OPTIONS = EngineOptions(threads=1)
 @pytest.fixture(autouse=True)
 def own_cache(user_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Give each test an empty cache and the notes that are logged once a process."""
-    monkeypatch.setattr(cache, "_noted", set())
+    monkeypatch.setattr(cache, "_logged", set())
     with caplog.at_level(logging.INFO, logger="vexpress_rt"):
         yield
 
@@ -97,7 +98,7 @@ def test_the_second_load_imports_and_gives_the_same(small: Bundle, compiled: lis
     second.close()
 
 
-@pytest.mark.skipif("BF16" not in library.capabilities("CPU"), reason="this CPU has no bfloat16")
+@pytest.mark.bf16
 def test_an_imported_denoiser_of_reduced_precision_takes_the_sines(small: Bundle, compiled: list[str]) -> None:
     options = replace(OPTIONS, precision="bf16")
     first, second = load(small, "denoiser_cond", options), load(small, "denoiser_cond", options)
@@ -144,8 +145,14 @@ def other_version(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
     return OPTIONS
 
 
-def other_form(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
-    monkeypatch.setattr(compiled_cache, "_FORM", -1)
+def other_reader(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
+    """A change of the module that reads graphs, here to the text of another one."""
+    monkeypatch.setattr(model, "__file__", library.__file__)
+    return OPTIONS
+
+
+def other_compiler(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
+    monkeypatch.setattr(engine_module, "__file__", library.__file__)
     return OPTIONS
 
 
@@ -159,8 +166,10 @@ def other_precision(monkeypatch: pytest.MonkeyPatch) -> EngineOptions:
     return replace(OPTIONS, precision="bf16")
 
 
-@pytest.mark.parametrize("change", [other_cpu, other_version, other_form, other_configuration, other_precision])
-def test_another_machine_version_or_option_is_another_entry(
+@pytest.mark.parametrize(
+    "change", [other_cpu, other_version, other_reader, other_compiler, other_configuration, other_precision]
+)
+def test_another_machine_version_code_or_option_is_another_entry(
     small: Bundle, change: Callable[[pytest.MonkeyPatch], EngineOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(small)
@@ -186,7 +195,7 @@ def test_the_number_of_threads_is_no_part_of_the_key(small: Bundle, compiled: li
     assert str(engine._compiled.get_property("INFERENCE_NUM_THREADS")) == expected  # type: ignore[attr-defined]
 
 
-def test_engines_of_other_devices_are_not_kept(small: Bundle, user_cache: Path) -> None:
+def test_engines_of_other_devices_are_not_stored(small: Bundle, user_cache: Path) -> None:
     engine = load(small)
     entry = CachedEngine(small, NAME, EngineOptions("GPU"))
     cache.clear()
@@ -263,7 +272,7 @@ def test_a_failed_export_is_no_failure(small: Bundle, user_cache: Path, caplog: 
 
     CachedEngine(small, NAME, OPTIONS).store(Fails())
     assert cache.entries() == []
-    assert "is not kept for later processes: not implemented" in caplog.text
+    assert "is not stored in the cache: not implemented" in caplog.text
 
 
 def test_a_disk_that_fills_up_during_the_export_is_no_failure(
@@ -291,7 +300,7 @@ def test_without_room_every_load_compiles(
     assert not list(user_cache.glob("v1/*.bin"))
 
 
-def test_damaged_files_of_the_bundle_are_refused_where_nothing_is_kept(small: Bundle, tmp_path: Path) -> None:
+def test_damaged_files_of_the_bundle_are_refused_where_nothing_is_stored(small: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(small.folder, tmp_path / "bundle")
     graph = copy / small.manifest.engines[NAME].file
     content = bytearray(graph.read_bytes())

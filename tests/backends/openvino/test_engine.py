@@ -54,9 +54,9 @@ def adder(adder_path: Path) -> OpenVinoEngine:
     return load(adder_path, SUM_SPEC)
 
 
-def save_tower(path: Path, floors: int = 40, side: int = 1024) -> EngineSpec:
+def save_products(path: Path, layers: int = 40, side: int = 1024) -> EngineSpec:
     """Write a graph of matrix products one after another, which takes a while."""
-    names = ["x", *(f"t{floor}" for floor in range(floors - 1)), "y"]
+    names = ["x", *(f"t{layer}" for layer in range(layers - 1)), "y"]
     nodes = [node("MatMul", f"{below} w", above) for below, above in pairwise(names)]
     ends = [("x", FLOAT, [side, side])], [("y", FLOAT, [side, side])]
     return save(path, nodes, *ends, [weight("w", side, side)])
@@ -186,7 +186,7 @@ def test_a_call_runs_if_and_only_if_shape_and_dtype_fit(adder: OpenVinoEngine, s
             adder.run({"a": array, "b": array})
 
 
-def test_what_the_library_complains_about_carries_the_engines_name(adder: OpenVinoEngine) -> None:
+def test_errors_of_the_library_name_the_engine(adder: OpenVinoEngine) -> None:
     with pytest.raises(BackendError, match=r"engine adder failed: "):
         adder.run({"a": MATRIX, "b": np.zeros((2, 4), np.float32)})
     np.testing.assert_array_equal(adder.run({"a": MATRIX, "b": MATRIX})["sum"], 2 * MATRIX)
@@ -255,10 +255,10 @@ def test_running_leaves_the_callers_floating_point_mode_alone(adder_path: Path) 
 
 
 def test_threads_that_share_an_engine_get_their_own_results(tmp_path: Path) -> None:
-    spec = save_tower(tmp_path / "tower.onnx", floors=4, side=64)
+    spec = save_products(tmp_path / "products.onnx", layers=4, side=64)
     rng, found = np.random.default_rng(0), dict[int, Any]()
     inputs = [rng.standard_normal((64, 64)).astype(np.float32) for _ in range(8)]
-    with load(tmp_path / "tower.onnx", spec) as engine:
+    with load(tmp_path / "products.onnx", spec) as engine:
         expected = [engine.run({"x": x})["y"] for x in inputs]
 
         def run(thread: int) -> None:
@@ -275,8 +275,8 @@ def test_threads_that_share_an_engine_get_their_own_results(tmp_path: Path) -> N
 
 
 def test_an_engine_that_is_closed_while_it_runs_finishes_the_run(tmp_path: Path) -> None:
-    spec = save_tower(tmp_path / "tower.onnx")
-    engine, x, found = load(tmp_path / "tower.onnx", spec), np.zeros((1024, 1024), np.float32), []
+    spec = save_products(tmp_path / "products.onnx")
+    engine, x, found = load(tmp_path / "products.onnx", spec), np.zeros((1024, 1024), np.float32), []
     thread = threading.Thread(target=lambda: found.append(engine.run({"x": x})["y"]))
     thread.start()
     time.sleep(0.05)
@@ -298,8 +298,8 @@ time.sleep(0.2)
 
 
 def test_the_interpreter_ends_while_a_daemon_thread_runs_an_engine(tmp_path: Path) -> None:
-    save_tower(tmp_path / "tower.onnx")
-    command = [sys.executable, "-c", _EXIT, str(tmp_path / "tower.onnx")]
+    save_products(tmp_path / "products.onnx")
+    command = [sys.executable, "-c", _EXIT, str(tmp_path / "products.onnx")]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
 

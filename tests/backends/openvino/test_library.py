@@ -84,7 +84,7 @@ def test_a_device_that_does_not_respond_is_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["std::bad_alloc", "Failed to allocate 12 bytes of memory", "Cannot allocate memory"])
-def test_exhausted_memory_is_told_with_a_remedy(text: str) -> None:
+def test_exhausted_memory_is_an_error_with_a_remedy(text: str) -> None:
     error = library.backend_error("engine e failed", RuntimeError(f"Exception from cpu_memory.cpp:\n{text}"))
     assert "engine e failed: memory ran out" in str(error)
     assert "fewer --frames" in str(error)

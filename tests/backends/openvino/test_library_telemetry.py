@@ -62,7 +62,7 @@ def test_the_watch_notices_files_and_sockets(tmp_path: Path) -> None:
         assert len(calls) == 1
 
 
-def test_what_other_code_imported_stays_as_it_is() -> None:
+def test_telemetry_that_other_code_imported_is_left_alone() -> None:
     code = (
         "import sys, types\n"
         "sys.modules['openvino_telemetry'] = own = types.ModuleType('openvino_telemetry')\n"

@@ -1,4 +1,4 @@
-"""The sinusoid of the timestep is cut out of a denoiser's graph, and other structures are refused."""
+"""The sinusoidal timestep embedding is cut out of a denoiser's graph, and other structures are refused."""
 
 from __future__ import annotations
 

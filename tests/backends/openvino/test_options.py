@@ -14,7 +14,7 @@ from vexpress_rt.utils.cpus import limit_threads
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16"), ("fp16", "f16")])
-def test_the_precision_is_always_said(device: str, precision: str, hint: str) -> None:
+def test_the_precision_is_always_set(device: str, precision: str, hint: str) -> None:
     assert EngineOptions(device, precision).configuration()["INFERENCE_PRECISION_HINT"] == hint
 
 
@@ -58,7 +58,7 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
         )
 
 
-def test_what_the_cpu_says_decides() -> None:
+def test_the_reported_capabilities_decide() -> None:
     has = library.capabilities("CPU")
     for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
         if capability in has:

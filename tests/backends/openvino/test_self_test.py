@@ -1,4 +1,4 @@
-"""The self-test of reduced precision finds wrong kernels, in the real library and in a broken one; results are kept."""
+"""The self-test of reduced precision finds wrong kernels, in the real library and in a broken one, and is stored."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_single_wrong_row_fails(openvino: Any, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("no kernel"), MemoryError("no room")])
-def test_a_library_that_raises_fails_and_is_asked_again(
+def test_a_test_that_cannot_run_is_not_stored(
     failure: Exception, openvino: Any, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     core = BrokenCore(openvino.Core(), failure=failure)
@@ -219,7 +219,7 @@ class Runs:
         return SelfTest(dict.fromkeys(cases, self.result))
 
 
-def test_a_result_is_kept(openvino: Any, cache: Path, runs: Runs) -> None:
+def test_a_result_is_stored(openvino: Any, cache: Path, runs: Runs) -> None:
     core = BrokenCore(None)
     first = check(openvino, core)
     assert first.passed
@@ -228,7 +228,7 @@ def test_a_result_is_kept(openvino: Any, cache: Path, runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("decibels", [None, 34.9, -3.0])
-def test_a_failure_is_kept_and_warned_of_again(
+def test_a_failure_is_stored_and_logged_again(
     decibels: float | None, openvino: Any, cache: Path, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.result = decibels
@@ -250,14 +250,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_configuration_or_size_is_tested_anew(change: str, openvino: Any, cache: Path, runs: Runs) -> None:
+def test_another_configuration_or_size_is_tested_again(change: str, openvino: Any, cache: Path, runs: Runs) -> None:
     check(openvino, BrokenCore(None))
     check(openvino, BrokenCore(None), **CHANGES[change])
     assert runs.count == 2
 
 
 @pytest.mark.parametrize("change", ["cpu", "version", "chip"])
-def test_the_record_of_another_cpu_or_version_is_not_believed(
+def test_the_record_of_another_cpu_or_version_is_ignored(
     change: str, openvino: Any, cache: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = BrokenCore(None)
@@ -339,11 +339,11 @@ def test_signal_to_noise(found: list[float], decibels: float | None) -> None:
     assert signal_to_noise(np.array(found, np.float32), np.ones(2, np.float32)) == decibels
 
 
-def test_a_silent_reference_tells_nothing() -> None:
+def test_a_reference_of_zeros_has_no_ratio() -> None:
     assert signal_to_noise(np.zeros(2, np.float32), np.zeros(2, np.float32)) is None
 
 
-def test_no_result_is_no_pass() -> None:
+def test_an_empty_result_does_not_pass() -> None:
     assert not SelfTest({}).passed
 
 

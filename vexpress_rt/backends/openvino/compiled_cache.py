@@ -1,14 +1,15 @@
 """Compiled engines in the user's cache: later processes import them, which takes half the time of compiling.
 
-An entry holds what OpenVINO exports: the transformed graph with its weights. It is made from files of a bundle that
+An entry is an export of OpenVINO: the transformed graph with its weights. It is made from files of a bundle that
 passed all checks, and its key has their hashes, so an engine that is imported does not read the bundle's files at all.
-The key also has OpenVINO's version, the CPU and the plugin's configuration without the number of threads, which takes
-effect at the import.
+The key also has OpenVINO's version, the CPU, the plugin's configuration without the number of threads, which takes
+effect at the import, and the hashes of the modules that make the model of a graph.
 
-OpenVINO trusts a file that it imports: changed weights go unnoticed, and places inside the file are not checked. So the
-user's cache compares its hash before. The file is mapped into memory, and stays mapped while the engine exists.
+OpenVINO does not check a file that it imports: changed weights go unnoticed, and offsets inside the file are not
+checked. So the user's cache compares the file's hash first. The file is mapped into memory, and stays mapped while the
+engine exists.
 
-Only engines on the CPU are kept: nobody has tried it on other devices.
+Only engines for the CPU are stored: other devices have not been tried.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.backends.openvino import library
+from vexpress_rt.backends.openvino import engine, library, model
 from vexpress_rt.backends.openvino.options import CPU, EngineOptions
 from vexpress_rt.backends.validation import error_text
 from vexpress_rt.bundle.bundle import Bundle
@@ -36,7 +37,7 @@ from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.user_cache import entry_lock, find_file, remove_file, store_file
 
 KIND = "openvino_engine"
-_FORM = 1  # raise it when `model` or `engine` change the model that is compiled from a graph
+_MAKERS = (model, engine)  # the modules that decide what is compiled from a graph
 _ANY_THREADS = "INFERENCE_NUM_THREADS"  # the plugin's property that an imported engine gets anew
 _WAIT = 120.0  # seconds; a process that compiles for longer, or is stopped, does not hold up others
 
@@ -86,8 +87,8 @@ class CachedEngine:
     def compiling(self) -> Iterator[None]:
         """Let one process at a time compile this engine; the others wait, and find it afterwards.
 
-        Two that compile at once would each take twice as long and twice the memory. A process that waits for longer
-        than two minutes compiles as well.
+        Two processes that compile at once would take twice the memory, and each twice as long. A process that waits for
+        longer than two minutes compiles as well.
         """
         if not self._key:
             yield
@@ -96,7 +97,7 @@ class CachedEngine:
             yield
 
     def store(self, compiled: Any) -> None:
-        """Keep a compiled model for later processes, if the cache has room for it.
+        """Store a compiled model for later processes, if the cache has room for it.
 
         Args:
             compiled: OpenVINO's compiled model.
@@ -112,10 +113,10 @@ class CachedEngine:
         try:
             path = store_file(KIND, self._key, self._size, write)
         except Exception as error:  # OpenVINO's exceptions have no common base
-            _log.info("engine %s is not kept for later processes: %s", self._name, error_text(error))
+            _log.info("engine %s is not stored in the cache: %s", self._name, error_text(error))
             return
         if path is not None:
-            _log.info("engine %s: kept in %s in %.1f s", self._name, path, time.monotonic() - started)
+            _log.info("engine %s: stored in %s in %.1f s", self._name, path, time.monotonic() - started)
 
     def discard(self) -> None:
         """Remove the entry, because the engine in it is not the one that is expected."""
@@ -168,14 +169,14 @@ def _import(core: Any, path: Path, options: EngineOptions) -> Any:
     with native_call():
         tensor = library.import_library().Tensor(content, shared_memory=True)
         compiled = core.import_model(tensor, options.device, options.configuration())
-    compiled.vexpress_rt_content = content  # the model reads its weights there, and does not keep it itself
+    compiled.vexpress_rt_content = content  # the model reads its weights there, and holds no reference
     return compiled
 
 
 def _key(options: EngineOptions, files: dict[str, str]) -> str:
     configuration = {name: value for name, value in options.configuration().items() if name != _ANY_THREADS}
     parts = {
-        "form": _FORM,
+        "made by": [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in _MAKERS],
         "version": library.full_version(),
         "device": options.device,
         "cpu": cpu_model().key,

@@ -57,8 +57,8 @@ def compile_onnx(
         options: Device, precision and threads.
 
     Returns:
-        OpenVINO's compiled model, and the inputs and outputs that it must have: `spec`, with the sines of the timestep
-        in place of the timestep where precision is reduced (`model.cut_timestep`).
+        OpenVINO's compiled model, and the inputs and outputs that it must have: `spec`, with the sinusoidal
+        timestep embedding in place of the timestep in reduced precision (`model.cut_timestep`).
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -153,7 +153,7 @@ class OpenVinoEngine:
 
 
 def _tensor_specs(ports: Iterable[Any], expected: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Return the inputs or outputs of a compiled model; sizes that the graph leaves open become None."""
+    """Return the inputs or outputs of a compiled model; dynamic sizes become None."""
     ports = list(ports)
     specs = []
     for name, port in zip(_names(ports, expected), ports, strict=True):
@@ -164,11 +164,11 @@ def _tensor_specs(ports: Iterable[Any], expected: tuple[TensorSpec, ...]) -> tup
 
 def _names(ports: Iterable[Any], expected: tuple[TensorSpec, ...]) -> list[str]:
     """Return the name of each port. OpenVINO gives a tensor the names of all tensors that it has merged into it."""
-    open_names = {tensor.name for tensor in expected}
+    unused = {tensor.name for tensor in expected}
     names = []
     for port in ports:
-        name = next((name for name in sorted(port.names) if name in open_names), port.any_name)
-        open_names.discard(name)  # two outputs that are one tensor have the same names
+        name = next((name for name in sorted(port.names) if name in unused), port.any_name)
+        unused.discard(name)  # two outputs that are one tensor have the same names
         names.append(name)
     return names
 

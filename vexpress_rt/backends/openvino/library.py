@@ -18,7 +18,7 @@ INSTALL = "pip install 'vexpress-rt[openvino]'"
 _CORE = threading.Lock()  # several threads load engines
 _threads_of: int | None = None  # the process that started OpenVINO's threads
 _TELEMETRY = "openvino_telemetry"
-_HINTS = {"GPU": "its OpenCL driver", "NPU": "its driver"}
+_DRIVERS = {"GPU": "its OpenCL driver", "NPU": "its driver"}
 
 
 def import_library() -> Any:
@@ -134,7 +134,7 @@ def check_device(device: str) -> None:
     """
     found = devices()
     if device not in (name.partition(".")[0] for name in found):
-        driver = _HINTS.get(device, "its driver")
+        driver = _DRIVERS.get(device, "its driver")
         raise BackendError(
             f"OpenVINO finds no device {device} on this machine; it finds {', '.join(found) or 'none'}: install "
             f"{driver}, or choose one of those"
@@ -142,7 +142,7 @@ def check_device(device: str) -> None:
 
 
 def capabilities(device: str) -> tuple[str, ...]:
-    """Return what a device computes in, by OpenVINO's names: "FP32", "BF16", "FP16" and others.
+    """Return the precisions that a device computes in, by OpenVINO's names: "FP32", "BF16", "FP16" and others.
 
     Args:
         device: The device, which must be there.

@@ -1,4 +1,4 @@
-"""ONNX files as OpenVINO models, with the sinusoid of the timestep as an input where precision is reduced."""
+"""ONNX files as OpenVINO models, whose denoisers take the sinusoidal timestep embedding in reduced precision."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def read_model(path: str | Path, name: str) -> Any:
 
 
 def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
-    """Replace the input `timestep` of a denoiser by the sinusoid of the timestep, and remove what computed it.
+    """Replace the input `timestep` of a denoiser by the sinusoidal timestep embedding.
 
     In bf16 or fp16, the plugin would round the angles, which reach 999, before their sines. The new input is float32.
     A model without the input is left as it is.
 
-    Refusing another structure, instead of computing the sines in reduced precision, keeps the promise of the
-    self-test: in silence, the shipped model's denoiser would lose 5 to 10 dB, and the half-width one 11 to 15 dB.
+    A graph of another structure is refused: with the embedding in reduced precision, which the self-test does not
+    cover, the shipped model's denoiser loses 5 to 10 dB of signal to noise, and the half-width one 11 to 15 dB.
 
     Args:
         library: OpenVINO.
@@ -64,7 +64,7 @@ def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
         The inputs and outputs of the changed model.
 
     Raises:
-        BackendError: The graph computes the sinusoid in another way than `timestep_sines` does.
+        BackendError: The graph computes another embedding than `timestep_sines`.
     """
     timestep = next((p for p in model.get_parameters() if TIMESTEP in p.output(0).get_names()), None)
     if timestep is None:
@@ -72,8 +72,8 @@ def cut_timestep(library: Any, model: Any, spec: EngineSpec) -> EngineSpec:
     sinusoid = _sinusoid(timestep)
     if sinusoid is None:
         raise BackendError(
-            f"engine {spec.name} uses its input {TIMESTEP} for something other than cosines and sines of the timestep "
-            "at the frequencies of vexpress_rt, which reduced precision would round: use precision='fp32', or build "
+            f"engine {spec.name} uses its input {TIMESTEP} for another embedding than that of vexpress_rt, and reduced "
+            "precision would round it; expected its cosines and sines alone: use precision='fp32', or build "
             f"the bundle again with `--target openvino` {EXPORTER}"
         )
     size = int(sinusoid.get_shape()[-1])
@@ -91,14 +91,14 @@ def with_sines(spec: EngineSpec, size: int) -> EngineSpec:
 
     Args:
         spec: The inputs and outputs before.
-        size: Number of the cosines and sines: the channels of the U-Net's first level.
+        size: Length of the embedding: the channels of the U-Net's first level.
     """
     sines = TensorSpec(TIMESTEP_SINES, ("1", "K"), (1, size), "float32")
     return replace(spec, inputs=tuple(sines if tensor.name == TIMESTEP else tensor for tensor in spec.inputs))
 
 
 def imported_spec(compiled: Any, spec: EngineSpec) -> EngineSpec:
-    """Return the inputs and outputs that a compiled model must have, which may have been through `cut_timestep`.
+    """Return the inputs and outputs that a compiled model must have, whether or not `cut_timestep` changed it.
 
     Args:
         compiled: OpenVINO's compiled model.
@@ -112,17 +112,17 @@ def imported_spec(compiled: Any, spec: EngineSpec) -> EngineSpec:
 
 def _sinusoid(timestep: Any) -> Any | None:
     """Return the output that joins cosines and sines of the timestep's angles; None if the structure is another."""
-    product = _only_reader(timestep)
+    product = _only_consumer(timestep)
     while product is not None and product.get_type_name() in _PASS_ON:
-        product = _only_reader(product)
+        product = _only_consumer(product)
     if product is None or product.get_type_name() != "Multiply":
         return None
     angles = product.output(0)
     waves = {port.get_node().get_type_name(): port.get_node() for port in angles.get_target_inputs()}
     if sorted(waves) != ["Cos", "Sin"] or len(angles.get_target_inputs()) != 2:
         return None
-    joined = _only_reader(waves["Cos"])
-    if joined is None or joined.get_type_name() != "Concat" or _only_reader(waves["Sin"]) is None:
+    joined = _only_consumer(waves["Cos"])
+    if joined is None or joined.get_type_name() != "Concat" or _only_consumer(waves["Sin"]) is None:
         return None
     order = [value.get_node().get_type_name() for value in joined.input_values()]
     shape = list(joined.get_output_partial_shape(0).to_shape()) if joined.get_output_partial_shape(0).is_static else []
@@ -143,7 +143,7 @@ def _onnx_reader(openvino: Any, process: int) -> Any:
     return openvino.frontend.FrontEndManager().load_by_framework("onnx")
 
 
-def _only_reader(node: Any) -> Any | None:
-    """Return the node that reads the node's only output; None if several do."""
-    readers = node.output(0).get_target_inputs()
-    return next(iter(readers)).get_node() if len(readers) == 1 else None
+def _only_consumer(node: Any) -> Any | None:
+    """Return the only consumer of a node's only output; None if there are several."""
+    consumers = node.output(0).get_target_inputs()
+    return next(iter(consumers)).get_node() if len(consumers) == 1 else None

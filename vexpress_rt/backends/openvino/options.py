@@ -1,4 +1,4 @@
-"""The options of engines in OpenVINO: device, precision and threads, and the plugin configuration that they make."""
+"""The options of engines in OpenVINO (device, precision, threads) and the plugin configuration for them."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class EngineOptions:
         * One stream: requests of several threads take turns with all CPU threads, and activations are in memory once.
         * Threads are not pinned to cores, where they would wait for other processes on the same cores.
         * In reduced precision, fused attention of the "snippets" is off. In 2026.4, it is wrong in bfloat16 where the
-          number of queries equals the number of heads, on chips with AMX and with AVX-512 alone. The property is
+          number of queries equals the number of heads, on CPUs with AMX and on those with AVX-512 only. The property is
           internal to OpenVINO.
 
         Raises:
             ConfigError: The number of threads is impossible.
         """
-        made = {"INFERENCE_PRECISION_HINT": _NAMES[self.precision][1], "PERFORMANCE_HINT": "LATENCY"}
+        properties = {"INFERENCE_PRECISION_HINT": _NAMES[self.precision][1], "PERFORMANCE_HINT": "LATENCY"}
         if self.device == CPU:
-            made |= {
+            properties |= {
                 "NUM_STREAMS": "1",
                 "INFERENCE_NUM_THREADS": str(limit_threads(self.threads).threads),
                 "ENABLE_CPU_PINNING": "NO",
             }
             if self.precision != FULL:
-                made["SNIPPETS_MODE"] = "DISABLE"
-        return made
+                properties["SNIPPETS_MODE"] = "DISABLE"
+        return properties
 
 
 def check_options(device: str, precision: str) -> None:

@@ -1,6 +1,6 @@
 """The provider "openvino": ONNX files, compiled by OpenVINO for the CPU, an Intel GPU or an NPU.
 
-Engines on the CPU are compiled once and kept in the user's cache (`compiled_cache.py`).
+Engines on the CPU are compiled once and stored in the user's cache (`compiled_cache.py`).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class OpenVinoLoader(EngineLoader):
     Args:
         bundle: The bundle.
         options: Device and precision, checked for this machine.
-        failed: A precision that was requested and is not used, and its self-test; None if there is none.
+        failed: The requested precision and its self-test, if that failed; else None.
     """
 
     def __init__(self, bundle: Bundle, options: EngineOptions, failed: tuple[str, SelfTest] | None = None) -> None:

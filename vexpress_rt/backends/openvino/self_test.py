@@ -1,14 +1,14 @@
-"""The self-test of reduced precision: kernels of the sizes that a bundle's engines have, against float32.
+"""The self-test of reduced precision: it compares kernels of the sizes of a bundle's engines with float32.
 
-Faults of reduced precision are silent, and belong to a version, a chip and a size. Two examples of OpenVINO 2026.4: in
-bf16, attention of the "snippets" is wrong where the number of queries equals the number of heads (6 dB of signal to
+Faults of reduced precision are silent, and depend on version, CPU and size. Two examples of OpenVINO 2026.4: in bf16,
+attention of the "snippets" is wrong where the number of queries equals the number of heads (6 dB of signal to
 noise on a Zen 4, -1 to 2 dB with AMX), and products are wrong on a Zen 5 (issue 38256, open in November 2026). So
-before a bundle runs in reduced precision on a chip, this test runs the attentions, products and convolutions of its
+before a bundle runs in reduced precision on a CPU, this test runs the attentions, products and convolutions of its
 denoiser and its decoder on random numbers, in one model in which each kernel is the one that the engines get: attention
 lies between products, because the fault above needs their transposes, and a kernel before the last one has outputs of
-reduced precision. Rows are clipped, so that one wrong row shows in the sum.
+reduced precision. The number of rows is limited, so that one wrong row shows in the sum.
 
-The result is kept in the user's cache, for this CPU, device, version of OpenVINO, configuration and these sizes.
+The user's cache stores the result for this CPU, device, version of OpenVINO, configuration and these sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vexpress_rt.utils.cpu_model import cpu_model
 from vexpress_rt.utils.native_calls import native_call
 from vexpress_rt.utils.user_cache import read_record, write_record
 
-THRESHOLD = 35.0  # dB of signal to noise; sound bf16 kernels give 41 to 50 on all chips that were tried
+THRESHOLD = 35.0  # dB of signal to noise; correct bf16 kernels have 41 to 50 on all CPUs that were tried
 KIND = "openvino_self_test"  # of the records in the user's cache
 PRECISION_HINT = "INFERENCE_PRECISION_HINT"
 
@@ -66,7 +66,7 @@ class SelfTest:
         return not self.error and bool(self.decibels) and not self.failures
 
     def describe(self) -> str:
-        """Return what failed, as text: the worst cases with their signal to noise."""
+        """Return the reason of a failure as text: the worst cases with their signal to noise."""
         if self.error:
             return f"the self-test cannot run: {self.error}"
         failures = self.failures
@@ -84,21 +84,21 @@ class SelfTest:
 def check_reduced_precision(
     library: Any, core: Any, device: str, configuration: Mapping[str, Any], model: ModelConfig, shape: VideoShape
 ) -> SelfTest:
-    """Return the result of the self-test for a bundle: of the user's cache, or of a run now, which takes seconds.
+    """Return the result of the self-test for a bundle: from the user's cache, or from a run, which takes seconds.
 
-    A failure is logged as a warning. A test that could not run is not kept.
+    A failure is logged as a warning. A test that cannot run is not stored.
 
     Args:
         library: OpenVINO.
         core: Its Core.
         device: The device, by OpenVINO's name.
-        configuration: What engines are compiled with, with the precision.
+        configuration: The plugin configuration of the engines, with the precision.
         model: The bundle's model.
         shape: The bundle's sizes.
     """
     cases = bundle_cases(model, shape)
     key = _key(library, core, device, configuration, cases)
-    result = _kept(key, cases)
+    result = _stored(key, cases)
     if result is None:
         result = run_self_test(library, core, device, configuration, cases)
         if not result.error:
@@ -120,7 +120,7 @@ def run_self_test(
         library: OpenVINO.
         core: Its Core.
         device: The device, by OpenVINO's name.
-        configuration: What engines are compiled with, with the precision.
+        configuration: The plugin configuration of the engines, with the precision.
         cases: The cases by name.
     """
     graph = _Graph(library)
@@ -334,8 +334,8 @@ def _key(library: Any, core: Any, device: str, configuration: Mapping[str, Any],
     return json.dumps(parts, default=str)
 
 
-def _kept(key: str, cases: Mapping[str, Case]) -> SelfTest | None:
-    """Return the result of the user's cache; None if there is none with a number, or None, for every case."""
+def _stored(key: str, cases: Mapping[str, Case]) -> SelfTest | None:
+    """Return the result in the user's cache; None unless it has a number, or None, for every case."""
     record = read_record(KIND, key)
     found = record.get("decibels") if record else None
     if not isinstance(found, dict) or found.keys() != cases.keys():
