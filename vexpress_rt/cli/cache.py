@@ -35,7 +35,7 @@ def run_cache(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
         if settings.folder is None:
             return f"the cache is off: {settings.reason}"
         if options.clear:
-            return f"{_clear(len(found))} removed from {settings.folder}"
+            return f"{_clear(found)} removed from {settings.folder}"
     lines = [
         f"folder:  {settings.folder} ({FOLDER_VARIABLE})",
         f"limit:   {_size(settings.limit)} ({LIMIT_VARIABLE})",
@@ -44,15 +44,15 @@ def run_cache(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
     return "\n".join([*lines, *_table(found)])
 
 
-def _clear(count: int) -> str:
+def _clear(found: Sequence[Entry]) -> str:
     """Remove all entries; return their number and size as text."""
     size = clear()
-    if left := entries():
+    if left := [entry for entry in found if entry.path.exists()]:  # not those that another process stores meanwhile
         raise OutputError(
             f"{_count(len(left))} of the cache cannot be removed, such as {left[0].path}: make the folder writable, or "
             "end the programs that use its files"
         )
-    return f"{_count(count)}, {_size(size)},"
+    return f"{_count(len(found))}, {_size(size)},"
 
 
 def _table(found: Sequence[Entry]) -> list[str]:
