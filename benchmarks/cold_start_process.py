@@ -1,6 +1,6 @@
 """The process that `benchmarks.cold_start` measures: from its start to the first frame. It prints one line of JSON.
 
-Nothing but the standard library is imported before the clock is read, and then what a user's script would import.
+Only the standard library is imported before the clock is read, and afterwards the imports of a user's script.
 """
 
 from __future__ import annotations

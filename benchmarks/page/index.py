@@ -81,12 +81,12 @@ def speed_table(machines: Mapping[str, Mapping[str, Any]]) -> Lines:
     """Return the table of speed: the half-width model's video and two seconds of the small model's, on each machine."""
     rows = []
     for name, data in machines.items():
-        chip = f"[{data['machine']['cpu']}]({MACHINES.relative_to(ROOT)}/{name}/{PAGE})"
+        cpu = f"[{data['machine']['cpu']}]({MACHINES.relative_to(ROOT)}/{name}/{PAGE})"
         for part, words in SPEED_ROWS.items():
             for row in rows_of({"videos": data["parts"].get(part, {})}, "videos"):
                 times = {side: found["seconds"]["median"] for side, found in row["sides"].items()}
                 rows += [
-                    [chip, _video(row, side, words), TITLES[side], seconds(times[side]),
+                    [cpu, _video(row, side, words), TITLES[side], seconds(times[side]),
                      *(_speedup(row, side, base) for base in (PYTORCH, AUTOCAST)),
                      decibels(row["sides"][side]["agreement"]["psnr"])]
                     for side in TITLES if side in times and side not in (PYTORCH, AUTOCAST)

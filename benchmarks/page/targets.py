@@ -10,7 +10,7 @@ from benchmarks.cpu.runtimes import AMX, AUTOCAST, CPU, FAST, OPENVINO_BF16, PYT
 from benchmarks.gpu.parts import Outcome
 from benchmarks.page.tables import Lines, Parts, markdown
 
-REACHED, MISSED, NOT_MEASURED, OTHER_CHIP = "reached", "MISSED", "not measured", "no target on this chip"
+REACHED, MISSED, NOT_MEASURED, OTHER_CPU = "reached", "MISSED", "not measured", "no target on this CPU"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Target:
         if value is None:
             return NOT_MEASURED
         if self.needs and self.needs not in machine["instructions"]:
-            return OTHER_CHIP
+            return OTHER_CPU
         reached = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
         return REACHED if reached else MISSED
 

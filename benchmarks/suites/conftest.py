@@ -95,7 +95,7 @@ def sides(model_name: str, threads: int, request: pytest.FixtureRequest) -> Iter
 
 @pytest.fixture
 def measure_sides(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """A function that measures a call of each side by turns in this process.
+    """A function that measures alternating calls of all sides in this process.
 
     The benchmark's figures are those of the provider `cpu`; `extra_info` has all of them.
 

@@ -49,7 +49,7 @@ def _measure(
     measure_sides: Measure, sides: Sides, scene: Scene, settings: Mapping[str, Settings], rounds: int, *, warm: Scene,
     **facts: object,
 ) -> None:  # fmt: skip
-    """Measure videos of all sides by turns, after a video of `warm` in few steps.
+    """Measure alternating videos of all sides, after a video of `warm` in few steps.
 
     Args:
         measure_sides: The fixture.

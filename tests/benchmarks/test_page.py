@@ -175,7 +175,7 @@ def test_a_target_of_another_chip_is_not_judged_and_its_figure_stays() -> None:
     found = data()
     found["machine"]["instructions"] = ["avx512_bf16"]
     text = section(page(found), "Targets")
-    assert "| at least 2.7 with amx_bf16 | 3.4 | no target on this chip |" in text
+    assert "| at least 2.7 with amx_bf16 | 3.4 | no target on this CPU |" in text
 
 
 def row(ratio: list[float], **facts: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_the_table_and_the_outcome_are_printed(fake_bundle: Path, capsys: pytest
     assert taken(fake_bundle) == "swift"
 
 
-def test_forget_returns_to_the_choice_without_a_trial(fake_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forget_returns_to_the_selection_without_tuning(fake_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["tune", "--engines", str(fake_bundle)])
     assert main(["tune", "--engines", str(fake_bundle), "--forget"]) == 0
     assert taken(fake_bundle) == "plain"

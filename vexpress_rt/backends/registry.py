@@ -73,7 +73,7 @@ def find_target_provider(target: str) -> Provider:
 
 
 def tunable_providers() -> tuple[Provider, ...]:
-    """Return the providers that `vexpress-rt tune` compares, the one that "auto" takes without a record first."""
+    """Return the providers that `vexpress-rt tune` compares, the one that "auto" selects without a record first."""
     return tuple(provider for provider in PROVIDERS if provider.tunable)
 
 
@@ -93,7 +93,7 @@ def choose(
 ) -> ProviderSelection:
     """Choose the provider that runs a bundle.
 
-    "auto" takes the first of `PROVIDERS` that can run the bundle on this machine; of the tunable ones, a record of
+    "auto" selects the first of `PROVIDERS` that can run the bundle on this machine; of the tunable ones, a record of
     `vexpress-rt tune` puts the fastest first. Bundles compiled for one provider usually hold ONNX files as well, which
     other providers can run; if "auto" chooses one of those, it logs a warning. It skips devices that a library is not
     made for; name the provider to try such a device. A device or a precision rules out the providers that do not have
@@ -157,7 +157,7 @@ def _candidates(tuned: TuningRecord | None) -> list[Provider]:
 
 
 def _reasons_for(provider: Provider, tuned: TuningRecord | None) -> list[str]:
-    """Return why "auto" takes a provider: the measurement if there is one, and if that changed the choice, alone."""
+    """Return why "auto" selects a provider: its advantage and the measurement, or only the latter if it decided."""
     if tuned is None or provider.name != tuned.provider:
         return [provider.advantage]
     return [tuned.reason] if provider is not tunable_providers()[0] else [provider.advantage, tuned.reason]

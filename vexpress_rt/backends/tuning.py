@@ -324,12 +324,8 @@ def _conclude(
     default = names[0]
     seconds = {engine: measurement.seconds for engine, measurement in measured.items()}
     tolerance = TOLERANCES.get(bundle.manifest.precision, min(TOLERANCES.values()))
-    chosen, best, against = (
-        default,
-        1.0,
-        [f"{name} failed: {reason}" for name, reason in failures.items() if name in loaders],
-    )
-    why = ""
+    chosen, best, why = default, 1.0, ""
+    against = [f"{name} failed: {reason}" for name, reason in failures.items() if name in loaders]
     for name in names[1:]:
         differences = (disagreement(t.outputs[default], t.outputs[name], tolerance) for t in measured.values())
         if fault := next(filter(None, differences), ""):

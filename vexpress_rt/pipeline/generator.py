@@ -122,7 +122,7 @@ class Generator:
         return self._engines.describe(self._runner.describe_latents())
 
     def load(self, config: GenerationConfig | None = None) -> None:
-        """Load the engines that a video or a live session needs, so that the first one does not wait for them.
+        """Load the engines of a video or a live session, so that the first one does not wait for them.
 
         Without this call, each engine is loaded by the first call that needs it. Engines that are loaded already stay
         as they are. On the CPU, engines are loaded side by side, as far as `threads` and the free memory allow.

@@ -28,13 +28,13 @@ class CpuModel:
     """A model of CPU.
 
     Attributes:
-        name: The name that the chip or the hypervisor gives, such as "AMD EPYC"; the architecture if there is none.
+        name: The name that the CPU or the hypervisor gives, such as "AMD EPYC"; the architecture if there is none.
         vendor: The vendor, such as "AuthenticAMD"; empty if unknown.
         family: The family (on ARM the architecture's version); None if unknown.
         model: The model (on ARM the part number); None if unknown.
         stepping: The stepping (on ARM the revision); None if unknown.
         flags: Instruction sets and features by their names in Linux, such as "avx512_bf16"; empty where the system does
-            not list them, which does not mean that the chip has none.
+            not list them, which does not mean that the CPU has none.
     """
 
     name: str
@@ -45,9 +45,9 @@ class CpuModel:
     flags: frozenset[str] = frozenset()
 
     def describe(self) -> str:
-        """Return the chip's name for people, such as "AMD EPYC, family 25 model 17".
+        """Return the CPU's display name, such as "AMD EPYC, family 25 model 17".
 
-        Names alone do not tell chips apart: a hypervisor can name several generations "AMD EPYC".
+        Names alone do not tell CPUs apart: a hypervisor can name several generations "AMD EPYC".
         """
         labelled = (("family", self.family), ("model", self.model))
         numbers = [f"{label} {number}" for label, number in labelled if number is not None]

@@ -329,8 +329,8 @@ def _results(
 
 def _key(library: Any, core: Any, device: str, configuration: Mapping[str, Any], cases: Mapping[str, Case]) -> str:
     """Return the key of a result: everything that could change it."""
-    chip = str(core.get_property(device, "FULL_DEVICE_NAME"))
-    parts = [cpu_model().key, device, chip, library.__version__, sorted(configuration.items()), [*cases]]
+    name = str(core.get_property(device, "FULL_DEVICE_NAME"))
+    parts = [cpu_model().key, device, name, library.__version__, sorted(configuration.items()), [*cases]]
     return json.dumps(parts, default=str)
 
 
