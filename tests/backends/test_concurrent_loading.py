@@ -21,6 +21,7 @@ from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import GenerationConfig
 from vexpress_rt.errors import BackendError, BundleNotFoundError
 from vexpress_rt.pipeline.generator import Generator
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.cpus import ThreadLimit
 
 TIMEOUT = 20.0  # seconds after which a test fails instead of waiting forever
@@ -194,6 +195,25 @@ def test_an_exception_in_the_block_drops_the_loads_that_have_not_begun(loads: Lo
         fail()
     assert ended  # the loads that had begun were waited for
     assert sorted(loads.begun) == ["decoder", "denoiser"]
+
+
+def test_leaving_the_block_cancels_loads_that_wait_for_another_process() -> None:
+    waiting, ends = threading.Event(), []
+
+    def load(name: str) -> None:
+        waiting.set()
+        try:
+            while True:
+                check_cancelled()
+                time.sleep(0.001)
+        except BackendError as error:
+            ends.append(str(error))
+            raise
+
+    with ConcurrentLoading(load, {"denoiser": 1, "vae_decoder": 1}, 2, lambda: None):
+        assert waiting.wait(10)
+    assert ends
+    assert all("cancelled" in end for end in ends)
 
 
 @pytest.mark.parametrize("startable", [0, 1])

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
+from vexpress_rt.errors import BackendError
 from vexpress_rt.utils import user_cache as cache
+from vexpress_rt.utils.cancellation import cancellable
 from vexpress_rt.utils.user_cache import (
     DEFAULT_LIMIT,
     DISK_RESERVE,
@@ -575,6 +578,27 @@ def test_the_lock_is_waited_for() -> None:
         assert held
         assert done.is_set()
     thread.join()
+
+
+def test_a_wait_for_the_lock_ends_when_it_is_cancelled(folder: Path) -> None:
+    cancelled, waiting = threading.Event(), threading.Event()
+
+    def is_cancelled() -> bool:
+        waiting.set()
+        return cancelled.is_set()
+
+    def wait() -> None:
+        with pytest.raises(BackendError, match="cancelled"), cancellable(is_cancelled), entry_lock("blob", "key", 60):
+            pytest.fail("the lock is held by another thread")
+
+    with entry_lock("blob", "key", wait=0) as held:
+        assert held
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(wait)
+            assert waiting.wait(10)
+            cancelled.set()
+            done.result(10)
+    assert list(folder.iterdir()) == []
 
 
 # The whole cache.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from vexpress_rt.errors import BackendError
+from vexpress_rt.utils.cancellation import cancellable
 from vexpress_rt.utils.native_calls import start_thread
 from vexpress_rt.utils.signals import run_uninterrupted
 
@@ -23,7 +24,7 @@ class ConcurrentLoading:
 
     A load begins while others run if all of them together fit into the free memory; otherwise it waits for one of
     them. Engines that were loaded stay loaded if another one cannot be. Leaving the block drops the loads that have not
-    begun, and waits for those that have.
+    begun, cancels the waits of those that wait for another process, and waits for the others.
 
     Args:
         load: Loads an engine, unless it is loaded; called with its name, by several threads at once.
@@ -50,6 +51,7 @@ class ConcurrentLoading:
         self._running: set[str] = set()
         self._loaded: set[str] = set()
         self._errors: dict[str, BaseException] = {}
+        self._ended = False
         self._threads = [threading.Thread(target=self._work, name="vexpress_rt_loading") for _ in range(threads)]
 
     def __enter__(self) -> Self:
@@ -97,6 +99,7 @@ class ConcurrentLoading:
 
     def _end(self) -> None:
         with self._changed:
+            self._ended = True
             self._waiting.clear()
             self._changed.notify_all()
         for thread in self._threads:
@@ -106,7 +109,8 @@ class ConcurrentLoading:
         while (name := self._take()) is not None:
             error: BaseException | None = None
             try:
-                self._load(name)
+                with cancellable(lambda: self._ended):
+                    self._load(name)
             except BaseException as raised:
                 error = raised
             with self._changed:

@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 
 from vexpress_rt.config import brief
 from vexpress_rt.errors import OutputError
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.file_lock import locked
 from vexpress_rt.utils.file_version import FileVersion
 from vexpress_rt.utils.partial_file import partial_file, sweep
@@ -228,11 +229,15 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
 
     Yields:
         Whether the lock is held. It is not held after `wait` seconds, or if the cache cannot be written to.
+
+    Raises:
+        BackendError: The wait was cancelled (`cancellation.cancellable`).
     """
     folder = _usable(create=True)
     held, end = False, time.monotonic() + wait
 
     def waiting() -> None:
+        check_cancelled()
         if time.monotonic() > end:
             raise _NotAcquiredError
 
