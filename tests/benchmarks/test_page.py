@@ -259,6 +259,11 @@ def test_the_page_names_its_plots_and_they_lie_beside_it(tmp_path: Path) -> None
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_videos_of_one_length_have_no_plot(tmp_path: Path) -> None:
+    write_page(data(**{"videos/10s": {"status": FAILED, "reason": "no"}}), tmp_path)
+    assert not (tmp_path / "length.png").exists()
+
+
 def test_a_plot_of_what_is_not_there_any_more_goes(tmp_path: Path) -> None:
     write_page(data(), tmp_path)
     write_page(data(memory={"status": FAILED, "reason": "no"}), tmp_path)
