@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 LIBRARIES = "numpy, av, cv2, filelock, onnxruntime, PIL.Image, tqdm"
 _AS_ON_WINDOWS = """
-import importlib.abc, importlib.util, os, signal, sys
+import importlib.abc, importlib.util, os, shutil, signal, sys
 
 MISSING = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty"}
 
@@ -31,6 +31,8 @@ def pretend():
     for name in MISSING:
         sys.modules.pop(name, None)
     sys.meta_path.insert(0, Finder())
+    usage = shutil.disk_usage(os.curdir)
+    shutil.disk_usage = lambda path: usage  # Windows has it without statvfs
     for name in (
         "O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "sched_getaffinity", "sched_setaffinity",
         "fchmod", "fchown", "chown", "lchown", "geteuid", "getuid", "getgid", "getegid", "getgroups", "getpgid",

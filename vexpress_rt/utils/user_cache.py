@@ -373,7 +373,7 @@ def _unsafe_reason(found: os.stat_result) -> str:
     """Return why a folder's entries are not trusted; an empty text if they are."""
     if not stat.S_ISDIR(found.st_mode):
         return "it is a link or a file; expected a folder"
-    if os.name == "nt":  # the folders of a user's profile have access lists instead
+    if not hasattr(os, "geteuid"):  # Windows: the folders of a user's profile have access lists instead
         return ""
     if found.st_uid not in (os.geteuid(), 0):
         return f"user {found.st_uid} owns it; expected user {os.geteuid()} or root"
