@@ -43,6 +43,26 @@ def check_inputs(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Te
     return feed
 
 
+def check_arrays(spec: EngineSpec, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Check the inputs of a call of an engine that takes arrays alone, and return them contiguous.
+
+    Args:
+        spec: The engine's inputs and outputs.
+        inputs: The inputs by name.
+
+    Raises:
+        BackendError: As `check_inputs`, or an input is a DeviceTensor.
+    """
+    feed = check_inputs(spec, inputs)
+    arrays = {name: tensor for name, tensor in feed.items() if not isinstance(tensor, DeviceTensor)}
+    if on_gpu := [name for name in feed if name not in arrays]:
+        raise BackendError(
+            f"engine {spec.name} takes arrays and {', '.join(on_gpu)} is on the GPU: pass the array that its numpy() "
+            "returns"
+        )
+    return arrays
+
+
 def check_outputs(spec: EngineSpec, outputs: Mapping[str, Array]) -> None:
     """Check the outputs of a call.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
+from vexpress_rt.backends.base import Array, Tensor
 from vexpress_rt.backends.validation import (
-    check_inputs,
+    check_arrays,
     check_interface,
     check_outputs,
     error_text,
@@ -86,22 +86,16 @@ class OnnxEngine:
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> dict[str, Array]:
         """See `Engine.run`. On the CPU, `keep_on_device` has no effect: outputs are arrays."""
-        name = self.spec.name
         if self._session is None:
             refuse_closed(self.spec)
-        feed = check_inputs(self.spec, inputs)
-        if on_gpu := [key for key, tensor in feed.items() if isinstance(tensor, DeviceTensor)]:
-            raise BackendError(
-                f"engine {name} runs on the CPU and {', '.join(on_gpu)} is on the GPU: pass the array that its "
-                "numpy() returns"
-            )
+        feed = check_arrays(self.spec, inputs)
         names = [tensor.name for tensor in self.spec.outputs]
         options = self._library.RunOptions()
         try:
             with native_call(partial(setattr, options, "terminate", True)):
                 arrays = self._session.run(names, feed, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise _backend_error(f"engine {name} failed", error) from error
+            raise _backend_error(f"engine {self.spec.name} failed", error) from error
         outputs: dict[str, Array] = dict(zip(names, arrays, strict=True))
         if self._checked:
             check_outputs(self.spec, outputs)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vexpress_rt.backends.base import Array, DeviceTensor, Tensor
+from vexpress_rt.backends.base import Array, Tensor
 from vexpress_rt.backends.openvino import library
 from vexpress_rt.backends.openvino.model import cut_timestep, read_model
 from vexpress_rt.backends.openvino.options import FULL, EngineOptions
 from vexpress_rt.backends.validation import (
-    check_inputs,
+    check_arrays,
     check_interface,
     check_outputs,
     only_input,
@@ -117,12 +117,7 @@ class OpenVinoEngine:
         if compiled is None:
             refuse_closed(self.spec)
         library.check_process()
-        feed = check_inputs(self.spec, inputs)
-        if on_gpu := [key for key, tensor in feed.items() if isinstance(tensor, DeviceTensor)]:
-            raise BackendError(
-                f"engine {name} takes arrays and {', '.join(on_gpu)} is on the GPU: pass the array that its numpy() "
-                "returns"
-            )
+        feed = check_arrays(self.spec, inputs)
         try:
             request = compiled.create_infer_request()
             with native_call(request.cancel):
