@@ -18,6 +18,8 @@ from export.checkpoint.layout import (
     AUDIO_PREPROCESSOR,
     DETECTOR,
     OWN_CONFIG,
+    RECOMMENDED,
+    RECOMMENDED_LIVE,
     UNET_CONFIG,
     VAE_CONFIG,
 )
@@ -82,7 +84,8 @@ class Checkpoint:
             scheduler=own["scheduler"],
             audio_normalize=audio_normalize,
             sample_rate=sample_rate,
-            recommended=recommended,
+            recommended=recommended[RECOMMENDED],
+            recommended_live=recommended[RECOMMENDED_LIVE],
         )
         self._tensors.clear()
         result.check()
