@@ -27,6 +27,8 @@ from vexpress_rt.media.recording import open_recording
 SCENES = ("voice", "silence", "pose", "photo", "recorded")
 SHARED = 2 * FIRST  # seed of speech and movement that are the same for all people
 RECORDED_PEOPLE, RECORDED_SECONDS = 4, 4.0
+# What `fix_face` leaves at rest; expressions follow the voice.
+_HELD = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "x": 0.0, "y": 0.0, "scale": 1.0, "blink": 0.0}
 LOUDNESS = 0.6  # exponent of sound pressure: S. S. Stevens, "The measurement of loudness", JASA 27(5), 1955
 
 Voice = Callable[[int, float], Samples]  # takes a seed and a duration in seconds
@@ -157,10 +159,9 @@ def _motion(samples: Samples, seed: int) -> tuple[Pose, ...]:
 
 
 def _held(scene: str, subject: Subject, samples: Samples) -> Case:
-    mouths = mouth_track(samples).at(_frames(samples), FPS)
-    poses = tuple(Pose(mouth=float(m), width=float(w), rounding=float(r)) for m, w, r in mouths)
+    poses = tuple(replace(pose, **_HELD) for pose in _motion(samples, subject.seed))
     points = np.repeat(subject.rest.keypoints[None], len(poses), axis=0)
-    followed = mouths[:, 0].astype(float)
+    followed = np.array([pose.mouth for pose in poses])
     return Case(scene, subject, samples, subject.seed, subject.person, poses, points, True, followed)
 
 

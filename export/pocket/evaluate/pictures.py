@@ -36,8 +36,6 @@ _CONTRAST = 24.0  # levels, least difference between hair and what is behind it
 _LEAST = 12  # pixels, least size of the region of a feature or of hair
 _BAND = 12  # pixels around the hair in which other hair is looked for
 _MARGIN = np.ones((7, 7), np.uint8)  # around what moves: in between two compared frames it may reach further
-# Expressions that neither keypoints nor speech determine; frames are compared with drawings in which they rest.
-_UNDETERMINED = {f.name: f.default for f in fields(Pose) if f.name in ("blink", "brow")}
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,12 @@ def measure_pictures(case: Case, frames: Frames) -> Pictures:
 
 
 def expected_pose(pose: Pose) -> Pose:
-    """Return the pose with the resting expression where neither keypoints nor speech determine it.
+    """Return the pose with open eyes: neither keypoints nor speech determine when eyes blink.
 
     Args:
         pose: The pose.
     """
-    rest: dict[str, Any] = _UNDETERMINED
-    return replace(pose, **rest)
+    return replace(pose, blink=0.0)
 
 
 def psnr(frame: Image, drawing: Image) -> float:
@@ -233,7 +230,7 @@ def _luma(image: Image) -> Floats:
 
 def _looks(name: str, person: Person, poses: Sequence[Pose], pairs: Sequence[tuple[Image, Image]]) -> Iterator[bool]:
     """Return, for each frame in which a feature can be judged, whether it is as in the photo."""
-    others = [NONE] if getattr(person, name) != NONE else common_kinds(name)
+    others = (NONE,) if getattr(person, name) != NONE else common_kinds(name)
     for pose, (frame, drawing) in zip(poses, pairs, strict=True):
         wrong = [draw(_changed(person, name, kind), pose).image for kind in others]
         found = [near for other in wrong if (near := is_nearer(frame, drawing, other)) is not None]

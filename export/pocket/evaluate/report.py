@@ -80,14 +80,14 @@ HOW = f"""\
   moving heads in every {EVERY}rd frame.
 * Identity: `identity_patch` of each frame of all four scenes, `identity_distance` to the photo and to those of
   {GALLERY - 1} others.
-* Pictures: every {EVERY}rd frame is compared with the drawing of that person in that pose with that mouth. Blinks and
-  eyebrows are at rest in the drawings, because neither keypoints nor speech determine them; drawn eyes are those of
-  the given keypoints. PSNR over red, green and blue; SSIM of the luma with the window and constants of Wang et al.
+* Pictures: every {EVERY}rd frame is compared with the drawing of that person in that pose with that mouth. The
+  eyes do not blink in the drawings, because neither keypoints nor speech determine blinks; they are as far apart as
+  in the given keypoints. PSNR over red, green and blue; SSIM of the luma with the window and constants of Wang et al.
   (2004). Both are of the scenes *pose* and *photo*; the other figures are of all scenes.
 * {", ".join(FEATURES).capitalize()}: the frame is compared with the drawing of the person and with one that is changed
   in that feature alone, where the two differ: without the feature for people with it, with the {KINDS} most common
   kinds for people without it. All are smoothed first, so that a place that is wrong by a pixel does not count.
-* Hair: pixels nearer to the colour of the hair than to the drawing of the person without hair.
+* Hair: pixels that are nearer to the colour of the hair than to the drawing of the person without hair.
 * Sharpness: mean square of the luma's gradient. Flicker: mean change from frame to frame, in levels of 8 bits, where
   the drawings do not change at all, away from what moves."""
 _UNRECORDED = "* Recorded speech was not measured in this run: `--real-speech` was not given."
