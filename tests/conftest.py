@@ -82,7 +82,7 @@ def architecture(settings_: Mapping[str, Any]) -> Any:
         audio_projection=AudioProjectionConfig(
             embedding_dim=settings_["wav2vec2"]["hidden_size"], **settings_["audio_projection"]
         ),
-        guider=GuiderConfig(output=widths[0]),
+        guiders={"keypoints": GuiderConfig(output=widths[0])},
         wav2vec2=dict(settings_["wav2vec2"]),
     )
 
@@ -222,6 +222,29 @@ def micro_bundle(micro_checkpoint: Path) -> Path:
 
     bundle = CACHE / "micro"
     build(micro_checkpoint, bundle, BuildOptions(MICRO_SHAPE))
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def depth_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint directory of `micro_checkpoint` with a guider of depth. Read-only for tests."""
+    from export.checkpoint.synthetic import write_synthetic_checkpoint
+    from tests.support.guided import MICRO_DEPTH
+
+    folder = tmp_path_factory.mktemp("guided") / "weights"
+    write_synthetic_checkpoint(folder, MICRO_DEPTH, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def depth_guider(depth_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the engine `depth_guider` of `depth_checkpoint` alone. Read-only for tests."""
+    from export.build.builder import build
+    from export.build.options import BuildOptions
+    from tests.support.micro import MICRO_SHAPE
+
+    bundle = tmp_path_factory.mktemp("guided") / "bundle"
+    build(depth_checkpoint, bundle, BuildOptions(MICRO_SHAPE, engines=("depth_guider",)))
     return bundle
 
 

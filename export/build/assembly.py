@@ -13,6 +13,7 @@ from export.build import fingerprint
 from export.build.compile import Plans
 from export.build.options import BuildOptions
 from export.build.parity import Parity, check
+from export.checkpoint.layout import OWN_CONFIG
 from export.checkpoint.reader import Checkpoint
 from export.errors import ExportError
 from export.onnx.engine_modules import ENGINE_NETWORKS, TORCH_DTYPES, Engine, make_engine
@@ -22,7 +23,6 @@ from export.onnx.to_onnx import to_onnx
 from vexpress_rt import __version__
 from vexpress_rt.bundle.bundle import Bundle, file_entry, sha256_file
 from vexpress_rt.bundle.engine_spec import (
-    ENGINE_NAMES,
     FACE_DETECTOR,
     PRECISIONS,
     EngineSpec,
@@ -197,7 +197,7 @@ class Assembly:
 
         In a bundle that keeps no graphs, the hash of the graph and an undamaged plan are enough.
         """
-        if self.previous is None or not self.previous.has(name):
+        if self.previous is None or not self.previous.has(name) or name not in (*self.specs, FACE_DETECTOR):
             return False
         if self.previous.manifest.engines[name].fingerprint != self.fingerprint(name):
             return False
@@ -252,18 +252,22 @@ class Assembly:
                     "build all engines, without --engine"
                 )
             wanted += kept
-        return [name for name in (*ENGINE_NAMES, FACE_DETECTOR) if name in wanted], stale
+        return [name for name in (*self.specs, FACE_DETECTOR) if name in wanted], stale
 
     def _wanted(self) -> list[str]:
         has_detector = self.checkpoint.detector() is not None
         if not self.options.engines:
-            return [*ENGINE_NAMES, *([FACE_DETECTOR] if has_detector else [])]
+            return [*self.specs, *([FACE_DETECTOR] if has_detector else [])]
+        if absent := [name for name in self.options.engines if name not in (*self.specs, FACE_DETECTOR)]:
+            raise ExportError(
+                f"{self.checkpoint.folder} has no network for {', '.join(absent)}; it has guiders for "
+                f"{', '.join(self.model.guiders) or 'no signal'}: leave out --engine {absent[0]}, or declare "
+                f"the guider in {OWN_CONFIG}"
+            )
         if FACE_DETECTOR in self.options.engines and not has_detector:
             raise ExportError(f"{self.checkpoint.folder} has no face detector: put insightface's det_10g.onnx there")
         shared = {SHARED_WEIGHTS[name] for name in self.options.engines if name in SHARED_WEIGHTS}
-        return [
-            n for n in (*ENGINE_NAMES, FACE_DETECTOR) if n in self.options.engines or SHARED_WEIGHTS.get(n) in shared
-        ]
+        return [n for n in (*self.specs, FACE_DETECTOR) if n in self.options.engines or SHARED_WEIGHTS.get(n) in shared]
 
     def copy_detector(self) -> None:
         """Copy the face detector, which is a finished graph, and record its inputs and outputs.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vexpress_rt.backends.tensorrt.options import EngineOptions
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, PRECISIONS, VideoShape
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, KNOWN_ENGINES, PRECISIONS, VideoShape
 from vexpress_rt.bundle.target import COMPILED_TARGETS, ONNXRUNTIME, TARGETS, check_precision
 from vexpress_rt.config import check_choice
 from vexpress_rt.errors import ConfigError
@@ -46,7 +46,7 @@ class BuildOptions:
         check_choice("target", self.target, tuple(TARGETS))
         check_precision(self.precision, self.target)
         for name in self.engines:
-            check_choice("engine", name, (*ENGINE_NAMES, FACE_DETECTOR))
+            check_choice("engine", name, (*KNOWN_ENGINES, FACE_DETECTOR))
         if not TARGETS[self.target].compiled and (not self.onnx or self.tensorrt != EngineOptions()):
             what = "options of TensorRT are" if self.onnx else "--no-onnx is"
             raise ConfigError(

@@ -7,6 +7,12 @@ hard-codes:
      "motion_module": {"num_attention_heads": 8, "temporal_position_encoding_max_len": 32},
      "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}}
 
+Its key "guiders" lists the spatial signals that the checkpoint has a guider for: some of "keypoints"
+(v_kps_guider.bin) and "depth" (depth_guider.bin), or none. Without the key, the checkpoint has the guider of the
+keypoints alone, as the released one:
+
+    {"guiders": ["keypoints", "depth"]}
+
 Its section "recommended" holds the options of `vexpress_rt.config.RECOMMENDABLE` that suit the model better than those
 of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where neither the caller nor a preset
 sets the option.
@@ -24,13 +30,14 @@ from export.checkpoint.layout import (
     AUDIO_CONFIG,
     AUDIO_PREPROCESSOR,
     AUDIO_VOCABULARY,
+    GUIDERS,
     OWN_CONFIG,
     RECOMMENDED,
     UNET_CONFIG,
     VAE_CONFIG,
 )
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
-from export.networks.architecture import AUDIO_DEFAULTS, HARD_CODED, Architecture
+from export.networks.architecture import AUDIO_DEFAULTS, GUIDER_NETWORKS, HARD_CODED, Architecture
 from export.networks.config import UNetConfig, VaeConfig
 from vexpress_rt.config import check_recommended, current_names
 from vexpress_rt.errors import ConfigError
@@ -53,6 +60,7 @@ AUDIO_FIXED: dict[str, Any] = {"model_type": "wav2vec2", "add_adapter": False}
 DOWN_TYPES = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 UP_TYPES = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 VAE_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+RELEASED_GUIDERS = ("keypoints",)  # of a checkpoint that declares none
 # No text is recognized here, but the public implementation loads wav2vec2's tokenizer, which needs a vocabulary.
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4}
 
@@ -77,21 +85,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any], tuple[str, ...]]:
     """Read `v-express/config.json`, which may be missing.
 
     Args:
         folder: The checkpoint directory.
 
     Returns:
-        `HARD_CODED` with the values of the file in place of its own, and the recommended options.
+        `HARD_CODED` with the values of the file in place of its own; the recommended options; and the signals of the
+        guiders, in the order of `GUIDER_NETWORKS`.
 
     Raises:
         CheckpointError: The file has an unknown key or a value of the wrong kind.
     """
     path = folder / OWN_CONFIG
     given = read_json(path) if path.exists() else {}
-    recommended = given.pop(RECOMMENDED, {})
+    recommended, guiders = given.pop(RECOMMENDED, {}), _guiders(folder, given.pop(GUIDERS, None))
     if not isinstance(recommended, dict):
         raise CheckpointError(f"{path} has {RECOMMENDED} = {recommended!r}; expected an object")
     try:
@@ -99,7 +108,25 @@ def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         check_recommended(recommended)
     except ConfigError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
-    return _overrides(path, given), recommended
+    return _overrides(path, given), recommended, guiders
+
+
+def _guiders(folder: Path, declared: Any) -> tuple[str, ...]:
+    """Return the signals of the guiders. Raises CheckpointError for an unknown one, or a guider's undeclared file."""
+    path, names = folder / OWN_CONFIG, ", ".join(GUIDER_NETWORKS)
+    if declared is None:
+        for signal, network in GUIDER_NETWORKS.items():
+            found = [folder / f"v-express/{network}{suffix}" for suffix in (".bin", ".safetensors")]
+            if signal not in RELEASED_GUIDERS and (files := [file for file in found if file.exists()]):
+                raise CheckpointError(
+                    f"{files[0]} is a guider that {path} does not declare: add "
+                    f'"{GUIDERS}": {json.dumps([*RELEASED_GUIDERS, signal])} to that file, or remove the guider'
+                )
+        return RELEASED_GUIDERS
+    known = isinstance(declared, list) and all(isinstance(signal, str) for signal in declared)
+    if not known or set(declared) - GUIDER_NETWORKS.keys() or len(set(declared)) != len(declared):
+        raise CheckpointError(f"{path} has {GUIDERS} = {declared!r}; expected a list of some of {names}, each once")
+    return tuple(signal for signal in GUIDER_NETWORKS if signal in declared)
 
 
 def _overrides(path: Path, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -250,6 +277,7 @@ def write_configs(folder: Path, architecture: Architecture) -> None:
     a = architecture
     audio = {k: v for k, v in asdict(a.audio_projection).items() if k in HARD_CODED["audio_projection"]}
     motion = dict(zip(HARD_CODED["motion_module"], (a.unet.motion_heads, a.unet.motion_positions), strict=True))
+    guiders = [signal for signal in GUIDER_NETWORKS if signal in a.guiders]
     configs: dict[str, dict[str, Any]] = {
         UNET_CONFIG: _unet_settings(a.unet),
         VAE_CONFIG: _vae_settings(a.vae),
@@ -260,6 +288,7 @@ def write_configs(folder: Path, architecture: Architecture) -> None:
             "audio_projection": audio,
             "motion_module": motion,
             "scheduler": a.scheduler,
+            **({} if tuple(guiders) == RELEASED_GUIDERS else {GUIDERS: guiders}),
             RECOMMENDED: a.recommended,
         },
     }

@@ -11,3 +11,4 @@ OWN_CONFIG = "v-express/config.json"  # read and written by this project alone
 DETECTOR = "insightface_models/models/buffalo_l/det_10g.onnx"
 
 RECOMMENDED = "recommended"  # the section of OWN_CONFIG with recommended options
+GUIDERS = "guiders"  # the key of OWN_CONFIG with the signals that the checkpoint has guiders for

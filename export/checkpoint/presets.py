@@ -11,7 +11,7 @@ TINY = Architecture(
     unet=UNetConfig(block_out_channels=(32, 64, 96, 128)),
     vae=VaeConfig(block_out_channels=(32, 32, 64, 64)),
     audio_projection=AudioProjectionConfig(embedding_dim=32, dim=64, depth=2, heads=4, dim_head=16),
-    guider=GuiderConfig(output=32),
+    guiders={"keypoints": GuiderConfig(output=32)},
     wav2vec2={
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
         "conv_dim": [32] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
@@ -21,11 +21,14 @@ FULL = Architecture(
     unet=UNetConfig(),
     vae=VaeConfig(),
     audio_projection=AudioProjectionConfig(),
-    guider=GuiderConfig(),
+    guiders={"keypoints": GuiderConfig()},
     wav2vec2={"hidden_size": 768, "num_hidden_layers": 12},
 )
 # Half the U-Net channels of the full model, for measurements on CPUs.
 HALF = replace(
-    FULL, unet=UNetConfig(block_out_channels=(160, 320, 640, 640)), guider=GuiderConfig(output=160)
+    FULL, unet=UNetConfig(block_out_channels=(160, 320, 640, 640)), guiders={"keypoints": GuiderConfig(output=160)}
 )  # fmt: skip
-PRESETS = {"tiny": TINY, "half": HALF, "full": FULL}
+# The tiny model with a guider of depth beside that of keypoints, and without any guider.
+TINY_DEPTH = replace(TINY, guiders={**TINY.guiders, "depth": TINY.guiders["keypoints"]})
+TINY_UNGUIDED = replace(TINY, guiders={})
+PRESETS = {"tiny": TINY, "tiny-depth": TINY_DEPTH, "tiny-unguided": TINY_UNGUIDED, "half": HALF, "full": FULL}

@@ -23,7 +23,7 @@ from export.checkpoint.layout import (
 )
 from export.checkpoint.tensors import find_file, first_names, load_strict, read_tensors
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
-from export.networks.architecture import Architecture
+from export.networks.architecture import GUIDER_NETWORKS, Architecture
 from export.networks.config import AudioProjectionConfig, GuiderConfig
 from export.networks.layers import to_precision
 from export.networks.reference_net import is_unused
@@ -71,13 +71,13 @@ class Checkpoint:
         Raises:
             CheckpointError: A file is missing or damaged, or networks do not fit each other.
         """
-        own, recommended = read_own(self.folder)
+        own, recommended, guiders = read_own(self.folder)
         audio_normalize, sample_rate = read_preprocessor(self.folder)
         result = Architecture(
             unet=read_unet(self.folder, own["motion_module"]),
             vae=read_vae(self.folder),
             audio_projection=self._audio_projection(own["audio_projection"]),
-            guider=self._guider(),
+            guiders={signal: self._guider(GUIDER_NETWORKS[signal]) for signal in guiders},
             wav2vec2=read_wav2vec2(self.folder),
             scheduler=own["scheduler"],
             audio_normalize=audio_normalize,
@@ -204,14 +204,15 @@ class Checkpoint:
         output_dim, _ = self._shape("audio_projection", "proj_out.weight", 2)
         return AudioProjectionConfig(dim=dim, embedding_dim=embedding_dim, output_dim=output_dim, **own)
 
-    def _guider(self) -> GuiderConfig:
+    def _guider(self, name: str) -> GuiderConfig:
+        """Return the hyper-parameters of a guider, which follow from the shapes of its tensors."""
         blocks = [
             int(match[1])
-            for key in self._read(self.files("v_kps_guider")[0])
+            for key in self._read(self.files(name)[0])
             if (match := re.fullmatch(r"blocks\.(\d+)\.weight", key))
         ]
         keys = ["conv_in.weight", *(f"blocks.{i}.weight" for i in sorted(blocks) if i % 2), "conv_out.weight"]
-        *widths, output = (self._shape("v_kps_guider", key, 4)[0] for key in keys)
+        *widths, output = (self._shape(name, key, 4)[0] for key in keys)
         return GuiderConfig(channels=tuple(widths), output=output)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from export.checkpoint.config_files import write_configs
 from export.checkpoint.layout import DETECTOR
 from export.errors import CheckpointError
-from export.networks.architecture import Architecture
+from export.networks.architecture import GUIDER_NETWORKS, Architecture
 from export.networks.registry import make_network
 from export.staging import staged
 
@@ -24,6 +24,7 @@ FILES: dict[str, tuple[str, bool | None]] = {
     "v-express/denoising_unet.bin": ("denoising_unet", False),
     "v-express/motion_module.bin": ("denoising_unet", True),
     "v-express/v_kps_guider.bin": ("v_kps_guider", None),
+    "v-express/depth_guider.bin": ("depth_guider", None),
     "v-express/audio_projection.bin": ("audio_projection", None),
     "sd-vae-ft-mse/diffusion_pytorch_model.safetensors": ("vae", None),
     "wav2vec2-base-960h/pytorch_model.bin": ("audio_encoder", None),
@@ -57,7 +58,10 @@ def write_checkpoint(
     architecture.check()
     with staged(folder) as (staging, commit):
         write_configs(staging, architecture)
+        absent = {network for signal, network in GUIDER_NETWORKS.items() if signal not in architecture.guiders}
         for path, (component, motion) in FILES.items():
+            if component in absent:
+                continue
             report(f"{component:16} -> {path}")
             shapes = component_shapes(architecture, component)
             if motion is not None:

@@ -18,6 +18,8 @@ HARD_CODED: dict[str, dict[str, Any]] = {
     "motion_module": {"num_attention_heads": 8, "temporal_position_encoding_max_len": 32},
     "scheduler": {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012},
 }  # fmt: skip
+# The network of each signal's guider, by the names of `engine_spec.GUIDERS`.
+GUIDER_NETWORKS = {"keypoints": "v_kps_guider", "depth": "depth_guider"}
 # The defaults of transformers for the settings of wav2vec2 that are used here.
 AUDIO_DEFAULTS: dict[str, Any] = {
     "hidden_size": 768, "num_hidden_layers": 12, "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
@@ -33,7 +35,7 @@ class Architecture:
         unet: Hyper-parameters of the reference network and the denoising U-Net.
         vae: Hyper-parameters of the autoencoder.
         audio_projection: Hyper-parameters of the perceiver that makes audio tokens.
-        guider: Hyper-parameters of the V-Kps guider.
+        guiders: Hyper-parameters of the guider of each spatial signal, some of `GUIDER_NETWORKS`; {} for no guider.
         wav2vec2: Settings of transformers' `Wav2Vec2Config`; absent keys have its defaults.
         scheduler: The noise schedule, with the keys of `HARD_CODED["scheduler"]`.
         audio_normalize: Whether samples are normalized to mean 0 and variance 1 over the whole recording.
@@ -44,7 +46,7 @@ class Architecture:
     unet: UNetConfig
     vae: VaeConfig
     audio_projection: AudioProjectionConfig
-    guider: GuiderConfig
+    guiders: dict[str, GuiderConfig]
     wav2vec2: dict[str, Any]
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(HARD_CODED["scheduler"]))
     audio_normalize: bool = True
@@ -62,14 +64,13 @@ class Architecture:
             ("U-Net in_channels", self.unet.in_channels, "VAE latent_channels", self.vae.latent_channels),
             ("audio projection's output", audio.output_dim, "U-Net cross_attention_dim", self.unet.cross_attention_dim),
             ("audio projection's input", audio.embedding_dim, "wav2vec2 hidden_size", self.audio_hidden_size),
-            ("guider's output", self.guider.output, "U-Net's first width", self.unet.block_out_channels[0]),
-            (
-                "guider's halvings",
-                len(self.guider.channels) - 1,
-                "VAE levels - 1",
-                len(self.vae.block_out_channels) - 1,
-            ),
         ]
+        halvings = len(self.vae.block_out_channels) - 1
+        for signal, guider in self.guiders.items():
+            pairs += [
+                (f"{signal} guider's output", guider.output, "U-Net's first width", self.unet.block_out_channels[0]),
+                (f"{signal} guider's halvings", len(guider.channels) - 1, "VAE levels - 1", halvings),
+            ]
         if wrong := [f"{a} is {x} but {b} is {y}" for a, x, b, y in pairs if x != y]:
             raise CheckpointError("the networks do not fit each other: " + "; ".join(wrong))
 
@@ -104,6 +105,7 @@ class Architecture:
             train_timesteps=int(self.scheduler["num_train_timesteps"]),
             beta_start=float(self.scheduler["beta_start"]),
             beta_end=float(self.scheduler["beta_end"]),
+            guiders=tuple(signal for signal in GUIDER_NETWORKS if signal in self.guiders),
         )
 
     def _receptive_field(self) -> int:

@@ -94,7 +94,7 @@ class AudioProjectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuiderConfig:
-    """Hyper-parameters of the V-Kps guider.
+    """Hyper-parameters of the guider of a spatial signal.
 
     Attributes:
         channels: Channels of each level, from the first convolution on. The image is halved between levels.

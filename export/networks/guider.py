@@ -1,4 +1,4 @@
-"""The V-Kps guider: keypoint maps -> features that are added to the output of the U-Net's first convolution."""
+"""The guiders of spatial signals: pictures -> features that are added to the output of the first convolution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.networks.config import GuiderConfig
 
 
 class Guider(nn.Module):
-    """Keypoint maps (F, 3, H, W) in [0, 1] -> features (F, K, h, w)."""
+    """Pictures of a signal, such as keypoint maps, (F, 3, H, W) in [0, 1] -> features (F, K, h, w)."""
 
     def __init__(self, config: GuiderConfig):
         super().__init__()
@@ -23,9 +23,9 @@ class Guider(nn.Module):
             self.blocks.append(nn.Conv2d(width, following, 3, padding=1, stride=2))
         self.conv_out = nn.Conv2d(widths[-1], config.output, 3, padding=1)
 
-    def forward(self, keypoint_maps: Tensor) -> Tensor:
-        """Compute the features (F, K, h, w) of keypoint maps (F, 3, H, W) in [0, 1]."""
-        x = F.silu(self.conv_in(keypoint_maps))
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Compute the features (F, K, h, w) of pictures (F, 3, H, W) in [0, 1]."""
+        x = F.silu(self.conv_in(pictures))
         for block in self.blocks:
             x = F.silu(block(x))
         return self.conv_out(x)

@@ -29,10 +29,12 @@ def _wav2vec2(settings: dict[str, Any]) -> nn.Module:
         ) from error
 
 
+# An architecture can lack guiders: see `Architecture.guiders`.
 NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
     "reference_net": lambda a: ReferenceNet(a.unet),
     "denoising_unet": lambda a: DenoisingUNet(a.unet),
-    "v_kps_guider": lambda a: Guider(a.guider),
+    "v_kps_guider": lambda a: Guider(a.guiders["keypoints"]),
+    "depth_guider": lambda a: Guider(a.guiders["depth"]),
     "audio_projection": lambda a: AudioProjection(a.audio_projection),
     "vae_encoder": lambda a: VaeEncoder(a.vae),
     "vae_decoder": lambda a: VaeDecoder(a.vae),

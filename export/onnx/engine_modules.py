@@ -22,6 +22,7 @@ ENGINE_NETWORKS: dict[str, tuple[str, ...]] = {
     "audio_encoder": ("audio_encoder",),
     "audio_projection": ("audio_projection",),
     "pose_guider": ("v_kps_guider",),
+    "depth_guider": ("depth_guider",),
     "denoiser": ("denoising_unet",),
     "denoiser_cond": ("denoising_unet",),
     "vae_decoder": ("vae_decoder",),
@@ -96,6 +97,15 @@ class PoseGuiderEngine(Engine):
         return self.v_kps_guider(cast(pictures, self.activation))
 
 
+class DepthGuiderEngine(Engine):
+    """Depth maps (F, H, W) float32 in [0, 1] -> features (F, K, h, w)."""
+
+    def forward(self, depth: Tensor) -> Tensor:
+        """Compute the depth features; all three channels of the guider's input are the depth."""
+        picture = depth[:, None]
+        return self.depth_guider(cast(torch.cat([picture, picture, picture], dim=1), self.activation))
+
+
 class DenoiserEngine(Engine):
     """Both halves of guidance in one batch -> the unconditional prediction, then the conditional one."""
 
@@ -148,6 +158,7 @@ ENGINE_CLASSES: dict[str, type[Engine]] = {
     "audio_encoder": AudioEncoderEngine,
     "audio_projection": AudioProjectionEngine,
     "pose_guider": PoseGuiderEngine,
+    "depth_guider": DepthGuiderEngine,
     "denoiser": DenoiserEngine,
     "denoiser_cond": ConditionalDenoiserEngine,
     "vae_decoder": VaeDecoderEngine,

@@ -23,7 +23,7 @@ POCKET = Architecture(
     audio_projection=AudioProjectionConfig(
         embedding_dim=64, output_dim=64, dim=64, depth=2, heads=2, dim_head=32, num_queries=4
     ),
-    guider=GuiderConfig(channels=(8, 16, 32, 64), output=48),
+    guiders={"keypoints": GuiderConfig(channels=(8, 16, 32, 64), output=48)},
     wav2vec2={
         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
         "conv_dim": [32] * 7, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True,

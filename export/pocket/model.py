@@ -44,7 +44,7 @@ class TrainingModel(nn.Module):
         self.config = architecture.audio_projection
         self.reference_net = ReferenceNet(architecture.unet)
         self.denoising_unet = DenoisingUNet(architecture.unet)
-        self.v_kps_guider = Guider(architecture.guider)
+        self.v_kps_guider = Guider(architecture.guiders["keypoints"])
         self.audio_projection = AudioProjection(architecture.audio_projection)
         nn.init.normal_(self.audio_projection.latents, std=0.5)
         for module in self.modules():

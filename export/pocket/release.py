@@ -21,11 +21,13 @@ from export.pocket.detector import FaceDetector, write_detector
 from export.pocket.encoded_data import latent_std
 from export.pocket.pretraining import RunContext, mean_weights
 
-# Component of the checkpoint -> the state of the stage that trained it last, and the prefix of its names there.
+# Component of the checkpoint -> the state of the stage that trained it last, and the prefix of its names there. Guiders
+# that the architecture lacks are not written.
 ORIGINS = {
     "reference_net": ("all", "reference_net."),
     "denoising_unet": ("all", "denoising_unet."),
     "v_kps_guider": ("all", "v_kps_guider."),
+    "depth_guider": ("all", "depth_guider."),
     "audio_projection": ("all", "audio_projection."),
     "vae": ("decoder", ""),
     "audio_encoder": ("hearing", "audio_encoder."),

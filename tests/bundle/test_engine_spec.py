@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.support.factories import TINY, model_config
 from vexpress_rt.bundle.engine_spec import (
     ENGINE_NAMES,
+    KNOWN_ENGINES,
     EngineSpec,
     ModelConfig,
     TensorSpec,
@@ -86,6 +88,32 @@ def test_every_engine_has_a_specification_under_its_own_name() -> None:
     specs = engine_specs(model_config(), SQUARE)
     assert tuple(specs) == ENGINE_NAMES
     assert all(spec.name == name and spec.inputs and spec.outputs for name, spec in specs.items())
+
+
+def test_a_model_has_the_engines_of_its_guiders() -> None:
+    both, none = (
+        engine_specs(model_config(guiders=guiders), SQUARE, "fp16") for guiders in (("depth", "keypoints"), ())
+    )
+    assert tuple(both) == KNOWN_ENGINES
+    assert [tensor.describe() for tensor in both["depth_guider"].inputs] == ["depth: float32 (F=8, H=64, W=64)"]
+    (feature,) = both["depth_guider"].outputs
+    (pose,) = both["pose_guider"].outputs
+    assert feature == replace(pose, name="depth_feature")
+    assert set(KNOWN_ENGINES) - set(none) == {"pose_guider", "depth_guider"}
+    assert none["denoiser"] == both["denoiser"]
+
+
+def test_older_configurations_have_the_guider_of_keypoints_alone() -> None:
+    data = model_config().to_json()
+    del data["guiders"]
+    assert ModelConfig.from_json(data).guiders == ("keypoints",)
+    assert ModelConfig.from_json(data | {"guiders": []}).guiders == ()
+
+
+@pytest.mark.parametrize("guiders", [["depth", "depth"], ["sound"], ["depth", 1], "depth", None])
+def test_guiders_of_unknown_signals_are_refused(guiders: Any) -> None:
+    with pytest.raises(ConfigError, match="guiders"):
+        ModelConfig.from_json(model_config().to_json() | {"guiders": guiders})
 
 
 def test_a_tensor_describes_itself_with_dims_and_sizes() -> None:

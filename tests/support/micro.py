@@ -26,7 +26,7 @@ MICRO = Architecture(
     audio_projection=AudioProjectionConfig(
         embedding_dim=16, output_dim=24, dim=12, depth=1, heads=3, dim_head=5, num_queries=3, ff_mult=2, max_seq_len=6
     ),
-    guider=GuiderConfig(channels=(3, 5, 7), output=8),
+    guiders={"keypoints": GuiderConfig(channels=(3, 5, 7), output=8)},
     wav2vec2={
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24,
         "conv_dim": [8, 8], "conv_kernel": [10, 4], "conv_stride": [5, 4], "num_feat_extract_layers": 2,

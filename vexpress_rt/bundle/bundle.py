@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from vexpress_rt import __version__
 from vexpress_rt.bundle.compilation import Compilation
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, EngineSpec, interface_errors
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, EngineSpec, interface_errors
 from vexpress_rt.bundle.graph_check import check_graph_file
 from vexpress_rt.bundle.manifest import (
     BUILD_COMMAND,
@@ -288,7 +288,7 @@ class Bundle:
         if name == FACE_DETECTOR:
             return
         if name not in self.specs:
-            yield f"engine {brief(name)} is not one of {', '.join((*ENGINE_NAMES, FACE_DETECTOR))}"
+            yield f"engine {brief(name)} is not one of {', '.join((*self.specs, FACE_DETECTOR))}"
             return
         entry = self.manifest.engines[name]
         yield from interface_errors(EngineSpec(name, entry.inputs, entry.outputs), self.specs[name])

@@ -23,6 +23,8 @@ PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 ONLY_TENSORRT = "bf16"
 # The denoiser's input for the noise level, one of the two: the timestep or its sinusoidal embedding.
 TIMESTEP, TIMESTEP_SINES = "timestep", "timestep_sines"
+# The spatial signals that a model can have a guider for, and the engine of each. docs/model/specification.md, stage 4.
+GUIDERS = {"keypoints": "pose_guider", "depth": "depth_guider"}
 AUDIO_SECONDS = 60  # longest speech of one run of the audio encoder, whose self-attention is quadratic
 
 
@@ -65,6 +67,7 @@ class ModelConfig:
     beta_start: float
     beta_end: float
     audio_stride: int = 320  # samples from one feature to the next; missing in older bundles
+    guiders: tuple[str, ...] = ("keypoints",)  # the signals that it has a guider for; missing in older bundles
 
     def __post_init__(self) -> None:
         levels, heads = len(self.block_out_channels), self.attention_heads
@@ -81,6 +84,11 @@ class ModelConfig:
                 raise ConfigError(f"the model configuration has {name} = {size}; expected 1 to {limit}")
         if wrong := sorted({site.channels for site in self.attention_sites() if site.channels % heads}):
             raise ConfigError(f"the model configuration has {heads} heads for {wrong} channels; expected a divisor")
+        if set(self.guiders) - GUIDERS.keys() or len(set(self.guiders)) != len(self.guiders):
+            raise ConfigError(
+                f"the model configuration has guiders for {brief(self.guiders)}; expected some of "
+                f"{', '.join(GUIDERS)}, each once"
+            )
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ConfigError(
                 f"the model configuration has betas from {self.beta_start} to {self.beta_end}; "
@@ -117,9 +125,10 @@ class ModelConfig:
         for name, kind in expected.items():
             value = tuple(data[name]) if isinstance(data[name], list) else data[name]
             items = value if isinstance(value, tuple) else (value,)
-            wanted = float if "float" in str(kind) else bool if "bool" in str(kind) else int
+            wanted = next((one for one in (float, bool, str) if one.__name__ in str(kind)), int)
             right = all(type(item) in ((int, float) if wanted is float else (wanted,)) for item in items)
-            if isinstance(value, tuple) != ("tuple" in str(kind)) or not items or not right:
+            empty = not items and name != "guiders"
+            if isinstance(value, tuple) != ("tuple" in str(kind)) or empty or not right:
                 raise ConfigError(f"the model configuration has {name} = {brief(data[name])}; expected {kind}")
             values[name] = value
         return cls(**values)
@@ -244,11 +253,13 @@ _ENGINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "audio_encoder": (("samples float32 1 N",), ("features float32 1 T A",)),
     "audio_projection": (("feature_rows float32 F R A",), ("audio_tokens activation F Q D",)),
     "pose_guider": (("drawings uint8 F H W 3",), ("pose_feature activation F K h w",)),
+    "depth_guider": (("depth float32 F H W",), ("depth_feature activation F K h w",)),
     "denoiser": (_DENOISER, ("unconditional float32 F c h w", "conditional float32 F c h w")),
     "denoiser_cond": (_DENOISER, ("conditional float32 F c h w",)),
     "vae_decoder": (("latent float32 1 c h w",), ("frame uint8 H W 3",)),
 }
-ENGINE_NAMES = tuple(_ENGINES)
+KNOWN_ENGINES = tuple(_ENGINES)
+ENGINE_NAMES = tuple(name for name in KNOWN_ENGINES if name != GUIDERS["depth"])  # those of the released model
 
 # SCRFD is released as an ONNX graph with an interface of its own: it is copied, not exported.
 FACE_DETECTOR = "face_detector"
@@ -257,7 +268,7 @@ FACE_DETECTOR = "face_detector"
 def engine_specs(
     model: ModelConfig, shape: VideoShape, precision: str = "fp32", *, sines_as_input: bool = False
 ) -> dict[str, EngineSpec]:
-    """Return the specification of every engine of a bundle, by name.
+    """Return the specification of every engine of a bundle, by name. Guiders that the model lacks have none.
 
     Args:
         model: The configuration of the model.
@@ -279,7 +290,8 @@ def engine_specs(
         rows = tuple(_NOISE_LEVEL[sines_as_input] if row == "noise level" else row for row in rows)
         return tuple(tensor for row in rows for tensor in _tensors(row, model, sizes, dtypes))
 
-    return {name: EngineSpec(name, expand(i), expand(o)) for name, (i, o) in _ENGINES.items()}
+    absent = {engine for signal, engine in GUIDERS.items() if signal not in model.guiders}
+    return {name: EngineSpec(name, expand(i), expand(o)) for name, (i, o) in _ENGINES.items() if name not in absent}
 
 
 def _tensors(

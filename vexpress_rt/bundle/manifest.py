@@ -130,7 +130,7 @@ class Manifest:
         shape: Height and width in pixels, and frames of a context window.
         allow_odd_sizes: See `VideoShape.check`.
         model: The configuration of the model.
-        engines: Engines by name, some or all of `engine_spec.ENGINE_NAMES` and `engine_spec.FACE_DETECTOR`.
+        engines: Engines by name, some or all of those of `specs` and `engine_spec.FACE_DETECTOR`.
         files: Files by name: those of every engine, and all plans.
         recommended: Options that suit the model, some of `config.RECOMMENDABLE`, for options that a caller leaves open.
         parity: Differences between engines and their PyTorch modules: a number by engine, or numbers by output.

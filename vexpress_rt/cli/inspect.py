@@ -10,7 +10,7 @@ from dataclasses import fields
 
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.bundle.compilation import Compilation
-from vexpress_rt.bundle.engine_spec import ENGINE_NAMES, FACE_DETECTOR, TensorSpec
+from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TensorSpec
 from vexpress_rt.cli.bundle_option import bundle_folder
 from vexpress_rt.cli.progress import CommandProgress
 from vexpress_rt.cli.terminal import open_stream
@@ -73,7 +73,7 @@ def describe(bundle: Bundle) -> str:
     engines = [line for name in manifest.engines for line in _engine(bundle, name)]
     lines = [*_columns(rows), "", "model", *_columns(model, "  ")]
     lines += ["", f"{_count(bundle)}, {_megabytes(size)}", *engines]
-    if missing := [name for name in (*ENGINE_NAMES, FACE_DETECTOR) if not bundle.has(name)]:
+    if missing := [name for name in (*bundle.specs, FACE_DETECTOR) if not bundle.has(name)]:
         lines += ["", f"not in this bundle: {', '.join(missing)}"]
     return "\n".join(lines)
 
@@ -133,7 +133,7 @@ def _columns(rows: Iterable[tuple[str, str]], indent: str = "", width: int | Non
 
 
 def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _setting(value: object) -> str:

@@ -14,12 +14,12 @@ from export.pocket.faces.people import Person
 EYE_X, EYE_Y = 0.43, -0.1  # of an eye's centre
 NOSE_Y, NOSE_LIFT = 0.4, 0.22  # of the tip of the nose
 JAW_DROP = 0.27  # of the chin for a wide open mouth
+AXES = (1.12, 1.65)  # half width and height of the head; half its depth is 1
 
 _UNIT = 0.21  # half face width, over the image's side
 _MIDDLE = (0.5, 0.475)  # of the face, over width and height
 # Weights of a prior for yaw 0 and pitch 0, in eye distances per radian; needed because people's proportions differ.
 _PREFERENCE = np.array([0.05, 0.1])
-_AXES = (1.12, 1.65)  # half width and height of the head; half its depth is 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Head:
         shift = np.array([pose.x * width, pose.y * height])
         middle = np.array(_MIDDLE) * (width, height)
         self._origin, self._body = middle + shift, middle + shift / 2
-        self._turn = _rotation(pose)[:, :2] * self.unit
+        self.rotation = _rotation(pose)  # (3, 3), of row vectors: x, y and depth
+        self._turn = self.rotation[:, :2] * self.unit
 
     def place(self, points: Any, lift: float = 0.0, depth: float | None = None) -> Points:
         """Map points of the face.
@@ -86,7 +87,7 @@ class Head:
         """
         flat = np.asarray(points, float)
         if depth is None:
-            across, down = flat[:, 0] / _AXES[0], flat[:, 1] / _AXES[1]
+            across, down = flat[:, 0] / AXES[0], flat[:, 1] / AXES[1]
             out: NDArray[np.float64] = np.sqrt(np.maximum(1 - across * across - down * down, 0)) + lift
         else:
             out = np.full(len(flat), depth)

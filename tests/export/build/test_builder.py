@@ -9,17 +9,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from export.build import assembly
 from export.build.__main__ import main
 from export.build.builder import build
+from export.build.parity import run_onnx
 from export.checkpoint.layout import DETECTOR
+from export.checkpoint.reader import Checkpoint
 from export.errors import CheckpointError, ExportError
 from export.onnx import lowering_framework, to_onnx
 from export.onnx.graph import Graph
@@ -79,6 +83,25 @@ def test_a_bundle_in_half_precision_has_all_engines_close_to_their_modules(tiny_
     assert half.specs["denoiser"].inputs[4].dtype == "float16"
     assert set(half.manifest.parity) == set(ENGINE_NAMES)
     assert all(0 <= error < 1e-2 for error in half.manifest.parity.values())  # type: ignore[operator]
+
+
+def test_a_guider_of_depth_is_an_engine_of_its_own(depth_guider: Path, depth_checkpoint: Path) -> None:
+    bundle = Bundle.open(depth_guider)
+    assert bundle.manifest.model == replace(MICRO_MODEL, guiders=("keypoints", "depth"))
+    assert 0 < bundle.manifest.parity["depth_guider"] < 5e-5  # type: ignore[operator]
+    depth = np.random.default_rng(0).random((MICRO_SHAPE.frames, MICRO_SHAPE.height, MICRO_SHAPE.width), np.float32)
+    network = Checkpoint(depth_checkpoint).network("depth_guider")
+    expected = network(torch.from_numpy(depth)[:, None].repeat(1, 3, 1, 1)).detach().numpy()
+    (found,) = run_onnx(depth_guider / "depth_guider.onnx", bundle.specs["depth_guider"], [depth])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_an_engine_of_a_guider_that_the_checkpoint_lacks_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"no network for depth_guider; it has guiders for keypoints: leave out --eng"
+    ):
+        build(micro_checkpoint, tmp_path / "bundle", options("depth_guider"))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_the_manifest_says_what_was_built_from_what(micro_bundle: Path, micro_checkpoint: Path) -> None:

@@ -20,13 +20,16 @@ from export.checkpoint.synthetic import write_synthetic_checkpoint
 from export.checkpoint.writer import component_shapes
 from export.errors import CheckpointError
 from export.networks.architecture import Architecture
+from export.networks.config import GuiderConfig
 from tests.support.factories import TINY as TINY_MODEL
 from tests.support.factories import model_config
+from tests.support.guided import MICRO_DEPTH
 from tests.support.micro import MICRO, MICRO_MODEL
 from tests.support.paths import ROOT
 
 RELEASED = ROOT / "docs" / "model" / "tensors"  # names and shapes of the released files
 GUIDER, PROJECTION = "v-express/v_kps_guider.bin", "v-express/audio_projection.bin"
+DEPTH = "v-express/depth_guider.bin"
 AUDIO = "wav2vec2-base-960h/pytorch_model.bin"
 
 
@@ -66,7 +69,7 @@ def test_the_presets_are_the_released_model_and_the_goldens() -> None:
     assert (full.block_out_channels, full.vae_factor, full.audio_minimum_samples) == ((320, 640, 1280, 1280), 8, 400)
     assert (full.max_frames, full.audio_tokens, full.audio_rows, full.audio_layers) == (32, 5, 10, 12)
     assert TINY.model_config() == model_config(**TINY_MODEL)
-    assert set(PRESETS) == {"full", "half", "tiny"}
+    assert set(PRESETS) == {"full", "half", "tiny", "tiny-depth", "tiny-unguided"}
 
 
 def test_a_model_of_quite_other_sizes_is_written_and_read_back(micro_checkpoint: Path) -> None:
@@ -81,6 +84,37 @@ def test_a_model_of_quite_other_sizes_is_written_and_read_back(micro_checkpoint:
     }
     state = Checkpoint(micro_checkpoint).network("denoising_unet").state_dict()
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
+
+
+@pytest.mark.parametrize("guiders", [MICRO_DEPTH.guiders, {"depth": MICRO.guiders["keypoints"]}, {}])
+def test_guiders_are_declared_and_read_back(guiders: dict[str, GuiderConfig], tmp_path: Path) -> None:
+    write_synthetic_checkpoint(tmp_path / "weights", replace(MICRO, guiders=guiders), 0)
+    checkpoint = Checkpoint(tmp_path / "weights")
+    assert json.loads((checkpoint.folder / OWN_CONFIG).read_text())["guiders"] == list(guiders)
+    assert checkpoint.architecture.guiders == guiders
+    assert checkpoint.architecture.model_config().guiders == tuple(guiders)
+    files = {GUIDER: "keypoints", DEPTH: "depth"}
+    assert {signal for file, signal in files.items() if (checkpoint.folder / file).exists()} == set(guiders)
+
+
+def test_the_released_guiders_are_not_declared(micro_checkpoint: Path) -> None:
+    assert "guiders" not in json.loads((micro_checkpoint / OWN_CONFIG).read_text())
+
+
+def test_a_guider_that_is_not_declared_is_refused(depth_checkpoint: Path, weights: Path) -> None:
+    shutil.copyfile(depth_checkpoint / DEPTH, weights / DEPTH)
+    message = (
+        r"depth_guider\.bin is a guider that .*config\.json does not declare: add \"guiders\": \[\"keypoints\", \"de"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        _ = Checkpoint(weights).architecture
+    edit(weights / OWN_CONFIG, guiders=["keypoints"])
+    assert set(Checkpoint(weights).architecture.guiders) == {"keypoints"}
+    edit(weights / OWN_CONFIG, guiders=["depth", "keypoints"])
+    assert list(Checkpoint(weights).architecture.guiders) == ["keypoints", "depth"]
+    (weights / DEPTH).unlink()
+    with pytest.raises(CheckpointError, match=r"has no depth_guider\.bin"):
+        _ = Checkpoint(weights).architecture
 
 
 def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path: Path) -> None:
@@ -164,6 +198,10 @@ def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
         (OWN_CONFIG, {"audio_projection": {"heads": 0}}, "heads = 0; expected a positive whole number"),
         (OWN_CONFIG, {"scheduler": {"beta_end": -1}}, "beta_end = -1; expected a positive number"),
         (OWN_CONFIG, {"scheduler": {"beta_end": "1"}}, "beta_end = '1'; expected a positive number"),
+        (OWN_CONFIG, {"guiders": ["text"]}, r"guiders = \['text'\]; expected a list of some of keypoints, depth, each"),
+        (OWN_CONFIG, {"guiders": ["depth", "depth"]}, "each once"),
+        (OWN_CONFIG, {"guiders": "depth"}, "guiders = 'depth'; expected a list"),
+        (OWN_CONFIG, {"guiders": [["depth"]]}, "expected a list"),
         (OWN_CONFIG, {"recommended": [10]}, r"recommended = \[10\]; expected an object"),
         (OWN_CONFIG, {"recommended": {"seed": 3}}, "'seed' is recommended to be 3; expected a number, true or false"),
         (OWN_CONFIG, {"recommended": {"steps": 0}}, "steps is 0; expected a whole number of at least 1"),

@@ -197,7 +197,7 @@ def test_interrupting_leaves_nothing(
 
 
 def test_networks_that_do_not_fit_each_other_are_not_written(tmp_path: Path) -> None:
-    wrong = replace(MICRO, guider=replace(MICRO.guider, output=9))
+    wrong = replace(MICRO, guiders={"keypoints": replace(MICRO.guiders["keypoints"], output=9)})
     with pytest.raises(CheckpointError, match="guider's output is 9 but U-Net's first width is 8"):
         write_synthetic_checkpoint(tmp_path / "weights", wrong, 0)
     assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ SMALL = replace(  # of few channels and levels, so that a step takes no time
         in_channels=8, block_out_channels=(8, 16), layers_per_block=1, down_attention=(True, False),
         up_attention=(False, True), heads=2, cross_attention_dim=64, groups=4, motion_heads=2,
     ),
-    guider=GuiderConfig(channels=(2, 2, 2, 2), output=8),
+    guiders={"keypoints": GuiderConfig(channels=(2, 2, 2, 2), output=8)},
 )  # fmt: skip
 SIDE, CHANNELS = SIZE // POCKET.vae.factor, POCKET.vae.latent_channels
 POINTS = np.array([[44, 50], [84, 50], [64, 70]], np.float32)

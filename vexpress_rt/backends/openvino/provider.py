@@ -18,13 +18,13 @@ from vexpress_rt.backends.openvino.options import CPU, DEVICES, FULL, PRECISIONS
 from vexpress_rt.backends.openvino.self_test import SelfTest, check_reduced_precision
 from vexpress_rt.backends.provider import EngineLoader, Progress, Provider, check_has_graphs, check_unchanged
 from vexpress_rt.bundle.bundle import Bundle
-from vexpress_rt.bundle.engine_spec import EngineSpec
+from vexpress_rt.bundle.engine_spec import GUIDERS, EngineSpec
 from vexpress_rt.bundle.target import ONNXRUNTIME, OPENVINO
 from vexpress_rt.errors import BundleDamagedError
 from vexpress_rt.utils.cpus import ThreadLimit
 
 # Engines that run for each window or frame, and whose kernels the self-test covers.
-_REDUCED = ("pose_guider", "denoiser", "denoiser_cond", "vae_decoder")
+_REDUCED = (*GUIDERS.values(), "denoiser", "denoiser_cond", "vae_decoder")
 
 
 class OpenVinoProvider(Provider):
