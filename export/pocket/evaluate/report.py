@@ -30,7 +30,7 @@ from export.pocket.evaluate.figures import (
 )
 from export.pocket.evaluate.live_speed import LiveSpeed
 from export.pocket.evaluate.measuring import EVERY, Measured, Values
-from export.pocket.evaluate.pictures import FEATURES, KINDS, Pictures
+from export.pocket.evaluate.pictures import FEATURES, PRESENT, Pictures
 from export.pocket.evaluate.subjects import FIRST, GALLERY
 from vexpress_rt import __version__
 from vexpress_rt.utils.cpu_model import cpu_model
@@ -67,6 +67,10 @@ class Run:
         ]
 
 
+_ABSENT = ", ".join(
+    f"at most {feature.most:g} for the {feature.kinds} most common kinds of {name}"
+    for name, feature in FEATURES.items()
+)
 HOW = f"""\
 * Scenes, one video of each person: *voice* (own speech, head held with `fix_face`), *silence* (nothing or a steady
   noise, head held), *pose* (no sound, driven by own keypoints), *photo* (speech, keypoints and noise that are the same
@@ -84,9 +88,9 @@ HOW = f"""\
   eyes do not blink in the drawings, because neither keypoints nor speech determine blinks; they are as far apart as
   in the given keypoints. PSNR over red, green and blue; SSIM of the luma with the window and constants of Wang et al.
   (2004). Both are of the scenes *pose* and *photo*; the other figures are of all scenes.
-* {", ".join(FEATURES).capitalize()}: the frame is compared with the drawing of the person and with one that is changed
-  in that feature alone, where the two differ: without the feature for people with it, with the {KINDS} most common
-  kinds for people without it. All are smoothed first, so that a place that is wrong by a pixel does not count.
+* {", ".join(FEATURES).capitalize()}: the strength of the feature in the frame is measured between the drawing of the
+  person and one that differs in this feature alone, by projection of the details of 1 to 4 pixels. Present: at least
+  {PRESENT:g} of the drawn strength. Absent: {_ABSENT}.
 * Hair: pixels that are nearer to the colour of the hair than to the drawing of the person without hair.
 * Sharpness: mean square of the luma's gradient. Flicker: mean change from frame to frame, in levels of 8 bits, where
   the drawings do not change at all, away from what moves."""
