@@ -45,7 +45,17 @@ def video(person: Person, held: bool = False) -> Case:
     subject = replace(subject_of(person), person=person)
     poses = tuple(Pose(pitch=0.0 if held else 0.03 * i, mouth=0.2 * i, blink=0.5) for i in range(LENGTH))
     points = np.stack([subject.draw(pose).keypoints for pose in poses])
-    return Case("pose", subject, np.zeros(9, np.float32), 0, person, poses, points, held, np.zeros(LENGTH))
+    return Case(
+        "pose",
+        subject,
+        np.zeros(9, np.float32),
+        0,
+        person,
+        poses,
+        points,
+        None if held else "keypoints",
+        np.zeros(LENGTH),
+    )
 
 
 def subject_of(person: Person) -> Subject:
