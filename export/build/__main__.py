@@ -87,7 +87,7 @@ def _build(given: argparse.Namespace) -> None:
     training = TrainingChoice(given.run, given.stage, given.step, _parts(given.part))
     if training and given.output is None:
         raise ConfigError(
-            "--run or --part is given without --output, whose default is the bundle of the directory's own weights: add "
+            "--run or --part is given without --output, whose default is the bundle of the directory's weights: add "
             "--output engines/NAME"
         )
     shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
