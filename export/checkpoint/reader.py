@@ -163,7 +163,7 @@ class Checkpoint:
         components = [name]
         if name in VAE_PREFIXES:
             components = ["vae"]
-        elif name == "denoising_unet" and self._has_motion_file():
+        elif name == "denoising_unet" and self._has_motion_file:
             components = [name, "motion_module"]
         return [self._file(component) for component in components]
 
@@ -177,7 +177,7 @@ class Checkpoint:
         """
         guiders = {GUIDER_NETWORKS[signal] for signal in self.architecture.guiders}
         absent = set(GUIDER_NETWORKS.values()) - guiders
-        if not self._has_motion_file():
+        if not self._has_motion_file:
             absent.add("motion_module")
         self._tensors.clear()
         return {component: self._file(component) for component in COMPONENTS if component not in absent}
@@ -230,8 +230,9 @@ class Checkpoint:
         folder, *names = HUB_FILES.get(component, ("v-express", f"{component}.bin", f"{component}.safetensors"))
         return find_file(self.folder / folder, *names)
 
+    @cached_property
     def _has_motion_file(self) -> bool:
-        """Return whether the motion modules come from a file of their own.
+        """Whether the motion modules come from a file of their own.
 
         The public inference loads that file after the one of the denoising U-Net, which has motion modules too if the
         training code saved it. Weights of lower precedence do not replace them.
@@ -244,7 +245,7 @@ class Checkpoint:
 
     def _denoising_tensors(self) -> dict[str, Tensor]:
         tensors = dict(self._read("denoising_unet"))
-        if self._has_motion_file():
+        if self._has_motion_file:
             motion, path = self._read("motion_module"), self._file("motion_module")
             if "motion_module" in self.trained.files and (strange := [key for key in motion if MOTION not in key]):
                 raise CheckpointError(
