@@ -18,6 +18,7 @@ from tests.support.builds import Log, options
 from tests.support.trained import ALL, weights, write_run
 from vexpress_rt.__main__ import main as run_command
 from vexpress_rt.bundle.bundle import Bundle, sha256_file
+from vexpress_rt.pipeline.generator import Generator
 
 SIZES = ("--height", "16", "--width", "24", "--frames", "3", "--target", "onnxruntime", "--engine", "pose_guider")
 
@@ -56,6 +57,11 @@ def test_an_engine_of_stage_1_depends_neither_on_the_voice_nor_on_other_frames(f
     for found, expected in zip(predict(latents=latents), before, strict=True):
         np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
         assert np.abs(found[1] - expected[1]).max() > 1e-3
+
+
+def test_a_generator_says_what_is_off(first_stage: Bundle) -> None:
+    with Generator(first_stage.folder, provider="cpu") as generator:
+        assert "weights:   single files, stage 1; voice and motion are off" in generator.describe().splitlines()
 
 
 def test_the_command_builds_a_run_and_inspect_names_it(
