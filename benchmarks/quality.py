@@ -35,7 +35,7 @@ from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, Voice, cases_of, speech
 from export.pocket.evaluate.measuring import measure
 from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subject
-from export.pocket.evaluate.video_sources import GeneratedVideos
+from export.pocket.evaluate.video_sources import GeneratedVideos, Portraits
 from export.pocket.lips import RATE
 from export.pocket.speech import Samples
 from vexpress_rt.config import PRESETS, GenerationConfig
@@ -98,7 +98,7 @@ def measure_presets(
     """
     subjects = [make_subject(FIRST + number) for number in range(max(people, OTHERS))]
     reference = GenerationConfig(sampler="ddim", steps=reference_steps, preset=BASE)
-    maker, measured = GeneratedVideos(generator, reference), dict[str, list[Measured]]()
+    maker, measured = GeneratedVideos(Portraits(generator), reference), dict[str, list[Measured]]()
     of_reference: list[Measured] = []
     figures: Figures = {}
     for number, subject in enumerate(subjects[:people]):
@@ -143,7 +143,7 @@ def measure_precisions(
         measured: dict[str, list[Measured]] = {name: [] for name in generators}
         for number, subject in enumerate(subjects[:people]):
             patches, case = gallery(subjects, number), clip(subject, seconds)
-            makers = {name: GeneratedVideos(generator, config) for name, generator in generators.items()}
+            makers = {name: GeneratedVideos(Portraits(generator), config) for name, generator in generators.items()}
             videos = {name: maker.video(case, config) for name, maker in makers.items()}  # loads the engines
             best = videos[CPU].frames
             assert best is not None

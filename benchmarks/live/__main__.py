@@ -34,6 +34,7 @@ from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.media.recording import open_recording
+from vexpress_rt.utils.cpu_model import cpu_model
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -158,7 +159,8 @@ def _resident() -> float:
 
 
 def _machine() -> dict[str, Any]:
-    return {"cores": os.cpu_count(), "load": os.getloadavg()[0], "platform": platform.platform()}
+    load = os.getloadavg()[0]
+    return {"cores": os.cpu_count(), "cpu": cpu_model().describe(), "load": load, "platform": platform.platform()}
 
 
 def _asked(given: argparse.Namespace) -> dict[str, Any]:

@@ -41,12 +41,12 @@ def train_projection(context: RunContext, schedule: TrainingSchedule) -> nn.Modu
     windows = np.load(context.run / "rows.npy", mmap_mode="r")
 
     def loss(module: MouthFromTokens, part: int) -> Tensor:
-        rng = np.random.default_rng((part, 1))
+        rng = np.random.default_rng((context.part_seed(part), 1))
         recordings, frames = (rng.integers(count, size=FRAMES) for count in mouths.shape[:2])
         features = torch.from_numpy(windows[recordings, frames].astype(np.float32))
         return module.loss(features, mouths[recordings, frames])
 
-    torch.manual_seed(0)
+    torch.manual_seed(context.seed)
     state = context.run / "projection.pt"
     return train(
         MouthFromTokens(), loss, schedule, state, context.report, deadline=context.deadline, threads=context.threads
@@ -68,7 +68,7 @@ def train_stage(context: RunContext, schedule: TrainingSchedule, name: str) -> n
         CheckpointError: The state of an earlier stage is missing.
     """
     stage, order = STAGES[name].without_condition_dropout() if context.keep_strong else STAGES[name], list(STAGES)
-    torch.manual_seed(0)
+    torch.manual_seed(context.seed)
     module = TrainingModel()
     if before := order[: order.index(name)]:
         module.load_state_dict(mean_weights(context.run / f"{before[-1]}.pt"))
@@ -82,7 +82,8 @@ def train_stage(context: RunContext, schedule: TrainingSchedule, name: str) -> n
     sample = Sheet(context, stage, shards[-1])
 
     def loss(trainee: TrainingModel, part: int) -> Tensor:
-        return stage_loss(trainee, stage, data, part, min(1.0, part / schedule.parts / schedule.steps))
+        progress = min(1.0, part / schedule.parts / schedule.steps)
+        return stage_loss(trainee, stage, data, context.part_seed(part), progress)
 
     state = context.run / f"{name}.pt"
     return train(module, loss, schedule, state, context.report, sample, context.deadline, context.threads)

@@ -175,12 +175,13 @@ def train_detector(context: RunContext, schedule: TrainingSchedule, people: Sequ
     drawn = lru_cache(maxsize=None)(draw_portrait)
 
     def loss(module: FaceDetector, part: int) -> Tensor:
-        return detector_loss(module, lambda rng: drawn(people[int(rng.integers(len(people)))]), part)
+        seed = context.part_seed(part)
+        return detector_loss(module, lambda rng: drawn(people[int(rng.integers(len(people)))]), seed)
 
     def sample(mean: FaceDetector, step: int) -> None:
         context.report(f"detector: step {step}, {measure(mean, map(drawn, HELD_OUT))} held out")
 
-    torch.manual_seed(0)
+    torch.manual_seed(context.seed)
     state = context.run / "detector.pt"
     return train(FaceDetector(), loss, schedule, state, context.report, sample, context.deadline, context.threads)
 

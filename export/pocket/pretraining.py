@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class RunContext:
         deadline: Value of `time.time()` at which the run stops.
         threads: Number of threads.
         keep_strong: Whether photo and keypoints are never dropped alone, for comparison.
+        seed: Seed of the initial weights and of all random numbers of the training.
     """
 
     data: Path
@@ -44,6 +45,15 @@ class RunContext:
     deadline: float = math.inf
     threads: int = 1
     keep_strong: bool = False
+    seed: int = 0
+
+    def part_seed(self, part: int) -> int:
+        """Return the seed of the random numbers of a part of a batch. Runs of different seeds have none in common.
+
+        Args:
+            part: Number of the part, less than 2**40.
+        """
+        return (self.seed << 40) + part
 
     def shards(self) -> list[Path]:
         """Return the files of the shards; the last HELD_OUT are not trained on."""
@@ -60,7 +70,7 @@ def train_autoencoder(context: RunContext, schedule: TrainingSchedule) -> nn.Mod
     Returns:
         The `Autoencoder` with the running mean of its weights.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(context.seed)
     return _train_pictures(Autoencoder(), context, schedule, "autoencoder")
 
 
@@ -126,7 +136,11 @@ def _train_pictures(module: Autoencoder, context: RunContext, schedule: Training
         rows = [np.concatenate(list(part[:12]), axis=1) for part in (images, found)]
         Image.fromarray(np.concatenate(rows)).save(context.run / f"{name}-{step:05}.png")
 
-    loss, state = partial(_autoencoder_loss, context.shards()), context.run / f"{name}.pt"
+    paths, state = context.shards(), context.run / f"{name}.pt"
+
+    def loss(trainee: Autoencoder, part: int) -> Tensor:
+        return _autoencoder_loss(paths, trainee, context.part_seed(part))
+
     return train(module, loss, schedule, state, context.report, sample, context.deadline, context.threads)
 
 
@@ -157,7 +171,7 @@ def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.M
         clips, mouths = normalized_recordings(speech["clips"]), torch.from_numpy(speech["mouths"])
 
     def loss(module: MouthFromSamples, part: int) -> Tensor:
-        index = np.random.default_rng((part, 1)).integers(HELD_OUT_CLIPS, len(clips), size=CLIPS)
+        index = np.random.default_rng((context.part_seed(part), 1)).integers(HELD_OUT_CLIPS, len(clips), size=CLIPS)
         return module.loss(clips[index], mouths[index])
 
     def sample(mean: MouthFromSamples, step: int) -> None:
@@ -166,7 +180,7 @@ def train_audio_encoder(context: RunContext, schedule: TrainingSchedule) -> nn.M
         correlations = _correlations(found[..., 0], mouths[:HELD_OUT_CLIPS, :, 0].numpy())
         context.report(f"hearing: step {step}, openness correlates {np.median(correlations):.3f} on clips held out")
 
-    torch.manual_seed(0)
+    torch.manual_seed(context.seed)
     state = context.run / "hearing.pt"
     return train(MouthFromSamples(), loss, schedule, state, context.report, sample, context.deadline, context.threads)
 

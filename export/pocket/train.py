@@ -12,8 +12,9 @@ The stages are:
 * all: trains all parameters.
 * decoder: trains the decoder of the autoencoder once more.
 
-Losses are written to train.log, and sample sheets beside it. For comparisons, --share shortens every stage, and
---keep-strong turns off the dropout of single conditions, the main point of the method.
+Losses are written to train.log, the settings of each stage to stages.json, and sample sheets beside them. For
+comparisons, --share shortens every stage, --seed changes all random numbers, and --keep-strong turns off the dropout of
+single conditions, the main point of the method; `export.pocket.ablation` compares such runs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from export.pocket.denoising import train_projection, train_stage
 from export.pocket.detector import DETECTOR, train_detector
 from export.pocket.encoded_data import encode
 from export.pocket.pretraining import RunContext, train_audio_encoder, train_autoencoder, train_decoder
+from export.pocket.stage_records import StageRecord, record_stage
 from export.pocket.training_loop import TrainingSchedule
 from vexpress_rt.utils.cpus import usable_cpus
 
@@ -67,7 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--share", type=float, default=1.0, help="share of each stage's steps to take (default: 1)")
     parser.add_argument("--keep-strong", action="store_true", help="never drop photo or keypoints alone")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers, 0 to 999999 (default: 0)")
     given = parser.parse_args(arguments)
+    if not 0 <= given.seed < 1_000_000:
+        parser.error(f"--seed is {given.seed}; expected 0 to 999999")
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
     with (given.output / "train.log").open("a", encoding="utf-8") as log:
@@ -77,10 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
                 print(line, file=file, flush=True)
 
         deadline = time.time() + 60 * given.minutes
-        context = RunContext(given.data, given.output, report, deadline, given.threads, given.keep_strong)
+        context = RunContext(given.data, given.output, report, deadline, given.threads, given.keep_strong, given.seed)
         for name in given.stages:
             function, schedule = STAGES[name]
-            function(context, replace(schedule, steps=round(given.share * schedule.steps)))
+            steps = round(given.share * schedule.steps)
+            record_stage(given.output, name, StageRecord(given.seed, steps, given.keep_strong))
+            function(context, replace(schedule, steps=steps))
             if time.time() >= context.deadline:
                 break
     return 0

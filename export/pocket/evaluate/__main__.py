@@ -1,4 +1,4 @@
-"""Evaluate a bundle of the small model.
+"""Evaluate a bundle of the small model at full settings, at live settings and in live sessions.
 
 With --drawings, drawings of the expected videos are evaluated: the best values that can be reached.
 """
@@ -11,19 +11,22 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from export import command
 from export.errors import ExportError
 from export.pocket.architecture import FPS
 from export.pocket.evaluate.cases import all_cases
-from export.pocket.evaluate.evaluation import evaluate
-from export.pocket.evaluate.measuring import Measured
+from export.pocket.evaluate.evaluation import Source, evaluate
+from export.pocket.evaluate.figures import FULL, LIVE, SESSION, Results
+from export.pocket.evaluate.live_speed import LiveSpeed, read_live_speed
 from export.pocket.evaluate.report import Run, as_json, commit, markdown
 from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
-from export.pocket.evaluate.video_sources import GeneratedVideos, draw_case
+from export.pocket.evaluate.video_sources import LIVE_OPTIONS, GeneratedVideos, LiveVideos, Portraits, draw_case
 from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.pipeline.generator import Generator
@@ -37,6 +40,8 @@ OPTIONS = {  # options of GenerationConfig and their types, by flag
     "audio-weight": ("audio_attention_weight", float),
     "overlap": ("overlap", int),
 }
+LIVE_FLAGS = {flag: OPTIONS[flag][1] for flag in ("sampler", "steps", "guidance", "overlap")}
+SETTINGS = ("full", "live", "session")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +55,19 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{flag}", dest=option, type=kind, help=f"{option.replace('_', ' ')} (default: as the bundle recommends)"
         )
+    parser.add_argument(
+        "--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="settings to evaluate (default: all)"
+    )
+    for flag, kind in LIVE_FLAGS.items():
+        option, _ = OPTIONS[flag]
+        value = LIVE_OPTIONS.get(option)
+        usual = "that of the full settings" if value is None else value
+        parser.add_argument(
+            f"--live-{flag}", type=kind, default=value, help=f"{option} of live mode (default: {usual})"
+        )
+    parser.add_argument(
+        "--live-speed", type=Path, metavar="FILE", help="speed by `python -m benchmarks.live --json FILE`"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: one per core)")
     parser.add_argument("--real-speech", type=Path, nargs="+", default=[], metavar="FILE", help="recordings")
     parser.add_argument("--report", type=Path, help="Markdown file to write (default: print it)")
@@ -61,21 +79,38 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(given: argparse.Namespace, line: str) -> None:
     _check(given)
     start, shots = time.monotonic(), list[Shot]()
+    speed = None if given.live_speed is None else read_live_speed(given.live_speed)
     with ExitStack() as stack:
         if given.drawings:
-            videos, source, options = draw_case, "drawings of the expected videos, not the model", {}
+            sources, described = {"drawings": Source(draw_case, {})}, "drawings of the expected videos, not the model"
         else:
-            config = _config(given)
             generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
-            videos, source = GeneratedVideos(generator, config), f"bundle {generator.bundle.identity}"
-            settings = generator.bundle.manifest.settings(config)
-            options = {name: getattr(settings, name) for name in RECOMMENDABLE if name != "fps"}
+            sources, described = _sources(generator, given), f"bundle {generator.bundle.identity}"
         command.print_progress("Drawing people and synthesizing speech")
         subjects = [make_subject(FIRST + i) for i in range(max(given.people, GALLERY))]
         cases = all_cases(subjects[: given.people], given.seconds, given.real_speech)
-        measured = evaluate(videos, subjects, cases, command.print_progress, shots)
-    run = Run(line, source, options, given.people, given.seconds, (time.monotonic() - start) / 60)
-    _write(given, run, measured, shots)
+        results = evaluate(sources, subjects, cases, command.print_progress, shots)
+    run = Run(line, described, given.people, given.seconds, (time.monotonic() - start) / 60)
+    _write(given, run, results, speed, shots)
+
+
+def _sources(generator: Generator, given: argparse.Namespace) -> dict[str, Source]:
+    """Return the sources of the videos by the names of their settings, in the order of SETTINGS."""
+    portraits, full = Portraits(generator), _config(given)
+    changed = {OPTIONS[flag][0]: getattr(given, f"live_{flag}") for flag in LIVE_FLAGS}
+    live = replace(full, **{option: value for option, value in changed.items() if value is not None})
+    made = {
+        "full": (FULL, GeneratedVideos(portraits, full), full),
+        "live": (LIVE, GeneratedVideos(portraits, live), live),
+        "session": (SESSION, LiveVideos(portraits, live), live),
+    }
+    sources = {}
+    for key in SETTINGS:
+        if key in given.settings:
+            name, make, config = made[key]
+            settings = generator.bundle.manifest.settings(config)
+            sources[name] = Source(make, {o: getattr(settings, o) for o in RECOMMENDABLE if o != "fps"})
+    return sources
 
 
 def _config(given: argparse.Namespace) -> GenerationConfig:
@@ -94,14 +129,16 @@ def _check(given: argparse.Namespace) -> None:
             raise ExportError(f"{path} cannot be written: {path.parent} is not a folder; make it, or name another")
 
 
-def _write(given: argparse.Namespace, run: Run, measured: list[Measured], shots: list[Shot]) -> None:
-    text = markdown(run, measured)
+def _write(
+    given: argparse.Namespace, run: Run, results: Mapping[str, Results], speed: LiveSpeed | None, shots: list[Shot]
+) -> None:
+    text = markdown(run, results, speed)
     if given.report is None:
         command.print_progress(text)
     else:
         _write_file(given.report, text.encode())
     if given.json is not None:
-        _write_file(given.json, json.dumps(as_json(run, measured), indent=1).encode())
+        _write_file(given.json, json.dumps(as_json(run, results, speed), indent=1).encode())
     if given.sheet is not None:
         part = given.sheet.with_name(f".{given.sheet.name}.part")
         draw_sheet(f"{run.source}; commit {commit()}", shots).save(part, "PNG")

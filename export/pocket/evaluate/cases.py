@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from export.pocket.acting import random_motion
 from export.pocket.architecture import FPS, SIZE
 from export.pocket.evaluate.subjects import FIRST, Subject
-from export.pocket.faces import Pose, keypoints
+from export.pocket.faces import Person, Pose, keypoints
 from export.pocket.lips import LIPS, RATE, mouth_track
 from export.pocket.speech import Samples, clip
 from vexpress_rt.media.recording import open_recording
@@ -27,6 +27,8 @@ from vexpress_rt.media.recording import open_recording
 SCENES = ("voice", "silence", "pose", "photo", "recorded")
 SHARED = 2 * FIRST  # seed of speech and movement that are the same for all people
 RECORDED_PEOPLE, RECORDED_SECONDS = 4, 4.0
+# What `fix_face` leaves at rest; expressions follow the voice.
+_HELD = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "x": 0.0, "y": 0.0, "scale": 1.0, "blink": 0.0}
 LOUDNESS = 0.6  # exponent of sound pressure: S. S. Stevens, "The measurement of loudness", JASA 27(5), 1955
 
 Voice = Callable[[int, float], Samples]  # takes a seed and a duration in seconds
@@ -41,6 +43,7 @@ class Case:
         subject: The person.
         samples: Mono at 16 kHz, (N,) float32.
         noise: Seed of the initial noise.
+        person: The person to expect: the looks of the photo, with the eye distance of the keypoints.
         poses: Expected pose of each frame.
         points: Their keypoints in pixels, (L, 3, 2) float32.
         held: Whether no keypoints are given, so that the head stays as in the photo.
@@ -51,6 +54,7 @@ class Case:
     subject: Subject
     samples: Samples
     noise: int
+    person: Person
     poses: tuple[Pose, ...]
     points: NDArray[np.float32]
     held: bool
@@ -155,10 +159,10 @@ def _motion(samples: Samples, seed: int) -> tuple[Pose, ...]:
 
 
 def _held(scene: str, subject: Subject, samples: Samples) -> Case:
-    mouths = mouth_track(samples).at(_frames(samples), FPS)
-    poses = tuple(Pose(mouth=float(m), width=float(w), rounding=float(r)) for m, w, r in mouths)
+    poses = tuple(replace(pose, **_HELD) for pose in _motion(samples, subject.seed))
     points = np.repeat(subject.rest.keypoints[None], len(poses), axis=0)
-    return Case(scene, subject, samples, subject.seed, poses, points, True, mouths[:, 0].astype(float))
+    followed = np.array([pose.mouth for pose in poses])
+    return Case(scene, subject, samples, subject.seed, subject.person, poses, points, True, followed)
 
 
 def _moved(
@@ -166,4 +170,5 @@ def _moved(
 ) -> Case:
     person = replace(subject.person, eye_distance=eye_distance)
     points = np.stack([keypoints(person, pose, SIZE, SIZE) for pose in poses])
-    return Case(scene, subject, samples, noise, poses, points, False, np.array([pose.mouth for pose in poses]))
+    followed = np.array([pose.mouth for pose in poses])
+    return Case(scene, subject, samples, noise, person, poses, points, False, followed)

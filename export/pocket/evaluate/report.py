@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -15,10 +16,24 @@ import numpy as np
 
 from export.pocket.architecture import FPS
 from export.pocket.evaluate.cases import RECORDED_PEOPLE, RECORDED_SECONDS, SHARED
-from export.pocket.evaluate.figures import Figure, SingleSignal, balance, headline
-from export.pocket.evaluate.measuring import EVERY, Measured
+from export.pocket.evaluate.figures import (
+    FULL,
+    LIVE,
+    SESSION,
+    Figure,
+    Results,
+    SingleSignal,
+    balance,
+    headline,
+    live_figures,
+    speed_figures,
+)
+from export.pocket.evaluate.live_speed import LiveSpeed
+from export.pocket.evaluate.measuring import EVERY, Measured, Values
+from export.pocket.evaluate.pictures import FEATURES, KINDS, Pictures
 from export.pocket.evaluate.subjects import FIRST, GALLERY
 from vexpress_rt import __version__
+from vexpress_rt.utils.cpu_model import cpu_model
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,6 @@ class Run:
     Attributes:
         command: Command line that repeats it.
         source: Description of the source of the videos.
-        options: Options of `GenerationConfig`, by name.
         people: Number of people in each scene.
         seconds: Duration of each video.
         minutes: Duration of the evaluation.
@@ -36,22 +50,20 @@ class Run:
 
     command: str
     source: str
-    options: Mapping[str, Any]
     people: int
     seconds: float
     minutes: float
 
     def facts(self) -> list[str]:
         """Return lines about the conditions of the figures."""
-        options = ", ".join(f"{name} {value}" for name, value in self.options.items())
         last = FIRST + self.people - 1
         versions = ", ".join(f"{name} {number}" for name, number in tools().items())
         return [
-            f"Videos: {self.source}{options and f' with {options}'}; {self.seconds:g} s of each scene and person, "
-            f"{FPS} frames per second.",
+            f"Videos: {self.source}; {self.seconds:g} s of each scene and person, {FPS} frames per second.",
             f"People, their own speech, motion and noise: seeds {FIRST} to {last}; speech, motion and noise "
             f"that all people share: seed {SHARED}. Training uses seeds far below.",
-            f"Commit {commit()}; {versions}; {os.cpu_count()} cores, {self.minutes:.1f} minutes in all.",
+            f"Commit {commit()}; {versions}; {os.cpu_count()} cores of {cpu_model().describe()}, "
+            f"{self.minutes:.1f} minutes in all.",
         ]
 
 
@@ -67,80 +79,161 @@ HOW = f"""\
 * Nose: `export.pocket.faces.nose_place`, by comparison with a drawing of that person in the expected pose; of
   moving heads in every {EVERY}rd frame.
 * Identity: `identity_patch` of each frame of all four scenes, `identity_distance` to the photo and to those of
-  {GALLERY - 1} others."""
+  {GALLERY - 1} others.
+* Pictures: every {EVERY}rd frame is compared with the drawing of that person in that pose with that mouth. The
+  eyes do not blink in the drawings, because neither keypoints nor speech determine blinks; they are as far apart as
+  in the given keypoints. PSNR over red, green and blue; SSIM of the luma with the window and constants of Wang et al.
+  (2004). Both are of the scenes *pose* and *photo*; the other figures are of all scenes.
+* {", ".join(FEATURES).capitalize()}: the frame is compared with the drawing of the person and with one that is changed
+  in that feature alone, where the two differ: without the feature for people with it, with the {KINDS} most common
+  kinds for people without it. All are smoothed first, so that a place that is wrong by a pixel does not count.
+* Hair: pixels that are nearer to the colour of the hair than to the drawing of the person without hair.
+* Sharpness: mean square of the luma's gradient. Flicker: mean change from frame to frame, in levels of 8 bits, where
+  the drawings do not change at all, away from what moves."""
 _UNRECORDED = "* Recorded speech was not measured in this run: `--real-speech` was not given."
+_UNTIMED = "* The speed of live mode is not in this report: `--live-speed` was not given."
 
 
-def markdown(run: Run, measured: Sequence[Measured]) -> str:
+def markdown(run: Run, results: Mapping[str, Results], speed: LiveSpeed | None = None) -> str:
     """Return the report as Markdown.
 
     Args:
         run: Conditions of the evaluation.
-        measured: Measurements of all videos.
+        results: Measurements of all videos by the names of their settings, the full settings first.
+        speed: The speed of live mode, if it was measured.
     """
-    rows = headline(measured)
-    missed = sum(not row.passed for row in rows)
+    rows, first = figures(results, speed), next(iter(results.values()))
+    targets = [row for row in rows if row.target is not None]
+    missed = sum(not row.passed for row in targets)
     return "\n".join(
         [
-            "# What the pocket model does, measured",
+            "# The small model, measured",
             "",
-            f"{len(rows) - missed} of {len(rows)} figures reach their targets, measured on {run.people} people "
-            "that the training never saw.",
+            f"{len(targets) - missed} of {len(targets)} targets are reached, measured on {run.people} people "
+            "outside the training data.",
             "",
             "| figure | measured | target | | details |",
             "|---|---|---|---|---|",
-            *(f"| {row.what} | {row.value_text} | {row.limit_text} | {row.verdict} | {row.note} |" for row in rows),
+            *(f"| {row.what} | {row.value_text} | {row.target_text} | {row.verdict} | {row.note} |" for row in rows),
             "",
             "## Balance: one signal varies, the others are held",
             "",
-            "Each cell says whether that measure is within its limit while only the signal on the left varies.",
+            "Each cell says whether that measure reaches its target while only the signal on the left varies.",
             "",
             "| signal | mouth | nose | identity | what it changes |",
             "|---|---|---|---|---|",
-            *(_balance_row(alone) for alone in balance(measured)),
+            *(_balance_row(alone) for alone in balance(first.measured)),
             "",
+            *_settings(results),
             "## How",
             "",
             f"    {run.command}",
             "",
             *(f"* {fact}" for fact in run.facts()),
-            *([] if any(m.case.scene == "recorded" for m in measured) else [_UNRECORDED]),
+            *([] if any(m.case.scene == "recorded" for m in first.measured) else [_UNRECORDED]),
+            *([_UNTIMED] if speed is None else []),
             HOW,
             "",
         ]
     )
 
 
+def figures(results: Mapping[str, Results], speed: LiveSpeed | None) -> list[Figure]:
+    """Return all figures: those at the first settings, those of live settings, and those of the speed of live mode.
+
+    Args:
+        results: Measurements of all videos by the names of their settings, the full settings first.
+        speed: The speed of live mode, if it was measured.
+    """
+    first = next(iter(results.values()))
+    return [
+        *headline(first),
+        *(live_figures(results[FULL], results[LIVE]) if FULL in results and LIVE in results else []),
+        *(speed_figures(speed) if speed is not None else []),
+    ]
+
+
+_MEANING = {
+    FULL: "`Generator.generate`",
+    LIVE: "`Generator.generate`",
+    SESSION: "`Generator.live`, the speech in chunks; a session sees less of the speech after each frame",
+}
+
+
+def _settings(results: Mapping[str, Results]) -> list[str]:
+    """Return the section that compares settings; without several, the settings alone."""
+    lines = [
+        f"* {name.capitalize()}: {_MEANING[name]}, {_text(each.options)}."
+        for name, each in results.items()
+        if each.options
+    ]
+    if len(results) > 1:
+        names = list(results)
+        table = zip(*(headline(each) for each in results.values()), strict=True)
+        lines = [
+            f"| figure | {' | '.join(names)} |",
+            f"|---|{'---|' * len(names)}",
+            *(f"| {row[0].what} | {' | '.join(_compared(row))} |" for row in table),
+            "",
+            f"In brackets: the difference to {names[0]}.",
+            "",
+            *lines,
+        ]
+    return ["## Settings", "", *lines, ""] if lines else []
+
+
+def _compared(row: Sequence[Figure]) -> list[str]:
+    first = row[0]
+    others = (
+        f"{figure.value_text} ({figure.text(figure.value - first.value, '+')})" if _known(first, figure)
+        else figure.value_text
+        for figure in row[1:]
+    )  # fmt: skip
+    return [first.value_text, *others]
+
+
+def _known(*figures: Figure) -> bool:
+    return all(math.isfinite(figure.value) for figure in figures)
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
 def _balance_row(alone: SingleSignal) -> str:
-    cells = (f"{f.what} {f.value_text} ({f.limit_text}): {f.verdict}" for f in (alone.mouth, alone.nose, alone.who))
+    cells = (f"{f.what} {f.value_text} ({f.target_text}): {f.verdict}" for f in (alone.mouth, alone.nose, alone.who))
     return f"| {alone.signal} alone | {' | '.join(cells)} | {alone.moves} |"
 
 
-def as_json(run: Run, measured: Sequence[Measured]) -> dict[str, Any]:
+def as_json(run: Run, results: Mapping[str, Results], speed: LiveSpeed | None = None) -> dict[str, Any]:
     """Return the report and the figures of each video, for JSON.
 
     Args:
         run: Conditions of the evaluation.
-        measured: Measurements of all videos.
+        results: Measurements of all videos by the names of their settings, the full settings first.
+        speed: The speed of live mode, if it was measured.
     """
     return {
-        "run": {**asdict(run), "options": dict(run.options)},
+        "run": asdict(run),
         "commit": commit(),
         "versions": tools(),
-        "figures": [_figure(row) for row in headline(measured)],
+        "figures": [row.as_json() for row in figures(results, speed)],
         "balance": [
-            {"signal": a.signal, "moves": a.moves, **{k: _figure(getattr(a, k)) for k in ("mouth", "nose", "who")}}
-            for a in balance(measured)
+            {"signal": a.signal, "moves": a.moves, **{k: getattr(a, k).as_json() for k in ("mouth", "nose", "who")}}
+            for a in balance(next(iter(results.values())).measured)
         ],
-        "videos": [_video(m) for m in measured],
+        "settings": {
+            name: {
+                "options": dict(each.options),
+                "figures": [row.as_json() for row in headline(each)],
+                "videos": [_video(*pair) for pair in zip(each.measured, each.pictures, strict=True)],
+            }
+            for name, each in results.items()
+        },
     }
 
 
-def _figure(row: Figure) -> dict[str, Any]:
-    return {**asdict(row), "passed": row.passed}
-
-
-def _video(m: Measured) -> dict[str, Any]:
+def _video(m: Measured, p: Pictures) -> dict[str, Any]:
     return {
         "scene": m.case.scene,
         "person": m.case.subject.seed,
@@ -150,7 +243,19 @@ def _video(m: Measured) -> dict[str, Any]:
         "nose_error": [round(float(np.percentile(m.errors, q)), 5) for q in (50, 95)],  # of the width
         "nose_stray": [round(float(np.percentile(m.strays, q)), 5) for q in (50, 95)],
         "known": round(float(m.known.mean()), 4),
+        "psnr": _mean(p.psnr),
+        "ssim": _mean(p.ssim),
+        "sharpness": _mean(p.sharpness),
+        "hair": _mean(p.hair),
+        "flicker": _mean(p.flicker),
+        "looks": {name: _mean(found.astype(float)) for name, found in p.looks.items()},
     }
+
+
+def _mean(values: Values) -> float | None:
+    """Return the mean of the values that are not NaN; None without any."""
+    known = values[~np.isnan(values)]
+    return round(float(known.mean()), 4) if len(known) else None
 
 
 def tools() -> dict[str, str]:

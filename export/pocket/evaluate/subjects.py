@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,23 @@ FIRST = 1_000_000  # seed of the first person; the training data has 0 to 1999
 GALLERY = 20  # people in the gallery in which a person is to be recognized
 PHOTO = 512  # pixels, height and width; the generator scales it down, like a user's photo
 OVERSAMPLING = 2
+
+
+@lru_cache(maxsize=512)  # 25 MB: the drawings of a video, which frames of several settings are compared with
+def draw(person: Person, pose: Pose) -> Drawing:
+    """Draw an image of the model's size.
+
+    Args:
+        person: The person.
+        pose: The pose.
+
+    Returns:
+        The drawing, whose arrays cannot be written to: later calls return the same ones.
+    """
+    drawing = draw_face(person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING)
+    for values in (drawing.image, drawing.keypoints, drawing.mouth):
+        values.flags.writeable = False
+    return drawing
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Subject:
         Args:
             pose: The pose.
         """
-        return draw_face(self.person, pose, height=SIZE, width=SIZE, oversampling=OVERSAMPLING)
+        return draw(self.person, pose)
 
 
 def make_subject(seed: int) -> Subject:
@@ -56,9 +74,7 @@ def make_subject(seed: int) -> Subject:
         seed: Seed of the person.
     """
     person = random_person(seed)
-    rest, wide = (
-        draw_face(person, Pose(mouth=mouth), height=SIZE, width=SIZE, oversampling=OVERSAMPLING) for mouth in (0, 1)
-    )
+    rest, wide = (draw(person, Pose(mouth=mouth)) for mouth in (0.0, 1.0))
     closed, opened = (mouth_opening(drawing.image, drawing.keypoints) for drawing in (rest, wide))
     return Subject(seed, person, rest, identity_patch(rest.image, rest.keypoints), closed, opened)
 

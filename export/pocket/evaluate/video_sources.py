@@ -1,4 +1,4 @@
-"""Sources of the videos: the exported engines, called as a user calls them, or drawings of the expected frames."""
+"""Sources of the videos: `generate`, a live session, or drawings of the expected frames."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from export.pocket.architecture import FPS
 from export.pocket.evaluate.cases import Case
+from export.pocket.evaluate.subjects import draw
 from export.pocket.lips import RATE
 from vexpress_rt import GenerationConfig, Portrait, Video
 from vexpress_rt.pipeline.generator import Generator
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
 VideoSource = Callable[[Case], Frames]  # makes the frames of a video
+
+LIVE_OPTIONS = {
+    "steps": 4,
+    "guidance_scale": 1.0,
+}  # settings of live mode in docs/streaming.md; others are the bundle's
+CHUNK = RATE // FPS  # samples of a piece of speech that a live session receives
 
 
 def draw_case(case: Case) -> Frames:
@@ -26,21 +34,44 @@ def draw_case(case: Case) -> Frames:
     Returns:
         (L, H, W, 3) uint8 RGB.
     """
-    return np.stack([case.subject.draw(pose).image for pose in case.poses])
+    return np.stack([draw(case.person, pose).image for pose in case.poses])
 
 
-class GeneratedVideos:
-    """Videos of a generator. The portrait of a person is prepared once, from a photo with known keypoints."""
+class Portraits:
+    """The portraits of a generator, from photos with known keypoints. That of the last person is kept."""
 
-    def __init__(self, generator: Generator, config: GenerationConfig) -> None:
+    def __init__(self, generator: Generator) -> None:
         """Set the generator.
 
         Args:
-            generator: Makes the videos.
+            generator: Prepares the portraits.
+        """
+        self.generator = generator
+        self._last: tuple[int, Portrait] | None = None
+
+    def of(self, case: Case) -> Portrait:
+        """Return the portrait of a case's person.
+
+        Args:
+            case: The video.
+        """
+        if self._last is None or self._last[0] != case.subject.seed:
+            photo = case.subject.photo()
+            self._last = case.subject.seed, self.generator.prepare(photo.image, keypoints=photo.keypoints)
+        return self._last[1]
+
+
+class GeneratedVideos:
+    """Videos by `Generator.generate`."""
+
+    def __init__(self, portraits: Portraits, config: GenerationConfig) -> None:
+        """Set generator and options.
+
+        Args:
+            portraits: The portraits of a generator.
             config: Options; the case determines the seed.
         """
-        self._generator, self._config = generator, config
-        self._portrait: tuple[int, Portrait] | None = None
+        self._portraits, self._config = portraits, config
 
     def __call__(self, case: Case) -> Frames:
         """Make the frames of a video.
@@ -68,11 +99,42 @@ class GeneratedVideos:
         Raises:
             VExpressError: See `Generator.generate`.
         """
-        keypoints, config = None if case.held else case.points, replace(config, seed=case.noise)
-        return self._generator.generate(self._of(case), (case.samples, RATE), keypoints=keypoints, config=config)
+        portrait, keypoints = self._portraits.of(case), None if case.held else case.points
+        config = replace(config, seed=case.noise)
+        return self._portraits.generator.generate(portrait, (case.samples, RATE), keypoints=keypoints, config=config)
 
-    def _of(self, case: Case) -> Portrait:
-        if self._portrait is None or self._portrait[0] != case.subject.seed:
-            photo = case.subject.photo()
-            self._portrait = case.subject.seed, self._generator.prepare(photo.image, keypoints=photo.keypoints)
-        return self._portrait[1]
+
+class LiveVideos:
+    """Videos by a live session that receives the speech in chunks."""
+
+    def __init__(self, portraits: Portraits, config: GenerationConfig) -> None:
+        """Set generator and options.
+
+        Args:
+            portraits: The portraits of a generator.
+            config: Options; the case determines the seed.
+        """
+        self._portraits, self._config = portraits, config
+
+    def __call__(self, case: Case) -> Frames:
+        """Make the frames of a video.
+
+        Args:
+            case: The video.
+
+        Returns:
+            (L, H, W, 3) uint8 RGB.
+
+        Raises:
+            VExpressError: See `Generator.live`.
+        """
+        portrait, keypoints = self._portraits.of(case), None if case.held else case.points
+        config = replace(self._config, seed=case.noise)
+        frames: list[NDArray[np.uint8]] = []
+        with self._portraits.generator.live(portrait, keypoints=keypoints, config=config, sample_rate=RATE) as session:
+            for start in range(0, len(case.samples), CHUNK):
+                session.push(case.samples[start : start + CHUNK])
+                frames += [frame.image for frame in session.frames()]
+            session.flush()
+            frames += [frame.image for frame in session.frames()]
+        return np.stack(frames)

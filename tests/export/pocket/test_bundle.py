@@ -12,7 +12,7 @@ from demo.inputs import SPEECH
 from export.pocket.evaluate.cases import Case, cases_of
 from export.pocket.evaluate.measuring import correlation, measure
 from export.pocket.evaluate.subjects import FIRST, gallery, make_subject
-from export.pocket.evaluate.video_sources import GeneratedVideos
+from export.pocket.evaluate.video_sources import GeneratedVideos, Portraits
 from vexpress_rt import GenerationConfig, Generator
 from vexpress_rt.media.recording import open_recording
 
@@ -53,7 +53,7 @@ def test_a_portrait_needs_no_keypoints(generator: Generator, case: Case) -> None
 
 
 def test_the_mouth_follows_the_voice_and_the_head_stays(generator: Generator, case: Case) -> None:
-    frames = GeneratedVideos(generator, GenerationConfig(steps=5))(case)
+    frames = GeneratedVideos(Portraits(generator), GenerationConfig(steps=5))(case)
     found = measure(case, frames, gallery([make_subject(FIRST + i) for i in range(3)], 0))
     assert found.correlation > 0.5
     assert correlation(found.openings, case.followed[::-1]) < found.correlation - 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,18 @@ def test_a_stage_begins_where_the_one_before_it_ended(context: RunContext) -> No
     single, voice = (mean_weights(context.run / f"{name}.pt") for name in ("single", "voice"))
     assert torch.equal(single["reference_net.conv_in.weight"], voice["reference_net.conv_in.weight"])
     assert not torch.equal(single["audio_projection.latents"], voice["audio_projection.latents"])
+
+
+def test_another_seed_changes_every_random_number(context: RunContext, tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").symlink_to(context.run / "rows.npy")
+    for seed, same in ((0, True), (1, False)):
+        train_projection(replace(context, run=tmp_path, seed=seed), ONE)
+        repeated, first = (mean_weights(folder / "projection.pt") for folder in (tmp_path, context.run))
+        (tmp_path / "projection.pt").unlink()
+        name = "audio_projection.latents"
+        assert torch.equal(repeated[name], first[name]) == same
+    parts = {replace(context, seed=seed).part_seed(part) for seed in range(3) for part in range(4)}
+    assert len(parts) == 12
 
 
 def test_the_decoder_goes_on_alone(context: RunContext) -> None:
