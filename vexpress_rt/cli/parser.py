@@ -192,6 +192,10 @@ def _add_files(add: Callable[..., object]) -> None:
         help="size in pixels of the pictures that a file of keypoints was made from (default: the bundle's)",
     )  # fmt: skip
     add(
+        "--depth", metavar="FILE",
+        help="depth of the head for bundles with a guider of depth: .npy or .npz, or a video of depth",
+    )  # fmt: skip
+    add(
         "--image-keypoints", metavar="X,Y", nargs=3, type=_point,
         help="left eye, right eye and nose in pixels of the photo, in place of face detection",
     )  # fmt: skip
