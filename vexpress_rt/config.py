@@ -49,7 +49,10 @@ _INTEGER_RANGES: dict[str, tuple[int, float]] = {
     "quality": (0, 51),
 }  # fmt: skip
 CHOICES = {"preset": tuple(PRESETS), "sampler": SAMPLERS, "extension": EXTENSION_MODES}
-_REAL_RANGES = {"guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10)}
+_REAL_RANGES = {
+    "guidance_scale": (0, 100), "reference_attention_weight": (0, 10), "audio_attention_weight": (0, 10),
+    "pose_weight": (0, 10), "depth_weight": (0, 10),
+}  # fmt: skip
 
 _REPR = Repr()
 _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 200, 1000, 1000  # characters
@@ -268,6 +271,12 @@ class GenerationConfig:
     audio_attention_weight: float | None = field(
         default=None, metadata={"help": "Weight of the attention to the speech, 0 to 10 (useful: 1.0 to 3.0)."}
     )
+    pose_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the keypoints' feature, 0 to 10; 0 leaves the keypoints out."}
+    )
+    depth_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the depth's feature, 0 to 10; 0 leaves the depth out."}
+    )
     fps: float | Fraction | str | None = field(
         default=None,
         metadata={"help": "Frames per second, 1 to 240; 23.976, 29.97 and 59.94 mean the exact broadcast rates."},
@@ -378,6 +387,8 @@ class Settings(GenerationConfig):
     uncond_interval: int = 1
     reference_attention_weight: float = 0.95
     audio_attention_weight: float = 3.0
+    pose_weight: float = 1.0
+    depth_weight: float = 1.0
     fps: float | Fraction | str = 30
     overlap: int = 4
     median_filter: bool = True

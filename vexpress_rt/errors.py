@@ -34,6 +34,10 @@ class KeypointError(InputError):
     """A keypoint file or array is unreadable, of the wrong shape, not finite, or outside the picture."""
 
 
+class DepthError(InputError):
+    """Depth maps are unreadable, of the wrong shape, not finite, or outside their range."""
+
+
 class NoFaceError(InputError):
     """No face was found where one is needed."""
 

@@ -340,7 +340,7 @@ class Video:
         fps: Frames per second, exact.
         length: Number of frames, L.
         keypoints: (L, 3, 2) float32, the requested positions of the face in pixels of the video (left eye, right eye,
-            nose).
+            nose); (0, 3, 2) for a video without keypoints.
         path: The file; None if no output was requested.
         timings: Seconds of host time by stage, and `total`. GPU work is asynchronous, so a stage's time may include
             waiting for an earlier one.

@@ -22,6 +22,7 @@ from vexpress_rt.media.video_writer import VideoWriter
 from vexpress_rt.native import median_filter
 from vexpress_rt.stages.audio_features import feature_windows, normalize
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.stages.spatial import SpatialFeatures, SpatialSignal
 from vexpress_rt.types import Float32, UInt8, Video
 from vexpress_rt.utils.stopwatch import Stopwatch
 
@@ -89,10 +90,19 @@ class TorchVideo:
         model, shape, features = self._engines.model, self._engines.shape, self._hear(recording)
         return WindowConditions(
             audio_projection=self._engines.get("audio_projection"),
-            pose_guider=self._engines.get("pose_guider"),
+            spatial=SpatialFeatures(
+                self._engines.get,
+                [
+                    SpatialSignal(
+                        "keypoints",
+                        1.0,
+                        lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
+                    )
+                ],
+                self._engines.get("pose_guider").spec.outputs[0],
+            ),
             length=length,
             feature_windows=lambda start, stop: feature_windows(features, length, model.audio_rows, start, stop),
-            keypoint_map=lambda frame: draw_keypoint_map(scene.keypoints[frame], shape.height, shape.width),
         )
 
     def _decode(self, latents: torch.Tensor) -> UInt8:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.build.builder import build
 from export.build.options import BuildOptions
 from export.build.targets import best_target
+from export.checkpoint.trained_files import COMPONENTS, STAGES, TrainingChoice
 from export.command import print_progress, run
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.engine_spec import PRECISIONS, VideoShape
@@ -47,6 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--allow-odd-sizes", action="store_true", help="allow any multiple of a VAE cell as a size")
     text = "store fp32 weights that float16 holds exactly as float16, for the same results from a smaller bundle"
     parser.add_argument("--compact", action="store_true", help=text)
+    training = parser.add_argument_group("weights of one's own training, over those of --weights")
+    text = "folder of a training run or of one of its stages, by the public training code or by export.pocket.train"
+    training.add_argument("--run", type=Path, metavar="DIR", help=text)
+    text = "stage of the training; at stage 1, voice and motion are off (default: the latest of the run)"
+    training.add_argument("--stage", type=int, choices=STAGES, help=text)
+    text = "step of the stage (default: the newest one for which the stage has all its networks)"
+    training.add_argument("--step", type=int, metavar="N", help=text)
+    text = f"weights of a network, which take precedence over --run: {', '.join(COMPONENTS)}"
+    training.add_argument("--part", nargs="+", action="extend", default=[], metavar="NETWORK=FILE", help=text)
     tensorrt = parser.add_argument_group("TensorRT")
     tensorrt.add_argument("--workspace", type=float, metavar="GIB", help="limit of a kernel's scratch memory")
     tensorrt.add_argument(
@@ -73,11 +84,30 @@ def _build(given: argparse.Namespace) -> None:
     if target is None:
         target, reason = best_target(given.precision)
         print_progress(f"target {target}: {reason}")
+    training = TrainingChoice(given.run, given.stage, given.step, _parts(given.part))
+    if training and given.output is None:
+        raise ConfigError(
+            "--run or --part is given without --output, whose default is the bundle of the directory's weights: add "
+            "--output engines/NAME"
+        )
     shape, engines = VideoShape(given.height, given.width, given.frames), tuple(given.engine)
     options = BuildOptions(
-        shape, given.precision, target, given.allow_odd_sizes, engines, tensorrt, given.onnx, given.compact
+        shape, given.precision, target, given.allow_odd_sizes, engines, tensorrt, given.onnx, given.compact, training
     )
     build(given.weights, given.output or options.default_output(), options, print_progress)
+
+
+def _parts(given: Sequence[str]) -> dict[str, Path]:
+    """Return file by network of the values of --part."""
+    parts: dict[str, Path] = {}
+    for text in given:
+        network, _, file = text.partition("=")
+        if not file:
+            raise ConfigError(f"--part is {text!r}; expected NETWORK=FILE with one of {', '.join(COMPONENTS)}")
+        if network in parts:
+            raise ConfigError(f"--part names {network} twice, {parts[network]} and {file}: leave one out")
+        parts[network] = Path(file)
+    return parts
 
 
 def _bytes(workspace: float) -> int:

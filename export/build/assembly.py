@@ -77,6 +77,7 @@ class Assembly:
         self.model = self.checkpoint.architecture.model_config()
         self.specs = self._specs(self.options.shape)
         self.precision = PRECISIONS[self.options.precision]
+        self.training = self.checkpoint.training_record()
         self.plans = Plans(self.options.target, self.options.tensorrt, self.model, self.folder, self.previous)
 
     def _specs(self, shape: VideoShape) -> dict[str, EngineSpec]:
@@ -208,10 +209,14 @@ class Assembly:
         return True
 
     def is_same(self, names: list[str]) -> bool:
-        """Return whether the previous bundle has exactly these engines and their plans, and is of this version."""
+        """Return whether the previous bundle has exactly these engines and their plans, and is of this version.
+
+        Equal weights can come from another training run, whose name then has to be recorded.
+        """
         old = None if self.previous is None else self.previous.manifest
         same = old is not None and (set(names), self.options.onnx) == (set(old.engines), old.onnx)
-        return same and old.package == __version__ and all(self.plans.has(name) for name in names)
+        same = same and (old.package, old.training) == (__version__, self.training)
+        return same and all(self.plans.has(name) for name in names)
 
     def reuse(self, name: str, label: str) -> None:
         """Link an unchanged engine from the previous bundle, and compile it if that bundle has no plan of it.
@@ -322,6 +327,7 @@ class Assembly:
             parity=self.parity,
             onnx=self.options.onnx,
             compiled=compiled,
+            training=self.training,
         )
         for name in manifest.absent:
             (self.folder / name).unlink(missing_ok=True)

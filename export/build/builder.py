@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os.path
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from vexpress_rt.utils.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from export.build.assembly import Assembly, Report
+    from export.checkpoint.reader import Checkpoint
 
 NOTES = "README.md"  # a text about the bundle that its author may add; a build keeps it
 SUFFIXES = (".onnx", ".weights", ".plan")  # of the files of a bundle whose manifest cannot be read
@@ -41,7 +43,7 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         The manifest of the bundle.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete or damaged.
+        CheckpointError: The checkpoint is incomplete or damaged, or weights of one's own training do not fit it.
         ConfigError: The model, or an option that it recommends, does not allow these sizes; `output` holds other files
             than a bundle; or the timing cache is inside `output`.
         ExportError: The results of an engine differ from those of its torch module.
@@ -52,12 +54,15 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
     from export.build.assembly import Assembly
     from export.build.parity import HEADER
     from export.checkpoint.reader import Checkpoint
+    from export.checkpoint.trained_files import find_trained_files
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch ignores the CPU quota
-    checkpoint = Checkpoint(weights)
+    checkpoint = Checkpoint(weights, find_trained_files(options.training))
     architecture = checkpoint.architecture
     options.shape.check(architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
     check_recommendations(architecture.recommended, architecture.recommended_live, options.shape.frames)
+    for line in _origins(checkpoint):
+        report(line)
     with staged(output) as (staging, commit):
         _check_timing_cache(options.tensorrt.timing_cache, output)
         previous = _previous(output, options)
@@ -76,6 +81,15 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
         report("\n".join(["", HEADER, *(row.row() for row in assembly.rows), ""]))
     report(f"{output} is complete: {sum(f.bytes for f in manifest.files.values()) / 1e6:.1f} MB")
     return manifest
+
+
+def _origins(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield lines about the weights of one's own training: run, stage and step, and the file of every network."""
+    record = checkpoint.training_record()
+    if record is not None:
+        yield f"weights: {record.describe()}"
+        for component, path in checkpoint.origins().items():
+            yield f"  {component:16} {path}"
 
 
 def _make_engines(assembly: Assembly, names: list[str], stale: set[str]) -> None:

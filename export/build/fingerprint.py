@@ -14,6 +14,8 @@ SOURCES = (
     "checkpoint/layout",
     "checkpoint/reader",
     "checkpoint/tensors",
+    "checkpoint/trained_files",
+    "checkpoint/training_states",
     "networks/*",
     "onnx/*",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from export.checkpoint.trained_files import TrainingChoice
 from vexpress_rt.backends.tensorrt.options import EngineOptions
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, KNOWN_ENGINES, PRECISIONS, VideoShape
 from vexpress_rt.bundle.target import COMPILED_TARGETS, ONNXRUNTIME, TARGETS, check_precision
@@ -27,6 +28,7 @@ class BuildOptions:
             further plans.
         compact: Whether to store float32 weights that float16 holds exactly as float16. ONNX Runtime and OpenVINO widen
             them when they load them, so that only the size on disk changes.
+        training: Weights of one's own training that replace some of the checkpoint directory's.
 
     Raises:
         ConfigError: A name is unknown, or options contradict each other.
@@ -40,6 +42,7 @@ class BuildOptions:
     tensorrt: EngineOptions = field(default_factory=EngineOptions)
     onnx: bool = True
     compact: bool = False
+    training: TrainingChoice = field(default_factory=TrainingChoice)
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, tuple(PRECISIONS))

@@ -69,11 +69,38 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     Raises:
         CheckpointError: The file is damaged, or holds anything else than tensors by name.
     """
+    return named_tensors(path, load_file(path))
+
+
+def load_file(path: Path) -> Any:
+    """Load a file as `read_tensors` does, whatever it holds.
+
+    Args:
+        path: A .safetensors file or a torch file.
+
+    Returns:
+        The content; tensors are mapped into memory.
+
+    Raises:
+        CheckpointError: The file is damaged, or has objects other than tensors and plain containers.
+    """
     try:
-        loaded = _SafetensorsFile(path) if path.suffix == ".safetensors" else _load(path)
+        return _SafetensorsFile(path) if path.suffix == ".safetensors" else _load(path)
     except Exception as error:  # damaged pickles and archives can raise any exception
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be read as tensors ({reason[:200]}): fetch the file again") from error
+
+
+def named_tensors(path: Path, loaded: Any) -> Mapping[str, Tensor]:
+    """Check that the content of a file, or its `state_dict`, is tensors by name, and return them.
+
+    Args:
+        path: The file, for messages.
+        loaded: The content.
+
+    Raises:
+        CheckpointError: It holds anything else.
+    """
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):

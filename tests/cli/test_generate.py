@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import make_manifest
+from tests.support.factories import model_config
 from tests.support.paths import ROOT
 from vexpress_rt import GenerationConfig, KeypointError, Video, __version__
 from vexpress_rt.__main__ import main
@@ -52,7 +53,7 @@ class FakeGenerator:
         self.calls["open"] = {"bundle": bundle, **options}
         progress("compile", 100, 100)
         self.bundle = self
-        self.manifest = make_manifest()
+        self.manifest = make_manifest(model=model_config(guiders=("keypoints", "depth")))
         return self
 
     def __enter__(self) -> FakeGenerator:
@@ -94,8 +95,10 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGenerator:
 
 
 def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
-    Path("kps.pth").touch()
+    for name in ("kps.pth", "depth.mp4"):
+        Path(name).touch()
     arguments = "--provider cpu --threads 3 --crop none --retarget offset_retarget --keypoints kps.pth --noise upstream"
+    arguments += " --depth depth.mp4"
     arguments += " --rebuild never --window-order step_major --share-weights --device CPU --precision bf16"
     points = ["--image-keypoints", "1,2", "3,4", "5.5,6"]
     assert main(["generate", *REQUIRED, *arguments.split(), *points, "--steps", "5", "--overlap", "2"]) == 0
@@ -115,6 +118,7 @@ def test_every_choice_reaches_the_generator(fake: FakeGenerator) -> None:
             "audio": "speech.wav",
             "window_order": "step_major",
             "keypoints": "kps.pth",
+            "depth": "depth.mp4",
             "retarget": "offset_retarget",
             "config": GenerationConfig(steps=5, overlap=2),
             "noise": "upstream",

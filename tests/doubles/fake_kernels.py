@@ -77,6 +77,19 @@ class FakeKernels:
 
         self._launch(stream, "correct_predictions", reads, [(out, window)], run)
 
+    def weighted_sum(
+        self, first: int, second: int, out: int, rows: int, values: int, first_weight: float, second_weight: float,
+        dtype: int, stream: int,
+    ) -> None:  # fmt: skip
+        size = (2 if dtype else 4) * rows * values
+
+        def run() -> None:
+            addresses = [self._address(pointer, size) for pointer in (first, second, out)]
+            COMPILED.weighted_sum(*addresses, rows, values, first_weight, second_weight, dtype, 0)
+
+        reads = [(pointer, size) for pointer in (first, second) if pointer]
+        self._launch(stream, "weighted_sum", reads, [(out, size)], run)
+
     def median_3x3x3(
         self, previous: int, current: int, following: int, out: int, height: int, width: int, stream: int
     ) -> None:

@@ -29,6 +29,7 @@ from vexpress_rt.pipeline import device_operations
 from vexpress_rt.pipeline.device_operations import DeviceOperations
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
 from vexpress_rt.stages.frame_decoder import make_frames
+from vexpress_rt.stages.spatial import SpatialFeatures, SpatialSignal
 from vexpress_rt.utils.stopwatch import Stopwatch
 
 LENGTH, STEPS = 10, 3
@@ -55,12 +56,15 @@ def make_video(engine: Get, operations: DeviceOperations) -> np.ndarray:
         noise=lambda frame: frame_noise(1, frame, (SMALL.latent_channels, 4, 4)),
         conditions=WindowConditions(
             audio_projection=engine("audio_projection"),
-            pose_guider=engine("pose_guider"),
+            spatial=SpatialFeatures(
+                engine,
+                [SpatialSignal("keypoints", 1.0, lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8))],
+                engine("pose_guider").spec.outputs[0],
+            ),
             length=LENGTH,
             feature_windows=lambda start, stop: np.stack(
                 [features[i : i + SMALL.audio_rows] for i in range(start, stop)]
             ),
-            keypoint_map=lambda frame: np.full((32, 32, 3), 20 * frame, np.uint8),
         ),
         latents=operations.latents,
     )

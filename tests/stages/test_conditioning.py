@@ -12,6 +12,7 @@ from tests.support.factories import model_config
 from vexpress_rt.bundle.engine_spec import EngineSpec, VideoShape
 from vexpress_rt.diffusion.context_windows import Window, plan_windows
 from vexpress_rt.stages.conditioning import WindowConditions, encode_audio, encode_portrait
+from vexpress_rt.stages.spatial import SpatialFeatures, SpatialSignal
 
 SPECS = fake_specs(model_config(), VideoShape(64, 64, 4))
 Arrays = Mapping[str, np.ndarray]
@@ -58,18 +59,22 @@ def make_conditions(length: int) -> WindowConditions:
 
     return WindowConditions(
         audio_projection=FakeEngine(SPECS["audio_projection"]),
-        pose_guider=FakeEngine(SPECS["pose_guider"]),
+        spatial=SpatialFeatures(
+            {"pose_guider": FakeEngine(SPECS["pose_guider"])}.__getitem__,
+            [SpatialSignal("keypoints", 1.0, lambda frame: np.full((64, 64, 3), frame, np.uint8))],
+            SPECS["pose_guider"].outputs[0],
+        ),
         length=length,
         feature_windows=rows,
-        keypoint_map=lambda frame: np.full((64, 64, 3), frame, np.uint8),
     )
 
 
 def frames_given(conditions: WindowConditions) -> list[tuple[list[int], list[int]]]:
     """Return for each window the frames of the feature windows, and of the keypoint maps, that the engines received."""
+    guider = conditions.spatial.get_engine("pose_guider")
     return [
         (heard["feature_rows"][:, 0, 0].astype(int).tolist(), seen["drawings"][:, 0, 0, 0].tolist())
-        for heard, seen in zip(conditions.audio_projection.calls, conditions.pose_guider.calls, strict=True)  # type: ignore[attr-defined]
+        for heard, seen in zip(conditions.audio_projection.calls, guider.calls, strict=True)  # type: ignore[attr-defined]
     ]
 
 

@@ -14,6 +14,7 @@ from tests.support.onnx_graphs import WEIGHTS, external, one_node_model
 from vexpress_rt.bundle.compilation import Compilation
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR, TensorSpec, VideoShape, engine_specs
 from vexpress_rt.bundle.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, write_manifest
+from vexpress_rt.bundle.training_record import TrainedFileEntry, TrainingRecord
 
 CONTENTS = {
     "vae_encoder.onnx": one_node_model(name="the encoder").SerializeToString(),
@@ -61,6 +62,7 @@ def make_manifest(**changes: Any) -> Manifest:
         "files": entries(CONTENTS),
         "recommended": {"steps": 10, "fps": 12.5, "median_filter": False},
         "parity": {"denoiser": 3e-6, "vae_encoder": {"latent": 1e-6}},
+        "training": TrainingRecord({"motion_module": TrainedFileEntry("mine/a.pth", "3" * 64)}, "mine", 2, 7),
     }
     return Manifest(**(values | changes))
 

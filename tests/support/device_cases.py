@@ -16,10 +16,11 @@ from tests.support.kernel_cases import (
     check_guided_step,
     check_median,
     check_nv12,
+    check_weighted_sum,
     random_picture,
 )
 from vexpress_rt.backends.cuda import runtime
-from vexpress_rt.native.device_kernels import Kernels, Memory
+from vexpress_rt.native.device_kernels import FEATURE_DTYPES, Kernels, Memory
 
 
 class DeviceArena:
@@ -102,6 +103,14 @@ CASES: dict[str, Callable[[Kernels, Arena], None]] = {
         )
         for frames, values in STEPS
         for guided in (True, False)
+    },
+    **{
+        f"weighted_sum {frames} x {values}, {count} of {dtype}": partial(
+            check_weighted_sum, dtype=dtype, frames=frames, values=values, count=count
+        )
+        for frames, values in STEPS
+        for dtype in FEATURE_DTYPES
+        for count in (1, 2)
     },
     **{
         f"median_3x3x3 {height} x {width}, {levels} levels": partial(_median, height=height, width=width, levels=levels)

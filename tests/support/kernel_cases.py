@@ -19,6 +19,7 @@ from vexpress_rt.native.latent_step import (
     guided_step_numpy,
 )
 from vexpress_rt.native.nv12 import rgb_to_nv12_numpy
+from vexpress_rt.native.weighted_sum import weighted_sum_numpy
 
 
 class Arena(Protocol):
@@ -211,6 +212,51 @@ def run_nv12(kernels: Kernels, arena: Arena, frame: np.ndarray) -> np.ndarray:
 
 def check_nv12(kernels: Kernels, arena: Arena, frame: np.ndarray) -> None:
     assert_same_bits(run_nv12(kernels, arena, frame), rgb_to_nv12_numpy(frame))
+
+
+def widened(stored: np.ndarray) -> np.ndarray:
+    """Return bfloat16 values, stored as uint16, as float32."""
+    return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+def rounded_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return finite float32 values as the nearest bfloat16, stored as uint16; of two, the even one."""
+    below = values.view(np.uint32) >> 16  # towards zero
+    with np.errstate(invalid="ignore"):
+        low, high = ((number << 16).view(np.float32).astype(np.float64) for number in (below, below + 1))
+        up, down = np.abs(high - values), np.abs(values - low)
+    return np.where((up < down) | ((up == down) & (below % 2 == 1)), below + 1, below).astype(np.uint16)
+
+
+def run_weighted_sum(
+    kernels: Kernels, arena: Arena, features: Sequence[np.ndarray], weights: list[float], dtype: str
+) -> np.ndarray:
+    """Return the weighted sum of one or two features (F, values), by the kernel; bfloat16 is stored as uint16."""
+    first, *second = (arena.put(feature) for feature in features)
+    out = arena.put(np.zeros_like(features[0]))
+    rows, values = features[0].shape
+    kernels.weighted_sum(
+        first, second[0] if second else None, out, rows=rows, values=values, weights=weights, dtype=dtype,
+        stream=arena.stream,
+    )  # fmt: skip
+    return arena.get(out, features[0])
+
+
+def check_weighted_sum(
+    kernels: Kernels, arena: Arena, *, dtype: str, frames: int, values: int, count: int, seed: int = 0
+) -> None:
+    """Compare sums of values of many magnitudes, subnormal ones included, that stay below the largest float16."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.standard_normal((count, frames, values)) * 10.0 ** rng.integers(-9, 3, (count, frames, values))
+    weights = rng.uniform(0, 5, count).tolist()
+    features = list(numbers.astype(np.float16 if dtype == "float16" else np.float32))
+    if dtype == "bfloat16":
+        stored = [rounded_to_bfloat16(feature) for feature in features]
+        expected = rounded_to_bfloat16(weighted_sum_numpy([widened(feature) for feature in stored], weights))
+        assert_same_bits(run_weighted_sum(kernels, arena, stored, weights, dtype), expected)
+    else:
+        expected = weighted_sum_numpy(features, weights)
+        assert_same_bits(run_weighted_sum(kernels, arena, features, weights, dtype), expected)
 
 
 def random_picture(*shape: int, seed: int = 0, levels: int = 256) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from vexpress_rt.diffusion.noise_schedule import alphas_cumprod
 from vexpress_rt.diffusion.samplers import ddim
 from vexpress_rt.live.window_denoiser import AudioContext, WindowDenoiser
 from vexpress_rt.stages.frame_decoder import HostFrames
+from vexpress_rt.stages.spatial import SpatialFeatures, SpatialSignal
 
 FRAMES = 6
 STEPS = 4
@@ -44,7 +45,14 @@ def reference() -> dict[str, np.ndarray]:
     return {t.name: np.full(t.shape, 0.1, np.float32) for t in tensors}
 
 
-def make_window_denoiser(compute: Mapping[str, Any] | None = None, **changes: Any) -> WindowDenoiser:
+def number_maps(frame: int) -> np.ndarray:
+    """Return a keypoint map that is filled with the number of its frame."""
+    return np.full((16, 16, 3), frame, np.uint8)
+
+
+def make_window_denoiser(
+    compute: Mapping[str, Any] | None = None, *, keypoint_map: Callable[[int], np.ndarray] = number_maps, **changes: Any
+) -> WindowDenoiser:
     """Return one with fake engines; `compute` replaces what the fakes of these names compute."""
     loaded: dict[str, Engine] = {}
 
@@ -57,7 +65,9 @@ def make_window_denoiser(compute: Mapping[str, Any] | None = None, **changes: An
         "sampler": SAMPLER,
         "reference": reference(),
         "noise": noise,
-        "keypoint_map": lambda frame: np.full((16, 16, 3), frame, np.uint8),
+        "spatial": SpatialFeatures(
+            engine, [SpatialSignal("keypoints", 1.0, keypoint_map)], SPECS["pose_guider"].outputs[0]
+        ),
         "audio_rows": SMALL.audio_rows,
         "minimum_samples": 400,
         "postprocessing": HostFrames(),

@@ -159,6 +159,8 @@ class Engines:
             "latents": latents,
             "versions": f"vexpress_rt {__version__}, {self.provider.describe_library(manifest.target)}",
         }
+        if manifest.training is not None:
+            facts["weights"] = manifest.training.describe()
         return "\n".join(f"{name + ':':<10} {text}" for name, text in facts.items())
 
     def _slot(self, name: str) -> _Slot:

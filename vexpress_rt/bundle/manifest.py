@@ -27,6 +27,7 @@ from vexpress_rt.bundle.engine_spec import (
     engine_specs,
 )
 from vexpress_rt.bundle.target import TARGETS, check_precision
+from vexpress_rt.bundle.training_record import TrainingRecord
 from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
 from vexpress_rt.config import GenerationConfig, Settings, check_recommendations, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
@@ -138,6 +139,7 @@ class Manifest:
         onnx: Whether the bundle contains the graphs and their weights. Without them, `files` keeps the sizes and
             hashes of the graphs that the plans were compiled from. The face detector's graph is always included.
         compiled: Compilations of plans, the newest last.
+        training: Where weights came from that replaced some of the checkpoint directory's; None: no weights did.
     """
 
     package: str
@@ -154,6 +156,7 @@ class Manifest:
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     onnx: bool = True
     compiled: tuple[Compilation, ...] = ()
+    training: TrainingRecord | None = None
 
     def specs(self) -> dict[str, EngineSpec]:
         """Return the specification of each engine for this model, shape, precision and target, by name."""
@@ -184,6 +187,9 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values under the schema's keys, with height, width and frames at the top level."""
         data = asdict(self) | {"compiled": [compilation.to_json() for compilation in self.compiled]}
+        del data["training"]  # runtimes that do not know the key read bundles without it
+        if self.training is not None:
+            data["training"] = self.training.to_json()
         plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **data.pop("shape"), **data}))
         return plain
 
@@ -199,7 +205,7 @@ class Manifest:
             BundleDamagedError: It is malformed. The message names the first fault.
         """
         _check_schema(data)
-        values = record(data, "the top level", _KINDS, optional=(*_RECOMMENDED, "parity", "onnx", "compiled"))
+        values = record(data, "the top level", _KINDS, _OPTIONAL)
         del values["schema"]
         _check_labels(values)
         for key, kind in (("engines", EngineEntry), ("files", FileEntry)):
@@ -210,6 +216,8 @@ class Manifest:
                 malformed(f"engine {name} needs {brief(missing)}, which the list of files lacks")
         compiled = enumerate(values.get("compiled", []))
         values["compiled"] = tuple(Compilation.from_json(item, f"compiled[{i}]") for i, item in compiled)
+        if "training" in values:
+            values["training"] = TrainingRecord.from_json(values["training"])
         values |= {section: current_names(values.get(section, {})) for section in _RECOMMENDED}
         values["model"], values["shape"] = _model_and_shape(values)
         manifest = cls(**values)
@@ -221,8 +229,10 @@ _KINDS: dict[str, type] = {
     "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
     "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict,
     "recommended": dict, "recommended_live": dict, "parity": dict, "onnx": bool, "compiled": list,
+    "training": dict,
 }  # fmt: skip
 _RECOMMENDED = ("recommended", "recommended_live")
+_OPTIONAL = (*_RECOMMENDED, "parity", "onnx", "compiled", "training")
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Video
 
-_REPAIRS = ("photo:", "audio:", "driving video:")  # prefixes of notes on repairs and omissions
+_REPAIRS = ("photo:", "audio:", "driving video:", "depth video:")  # prefixes of notes on repairs and omissions
 
 
 def run_generate(options: argparse.Namespace, shutdown: GracefulShutdown) -> str:
@@ -64,8 +64,9 @@ def run_generate(options: argparse.Namespace, shutdown: GracefulShutdown) -> str
             shutdown.check()
             progress.show("reading inputs and loading engines")
             video = generator.generate(
-                photo, options.audio, keypoints=_keypoints(options), retarget=options.retarget, config=config,
-                noise=options.noise, window_order=options.window_order, output=options.output, progress=report,
+                photo, options.audio, keypoints=_keypoints(options), depth=options.depth, retarget=options.retarget,
+                config=config, noise=options.noise, window_order=options.window_order, output=options.output,
+                progress=report,
             )  # fmt: skip
         if options.quiet:
             for note in video.notes:
@@ -90,7 +91,7 @@ def _keypoints(options: argparse.Namespace) -> KeypointTrack | str | None:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Check that the inputs exist and that the output does not replace one of them."""
-    for flag in ("image", "audio", "keypoints"):
+    for flag in ("image", "audio", "keypoints", "depth"):
         name = getattr(options, flag)
         if name is not None and not os.path.exists(name):
             raise InputError(f"--{flag} is {name}, and there is no such file: check the path")
@@ -101,11 +102,12 @@ def _check_files(options: argparse.Namespace) -> None:
 def _check_choices(options: argparse.Namespace, config: GenerationConfig, generator: Generator) -> None:
     """Check the options before the photo is read."""
     from vexpress_rt.media.video_writer import check_output
-    from vexpress_rt.stages.pose import choose_retarget
+    from vexpress_rt.stages.pose import choose_pose
 
     check_output(options.output)
-    generator.bundle.manifest.settings(config)
-    choose_retarget(options.retarget, options.keypoints)
+    manifest = generator.bundle.manifest
+    manifest.settings(config)
+    choose_pose(options.retarget, options.keypoints, manifest.model.guiders, depth=options.depth is not None)
 
 
 def _report(video: Video, size: tuple[int, int], prepared: float) -> str:

@@ -69,6 +69,10 @@ def describe(bundle: Bundle) -> str:
             options = ", ".join(f"{name} {_setting(value)}" for name, value in recommended.items())
             facts[label] = f"recommended: {options}"
     rows = [(f"{name}:", text) for name, text in facts.items()]
+    if manifest.training is not None:
+        rows.append(("weights:", manifest.training.describe()))
+        entries = manifest.training.files.items()
+        rows += [("", f"{network} from {entry.file}, sha256 {entry.sha256[:12]}") for network, entry in entries]
     rows += [row for compilation in manifest.compiled for row in _compilation(bundle, compilation)]
     model = [(f"{field.name}:", _plain(getattr(manifest.model, field.name))) for field in fields(manifest.model)]
     engines = [line for name in manifest.engines for line in _engine(bundle, name)]

@@ -37,6 +37,7 @@ ALIASES = {
 }
 _BUILT = "decided when the bundle is built: python -m export.build"
 _WEIGHTS = f"{_BUILT} --weights DIR reads the whole checkpoint directory"
+_PART = f"{_BUILT} --part"
 _CHECKPOINT = "decided by the checkpoint that the bundle is built from"
 _BUNDLE = "bundle that python -m export.build wrote (default: the small one that ships with vexpress-rt)"
 # The formatter leaves the lines of the epilog as they are, so that the address is not broken.
@@ -56,11 +57,12 @@ REFUSED = {
     "vae-path": _WEIGHTS,
     "audio-encoder-path": _WEIGHTS,
     "insightface-model-path": _WEIGHTS,
-    "denoising-unet-path": _WEIGHTS,
-    "reference-net-path": _WEIGHTS,
-    "v-kps-guider-path": _WEIGHTS,
-    "audio-projection-path": _WEIGHTS,
-    "motion-module-path": _WEIGHTS,
+    "denoising-unet-path": f"{_PART} denoising_unet=FILE",
+    "reference-net-path": f"{_PART} reference_net=FILE",
+    "v-kps-guider-path": f"{_PART} v_kps_guider=FILE",
+    "audio-projection-path": f"{_PART} audio_projection=FILE",
+    "motion-module-path": f"{_PART} motion_module=FILE",
+    "test-stage": f"{_BUILT} --run DIR --stage 1, 2 or 3",
     "num-pad-audio-frames": _CHECKPOINT,
     "standard-audio-sampling-rate": _CHECKPOINT,
     "gpu-id": _PROVIDER,
@@ -188,6 +190,10 @@ def _add_files(add: Callable[..., object]) -> None:
     add(
         "--keypoints-size", metavar="WxH", type=_size,
         help="size in pixels of the pictures that a file of keypoints was made from (default: the bundle's)",
+    )  # fmt: skip
+    add(
+        "--depth", metavar="FILE",
+        help="depth of the head for bundles with a guider of depth: .npy or .npz, or a video of depth",
     )  # fmt: skip
     add(
         "--image-keypoints", metavar="X,Y", nargs=3, type=_point,

@@ -29,6 +29,8 @@ from vexpress_rt.types import (
     shape_of,
 )
 
+Positions = NDArray[np.floating[Any]]  # in frames
+
 KEYPOINT_SUFFIXES = (".npy", ".npz", ".pth", ".pt")
 
 
@@ -114,15 +116,50 @@ def fit_length(points: Float32, length: int, extension: str) -> tuple[Float32, s
     Raises:
         ConfigError: An unknown extension.
     """
+    positions, how = fit_positions(len(points), length, extension)
+    return (_sample(points, positions) if how == "stretch" else points[positions.astype(np.int64)]), how
+
+
+def fit_positions(count: int, length: int, extension: str) -> tuple[Positions, str]:
+    """Return the frames of a track that the frames of a video show.
+
+    Args:
+        count: Frames of the track, at least 1.
+        length: Frames of the video, at least 1.
+        extension: As in `fit_length`.
+
+    Returns:
+        Positions in the track, (length,); and how it was fitted, as in `fit_length`. A stretched track begins
+        before its first frame and ends after its last; all other positions are whole numbers.
+
+    Raises:
+        ConfigError: An unknown extension.
+    """
     check_choice("extension", extension, EXTENSION_MODES)
     assert length >= 1
-    assert len(points) >= 1
-    count = len(points)
+    assert count >= 1
+    frames = np.arange(length)
     if count >= length:
-        return points[:length], "as is" if count == length else "cut"
+        return frames.astype(np.float64), "as is" if count == length else "cut"
     if extension == "stretch":
-        return interpolate(points, length), extension
-    return points[repeated_frames(np.arange(length), count, extension)], extension
+        return _stretched(count, length), extension
+    return repeated_frames(frames, count, extension).astype(np.float64), extension
+
+
+def describe_fit(what: str, count: int, length: int, how: str) -> str:
+    """Describe how a track fits a video, for its notes.
+
+    Args:
+        what: What the track is of: "keypoints".
+        count: Frames of the track.
+        length: Frames of the video.
+        how: From `fit_positions`.
+    """
+    if how == "as is":
+        return f"{what}: {count} frames, as many as the video has"
+    if how == "cut":
+        return f"{what}: longer than the video, cut to its {length} frames"
+    return f"{what}: {count} frames for {length} of the video, extended by {how}"
 
 
 def repeated_frames(frames: NDArray[np.int64], count: int, extension: str) -> NDArray[np.int64]:
@@ -155,7 +192,11 @@ def interpolate(points: Float32, length: int) -> Float32:
     Returns:
         (length, 3, 2) float32.
     """
-    return _sample(points, (np.arange(length) + 0.5) * (len(points) / length) - 0.5)
+    return _sample(points, _stretched(len(points), length))
+
+
+def _stretched(count: int, length: int) -> Positions:
+    return (np.arange(length) + 0.5) * (count / length) - 0.5
 
 
 def resample(track: KeypointTrack, fps: Fraction) -> KeypointTrack:
@@ -172,12 +213,25 @@ def resample(track: KeypointTrack, fps: Fraction) -> KeypointTrack:
     """
     if track.fps is None or track.fps == fps:
         return track
-    ratio = track.fps / fps
-    middles = (np.arange(math.ceil(len(track.points) / ratio)) + 0.5) * float(ratio) - 0.5
-    return replace(track, points=_sample(track.points, middles), fps=fps)
+    return replace(track, points=_sample(track.points, resampled_positions(len(track.points), track.fps, fps)), fps=fps)
 
 
-def _sample(points: Float32, positions: NDArray[np.floating[Any]]) -> Float32:
+def resampled_positions(count: int, fps: Fraction, target: Fraction) -> Positions:
+    """Return the frames of a track that it shows at another frame rate; see `resample`.
+
+    Args:
+        count: Frames of the track.
+        fps: Its frames per second.
+        target: Frames per second of the result.
+
+    Returns:
+        Positions in the track, (ceil(count target / fps),) float64, which may begin before its first frame.
+    """
+    ratio = fps / target
+    return (np.arange(math.ceil(count / ratio)) + 0.5) * float(ratio) - 0.5
+
+
+def _sample(points: Float32, positions: Positions) -> Float32:
     """Interpolate (n, 3, 2) points at positions (n,), in frames; the first and last frame are held beyond the ends."""
     positions = np.clip(positions, 0, len(points) - 1)
     below = positions.astype(np.int64)

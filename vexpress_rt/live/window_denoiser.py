@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vexpress_rt.backends.base import Engine, Tensor
+from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.guidance import Guidance
 from vexpress_rt.diffusion.latent_check import check_latents
@@ -31,6 +31,7 @@ from vexpress_rt.native.latent_step import Correction
 from vexpress_rt.stages.audio_features import feature_windows
 from vexpress_rt.stages.conditioning import encode_audio
 from vexpress_rt.stages.frame_decoder import FramePostprocessing
+from vexpress_rt.stages.spatial import SpatialFeatures
 from vexpress_rt.types import Float32, UInt8
 
 # Frames over which the correction fades. With 2, seams are as small as in a video; 4 and 8 hide them but weaken lip
@@ -107,7 +108,7 @@ class WindowDenoiser:
         sampler: The sampler.
         reference: The portrait's engine inputs by name.
         noise: Returns the initial latent (c, h, w) float32 of a frame.
-        keypoint_map: Returns the keypoint map (H, W, 3) uint8 of a frame.
+        spatial: Computes the pose feature of the guiders.
         audio_rows: Audio features in the feature window of one frame.
         minimum_samples: Minimum number of samples for the audio encoder.
         postprocessing: The operations on decoded frames.
@@ -120,7 +121,7 @@ class WindowDenoiser:
     sampler: Sampler
     reference: Mapping[str, Tensor]
     noise: Callable[[int], Float32]
-    keypoint_map: Callable[[int], UInt8]
+    spatial: SpatialFeatures
     audio_rows: int
     minimum_samples: int
     postprocessing: FramePostprocessing
@@ -128,7 +129,7 @@ class WindowDenoiser:
     latents: MakeLatents = HostLatents
     _store: Latents | None = field(default=None, init=False)
     _decoded: list[tuple[Float32, Tensor]] = field(default_factory=list, init=False)
-    _posed: tuple[UInt8, Mapping[str, Tensor]] | None = field(default=None, init=False)
+    _posed: tuple[Mapping[str, Array], Mapping[str, Tensor]] | None = field(default=None, init=False)
 
     def denoise(
         self, window: Window, held: Float32, audio: AudioContext, proceed: Callable[[], bool] = lambda: True
@@ -195,11 +196,11 @@ class WindowDenoiser:
         }
 
     def _pose_feature(self, window: Window) -> Mapping[str, Tensor]:
-        """Return the pose guider's output, cached for as long as the windows have the same keypoint maps."""
-        maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, window.stop)])
-        if self._posed is None or not np.array_equal(self._posed[0], maps):
-            self._posed = maps, self.get_engine("pose_guider").run({"drawings": maps}, keep_on_device=True)
-        return self._posed[1]
+        """Return the pose feature, cached for as long as the windows have the same keypoint maps and depth maps."""
+        pictures, posed = self.spatial.pictures(range(window.start, window.stop)), self._posed
+        if posed is None or not all(np.array_equal(posed[0][name], maps) for name, maps in pictures.items()):
+            posed = self._posed = pictures, self.spatial(pictures)
+        return posed[1]
 
     def decode(self, previous: Float32, current: Float32, following: Float32 | None) -> UInt8:
         """Decode a latent to a frame, and filter it with the median if `median_filter` is set.

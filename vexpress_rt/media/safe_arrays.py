@@ -15,18 +15,21 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vexpress_rt.errors import KeypointError
+from vexpress_rt.errors import DepthError, InputError, KeypointError
+from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.utils.paths import input_file
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 MAX_FILE_BYTES = 32 * 2**20  # 1.4 million frames of float32 points
 # Limits of a pickled list of arrays. The worst pickle within them takes 3 s and 600 MB. They admit 300,000 frames as
@@ -37,8 +40,46 @@ MAX_TUPLES = 2_500_000  # an array takes four
 MAX_MARKS = 6_000_000  # marks and other one-byte values; an array takes three
 MAX_LISTS = 100  # an empty list takes 60 times its size in the file
 MAX_MEMBERS = 80_000  # files in a zip; each takes 30 us
+MAX_DEPTH_BYTES = 2**30  # 65,536 maps of 128 x 128 uint8; 4096 of 512 x 512
 
 _REMEDY = "save the points with numpy.save as one float32 array of shape (frames, 3, 2)"
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """What an array in a file is, for limits and messages.
+
+    Attributes:
+        what: The kind of input, such as "the keypoints".
+        name: The name of the array in an .npz file that has several.
+        shape: The expected shape.
+        limit: Largest size in bytes, of the file and of the unpacked array.
+        sizes: What the limit admits, and how to stay below it.
+        remedy: What to do about another fault.
+        error: The exception to raise.
+    """
+
+    what: str
+    name: str
+    shape: str
+    limit: int
+    sizes: str
+    remedy: str
+    error: type[InputError]
+
+
+KEYPOINTS = ArrayKind(
+    "the keypoints", "keypoints", "(frames, 3, 2)", MAX_FILE_BYTES,
+    "too much for keypoints; expected float32 points, 24 bytes a frame: cut the track into parts", _REMEDY,
+    KeypointError,
+)  # fmt: skip
+DEPTH = ArrayKind(
+    "the depth maps", "depth", "(frames, height, width)", MAX_DEPTH_BYTES,
+    "too much for a file of depth maps; expected maps of about the bundle's size as uint8 or uint16: scale them down, "
+    "or give them as a video",
+    "save the maps with numpy.save as one array of shape (frames, height, width)", DepthError,
+)  # fmt: skip
+
 _ARRAYS = "numpy.core.multiarray", "numpy._core.multiarray"  # before and since NumPy 2
 _STORAGES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Int": "<i4", "Long": "<i8", "Short": "<i2"}
 _CODES = frozenset(kind + size for kind in "fiu" for size in "1248") - {"f1"}
@@ -99,93 +140,136 @@ def read_arrays(path: Path) -> Array | list[Array]:
         KeypointError: The file cannot be read, has more than MAX_FILE_BYTES (also when unpacked), or refers to anything
             but arrays. No code in the file is executed.
     """
-    path = input_file(path, "the keypoints", "a file of arrays", KeypointError)
+    return _read(path, "a file of arrays", KEYPOINTS, _decode)
+
+
+def read_array(path: Path, kind: ArrayKind) -> Array:
+    """Read the array in a file of NumPy's.
+
+    Args:
+        path: .npy; .npz with one array, or one named `kind.name`.
+        kind: What the array is.
+
+    Returns:
+        A read-only array of integers or floats of at most 8 bytes, with at most three dimensions.
+
+    Raises:
+        InputError: `kind.error`: the file cannot be read, has more than `kind.limit` bytes (also when unpacked) or than
+            fit into the free memory, or holds anything but numbers.
+    """
+
+    def decode(data: bytes) -> Array:
+        if data.startswith(b"\x93NUMPY"):
+            return _decode_npy(data, kind)
+        if data.startswith(b"PK"):
+            with _open_zip(data, kind) as archive:
+                return _decode_npz(archive, kind)
+        raise kind.error(f"begins with {data[:8]!r}; expected a .npy or .npz file: {kind.remedy}")
+
+    return _read(path, "a .npy or .npz file", kind, decode)
+
+
+def _read(path: Path, expected: str, kind: ArrayKind, decode: Callable[[bytes], T]) -> T:
+    """Return what `decode` finds in the bytes of a file; its errors are named with the file."""
+    path = input_file(path, kind.what, expected, kind.error)
+    name = kind.what.removeprefix("the ")
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            _check_room(kind, min(path.stat().st_size, kind.limit))
+            data = file.read(kind.limit + 1)
     except OSError as error:
-        raise KeypointError(f"cannot read the keypoints {path}: {error}: check the permissions") from error
+        raise kind.error(f"cannot read {kind.what} {path}: {error}: check the permissions") from error
     try:
-        _check_size("the file", len(data))
+        _check_size("the file", len(data), kind)
         with warnings.catch_warnings():  # NumPy warns of a header that Python 2 wrote
             warnings.simplefilter("ignore")
-            return _decode(data)
-    except KeypointError as error:
-        raise KeypointError(f"keypoints {path}: {error}") from error
+            return decode(data)
+    except kind.error as error:
+        raise kind.error(f"{name} {path}: {error}") from error
     except Exception as error:  # a damaged zip or pickle can raise nearly anything
-        raise KeypointError(
-            f"the keypoints {path} are damaged ({type(error).__name__}: {str(error)[:200]}): {_REMEDY}"
+        raise kind.error(
+            f"{kind.what} {path} are damaged ({type(error).__name__}: {str(error)[:200]}): {kind.remedy}"
         ) from error
 
 
 def _decode(data: bytes) -> Array | list[Array]:
     if data.startswith(b"\x93NUMPY"):
-        return _decode_npy(data)
+        return _decode_npy(data, KEYPOINTS)
     if data.startswith(b"PK"):
-        if (members := data.count(b"PK\x01\x02")) > MAX_MEMBERS:
-            raise KeypointError(f"holds {members} files; expected at most {MAX_MEMBERS}: {_REMEDY}")
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with _open_zip(data, KEYPOINTS) as archive:
             pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
-            return _decode_torch(archive, pickles[0]) if pickles else _decode_npz(archive)
+            return _decode_torch(archive, pickles[0]) if pickles else _decode_npz(archive, KEYPOINTS)
     if data.startswith(b"\x80"):
         return _decode_old_torch(data)
     raise KeypointError(f"begins with {data[:8]!r}; expected a .npy, .npz or torch.save'd file: {_REMEDY}")
 
 
-def _check_size(what: str, size: int) -> None:
+def _open_zip(data: bytes, kind: ArrayKind) -> zipfile.ZipFile:
+    if (members := data.count(b"PK\x01\x02")) > MAX_MEMBERS:
+        raise kind.error(f"holds {members} files; expected at most {MAX_MEMBERS}: {kind.remedy}")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+def _check_room(kind: ArrayKind, size: int) -> None:
+    """Raise `kind.error` if `size` bytes, packed and unpacked, do not fit into the free memory."""
     if size > MAX_FILE_BYTES:
-        raise KeypointError(
-            f"{what} has more than {MAX_FILE_BYTES} bytes, too much for keypoints; "
-            "expected float32 points, 24 bytes a frame: cut the track into parts"
-        )
+        check_memory(f"reading {kind.what}", [Need(2 * size, "its array", kind.remedy)], free_memory(), kind.error)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return the bytes of a file in a zip, at most MAX_FILE_BYTES, whatever its header declares."""
+def _check_size(what: str, size: int, kind: ArrayKind = KEYPOINTS) -> None:
+    if size > kind.limit:
+        raise kind.error(f"{what} has more than {kind.limit} bytes, {kind.sizes}")
+
+
+def _member(archive: zipfile.ZipFile, name: str, kind: ArrayKind = KEYPOINTS) -> bytes:
+    """Return the bytes of a file in a zip, at most `kind.limit`, whatever its header declares."""
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others unpack without a bound
-        raise KeypointError(f"{name!r} is compressed by method {info.compress_type}; expected deflate: {_REMEDY}")
-    _check_size(repr(name), info.file_size)
+        raise kind.error(f"{name!r} is compressed by method {info.compress_type}; expected deflate: {kind.remedy}")
+    _check_size(repr(name), info.file_size, kind)
+    _check_room(kind, info.file_size)
     with archive.open(info) as file:
-        data = file.read(MAX_FILE_BYTES + 1)
-    _check_size(repr(name), len(data))
+        data = file.read(kind.limit + 1)
+    _check_size(repr(name), len(data), kind)
     return data
 
 
-def _decode_npz(archive: zipfile.ZipFile) -> Array:
+def _decode_npz(archive: zipfile.ZipFile, kind: ArrayKind) -> Array:
     names = [name for name in archive.namelist() if name.endswith(".npy")]
-    chosen = names if len(names) == 1 else [name for name in names if name == "keypoints.npy"]
+    chosen = names if len(names) == 1 else [name for name in names if name == f"{kind.name}.npy"]
     if len(chosen) != 1:
-        raise KeypointError(
-            f"holds {len(names)} arrays ({', '.join(names[:5])}); expected one, or one named 'keypoints': "
-            "save the track alone, or under that name"
+        raise kind.error(
+            f"holds {len(names)} arrays ({', '.join(names[:5])}); expected one, or one named '{kind.name}': "
+            "save the one array alone, or under that name"
         )
-    return _decode_npy(_member(archive, chosen[0]))
+    return _decode_npy(_member(archive, chosen[0], kind), kind)
 
 
-def _decode_npy(data: bytes) -> Array:
+def _decode_npy(data: bytes, kind: ArrayKind) -> Array:
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
-        raise KeypointError(f"is a .npy file of version {version}; expected 1.0 or 2.0: {_REMEDY}")
+        raise kind.error(f"is a .npy file of version {version}; expected 1.0 or 2.0: {kind.remedy}")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(stream)
-    return _shaped(data[stream.tell() :], dtype, shape, fortran)
+    return _shaped(memoryview(data)[stream.tell() :], dtype, shape, fortran, kind)
 
 
-def _shaped(raw: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> Array:
+def _shaped(
+    raw: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool, kind: ArrayKind = KEYPOINTS
+) -> Array:
     """View bytes as an array, after a check that the declared shape has exactly this size."""
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise KeypointError(f"holds values of type {dtype}; expected numbers: {_REMEDY}")
-    _check_shape(shape)
+        raise kind.error(f"holds values of type {dtype}; expected numbers: {kind.remedy}")
+    _check_shape(shape, kind)
     if math.prod(shape) * dtype.itemsize != len(raw):
-        raise KeypointError(f"declares {dtype} of shape {shape} but holds {len(raw)} bytes of it: {_REMEDY}")
+        raise kind.error(f"declares {dtype} of shape {shape} but holds {len(raw)} bytes of it: {kind.remedy}")
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) > 3 or not all(type(size) is int and 0 <= size <= MAX_FILE_BYTES for size in shape):
-        raise KeypointError(f"declares the shape {brief(shape)}; expected (frames, 3, 2): {_REMEDY}")
+def _check_shape(shape: tuple[int, ...], kind: ArrayKind = KEYPOINTS) -> None:
+    if len(shape) > 3 or not all(type(size) is int and 0 <= size <= kind.limit for size in shape):
+        raise kind.error(f"declares the shape {brief(shape)}; expected {kind.shape}: {kind.remedy}")
 
 
 def _decode_torch(archive: zipfile.ZipFile, name: str) -> Array | list[Array]:

@@ -75,12 +75,12 @@ class ReadReport:
                 "to be whole: transfer it again, or convert it to MP4"
             )
 
-    def notes(self) -> tuple[str, ...]:
-        """Return one sentence per fault."""
-        notes = [f"driving video: {note}" for note in self.others]
+    def notes(self, what: str = "driving video") -> tuple[str, ...]:
+        """Return one sentence per fault; what: what the video is, the beginning of each."""
+        notes = [f"{what}: {note}" for note in self.others]
         if damaged := self.flawed + self.lost:
             frames = "1 frame is" if damaged == 1 else f"{damaged} frames are"
-            notes.insert(0, f"driving video: {frames} damaged ({self.why}); what can be decoded is used")
+            notes.insert(0, f"{what}: {frames} damaged ({self.why}); what can be decoded is used")
         return tuple(notes)
 
 

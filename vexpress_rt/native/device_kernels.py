@@ -1,7 +1,8 @@
 """The CUDA kernels on device memory: each method checks its arguments and enqueues a kernel on a stream.
 
 Each kernel has a reference implementation in NumPy: `latent_step.guided_step_numpy`,
-`latent_step.correct_predictions_numpy`, `median.median_3x3x3_numpy` and `nv12.rgb_to_nv12_numpy`. The arithmetic is in
+`latent_step.correct_predictions_numpy`, `median.median_3x3x3_numpy`, `nv12.rgb_to_nv12_numpy` and
+`weighted_sum.weighted_sum_numpy`. The arithmetic is in
 `kernels.hpp`. It is compiled for the CPU too, so that tests can compare it with the reference implementations without a
 GPU.
 
@@ -31,6 +32,7 @@ from vexpress_rt.types import MAX_BUNDLE_SIDE, Float32
 
 EXTENSION = "vexpress_rt.native._cuda"
 VALUES_LIMIT = (1 << 31) - 1  # values of a frame's latent
+FEATURE_DTYPES = ("float32", "float16", "bfloat16")  # in the order of the numbers that the module takes
 
 
 class Memory(Protocol):
@@ -142,6 +144,44 @@ class Kernels:
             frame,
             np.ascontiguousarray(weights, np.float32),
             scale,
+            stream.handle,
+        )
+
+    def weighted_sum(
+        self, first: Memory, second: Memory | None, out: Memory, *,
+        rows: int, values: int, weights: Sequence[float], dtype: str, stream: Stream,
+    ) -> None:  # fmt: skip
+        """Write the sum of one or two features, each times its weight, as `weighted_sum.weighted_sum_numpy` returns it.
+
+        Args:
+            first: (rows, values) of `dtype`.
+            second: (rows, values) of `dtype`, or None.
+            out: (rows, values) of `dtype`, memory of its own.
+            rows: Number of frames.
+            values: Number of values of a frame.
+            weights: A weight for each feature.
+            dtype: float32, float16 or bfloat16. The sum is computed in float32 and rounded once.
+            stream: The stream to enqueue on.
+        """
+        _check_range("rows", rows, 1, VALUES_LIMIT)
+        _check_range("values", values, 1, VALUES_LIMIT)
+        for weight in weights:
+            _check_scale(weight)
+        width = 4 if dtype == FEATURE_DTYPES[0] else 2
+        size, inputs = width * rows * values, {"first": first} | ({} if second is None else {"second": second})
+        _check_memory({"out": (out, size)}, {name: (memory, size) for name, memory in inputs.items()}, alignment=width)
+        if len(weights) != len(inputs):
+            raise InputError(f"weights are {list(weights)}; expected one for each of the {len(inputs)} features")
+        self._launch(
+            "weighted_sum",
+            first.pointer,
+            0 if second is None else second.pointer,
+            out.pointer,
+            rows,
+            values,
+            weights[0],
+            0.0 if second is None else weights[1],
+            FEATURE_DTYPES.index(dtype),
             stream.handle,
         )
 

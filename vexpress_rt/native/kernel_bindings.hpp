@@ -103,6 +103,25 @@ void define_kernels(nanobind::module_& m, Run run) {
         "Writes guided predictions less the weighted error of one frame's; unconditional 0: no guidance.");
 
     m.def(
+        "weighted_sum",
+        [run](Address first, Address second, Address out, std::uint32_t rows, std::uint32_t values, float first_weight,
+              float second_weight, std::uint32_t dtype, Address stream) {
+            const nb::gil_scoped_release others_may_run;
+            const auto start = [&](auto number) {
+                using Stored = typename decltype(number)::Stored;
+                const WeightedSum<decltype(number)> sum{at<const Stored>(first), at<const Stored>(second),
+                                                        at<Stored>(out), values, first_weight, second_weight};
+                run(sum, values, rows, stream);
+            };
+            if (dtype == 0) start(Float32{});
+            if (dtype == 1) start(Float16{});
+            if (dtype == 2) start(Bfloat16{});
+        },
+        nb::arg("first"), nb::arg("second"), nb::arg("out"), nb::arg("rows"), nb::arg("values"),
+        nb::arg("first_weight"), nb::arg("second_weight"), nb::arg("dtype"), nb::arg("stream"),
+        "Writes the weighted sum of features; second 0: one feature; dtype: 0 float32, 1 float16, 2 bfloat16.");
+
+    m.def(
         "median_3x3x3",
         [run](Address previous, Address current, Address following, Address out, std::uint32_t height,
               std::uint32_t width, Address stream) {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "host_device.hpp"
 #include "median_network.hpp"
@@ -96,6 +97,85 @@ struct CorrectPredictions {
         const std::size_t at = (static_cast<std::size_t>(first) + row) * values + column;
         const float error = predictions.guided(static_cast<std::size_t>(frame) * values + column) - expected[column];
         out[at] = predictions.guided(at) - weights[row] * error;
+    }
+};
+
+VEXPRESS_HOST_DEVICE std::uint32_t bits_of(float value) {
+    std::uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+VEXPRESS_HOST_DEVICE float float_of(std::uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// The dtypes of features: how an element is stored, and its value. Values are rounded to the nearest, ties to even.
+struct Float32 {
+    using Stored = float;
+
+    static VEXPRESS_HOST_DEVICE float load(float stored) { return stored; }
+    static VEXPRESS_HOST_DEVICE float store(float value) { return value; }
+};
+
+struct Float16 {
+    using Stored = std::uint16_t;
+
+    static VEXPRESS_HOST_DEVICE float load(std::uint16_t stored) {
+        const std::uint32_t sign = (stored & 0x8000u) << 16, fraction = (stored & 0x7fffu) << 13;
+        if ((stored & 0x7c00u) == 0x7c00u) return float_of(sign | 0x7f800000u | (fraction & 0x007fffffu));
+        // The exponent's bias differs by 112. Multiplied, subnormal numbers are right as well.
+        return float_of(sign | bits_of(float_of(fraction) * 5.192296858534828e33f));  // 2**112
+    }
+
+    static VEXPRESS_HOST_DEVICE std::uint16_t store(float value) {
+        const std::uint32_t bits = bits_of(value), sign = (bits >> 16) & 0x8000u, size = bits & 0x7fffffffu;
+        std::uint32_t stored;
+        if (size > 0x7f800000u) {
+            stored = 0x7e00u;  // NaN
+        } else if (size >= 0x47800000u) {
+            stored = 0x7c00u;  // 65536 and more: infinity
+        } else if (size < 0x38800000u) {
+            // Below 2**-14 a float16 is a multiple of 2**-24, as a float32 between 0.5 and 1 is: the sum is rounded so.
+            stored = bits_of(float_of(size) + 0.5f) - 0x3f000000u;
+        } else {
+            stored = (size - 0x38000000u + 0xfffu + ((size >> 13) & 1u)) >> 13;
+        }
+        return static_cast<std::uint16_t>(sign | stored);
+    }
+};
+
+struct Bfloat16 {
+    using Stored = std::uint16_t;
+
+    static VEXPRESS_HOST_DEVICE float load(std::uint16_t stored) {
+        return float_of(static_cast<std::uint32_t>(stored) << 16);
+    }
+
+    static VEXPRESS_HOST_DEVICE std::uint16_t store(float value) {
+        const std::uint32_t bits = bits_of(value);
+        if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);  // NaN
+        return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
+};
+
+// The weighted sum of one or two features; see `weighted_sum.py`. Columns are the `values` of a frame; rows are frames.
+template <typename Number>
+struct WeightedSum {
+    const typename Number::Stored* first;   // frames x values
+    const typename Number::Stored* second;  // frames x values; null: one feature
+    typename Number::Stored* out;           // frames x values
+    std::uint32_t values;
+    float first_weight;
+    float second_weight;
+
+    VEXPRESS_HOST_DEVICE void operator()(std::uint32_t column, std::uint32_t row) const {
+        const std::size_t at = static_cast<std::size_t>(row) * values + column;
+        float sum = first_weight * Number::load(first[at]);
+        if (second != nullptr) sum = sum + second_weight * Number::load(second[at]);
+        out[at] = Number::store(sum);
     }
 };
 

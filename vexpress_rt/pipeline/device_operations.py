@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from vexpress_rt.backends.base import SharedExecutor
@@ -12,8 +12,10 @@ from vexpress_rt.diffusion.device_latents import DeviceLatents
 from vexpress_rt.diffusion.latents import HostLatents, MakeLatents
 from vexpress_rt.errors import BackendMissingError
 from vexpress_rt.native import device_kernels
+from vexpress_rt.stages.device_features import DeviceFeatures
 from vexpress_rt.stages.device_frames import DeviceFrames
 from vexpress_rt.stages.frame_decoder import FramePostprocessing, HostFrames
+from vexpress_rt.stages.spatial import FeatureOperations, HostFeatures
 
 _log = logging.getLogger("vexpress_rt")
 
@@ -25,10 +27,12 @@ class DeviceOperations:
     Attributes:
         latents: Makes the latent store.
         frames: The operations on decoded frames.
+        features: The operations on guiders' features.
     """
 
     latents: MakeLatents
     frames: FramePostprocessing
+    features: FeatureOperations = field(default_factory=HostFeatures)
 
 
 def choose_device_operations(executor: SharedExecutor | None, threads: int | None) -> DeviceOperations:
@@ -41,7 +45,11 @@ def choose_device_operations(executor: SharedExecutor | None, threads: int | Non
     if isinstance(executor, Executor):
         try:
             kernels = device_kernels.load()
-            return DeviceOperations(partial(DeviceLatents, executor, kernels), DeviceFrames(executor, kernels))
+            return DeviceOperations(
+                partial(DeviceLatents, executor, kernels),
+                DeviceFrames(executor, kernels),
+                DeviceFeatures(executor, kernels),
+            )
         except BackendMissingError as error:
             why = str(error)  # not the exception, whose traceback would keep objects alive in the log record
             _log.warning("latents and frames go through the host in every step, since %s", why)

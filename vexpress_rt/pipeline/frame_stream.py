@@ -67,7 +67,8 @@ class FrameStream:
     Attributes:
         fps: Frames per second, exactly.
         length: Number of frames, L.
-        keypoints: (L, 3, 2) float32, target keypoints in pixels of the video: left eye, right eye, nose.
+        keypoints: (L, 3, 2) float32, target keypoints in pixels of the video: left eye, right eye, nose; (0, 3, 2) for
+            a video without keypoints.
         notes: Repairs of the inputs, and choices that were left to the generator.
         done: Number of frames returned so far.
     """
@@ -77,13 +78,14 @@ class FrameStream:
         frames: Generator[UInt8, None, None],
         *,
         fps: Fraction,
+        length: int,
         keypoints: Float32,
         notes: tuple[str, ...],
         stopwatch: Stopwatch,
         report: ProgressReporter,
     ) -> None:
         self.fps = fps
-        self.length = len(keypoints)
+        self.length = length
         self.keypoints = keypoints
         self.notes = notes
         self.done = 0

@@ -38,6 +38,7 @@ from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
 from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
+from vexpress_rt.stages.depth import DepthSource, looping_depth_track, plan_depth_track
 from vexpress_rt.stages.portrait_encoder import (
     PORTRAIT_ENGINES,
     CroppedPhoto,
@@ -45,7 +46,7 @@ from vexpress_rt.stages.portrait_encoder import (
     PortraitEncoder,
     PortraitSource,
 )
-from vexpress_rt.stages.pose import KeypointSource, choose_retarget, looping_pose_track, plan_pose_track
+from vexpress_rt.stages.pose import KeypointSource, choose_pose, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
@@ -53,6 +54,8 @@ from vexpress_rt.utils.stopwatch import Stopwatch
 from vexpress_rt.utils.worker import Worker
 
 _log = logging.getLogger("vexpress_rt")
+
+_FREE = "no_retarget"  # the retargeting mode whose check of a photo demands no face
 
 
 class Generator:
@@ -117,6 +120,11 @@ class Generator:
         """Height and width of the videos in pixels."""
         return self._portraits.size
 
+    @property
+    def _guiders(self) -> tuple[str, ...]:
+        """The signals of the bundle's guiders."""
+        return self.bundle.manifest.model.guiders
+
     def describe(self) -> str:
         """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
         return self._engines.describe(self._runner.describe_latents())
@@ -137,9 +145,11 @@ class Generator:
             BackendError: An engine cannot be loaded, or `close` was called. Other engines stay loaded.
         """
         settings = self._run_context(config, WAVEFRONT, None, live=check_flag("live", live)).settings
-        self._runner.check(settings)
+        signals = self._guiders
+        self._runner.check(settings, signals)
         detector = (FACE_DETECTOR,) if self.bundle.has(FACE_DETECTOR) else ()
-        with self._engines.loading((*detector, *PORTRAIT_ENGINES, *required_engines(settings))) as loading:
+        names = (*detector, *PORTRAIT_ENGINES, *required_engines(settings, signals))
+        with self._engines.loading(names) as loading:
             loading.wait()
 
     def prepare(
@@ -202,8 +212,8 @@ class Generator:
     @refuse_renamed
     def stream(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
-        retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        window_order: str = "wavefront", progress: Progress | None = None,
+        depth: DepthSource | None = None, retarget: str | None = None, config: GenerationConfig | None = None,
+        noise: str | Float32 | None = None, window_order: str = "wavefront", progress: Progress | None = None,
     ) -> FrameStream:  # fmt: skip
         """Return an iterator over the frames of a video, each as soon as it is final.
 
@@ -215,9 +225,14 @@ class Generator:
             audio: A sound file (or a video, for its sound), or (samples, rate in Hz) with samples of shape (N,) or
                 (channels, N), float32 in [-1, 1] or int16.
             keypoints: Target motion: a file (.pth, .npy, .npz) or an array (L, 3, 2) in pixels of the bundle's picture,
-                a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head.
+                a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head, or
+                with depth for a head that the depth alone places.
+            depth: Depth of head, neck and shoulders, nearer is larger, for bundles with a guider of depth: an array
+                (L, H, W), or (H, W) for all frames, of floats of 0 (background) to 1, uint8 or uint16; a file with one
+                (.npy, .npz); or a video of depth. docs/files.md says how maps of other sizes and lengths are fitted.
             retarget: How keypoints are fitted to the photo's face: no_retarget, fix_face, offset_retarget or
-                naive_retarget. None is no_retarget with keypoints and fix_face without.
+                naive_retarget. None is no_retarget with keypoints and fix_face without; with depth and without
+                keypoints it leaves the keypoints out.
             config: The options. Precedence: argument, preset, bundle, default.
             noise: None for counter-based noise of the seed, "upstream" for the noise of the public implementation, or
                 the initial latents, (1, c, L, h, w) float32.
@@ -226,29 +241,34 @@ class Generator:
                 as the public implementation does, so that no frame is final before the last step. Both orders give the
                 same frames.
             progress: Called with the stage, the steps done and the total steps. The stages are recording (in seconds),
-                keypoints and portrait, then audio, denoise and frames interleaved. Its exceptions end the work and are
-                raised by this call or by the stream (StopIteration as the cause of a RuntimeError). It may close the
-                stream.
+                keypoints, depth and portrait, then audio, denoise and frames interleaved. Its exceptions end the work
+                and are raised by this call or by the stream (StopIteration as the cause of a RuntimeError). It may
+                close the stream.
 
         Returns:
             An iterator of ceil(duration of the speech x fps) frames, (H, W, 3) uint8 RGB.
 
         Raises:
-            InputError: An input cannot be used: ImageError, AudioError, KeypointError, NoFaceError or VideoError.
-            ConfigError: An option is outside its range, or the video needs more memory than is free.
+            InputError: An input cannot be used: ImageError, AudioError, KeypointError, DepthError, NoFaceError or
+                VideoError.
+            ConfigError: An option is outside its range, the bundle has no guider for a signal that is given, or the
+                video needs more memory than is free.
             BundleError: The bundle lacks an engine, or a file of it is damaged.
             BackendError: An engine cannot be loaded or run. Raised by the stream as well.
             AudioError: Raised by the stream: the recording cannot be read again, or its file has changed.
         """
         context = self._run_context(config, window_order, progress)
-        inputs, notes = self._read_inputs(context, portrait, audio, keypoints, retarget, noise, sound_track=False)
+        inputs, notes = self._read_inputs(
+            context, portrait, audio, keypoints, depth, retarget, noise, sound_track=False
+        )
         return self._stream(context, inputs, notes)
 
     @refuse_renamed
     def generate(
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
-        retarget: str | None = None, config: GenerationConfig | None = None, noise: str | Float32 | None = None,
-        window_order: str = "wavefront", output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
+        depth: DepthSource | None = None, retarget: str | None = None, config: GenerationConfig | None = None,
+        noise: str | Float32 | None = None, window_order: str = "wavefront",
+        output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
         progress: Progress | None = None,
     ) -> Video:  # fmt: skip
         """Generate a video: write the frames of `stream` to a file, or return them.
@@ -259,6 +279,7 @@ class Generator:
             portrait: As in `stream`.
             audio: As in `stream`.
             keypoints: As in `stream`.
+            depth: As in `stream`.
             retarget: As in `stream`.
             config: As in `stream`.
             noise: As in `stream`.
@@ -276,10 +297,10 @@ class Generator:
             OutputError: The file cannot be written.
         """
         context = self._run_context(config, window_order, progress)
-        path = None if output is None else _check_output(output, portrait, audio, keypoints)
+        path = None if output is None else _check_output(output, portrait, audio, keypoints, depth)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
         inputs, notes = self._read_inputs(
-            context, portrait, audio, keypoints, retarget, noise, keep=keep, sound_track=path is not None
+            context, portrait, audio, keypoints, depth, retarget, noise, keep=keep, sound_track=path is not None
         )
         with self._stream(context, inputs, notes, rgb=keep) as stream:
             frames = self._collect(stream, context, inputs, path, keep)
@@ -294,9 +315,9 @@ class Generator:
         )
 
     def live(
-        self, portrait: PortraitSource, *, keypoints: KeypointSource | None = None, retarget: str | None = None,
-        extension: str = "mirror", config: GenerationConfig | None = None, sample_rate: int = 16000,
-        look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
+        self, portrait: PortraitSource, *, keypoints: KeypointSource | None = None, depth: DepthSource | None = None,
+        retarget: str | None = None, extension: str = "mirror", config: GenerationConfig | None = None,
+        sample_rate: int = 16000, look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
     ) -> LiveSession:  # fmt: skip
         """Open a session in which the portrait speaks while its speech arrives.
 
@@ -309,9 +330,10 @@ class Generator:
         Args:
             portrait: As in `stream`.
             keypoints: As in `stream`; None for a still head. Only the first minute of a driving video is used.
+            depth: As in `stream`. Only the first minute of a video of depth is used.
             retarget: As in `stream`.
-            extension: What follows the end of the keypoint track: "mirror" runs it back and forth, "loop" starts again,
-                "hold" keeps its last frame.
+            extension: What follows the end of the keypoint track and of the depth: "mirror" runs back and forth, "loop"
+                starts again, "hold" keeps the last frame.
             config: The options. Precedence: argument, preset, the bundle's options for live sessions, its other
                 options, default. `extension` and `quality` have no effect.
             sample_rate: Sample rate in Hz of the samples of frames, and of pushed samples without a rate.
@@ -331,19 +353,24 @@ class Generator:
         """
         run, manifest = self._run_context(config, WAVEFRONT, None, live=True), self.bundle.manifest
         settings = run.settings
-        mode = choose_retarget(retarget, keypoints)
+        mode = choose_pose(retarget, keypoints, self._guiders, depth=depth is not None)
+        signals = _signals(mode, depth)
         rate = check_rate(sample_rate)
         plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
         audio = make_session_audio(plan, rate, manifest, settings)
         needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
-        photo = self._portraits.accept(portrait, mode, driven=keypoints is not None)
-        self._runner.check(settings)
-        keypoints_at, notes = looping_pose_track(
-            keypoints, mode, photo, settings, extension, self._portraits.find_faces
-        )
-        encoded = self._load_and_encode(run, photo)
-        return LiveSession(self._runner.live(settings, encoded, keypoints_at), audio, plan, (*photo.notes, *notes))
+        photo = self._portraits.accept(portrait, mode or _FREE, driven=keypoints is not None)
+        self._runner.check(settings, signals)
+        keypoints_at, notes = None, _notes(mode, depth)
+        if mode is not None:
+            keypoints_at, notes = looping_pose_track(
+                keypoints, mode, photo, settings, extension, self._portraits.find_faces
+            )
+        track = None if depth is None else looping_depth_track(depth, photo, settings, extension)
+        encoded = self._load_and_encode(run, photo, signals)
+        notes = (*photo.notes, *notes, *(() if track is None else track.notes))
+        return LiveSession(self._runner.live(settings, encoded, keypoints_at, track), audio, plan, notes)
 
     def _run_context(
         self, config: GenerationConfig | None, window_order: str, progress: Progress | None, *, live: bool = False
@@ -359,39 +386,53 @@ class Generator:
 
     def _read_inputs(
         self, context: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
-        retarget: str | None, noise: str | Float32 | None, *, keep: bool = False, sound_track: bool,
+        depth: DepthSource | None, retarget: str | None, noise: str | Float32 | None, *, keep: bool = False,
+        sound_track: bool,
     ) -> tuple[PipelineInputs, tuple[str, ...]]:  # fmt: skip
         """Read and check the inputs of a video; return them and their notes. keep: whether frames stay in memory."""
-        mode = choose_retarget(retarget, keypoints)
+        mode = choose_pose(retarget, keypoints, self._guiders, depth=depth is not None)
+        signals = _signals(mode, depth)
         if (seconds := known_duration(audio)) is not None:
             self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
         # Inputs are checked before engines are loaded, which is slow.
         with context.stopwatch.stage("portrait"):
-            photo = self._portraits.accept(source, mode, driven=keypoints is not None)
+            photo = self._portraits.accept(source, mode or _FREE, driven=keypoints is not None)
         with context.stopwatch.stage("audio"):
             report = partial(context.report, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)
         length = recording.frame_count(context.settings.rate)
         self._check_memory(context, noise, length, keep)
-        self._runner.check(context.settings)
+        self._runner.check(context.settings, signals)
         with context.stopwatch.stage("denoise"):
             initial = self._runner.noise(noise, context.settings, length)
-        with context.stage("keypoints"):
-            track = plan_pose_track(
-                keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
-                lambda done, total: context.report("keypoints", done, total),
-            )  # fmt: skip
-        portrait = self._load_and_encode(context, photo)
+        points, track_notes = None, _notes(mode, depth)
+        if mode is not None:
+            with context.stage("keypoints"):
+                track = plan_pose_track(
+                    keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
+                    lambda done, total: context.report("keypoints", done, total),
+                )  # fmt: skip
+            points, track_notes = track.points, track.notes
+        depth_track = None
+        if depth is not None:
+            with context.stage("depth"):
+                depth_track = plan_depth_track(
+                    depth, photo, length, context.settings, lambda done, total: context.report("depth", done, total)
+                )
+            track_notes += depth_track.notes
+        portrait = self._load_and_encode(context, photo, signals)
         gated = gate_notes(recording, self.bundle.manifest.model, context.settings.noise_gate)
-        notes = (*portrait.notes, *recording.notes, *gated, *track.notes)
-        _log.info("%s: %s", mode, "; ".join(notes))
-        return PipelineInputs(portrait, recording, track.points, initial), notes
+        notes = (*portrait.notes, *recording.notes, *gated, *track_notes)
+        _log.info("%s: %s", mode or "no keypoints", "; ".join(notes))
+        return PipelineInputs(portrait, recording, length, points, depth_track, initial), notes
 
-    def _load_and_encode(self, context: RunContext, photo: Portrait | CroppedPhoto) -> Portrait:
+    def _load_and_encode(
+        self, context: RunContext, photo: Portrait | CroppedPhoto, signals: tuple[str, ...]
+    ) -> Portrait:  # fmt: skip
         """Load the engines of a video, and encode its photo as soon as the engines for it are loaded."""
         first = () if isinstance(photo, Portrait) else PORTRAIT_ENGINES
         load = partial(context.stopwatch.stage, "load")
-        with self._engines.loading(required_engines(context.settings), first=first) as loading:
+        with self._engines.loading(required_engines(context.settings, signals), first=first) as loading:
             if first:
                 with load():
                     loading.wait(*first)
@@ -410,10 +451,11 @@ class Generator:
         self, context: RunContext, inputs: PipelineInputs, notes: tuple[str, ...], *, rgb: bool = True
     ) -> FrameStream:
         frames = self._runner.frames(context, inputs, rgb=rgb)
-        fps, points = context.settings.rate, inputs.points
+        points = np.zeros((0, 3, 2), np.float32) if inputs.points is None else inputs.points
         return FrameStream(
-            frames, fps=fps, keypoints=points, notes=notes, stopwatch=context.stopwatch, report=context.report
-        )
+            frames, fps=context.settings.rate, length=inputs.length, keypoints=points, notes=notes,
+            stopwatch=context.stopwatch, report=context.report,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Free the engines. The generator cannot be used afterwards. Closing twice is allowed."""
@@ -446,6 +488,17 @@ class Generator:
                 if write is not None:
                     write(frame)
         return kept
+
+
+def _signals(mode: str | None, depth: DepthSource | None) -> tuple[str, ...]:
+    """Return the spatial signals of a video; mode: from `choose_pose`."""
+    return (*(() if mode is None else ("keypoints",)), *(() if depth is None else ("depth",)))
+
+
+def _notes(mode: str | None, depth: DepthSource | None) -> tuple[str, ...]:
+    """Return the note on a video without keypoints."""
+    alone = mode is None and depth is not None
+    return ("depth: no keypoints are given, and the depth alone places the head",) if alone else ()
 
 
 def _check_output(output: str | os.PathLike[str], *sources: object) -> Path:

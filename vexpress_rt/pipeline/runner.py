@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.bundle.bundle import Bundle
+from vexpress_rt.bundle.engine_spec import GUIDERS
 from vexpress_rt.config import WAVEFRONT, Settings
 from vexpress_rt.diffusion.context_windows import plan_windows
 from vexpress_rt.diffusion.denoiser import Denoiser, choose_sampler
@@ -23,7 +24,9 @@ from vexpress_rt.pipeline.device_operations import DeviceOperations, choose_devi
 from vexpress_rt.pipeline.frame_stream import ProgressReporter
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
+from vexpress_rt.stages.depth import DepthTrack
 from vexpress_rt.stages.frame_decoder import make_frames
+from vexpress_rt.stages.spatial import POSE_FEATURE, SpatialFeatures, SpatialSignal
 from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -66,19 +69,19 @@ class PipelineInputs:
     Attributes:
         portrait: The encoded photo.
         recording: The speech.
-        points: (L, 3, 2) float32, the keypoints of the face in each frame, in pixels of the bundle's picture.
+        length: Frames of the video, L.
+        points: (L, 3, 2) float32, the keypoints of the face in each frame, in pixels of the bundle's picture; None
+            for a video without keypoints.
+        depth: The depth in each frame; None for a video without depth.
         noise: Returns the initial latent of a frame, (c, h, w) float32.
     """
 
     portrait: Portrait
     recording: Recording
-    points: Float32
+    length: int
+    points: Float32 | None
+    depth: DepthTrack | None
     noise: Callable[[int], Float32]
-
-    @property
-    def length(self) -> int:
-        """Frames of the video."""
-        return len(self.points)
 
 
 class Runner:
@@ -107,18 +110,19 @@ class Runner:
                 self._operations = choose_device_operations(executor, self._engines.threads)
             return self._operations
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: Settings, signals: Iterable[str]) -> None:
         """Check the sampler, and that the bundle has the engines for these settings, without loading any.
 
         Args:
             settings: The resolved options.
+            signals: The spatial signals, some of `engine_spec.GUIDERS`.
 
         Raises:
             ConfigError: The sampler does not fit the settings.
             BundleNotFoundError: The bundle lacks an engine.
         """
         choose_sampler(settings, self._manifest.model)
-        self._engines.bundle.require(required_engines(settings))
+        self._engines.bundle.require(required_engines(settings, signals))
 
     def noise(self, choice: str | Float32 | None, settings: Settings, length: int) -> Callable[[int], Float32]:
         """Return a function from a frame to its initial latent.
@@ -161,8 +165,8 @@ class Runner:
             windows = _most_in_flight(length, shape.frames, settings, window_order)
             slots = min(length, windows * (shape.frames - settings.overlap)) + shape.frames
             kept = (choose_sampler(settings, model).state_size + 1) * latent * slots
-            outputs = [one for name in ("audio_projection", "pose_guider") for one in self._specs[name].outputs]
-            conditions = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in outputs)
+            inputs = [one for one in self._specs["denoiser"].inputs if one.name in ("audio_tokens", POSE_FEATURE)]
+            conditions = sum(math.prod(size or 0 for size in one.shape) * _itemsize(one.dtype) for one in inputs)
             reused = latent * shape.frames if settings.uncond_interval > 1 else 0
             remedy = "take fewer steps" if window_order == WAVEFRONT else (
                 "use window_order='wavefront': its frames are the same, and its memory does not grow with the speech"
@@ -209,10 +213,19 @@ class Runner:
                 context.report("frames", done, inputs.length)
                 yield frame
 
-    def live(self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32]) -> WindowDenoiser:
-        """Return the denoiser of a live session; keypoints_at: maps a frame, from 0, to the face's keypoints (3, 2)."""
-        model, size = self._manifest.model, (self._manifest.shape.height, self._manifest.shape.width)
-        shape, operations = self._latent_shape(), self._device_operations()
+    def live(
+        self, settings: Settings, portrait: Portrait, keypoints_at: Callable[[int], Float32] | None,
+        depth: DepthTrack | None,
+    ) -> WindowDenoiser:  # fmt: skip
+        """Return the denoiser of a live session.
+
+        Args:
+            settings: The resolved options.
+            portrait: The encoded photo.
+            keypoints_at: Maps a frame, from 0, to the face's keypoints (3, 2); None for a session without keypoints.
+            depth: The depth in each frame; None for a session without depth.
+        """
+        model, shape, operations = self._manifest.model, self._latent_shape(), self._device_operations()
         return WindowDenoiser(
             get_engine=self._engines.get,
             guidance=Guidance.from_settings(settings),
@@ -220,7 +233,7 @@ class Runner:
             reference=portrait.reference,
             # Frames before the first have negative numbers, which wrap around to 2**64 - 1 and down.
             noise=lambda frame: frame_noise(settings.seed, frame % 2**64, shape),
-            keypoint_map=lambda frame: draw_keypoint_map(keypoints_at(max(0, frame)), *size),
+            spatial=self._spatial(settings, keypoints_at, depth),
             audio_rows=model.audio_rows,
             minimum_samples=model.audio_minimum_samples,
             postprocessing=operations.frames,
@@ -246,6 +259,22 @@ class Runner:
             gated=context.settings.noise_gate,
         )
 
+    def _spatial(
+        self, settings: Settings, keypoints_at: Callable[[int], Float32] | None, depth: DepthTrack | None
+    ) -> SpatialFeatures:
+        """Return the pose features of a video's signals; the frames before a live session show its first one."""
+        height, width = self._manifest.shape.height, self._manifest.shape.width
+        signals = []
+        if keypoints_at is not None:
+            points = keypoints_at
+            draw = lambda frame: draw_keypoint_map(points(max(0, frame)), height, width)  # noqa: E731
+            signals.append(SpatialSignal("keypoints", settings.pose_weight, draw))
+        if depth is not None:
+            track = depth
+            signals.append(SpatialSignal("depth", settings.depth_weight, lambda frame: track.picture(max(0, frame))))
+        (spec,) = (tensor for tensor in self._specs["denoiser"].inputs if tensor.name == POSE_FEATURE)
+        return SpatialFeatures(self._engines.get, signals, spec, self._device_operations().features)
+
     def _denoiser(
         self, context: RunContext, inputs: PipelineInputs, feature_windows: Callable[[int, int], Float32]
     ) -> Denoiser:
@@ -260,26 +289,27 @@ class Runner:
             noise=inputs.noise,
             conditions=WindowConditions(
                 audio_projection=self._engines.get("audio_projection"),
-                pose_guider=self._engines.get("pose_guider"),
+                spatial=self._spatial(
+                    context.settings, None if inputs.points is None else inputs.points.__getitem__, inputs.depth
+                ),
                 length=length,
                 feature_windows=feature_windows,
-                keypoint_map=lambda frame: draw_keypoint_map(
-                    inputs.points[frame], manifest.shape.height, manifest.shape.width
-                ),
             ),
             progress=lambda done, total: context.report("denoise", done, total),
             latents=self._device_operations().latents,
         )
 
 
-def required_engines(settings: Settings) -> tuple[str, ...]:
+def required_engines(settings: Settings, signals: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the engines that a video or a live session runs, in addition to those of its photo.
 
     Args:
         settings: The resolved options.
+        signals: The spatial signals, some of `engine_spec.GUIDERS`.
     """
     denoisers = Guidance.from_settings(settings).engines(settings.steps)
-    return ("audio_encoder", "audio_projection", "pose_guider", *denoisers, "vae_decoder")
+    guiders = [GUIDERS[signal] for signal in signals]
+    return ("audio_encoder", "audio_projection", *guiders, *denoisers, "vae_decoder")
 
 
 def _most_in_flight(length: int, frames: int, settings: Settings, window_order: str) -> int:

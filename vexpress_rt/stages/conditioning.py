@@ -1,4 +1,4 @@
-"""The denoiser's conditions: the photo once, speech and keypoint maps for each window."""
+"""The denoiser's conditions: the photo once, speech and spatial signals for each window."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from vexpress_rt.backends.base import Array, Engine, Tensor
 from vexpress_rt.diffusion.context_windows import Window
 from vexpress_rt.diffusion.latent_check import check_outputs
+from vexpress_rt.stages.spatial import SpatialFeatures
 from vexpress_rt.types import Float32, UInt8
 
 
@@ -65,26 +66,24 @@ class WindowConditions:
 
     Attributes:
         audio_projection: The engine `audio_projection`.
-        pose_guider: The engine `pose_guider`.
+        spatial: Computes the pose feature of the guiders.
         length: Frames of the video.
         feature_windows: Returns the feature windows (stop - start, R, A) float32 of frames [start, stop).
-        keypoint_map: Returns the keypoint map (H, W, 3) uint8 of a frame.
     """
 
     audio_projection: Engine
-    pose_guider: Engine
+    spatial: SpatialFeatures
     length: int
     feature_windows: Callable[[int, int], Float32]
-    keypoint_map: Callable[[int], UInt8]
 
     def __call__(self, window: Window) -> Mapping[str, Tensor]:
         """Return `audio_tokens` (F, Q, D) and `pose_feature` (F, K, h, w) of the window, kept on the device."""
         stop, surplus = min(window.stop, self.length), max(0, window.stop - self.length)
         features = self.feature_windows(window.start, stop)
-        maps = np.stack([self.keypoint_map(frame) for frame in range(window.start, stop)])
+        pictures = self.spatial.pictures(range(window.start, stop))
         return {
             **self.audio_projection.run({"feature_rows": _extend(features, surplus)}, keep_on_device=True),
-            **self.pose_guider.run({"drawings": _extend(maps, surplus)}, keep_on_device=True),
+            **self.spatial({signal: _extend(frames, surplus) for signal, frames in pictures.items()}),
         }
 
 

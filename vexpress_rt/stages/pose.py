@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,6 +20,7 @@ from vexpress_rt.face.detector import DETECTION_SIZE
 from vexpress_rt.face.keypoint_track import (
     KEYPOINT_SUFFIXES,
     check_inside,
+    describe_fit,
     fit_length,
     load_keypoints,
     repeated_frames,
@@ -94,6 +95,38 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
             "photo, or its keypoints as prepare(..., keypoints=) or --image-keypoints"
         )
     return mode
+
+
+def choose_pose(mode: str | None, source: KeypointSource | None, guiders: Sequence[str], *, depth: bool) -> str | None:
+    """Return the retargeting mode, or None for a video without keypoints.
+
+    A bundle without a guider of keypoints has none. With depth maps, the depth alone places the head, unless keypoints
+    or a retargeting mode are given as well: "fix_face" then holds the photo's face still.
+
+    Args:
+        mode: As for `choose_retarget`.
+        source: As for `choose_retarget`.
+        guiders: The signals of the bundle's guiders.
+        depth: Whether depth maps are given.
+
+    Raises:
+        ConfigError: As `choose_retarget`; or the bundle has no guider for what is given.
+    """
+    for signal, given, flag in (("keypoints", source is not None, "keypoints"), ("depth", depth, "depth")):
+        if given and signal not in guiders:
+            raise _no_guider(signal, flag, guiders)
+    if "keypoints" not in guiders:
+        if mode is not None:
+            raise _no_guider("keypoints", "retarget", guiders)
+        return None
+    return None if depth and source is None and mode is None else choose_retarget(mode, source)
+
+
+def _no_guider(signal: str, argument: str, guiders: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"{argument} is given, and this bundle has no {signal} guider; it has: {', '.join(guiders) or 'none'}: leave "
+        f"{argument}= or --{argument} out, or use a bundle of a model with that guider"
+    )
 
 
 def check_face(
@@ -243,7 +276,7 @@ def plan_pose_track(
     points, how = fit_length(track.points, length, settings.extension)
     points = retarget(points, photo_face, mode, settings.upstream_anchor)
     check_inside(points, portrait.crop.size)
-    return PoseTrack(points, (*track.notes, _note(len(track.points), length, how)))
+    return PoseTrack(points, (*track.notes, describe_fit("keypoints", len(track.points), length, how)))
 
 
 def looping_pose_track(
@@ -286,12 +319,3 @@ def looping_pose_track(
         return keypoints
 
     return keypoints_at, notes
-
-
-def _note(count: int, length: int, how: str) -> str:
-    """Describe how a track of `count` frames fits `length`; `how` is from `fit_length`."""
-    if how == "as is":
-        return f"keypoints: {count} frames, as many as the video has"
-    if how == "cut":
-        return f"keypoints: longer than the video, cut to its {length} frames"
-    return f"keypoints: {count} frames for {length} of the video, extended by {how}"

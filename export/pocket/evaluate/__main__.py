@@ -82,13 +82,15 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
     speed = None if given.live_speed is None else read_live_speed(given.live_speed)
     with ExitStack() as stack:
         if given.drawings:
+            depth = True
             sources, described = {"drawings": Source(draw_case, {})}, "drawings of the expected videos, not the model"
         else:
             generator = stack.enter_context(Generator(given.bundle, provider="cpu", threads=given.threads))
+            depth = "depth" in generator.bundle.manifest.model.guiders
             sources, described = _sources(generator, given), f"bundle {generator.bundle.identity}"
         command.print_progress("Drawing people and synthesizing speech")
         subjects = [make_subject(FIRST + i) for i in range(max(given.people, GALLERY))]
-        cases = all_cases(subjects[: given.people], given.seconds, given.real_speech)
+        cases = all_cases(subjects[: given.people], given.seconds, given.real_speech, depth=depth)
         results = evaluate(sources, subjects, cases, command.print_progress, shots)
     run = Run(line, described, given.people, given.seconds, (time.monotonic() - start) / 60)
     _write(given, run, results, speed, shots)

@@ -5,6 +5,7 @@
 * pose: no speech; the person's own head movement.
 * photo: the same speech, head movement and noise for all people.
 * recorded: recorded speech from a file; the head is still. Only the first RECORDED_PEOPLE people.
+* depth: the person's own speech and head movement, driven by depth without keypoints.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from export.pocket.acting import random_motion
 from export.pocket.architecture import FPS, SIZE
 from export.pocket.evaluate.subjects import FIRST, Subject
-from export.pocket.faces import Person, Pose, keypoints
+from export.pocket.faces import Person, Pose, draw_depth, keypoints
 from export.pocket.lips import LIPS, RATE, mouth_track
 from export.pocket.speech import Samples, clip
 from vexpress_rt.media.recording import open_recording
 
-SCENES = ("voice", "silence", "pose", "photo", "recorded")
+SCENES = ("voice", "silence", "pose", "photo", "recorded", "depth")
 SHARED = 2 * FIRST  # seed of speech and movement that are the same for all people
 RECORDED_PEOPLE, RECORDED_SECONDS = 4, 4.0
 # What `fix_face` leaves at rest; expressions follow the voice.
@@ -46,7 +47,7 @@ class Case:
         person: The person to expect: the looks of the photo, with the eye distance of the keypoints.
         poses: Expected pose of each frame.
         points: Their keypoints in pixels, (L, 3, 2) float32.
-        held: Whether no keypoints are given, so that the head stays as in the photo.
+        signal: What drives the head, "keypoints" or "depth"; None for a head that stays as in the photo.
         followed: Curve that the mouth's opening should correlate with, (L,): openness, or loudness of a recording.
     """
 
@@ -57,8 +58,21 @@ class Case:
     person: Person
     poses: tuple[Pose, ...]
     points: NDArray[np.float32]
-    held: bool
+    signal: str | None
     followed: NDArray[np.float64]
+
+    @property
+    def held(self) -> bool:
+        """Whether the head stays as in the photo."""
+        return self.signal is None
+
+    def depth(self) -> NDArray[np.float32]:
+        """Draw the depth of the person in the expected poses.
+
+        Returns:
+            (L, H, W) float32 in [0, 1], nearer is larger.
+        """
+        return np.stack([draw_depth(self.person, pose, height=SIZE, width=SIZE) for pose in self.poses])
 
 
 def speech(seed: int, seconds: float) -> Samples:
@@ -77,28 +91,37 @@ def speech(seed: int, seconds: float) -> Samples:
     return clip(seed, seconds, silent=0.0)
 
 
-def cases_of(subject: Subject, seconds: float, voice: Voice = speech) -> list[Case]:
+def cases_of(subject: Subject, seconds: float, voice: Voice = speech, *, depth: bool = False) -> list[Case]:
     """Return the videos of a person in all scenes except `recorded`.
 
     Args:
         subject: The person.
         seconds: Duration of each video.
         voice: Makes the speech.
+        depth: Whether to add the scene `depth`.
     """
-    seed = subject.seed
-    silence, shared_speech = np.zeros(round(seconds * RATE), np.float32), voice(SHARED, seconds)
+    seed, own_distance = subject.seed, subject.person.eye_distance
+    silence, own_speech, shared_speech = (
+        np.zeros(round(seconds * RATE), np.float32),
+        voice(seed, seconds),
+        voice(SHARED, seconds),
+    )
     own, shared = _motion(silence, seed), _motion(shared_speech, SHARED)
-    return [
-        _held("voice", subject, voice(seed, seconds)),
+    cases = [
+        _held("voice", subject, own_speech),
         _held("silence", subject, clip(seed, seconds, silent=1.0)),  # silence or steady noise
-        _moved("pose", subject, silence, seed, own, subject.person.eye_distance),
+        _moved("pose", subject, silence, seed, own, own_distance),
         # Keypoints of average proportions, so that only the photo differs.
         _moved("photo", subject, shared_speech, SHARED, shared, 1.0),
     ]
+    if depth:
+        moved = _moved("depth", subject, own_speech, seed, _motion(own_speech, seed), own_distance)
+        cases.append(replace(moved, signal="depth"))
+    return cases
 
 
 def all_cases(
-    subjects: Sequence[Subject], seconds: float, recorded: Sequence[Path], voice: Voice = speech
+    subjects: Sequence[Subject], seconds: float, recorded: Sequence[Path], voice: Voice = speech, *, depth: bool = False
 ) -> list[Case]:
     """Return the videos of all people in all scenes, person after person.
 
@@ -107,6 +130,7 @@ def all_cases(
         seconds: Duration of each video.
         recorded: Files of recorded speech.
         voice: Makes the speech.
+        depth: Whether to add the scene `depth`.
 
     Raises:
         AudioError: A recording cannot be read.
@@ -115,7 +139,7 @@ def all_cases(
     recordings = [open_recording(path, RATE).read()[: round(RECORDED_SECONDS * RATE)] for path in recorded]
     cases = []
     for number, subject in enumerate(subjects):
-        cases += cases_of(subject, seconds, voice)
+        cases += cases_of(subject, seconds, voice, depth=depth)
         if number < RECORDED_PEOPLE:
             cases += [
                 replace(_held("recorded", subject, samples), followed=loudness(samples)) for samples in recordings
@@ -162,7 +186,7 @@ def _held(scene: str, subject: Subject, samples: Samples) -> Case:
     poses = tuple(replace(pose, **_HELD) for pose in _motion(samples, subject.seed))
     points = np.repeat(subject.rest.keypoints[None], len(poses), axis=0)
     followed = np.array([pose.mouth for pose in poses])
-    return Case(scene, subject, samples, subject.seed, subject.person, poses, points, True, followed)
+    return Case(scene, subject, samples, subject.seed, subject.person, poses, points, None, followed)
 
 
 def _moved(
@@ -171,4 +195,4 @@ def _moved(
     person = replace(subject.person, eye_distance=eye_distance)
     points = np.stack([keypoints(person, pose, SIZE, SIZE) for pose in poses])
     followed = np.array([pose.mouth for pose in poses])
-    return Case(scene, subject, samples, noise, person, poses, points, False, followed)
+    return Case(scene, subject, samples, noise, person, poses, points, "keypoints", followed)

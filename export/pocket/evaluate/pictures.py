@@ -23,15 +23,32 @@ Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Mask = NDArray[np.bool_]  # (H, W)
 Floats = NDArray[np.float32]
 
+
+@dataclass(frozen=True)
+class Feature:
+    """How a feature is looked for in people without it.
+
+    Attributes:
+        kinds: Number of its most common kinds that are looked for.
+        most: Largest strength that counts as absent, over that of the drawn feature.
+    """
+
+    kinds: int
+    most: float
+
+
 NONE = "none"  # the kind of a feature that a person does not have
-FEATURES = tuple(name for name in ("glasses", "hat", "beard") if name in {f.name for f in fields(Person)})
-KINDS = 2  # most common kinds of a feature, put on people without it
+# Traces of glasses and hats are conspicuous; the shading of a chin without a beard resembles a faint beard.
+_KNOWN = {"glasses": Feature(4, 0.3), "hat": Feature(2, 0.3), "beard": Feature(2, 0.5)}
+FEATURES = {name: feature for name, feature in _KNOWN.items() if name in {f.name for f in fields(Person)}}
+PRESENT = 0.5  # least strength of a feature that counts as present, over that of the drawn one
 BALD = "bald"  # style without hair
 ROUNDING = 1 / 12  # mean square error of rounding to 8 bits; a PSNR is at most 58.9 dB
 
 _SAMPLE = 400  # people among whom kinds are counted
-_BLUR = 1.5  # pixels; a feature that is drawn a pixel beside its place is there
-_DIFFERENT = 8.0  # levels, least difference of drawings where a feature is looked for
+_DETAIL = (1.0, 4.0)  # pixels: details between these scales tell a feature, and not the tone of the skin
+_VISIBLE = 6.0  # levels of detail, least difference of drawings where a feature is looked for
+_SHADOW = 8.0  # levels, least difference of a shadow of the hair
 _CONTRAST = 24.0  # levels, least difference between hair and what is behind it
 _LEAST = 12  # pixels, least size of the region of a feature or of hair
 _BAND = 12  # pixels around the hair in which other hair is looked for
@@ -163,22 +180,29 @@ def flicker(frames: Frames, before: Image, after: Image) -> float:
     return float(np.abs(np.diff(frames.astype(np.float32), axis=0))[:, still].mean())
 
 
-def is_nearer(frame: Image, right: Image, wrong: Image) -> bool | None:
-    """Return whether a frame is nearer to one drawing than to another, where the two drawings differ.
+def strength(frame: Image, without: Image, having: Image) -> float | None:
+    """Return the strength of a feature in a frame: the projection of its details from one drawing to the other.
 
     Args:
         frame: (H, W, 3) uint8.
-        right: (H, W, 3) uint8.
-        wrong: (H, W, 3) uint8.
+        without: The drawing without the feature, (H, W, 3) uint8.
+        having: The drawing with it, (H, W, 3) uint8.
 
     Returns:
-        None if the drawings hardly differ.
+        0 for a frame like the first drawing, 1 for one like the second; None if the drawings hardly differ.
     """
-    seen, one, other = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), _BLUR) for image in (frame, right, wrong))
-    region = _differs(one, other, _DIFFERENT)
+    seen, start, end = (_detail(image) for image in (frame, without, having))
+    region = _differs(start, end, _VISIBLE)
     if region.sum() < _LEAST:
         return None
-    return bool(np.square(seen - one)[region].sum() < np.square(seen - other)[region].sum())
+    way = (end - start)[region]
+    return float(((seen - start)[region] * way).sum() / np.square(way).sum())
+
+
+def _detail(image: Image) -> Floats:
+    values = image.astype(np.float32)
+    fine, coarse = (cv2.GaussianBlur(values, (0, 0), scale) for scale in _DETAIL)
+    return np.asarray(fine - coarse, np.float32)
 
 
 def hair_overlap(frame: Image, drawing: Image, bald: Image) -> float:
@@ -197,7 +221,7 @@ def hair_overlap(frame: Image, drawing: Image, bald: Image) -> float:
         0 to 1; NaN if the drawings hardly differ.
     """
     seen, drawn, behind = (image.astype(np.float32) for image in (frame, drawing, bald))
-    hair, beside = _differs(drawn, behind, _CONTRAST), ~_differs(drawn, behind, _DIFFERENT)
+    hair, beside = _differs(drawn, behind, _CONTRAST), ~_differs(drawn, behind, _SHADOW)
     inside = cv2.erode(hair.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # without mixed colours at the edge
     if hair.sum() < _LEAST or not inside.any():
         return float("nan")
@@ -230,12 +254,13 @@ def _luma(image: Image) -> Floats:
 
 def _looks(name: str, person: Person, poses: Sequence[Pose], pairs: Sequence[tuple[Image, Image]]) -> Iterator[bool]:
     """Return, for each frame in which a feature can be judged, whether it is as in the photo."""
-    others = (NONE,) if getattr(person, name) != NONE else common_kinds(name)
+    has, most = getattr(person, name) != NONE, FEATURES[name].most
     for pose, (frame, drawing) in zip(poses, pairs, strict=True):
-        wrong = [draw(_changed(person, name, kind), pose).image for kind in others]
-        found = [near for other in wrong if (near := is_nearer(frame, drawing, other)) is not None]
-        if found:
-            yield all(found)
+        others = [draw(_changed(person, name, kind), pose).image for kind in ((NONE,) if has else common_kinds(name))]
+        found = [strength(frame, *((other, drawing) if has else (drawing, other))) for other in others]
+        judged = [value for value in found if value is not None]
+        if judged:
+            yield min(judged) >= PRESENT if has else max(judged) <= most
 
 
 def _changed(person: Person, feature: str, kind: str) -> Person:
@@ -245,10 +270,10 @@ def _changed(person: Person, feature: str, kind: str) -> Person:
 
 @cache
 def common_kinds(feature: str) -> tuple[str, ...]:
-    """Return the KINDS most common kinds of a feature.
+    """Return the most common kinds of a feature, as many as are looked for in people without it.
 
     Args:
-        feature: One of FEATURES.
+        feature: A key of FEATURES.
     """
     counts = Counter(getattr(random_person(seed), feature) for seed in range(_SAMPLE))
-    return tuple(kind for kind, _ in counts.most_common() if kind != NONE)[:KINDS]
+    return tuple(kind for kind, _ in counts.most_common() if kind != NONE)[: FEATURES[feature].kinds]

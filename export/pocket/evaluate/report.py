@@ -30,7 +30,7 @@ from export.pocket.evaluate.figures import (
 )
 from export.pocket.evaluate.live_speed import LiveSpeed
 from export.pocket.evaluate.measuring import EVERY, Measured, Values
-from export.pocket.evaluate.pictures import FEATURES, KINDS, Pictures
+from export.pocket.evaluate.pictures import FEATURES, PRESENT, Pictures
 from export.pocket.evaluate.subjects import FIRST, GALLERY
 from vexpress_rt import __version__
 from vexpress_rt.utils.cpu_model import cpu_model
@@ -67,10 +67,15 @@ class Run:
         ]
 
 
+_ABSENT = ", ".join(
+    f"at most {feature.most:g} for the {feature.kinds} most common kinds of {name}"
+    for name, feature in FEATURES.items()
+)
 HOW = f"""\
 * Scenes, one video of each person: *voice* (own speech, head held with `fix_face`), *silence* (nothing or a steady
   noise, head held), *pose* (no sound, driven by own keypoints), *photo* (speech, keypoints and noise that are the same
   for everybody). Recorded speech: the first {RECORDED_SECONDS:g} s, the first {RECORDED_PEOPLE} people, head held.
+  *depth*, of bundles with a guider of depth: own speech, head driven by the drawn depth of the person, no keypoints.
 * The photo is the person drawn looking ahead with a closed mouth; its keypoints are given, not detected.
 * Mouth: `export.pocket.faces.mouth_opening` of each frame at the keypoints that drive it; Pearson's correlation over a
   video's frames with `export.pocket.lips.mouth_track`'s openness, or with the A-weighted loudness of recorded speech.
@@ -78,18 +83,19 @@ HOW = f"""\
   the range up to a wide open mouth.
 * Nose: `export.pocket.faces.nose_place`, by comparison with a drawing of that person in the expected pose; of
   moving heads in every {EVERY}rd frame.
-* Identity: `identity_patch` of each frame of all four scenes, `identity_distance` to the photo and to those of
-  {GALLERY - 1} others.
+* Identity: `identity_patch` of each frame of the scenes *voice*, *silence*, *pose* and *photo*, `identity_distance`
+  to the photo and to those of {GALLERY - 1} others.
 * Pictures: every {EVERY}rd frame is compared with the drawing of that person in that pose with that mouth. The
   eyes do not blink in the drawings, because neither keypoints nor speech determine blinks; they are as far apart as
   in the given keypoints. PSNR over red, green and blue; SSIM of the luma with the window and constants of Wang et al.
-  (2004). Both are of the scenes *pose* and *photo*; the other figures are of all scenes.
-* {", ".join(FEATURES).capitalize()}: the frame is compared with the drawing of the person and with one that is changed
-  in that feature alone, where the two differ: without the feature for people with it, with the {KINDS} most common
-  kinds for people without it. All are smoothed first, so that a place that is wrong by a pixel does not count.
+  (2004). Both are of the scenes *pose* and *photo*; the other figures are of all scenes but *depth*.
+* {", ".join(FEATURES).capitalize()}: the strength of the feature in the frame is measured between the drawing of the
+  person and one that differs in this feature alone, by projection of the details of 1 to 4 pixels. Present: at least
+  {PRESENT:g} of the drawn strength. Absent: {_ABSENT}.
 * Hair: pixels that are nearer to the colour of the hair than to the drawing of the person without hair.
 * Sharpness: mean square of the luma's gradient. Flicker: mean change from frame to frame, in levels of 8 bits, where
   the drawings do not change at all, away from what moves."""
+_NO_DEPTH = "* Depth: the bundle has no guider of depth, so that no video is driven by depth."
 _UNRECORDED = "* Recorded speech was not measured in this run: `--real-speech` was not given."
 _UNTIMED = "* The speed of live mode is not in this report: `--live-speed` was not given."
 
@@ -131,6 +137,7 @@ def markdown(run: Run, results: Mapping[str, Results], speed: LiveSpeed | None =
             "",
             *(f"* {fact}" for fact in run.facts()),
             *([] if any(m.case.scene == "recorded" for m in first.measured) else [_UNRECORDED]),
+            *([] if any(m.case.scene == "depth" for m in first.measured) else [_NO_DEPTH]),
             *([_UNTIMED] if speed is None else []),
             HOW,
             "",

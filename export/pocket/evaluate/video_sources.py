@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ def draw_case(case: Case) -> Frames:
         (L, H, W, 3) uint8 RGB.
     """
     return np.stack([draw(case.person, pose).image for pose in case.poses])
+
+
+def _signals(case: Case) -> dict[str, Any]:
+    """Return the arguments of a generator that drive the head."""
+    return {
+        "keypoints": case.points if case.signal == "keypoints" else None,
+        "depth": case.depth() if case.signal == "depth" else None,
+    }
 
 
 class Portraits:
@@ -99,9 +108,12 @@ class GeneratedVideos:
         Raises:
             VExpressError: See `Generator.generate`.
         """
-        portrait, keypoints = self._portraits.of(case), None if case.held else case.points
-        config = replace(config, seed=case.noise)
-        return self._portraits.generator.generate(portrait, (case.samples, RATE), keypoints=keypoints, config=config)
+        generator, portrait, config = (
+            self._portraits.generator,
+            self._portraits.of(case),
+            replace(config, seed=case.noise),
+        )
+        return generator.generate(portrait, (case.samples, RATE), config=config, **_signals(case))
 
 
 class LiveVideos:
@@ -128,10 +140,13 @@ class LiveVideos:
         Raises:
             VExpressError: See `Generator.live`.
         """
-        portrait, keypoints = self._portraits.of(case), None if case.held else case.points
-        config = replace(self._config, seed=case.noise)
+        generator, portrait, config = (
+            self._portraits.generator,
+            self._portraits.of(case),
+            replace(self._config, seed=case.noise),
+        )
         frames: list[NDArray[np.uint8]] = []
-        with self._portraits.generator.live(portrait, keypoints=keypoints, config=config, sample_rate=RATE) as session:
+        with generator.live(portrait, config=config, sample_rate=RATE, **_signals(case)) as session:
             for start in range(0, len(case.samples), CHUNK):
                 session.push(case.samples[start : start + CHUNK])
                 frames += [frame.image for frame in session.frames()]

@@ -73,7 +73,7 @@ def subjects() -> list[Subject]:
 @pytest.fixture(scope="module")
 def made(subjects: list[Subject]) -> dict[str, tuple[Case, Frames]]:
     """By scene: a video as it should be."""
-    return {case.scene: (case, draw_case(case)) for case in cases_of(subjects[0], SECONDS, voice)}
+    return {case.scene: (case, draw_case(case)) for case in cases_of(subjects[0], SECONDS, voice, depth=True)}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def row(measured: dict[str, Measured], changed: Measured, what: str) -> Figure:
 def test_drawings_reach_all_targets(measured: dict[str, Measured], results: Results) -> None:
     assert [figure.what for figure in headline(results) if not figure.passed] == []
     alone = balance(list(measured.values()))
-    assert [a.signal for a in alone] == ["voice", "pose", "photo"]
+    assert [a.signal for a in alone] == ["voice", "pose", "photo", "depth"]
     assert all(figure.passed for a in alone for figure in (a.mouth, a.nose, a.who))
 
 
@@ -169,8 +169,8 @@ def test_somebody_else_is_not_taken_for_the_right_person(
 def test_of_each_scene_one_signal_moves(made: dict[str, tuple[Case, Frames]]) -> None:
     spoken = {scene: bool(case.followed.any()) for scene, (case, _) in made.items()}
     held = {scene: case.held for scene, (case, _) in made.items()}
-    assert spoken == {"voice": True, "silence": False, "pose": False, "photo": True}
-    assert held == {"voice": True, "silence": True, "pose": False, "photo": False}
+    assert spoken == {"voice": True, "silence": False, "pose": False, "photo": True, "depth": True}
+    assert held == {"voice": True, "silence": True, "pose": False, "photo": False, "depth": False}
     assert all(len(case.points) == round(SECONDS * FPS) for case, _ in made.values())
 
 
@@ -251,15 +251,16 @@ class Session:
 
 @pytest.mark.parametrize("source", [GeneratedVideos, LiveVideos])
 def test_the_generator_is_called_as_a_user_calls_it(subjects: list[Subject], source: type[GeneratedVideos]) -> None:
-    generator, cases = Recorder(), [case for s in subjects[:2] for case in cases_of(s, SECONDS, voice)]
+    generator, cases = Recorder(), [case for s in subjects[:2] for case in cases_of(s, SECONDS, voice, depth=True)]
     make = source(Portraits(generator), GenerationConfig(fps=FPS, steps=7))  # type: ignore[arg-type]
     for case in cases:
         make(case)
     assert len(generator.prepared) == 2
-    assert [call["portrait"] for call in generator.calls] == ["portrait 1"] * 4 + ["portrait 2"] * 4
+    assert [call["portrait"] for call in generator.calls] == ["portrait 1"] * 5 + ["portrait 2"] * 5
     for case, call in zip(cases, generator.calls, strict=True):
         assert call["rate"] == RATE
-        assert (call["keypoints"] is None) == case.held
+        assert (call["keypoints"] is None) == (case.scene not in ("pose", "photo"))
+        assert (call["depth"] is None) == (case.scene != "depth")
         assert call["config"] == GenerationConfig(fps=FPS, steps=7, seed=case.noise)
 
 
@@ -331,7 +332,7 @@ def test_a_figure_without_a_target_or_a_value_says_so() -> None:
 def test_the_json_holds_every_figure_and_video(results: Results) -> None:
     found = json.loads(json.dumps(as_json(RUN, {FULL: results}), allow_nan=False))
     videos = found["settings"][FULL]["videos"]
-    assert [video["scene"] for video in videos] == ["voice", "silence", "pose", "photo"]
+    assert [video["scene"] for video in videos] == ["voice", "silence", "pose", "photo", "depth"]
     assert {video["looks"]["glasses"] for video in videos} == {1.0}
     assert all(figure["passed"] for figure in found["figures"])
     assert found["settings"][FULL]["options"] == {"steps": 7}
@@ -376,7 +377,7 @@ def test_the_command_writes_what_was_asked_for(tmp_path: Path, capsys: pytest.Ca
     files = {name: tmp_path / name for name in ("report", "json", "sheet")}
     options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     assert command_line.main(["--drawings", "--people", "1", "--seconds", "1", *options]) == 0
-    assert "4/4 person 1000000, photo, drawings: " in capsys.readouterr().out
+    assert "5/5 person 1000000, depth, drawings: " in capsys.readouterr().out
     assert "| MISSED |" in files["report"].read_text()
     found = json.loads(files["json"].read_text())
     assert [figure["value"] for figure in found["figures"][:2]] == [0, 0]

@@ -26,6 +26,7 @@ from export.pocket.evaluate.pictures import (
     measure_pictures,
     psnr,
     ssim,
+    strength,
 )
 from export.pocket.evaluate.subjects import FIRST, Subject, draw, make_subject
 from export.pocket.evaluate.video_sources import draw_case
@@ -44,7 +45,17 @@ def video(person: Person, held: bool = False) -> Case:
     subject = replace(subject_of(person), person=person)
     poses = tuple(Pose(pitch=0.0 if held else 0.03 * i, mouth=0.2 * i, blink=0.5) for i in range(LENGTH))
     points = np.stack([subject.draw(pose).keypoints for pose in poses])
-    return Case("pose", subject, np.zeros(9, np.float32), 0, person, poses, points, held, np.zeros(LENGTH))
+    return Case(
+        "pose",
+        subject,
+        np.zeros(9, np.float32),
+        0,
+        person,
+        poses,
+        points,
+        None if held else "keypoints",
+        np.zeros(LENGTH),
+    )
 
 
 def subject_of(person: Person) -> Subject:
@@ -141,12 +152,26 @@ def test_a_feature_that_is_lost_or_added_is_found(name: str) -> None:
         frames = at_rest(replace(truth, person=false))
         assert measure_pictures(truth, at_rest(truth)).looks[name].all()
         assert not measure_pictures(truth, frames).looks[name].any()
-        faint = (0.7 * at_rest(truth).astype(float) + 0.3 * frames).round().astype(np.uint8)
+        faint = (0.9 * at_rest(truth).astype(float) + 0.1 * frames).round().astype(np.uint8)
         assert measure_pictures(truth, faint).looks[name].all()
 
 
-def test_common_kinds_do_not_include_none() -> None:
-    assert all(len(set(common_kinds(name)) - {NONE}) == 2 for name in FEATURES)
+def test_a_trace_of_glasses_is_found() -> None:
+    case = video(person_with(lambda person: person.glasses == NONE), held=True)
+    glasses = at_rest(replace(case, person=changed(case.person, "glasses", common_kinds("glasses")[0])))
+    trace = (0.6 * at_rest(case).astype(float) + 0.4 * glasses).round().astype(np.uint8)
+    assert not measure_pictures(case, trace).looks["glasses"].any()
+
+
+def test_a_feature_that_no_drawing_shows_is_not_judged(case: Case) -> None:
+    frame = at_rest(case)[0]
+    assert strength(frame, frame, frame) is None
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_common_kinds_are_as_many_as_are_looked_for(name: str) -> None:
+    kinds = common_kinds(name)
+    assert len(set(kinds) - {NONE}) == len(kinds) == FEATURES[name].kinds
 
 
 def test_hair_of_another_style_overlaps_less(case: Case) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from export.checkpoint.reader import Checkpoint
+from export.checkpoint.trained_files import TrainingChoice, find_trained_files
 from export.errors import CheckpointError
 from export.pocket import denoising
 from export.pocket.acting import random_pose
@@ -95,9 +96,14 @@ def test_every_stage_leaves_a_sheet_to_look_at(context: RunContext) -> None:
     assert sheets == {"autoencoder", "decoder", *STAGES}
 
 
-def test_a_release_is_a_checkpoint_like_any_other(context: RunContext, tmp_path: Path) -> None:
-    release(context, tmp_path / "checkpoint")
-    checkpoint = Checkpoint(tmp_path / "checkpoint")
+@pytest.fixture(scope="module")
+def released(context: RunContext) -> Path:
+    release(context, context.run / "checkpoint")
+    return context.run / "checkpoint"
+
+
+def test_a_release_is_a_checkpoint_like_any_other(context: RunContext, released: Path) -> None:
+    checkpoint = Checkpoint(released)
     assert checkpoint.architecture.unet == POCKET.unet
     assert checkpoint.architecture.vae.scaling_factor == pytest.approx(1 / latent_std(context))
     assert checkpoint.architecture.recommended == RECOMMENDED
@@ -108,6 +114,17 @@ def test_a_release_is_a_checkpoint_like_any_other(context: RunContext, tmp_path:
         checkpoint.network("vae_decoder").decoder.conv_in.weight,
         mean_weights(context.run / "decoder.pt")["vae_decoder.decoder.conv_in.weight"].half().float(),
     )
+
+
+def test_a_run_over_its_release_gives_the_weights_before_they_were_rounded(context: RunContext, released: Path) -> None:
+    trained = Checkpoint(released, find_trained_files(TrainingChoice(context.run)))
+    rounded = Checkpoint(released)
+    scales = (checkpoint.architecture.vae.scaling_factor for checkpoint in (trained, rounded))
+    assert len(set(scales)) == 1
+    for network in ("denoising_unet", "audio_projection", "vae_decoder"):
+        expected = rounded.network(network).state_dict()
+        for name, value in trained.network(network).state_dict().items():
+            assert torch.equal(value if name.endswith(".pe") else value.half().float(), expected[name]), name
 
 
 def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:

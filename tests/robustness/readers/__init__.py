@@ -9,6 +9,7 @@ from tests.robustness.cases import Reader
 from tests.robustness.readers import (
     arguments,
     calls,
+    depth_files,
     graphs,
     images,
     keypoint_files,
@@ -23,6 +24,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "sounds": sounds.Sounds,
     "videos": videos.Videos,
     "keypoints": keypoint_files.KeypointFiles,
+    "depth": depth_files.DepthFiles,
     "manifests": manifests.Manifests,
     "graphs": graphs.Graphs,
     "arguments": arguments.Arguments,

@@ -54,6 +54,18 @@ void launch(const CorrectPredictions& body, std::uint32_t columns, std::uint32_t
     launch_over_grid(body, columns, rows, stream);
 }
 
+void launch(const WeightedSum<Float32>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
+void launch(const WeightedSum<Float16>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
+void launch(const WeightedSum<Bfloat16>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
+    launch_over_grid(body, columns, rows, stream);
+}
+
 void launch(const Median& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream) {
     launch_over_grid(body, columns, rows, stream);
 }

@@ -13,6 +13,9 @@ void launch(const GuidedStep<1>& body, std::uint32_t columns, std::uint32_t rows
 void launch(const GuidedStep<2>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const GuidedStep<3>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const CorrectPredictions& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
+void launch(const WeightedSum<Float32>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
+void launch(const WeightedSum<Float16>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
+void launch(const WeightedSum<Bfloat16>& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const Median& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 void launch(const Nv12& body, std::uint32_t columns, std::uint32_t rows, std::uintptr_t stream);
 
