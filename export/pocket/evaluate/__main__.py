@@ -1,5 +1,6 @@
 """Evaluate a bundle of the small model at full settings, at live settings and in live sessions.
 
+Full settings are those that the bundle recommends for videos, live settings those that it recommends for live sessions.
 With --drawings, drawings of the expected videos are evaluated: the best values that can be reached.
 """
 
@@ -13,7 +14,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from export import command
@@ -26,7 +26,7 @@ from export.pocket.evaluate.live_speed import LiveSpeed, read_live_speed
 from export.pocket.evaluate.report import Run, as_json, commit, markdown
 from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
-from export.pocket.evaluate.video_sources import LIVE_OPTIONS, GeneratedVideos, LiveVideos, Portraits, draw_case
+from export.pocket.evaluate.video_sources import GeneratedVideos, LiveVideos, Portraits, draw_case
 from vexpress_rt import GenerationConfig
 from vexpress_rt.config import RECOMMENDABLE
 from vexpress_rt.pipeline.generator import Generator
@@ -40,7 +40,6 @@ OPTIONS = {  # options of GenerationConfig and their types, by flag
     "audio-weight": ("audio_attention_weight", float),
     "overlap": ("overlap", int),
 }
-LIVE_FLAGS = {flag: OPTIONS[flag][1] for flag in ("sampler", "steps", "guidance", "overlap")}
 SETTINGS = ("full", "live", "session")
 
 
@@ -51,20 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--drawings", action="store_true", help="measure drawings instead of generated videos")
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of each video (default: 3)")
-    for flag, (option, kind) in OPTIONS.items():
-        parser.add_argument(
-            f"--{flag}", dest=option, type=kind, help=f"{option.replace('_', ' ')} (default: as the bundle recommends)"
-        )
     parser.add_argument(
         "--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="settings to evaluate (default: all)"
     )
-    for flag, kind in LIVE_FLAGS.items():
-        option, _ = OPTIONS[flag]
-        value = LIVE_OPTIONS.get(option)
-        usual = "that of the full settings" if value is None else value
-        parser.add_argument(
-            f"--live-{flag}", type=kind, default=value, help=f"{option} of live mode (default: {usual})"
-        )
+    for prefix, settings, usual in (("", FULL, ""), ("live-", LIVE, " for live sessions")):
+        for flag, (option, kind) in OPTIONS.items():
+            text = f"{option.replace('_', ' ')} of the {settings} (default: as the bundle recommends{usual})"
+            parser.add_argument(f"--{prefix}{flag}", type=kind, help=text)
     parser.add_argument(
         "--live-speed", type=Path, metavar="FILE", help="speed by `python -m benchmarks.live --json FILE`"
     )
@@ -98,9 +90,9 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
 
 def _sources(generator: Generator, given: argparse.Namespace) -> dict[str, Source]:
     """Return the sources of the videos by the names of their settings, in the order of SETTINGS."""
-    portraits, full = Portraits(generator), _config(given)
-    changed = {OPTIONS[flag][0]: getattr(given, f"live_{flag}") for flag in LIVE_FLAGS}
-    live = replace(full, **{option: value for option, value in changed.items() if value is not None})
+    portraits, manifest = Portraits(generator), generator.bundle.manifest
+    full = manifest.settings(_config(given, ""))
+    live = manifest.settings(_config(given, "live_"), live=True)
     made = {
         "full": (FULL, GeneratedVideos(portraits, full), full),
         "live": (LIVE, GeneratedVideos(portraits, live), live),
@@ -109,15 +101,14 @@ def _sources(generator: Generator, given: argparse.Namespace) -> dict[str, Sourc
     sources = {}
     for key in SETTINGS:
         if key in given.settings:
-            name, make, config = made[key]
-            settings = generator.bundle.manifest.settings(config)
+            name, make, settings = made[key]
             sources[name] = Source(make, {o: getattr(settings, o) for o in RECOMMENDABLE if o != "fps"})
     return sources
 
 
-def _config(given: argparse.Namespace) -> GenerationConfig:
-    """Return the given options; the bundle determines the others. Raises ConfigError."""
-    chosen = {option: value for option, _ in OPTIONS.values() if (value := getattr(given, option)) is not None}
+def _config(given: argparse.Namespace, prefix: str) -> GenerationConfig:
+    """Return the options of the flags with a prefix; the bundle determines the others. Raises ConfigError."""
+    chosen = {option: getattr(given, prefix + flag.replace("-", "_")) for flag, (option, _) in OPTIONS.items()}
     return GenerationConfig(fps=FPS, **chosen)
 
 

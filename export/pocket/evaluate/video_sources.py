@@ -19,10 +19,6 @@ from vexpress_rt.pipeline.generator import Generator
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
 VideoSource = Callable[[Case], Frames]  # makes the frames of a video
 
-LIVE_OPTIONS = {
-    "steps": 4,
-    "guidance_scale": 1.0,
-}  # settings of live mode in docs/streaming.md; others are the bundle's
 CHUNK = RATE // FPS  # samples of a piece of speech that a live session receives
 
 
