@@ -55,7 +55,7 @@ def test_noise_out_of_range_is_named_by_its_frame(value: float) -> None:
     ("name", "engine"),
     [
         ("audio_tokens", "audio_projection"),
-        ("pose_feature", "pose_guider"),
+        ("pose_feature", "pose_guider or depth_guider"),
         ("reference_key/mid_block.attentions.0", "reference_net"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_window_out_of_range_is_an_error_in_its_last_step() -> None:
         }
 
     denoiser = make_denoiser(5, 5, 0, 3, conditions=conditions)
-    with pytest.raises(BackendError, match="engine pose_guider returned pose_feature with NaN"):
+    with pytest.raises(BackendError, match="engine pose_guider or depth_guider returned pose_feature with NaN"):
         list(denoiser.run())
     assert len(calls(denoiser)) == 3
 
@@ -131,9 +131,9 @@ def test_a_video_of_an_engine_with_damaged_weights_is_an_error_that_names_it(
 ) -> None:
     backend.on_device = on_device
     break_engine(backend, monkeypatch, name)
-    blamed = (
-        "reference_net" if on_device and name == "vae_encoder" else name
-    )  # the first engine whose output is checked
+    # Outputs on a device are checked as the denoiser's inputs.
+    of_device = {"vae_encoder": "reference_net", "pose_guider": "pose_guider or depth_guider"}
+    blamed = of_device.get(name, name) if on_device else name
     with pytest.raises(
         BackendError, match=rf"engine {blamed} returned .* NaN .*build the bundle again, with --precision"
     ):
