@@ -1,6 +1,6 @@
 """Compare training runs with and without dropout of single conditions (`export.pocket.train --keep-strong`).
 
-    python -m export.pocket.ablation --weights build/pocket/checkpoint --report docs/model/ablation.md \\
+    python -m export.pocket.ablation --weights build/pocket/checkpoint --report build/pocket/ablation.md \\
         --runs build/pocket/with-0 build/pocket/with-1 build/pocket/without-0 build/pocket/without-1
 
 A bundle is built from each run, over the other weights of the checkpoint directory. The measure is the correlation of
