@@ -225,8 +225,8 @@ def _fraction(value: object) -> Fraction | None:
 class GenerationConfig:
     """Options of a video. For an option that is None, the preset, the bundle or the default has the value.
 
-    Precedence: argument, preset, bundle, default. The defaults are the published pipeline, see `Settings`. The command
-    line has a flag for each option.
+    Precedence: argument, preset, bundle, default. A bundle can recommend other values for live sessions than for
+    videos. The defaults are the published pipeline, see `Settings`. The command line has a flag for each option.
 
     Raises:
         ConfigError: A value is outside its range, or an option does not exist. ConfigError is a ValueError.
@@ -464,6 +464,24 @@ def check_recommended(options: Mapping[str, Any]) -> None:
                 f"{', '.join(RECOMMENDABLE)} (sampler: a name; guidance_interval: two numbers)"
             )
     GenerationConfig(**options)
+
+
+def check_recommendations(recommended: Mapping[str, Any], recommended_live: Mapping[str, Any], frames: int) -> None:
+    """Check what a bundle recommends for videos, and for live sessions.
+
+    Args:
+        recommended: The options for videos, and for live sessions where `recommended_live` lacks them.
+        recommended_live: The options for live sessions.
+        frames: Frames of the bundle's context window.
+
+    Raises:
+        ConfigError: As of `GenerationConfig.resolve`; a fault in the options for live sessions is named as such.
+    """
+    GenerationConfig().resolve(recommended, frames)
+    try:
+        GenerationConfig().resolve({**recommended, **recommended_live}, frames)
+    except ConfigError as error:
+        raise ConfigError(f"recommended_live: {error}") from error
 
 
 def _valid(name: str, value: Any) -> Any:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.live --minutes 5 --bundle engines/pocket --threads 2 --json live.json
 
-A drawn person repeats a recording. There are three measurements:
+A drawn person repeats a recording. Options that are not given are those that the bundle recommends for live sessions;
+the report's `settings` has them all. There are three measurements:
 
 * The sustained frame rate, with all sound available from the start.
 * `--minutes` on a simulated clock (see `clock`) on which chunks arrive, at the bundle's frame rate if it is sustained,
   else at 0.9 of the sustained rate.
-* Quality: a video of the recording by `generate`, and another one live.
+* Quality: a video of the recording by `generate` with the same settings, and another one live.
 
 On a shared machine, `--threads 1 --timer cpu` measures the CPU time of this process.
 """
@@ -33,6 +34,7 @@ from export import command
 from export.pocket.evaluate.measuring import correlation
 from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
+from vexpress_rt.config import RECOMMENDABLE, Settings
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.utils.cpu_model import cpu_model
 
@@ -56,13 +58,19 @@ def _measure(given: argparse.Namespace) -> None:
         given.bundle, provider=given.provider, device=given.device, precision=given.precision, threads=given.threads
     ) as generator:
         photo = make_subject(FIRST).photo()
+        settings = generator.bundle.manifest.settings(config, live=True)
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
         recording = Recording(open_recording(given.audio, RATE).read(), RATE)
-        report = {"machine": _machine(), "generator": generator.describe().splitlines(), "asked": _asked(given)}
+        report = {
+            "machine": _machine(),
+            "generator": generator.describe().splitlines(),
+            "asked": _asked(given),
+            "settings": {name: getattr(settings, name) for name in RECOMMENDABLE},
+        }
         if given.minutes > 0:
-            report |= _speed(generator, portrait, recording, config, options, given)
+            report |= _speed(generator, portrait, recording, settings, options, given)
         if given.people > 0:
-            report["cost"] = _cost(generator, recording, config, options, given.people)
+            report["cost"] = _cost(generator, recording, settings, options, given.people)
     text = json.dumps(report, indent=1)
     print(text)
     if given.json is not None:
@@ -70,27 +78,27 @@ def _measure(given: argparse.Namespace) -> None:
 
 
 def _speed(
-    generator: Generator, portrait: Portrait, recording: Recording, config: GenerationConfig,
+    generator: Generator, portrait: Portrait, recording: Recording, settings: Settings,
     options: dict[str, float], given: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     began = time.perf_counter()
-    with generator.live(portrait, config=config, **options) as session:
+    with generator.live(portrait, config=settings, **options) as session:
         begin = time.perf_counter() - began
         wanted = session.fps
         rate = sustained(CheckedSession(session, recording), min(30.0, 6 * given.minutes), TIMERS[given.timer])
     kept_up = rate >= wanted
     if not kept_up:
-        config = replace(config, fps=max(1.0, round(HEADROOM * rate, 2)))
+        settings = replace(settings, fps=max(1.0, round(HEADROOM * rate, 2)))
     found = {"begin_s": begin, "sustained_fps": rate, "fps": float(wanted), "keeps_up": bool(kept_up)}
-    return found | {"clock": _on_the_clock(generator, portrait, recording, config, options, given)}
+    return found | {"clock": _on_the_clock(generator, portrait, recording, settings, options, given)}
 
 
 def _on_the_clock(
-    generator: Generator, portrait: Portrait, recording: Recording, config: GenerationConfig,
+    generator: Generator, portrait: Portrait, recording: Recording, settings: Settings,
     options: dict[str, float], given: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     memory: list[tuple[float, float]] = []
-    with generator.live(portrait, config=config, max_lag=3600.0, **options) as session:
+    with generator.live(portrait, config=settings, max_lag=3600.0, **options) as session:
         lips: list[float] = []
         checked = CheckedSession(
             session, recording, lambda frame: lips.extend(measured_lips(frame.image[None], portrait.keypoints))
@@ -117,13 +125,13 @@ def _on_the_clock(
 
 
 def _cost(
-    generator: Generator, recording: Recording, config: GenerationConfig, options: dict[str, float], people: int
+    generator: Generator, recording: Recording, settings: Settings, options: dict[str, float], people: int
 ) -> dict[str, Any]:
     found = {}
     for seed in range(FIRST, FIRST + people):
         photo = make_subject(seed).photo()
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
-        found[str(seed)] = compare(generator, Speaker(portrait, recording.samples), config, **options)
+        found[str(seed)] = compare(generator, Speaker(portrait, recording.samples), settings, **options)
     return found
 
 
@@ -187,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--look-ahead", type=float, default=0.1, help="seconds, as of Generator.live (0.1)")
     add("--context", type=float, default=3.0, help="seconds, as of Generator.live (3)")
     for flag, kind in OPTIONS.items():
-        add(f"--{flag}", type=kind, help="as of vexpress-rt generate (as the bundle recommends)")
+        add(f"--{flag}", type=kind, help="as of vexpress-rt generate (as the bundle recommends for live sessions)")
     add("--json", type=Path, help="file to write the result to")
     return parser
 

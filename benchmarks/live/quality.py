@@ -13,6 +13,7 @@ from export.pocket.evaluate.measuring import correlation
 from export.pocket.faces import mouth_opening
 from export.pocket.lips import mouth_track
 from vexpress_rt import GenerationConfig, Generator, Portrait
+from vexpress_rt.config import Settings
 
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
 RATE, CHUNK = 16000, 640  # Hz, samples
@@ -90,11 +91,10 @@ def best_shift(measured: NDArray[np.float64], expected: NDArray[np.float64]) -> 
     return max(SHIFTS, key=lambda shift: correlation(measured[reach + shift : count - reach + shift], middle))
 
 
-def compare(generator: Generator, speaker: Speaker, config: GenerationConfig, **options: Any) -> dict[str, Any]:
-    """Return the figures of both videos and the PSNR between them."""
-    settings = generator.bundle.manifest.settings(config)
+def compare(generator: Generator, speaker: Speaker, settings: Settings, **options: Any) -> dict[str, Any]:
+    """Return the figures of both videos, made with the same settings, and the PSNR between them."""
     new = generator.bundle.manifest.shape.frames - settings.overlap
-    videos = {"exact": exact(generator, speaker, config), "live": live(generator, speaker, config, **options)}
+    videos = {"exact": exact(generator, speaker, settings), "live": live(generator, speaker, settings, **options)}
     expected = expected_lips(speaker.samples, float(settings.rate))
     figures: dict[str, Any] = {"frames": len(expected)}
     for name, frames in videos.items():

@@ -9,7 +9,17 @@ from typing import Any
 
 from benchmarks.cpu.runtimes import AUTOCAST, CPU, OPENVINO, OPENVINO_BF16, PYTORCH, TITLES
 from benchmarks.page.render import PAGE, size, versions
-from benchmarks.page.tables import Lines, decibels, markdown, precision_table, ratio, rows_of, seconds, videos_table
+from benchmarks.page.tables import (
+    Lines,
+    decibels,
+    live_settings,
+    markdown,
+    precision_table,
+    ratio,
+    rows_of,
+    seconds,
+    videos_table,
+)
 from benchmarks.page.targets import targets_table
 
 JSON = "benchmarks.json"
@@ -165,8 +175,17 @@ def _further(parts: Mapping[str, Any]) -> Lines:
         rows.append([f"peak memory for {minutes} minutes of speech", f"{peaks} MiB"])
     live = parts.get("live", {}).get("figures", {})
     if "sustained_fps" in live:
-        rows.append(["live, 4 steps without guidance", f"{live['sustained_fps']:.0f} frames per second sustained"])
+        rows.append([f"live, {live_settings(live)}", _live(live)])
     return markdown(["small model", "measured"], rows)
+
+
+def _live(figures: Mapping[str, Any]) -> str:
+    """Return the sustained rate and the latency of live mode."""
+    clock = figures["clock"]
+    return (
+        f"{figures['sustained_fps']:.0f} frames per second sustained; {clock['latency_s']['p50']:.2f} s from sound to "
+        f"frame (median, at {clock['fps']:g} per second)"
+    )
 
 
 def _date(data: Mapping[str, Any]) -> str:

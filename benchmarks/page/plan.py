@@ -19,7 +19,6 @@ KINDS = (
 
 # One round of all situations takes two minutes; a round that would end later than the seconds allow does not begin.
 CROWD = ("--ways", "spinning", "no spinning", "one thread", "openvino", "--seconds", "300")
-LIVE = ("--steps", "4", "--guidance-scale", "1")  # fast enough for two cores
 
 
 def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]:
@@ -66,9 +65,7 @@ def plan(effort: Effort, *, threads: int, work: Path, quick: bool) -> list[Part]
             "threads": threads, "people": effort.people, "seconds": effort.seconds,
             "reference_steps": effort.reference_steps,
         }),
-        command(
-            "live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people), *LIVE,
-        ),
+        command("live", "live", "--minutes", f"{effort.live_minutes:g}", "--people", str(effort.live_people)),
         command("cold-start/shipped", "cold_start", "--evict", "--repeats", str(effort.cold_starts)),
         *(
             command(

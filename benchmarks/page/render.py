@@ -79,7 +79,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Parts], Lines], str, str],
      "same noise. *lips*: correlation of the mouth's opening with the speech. *nose*: distance of the nose from its "
      "keypoint, median and 95th percentile of frames, as a share of the width."),
     ("Live", ("live",), live_table, "",
-     "Sound arrives in chunks on a clock; 4 steps without guidance. `benchmarks/README.md` documents each row."),
+     "Sound arrives in chunks on a clock. `benchmarks/README.md` documents each row."),
 )  # fmt: skip
 
 MEASURED = ("started", "commit", "cpu")  # facts about the run that measured a part

@@ -311,16 +311,30 @@ def decibels(value: float | str) -> str:
 
 
 def live_table(parts: Parts) -> Lines:
-    """Return the figures of live mode, one per row."""
+    """Return the settings and the figures of live mode, one per row."""
     lines: Lines = []
     for _, found in figures(parts, "live"):
         kept = {name: value for name, value in found.items() if name not in LEFT_OUT}
-        rows = [[name, _text(value)] for name, value in _flat(kept)]
+        rows = [["settings", live_settings(found)], *([name, _text(value)] for name, value in _flat(kept))]
         lines += markdown(["figure", "value"], rows)
     return lines
 
 
-LEFT_OUT = ("machine", "generator", "asked")  # figures of live mode that the page shows elsewhere
+LEFT_OUT = ("machine", "generator", "asked", "settings")  # figures of live mode that the page shows elsewhere
+
+
+def live_settings(found: Mapping[str, Any]) -> str:
+    """Return what live mode was measured with, such as "4 steps without guidance, overlap 8".
+
+    Args:
+        found: The figures of live mode. Older ones lack `settings`; their options are those on the command line.
+    """
+    settings = found.get("settings", found["asked"])
+    steps, guidance, overlap = (settings.get(name) for name in ("steps", "guidance_scale", "overlap"))
+    if steps is None or guidance is None:
+        return "as the bundle recommends"
+    text = f"{steps} steps {'without guidance' if guidance <= 1 else f'with guidance {guidance:g}'}"
+    return text if overlap is None else f"{text}, overlap {overlap}"
 
 
 def _flat(found: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:

@@ -323,6 +323,7 @@ class Assembly:
             engines=self.entries,
             files=dict(sorted(self.files.items())),
             recommended=self.checkpoint.architecture.recommended,
+            recommended_live=self.checkpoint.architecture.recommended_live,
             parity=self.parity,
             onnx=self.options.onnx,
             compiled=compiled,

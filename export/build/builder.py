@@ -18,7 +18,7 @@ from export.staging import staged
 from vexpress_rt.bundle.bundle import WORKING, Bundle
 from vexpress_rt.bundle.engine_spec import FACE_DETECTOR
 from vexpress_rt.bundle.manifest import MANIFEST, Manifest, read_manifest, write_manifest
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import check_recommendations
 from vexpress_rt.errors import BundleError, ConfigError
 from vexpress_rt.utils.cpus import usable_cpus
 
@@ -58,8 +58,9 @@ def build(weights: Path, output: Path, options: BuildOptions, report: Report = l
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))  # PyTorch ignores the CPU quota
     checkpoint = Checkpoint(weights, find_trained_files(options.training))
-    options.shape.check(checkpoint.architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
-    GenerationConfig().resolve(checkpoint.architecture.recommended, options.shape.frames)
+    architecture = checkpoint.architecture
+    options.shape.check(architecture.model_config(), allow_odd_sizes=options.allow_odd_sizes)
+    check_recommendations(architecture.recommended, architecture.recommended_live, options.shape.frames)
     for line in _origins(checkpoint):
         report(line)
     with staged(output) as (staging, commit):

@@ -15,7 +15,7 @@ keypoints alone, as the released one:
 
 Its section "recommended" holds the options of `vexpress_rt.config.RECOMMENDABLE` that suit the model better than those
 of the published pipeline, such as {"recommended": {"steps": 10}}. They apply where neither the caller nor a preset
-sets the option.
+sets the option. "recommended_live" holds options that replace them in live sessions.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from export.checkpoint.layout import (
     GUIDERS,
     OWN_CONFIG,
     RECOMMENDED,
+    RECOMMENDED_LIVE,
     UNET_CONFIG,
     VAE_CONFIG,
 )
@@ -85,30 +86,38 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any], tuple[str, ...]]:
+def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], tuple[str, ...]]:
     """Read `v-express/config.json`, which may be missing.
 
     Args:
         folder: The checkpoint directory.
 
     Returns:
-        `HARD_CODED` with the values of the file in place of its own; the recommended options; and the signals of the
-        guiders, in the order of `GUIDER_NETWORKS`.
+        `HARD_CODED` with the values of the file in place of its own; the recommended options by section, RECOMMENDED
+        and RECOMMENDED_LIVE; and the signals of the guiders, in the order of `GUIDER_NETWORKS`.
 
     Raises:
         CheckpointError: The file has an unknown key or a value of the wrong kind.
     """
     path = folder / OWN_CONFIG
     given = read_json(path) if path.exists() else {}
-    recommended, guiders = given.pop(RECOMMENDED, {}), _guiders(folder, given.pop(GUIDERS, None))
-    if not isinstance(recommended, dict):
-        raise CheckpointError(f"{path} has {RECOMMENDED} = {recommended!r}; expected an object")
-    try:
-        recommended = current_names(recommended)
-        check_recommended(recommended)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    recommended = {
+        section: _recommended(path, section, given.pop(section, {})) for section in (RECOMMENDED, RECOMMENDED_LIVE)
+    }
+    guiders = _guiders(folder, given.pop(GUIDERS, None))
     return _overrides(path, given), recommended, guiders
+
+
+def _recommended(path: Path, section: str, options: Any) -> dict[str, Any]:
+    """Return recommended options under their present names. Raises CheckpointError for options that cannot be."""
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{path} has {section} = {options!r}; expected an object")
+    options = current_names(options)
+    try:
+        check_recommended(options)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} cannot be used: {section}: {error}") from error
+    return options
 
 
 def _guiders(folder: Path, declared: Any) -> tuple[str, ...]:
@@ -290,6 +299,7 @@ def write_configs(folder: Path, architecture: Architecture) -> None:
             "scheduler": a.scheduler,
             **({} if tuple(guiders) == RELEASED_GUIDERS else {GUIDERS: guiders}),
             RECOMMENDED: a.recommended,
+            **({RECOMMENDED_LIVE: a.recommended_live} if a.recommended_live else {}),
         },
     }
     for name, config in configs.items():

@@ -11,4 +11,5 @@ OWN_CONFIG = "v-express/config.json"  # read and written by this project alone
 DETECTOR = "insightface_models/models/buffalo_l/det_10g.onnx"
 
 RECOMMENDED = "recommended"  # the section of OWN_CONFIG with recommended options
+RECOMMENDED_LIVE = "recommended_live"  # the section with those for live sessions
 GUIDERS = "guiders"  # the key of OWN_CONFIG with the signals that the checkpoint has guiders for

@@ -21,6 +21,8 @@ from export.checkpoint.layout import (
     DETECTOR,
     GUIDERS,
     OWN_CONFIG,
+    RECOMMENDED,
+    RECOMMENDED_LIVE,
     UNET_CONFIG,
     VAE_CONFIG,
 )
@@ -102,7 +104,8 @@ class Checkpoint:
             scheduler=own["scheduler"],
             audio_normalize=audio_normalize,
             sample_rate=sample_rate,
-            recommended=recommended,
+            recommended=recommended[RECOMMENDED],
+            recommended_live=recommended[RECOMMENDED_LIVE],
         )
         self._tensors.clear()
         result.check()

@@ -41,6 +41,7 @@ class Architecture:
         audio_normalize: Whether samples are normalized to mean 0 and variance 1 over the whole recording.
         sample_rate: Sample rate of the audio in Hz.
         recommended: Options of `GenerationConfig` that suit the model better than the defaults.
+        recommended_live: Options for live sessions, where they replace those of `recommended`.
     """
 
     unet: UNetConfig
@@ -52,6 +53,7 @@ class Architecture:
     audio_normalize: bool = True
     sample_rate: int = 16000
     recommended: dict[str, Any] = field(default_factory=dict)
+    recommended_live: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Compare the sizes that connected networks share.

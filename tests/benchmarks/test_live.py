@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from benchmarks.live.__main__ import TIMERS, main
 from benchmarks.live.clock import CheckedSession, Recording, Timer, run, sustained
 from benchmarks.live.quality import best_shift, decibels, seams
 from tests.doubles.fakes import FakeBackend
+from tests.support.bundles import edit
 from tests.support.scenes import photo, speech
 from vexpress_rt import GenerationConfig, Generator, LiveSession
+from vexpress_rt.config import RECOMMENDABLE
 
 CONFIG = GenerationConfig(steps=1, overlap=2, fps=25, guidance_scale=1, median_filter=False)
 RECORDING = Recording(*speech(0.9))
@@ -29,24 +32,30 @@ def session(generator: Generator) -> LiveSession:
 
 
 @pytest.fixture
-def work(backend: FakeBackend, session: LiveSession) -> Callable[[float], Timer]:
-    """A function that sets the seconds that a window takes and returns a timer on which only windows take time."""
-    engine, now = backend.engines["denoiser_cond"], [0.0]
-    compute = engine._compute
+def work(backend: FakeBackend, session: LiveSession) -> Callable[..., Timer]:
+    """A function that sets the seconds of a window and of a decoded frame; its timer counts nothing else."""
+    now = [0.0]
 
-    def take(seconds: float) -> Timer:
+    def slow_down(name: str, seconds: float) -> None:
+        engine = backend.engines[name]
+        compute = engine._compute
+
         def slow(spec: Any, inputs: Any) -> Any:
             now[0] += seconds
             return compute(spec, inputs)
 
         engine._compute = slow
+
+    def take(window: float, frame: float = 0.0) -> Timer:
+        slow_down("denoiser_cond", window)
+        slow_down("vae_decoder", frame)
         return lambda: now[0]
 
     return take
 
 
 def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recording(
-    session: LiveSession, work: Callable[[float], Timer]
+    session: LiveSession, work: Callable[..., Timer]
 ) -> None:
     timer = work(0.03)
     checked = CheckedSession(session, RECORDING)
@@ -60,17 +69,28 @@ def test_what_comes_out_in_time_is_counted_and_its_sound_is_that_of_the_recordin
     assert result.lag < 0.24
 
 
-def test_latency_is_from_a_chunks_arrival_to_its_first_frame(
-    session: LiveSession, work: Callable[[float], Timer]
-) -> None:
+def test_latency_is_from_a_chunks_arrival_to_its_first_frame(session: LiveSession, work: Callable[..., Timer]) -> None:
     result = run(CheckedSession(session, RECORDING), 0.04, 1.9, timer=work(0.03))
     # The first of a window's six frames waits for five more chunks, the last for none.
     expected = np.array([0.2, 0.16, 0.12, 0.08, 0.04, 0.0] * 7) + 0.03
     np.testing.assert_allclose(result.latencies, expected)
 
 
+def test_with_median_and_look_ahead_the_latency_is_that_of_the_formula_in_the_documentation(
+    generator: Generator, work: Callable[..., Timer]
+) -> None:
+    median = replace(CONFIG, median_filter=True)
+    session = generator.live(photo(), config=median, look_ahead=0.08, context=0.5)
+    result = run(CheckedSession(session, RECORDING), 0.04, 3.9, timer=work(0.03, 0.004))
+    new, ahead, of_a_frame = 6, 2, 0.04
+    frames = np.arange(-1, new - 1)  # of a window: the last one of the window before comes first
+    expected = (new + ahead - frames - 1) * of_a_frame + 0.03 + (frames + 2) * 0.004
+    np.testing.assert_allclose(result.latencies[new - 1 :][: 10 * new], np.tile(expected, 10))
+    assert np.median(expected) == pytest.approx(((new + 1) / 2 + ahead) * of_a_frame + 0.03 + (new + 1) / 2 * 0.004)
+
+
 def test_a_machine_that_is_too_slow_falls_behind_and_ends_in_time(
-    session: LiveSession, work: Callable[[float], Timer]
+    session: LiveSession, work: Callable[..., Timer]
 ) -> None:
     result = run(CheckedSession(session, RECORDING), 0.04, 12.0, timer=work(0.3))  # for 0.24 seconds of video
     assert result.worked / result.seconds > 0.95
@@ -78,7 +98,7 @@ def test_a_machine_that_is_too_slow_falls_behind_and_ends_in_time(
     assert result.seconds < 12.3
 
 
-def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[[float], Timer]) -> None:
+def test_the_sustained_rate_is_that_of_the_work_alone(session: LiveSession, work: Callable[..., Timer]) -> None:
     assert sustained(CheckedSession(session, RECORDING), 3.0, work(0.3)) == pytest.approx(6 / 0.3)
 
 
@@ -123,11 +143,28 @@ def test_the_command_measures_speed_memory_drift_and_cost(fake_bundle: Path, bac
     assert clock["latency_s"]["p50"] <= clock["latency_s"]["p95"] <= clock["latency_s"]["max"]
     assert clock["memory_mib"]["after_a_fifth"] > 0
     assert set(clock["lips"]) == {"first", "last"}
+    assert (found["settings"]["steps"], found["settings"]["overlap"]) == (1, 2)
     assert found["sustained_fps"] > 0
     (cost,) = found["cost"].values()
     assert cost["frames"] == 81
     assert cost["exact"]["elsewhere_db"] > 10
     assert cost["live_to_exact_db"] > 10
+
+
+def test_without_options_the_command_measures_what_the_bundle_recommends_for_live_sessions(
+    fake_bundle: Path, backend: FakeBackend, tmp_path: Path
+) -> None:
+    folder, output = Path(shutil.copytree(fake_bundle, tmp_path / "bundle")), tmp_path / "live.json"
+    live = {"steps": 2, "guidance_scale": 1.0}
+    edit(folder, lambda data: data.update(recommended={"steps": 9, "fps": 25}, recommended_live=live))
+    speed = ["--minutes", "0", "--context", "0.5", "--json", str(output)]
+    assert main(["--bundle", str(folder), "--provider", "cpu", *speed]) == 0
+    settings = json.loads(output.read_text())["settings"]
+    assert settings.keys() == set(RECOMMENDABLE)
+    assert (settings["steps"], settings["guidance_scale"], settings["fps"]) == (2, 1.0, 25)
+    assert backend.calls("denoiser") == []
+    levels = {call["timestep"][0] for call in backend.calls("denoiser_cond")}
+    assert len(levels) == 2  # in the video of `generate` and in the session
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--device", "GPU"), ("--precision", "bf16")])

@@ -14,7 +14,7 @@ from benchmarks.gpu.measure import summary
 from benchmarks.gpu.parts import FAILED, OK, Outcome
 from benchmarks.page.index import JSON, MACHINES, README, index, read_machines, with_speed
 from benchmarks.page.render import PAGE, page, write_page
-from benchmarks.page.tables import markdown, rows_of, seconds, why_kept
+from benchmarks.page.tables import live_settings, markdown, rows_of, seconds, why_kept
 from benchmarks.page.targets import MISSED, NOT_MEASURED, REACHED, targets
 
 
@@ -57,7 +57,7 @@ def preset(name: str, speedup: float, psnr: float | str) -> dict[str, Any]:
 
 LIVE_CLOCK = {
     "latency_s": {"p50": 0.5}, "memory_mib": {"after_a_fifth": 300.0, "in_the_end": 303.0},
-    "frames": 200, "frames_with_wrong_sound_or_time": 1,
+    "frames": 200, "frames_with_wrong_sound_or_time": 1, "fps": 20.0,
 }  # fmt: skip
 FIGURES: dict[str, dict[str, Any]] = {
     "engines": {"rows": [pair(0.010, 0.018, what="denoiser", model="pocket")]},
@@ -89,7 +89,8 @@ FIGURES: dict[str, dict[str, Any]] = {
     ]},
     "crowd": {"rows": [{"load": 2, "processes": 1, "streams": 1, "way": "no spinning", "words": "threads sleep",
                         "wall": summary([3.0]), "processor": summary([4.0]), "slowdown": summary([1.0])}]},
-    "live": {"sustained_fps": 21.5, "keeps_up": False, "clock": LIVE_CLOCK, "asked": {"minutes": 1}},
+    "live": {"sustained_fps": 21.5, "keeps_up": False, "clock": LIVE_CLOCK, "asked": {"minutes": 1},
+             "settings": {"steps": 4, "guidance_scale": 1.0, "overlap": 8}},
 }  # fmt: skip
 
 
@@ -133,12 +134,27 @@ def section(text: str, title: str) -> str:
         ("Quality over speed", "| DDIM, 200 steps | ddim, 8 | 0 to 0.7, every 2 | 0.12 x | 0.12 x | equal |"),
         ("Cold start", "| half | openvino-bf16 | second | 500 ms | 2 s | 0.25 |"),
         ("Crowded machine", "| 2 | 1 x 1 | 3.00 / 4.00 |"),
+        ("Live", "| settings | 4 steps without guidance, overlap 8 |"),
         ("Live", "| sustained fps | 21.5 |"),
         ("Live", "| clock, latency s, p50 | 0.5 |"),
     ],
 )
 def test_each_section_has_its_figures(title: str, text: str) -> None:
     assert text in section(page(data()), title)
+
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        ({"settings": {"steps": 10, "guidance_scale": 2.5, "overlap": 4}}, "10 steps with guidance 2.5, overlap 4"),
+        ({"asked": {"steps": 4, "guidance_scale": 1.0, "overlap": None}}, "4 steps without guidance"),
+        ({"asked": {"steps": None, "guidance_scale": None, "overlap": None}}, "as the bundle recommends"),
+    ],
+)
+def test_live_mode_is_labelled_by_its_settings_and_older_figures_by_the_options(
+    figures: dict[str, Any], text: str
+) -> None:
+    assert live_settings({"asked": {}, **figures}) == text
 
 
 def test_what_failed_says_so_in_its_section_and_keeps_what_it_had() -> None:
@@ -209,6 +225,8 @@ def test_the_index_has_a_section_for_each_machine_the_newest_first(tmp_path: Pat
     assert text.index("## a processor") < text.index("## an old chip") < text.index("## Not in this report")
     assert "[All figures](new/README.md)" in text
     assert "Its model is not known." in section(text, "an old chip")
+    live = "22 frames per second sustained; 0.50 s from sound to frame (median, at 20 per second) |"
+    assert f"| live, 4 steps without guidance, overlap 8 | {live}" in section(text, "a processor")
     assert "| **3.40** | **2.50** | **2.00** |" in section(text, "a processor")
     assert "| [an old chip](old/README.md) | 2 | 2026-01-01 | **1.70** | **1.89** | **3.40** | **2.50** |" in text
 

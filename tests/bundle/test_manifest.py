@@ -24,7 +24,7 @@ from vexpress_rt.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
-from vexpress_rt.config import GenerationConfig
+from vexpress_rt.config import GenerationConfig, Settings
 from vexpress_rt.errors import (
     BundleDamagedError,
     BundleError,
@@ -137,6 +137,9 @@ def put(data: dict[str, Any], value: Any, *path: str) -> None:
         (lambda d: put(d, {"steps": "10"}, "recommended"), "'steps' is recommended to be '10'; expected a number"),
         (lambda d: put(d, {"steps": 10**9}, "recommended"), "steps is 1000000000; expected .* at most 1000"),
         (lambda d: put(d, {"overlap": 8}, "recommended"), "overlap is 8; expected less than the bundle's window of 8"),
+        (lambda d: put(d, [], "recommended_live"), r"has recommended_live = \[\]; expected dict"),
+        (lambda d: put(d, {"seed": 1}, "recommended_live"), "malformed: recommended_live: 'seed' is recommended to be"),
+        (lambda d: put(d, {"overlap": 8}, "recommended_live"), "recommended_live: overlap is 8; expected less than"),
         (
             lambda d: put(d, False, "onnx"),
             r"\['denoiser', 'vae_encoder'\] have neither a graph in the bundle nor a plan",
@@ -233,10 +236,29 @@ def test_no_bytes_raise_anything_but_a_bundle_error(content: bytes) -> None:
 
 
 def test_a_recommendation_under_its_former_name_is_read_and_written_under_the_new_one(folder: Path) -> None:
-    edit(folder, lambda data: data.update(recommended={"unconditional_every": 2}))
+    sections = {"recommended": {"unconditional_every": 2}, "recommended_live": {"unconditional_every": 3}}
+    edit(folder, lambda data: data.update(sections))
     manifest = read_manifest(folder)
     assert manifest.settings(GenerationConfig()).uncond_interval == 2
+    assert manifest.settings(GenerationConfig(), live=True).uncond_interval == 3
     assert manifest.to_json()["recommended"] == {"uncond_interval": 2}
+    assert manifest.to_json()["recommended_live"] == {"uncond_interval": 3}
+
+
+def test_what_suits_live_sessions_goes_before_the_other_recommendations_and_after_a_choice_or_a_preset() -> None:
+    recommended = {"steps": 10, "guidance_scale": 2.5, "fps": 25, "overlap": 2}
+    live = {"steps": 4, "guidance_scale": 1.0, "sampler": "dpm++2m", "overlap": 6}
+    manifest = make_manifest(recommended=recommended, recommended_live=live)
+    assert manifest.settings(GenerationConfig()) == Settings(**recommended)  # type: ignore[arg-type]
+    found = manifest.settings(GenerationConfig(preset="fast", overlap=3), live=True)
+    assert found == Settings(steps=6, sampler="unipc", guidance_scale=1.0, fps=25, overlap=3)
+    plain = make_manifest(recommended=recommended)
+    assert plain.settings(GenerationConfig(), live=True) == plain.settings(GenerationConfig())
+
+
+def test_an_older_manifest_recommends_nothing_for_live_sessions(folder: Path) -> None:
+    edit(folder, lambda data: data.pop("recommended_live"))
+    assert read_manifest(folder).recommended_live == {}
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(folder: Path) -> None:

@@ -20,6 +20,7 @@ from vexpress_rt.__main__ import main
 from vexpress_rt.bundle.bundle import Bundle
 
 RECOMMENDED = {"steps": 3, "guidance_scale": 1.0, "audio_attention_weight": 0.5, "fps": 12.5, "overlap": 1}
+LIVE = {"steps": 2, "guidance_scale": 1.0, "overlap": 2}
 SAMPLING = {
     "sampler": "unipc",
     "guidance_scale": 2,
@@ -44,17 +45,20 @@ def video(bundle: Path, config: GenerationConfig | None) -> Video:
 
 def test_a_bundle_carries_what_its_checkpoint_recommends(micro_bundle: Path) -> None:
     assert MICRO.recommended
-    assert Bundle.open(micro_bundle).manifest.recommended == MICRO.recommended
+    assert MICRO.recommended_live
+    manifest = Bundle.open(micro_bundle).manifest
+    assert (manifest.recommended, manifest.recommended_live) == (MICRO.recommended, MICRO.recommended_live)
 
 
+@pytest.mark.parametrize(("option", "section"), [('"steps": 7', ""), ('"steps": 3', "recommended_live: ")])
 def test_an_overlap_that_the_window_cannot_have_is_refused_before_anything_is_built(
-    micro_checkpoint: Path, tmp_path: Path
+    micro_checkpoint: Path, tmp_path: Path, option: str, section: str
 ) -> None:
     weights = Path(shutil.copytree(micro_checkpoint, tmp_path / "weights"))
     config = weights / "v-express" / "config.json"
-    config.write_text(config.read_text().replace('"steps": 7', '"overlap": 3'))
+    config.write_text(config.read_text().replace(option, '"overlap": 3'))
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match="overlap is 3; expected less than the bundle's window of 3 frames"):
+    with pytest.raises(ConfigError, match=f"^{section}overlap is 3; expected less than the bundle's window of 3"):
         build(weights, tmp_path / "bundle", BuildOptions(MICRO_SHAPE))
     assert content(tmp_path) == before
 
@@ -80,6 +84,32 @@ def test_a_choice_goes_before_a_recommendation(advising: Path, backend: FakeBack
     assert (len(calls), found.length) == (2, 6)
 
 
+def test_a_live_session_runs_as_recommended_for_it_where_nothing_was_chosen(
+    advising: Path, fake_bundle: Path, backend: FakeBackend
+) -> None:
+    edit(advising, lambda data: data.update(recommended={**RECOMMENDED, "guidance_scale": 2}, recommended_live=LIVE))
+    with Generator(fake_bundle) as generator:
+        expected = images(generator, GenerationConfig(**{**RECOMMENDED, **LIVE}))  # type: ignore[arg-type]
+    backend.loads.clear()
+    with Generator(advising) as generator:
+        generator.load(live=True)
+        assert {name for name in backend.loads if name.startswith("denoiser")} == {"denoiser_cond"}
+        np.testing.assert_array_equal(images(generator, None), expected)
+        assert len(backend.calls("denoiser_cond")) == 2 * 3  # steps of the silence before the speech and of two windows
+        images(generator, GenerationConfig(steps=5))
+        assert len(backend.calls("denoiser_cond")) == 2 * 3 + 5 * 3
+        settings = generator.bundle.manifest.settings(GenerationConfig())
+        assert (settings.steps, settings.guidance_scale) == (3, 2)
+
+
+def images(generator: Generator, config: GenerationConfig | None) -> np.ndarray:
+    """Return the frames of a live session of half a second of speech."""
+    with generator.live(photo(), config=config, context=0.5) as session:
+        session.push(speech(0.5)[0])
+        session.flush()
+        return np.stack([frame.image for frame in session.frames()])
+
+
 def test_a_bundle_can_recommend_how_to_sample(
     fake_bundle: Path, tmp_path: Path, backend: FakeBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +125,8 @@ def test_a_bundle_can_recommend_how_to_sample(
 
 
 def test_inspect_tells_what_is_recommended(advising: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(advising, lambda data: data.update(recommended_live=LIVE))
     assert main(["inspect", str(advising)]) == 0
-    line = "settings:  recommended: steps 3, guidance_scale 1.0, audio_attention_weight 0.5, fps 12.5, overlap 1"
-    assert line in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    first = "settings:  recommended: steps 3, guidance_scale 1.0, audio_attention_weight 0.5, fps 12.5, overlap 1"
+    assert lines[lines.index(first) + 1] == "live:      recommended: steps 2, guidance_scale 1.0, overlap 2"

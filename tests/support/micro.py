@@ -37,6 +37,7 @@ MICRO = Architecture(
     audio_normalize=False,
     sample_rate=8000,
     recommended={"steps": 7, "guidance_scale": 2.5},
+    recommended_live={"steps": 3},
 )  # fmt: skip
 MICRO_SHAPE = VideoShape(16, 24, 3)
 MICRO_MODEL = ModelConfig(

@@ -29,7 +29,7 @@ from vexpress_rt.bundle.engine_spec import (
 from vexpress_rt.bundle.target import TARGETS, check_precision
 from vexpress_rt.bundle.training_record import TrainingRecord
 from vexpress_rt.bundle.untrusted_json import distinct, malformed, parse, plain_name, record, sha256
-from vexpress_rt.config import GenerationConfig, Settings, current_names
+from vexpress_rt.config import GenerationConfig, Settings, check_recommendations, current_names
 from vexpress_rt.errors import BundleDamagedError, BundleNotFoundError, BundleVersionError, ConfigError, OutputError
 from vexpress_rt.types import MAX_BUNDLE_SIDE
 from vexpress_rt.utils.project_links import EXPORTER
@@ -134,6 +134,7 @@ class Manifest:
         engines: Engines by name, some or all of those of `specs` and `engine_spec.FACE_DETECTOR`.
         files: Files by name: those of every engine, and all plans.
         recommended: Options that suit the model, some of `config.RECOMMENDABLE`, for options that a caller leaves open.
+        recommended_live: Options of the same names for live sessions, where they replace those of `recommended`.
         parity: Differences between engines and their PyTorch modules: a number by engine, or numbers by output.
         onnx: Whether the bundle contains the graphs and their weights. Without them, `files` keeps the sizes and
             hashes of the graphs that the plans were compiled from. The face detector's graph is always included.
@@ -151,6 +152,7 @@ class Manifest:
     engines: Mapping[str, EngineEntry]
     files: Mapping[str, FileEntry]
     recommended: Mapping[str, Any] = field(default_factory=dict)
+    recommended_live: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     onnx: bool = True
     compiled: tuple[Compilation, ...] = ()
@@ -161,13 +163,15 @@ class Manifest:
         sines_as_input = TARGETS[self.target].sines_as_input
         return engine_specs(self.model, self.shape, self.precision, sines_as_input=sines_as_input)
 
-    def settings(self, config: GenerationConfig) -> Settings:
+    def settings(self, config: GenerationConfig, *, live: bool = False) -> Settings:
         """Resolve a configuration with this bundle's recommendations: see `GenerationConfig.resolve`.
 
         Args:
             config: The options of the caller.
+            live: Whether for a live session. Precedence: argument, preset, `recommended_live`, `recommended`, default.
         """
-        return config.resolve(self.recommended, self.shape.frames)
+        recommended = {**self.recommended, **(self.recommended_live if live else {})}
+        return config.resolve(recommended, self.shape.frames)
 
     @property
     def graphs(self) -> set[str]:
@@ -214,7 +218,7 @@ class Manifest:
         values["compiled"] = tuple(Compilation.from_json(item, f"compiled[{i}]") for i, item in compiled)
         if "training" in values:
             values["training"] = TrainingRecord.from_json(values["training"])
-        values["recommended"] = current_names(values.get("recommended", {}))
+        values |= {section: current_names(values.get(section, {})) for section in _RECOMMENDED}
         values["model"], values["shape"] = _model_and_shape(values)
         manifest = cls(**values)
         _check_plans(manifest)
@@ -224,10 +228,11 @@ class Manifest:
 _KINDS: dict[str, type] = {
     "schema": int, "package": str, "versions": dict, "target": str, "precision": str, "height": int, "width": int,
     "frames": int, "allow_odd_sizes": bool, "model": dict, "engines": dict, "files": dict,
-    "recommended": dict, "parity": dict, "onnx": bool, "compiled": list,
+    "recommended": dict, "recommended_live": dict, "parity": dict, "onnx": bool, "compiled": list,
     "training": dict,
 }  # fmt: skip
-_OPTIONAL = ("recommended", "parity", "onnx", "compiled", "training")
+_RECOMMENDED = ("recommended", "recommended_live")
+_OPTIONAL = (*_RECOMMENDED, "parity", "onnx", "compiled", "training")
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
@@ -333,7 +338,7 @@ def _model_and_shape(values: dict[str, Any]) -> tuple[ModelConfig, VideoShape]:
         model, shape = ModelConfig.from_json(values["model"]), VideoShape(*sides)
         shape.check(model, allow_odd_sizes=values["allow_odd_sizes"])
         check_precision(values["precision"], values["target"])
-        GenerationConfig().resolve(values["recommended"], shape.frames)
+        check_recommendations(values["recommended"], values["recommended_live"], shape.frames)
     except ConfigError as error:
         raise BundleDamagedError(f"the manifest is malformed: {error}") from error
     return model, shape

@@ -64,9 +64,10 @@ def describe(bundle: Bundle) -> str:
         "video": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
         "built by": f"vexpress_rt {manifest.package}; {versions or 'versions unknown'}",
     }
-    if manifest.recommended:
-        options = ", ".join(f"{name} {_setting(value)}" for name, value in manifest.recommended.items())
-        facts["settings"] = f"recommended: {options}"
+    for label, recommended in (("settings", manifest.recommended), ("live", manifest.recommended_live)):
+        if recommended:
+            options = ", ".join(f"{name} {_setting(value)}" for name, value in recommended.items())
+            facts[label] = f"recommended: {options}"
     rows = [(f"{name}:", text) for name, text in facts.items()]
     if manifest.training is not None:
         rows.append(("weights:", manifest.training.describe()))

@@ -129,7 +129,7 @@ class Generator:
         """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
         return self._engines.describe(self._runner.describe_latents())
 
-    def load(self, config: GenerationConfig | None = None) -> None:
+    def load(self, config: GenerationConfig | None = None, *, live: bool = False) -> None:
         """Load the engines of a video or a live session, so that the first one does not wait for them.
 
         Without this call, each engine is loaded by the first call that needs it. Engines that are loaded already stay
@@ -137,13 +137,15 @@ class Generator:
 
         Args:
             config: The options of the later video; they decide which denoisers it needs. None: the bundle's defaults.
+            live: Whether for a live session, for which the bundle can recommend other options.
 
         Raises:
             ConfigError: An option is outside its range.
             BundleError: The bundle lacks an engine, or a file of it is damaged.
             BackendError: An engine cannot be loaded, or `close` was called. Other engines stay loaded.
         """
-        settings, signals = self._run_context(config, WAVEFRONT, None).settings, self._guiders
+        settings = self._run_context(config, WAVEFRONT, None, live=check_flag("live", live)).settings
+        signals = self._guiders
         self._runner.check(settings, signals)
         detector = (FACE_DETECTOR,) if self.bundle.has(FACE_DETECTOR) else ()
         names = (*detector, *PORTRAIT_ENGINES, *required_engines(settings, signals))
@@ -322,6 +324,9 @@ class Generator:
         A window of silence is generated first, so that the motion starts from rest. For shorter latency use fewer
         steps. Less overlap is faster too, but each window then has more new frames and waits for more speech.
 
+        A bundle can recommend options for live sessions (`recommended_live` in its manifest) beside those for videos.
+        `bundle.manifest.settings(config, live=True)` returns the options that a session runs with.
+
         Args:
             portrait: As in `stream`.
             keypoints: As in `stream`; None for a still head. Only the first minute of a driving video is used.
@@ -329,7 +334,8 @@ class Generator:
             retarget: As in `stream`.
             extension: What follows the end of the keypoint track and of the depth: "mirror" runs back and forth, "loop"
                 starts again, "hold" keeps the last frame.
-            config: As in `stream`; `extension` and `quality` have no effect.
+            config: The options. Precedence: argument, preset, the bundle's options for live sessions, its other
+                options, default. `extension` and `quality` have no effect.
             sample_rate: Sample rate in Hz of the samples of frames, and of pushed samples without a rate.
             look_ahead: Seconds of speech, 0 to 5, that a window waits for beyond its last frame. A larger value
                 improves the lip sync and adds as much latency.
@@ -345,7 +351,7 @@ class Generator:
             AudioError: `sample_rate` is impossible.
             ConfigError: A number of seconds is outside its range.
         """
-        run, manifest = self._run_context(config, WAVEFRONT, None), self.bundle.manifest
+        run, manifest = self._run_context(config, WAVEFRONT, None, live=True), self.bundle.manifest
         settings = run.settings
         mode = choose_pose(retarget, keypoints, self._guiders, depth=depth is not None)
         signals = _signals(mode, depth)
@@ -366,14 +372,16 @@ class Generator:
         notes = (*photo.notes, *notes, *(() if track is None else track.notes))
         return LiveSession(self._runner.live(settings, encoded, keypoints_at, track), audio, plan, notes)
 
-    def _run_context(self, config: GenerationConfig | None, window_order: str, progress: Progress | None) -> RunContext:
+    def _run_context(
+        self, config: GenerationConfig | None, window_order: str, progress: Progress | None, *, live: bool = False
+    ) -> RunContext:
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
         check_choice("window_order", window_order, WINDOW_ORDERS)
-        settings = self.bundle.manifest.settings(config)
+        settings = self.bundle.manifest.settings(config, live=live)
         return RunContext(settings, window_order, Stopwatch(), ProgressReporter(check_progress(progress)))
 
     def _read_inputs(

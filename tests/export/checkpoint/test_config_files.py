@@ -137,8 +137,10 @@ def test_settings_that_a_configuration_leaves_out_are_the_released_ones(tmp_path
 def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
     write_synthetic_checkpoint(tmp_path / "weights", TINY, 0)
     path = tmp_path / "weights" / OWN_CONFIG
-    edit(path, recommended={"unconditional_every": 2, "steps": 5})
-    assert Checkpoint(tmp_path / "weights").architecture.recommended == {"uncond_interval": 2, "steps": 5}
+    edit(path, recommended={"unconditional_every": 2, "steps": 5}, recommended_live={"unconditional_every": 3})
+    found = Checkpoint(tmp_path / "weights").architecture
+    assert found.recommended == {"uncond_interval": 2, "steps": 5}
+    assert found.recommended_live == {"uncond_interval": 3}
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,8 @@ def test_a_recommendation_under_its_former_name_is_read(tmp_path: Path) -> None:
         (OWN_CONFIG, {"recommended": [10]}, r"recommended = \[10\]; expected an object"),
         (OWN_CONFIG, {"recommended": {"seed": 3}}, "'seed' is recommended to be 3; expected a number, true or false"),
         (OWN_CONFIG, {"recommended": {"steps": 0}}, "steps is 0; expected a whole number of at least 1"),
+        (OWN_CONFIG, {"recommended_live": [4]}, r"recommended_live = \[4\]; expected an object"),
+        (OWN_CONFIG, {"recommended_live": {"steps": 0}}, "recommended_live: steps is 0; expected a whole number of at"),
     ],
 )
 def test_a_setting_that_makes_another_network_is_named_with_the_file(

@@ -59,6 +59,7 @@ class Manifests:
         bundle = Bundle.open(self._folder)
         describe(bundle)
         bundle.manifest.settings(GenerationConfig())
+        bundle.manifest.settings(GenerationConfig(), live=True)
         json.dumps(bundle.manifest.to_json())
         for name in bundle.manifest.engines:
             bundle.weight_stamps(name)
