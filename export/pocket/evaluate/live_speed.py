@@ -45,14 +45,13 @@ def read_live_speed(path: Path) -> LiveSpeed:
         if (size := path.stat().st_size) > _LARGEST:
             raise ValueError(f"it has {size} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
-        asked = found["asked"]
-        options = ", ".join(f"{name} {asked[name]}" for name in _OPTIONS if asked[name] is not None)
+        settings = found["settings"]
         return LiveSpeed(
             rate=_number(found["sustained_fps"]),
             latency=_number(found["clock"]["latency_s"]["p50"]),
             fps=_number(found["clock"]["fps"]),
-            settings=options or "the bundle's recommended settings",
-            machine=_machine(found["machine"], asked["threads"]),
+            settings=", ".join(f"{name} {settings[name]}" for name in _SETTINGS),
+            machine=_machine(found["machine"], found["asked"]["threads"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(
@@ -61,7 +60,7 @@ def read_live_speed(path: Path) -> LiveSpeed:
         ) from None
 
 
-_OPTIONS = ("preset", "sampler", "steps", "guidance_scale", "overlap", "look_ahead")
+_SETTINGS = ("steps", "sampler", "guidance_scale", "overlap")
 
 
 def _number(value: Any) -> float:
