@@ -1,6 +1,5 @@
 """Evaluate a bundle of the small model at full settings, at live settings and in live sessions.
 
-Full settings are those that the bundle recommends for videos, live settings those that it recommends for live sessions.
 With --drawings, drawings of the expected videos are evaluated: the best values that can be reached.
 """
 
@@ -12,8 +11,9 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from export import command
@@ -26,9 +26,10 @@ from export.pocket.evaluate.live_speed import LiveSpeed, read_live_speed
 from export.pocket.evaluate.report import Run, as_json, commit, markdown
 from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
-from export.pocket.evaluate.video_sources import GeneratedVideos, LiveVideos, Portraits, draw_case
+from export.pocket.evaluate.video_sources import LIVE_OPTIONS, GeneratedVideos, LiveVideos, Portraits, draw_case
 from vexpress_rt import GenerationConfig
-from vexpress_rt.config import RECOMMENDABLE
+from vexpress_rt.bundle.manifest import Manifest
+from vexpress_rt.config import RECOMMENDABLE, Settings
 from vexpress_rt.pipeline.generator import Generator
 
 OPTIONS = {  # options of GenerationConfig and their types, by flag
@@ -40,6 +41,7 @@ OPTIONS = {  # options of GenerationConfig and their types, by flag
     "audio-weight": ("audio_attention_weight", float),
     "overlap": ("overlap", int),
 }
+LIVE_FLAGS = {flag: OPTIONS[flag][1] for flag in ("sampler", "steps", "guidance", "overlap")}
 SETTINGS = ("full", "live", "session")
 
 
@@ -50,13 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--drawings", action="store_true", help="measure drawings instead of generated videos")
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of each video (default: 3)")
+    for flag, (option, kind) in OPTIONS.items():
+        parser.add_argument(
+            f"--{flag}", dest=option, type=kind, help=f"{option.replace('_', ' ')} (default: as the bundle recommends)"
+        )
     parser.add_argument(
         "--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="settings to evaluate (default: all)"
     )
-    for prefix, settings, usual in (("", FULL, ""), ("live-", LIVE, " for live sessions")):
-        for flag, (option, kind) in OPTIONS.items():
-            text = f"{option.replace('_', ' ')} of the {settings} (default: as the bundle recommends{usual})"
-            parser.add_argument(f"--{prefix}{flag}", type=kind, help=text)
+    for flag, kind in LIVE_FLAGS.items():
+        parser.add_argument(
+            f"--live-{flag}", type=kind, help=f"{OPTIONS[flag][0]} of live mode (default: as the bundle)"
+        )
     parser.add_argument(
         "--live-speed", type=Path, metavar="FILE", help="speed by `python -m benchmarks.live --json FILE`"
     )
@@ -91,25 +97,32 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
 def _sources(generator: Generator, given: argparse.Namespace) -> dict[str, Source]:
     """Return the sources of the videos by the names of their settings, in the order of SETTINGS."""
     portraits, manifest = Portraits(generator), generator.bundle.manifest
-    full = manifest.settings(_config(given, ""))
-    live = manifest.settings(_config(given, "live_"), live=True)
+    full, live = manifest.settings(_config(given)), _live_settings(manifest, given)
     made = {
         "full": (FULL, GeneratedVideos(portraits, full), full),
         "live": (LIVE, GeneratedVideos(portraits, live), live),
         "session": (SESSION, LiveVideos(portraits, live), live),
     }
-    sources = {}
-    for key in SETTINGS:
-        if key in given.settings:
-            name, make, settings = made[key]
-            sources[name] = Source(make, {o: getattr(settings, o) for o in RECOMMENDABLE if o != "fps"})
-    return sources
+    chosen = [made[key] for key in SETTINGS if key in given.settings]
+    return {
+        name: Source(make, {option: getattr(settings, option) for option in RECOMMENDABLE if option != "fps"})
+        for name, make, settings in chosen
+    }
 
 
-def _config(given: argparse.Namespace, prefix: str) -> GenerationConfig:
-    """Return the options of the flags with a prefix; the bundle determines the others. Raises ConfigError."""
-    chosen = {option: getattr(given, prefix + flag.replace("-", "_")) for flag, (option, _) in OPTIONS.items()}
-    return GenerationConfig(fps=FPS, **chosen)
+def _live_settings(manifest: Manifest, given: argparse.Namespace) -> Settings:
+    """Return the settings of live mode. Precedence: the flags, the bundle, LIVE_OPTIONS. Raises ConfigError."""
+    config = _config(given, [flag for flag in OPTIONS if flag not in ("preset", *LIVE_FLAGS)])
+    flags = {OPTIONS[flag][0]: getattr(given, f"live_{flag}") for flag in LIVE_FLAGS}
+    usual = {} if manifest.recommended_live else LIVE_OPTIONS
+    live = {**usual, **{option: value for option, value in flags.items() if value is not None}}
+    return manifest.settings(replace(config, **live), live=True)
+
+
+def _config(given: argparse.Namespace, flags: Iterable[str] = OPTIONS) -> GenerationConfig:
+    """Return the options of the given flags; the bundle determines the others. Raises ConfigError."""
+    values = {OPTIONS[flag][0]: getattr(given, OPTIONS[flag][0]) for flag in flags}
+    return GenerationConfig(fps=FPS, **{option: value for option, value in values.items() if value is not None})
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from export.errors import ExportError
 
 _LARGEST = 1 << 20  # bytes of a report
-_OPTIONS = ("sampler", "steps", "guidance_scale", "overlap", "look_ahead")
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,22 @@ def read_live_speed(path: Path) -> LiveSpeed:
         if (size := path.stat().st_size) > _LARGEST:
             raise ValueError(f"it has {size} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
-        asked, options = found["asked"], {**found["settings"], "look_ahead": found["asked"]["look_ahead"]}
+        settings = found["settings"]
         return LiveSpeed(
             rate=_number(found["sustained_fps"]),
             latency=_number(found["clock"]["latency_s"]["p50"]),
             fps=_number(found["clock"]["fps"]),
-            settings=", ".join(f"{name} {options[name]}" for name in _OPTIONS),
-            machine=_machine(found["machine"], asked["threads"]),
+            settings=", ".join(f"{name} {settings[name]}" for name in _SETTINGS),
+            machine=_machine(found["machine"], found["asked"]["threads"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(
             f"{path} is no report of the speed of live mode ({type(error).__name__}: {error}); expected the file of "
             "`python -m benchmarks.live --json FILE` with --minutes above 0"
         ) from None
+
+
+_SETTINGS = ("steps", "sampler", "guidance_scale", "overlap")
 
 
 def _number(value: Any) -> float:
