@@ -55,7 +55,7 @@ from vexpress_rt.utils.worker import Worker
 
 _log = logging.getLogger("vexpress_rt")
 
-_FREE = "no_retarget"  # the retargeting mode whose check of a photo demands no face
+_FACELESS = "no_retarget"  # the retargeting mode that accepts photos without a face
 
 
 class Generator:
@@ -360,7 +360,7 @@ class Generator:
         audio = make_session_audio(plan, rate, manifest, settings)
         needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
-        photo = self._portraits.accept(portrait, mode or _FREE, driven=keypoints is not None)
+        photo = self._portraits.accept(portrait, mode or _FACELESS, driven=keypoints is not None)
         self._runner.check(settings, signals)
         keypoints_at, notes = None, _notes(mode, depth)
         if mode is not None:
@@ -396,7 +396,7 @@ class Generator:
             self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
         # Inputs are checked before engines are loaded, which is slow.
         with context.stopwatch.stage("portrait"):
-            photo = self._portraits.accept(source, mode or _FREE, driven=keypoints is not None)
+            photo = self._portraits.accept(source, mode or _FACELESS, driven=keypoints is not None)
         with context.stopwatch.stage("audio"):
             report = partial(context.report, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, kind in LIVE_FLAGS.items():
         parser.add_argument(
-            f"--live-{flag}", type=kind, help=f"{OPTIONS[flag][0]} of live mode (default: as the bundle)"
+            f"--live-{flag}", type=kind, help=f"{OPTIONS[flag][0]} of live mode (default: as recommended for it)"
         )
     parser.add_argument(
         "--live-speed", type=Path, metavar="FILE", help="speed by `python -m benchmarks.live --json FILE`"

@@ -11,6 +11,7 @@ from typing import Any
 from export.errors import ExportError
 
 _LARGEST = 1 << 20  # bytes of a report
+_SETTINGS = ("steps", "sampler", "guidance_scale", "overlap", "look_ahead")
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,20 @@ def read_live_speed(path: Path) -> LiveSpeed:
         if (size := path.stat().st_size) > _LARGEST:
             raise ValueError(f"it has {size} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
-        settings = found["settings"]
+        asked = found["asked"]
+        settings = {**found["settings"], "look_ahead": asked["look_ahead"]}
         return LiveSpeed(
             rate=_number(found["sustained_fps"]),
             latency=_number(found["clock"]["latency_s"]["p50"]),
             fps=_number(found["clock"]["fps"]),
             settings=", ".join(f"{name} {settings[name]}" for name in _SETTINGS),
-            machine=_machine(found["machine"], found["asked"]["threads"]),
+            machine=_machine(found["machine"], asked["threads"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(
             f"{path} is no report of the speed of live mode ({type(error).__name__}: {error}); expected the file of "
             "`python -m benchmarks.live --json FILE` with --minutes above 0"
         ) from None
-
-
-_SETTINGS = ("steps", "sampler", "guidance_scale", "overlap")
 
 
 def _number(value: Any) -> float:

@@ -303,17 +303,16 @@ def test_live_settings_are_compared_with_full_settings(results: Results, tmp_pat
     assert psnr.value == pytest.approx(0.4)
     assert psnr.passed
     found = {
-        "asked": {"threads": 2}, "settings": {"steps": 4, "sampler": "ddim", "guidance_scale": 1.0, "overlap": 8},
+        "settings": {"steps": 4, "sampler": "ddim", "guidance_scale": 1.0, "overlap": 8},
+        "asked": {"threads": 2, "look_ahead": 0.08},
         "machine": {"cores": 8, "cpu": "a chip"}, "sustained_fps": 80.5,
         "clock": {"fps": 25, "latency_s": {"p50": 0.31}},
     }  # fmt: skip
     (tmp_path / "live.json").write_text(json.dumps(found))
     text = markdown(RUN, {FULL: results, LIVE: worse, SESSION: worse}, read_live_speed(tmp_path / "live.json"))
     assert "| 58.92 dB | 58.52 dB (-0.40 dB) | 58.52 dB (-0.40 dB) |" in text
-    assert (
-        "80.5 frames per second | at least 75 frames per second | PASS | 2 threads on 8 cores of a chip; steps 4"
-        in text
-    )
+    how = "2 threads on 8 cores of a chip; steps 4, sampler ddim, guidance_scale 1.0, overlap 8, look_ahead 0.08 |"
+    assert f"80.5 frames per second | at least 75 frames per second | PASS | {how}" in text
     assert "| 0.31 s | at most 0.3 s | MISSED |" in text
 
 
