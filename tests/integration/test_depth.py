@@ -128,6 +128,14 @@ def test_a_model_without_guiders_makes_videos(generators: dict[str, Generator]) 
     generators["none"].load()
 
 
+def test_a_generator_names_its_guiders(generators: dict[str, Generator]) -> None:
+    named = {name: generator.describe().splitlines()[3] for name, generator in generators.items()}
+    assert named == {
+        "released": "guiders:   keypoints", "both": "guiders:   keypoints, depth", "depth": "guiders:   depth",
+        "none": "guiders:   none",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("bundle", "given", "message"),
     [

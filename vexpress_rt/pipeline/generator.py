@@ -126,7 +126,7 @@ class Generator:
         return self.bundle.manifest.model.guiders
 
     def describe(self) -> str:
-        """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
+        """Return lines of text: bundle, size, guiders, precision, provider and reason, device, latents, versions."""
         return self._engines.describe(self._runner.describe_latents())
 
     def load(self, config: GenerationConfig | None = None, *, live: bool = False) -> None:

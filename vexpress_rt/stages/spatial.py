@@ -130,6 +130,6 @@ class SpatialFeatures:
     def _run(self, name: str, pictures: Array) -> Tensor:
         engine = self.get_engine(name)
         outputs = engine.run({engine.spec.inputs[0].name: pictures}, keep_on_device=True)
-        check_outputs(name, outputs)  # here, because the denoiser's input does not tell the guider
+        check_outputs(name, outputs)  # the check of latents knows the sum alone, not its guiders
         (feature,) = outputs.values()
         return feature

@@ -1,4 +1,4 @@
-"""Runs with and without dropout of single conditions: only fair comparisons are made, and every outcome is told."""
+"""Runs with and without dropout of single conditions: only fair comparisons are made, and every outcome is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def lips_of(value: Callable[[TrainedRun], float]) -> list[Lips]:
     return [Lips(run, 1.0, {scene: [value(run), 0.0, 1.0] for scene in SCENES}) for run in four_runs()]
 
 
-def test_a_finished_run_tells_its_kind_seed_and_steps(tmp_path: Path) -> None:
+def test_a_finished_run_has_a_kind_a_seed_and_steps(tmp_path: Path) -> None:
     run = read_run(save_run(tmp_path / "run", seed=2, keep_strong=True))
     assert run == TrainedRun(tmp_path / "run", False, 2, dict.fromkeys(STAGES, STEPS))
 
@@ -108,7 +108,7 @@ def test_unequal_runs_are_refused() -> None:
     ],
     ids=["raises", "lowers", "disagrees", "equal"],
 )
-def test_every_outcome_is_told(value: Callable[[TrainedRun], float], outcome: str) -> None:
+def test_every_outcome_is_reported(value: Callable[[TrainedRun], float], outcome: str) -> None:
     text = markdown(lips_of(value), ["a fact"])
     assert f"* Guidance 1, head held: {outcome}" in text
     assert "* a fact" in text
