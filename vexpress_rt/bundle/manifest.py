@@ -187,7 +187,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values under the schema's keys, with height, width and frames at the top level."""
         data = asdict(self) | {"compiled": [compilation.to_json() for compilation in self.compiled]}
-        del data["training"]  # runtimes that do not know the key read bundles without it
+        del data["training"]  # the key is absent in a manifest without a record
         if self.training is not None:
             data["training"] = self.training.to_json()
         plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **data.pop("shape"), **data}))
