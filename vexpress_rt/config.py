@@ -305,7 +305,7 @@ class GenerationConfig:
     extension: str = field(
         default="stretch",
         metadata={
-            "help": "How a keypoint track that is shorter than the video is extended: stretch, as the public "
+            "help": "How keypoints or depth maps that are shorter than the video are extended: stretch, as the public "
             "implementation, hold, loop or mirror."
         },
     )

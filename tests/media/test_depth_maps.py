@@ -108,7 +108,7 @@ def test_arrays_beyond_the_limit_or_the_memory_are_refused(tmp_path: Path, monke
     monkeypatch.setattr(depth_maps, "DEPTH", replace(safe_arrays.DEPTH, limit=1000))
     for name in ("large.npz", "large.npy"):
         np.save(tmp_path / "large.npy", np.zeros((1, 40, 40), np.uint8))
-        with pytest.raises(DepthError, match=f"{name}.* has more than 1000 bytes, too much for a file of depth maps"):
+        with pytest.raises(DepthError, match=f"{name}.* has more than 1000 bytes, too much for depth maps"):
             load_depth(tmp_path / name)
 
 

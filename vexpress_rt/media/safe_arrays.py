@@ -54,7 +54,8 @@ class ArrayKind:
         name: The name of the array in an .npz file that has several.
         shape: The expected shape.
         limit: Largest size in bytes, of the file and of the unpacked array.
-        sizes: Sizes within the limit, and how to stay below it.
+        sizes: Sizes within the limit.
+        smaller: The remedy for larger arrays.
         remedy: The remedy for all other faults.
         error: The exception to raise.
     """
@@ -64,19 +65,18 @@ class ArrayKind:
     shape: str
     limit: int
     sizes: str
+    smaller: str
     remedy: str
     error: type[InputError]
 
 
 KEYPOINTS = ArrayKind(
     "the keypoints", "keypoints", "(frames, 3, 2)", MAX_FILE_BYTES,
-    "too much for keypoints; expected float32 points, 24 bytes a frame: cut the track into parts", _REMEDY,
-    KeypointError,
+    "float32 points, 24 bytes a frame", "cut the track into parts", _REMEDY, KeypointError,
 )  # fmt: skip
 DEPTH = ArrayKind(
     "the depth maps", "depth", "(frames, height, width)", MAX_DEPTH_BYTES,
-    "too much for a file of depth maps; expected maps of about the bundle's size as uint8 or uint16: scale them down, "
-    "or give them as a video",
+    "maps of about the bundle's size as uint8 or uint16", "scale them down, or give them as a video",
     "save the maps with numpy.save as one array of shape (frames, height, width)", DepthError,
 )  # fmt: skip
 
@@ -213,12 +213,16 @@ def _open_zip(data: bytes, kind: ArrayKind) -> zipfile.ZipFile:
 def _check_room(kind: ArrayKind, size: int) -> None:
     """Raise `kind.error` if `size` bytes, packed and unpacked, do not fit into the free memory."""
     if size > MAX_FILE_BYTES:
-        check_memory(f"reading {kind.what}", [Need(2 * size, "its array", kind.remedy)], free_memory(), kind.error)
+        need = Need(2 * size, "the file and its array", kind.smaller)
+        check_memory(f"reading {kind.what}", [need], free_memory(), kind.error)
 
 
 def _check_size(what: str, size: int, kind: ArrayKind = KEYPOINTS) -> None:
     if size > kind.limit:
-        raise kind.error(f"{what} has more than {kind.limit} bytes, {kind.sizes}")
+        name = kind.what.removeprefix("the ")
+        raise kind.error(
+            f"{what} has more than {kind.limit} bytes, too much for {name}; expected {kind.sizes}: {kind.smaller}"
+        )
 
 
 def _member(archive: zipfile.ZipFile, name: str, kind: ArrayKind = KEYPOINTS) -> bytes:
