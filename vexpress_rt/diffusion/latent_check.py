@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vexpress_rt.backends.base import Tensor
+from vexpress_rt.bundle.engine_spec import GUIDERS
 from vexpress_rt.diffusion.noise import NOISE_LIMIT
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import Float32
@@ -21,7 +22,8 @@ from vexpress_rt.utils.project_links import EXPORTER
 # the VAE's scaling factor of about 0.18, and the largest float16 is 65504.
 LATENT_LIMIT = 1e4
 
-_SOURCES = {"audio_tokens": "audio_projection", "pose_feature": "pose_guider"}  # of inputs; others: reference_net
+# The engines of inputs; others are from reference_net.
+_SOURCES = {"audio_tokens": "audio_projection", "pose_feature": " or ".join(GUIDERS.values())}
 REMEDY = (
     "its weights are damaged, or too large for the bundle's precision: build the bundle again, with --precision fp32 "
     f"if it is fp16 {EXPORTER}"
