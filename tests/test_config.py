@@ -163,6 +163,8 @@ def test_an_impossible_number_of_threads_is_refused(threads: Any) -> None:
         ("reference_attention_weight", 11),
         ("audio_attention_weight", -1),
         ("audio_attention_weight", float("inf")),
+        ("pose_weight", -1),
+        ("depth_weight", 11),
         ("overlap", -1),
         ("overlap", 0.5),
         ("seed", -1),

@@ -20,7 +20,7 @@ OURS = "#2563a8"
 SIDES = {
     PYTORCH: "#c8642b", AUTOCAST: "#e8b48a", CPU: OURS, FAST: "#7fb0dc", OPENVINO: "#3f9b6c", OPENVINO_BF16: "#a8d5a2",
 }  # fmt: skip
-ORDER = ("load", "portrait", "keypoints", "audio", "denoise", "decode", "median", "encode")  # order of stages
+ORDER = ("load", "portrait", "keypoints", "depth", "audio", "denoise", "decode", "median", "encode")  # order of stages
 LEAST = 0.002  # least share of a video's time that is visible in the plot
 STAGES = ("#2563a8", "#7fb0dc", "#3f9b6c", "#a8d5a2", "#c8642b", "#e8b48a", "#7a5aa6", "#bfa8d8", "#8a8a8a")
 SIZE = (7.0, 3.6)  # inches

@@ -109,7 +109,7 @@ def read_own(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
 
 
 def _recommended(path: Path, section: str, options: Any) -> dict[str, Any]:
-    """Return recommended options under their present names. Raises CheckpointError for options that cannot be."""
+    """Return recommended options under their present names. Raises CheckpointError for other options or values."""
     if not isinstance(options, dict):
         raise CheckpointError(f"{path} has {section} = {options!r}; expected an object")
     options = current_names(options)

@@ -36,7 +36,7 @@ from export.networks.layers import to_precision
 from export.networks.reference_net import is_unused
 from export.networks.registry import make_network
 from vexpress_rt.bundle.bundle import sha256_file
-from vexpress_rt.bundle.training_record import TrainedFileEntry, TrainingRecord, shown
+from vexpress_rt.bundle.training_record import TrainedFileEntry, TrainingRecord, printable
 from vexpress_rt.utils.file_version import FileVersion
 
 # Tensor names of the halves of the autoencoder begin with these.
@@ -195,11 +195,11 @@ class Checkpoint:
         if not trained.files:
             return None
         files = {
-            component: TrainedFileEntry(shown(trained.files[component].name), self._file_digest(path))
+            component: TrainedFileEntry(printable(trained.files[component].name), self._file_digest(path))
             for component, path in self.origins().items()
             if component in trained.files
         }
-        run = None if trained.run is None else shown(trained.run)
+        run = None if trained.run is None else printable(trained.run)
         return TrainingRecord(files, run, trained.stage, trained.step)
 
     def digest(self, name: str) -> str:
@@ -250,9 +250,9 @@ class Checkpoint:
         tensors = dict(self._read("denoising_unet"))
         if self._has_motion_file:
             motion, path = self._read("motion_module"), self._file("motion_module")
-            if "motion_module" in self.trained.files and (strange := [key for key in motion if MOTION not in key]):
+            if "motion_module" in self.trained.files and (others := [key for key in motion if MOTION not in key]):
                 raise CheckpointError(
-                    f"{path} has {len(strange)} unexpected: {first_names(strange)}; expected motion modules alone"
+                    f"{path} has {len(others)} unexpected: {first_names(others)}; expected motion modules alone"
                 )
             if {"denoising_unet", "motion_module"} & self.trained.files.keys():
                 tensors = {key: value for key, value in tensors.items() if MOTION not in key}
@@ -351,8 +351,8 @@ class Checkpoint:
 def _vae_tensors(tensors: Mapping[str, Tensor], prefixes: tuple[str, ...], source: str) -> dict[str, Tensor]:
     """Return the half of the autoencoder whose names begin with `prefixes`, under the newer names of its attention."""
     known = tuple(p for group in VAE_PREFIXES.values() for p in group)
-    if strange := sorted(key for key in tensors if not key.startswith(known)):
-        raise CheckpointError(f"{source} has {len(strange)} unexpected: {first_names(strange)}")
+    if others := sorted(key for key in tensors if not key.startswith(known)):
+        raise CheckpointError(f"{source} has {len(others)} unexpected: {first_names(others)}")
     result: dict[str, Tensor] = {}
     for key in (key for key in tensors if key.startswith(prefixes)):
         value, parts = tensors[key], key.split(".")

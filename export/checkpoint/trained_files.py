@@ -15,11 +15,11 @@ from pathlib import Path
 
 from export.errors import CheckpointError
 from export.networks.architecture import GUIDER_NETWORKS
+from vexpress_rt.bundle.training_record import STAGES
 from vexpress_rt.errors import ConfigError
 
 NETWORKS = ("reference_net", "denoising_unet", "motion_module", *GUIDER_NETWORKS.values(), "audio_projection")
 COMPONENTS = (*NETWORKS, "vae", "audio_encoder")  # names of --part
-STAGES = (1, 2, 3)
 # The state of each stage of `export.pocket.train`, and the states that hold the other components, the newest first.
 STATES = {1: "single", 2: "voice", 3: "all"}
 OTHER_STATES = {"vae": ("decoder", "autoencoder"), "audio_encoder": ("hearing",)}
@@ -118,7 +118,7 @@ def find_trained_files(choice: TrainingChoice) -> TrainedFiles:
         choice: The choice.
 
     Raises:
-        CheckpointError: A file is missing, the run has no such stage or step, or its folder is none of a training.
+        CheckpointError: A file is missing, the run has no such stage or step, or its folder holds no training.
     """
     if choice.run is None:
         found = TrainedFiles(stage=choice.stage)
@@ -164,7 +164,9 @@ def _stage_of(folder: Path, stage: int | None) -> int:
             raise CheckpointError(f"{folder} is of stage {named[1]}, and --stage is {stage}: change one of them")
         return int(named[1])
     if stage is None:
-        raise CheckpointError(f"the name of {folder} tells no stage; expected stage_1 to stage_3: add --stage")
+        raise CheckpointError(
+            f"the name of {folder} does not begin with a stage; expected stage_1 to stage_3: add --stage"
+        )
     return stage
 
 
@@ -228,14 +230,14 @@ def _shown(steps: Iterable[int]) -> str:
 
 
 def _newest(network: str, folders: list[Path]) -> Path | None:
-    """Return the newest file of a network in a stage's folders."""
+    """Return the file of a network of the newest complete step in a stage's folders."""
     held = [(folder, saved) for folder in folders if network in (saved := _saved(folder))]
     if len(held) > 1:
         names = " and ".join(folder.name for folder, _ in held)
         raise CheckpointError(
             f"the stage saved no {network}, and both {names} hold it: name its file with --part {network}=FILE"
         )
-    return held[0][1][network][max(held[0][1][network])] if held else None
+    return next((saved[network][_complete_step(folder, saved, None)] for folder, saved in held), None)
 
 
 def _own_run(run: Path, stage: int | None, step: int | None) -> TrainedFiles:

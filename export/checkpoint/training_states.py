@@ -16,6 +16,7 @@ from torch import Tensor
 
 from export.checkpoint.tensors import load_file, named_tensors
 from export.errors import CheckpointError
+from vexpress_rt.bundle.training_record import STEP_LIMIT
 
 MEAN, WRAPPER = "mean", "module."  # the wrapper of running means, and of distributed training
 MOTION = "motion_modules."  # in the names of the motion modules' tensors
@@ -67,7 +68,7 @@ def read_contents(path: Path) -> tuple[int | None, set[str]]:
     """
     loaded = load_file(path)
     step = loaded.get("step") if _is_state(loaded) else None
-    if not _is_state(loaded) or not (step is None or (type(step) is int and 0 <= step < 10**18)):
+    if not _is_state(loaded) or not (step is None or (type(step) is int and 0 <= step < STEP_LIMIT)):
         raise CheckpointError(f"{path} is not a state of export.pocket.train: give another folder with --run")
     return step, _networks(_mean(path, loaded))
 

@@ -30,7 +30,7 @@ class StageRecord:
 
 
 def record_stage(run: Path, stage: str, record: StageRecord) -> None:
-    """Record the settings of a stage before it is trained. Of a stage that goes on, only the steps may change.
+    """Record the settings of a stage before it is trained. When a stage is continued, only its steps may change.
 
     Args:
         run: Folder of the run.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bundles import make_manifest
 from vexpress_rt.bundle.manifest import Manifest
-from vexpress_rt.bundle.training_record import TrainedFileEntry, TrainingRecord, shown
+from vexpress_rt.bundle.training_record import TrainedFileEntry, TrainingRecord, printable
 from vexpress_rt.errors import BundleDamagedError
 
 FILES = {"reference_net": TrainedFileEntry("stage_3/reference_net-7.pth", "a" * 64)}
@@ -54,6 +54,6 @@ def test_a_malformed_record_is_refused(change: dict[str, Any], message: str) -> 
 
 
 def test_any_name_of_a_folder_can_be_recorded() -> None:
-    assert shown("my run\n\udc80") == "my run??"
-    assert len(shown("x" * 1000)) == 512
-    assert shown("") == "?"
+    assert printable("my run\n\udc80") == "my run??"
+    assert len(printable("x" * 1000)) == 512
+    assert printable("") == "?"

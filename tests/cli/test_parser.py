@@ -38,6 +38,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
         ("--guidance-scale 0", {"guidance_scale": 0.0}),
         ("--reference-attention-weight 0.9", {"reference_attention_weight": 0.9}),
         ("--audio-attention-weight 2", {"audio_attention_weight": 2.0}),
+        ("--pose-weight 0.5 --depth-weight 0", {"pose_weight": 0.5, "depth_weight": 0.0}),
         ("--fps 29.97", {"fps": Fraction(30000, 1001)}),
         ("--fps 24000/1001", {"fps": Fraction(24000, 1001)}),
         ("--overlap 0", {"overlap": 0}),

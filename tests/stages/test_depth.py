@@ -125,7 +125,7 @@ def test_other_files_are_refused_as_videos(tmp_path: Path) -> None:
 def test_a_video_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_levels(tmp_path / "depth.mp4", [100, 100])
     monkeypatch.setattr(depth_stage, "free_memory", lambda: 10**6)
-    with pytest.raises(DepthError, match=r"the depth of 0 frames and the next needs 0\.00 GB of memory"):
+    with pytest.raises(DepthError, match=r"a video of depth, after 0 frames, needs 0\.00 GB of memory"):
         plan_depth_track(path, make_portrait(), 2, SETTINGS)
 
 

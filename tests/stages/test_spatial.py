@@ -89,7 +89,8 @@ def test_guiders_get_the_pictures_of_the_frames() -> None:
     np.testing.assert_array_equal(engines["depth_guider"].calls[0]["depth"][:, 5, 6], np.float32([0.3, 0.4]))
 
 
-def test_a_feature_that_is_not_finite_is_named() -> None:
+@pytest.mark.parametrize("signals", [("keypoints", "depth"), ("depth",)])
+def test_the_guider_of_a_feature_that_is_not_finite_is_named(signals: tuple[str, ...]) -> None:
     broken = np.where(DEPTH > 2, np.nan, DEPTH)
-    with pytest.raises(BackendError, match="engine depth_guider returned the feature of depth with NaN"):
-        compute(make_engines(depth=broken), keypoints=1.0, depth=1.0)
+    with pytest.raises(BackendError, match="engine depth_guider returned depth_feature with NaN"):
+        compute(make_engines(depth=broken), **dict.fromkeys(signals, 1.0))

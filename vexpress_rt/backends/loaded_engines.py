@@ -139,7 +139,7 @@ class Engines:
                 self._executor = None
 
     def describe(self, latents: str) -> str:
-        """Return a few lines of text: bundle, size and precision, provider with its reason, device, versions.
+        """Return a few lines of text: bundle, size, guiders, precision, provider with its reason, device, versions.
 
         Args:
             latents: Text that tells where latents are kept between engines.
@@ -153,6 +153,7 @@ class Engines:
             "bundle": f"{self.bundle.folder}, identity {self.bundle.identity}",
             "built": f"for {manifest.target}" + (f", plans for {plans}" if plans else ""),
             "size": f"{shape.height} x {shape.width} pixels (height x width), windows of {shape.frames} frames",
+            "guiders": ", ".join(manifest.model.guiders) or "none",
             "precision": self.selection.loader.describe_precision() or manifest.precision,
             "provider": f"{self.selection.name} ({self.selection.reason})",
             "device": self.provider.describe_device(self._limit, self.selection.device),

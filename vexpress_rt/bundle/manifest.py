@@ -139,7 +139,7 @@ class Manifest:
         onnx: Whether the bundle contains the graphs and their weights. Without them, `files` keeps the sizes and
             hashes of the graphs that the plans were compiled from. The face detector's graph is always included.
         compiled: Compilations of plans, the newest last.
-        training: Where weights came from that replaced some of the checkpoint directory's; None: no weights did.
+        training: The source of the weights that replaced some of the checkpoint directory's; None if all are its own.
     """
 
     package: str

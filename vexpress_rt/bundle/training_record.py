@@ -19,7 +19,7 @@ class TrainedFileEntry:
     """A file of trained weights.
 
     Attributes:
-        file: Its path in the run's folder, or its name. It is a text to show, and is not opened.
+        file: Its path in the run's folder, or its name. It is for display alone: no file of this name is opened.
         sha256: Its hash, 64 lower-case hexadecimal digits.
     """
 
@@ -56,7 +56,7 @@ class TrainingRecord:
         return ", ".join(facts) + ("; voice and motion are off" if self.voice_and_motion_off else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; what is None has no key."""
+        """Return plain JSON values. Attributes that are None have no key."""
         facts = {"run": self.run, "stage": self.stage, "step": self.step}
         files = {network: {"file": entry.file, "sha256": entry.sha256} for network, entry in self.files.items()}
         return {name: value for name, value in facts.items() if value is not None} | {"files": files}
@@ -91,15 +91,15 @@ class TrainingRecord:
         return cls(**(values | {"files": files}))
 
 
-def shown(name: str) -> str:
-    """Return a file's or folder's name as a record can hold it: short, with "?" for characters that do not print.
+def printable(name: str) -> str:
+    """Return a name as a record can hold it: at most TEXT_LIMIT characters, with "?" for those that do not print.
 
     Args:
-        name: Any text.
+        name: The name of a file or folder.
     """
     return "".join(char if char.isprintable() else "?" for char in name)[:TEXT_LIMIT] or "?"
 
 
 def _text(text: str, where: str) -> None:
-    if text != shown(text):
+    if text != printable(text):
         malformed(f"{where} is {brief(text)}; expected 1 to {TEXT_LIMIT} printable characters")

@@ -22,7 +22,7 @@ from vexpress_rt.utils.project_links import EXPORTER
 # the VAE's scaling factor of about 0.18, and the largest float16 is 65504.
 LATENT_LIMIT = 1e4
 
-# The engines of inputs; others are from reference_net.
+# The engines of the denoiser's inputs; all others come from reference_net.
 _SOURCES = {"audio_tokens": "audio_projection", "pose_feature": " or ".join(GUIDERS.values())}
 REMEDY = (
     "its weights are damaged, or too large for the bundle's precision: build the bundle again, with --precision fp32 "

@@ -1,4 +1,4 @@
-"""Depth maps: reading from arrays, files of NumPy's and videos of depth, and checks.
+"""Depth maps: reading from arrays, NumPy files and videos of depth, and checks.
 
 A map is (H, W), nearer is larger: floats of 0 (background) to 1, or uint8 or uint16, of which 255 or 65535 is 1.
 """
@@ -37,12 +37,10 @@ class DepthMaps:
     Attributes:
         values: K maps (H, W), K at least 1, of uint8, uint16 or floats of 0 to 1.
         fps: Maps per second; None for one in each frame of the generated video.
-        notes: What was repaired or left out on reading, for `Video.notes`.
     """
 
     values: Sequence[NDArray[Any]] | NDArray[Any]
     fps: Fraction | None = None
-    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -78,7 +76,7 @@ def _scaled(values: NDArray[Any]) -> Float32:
 
 
 def load_depth(source: str | os.PathLike[str] | ArrayLike) -> DepthMaps:
-    """Read depth maps from an array or a file of NumPy's.
+    """Read depth maps from an array or a NumPy file.
 
     Args:
         source: Array-like (K, H, W) or (H, W); or the path of a .npy file, or of an .npz file with one array or one

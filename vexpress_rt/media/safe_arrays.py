@@ -47,15 +47,15 @@ _REMEDY = "save the points with numpy.save as one float32 array of shape (frames
 
 @dataclass(frozen=True)
 class ArrayKind:
-    """What an array in a file is, for limits and messages.
+    """A kind of arrays in files: its limits, and its words in messages.
 
     Attributes:
-        what: The kind of input, such as "the keypoints".
+        what: Its name in messages, such as "the keypoints".
         name: The name of the array in an .npz file that has several.
         shape: The expected shape.
         limit: Largest size in bytes, of the file and of the unpacked array.
-        sizes: What the limit admits, and how to stay below it.
-        remedy: What to do about another fault.
+        sizes: Sizes within the limit, and how to stay below it.
+        remedy: The remedy for all other faults.
         error: The exception to raise.
     """
 
@@ -144,11 +144,11 @@ def read_arrays(path: Path) -> Array | list[Array]:
 
 
 def read_array(path: Path, kind: ArrayKind) -> Array:
-    """Read the array in a file of NumPy's.
+    """Read the array in a NumPy file.
 
     Args:
         path: .npy; .npz with one array, or one named `kind.name`.
-        kind: What the array is.
+        kind: The kind of the array.
 
     Returns:
         A read-only array of integers or floats of at most 8 bytes, with at most three dimensions.

@@ -126,7 +126,7 @@ struct Float16 {
     static VEXPRESS_HOST_DEVICE float load(std::uint16_t stored) {
         const std::uint32_t sign = (stored & 0x8000u) << 16, fraction = (stored & 0x7fffu) << 13;
         if ((stored & 0x7c00u) == 0x7c00u) return float_of(sign | 0x7f800000u | (fraction & 0x007fffffu));
-        // The exponent's bias differs by 112. Multiplied, subnormal numbers are right as well.
+        // The exponents' biases differ by 112. The multiplication is right for subnormal numbers, too.
         return float_of(sign | bits_of(float_of(fraction) * 5.192296858534828e33f));  // 2**112
     }
 
@@ -138,7 +138,7 @@ struct Float16 {
         } else if (size >= 0x47800000u) {
             stored = 0x7c00u;  // 65536 and more: infinity
         } else if (size < 0x38800000u) {
-            // Below 2**-14 a float16 is a multiple of 2**-24, as a float32 between 0.5 and 1 is: the sum is rounded so.
+            // Below 2**-14 a float16 is a multiple of 2**-24. So is a float32 between 0.5 and 1: the sum rounds to one.
             stored = bits_of(float_of(size) + 0.5f) - 0x3f000000u;
         } else {
             stored = (size - 0x38000000u + 0xfffu + ((size >> 13) & 1u)) >> 13;

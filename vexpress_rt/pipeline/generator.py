@@ -55,7 +55,7 @@ from vexpress_rt.utils.worker import Worker
 
 _log = logging.getLogger("vexpress_rt")
 
-_FREE = "no_retarget"  # the retargeting mode whose check of a photo demands no face
+_FACELESS = "no_retarget"  # the retargeting mode that accepts photos without a face
 
 
 class Generator:
@@ -126,7 +126,7 @@ class Generator:
         return self.bundle.manifest.model.guiders
 
     def describe(self) -> str:
-        """Return a few lines of text: bundle, size, precision, provider and its reason, device, memory and versions."""
+        """Return lines of text: bundle, size, guiders, precision, provider and reason, device, latents, versions."""
         return self._engines.describe(self._runner.describe_latents())
 
     def load(self, config: GenerationConfig | None = None, *, live: bool = False) -> None:
@@ -361,7 +361,7 @@ class Generator:
         audio = make_session_audio(plan, rate, manifest, settings)
         needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())
-        photo = self._portraits.accept(portrait, mode or _FREE, driven=keypoints is not None)
+        photo = self._portraits.accept(portrait, mode or _FACELESS, driven=keypoints is not None)
         self._runner.check(settings, signals)
         keypoints_at, notes = None, _notes(mode, depth)
         if mode is not None:
@@ -397,7 +397,7 @@ class Generator:
             self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
         # Inputs are checked before engines are loaded, which is slow.
         with context.stopwatch.stage("portrait"):
-            photo = self._portraits.accept(source, mode or _FREE, driven=keypoints is not None)
+            photo = self._portraits.accept(source, mode or _FACELESS, driven=keypoints is not None)
         with context.stopwatch.stage("audio"):
             report = partial(context.report, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)

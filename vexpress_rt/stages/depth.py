@@ -39,7 +39,7 @@ class DepthTrack:
     Attributes:
         maps: The depth maps.
         crop: The part of the maps that is the bundle's picture.
-        position: Returns the position of a frame in `maps`, in maps.
+        position: Returns the position of a frame, 0 for the first map and 0.5 for halfway to the second.
         notes: Repairs of the maps, and choices about them, for `Video.notes`.
     """
 
@@ -123,7 +123,7 @@ def _load(
             return _load_video(source, portrait, seconds, progress)
     maps = load_depth(source)
     crop, notes = depth_crop(maps.size, portrait)
-    return maps, crop, (*maps.notes, *notes)
+    return maps, crop, notes
 
 
 def _load_video(
@@ -157,8 +157,8 @@ def _load_video(
 
 def _check_memory(done: int, size: int) -> None:
     """Raise DepthError if the next maps of a video, of `size` bytes each, do not fit into the free memory."""
-    need = Need(_CHECKED * size, f"{_CHECKED} maps more", "cut the recording into parts, or choose a smaller bundle")
-    check_memory(f"the depth of {done} frames and the next", [need], free_memory(), DepthError)
+    need = Need(_CHECKED * size, f"the next {_CHECKED} maps", "cut the recording into parts, or use a smaller bundle")
+    check_memory(f"a video of depth, after {done} frames,", [need], free_memory(), DepthError)
 
 
 def depth_crop(size: tuple[int, int], portrait: CroppedFace) -> tuple[Crop, tuple[str, ...]]:

@@ -100,8 +100,8 @@ def choose_retarget(mode: str | None, source: KeypointSource | None) -> str:
 def choose_pose(mode: str | None, source: KeypointSource | None, guiders: Sequence[str], *, depth: bool) -> str | None:
     """Return the retargeting mode, or None for a video without keypoints.
 
-    A bundle without a guider of keypoints has none. With depth maps, the depth alone places the head, unless keypoints
-    or a retargeting mode are given as well: "fix_face" then holds the photo's face still.
+    Videos of a bundle without a guider of keypoints have none. With depth maps, the depth alone places the head, unless
+    keypoints or a retargeting mode are given as well: "fix_face" then holds the photo's face still.
 
     Args:
         mode: As for `choose_retarget`.
@@ -112,21 +112,16 @@ def choose_pose(mode: str | None, source: KeypointSource | None, guiders: Sequen
     Raises:
         ConfigError: As `choose_retarget`; or the bundle has no guider for what is given.
     """
-    for signal, given, flag in (("keypoints", source is not None, "keypoints"), ("depth", depth, "depth")):
-        if given and signal not in guiders:
-            raise _no_guider(signal, flag, guiders)
-    if "keypoints" not in guiders:
-        if mode is not None:
-            raise _no_guider("keypoints", "retarget", guiders)
-        return None
-    return None if depth and source is None and mode is None else choose_retarget(mode, source)
-
-
-def _no_guider(signal: str, argument: str, guiders: Sequence[str]) -> ConfigError:
-    return ConfigError(
-        f"{argument} is given, and this bundle has no {signal} guider; it has: {', '.join(guiders) or 'none'}: leave "
-        f"{argument}= or --{argument} out, or use a bundle of a model with that guider"
-    )
+    given = {"keypoints": source is not None, "retarget": mode is not None, "depth": depth}
+    for argument, signal in (("keypoints", "keypoints"), ("retarget", "keypoints"), ("depth", "depth")):
+        if given[argument] and signal not in guiders:
+            raise ConfigError(
+                f"{argument} is given, and this bundle has no guider of {signal} (its guiders: "
+                f"{', '.join(guiders) or 'none'}): leave {argument}= or --{argument} out, or use a bundle of a model "
+                "with that guider"
+            )
+    alone = depth and source is None and mode is None
+    return None if alone or "keypoints" not in guiders else choose_retarget(mode, source)
 
 
 def check_face(

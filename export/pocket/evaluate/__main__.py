@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from export.pocket.evaluate.sheet import Shot, draw_sheet
 from export.pocket.evaluate.subjects import FIRST, GALLERY, make_subject
 from export.pocket.evaluate.video_sources import LIVE_OPTIONS, GeneratedVideos, LiveVideos, Portraits, draw_case
 from vexpress_rt import GenerationConfig
-from vexpress_rt.config import RECOMMENDABLE
+from vexpress_rt.bundle.manifest import Manifest
+from vexpress_rt.config import RECOMMENDABLE, Settings
 from vexpress_rt.pipeline.generator import Generator
 
 OPTIONS = {  # options of GenerationConfig and their types, by flag
@@ -59,11 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         "--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="settings to evaluate (default: all)"
     )
     for flag, kind in LIVE_FLAGS.items():
-        option, _ = OPTIONS[flag]
-        value = LIVE_OPTIONS.get(option)
-        usual = "that of the full settings" if value is None else value
         parser.add_argument(
-            f"--live-{flag}", type=kind, default=value, help=f"{option} of live mode (default: {usual})"
+            f"--live-{flag}", type=kind, help=f"{OPTIONS[flag][0]} of live mode (default: as recommended for it)"
         )
     parser.add_argument(
         "--live-speed", type=Path, metavar="FILE", help="speed by `python -m benchmarks.live --json FILE`"
@@ -98,27 +96,33 @@ def _evaluate(given: argparse.Namespace, line: str) -> None:
 
 def _sources(generator: Generator, given: argparse.Namespace) -> dict[str, Source]:
     """Return the sources of the videos by the names of their settings, in the order of SETTINGS."""
-    portraits, full = Portraits(generator), _config(given)
-    changed = {OPTIONS[flag][0]: getattr(given, f"live_{flag}") for flag in LIVE_FLAGS}
-    live = replace(full, **{option: value for option, value in changed.items() if value is not None})
+    portraits, manifest = Portraits(generator), generator.bundle.manifest
+    full, live = manifest.settings(_config(given)), _live_settings(manifest, given)
     made = {
         "full": (FULL, GeneratedVideos(portraits, full), full),
         "live": (LIVE, GeneratedVideos(portraits, live), live),
         "session": (SESSION, LiveVideos(portraits, live), live),
     }
-    sources = {}
-    for key in SETTINGS:
-        if key in given.settings:
-            name, make, config = made[key]
-            settings = generator.bundle.manifest.settings(config)
-            sources[name] = Source(make, {o: getattr(settings, o) for o in RECOMMENDABLE if o != "fps"})
-    return sources
+    chosen = [made[key] for key in SETTINGS if key in given.settings]
+    return {
+        name: Source(make, {option: getattr(settings, option) for option in RECOMMENDABLE if option != "fps"})
+        for name, make, settings in chosen
+    }
 
 
-def _config(given: argparse.Namespace) -> GenerationConfig:
-    """Return the given options; the bundle determines the others. Raises ConfigError."""
-    chosen = {option: value for option, _ in OPTIONS.values() if (value := getattr(given, option)) is not None}
-    return GenerationConfig(fps=FPS, **chosen)
+def _live_settings(manifest: Manifest, given: argparse.Namespace) -> Settings:
+    """Return the settings of live mode. Precedence: the flags, the bundle, LIVE_OPTIONS. Raises ConfigError."""
+    config = _config(given, [flag for flag in OPTIONS if flag not in ("preset", *LIVE_FLAGS)])
+    flags = {OPTIONS[flag][0]: getattr(given, f"live_{flag}") for flag in LIVE_FLAGS}
+    usual = {} if manifest.recommended_live else LIVE_OPTIONS
+    live = {**usual, **{option: value for option, value in flags.items() if value is not None}}
+    return manifest.settings(replace(config, **live), live=True)
+
+
+def _config(given: argparse.Namespace, flags: Iterable[str] = OPTIONS) -> GenerationConfig:
+    """Return the options of the given flags; the bundle determines the others. Raises ConfigError."""
+    values = {OPTIONS[flag][0]: getattr(given, OPTIONS[flag][0]) for flag in flags}
+    return GenerationConfig(fps=FPS, **{option: value for option, value in values.items() if value is not None})
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -207,15 +207,14 @@ def live_figures(full: Results, live: Results) -> list[Figure]:
         full: Measurements at full settings.
         live: Measurements of the same videos at live settings.
     """
-    names = ("lips, head held", "lips, head driven", "PSNR")
-    targets = (LIVE_SYNC_LOSS, LIVE_SYNC_LOSS, LIVE_PSNR_LOSS)
+    targets = {"lips, head held": LIVE_SYNC_LOSS, "lips, head driven": LIVE_SYNC_LOSS, "PSNR": LIVE_PSNR_LOSS}
     rows = []
-    for name, target in zip(names, targets, strict=True):
+    for name, target in targets.items():
         before, after = (
             next(figure for figure in headline(results) if figure.what.startswith(name)) for results in (full, live)
         )
         note = f"{after.value_text} at live settings, {before.value_text} at full settings"
-        what = f"live settings: loss of {name.replace(',', ' with the')}"
+        what = f"loss at live settings: {name}"
         rows.append(Figure(what, before.value - after.value, target, False, after.unit, note))
     return rows
 

@@ -11,6 +11,7 @@ from typing import Any
 from export.errors import ExportError
 
 _LARGEST = 1 << 20  # bytes of a report
+_SETTINGS = ("steps", "sampler", "guidance_scale", "overlap", "look_ahead")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def read_live_speed(path: Path) -> LiveSpeed:
             raise ValueError(f"it has {size} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
         asked = found["asked"]
-        options = ", ".join(f"{name} {asked[name]}" for name in _OPTIONS if asked[name] is not None)
+        settings = {**found["settings"], "look_ahead": asked["look_ahead"]}
         return LiveSpeed(
             rate=_number(found["sustained_fps"]),
             latency=_number(found["clock"]["latency_s"]["p50"]),
             fps=_number(found["clock"]["fps"]),
-            settings=options or "the bundle's recommended settings",
+            settings=", ".join(f"{name} {settings[name]}" for name in _SETTINGS),
             machine=_machine(found["machine"], asked["threads"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -59,9 +60,6 @@ def read_live_speed(path: Path) -> LiveSpeed:
             f"{path} is no report of the speed of live mode ({type(error).__name__}: {error}); expected the file of "
             "`python -m benchmarks.live --json FILE` with --minutes above 0"
         ) from None
-
-
-_OPTIONS = ("preset", "sampler", "steps", "guidance_scale", "overlap", "look_ahead")
 
 
 def _number(value: Any) -> float:

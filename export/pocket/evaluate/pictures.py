@@ -46,10 +46,10 @@ BALD = "bald"  # style without hair
 ROUNDING = 1 / 12  # mean square error of rounding to 8 bits; a PSNR is at most 58.9 dB
 
 _SAMPLE = 400  # people among whom kinds are counted
-_DETAIL = (1.0, 4.0)  # pixels: details between these scales tell a feature, and not the tone of the skin
+_DETAIL = (1.0, 4.0)  # pixels: a feature shows in details between these scales; coarser ones are the skin's tone
 _VISIBLE = 6.0  # levels of detail, least difference of drawings where a feature is looked for
 _SHADOW = 8.0  # levels, least difference of a shadow of the hair
-_CONTRAST = 24.0  # levels, least difference between hair and what is behind it
+_CONTRAST = 24.0  # levels, least difference between the drawings with and without hair
 _LEAST = 12  # pixels, least size of the region of a feature or of hair
 _BAND = 12  # pixels around the hair in which other hair is looked for
 _MARGIN = np.ones((7, 7), np.uint8)  # around what moves: in between two compared frames it may reach further
@@ -208,7 +208,7 @@ def _detail(image: Image) -> Floats:
 def hair_overlap(frame: Image, drawing: Image, bald: Image) -> float:
     """Return the overlap of the hair in a frame with that of a drawing, as intersection over union.
 
-    A pixel counts as hair if it is nearer to the colour of the hair than to what is behind the hair. Around the hair,
+    A pixel counts as hair if it is nearer to the colour of the hair than to the drawing without hair. Around the hair,
     the colour of the hair is that of its nearest pixel. Pixels at which the two colours hardly differ, and shadows of
     the hair, are not counted.
 

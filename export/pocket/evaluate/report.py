@@ -95,6 +95,7 @@ HOW = f"""\
 * Hair: pixels that are nearer to the colour of the hair than to the drawing of the person without hair.
 * Sharpness: mean square of the luma's gradient. Flicker: mean change from frame to frame, in levels of 8 bits, where
   the drawings do not change at all, away from what moves."""
+_WITH_SPEECH = " With depth the speech varies as well, because depth must not harm the lips."
 _NO_DEPTH = "* Depth: the bundle has no guider of depth, so that no video is driven by depth."
 _UNRECORDED = "* Recorded speech was not measured in this run: `--real-speech` was not given."
 _UNTIMED = "* The speed of live mode is not in this report: `--live-speed` was not given."
@@ -124,7 +125,8 @@ def markdown(run: Run, results: Mapping[str, Results], speed: LiveSpeed | None =
             "",
             "## Balance: one signal varies, the others are held",
             "",
-            "Each cell says whether that measure reaches its target while only the signal on the left varies.",
+            "Each cell says whether that measure reaches its target while only the signal on the left varies."
+            + (_WITH_SPEECH if any(m.case.scene == "depth" for m in first.measured) else ""),
             "",
             "| signal | mouth | nose | identity | what it changes |",
             "|---|---|---|---|---|",

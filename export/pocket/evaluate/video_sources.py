@@ -19,10 +19,8 @@ from vexpress_rt.pipeline.generator import Generator
 Frames = NDArray[np.uint8]  # (L, H, W, 3) RGB
 VideoSource = Callable[[Case], Frames]  # makes the frames of a video
 
-LIVE_OPTIONS = {
-    "steps": 4,
-    "guidance_scale": 1.0,
-}  # settings of live mode in docs/streaming.md; others are the bundle's
+# Settings of live mode in docs/streaming.md, for bundles that recommend none.
+LIVE_OPTIONS: dict[str, Any] = {"steps": 4, "guidance_scale": 1.0}
 CHUNK = RATE // FPS  # samples of a piece of speech that a live session receives
 
 

@@ -20,10 +20,11 @@ def stage(name: str, *steps: int, networks: tuple[str, ...] = ALL) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Stage 1 is complete; stage 2 saved what it trains; stage 3 was interrupted while it saved step 9001."""
+    """Stage 2 saved what it trains; stages 1 and 3 were interrupted while they saved steps 50001 and 9001."""
     trained = ("denoising_unet", "motion_module", "audio_projection")
     files = [*stage("stage_1", 1, 40001), *stage("stage_2", 1, 5001, networks=trained), *stage("stage_3", 1, 1001)]
-    files += ["stage_3/reference_net-9001.pth", "stage_3/log/config.yaml", "stage_3/optimizer-2.pth", "stage_4/x"]
+    files += ["stage_1/reference_net-50001.pth", "stage_3/reference_net-9001.pth"]
+    files += ["stage_3/log/config.yaml", "stage_3/optimizer-2.pth", "stage_4/x"]
     return touch_run(tmp_path / "exp_output", *files)
 
 
@@ -55,9 +56,11 @@ def test_the_folder_of_a_stage_stands_for_that_stage_of_the_run(run: Path) -> No
     assert find_trained_files(TrainingChoice(run / "stage_2")) == find_trained_files(TrainingChoice(run, stage=2))
 
 
-def test_a_folder_whose_name_tells_no_stage_needs_one(tmp_path: Path) -> None:
+def test_a_folder_whose_name_does_not_begin_with_a_stage_needs_one(tmp_path: Path) -> None:
     run = touch_run(tmp_path / "mine", *(name.partition("/")[2] for name in stage("", 7)))
-    with pytest.raises(CheckpointError, match=r"mine tells no stage; expected stage_1 to stage_3: add --stage"):
+    with pytest.raises(
+        CheckpointError, match=r"mine does not begin with a stage; expected stage_1 to stage_3: add --stage"
+    ):
         find_trained_files(TrainingChoice(run))
     found = find_trained_files(TrainingChoice(run, stage=2))
     assert (found.run, found.stage, found.step, found.files["reference_net"].name) == (

@@ -48,6 +48,7 @@ from export.pocket.evaluate.subjects import FIRST, Subject, gallery, make_subjec
 from export.pocket.evaluate.video_sources import CHUNK, LIVE_OPTIONS, GeneratedVideos, LiveVideos, Portraits, draw_case
 from export.pocket.lips import RATE
 from vexpress_rt import GenerationConfig
+from vexpress_rt.config import Settings
 
 SECONDS = 0.6
 Frames = NDArray[np.uint8]
@@ -301,18 +302,17 @@ def test_live_settings_are_compared_with_full_settings(results: Results, tmp_pat
     assert not held.passed
     assert psnr.value == pytest.approx(0.4)
     assert psnr.passed
-    asked = {"steps": 4, "preset": None, "sampler": None, "guidance_scale": 1.0, "overlap": None, "look_ahead": 0.1}
     found = {
-        "asked": {**asked, "threads": 2}, "machine": {"cores": 8, "cpu": "a chip"}, "sustained_fps": 80.5,
+        "settings": {"steps": 4, "sampler": "ddim", "guidance_scale": 1.0, "overlap": 8},
+        "asked": {"threads": 2, "look_ahead": 0.08},
+        "machine": {"cores": 8, "cpu": "a chip"}, "sustained_fps": 80.5,
         "clock": {"fps": 25, "latency_s": {"p50": 0.31}},
     }  # fmt: skip
     (tmp_path / "live.json").write_text(json.dumps(found))
     text = markdown(RUN, {FULL: results, LIVE: worse, SESSION: worse}, read_live_speed(tmp_path / "live.json"))
     assert "| 58.92 dB | 58.52 dB (-0.40 dB) | 58.52 dB (-0.40 dB) |" in text
-    assert (
-        "80.5 frames per second | at least 75 frames per second | PASS | 2 threads on 8 cores of a chip; steps 4"
-        in text
-    )
+    how = "2 threads on 8 cores of a chip; steps 4, sampler ddim, guidance_scale 1.0, overlap 8, look_ahead 0.08 |"
+    assert f"80.5 frames per second | at least 75 frames per second | PASS | {how}" in text
     assert "| 0.31 s | at most 0.3 s | MISSED |" in text
 
 
@@ -354,14 +354,26 @@ def test_a_sheet_has_a_band_for_each_video(measured: dict[str, Measured], made: 
     assert both.height > alone.height > 200
 
 
-def test_the_three_settings_differ_as_live_mode_does() -> None:
+class FakeManifest:
+    """Of a bundle that recommends a guidance of 2.5."""
+
+    def __init__(self, recommended_live: dict[str, float]) -> None:
+        self.recommended_live = recommended_live
+
+    def settings(self, config: GenerationConfig, *, live: bool = False) -> Settings:
+        return config.resolve({"guidance_scale": 2.5, **(self.recommended_live if live else {})}, 12)
+
+
+@pytest.mark.parametrize(
+    ("recommended_live", "steps"), [({}, LIVE_OPTIONS["steps"]), ({"steps": 2, "guidance_scale": 1.0}, 2)]
+)
+def test_live_settings_are_the_flags_then_the_bundles(recommended_live: dict[str, float], steps: int) -> None:
     given = command_line._parser().parse_args(["--bundle", "x", "--steps", "9", "--live-overlap", "6"])
-    manifest = SimpleNamespace(settings=lambda config: config.resolve({"guidance_scale": 2.5}, 12))
-    generator = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
+    generator = SimpleNamespace(bundle=SimpleNamespace(manifest=FakeManifest(recommended_live)))
     sources = command_line._sources(generator, given)  # type: ignore[arg-type]
     options = [[source.options[name] for name in (*LIVE_OPTIONS, "overlap")] for source in sources.values()]
     assert list(sources) == [FULL, LIVE, SESSION]
-    assert options == [[9, 2.5, 4], [4, 1.0, 6], [4, 1.0, 6]]
+    assert options == [[9, 2.5, 4], [steps, 1.0, 6], [steps, 1.0, 6]]
 
 
 @pytest.fixture

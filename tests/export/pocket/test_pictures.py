@@ -1,4 +1,4 @@
-"""Frames compared with drawings: what is right is found right, and each fault is found by its measure."""
+"""Frames compared with drawings: equal ones reach the best figures, and each fault is found by its measure."""
 
 from __future__ import annotations
 

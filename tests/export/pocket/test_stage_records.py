@@ -1,4 +1,4 @@
-"""The record of a run's stages: what was begun is continued with the same options, and damage is named."""
+"""The record of a run's stages: a stage is continued with the same options alone, and damage is named."""
 
 from __future__ import annotations
 

@@ -19,11 +19,12 @@ from tests.robustness.values import ANY, ARRAYS, value
 
 _OPTIONS = (
     "preset", "steps", "sampler", "guidance_scale", "guidance_interval", "uncond_interval",
-    "reference_attention_weight",
-    "audio_attention_weight", "fps", "overlap", "seed", "median_filter", "extension", "upstream_anchor", "quality",
+    "reference_attention_weight", "audio_attention_weight", "pose_weight", "depth_weight", "fps", "overlap", "seed",
+    "median_filter", "extension", "upstream_anchor", "quality",
 )  # fmt: skip
 _VIDEO = (
-    "portrait", "audio", "samples", "rate", "keypoints", "retarget", "config", "noise", "window_order", "progress",
+    "portrait", "audio", "samples", "rate", "keypoints", "depth", "retarget", "config", "noise", "window_order",
+    "progress",
 )  # fmt: skip
 # The arguments of each call that may be odd.
 CALLS: dict[str, tuple[str, ...]] = {
@@ -34,7 +35,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "generate": (*_VIDEO, "output", "keep_frames"),
     "stream": _VIDEO,
     "live": (
-        "portrait", "keypoints", "retarget", "extension", "config", "sample_rate", "look_ahead", "context", "max_lag",
+        "portrait", "keypoints", "depth", "retarget", "extension", "config", "sample_rate", "look_ahead", "context",
+        "max_lag",
     ),
     "track": ("points", "fps", "size", "notes"),
     "recorded_track": ("points", "fps", "size"),
@@ -209,5 +211,5 @@ def _expression(chance: random.Random, name: str) -> str:
     special = _SPECIAL.get(name, ())
     if special and chance.random() < 0.3:
         return chance.choice(special)
-    likely = name in ("samples", "audio", "keypoints", "source", "points", "noise", "image", "portrait")
+    likely = name in ("samples", "audio", "keypoints", "depth", "source", "points", "noise", "image", "portrait")
     return chance.choice(ARRAYS if chance.random() < (0.7 if likely else 0.1) else ANY)

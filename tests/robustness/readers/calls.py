@@ -22,6 +22,7 @@ _VALUES = (
 )  # fmt: skip
 _FLAGS = (
     "--engines", "--image", "--audio", "--output", "--keypoints", "--keypoints-size", "--image-keypoints", "--crop",
+    "--depth", "--pose-weight", "--depth-weight",
     "--retarget", "--preset",
     "--steps", "--sampler", "--guidance-scale", "--guidance-interval", "--uncond-interval",
     "--reference-attention-weight",
