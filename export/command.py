@@ -47,8 +47,8 @@ def run(work: Callable[[], object], interrupted: str = "interrupted") -> int:
 
 
 def print_progress(line: str) -> None:
-    """Print a line, and flush the stream."""
-    print(line, flush=True)
+    """Print an escaped line, and flush the stream."""
+    print(command_entry.escape(line, sys.stdout), flush=True)
 
 
 def install_excepthook() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
 
 MAX_NAMES = 8  # in an error message
+_LONGEST_NAME = 200  # characters of a name there
 
 
 def find_file(folder: Path, *names: str) -> Path:
@@ -86,6 +89,13 @@ def load_file(path: Path) -> Any:
     """
     try:
         return _SafetensorsFile(path) if path.suffix == ".safetensors" else _load(path)
+    except pickle.UnpicklingError as error:  # torch's message recommends to load the file without this check
+        named = re.search(r"GLOBAL ([\w.]{1,200})", str(error))
+        found = f"it refers to {named[1]}" if named else "its pickle is damaged"
+        raise CheckpointError(
+            f"{path} cannot be read as tensors ({found}, and nothing of it was run): fetch the file again, or save it "
+            "with tensors and plain containers alone"
+        ) from error
     except Exception as error:  # damaged pickles and archives can raise any exception
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{path} cannot be read as tensors ({reason[:200]}): fetch the file again") from error
@@ -170,4 +180,4 @@ def first_names(names: Sequence[str]) -> str:
     Args:
         names: Any number of names.
     """
-    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+    return ", ".join(name[:_LONGEST_NAME] for name in names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")

@@ -87,7 +87,10 @@ def latent_scale(path: Path) -> float:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(item.file_size for item in archive.infolist())
+            items = archive.infolist()
+        size = sum(item.file_size for item in items)
+        if any(item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for item in items):
+            raise ValueError("a compression other than deflate")  # the others unpack without a bound
         if size > LATENTS_LIMIT:
             raise ValueError(f"{size} bytes; expected at most {LATENTS_LIMIT}")
         with np.load(path, allow_pickle=False) as data:

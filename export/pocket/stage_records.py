@@ -11,6 +11,7 @@ from export.errors import CheckpointError
 
 FILE = "stages.json"
 _LARGEST = 1 << 20  # bytes
+_UNRECORDED_SEED = 0  # of stages that earlier versions began
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ def record_stage(run: Path, stage: str, record: StageRecord) -> None:
     """
     records = read_records(run)
     before = records.get(stage)
-    begun = before is not None and (run / f"{stage}.pt").exists()
+    begun = (run / f"{stage}.pt").exists()
+    if begun and before is None and record.seed != _UNRECORDED_SEED:
+        raise CheckpointError(
+            f"{run / stage}.pt was begun with --seed {_UNRECORDED_SEED}, as all stages without a record; this run has "
+            f"{_described(record)}: leave --seed out, or choose another --output"
+        )
     if begun and before is not None and (before.seed, before.keep_strong) != (record.seed, record.keep_strong):
         raise CheckpointError(
             f"{run / stage}.pt was begun with {_described(before)}; this run has {_described(record)}: repeat those "

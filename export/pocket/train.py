@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 
+from export.command import run
 from export.pocket.denoising import train_projection, train_stage
 from export.pocket.detector import DETECTOR, train_detector
 from export.pocket.encoded_data import encode
@@ -71,8 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-strong", action="store_true", help="never drop photo or keypoints alone")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers, 0 to 999999 (default: 0)")
     given = parser.parse_args(arguments)
-    if not 0 <= given.seed < 1_000_000:
-        parser.error(f"--seed is {given.seed}; expected 0 to 999999")
+    for name, valid, expected in (
+        ("seed", 0 <= given.seed < 1_000_000, "0 to 999999"),
+        ("share", 0 < given.share < math.inf, "more than 0"),
+        ("minutes", given.minutes > 0, "more than 0"),
+        ("threads", given.threads > 0, "at least 1"),
+    ):
+        if not valid:
+            parser.error(f"--{name} is {getattr(given, name)}; expected {expected}")
+    return run(lambda: _train(given), "interrupted; the next run resumes from the last states")
+
+
+def _train(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
     with (given.output / "train.log").open("a", encoding="utf-8") as log:
@@ -90,7 +101,6 @@ def main(arguments: list[str] | None = None) -> int:
             function(context, replace(schedule, steps=steps))
             if time.time() >= context.deadline:
                 break
-    return 0
 
 
 if __name__ == "__main__":

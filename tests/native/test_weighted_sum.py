@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,6 +36,14 @@ def test_the_sum_is_computed_in_float32_and_rounded_once() -> None:
     assert weighted_sum_numpy([one, tiny], [1.0, 3.0]) == np.float16(1 + 2**-9)  # the tie 3 * 2**-11 is rounded up
     assert weighted_sum_numpy([one, tiny], [1.0, 1.0]) == 1  # a tie, to even
     assert weighted_sum_numpy([one], [0.1]).dtype == np.float16
+
+
+def test_sums_beyond_the_range_are_infinite_or_nan_without_a_warning() -> None:
+    large = np.array([3e38], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert weighted_sum_numpy([large, large], [1.0, 10.0]) == np.inf
+        assert np.isnan(weighted_sum_numpy([large, -large], [10.0, 10.0]))
 
 
 @given(frames=st.integers(1, 5), values=st.integers(1, 40), seed=SEEDS, count=st.integers(1, 2))

@@ -7,7 +7,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from vexpress_rt.cli.terminal import escape, is_terminal, say
+from vexpress_rt.cli.terminal import is_terminal, say
+from vexpress_rt.utils.command_entry import escape
 from vexpress_rt.utils.progress import Bar, ProgressBar
 
 LOG_INTERVAL = 5.0  # seconds between two lines in a log

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import TextIO
 
+from vexpress_rt.utils.command_entry import escape
+
 
 def open_stream(stream: TextIO | None) -> TextIO:
     """Return `stream`, or a stream that drops all text if it is None (pythonw, a closed descriptor) or closed."""
@@ -24,20 +26,6 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except (AttributeError, ValueError):  # an object that only has `write`, or a closed stream
         return False
-
-
-def escape(text: str, stream: TextIO) -> str:
-    """Escape control characters, which a terminal could obey, and characters that the stream cannot encode.
-
-    Names and texts of untrusted files can hold such characters. Line breaks stay.
-
-    Args:
-        text: The text.
-        stream: The stream to print to.
-    """
-    printable = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return printable.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str, stream: TextIO) -> None:

@@ -122,7 +122,7 @@ def _check_values(maps: NDArray[np.floating[Any]]) -> None:
     if not wrong.size:
         return
     low, high = bounds[wrong[0]]
-    found = "NaN or infinity" if not np.isfinite([low, high]).all() else f"values of {low:.6g} to {high:.6g}"
+    found = "NaN or infinity" if not np.isfinite([low, high]).all() else f"values of {low} to {high}"
     raise DepthError(
         f"depth maps hold {found} in frames {name_frames(wrong)} (counted from 0); {_EXPECTED}: divide distances into "
         "that range, nearer larger, and give the background 0"

@@ -243,8 +243,8 @@ def _decode_npz(archive: zipfile.ZipFile, kind: ArrayKind) -> Array:
     chosen = names if len(names) == 1 else [name for name in names if name == f"{kind.name}.npy"]
     if len(chosen) != 1:
         raise kind.error(
-            f"holds {len(names)} arrays ({', '.join(names[:5])}); expected one, or one named '{kind.name}': "
-            "save the one array alone, or under that name"
+            f"holds {len(names)} arrays ({', '.join(map(brief, names[:5]))}); expected one, or one named "
+            f"'{kind.name}': save the one array alone, or under that name"
         )
     return _decode_npy(_member(archive, chosen[0], kind), kind)
 

@@ -22,8 +22,8 @@ def weighted_sum_numpy(features: Sequence[NDArray[Any]], weights: Sequence[float
     Returns:
         An array of that shape and dtype.
     """
-    total = np.float32(weights[0]) * features[0].astype(np.float32)
-    for feature, weight in zip(features[1:], weights[1:], strict=True):
-        total = total + np.float32(weight) * feature.astype(np.float32)
-    with np.errstate(over="ignore"):  # the check of latents reports infinity
+    with np.errstate(over="ignore", invalid="ignore"):  # the check of latents reports infinity and NaN
+        total = np.float32(weights[0]) * features[0].astype(np.float32)
+        for feature, weight in zip(features[1:], weights[1:], strict=True):
+            total = total + np.float32(weight) * feature.astype(np.float32)
         return np.asarray(total.astype(features[0].dtype))

@@ -228,8 +228,9 @@ class Generator:
                 a `KeypointTrack`, which can have another picture size, or a driving video. None for a still head, or
                 with depth for a head that the depth alone places.
             depth: Depth of head, neck and shoulders, nearer is larger, for bundles with a guider of depth: an array
-                (L, H, W), or (H, W) for all frames, of floats of 0 (background) to 1, uint8 or uint16; a file with one
-                (.npy, .npz); or a video of depth. docs/files.md says how maps of other sizes and lengths are fitted.
+                (L, H, W), or (H, W) for all frames, of floats of 0 (background) to 1, uint8 or uint16, which is not
+                copied and must not change meanwhile; a file with one (.npy, .npz); or a video of depth. docs/files.md
+                says how maps of other sizes and lengths are fitted.
             retarget: How keypoints are fitted to the photo's face: no_retarget, fix_face, offset_retarget or
                 naive_retarget. None is no_retarget with keypoints and fix_face without; with depth and without
                 keypoints it leaves the keypoints out.

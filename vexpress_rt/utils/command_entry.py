@@ -13,6 +13,7 @@ from vexpress_rt.utils import signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
 INTERRUPTED = 130  # 128 + SIGINT
 
@@ -51,11 +52,25 @@ def run_command(command: Callable[[], int], interrupted: str = "interrupted; not
 
 
 def print_error(text: str) -> None:
-    """Print a line on stderr; a missing or closed stderr drops it."""
+    """Print escaped text on stderr; a missing or closed stderr drops it."""
     try:  # noqa: SIM105  (contextlib takes time to import)
-        print(text, file=sys.stderr, flush=True)
+        print(escape(text, sys.stderr), file=sys.stderr, flush=True)
     except (AttributeError, OSError, ValueError):
         pass
+
+
+def escape(text: str, stream: TextIO | None) -> str:
+    """Escape control characters, which a terminal could obey, and characters that the stream cannot encode.
+
+    Names and texts of untrusted files can hold such characters. Line breaks stay.
+
+    Args:
+        text: The text.
+        stream: The stream to print to.
+    """
+    printable = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return printable.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def open_standard_streams() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,26 @@ def test_a_network_that_a_state_lacks_is_named_with_those_it_has(tmp_path: Path)
         read_component(path, "audio_projection")
 
 
+class Code:
+    """Runs a function when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._path),)
+
+
+def test_a_file_with_code_is_refused_by_the_name_of_the_code_which_is_not_run(tmp_path: Path) -> None:
+    path, folder = tmp_path / "all.pt", tmp_path / "made"
+    torch.save({"mean": MEAN, "step": Code(folder)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"all\.pt .*\(it refers to (posix|nt)\.mkdir, and nothing of it was run\)"
+    ):
+        read_contents(path)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("prefix", ["module.", "module.module."])
 def test_the_prefix_of_a_distributed_run_is_dropped(prefix: str, tmp_path: Path) -> None:
     torch.save({f"{prefix}conv_in.bias": torch.ones(2)}, tmp_path / "x.pth")
@@ -114,11 +137,16 @@ def test_latents_are_scaled_to_unit_variance(run: Path) -> None:
     assert latent_scale(run / "latents-00000.npz") == 0.5
 
 
-@pytest.mark.parametrize("case", ["text", "no latents", "constant", "an object"])
+@pytest.mark.parametrize("case", ["text", "no latents", "constant", "an object", "lzma"])
 def test_latents_that_are_none_are_refused(case: str, tmp_path: Path) -> None:
     path = tmp_path / "latents-0.npz"
     if case == "text":
         path.write_text("latents")
+    elif case == "lzma":  # unpacks without a bound
+        content = io.BytesIO()
+        np.save(content, np.arange(3.0))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("latents.npy", content.getvalue())
     else:
         arrays: dict[str, Any] = {
             "no latents": {"other": np.ones(3)},

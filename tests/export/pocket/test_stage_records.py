@@ -29,6 +29,13 @@ def test_a_stage_goes_on_with_more_steps_but_not_with_another_seed_or_dropout(tm
     assert read_records(tmp_path)["all"].steps == 50
 
 
+def test_a_stage_without_a_record_was_begun_with_seed_0(tmp_path: Path) -> None:
+    (tmp_path / "all.pt").touch()
+    with pytest.raises(CheckpointError, match=r"all\.pt was begun with --seed 0, .*; this run has --seed 5: leave"):
+        record_stage(tmp_path, "all", StageRecord(5, 10, False))
+    record_stage(tmp_path, "all", StageRecord(0, 10, False))
+
+
 DAMAGED = (
     "{", "[]", '{"all": 1}', '{"all": {"seed": 0}}', '{"all": {"seed": 0, "steps": "1", "keep_strong": false}}',
     '{"all": {"seed": true, "steps": 1, "keep_strong": false}}', "[" * 100_000,
