@@ -26,7 +26,7 @@ from export.checkpoint.layout import (
     UNET_CONFIG,
     VAE_CONFIG,
 )
-from export.checkpoint.tensors import find_file, first_names, load_strict
+from export.checkpoint.tensors import check_finite, find_file, first_names, load_strict
 from export.checkpoint.trained_files import COMPONENTS, OF_CHECKPOINT, TrainedFiles
 from export.checkpoint.training_states import MOTION, latent_scale, read_component
 from export.errors import DOWNLOAD_COMMAND, CheckpointError
@@ -276,6 +276,7 @@ class Checkpoint:
                     "files of weights"
                 ) from error
             raise
+        check_finite(tensors, self._source(name))
 
     def _is_trained(self, *paths: Path) -> bool:
         return not {file.path for file in self.trained.files.values()}.isdisjoint(paths)
@@ -342,7 +343,9 @@ class Checkpoint:
 
     def _guider(self, name: str) -> GuiderConfig:
         """Return the hyper-parameters of a guider, which follow from the shapes of its tensors."""
-        blocks = [int(match[1]) for key in self._read(name) if (match := re.fullmatch(r"blocks\.(\d+)\.weight", key))]
+        blocks = [
+            int(match[1]) for key in self._read(name) if (match := re.fullmatch(r"blocks\.(\d{1,9})\.weight", key))
+        ]
         keys = ["conv_in.weight", *(f"blocks.{i}.weight" for i in sorted(blocks) if i % 2), "conv_out.weight"]
         *widths, output = (self._shape(name, key, 4)[0] for key in keys)
         return GuiderConfig(channels=tuple(widths), output=output)

@@ -159,7 +159,7 @@ def load_strict(
         "of another kind": [
             f"{name} is {value.dtype} {value.layout}, expected dense floating-point numbers"
             for name, value in found.items()
-            if not value.is_floating_point() or value.layout != torch.strided
+            if not _is_dense(value)
         ],
     }
     if any(problems.values()):
@@ -172,6 +172,39 @@ def load_strict(
         for name, like in wanted.items()
     }
     module.load_state_dict(values, assign=True)
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors have neither NaN nor infinity.
+
+    Args:
+        tensors: Tensors by name, dense floating-point numbers.
+        source: Description of the files, for error messages.
+
+    Raises:
+        CheckpointError: A value is not finite. The message names the tensors.
+    """
+    if wrong := [name for name, value in tensors.items() if not _is_finite(value)]:
+        raise CheckpointError(
+            f"{source} has NaN or infinity in {len(wrong)} of {len(tensors)} tensors: {first_names(wrong)}; its "
+            "training diverged, or the file is damaged: choose an earlier step, or fetch the file again"
+        )
+
+
+def _is_dense(value: Tensor) -> bool:
+    """Return whether a tensor holds floating-point numbers, each in memory of its own."""
+    if not value.is_floating_point() or value.layout != torch.strided:
+        return False
+    return (
+        value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )  # else a small file is a huge tensor
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.numel():
+        return True
+    native = value if value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) else value.float()
+    return all(bool(bound.isfinite()) for bound in torch.aminmax(native))  # allocates nothing; NaN is both bounds
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,6 +119,25 @@ def test_faults_of_trained_weights_are_named_with_the_remedy(micro_checkpoint: P
     }.items():
         with pytest.raises(CheckpointError, match=fault + remedy):
             checkpoint.network(network)
+
+
+def test_weights_of_a_training_that_diverged_are_refused_by_name(micro_checkpoint: Path, own: Path) -> None:
+    for network, value in (("v_kps_guider", np.nan), ("reference_net", -np.inf)):
+        changed = weights(network, 3)["conv_in.bias"].clone()
+        changed[-1] = value
+        change(own / "stage_3" / f"{network}-3.pth", **{"conv_in.bias": changed})
+        with pytest.raises(
+            CheckpointError, match=rf"{network}-3\.pth has NaN or infinity in 1 of \d+ tensors: conv_in\.bias"
+        ):
+            opened(micro_checkpoint, own).network(network)
+
+
+def test_a_small_file_that_declares_a_huge_tensor_is_refused(micro_checkpoint: Path, own: Path) -> None:
+    path = own / "stage_3" / "v_kps_guider-3.pth"
+    bias = weights("v_kps_guider", 3)["conv_in.bias"]
+    change(path, **{"conv_in.bias": torch.zeros(1).expand(bias.shape), f"blocks.{'9' * 5000}.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"1 unexpected: blocks\.9{193}; 1 of another kind: conv_in\.bias is"):
+        opened(micro_checkpoint, own).network("v_kps_guider")
 
 
 def test_a_file_of_motion_modules_with_other_tensors_is_refused(micro_checkpoint: Path, run: Path) -> None:
