@@ -88,13 +88,14 @@ class Lips:
 
 
 def read_run(folder: Path) -> TrainedRun:
-    """Read the settings of a run, and check that it is finished.
+    """Read the settings of a run, and check that it is finished and began from nothing.
 
     Args:
         folder: The folder of the run.
 
     Raises:
-        CheckpointError: A stage has no record, was not finished, or the stages differ in seed or dropout.
+        CheckpointError: A stage has no record, was not finished or was recovered, or the stages differ in seed or
+            dropout.
     """
     records = read_records(folder)
     if missing := [name for name in STAGES if name not in records]:
@@ -109,12 +110,18 @@ def read_run(folder: Path) -> TrainedRun:
             f"{', '.join(STAGES)} with the same options"
         )
     steps = {name: records[name].steps for name in STAGES}
-    last = STAGES[-1]
-    done, _ = read_contents(folder / f"{last}.pt") if (folder / f"{last}.pt").exists() else (0, set())
-    if done != steps[last]:
-        raise CheckpointError(
-            f"{folder / last}.pt has {done} steps of {steps[last]}: repeat the training, which continues, until it ends"
-        )
+    for name in STAGES:
+        path = folder / f"{name}.pt"
+        done, _ = read_contents(path) if path.exists() else (0, set())
+        if done is None:
+            raise CheckpointError(
+                f"{path} was recovered from a bundle; expected a training from nothing: train {', '.join(STAGES)} in "
+                "another folder"
+            )
+        if done != steps[name]:
+            raise CheckpointError(
+                f"{path} has {done} steps of {steps[name]}: repeat the training, which continues, until it ends"
+            )
     ((seed, keep_strong),) = kinds
     return TrainedRun(folder, not keep_strong, seed, steps)
 
@@ -126,7 +133,7 @@ def check_fair(runs: Sequence[TrainedRun]) -> None:
         runs: The runs.
 
     Raises:
-        ExportError: Less than LEAST runs of a kind, other seeds, or other steps.
+        ExportError: There are fewer than LEAST runs of a kind, or their seeds or steps differ.
     """
     seeds = {dropout: sorted(run.seed for run in runs if run.dropout == dropout) for dropout in KINDS}
     for dropout, found in seeds.items():
@@ -176,7 +183,7 @@ def markdown(lips: Sequence[Lips], facts: Sequence[str]) -> str:
     ]
     return "\n".join(
         [
-            "# Conditional dropout, ablated",
+            "# Ablation of conditional dropout",
             "",
             "V-Express drops photo and keypoints, the strong conditions, alone and more and more often while it is "
             "trained, so that it learns to follow the speech (arXiv 2406.02511, section 3.3). The small model was "

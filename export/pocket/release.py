@@ -36,6 +36,7 @@ RECOMMENDED = {
     "steps": 10, "sampler": "unipc", "guidance_scale": 2.5, "reference_attention_weight": 1.0,
     "audio_attention_weight": 2.0, "fps": FPS, "overlap": 4,
 }  # fmt: skip
+RECOMMENDED_LIVE = {"steps": 4, "guidance_scale": 1.0}
 VAE_PARTS = ("vae_encoder.", "vae_decoder.")
 
 
@@ -51,7 +52,7 @@ def release(context: RunContext, folder: Path) -> None:
         OutputError: The directory cannot be written.
     """
     vae = replace(POCKET.vae, scaling_factor=1 / latent_std(context))
-    architecture = replace(POCKET, vae=vae, recommended=RECOMMENDED)
+    architecture = replace(POCKET, vae=vae, recommended=RECOMMENDED, recommended_live=RECOMMENDED_LIVE)
     module = FaceDetector()
     module.load_state_dict(mean_weights(context.run / "detector.pt"))
     write_checkpoint(

@@ -37,13 +37,13 @@ def make_clip(seed: int, seconds: float, silent: float = 0.0) -> NDArray[np.floa
     return (0.2 * tone * np.clip(np.sin(2 * np.pi * 2.2 * time + seed), 0, 1)).astype(np.float32)
 
 
-def save_run(folder: Path, *, seed: int = 0, keep_strong: bool = False, steps: int = STEPS, done: int = STEPS) -> Path:
-    """A run with a record of its stages, and the state of the last one without weights worth the name."""
+def save_run(folder: Path, *, seed: int = 0, keep_strong: bool = False, **done: int | None) -> Path:
+    """A run with records and states of its stages, whose steps are those of `done` or STEPS; one tensor is in each."""
     folder.mkdir()
     for name in STAGES:
-        record_stage(folder, name, StageRecord(seed, steps, keep_strong))
-    weights = {"module.denoising_unet.conv_in.weight": torch.zeros(1)}
-    torch.save({"step": done, "module": {}, "mean": weights, "optimizer": {}}, folder / "all.pt")
+        record_stage(folder, name, StageRecord(seed, STEPS, keep_strong))
+        weights = {"module.denoising_unet.conv_in.weight": torch.zeros(1)}
+        torch.save({"step": done.get(name, STEPS), "module": {}, "mean": weights}, folder / f"{name}.pt")
     return folder
 
 
@@ -66,10 +66,15 @@ def test_a_finished_run_has_a_kind_a_seed_and_steps(tmp_path: Path) -> None:
 
 def test_runs_that_are_not_finished_or_not_recorded_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"all\.pt has 1 steps of 3: repeat the training"):
-        read_run(save_run(tmp_path / "short", done=1))
+        read_run(save_run(tmp_path / "short", all=1))
+    with pytest.raises(
+        CheckpointError, match=r"voice\.pt was recovered from a bundle; expected a training from nothing"
+    ):
+        read_run(save_run(tmp_path / "recovered", voice=None))
     with pytest.raises(CheckpointError, match="has no record of the stages single, voice, all"):
         read_run(tmp_path)
     mixed = save_run(tmp_path / "mixed")
+    (mixed / "voice.pt").unlink()
     record_stage(mixed, "voice", StageRecord(0, STEPS, True))
     with pytest.raises(CheckpointError, match="mixed has stages of several seeds, or with and without --keep-strong"):
         read_run(mixed)

@@ -21,7 +21,7 @@ from export.pocket.detector import FaceDetector
 from export.pocket.encoded_data import encode, latent_std, load_encoded
 from export.pocket.faces import draw_face
 from export.pocket.pretraining import RunContext, mean_weights, train_audio_encoder, train_autoencoder, train_decoder
-from export.pocket.release import RECOMMENDED, release
+from export.pocket.release import RECOMMENDED, RECOMMENDED_LIVE, release
 from export.pocket.stages import STAGES
 from export.pocket.training_loop import TrainingSchedule, train
 
@@ -107,6 +107,7 @@ def test_a_release_is_a_checkpoint_like_any_other(context: RunContext, released:
     assert checkpoint.architecture.unet == POCKET.unet
     assert checkpoint.architecture.vae.scaling_factor == pytest.approx(1 / latent_std(context))
     assert checkpoint.architecture.recommended == RECOMMENDED
+    assert checkpoint.architecture.recommended_live == RECOMMENDED_LIVE
     assert checkpoint.detector() is not None
     trained = mean_weights(context.run / "all.pt")["denoising_unet.conv_in.weight"]
     assert torch.equal(checkpoint.network("denoising_unet").conv_in.weight, trained.half().float())
