@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from export.checkpoint.tensors import load_file
 from export.errors import CheckpointError
 from export.pocket.audio_pretraining import MouthFromSamples, normalized_recordings
 from export.pocket.autoencoder import Autoencoder, crops, to_model_range, to_uint8
@@ -113,14 +114,17 @@ def mean_weights(path: Path) -> dict[str, Tensor]:
         The weights by name.
 
     Raises:
-        CheckpointError: The file is missing.
+        CheckpointError: The file is missing or damaged.
     """
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: run that stage first: python -m export.pocket.train --output {path.parent} "
             f"--stages {path.stem}"
         )
-    mean = torch.load(path, weights_only=True)["mean"]
+    state = load_file(path)
+    mean = state.get("mean") if isinstance(state, dict) else None
+    if not isinstance(mean, dict):
+        raise CheckpointError(f"{path} is no state of a training: remove it, and train that stage again")
     return {name.removeprefix("module."): value for name, value in mean.items() if name.startswith("module.")}
 
 

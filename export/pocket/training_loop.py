@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from export.errors import CheckpointError
+
 Report = Callable[[str], object]
 
 
@@ -152,14 +154,22 @@ def _resume(
     """Load the state in `path`, if there is one, and return the number of completed steps."""
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    if "module" not in state:  # of `mean_state`
-        mean.load_state_dict(state["mean"], strict=False)  # without the count, which only training uses
-        return schedule.steps
-    module.load_state_dict(state["module"])
-    mean.load_state_dict(state["mean"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if "module" not in state:  # of `mean_state`
+            mean.load_state_dict(state["mean"], strict=False)  # without the count, which only training uses
+            return schedule.steps
+        module.load_state_dict(state["module"])
+        mean.load_state_dict(state["mean"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged files, and states of other networks, can raise any exception
+        raise CheckpointError(
+            f"{path} cannot be continued ({type(error).__name__}: {' '.join(str(error).split())[:200]}); expected a "
+            "state that this version wrote: remove it, or choose another --output"
+        ) from error
 
 
 def _save(path: Path, step: int, module: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from export.errors import CheckpointError
 from export.networks.config import GuiderConfig, UNetConfig
 from export.pocket.architecture import POCKET, SIZE, WINDOW
 from export.pocket.diffusion import ALPHAS, MIN_SNR, MIN_WEIGHT, noised
 from export.pocket.model import Batch, TrainingModel
+from export.pocket.pretraining import mean_weights
 from export.pocket.stages import (
     ALL,
     DROP_ALL,
@@ -117,6 +119,21 @@ def test_each_stage_trains_its_own_parts(trainee: TrainingModel, stage: object, 
     assert motion == stage.audio
     frozen = [name for name, p in trainee.named_parameters() if not p.requires_grad]
     assert bool(frozen) == (stage.name != "all")
+
+
+@pytest.mark.parametrize("case", ["damaged", "of another network", "anything else"])
+def test_a_state_that_cannot_be_continued_is_named(tmp_path: Path, case: str) -> None:
+    path, loss = tmp_path / "all.pt", lambda module, part: module(torch.ones(1, 2)).sum()
+    train(torch.nn.Linear(2, 3), loss, TrainingSchedule(1, save_every=1), path, lambda line: None)
+    if case == "damaged":
+        path.write_bytes(path.read_bytes()[:-500])
+    elif case == "anything else":
+        torch.save([1], path)
+    with pytest.raises(CheckpointError, match=r"all\.pt cannot be continued \(.+\); .* or choose another --output"):
+        train(torch.nn.Linear(2, 4), loss, TrainingSchedule(2), path, lambda line: None)
+    if case != "of another network":
+        with pytest.raises(CheckpointError, match=r"all\.pt (cannot be read as tensors|is no state of a training)"):
+            mean_weights(path)
 
 
 def test_strong_signals_are_dropped_more_and_more_often() -> None:
