@@ -52,6 +52,8 @@ def test_between_two_maps_depth_is_interpolated_and_beyond_them_held() -> None:
         ([["x"]], "have dtype <U1"),
         ([[1.0], [1.0, 2.0]], "no array"),
         (object(), r"have shape \(\)"),
+        (np.broadcast_to(np.uint8(0), (2, 9000, 9000)), "have 81000000 pixels each; expected at most 35389440: scale"),
+        (np.broadcast_to(np.where(np.arange(10**6) == 7, 2.0, 1.0)[:, None, None], (10**6, 1, 1)), "frames 7 "),
         (np.ma.masked_less(RAMP, 0.5), "masked"),
         (RAMP * 7, "values of 0.0 to 3.3478.* in frames 0-1 .*divide distances"),
         (np.where(RAMP == 1, np.nan, RAMP), "NaN or infinity in frames 1 "),

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from vexpress_rt.errors import DepthError
+from vexpress_rt.media.ffmpeg import MAX_PIXELS
 from vexpress_rt.media.safe_arrays import DEPTH, read_array
 from vexpress_rt.media.video_decoder import ReadReport
 from vexpress_rt.media.video_reader import DrivingVideo
@@ -103,6 +104,8 @@ def _checked(values: ArrayLike) -> NDArray[Any]:
     maps = array[None] if array.ndim == 2 else array
     if maps.ndim != 3 or not maps.size or max(maps.shape[1:]) > MAX_SIDE or len(maps) > MAX_KEYPOINT_FRAMES:
         raise DepthError(f"depth maps have shape {array.shape}; {_EXPECTED}")
+    if (pixels := maps.shape[1] * maps.shape[2]) > MAX_PIXELS:  # copies of a map take several times its size
+        raise DepthError(f"depth maps have {pixels} pixels each; expected at most {MAX_PIXELS}: scale them down")
     if maps.dtype.kind != "f" and maps.dtype.str[1:] not in ("u1", "u2"):
         raise DepthError(
             f"depth maps have dtype {maps.dtype}; {_EXPECTED}: divide them by their largest possible value"
@@ -115,13 +118,13 @@ def _checked(values: ArrayLike) -> NDArray[Any]:
 
 
 def _check_values(maps: NDArray[np.floating[Any]]) -> None:
-    """Check floats one map at a time, so that no second array of the same size is allocated."""
+    """Check floats without a second array of the same size."""
     with np.errstate(invalid="ignore"):  # signalling NaN
-        bounds = np.array([(depth.min(), depth.max()) for depth in maps], np.float64)  # NaN if the map has one
-    wrong = np.flatnonzero(~((bounds[:, 0] >= 0) & (bounds[:, 1] <= 1)))
+        lows, highs = (bound.astype(np.float64) for bound in (maps.min(axis=(1, 2)), maps.max(axis=(1, 2))))
+    wrong = np.flatnonzero(~((lows >= 0) & (highs <= 1)))  # both are NaN if the map has one
     if not wrong.size:
         return
-    low, high = bounds[wrong[0]]
+    low, high = lows[wrong[0]], highs[wrong[0]]
     found = "NaN or infinity" if not np.isfinite([low, high]).all() else f"values of {low} to {high}"
     raise DepthError(
         f"depth maps hold {found} in frames {name_frames(wrong)} (counted from 0); {_EXPECTED}: divide distances into "
