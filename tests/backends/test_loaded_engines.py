@@ -91,7 +91,7 @@ def test_a_generator_describes_itself(machine: FakeProviders, compiled_bundle: P
     with Generator(compiled_bundle) as generator:
         lines = generator.describe().splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "bundle", "built", "size", "precision", "provider", "device", "latents", "versions",
+        "bundle", "built", "size", "guiders", "precision", "provider", "device", "latents", "versions",
     ]  # fmt: skip
     text = "\n".join(lines)
     assert str(compiled_bundle) in text

@@ -29,16 +29,13 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 # The build
 
+KERNELS = ("guided_step", "correct_predictions", "median_3x3x3", "rgb_to_nv12", "weighted_sum")
+
 
 @pytest.mark.nvcc
 def test_kernels_are_built_where_nvcc_is() -> None:
     module = importlib.import_module(EXTENSION)
-    assert {name for name, _ in inspect.getmembers(module, callable) if not name.startswith("_")} == {
-        "guided_step",
-        "correct_predictions",
-        "median_3x3x3",
-        "rgb_to_nv12",
-    }
+    assert {name for name, _ in inspect.getmembers(module, callable) if not name.startswith("_")} == set(KERNELS)
 
 
 @pytest.mark.nvcc
@@ -50,7 +47,7 @@ def test_importing_the_kernels_loads_no_library_of_cuda() -> None:
 
 
 @pytest.mark.nvcc
-@pytest.mark.parametrize("name", ["guided_step", "correct_predictions", "median_3x3x3", "rgb_to_nv12"])
+@pytest.mark.parametrize("name", KERNELS)
 def test_gpu_and_cpu_take_the_same_arguments(name: str) -> None:
     module = importlib.import_module(EXTENSION)
     assert getattr(module, name).__doc__ == getattr(host_kernels()._module, name).__doc__
