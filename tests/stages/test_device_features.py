@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from tests.doubles import fake_kernels
-from tests.doubles.fake_cuda import FakeCuda, installed
+from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.loopback import upload
 from vexpress_rt.backends.cuda.executor import CudaTensor, Executor
 from vexpress_rt.bundle.engine_spec import TensorSpec
@@ -20,20 +18,6 @@ from vexpress_rt.stages.spatial import FeatureOperations, HostFeatures
 SHAPE = (2, 3, 4, 5)
 RNG = np.random.default_rng(0)
 FEATURES = [RNG.standard_normal(SHAPE).astype(np.float16) for _ in range(2)]
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    for fake in installed(monkeypatch, 1 << 20):
-        fake_kernels.install(monkeypatch, fake)
-        yield fake
-        assert fake.machine.violations == []
-
-
-@pytest.fixture
-def executor(cuda: FakeCuda) -> Iterator[Executor]:
-    with Executor() as made:
-        yield made
 
 
 @pytest.fixture

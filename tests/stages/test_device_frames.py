@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.doubles import fake_kernels
-from tests.doubles.fake_cuda import FakeCuda, installed
+from tests.doubles.fake_cuda import FakeCuda
 from tests.doubles.fakes import FakeEngine, fake_specs
 from tests.doubles.loopback import Loopback, upload
 from vexpress_rt.backends.cuda import buffer_pool
@@ -22,20 +21,6 @@ from vexpress_rt.stages.frame_decoder import FramePostprocessing, HostFrames, ma
 from vexpress_rt.utils.stopwatch import Stopwatch
 
 SHAPE = (6, 10, 3)
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
-    for fake in installed(monkeypatch, 1 << 20):
-        fake_kernels.install(monkeypatch, fake)
-        yield fake
-        assert fake.machine.violations == []
-
-
-@pytest.fixture
-def executor(cuda: FakeCuda) -> Iterator[Executor]:
-    with Executor() as made:
-        yield made
 
 
 @pytest.fixture

@@ -106,12 +106,8 @@ class GeneratedVideos:
         Raises:
             VExpressError: See `Generator.generate`.
         """
-        generator, portrait, config = (
-            self._portraits.generator,
-            self._portraits.of(case),
-            replace(config, seed=case.noise),
-        )
-        return generator.generate(portrait, (case.samples, RATE), config=config, **_signals(case))
+        portrait, config = self._portraits.of(case), replace(config, seed=case.noise)
+        return self._portraits.generator.generate(portrait, (case.samples, RATE), config=config, **_signals(case))
 
 
 class LiveVideos:
@@ -138,13 +134,9 @@ class LiveVideos:
         Raises:
             VExpressError: See `Generator.live`.
         """
-        generator, portrait, config = (
-            self._portraits.generator,
-            self._portraits.of(case),
-            replace(self._config, seed=case.noise),
-        )
+        portrait, config = self._portraits.of(case), replace(self._config, seed=case.noise)
         frames: list[NDArray[np.uint8]] = []
-        with generator.live(portrait, config=config, sample_rate=RATE, **_signals(case)) as session:
+        with self._portraits.generator.live(portrait, config=config, sample_rate=RATE, **_signals(case)) as session:
             for start in range(0, len(case.samples), CHUNK):
                 session.push(case.samples[start : start + CHUNK])
                 frames += [frame.image for frame in session.frames()]
