@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,17 +68,17 @@ class Portraits:
         return self._last[1]
 
 
+@dataclass(frozen=True)
 class GeneratedVideos:
-    """Videos by `Generator.generate`."""
+    """Videos by `Generator.generate`.
 
-    def __init__(self, portraits: Portraits, config: GenerationConfig) -> None:
-        """Set generator and options.
+    Attributes:
+        portraits: The portraits of a generator.
+        config: Options; the case determines the seed.
+    """
 
-        Args:
-            portraits: The portraits of a generator.
-            config: Options; the case determines the seed.
-        """
-        self._portraits, self._config = portraits, config
+    portraits: Portraits
+    config: GenerationConfig
 
     def __call__(self, case: Case) -> Frames:
         """Make the frames of a video.
@@ -92,7 +92,7 @@ class GeneratedVideos:
         Raises:
             VExpressError: See `Generator.generate`.
         """
-        frames = self.video(case, self._config).frames
+        frames = self.video(case, self.config).frames
         assert frames is not None
         return frames
 
@@ -106,21 +106,21 @@ class GeneratedVideos:
         Raises:
             VExpressError: See `Generator.generate`.
         """
-        portrait, config = self._portraits.of(case), replace(config, seed=case.noise)
-        return self._portraits.generator.generate(portrait, (case.samples, RATE), config=config, **_signals(case))
+        portrait, config = self.portraits.of(case), replace(config, seed=case.noise)
+        return self.portraits.generator.generate(portrait, (case.samples, RATE), config=config, **_signals(case))
 
 
+@dataclass(frozen=True)
 class LiveVideos:
-    """Videos by a live session that receives the speech in chunks."""
+    """Videos by a live session that receives the speech in chunks.
 
-    def __init__(self, portraits: Portraits, config: GenerationConfig) -> None:
-        """Set generator and options.
+    Attributes:
+        portraits: The portraits of a generator.
+        config: Options; the case determines the seed.
+    """
 
-        Args:
-            portraits: The portraits of a generator.
-            config: Options; the case determines the seed.
-        """
-        self._portraits, self._config = portraits, config
+    portraits: Portraits
+    config: GenerationConfig
 
     def __call__(self, case: Case) -> Frames:
         """Make the frames of a video.
@@ -134,9 +134,9 @@ class LiveVideos:
         Raises:
             VExpressError: See `Generator.live`.
         """
-        portrait, config = self._portraits.of(case), replace(self._config, seed=case.noise)
+        portrait, config = self.portraits.of(case), replace(self.config, seed=case.noise)
         frames: list[NDArray[np.uint8]] = []
-        with self._portraits.generator.live(portrait, config=config, sample_rate=RATE, **_signals(case)) as session:
+        with self.portraits.generator.live(portrait, config=config, sample_rate=RATE, **_signals(case)) as session:
             for start in range(0, len(case.samples), CHUNK):
                 session.push(case.samples[start : start + CHUNK])
                 frames += [frame.image for frame in session.frames()]
