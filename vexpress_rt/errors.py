@@ -70,5 +70,9 @@ class BackendMissingError(BackendError, ImportError):
     """The library of a provider is not installed."""
 
 
+class CancelledError(VExpressError):
+    """The caller cancelled the work before its end. Nothing partial is left behind."""
+
+
 class OutputError(VExpressError, OSError):
     """The video cannot be written: no such folder, no permission, disk full, out of memory."""

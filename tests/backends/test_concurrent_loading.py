@@ -19,9 +19,9 @@ from vexpress_rt.backends.loaded_engines import Engines
 from vexpress_rt.backends.registry import choose
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.config import GenerationConfig
-from vexpress_rt.errors import BackendError, BundleNotFoundError
+from vexpress_rt.errors import BackendError, BundleNotFoundError, CancelledError
 from vexpress_rt.pipeline.generator import Generator
-from vexpress_rt.utils.cancellation import check_cancelled
+from vexpress_rt.utils.cancellation import cancellable, check_cancelled
 from vexpress_rt.utils.cpus import ThreadLimit
 
 TIMEOUT = 20.0  # seconds after which a test fails instead of waiting forever
@@ -206,7 +206,7 @@ def test_leaving_the_block_cancels_loads_that_wait_for_another_process() -> None
             while True:
                 check_cancelled()
                 time.sleep(0.001)
-        except BackendError as error:
+        except CancelledError as error:
             ends.append(str(error))
             raise
 
@@ -214,6 +214,24 @@ def test_leaving_the_block_cancels_loads_that_wait_for_another_process() -> None
         assert waiting.wait(10)
     assert ends
     assert all("cancelled" in end for end in ends)
+
+
+def test_a_cancelled_wait_ends_before_the_loads_that_have_not_begun(loads: Loads) -> None:
+    loads.gates["denoiser"] = loads.gates["decoder"] = threading.Event()
+    cancelled = threading.Event()
+
+    def wait() -> None:
+        with ConcurrentLoading(loads, NEEDS, 2, no_limit) as loading, cancellable(cancelled.is_set):
+            loads.wait_until_begun("denoiser", "decoder")
+            cancelled.set()
+            try:
+                loading.wait()
+            finally:
+                loads.gates["denoiser"].set()
+
+    with pytest.raises(CancelledError):
+        wait()
+    assert sorted(loads.begun) == ["decoder", "denoiser"]
 
 
 @pytest.mark.parametrize("startable", [0, 1])
@@ -269,7 +287,7 @@ def test_an_engine_is_used_while_another_is_loaded(fake_bundle: Path, backend: F
     engines, gate = Engines(bundle, choose("cpu", bundle), None), held("denoiser")
     with engines.loading(("denoiser", "pose_guider")) as loading:
         loading.wait("pose_guider")
-        assert engines.get("pose_guider") is backend.engines["pose_guider"]
+        assert engines.get("pose_guider").spec is backend.engines["pose_guider"].spec
         gate.set()
         loading.wait()
     engines.close()

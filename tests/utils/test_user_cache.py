@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
-from vexpress_rt.errors import BackendError
+from vexpress_rt.errors import CancelledError
 from vexpress_rt.utils import user_cache as cache
 from vexpress_rt.utils.cancellation import cancellable
 from vexpress_rt.utils.user_cache import (
@@ -588,7 +588,7 @@ def test_a_wait_for_the_lock_ends_when_it_is_cancelled(folder: Path) -> None:
         return cancelled.is_set()
 
     def wait() -> None:
-        with pytest.raises(BackendError, match="cancelled"), cancellable(is_cancelled), entry_lock("blob", "key", 60):
+        with pytest.raises(CancelledError, match="cancelled"), cancellable(is_cancelled), entry_lock("blob", "key", 60):
             pytest.fail("the lock is held by another thread")
 
     with entry_lock("blob", "key", wait=0) as held:

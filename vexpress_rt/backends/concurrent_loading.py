@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from vexpress_rt.errors import BackendError
-from vexpress_rt.utils.cancellation import cancellable
+from vexpress_rt.utils.cancellation import POLL, cancellable, check_cancelled, is_cancellable
 from vexpress_rt.utils.native_calls import start_thread
 from vexpress_rt.utils.signals import run_uninterrupted
 
@@ -75,14 +75,18 @@ class ConcurrentLoading:
         Raises:
             VExpressError: The first of these engines that could not be loaded, as `load` raises it: first in the order
                 of the names, whichever load ends first.
+            CancelledError: The wait was cancelled (`cancellation.cancellable`).
         """
         wanted = names or tuple(self._needs)
         if not self._threads:
             for name in wanted:
+                check_cancelled()
                 self._load(name)
             return
+        interval = POLL if is_cancellable() else None
         with self._changed:
-            self._changed.wait_for(lambda: self._loaded.issuperset(wanted) or self._first_error(wanted))
+            while not self._changed.wait_for(lambda: self._settled(wanted), interval):
+                check_cancelled()
             if error := self._first_error(wanted):
                 raise error
 
@@ -92,6 +96,10 @@ class ConcurrentLoading:
         if self._threads:
             run_uninterrupted(self._end)
         self._errors.clear()  # a traceback refers to this object
+
+    def _settled(self, names: Iterable[str]) -> bool:
+        """Return whether these engines are loaded, or one of them cannot be."""
+        return self._loaded.issuperset(names) or self._first_error(names) is not None
 
     def _first_error(self, names: Iterable[str]) -> BaseException | None:
         """Return the error of the first of these engines that is not loaded; None if there is none, or none yet."""

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from vexpress_rt import __version__
-from vexpress_rt.backends.base import Engine, SharedExecutor
+from vexpress_rt.backends.base import Array, Engine, SharedExecutor, Tensor
 from vexpress_rt.backends.concurrent_loading import ConcurrentLoading
 from vexpress_rt.backends.provider import Provider
 from vexpress_rt.backends.registry import ProviderSelection
 from vexpress_rt.bundle.bundle import Bundle
 from vexpress_rt.errors import BackendError
 from vexpress_rt.types import FileStamp
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.cpus import describe_cpus, limit_threads
 from vexpress_rt.utils.memory_budget import free_memory
 
 _log = logging.getLogger("vexpress_rt")
+
+
+class _CancellableEngine:
+    """An engine whose calls do not begin after the work was cancelled: see `cancellation.cancellable`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.spec = engine.spec
+        self.close = engine.close
+
+    def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Any:
+        """See `Engine.run`. Raises CancelledError."""
+        check_cancelled()
+        return self._engine.run(inputs, keep_on_device=keep_on_device)
+
+    def run_positional(self, array: Array) -> list[Array]:
+        """See `Engine.run_positional`. Raises CancelledError."""
+        check_cancelled()
+        return self._engine.run_positional(array)
 
 
 class _Slot:
@@ -77,14 +98,18 @@ class Engines:
             BundleError: The bundle lacks the engine, its files are damaged, or its weight files were written to after
                 they were mapped.
             BackendError: The engine cannot be loaded, or `close` was called.
+
+        Calls of the engine raise CancelledError in a `cancellation.cancellable` block that was cancelled.
         """
         slot = self._slot(name)
         with slot.lock:
             executor = self.executor()
             if slot.engine is None:
                 slot.stamps = self.bundle.weight_stamps(name)  # before loading, so that no change is missed
-                slot.engine = self.selection.loader.load(
-                    name, threads=self.threads, executor=executor, share_weights=self._share_weights
+                slot.engine = _CancellableEngine(
+                    self.selection.loader.load(
+                        name, threads=self.threads, executor=executor, share_weights=self._share_weights
+                    )
                 )
             elif self.provider.maps_weights:
                 self.bundle.check_unwritten(name, slot.stamps)

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Self
 
-from vexpress_rt.errors import InputError
+from vexpress_rt.errors import CancelledError, InputError
 from vexpress_rt.types import Float32, UInt8
+from vexpress_rt.utils.cancellation import CancelToken, cancellable, check_cancelled
 from vexpress_rt.utils.stopwatch import Stopwatch
 
 
-class _EndedError(BaseException):
-    """Raised to end the work on a frame after the stream was closed. Callers never see it."""
-
-
-class ProgressReporter:
-    """Calls the caller's progress callback, and ends the work after the current step if the stream was closed.
+class WorkControl:
+    """What the caller of a video hears of its work, and how the caller ends it.
 
     Args:
-        progress: The callback: stage, steps done, total steps.
-
-    Attributes:
-        ended: Whether the stream was closed.
+        progress: The progress callback: stage, steps done, total steps.
+        cancel: Tells that the caller cancelled the work; None if the caller cannot.
     """
 
-    def __init__(self, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(self, progress: Callable[[str, int, int], None], cancel: CancelToken | None = None) -> None:
         self._progress = progress
-        self.ended = False
+        self._cancel = cancel
+        self._ended = False
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    @property
+    def ended(self) -> bool:
+        """Whether the work was ended, by `end` or by the caller's token."""
+        return self._ended or (self._cancel is not None and self._cancel.is_set())
+
+    def end(self) -> None:
+        """End the work before its next engine call."""
+        self._ended = True
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return a context manager around the work, in which `check_cancelled` raises CancelledError once it ended."""
+        return cancellable(lambda: self.ended)
+
+    def report(self, stage: str, done: int, total: int) -> None:
         """Report the progress of a stage.
 
         Args:
@@ -40,13 +50,13 @@ class ProgressReporter:
 
         Raises:
             RuntimeError: The callback raised StopIteration.
+            CancelledError: The work was ended, perhaps by the callback.
         """
         try:
             self._progress(stage, done, total)
         except StopIteration as error:  # raised by `next`, it would mean the end of the frames
             raise RuntimeError(f"progress raised StopIteration at {stage} {done} of {total}") from error
-        if self.ended:
-            raise _EndedError
+        check_cancelled()
 
 
 class FrameStream:
@@ -59,10 +69,11 @@ class FrameStream:
     Frames are (H, W, 3) uint8 RGB, each a new array. A frame is computed when it is requested. To compute ahead,
     request frames in a thread and put them into a queue.
 
-    Several streams of one generator can be open, and frames requested from them in any order. A stream can be used and
-    closed from any thread; calls wait for each other. The progress callback can close its stream, which then ends after
-    the current step. Close a stream before its generator; otherwise its next frame raises BackendError. An exception
-    while a frame is computed, the progress callback's included, is raised by `next` and closes the stream.
+    Several streams of one generator can be open, and frames requested from them in any order. A stream can be used from
+    any thread; requests of frames wait for each other. `cancel` and `close` end it from any thread, the progress
+    callback's included, even while a frame is computed: at most one engine call later. Close a stream before its
+    generator; otherwise its next frame raises BackendError. An exception while a frame is computed, the progress
+    callback's included, is raised by `next` and closes the stream.
 
     Attributes:
         fps: Frames per second, exactly.
@@ -82,7 +93,7 @@ class FrameStream:
         keypoints: Float32,
         notes: tuple[str, ...],
         stopwatch: Stopwatch,
-        report: ProgressReporter,
+        control: WorkControl,
     ) -> None:
         self.fps = fps
         self.length = length
@@ -91,7 +102,7 @@ class FrameStream:
         self.done = 0
         self._frames = frames
         self._stopwatch = stopwatch
-        self._report = report
+        self._control = control
         self._computing = False
         self._final: Mapping[str, float] | None = None
         self._lock = threading.RLock()
@@ -124,22 +135,37 @@ class FrameStream:
                     "one at a time: request it after `progress` has returned"
                 )
             frame = self._next_frame()
-            if self._report.ended or frame is None:
+            if self._control.ended or frame is None:
                 self.close()
                 raise StopIteration
             self.done += 1
             return frame
 
-    def close(self) -> None:
-        """End the stream and free its memory; closing twice is allowed.
+    @property
+    def cancelled(self) -> bool:
+        """Whether the stream was cancelled or closed before its last frame."""
+        return self._control.ended and self.done < self.length
 
-        A progress callback that closes its stream returns first; the memory is freed after the current step.
+    def cancel(self) -> None:
+        """End the stream without waiting: a thread that computes a frame ends after its current engine call.
+
+        The frames of the stream end (StopIteration), in that thread as well, and its memory is freed by then.
         """
+        self._control.end()
+        if self._lock.acquire(blocking=False):  # otherwise the thread that computes frees the memory
+            try:
+                self._free()
+            finally:
+                self._lock.release()
+
+    def close(self) -> None:
+        """End the stream, wait for the current engine call of a thread that computes, and free its memory.
+
+        Closing twice is allowed. A progress callback that closes its stream does not wait: it returns first.
+        """
+        self._control.end()
         with self._lock:
-            self._report.ended = True
-            if not self._computing:
-                self._frames.close()
-                self._finish()
+            self._free()
 
     def __enter__(self) -> Self:
         return self
@@ -148,17 +174,24 @@ class FrameStream:
         self.close()
 
     def _next_frame(self) -> UInt8 | None:
-        """Compute the next frame; return None after the last one, and if the stream was closed meanwhile."""
+        """Compute the next frame; return None after the last one, and if the stream was ended meanwhile."""
         self._computing = True
         try:
-            return next(self._frames, None)
-        except _EndedError:
+            with self._control.running():
+                return next(self._frames, None)
+        except CancelledError:
             return None
         except BaseException:
             self._finish()
             raise
         finally:
             self._computing = False
+
+    def _free(self) -> None:
+        """Free the memory, unless the progress callback of a frame that is computed asks for it."""
+        if not self._computing:
+            self._frames.close()
+            self._finish()
 
     def _finish(self) -> None:
         if self._final is None:

@@ -29,13 +29,13 @@ from vexpress_rt.config import (
     check_threads,
     refuse_renamed,
 )
-from vexpress_rt.errors import ConfigError, OutputError
+from vexpress_rt.errors import CancelledError, ConfigError, OutputError
 from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import make_session_audio, plan_session
 from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
-from vexpress_rt.pipeline.frame_stream import FrameStream, ProgressReporter
+from vexpress_rt.pipeline.frame_stream import FrameStream, WorkControl
 from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
 from vexpress_rt.stages.depth import DepthSource, looping_depth_track, plan_depth_track
@@ -48,6 +48,7 @@ from vexpress_rt.stages.portrait_encoder import (
 )
 from vexpress_rt.stages.pose import KeypointSource, choose_pose, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
+from vexpress_rt.utils.cancellation import CancelToken, check_cancel
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
 from vexpress_rt.utils.stopwatch import Stopwatch
@@ -154,7 +155,7 @@ class Generator:
 
     def prepare(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face",
-        retarget: str | None = None,
+        retarget: str | None = None, cancel: CancelToken | None = None,
     ) -> Portrait:  # fmt: skip
         """Read and encode a photo. The portrait can be used for any number of videos.
 
@@ -168,6 +169,7 @@ class Generator:
                 photo, as the public implementation does.
             retarget: Retargeting mode of the later video (see `stream`), if it is known. If the mode needs a face, a
                 photo without one is refused before it is encoded.
+            cancel: As in `generate`.
 
         Returns:
             The portrait: cropped photo, its latent, reference features and keypoints.
@@ -176,14 +178,17 @@ class Generator:
             ImageError: The photo cannot be read.
             KeypointError: The keypoints have another shape, or lie outside the photo.
             NoFaceError: There is no face, and `retarget` needs one.
-            ConfigError: `crop` or `retarget` is unknown.
+            ConfigError: `crop` or `retarget` is unknown, or `cancel` is no token.
             BackendError: An engine cannot be loaded or run.
+            CancelledError: `cancel` was set.
         """
-        photo = self._portraits.read(source, keypoints, crop)
         if retarget is not None:
             check_choice("retarget", retarget, RETARGET_MODES)
-            self._portraits.check_face(photo, retarget, driven=retarget != "fix_face")
-        return self._portraits.encode(photo)
+        with WorkControl(check_progress(None), check_cancel(cancel)).running():
+            photo = self._portraits.read(source, keypoints, crop)
+            if retarget is not None:
+                self._portraits.check_face(photo, retarget, driven=retarget != "fix_face")
+            return self._portraits.encode(photo)
 
     def read_photo(
         self, source: ImageSource, *, keypoints: ArrayLike | None = None, crop: str = "face"
@@ -214,6 +219,7 @@ class Generator:
         self, portrait: PortraitSource, audio: AudioSource, *, keypoints: KeypointSource | None = None,
         depth: DepthSource | None = None, retarget: str | None = None, config: GenerationConfig | None = None,
         noise: str | Float32 | None = None, window_order: str = "wavefront", progress: Progress | None = None,
+        cancel: CancelToken | None = None,
     ) -> FrameStream:  # fmt: skip
         """Return an iterator over the frames of a video, each as soon as it is final.
 
@@ -245,6 +251,8 @@ class Generator:
                 keypoints, depth and portrait, then audio, denoise and frames interleaved. Its exceptions end the work
                 and are raised by this call or by the stream (StopIteration as the cause of a RuntimeError). It may
                 close the stream.
+            cancel: A `threading.Event`, or another object with `is_set`. Once it is set, this call raises
+                CancelledError, and the stream ends as if it were cancelled: at most one engine call later.
 
         Returns:
             An iterator of ceil(duration of the speech x fps) frames, (H, W, 3) uint8 RGB.
@@ -257,11 +265,13 @@ class Generator:
             BundleError: The bundle lacks an engine, or a file of it is damaged.
             BackendError: An engine cannot be loaded or run. Raised by the stream as well.
             AudioError: Raised by the stream: the recording cannot be read again, or its file has changed.
+            CancelledError: `cancel` was set before the stream was returned.
         """
-        context = self._run_context(config, window_order, progress)
-        inputs, notes = self._read_inputs(
-            context, portrait, audio, keypoints, depth, retarget, noise, sound_track=False
-        )
+        context = self._run_context(config, window_order, progress, cancel)
+        with context.control.running():
+            inputs, notes = self._read_inputs(
+                context, portrait, audio, keypoints, depth, retarget, noise, sound_track=False
+            )
         return self._stream(context, inputs, notes)
 
     @refuse_renamed
@@ -270,7 +280,7 @@ class Generator:
         depth: DepthSource | None = None, retarget: str | None = None, config: GenerationConfig | None = None,
         noise: str | Float32 | None = None, window_order: str = "wavefront",
         output: str | os.PathLike[str] | None = None, keep_frames: bool | None = None,
-        progress: Progress | None = None,
+        progress: Progress | None = None, cancel: CancelToken | None = None,
     ) -> Video:  # fmt: skip
         """Generate a video: write the frames of `stream` to a file, or return them.
 
@@ -289,6 +299,8 @@ class Generator:
             keep_frames: Whether to return the frames. None returns them if there is no `output`. They must fit into the
                 free memory: 4 hours at 30 fps and 512 x 512 pixels take 340 GB.
             progress: As in `stream`.
+            cancel: A `threading.Event`, or another object with `is_set`. Once it is set, the call raises
+                CancelledError, at most one engine call later.
 
         Returns:
             The video: its frames (L, H, W, 3) uint8 RGB or its path, frame rate, keypoints, timings and notes.
@@ -296,13 +308,15 @@ class Generator:
         Raises:
             VExpressError: As `stream` and its frames.
             OutputError: The file cannot be written.
+            CancelledError: `cancel` was set before the video was complete.
         """
-        context = self._run_context(config, window_order, progress)
+        context = self._run_context(config, window_order, progress, cancel)
         path = None if output is None else _check_output(output, portrait, audio, keypoints, depth)
         keep = path is None if keep_frames is None else check_flag("keep_frames", keep_frames)
-        inputs, notes = self._read_inputs(
-            context, portrait, audio, keypoints, depth, retarget, noise, keep=keep, sound_track=path is not None
-        )
+        with context.control.running():
+            inputs, notes = self._read_inputs(
+                context, portrait, audio, keypoints, depth, retarget, noise, keep=keep, sound_track=path is not None
+            )
         with self._stream(context, inputs, notes, rgb=keep) as stream:
             frames = self._collect(stream, context, inputs, path, keep)
         return Video(
@@ -374,16 +388,18 @@ class Generator:
         return LiveSession(self._runner.live(settings, encoded, keypoints_at, track), audio, plan, notes)
 
     def _run_context(
-        self, config: GenerationConfig | None, window_order: str, progress: Progress | None, *, live: bool = False
-    ) -> RunContext:
+        self, config: GenerationConfig | None, window_order: str, progress: Progress | None,
+        cancel: CancelToken | None = None, *, live: bool = False,
+    ) -> RunContext:  # fmt: skip
         config = GenerationConfig() if config is None else config
         if not issubclass(type(config), GenerationConfig):  # unlike isinstance, this calls no code of the object
             raise ConfigError(
                 f"config is {brief(config)}; expected a GenerationConfig: GenerationConfig(steps=25, ...)"
             )
         check_choice("window_order", window_order, WINDOW_ORDERS)
+        control = WorkControl(check_progress(progress), check_cancel(cancel))
         settings = self.bundle.manifest.settings(config, live=live)
-        return RunContext(settings, window_order, Stopwatch(), ProgressReporter(check_progress(progress)))
+        return RunContext(settings, window_order, Stopwatch(), control)
 
     def _read_inputs(
         self, context: RunContext, source: PortraitSource, audio: AudioSource, keypoints: KeypointSource | None,
@@ -399,7 +415,7 @@ class Generator:
         with context.stopwatch.stage("portrait"):
             photo = self._portraits.accept(source, mode or _FACELESS, driven=keypoints is not None)
         with context.stopwatch.stage("audio"):
-            report = partial(context.report, "recording")
+            report = partial(context.control.report, "recording")
             recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)
         length = recording.frame_count(context.settings.rate)
         self._check_memory(context, noise, length, keep)
@@ -411,14 +427,18 @@ class Generator:
             with context.stage("keypoints"):
                 track = plan_pose_track(
                     keypoints, mode, photo, length, context.settings, self._portraits.find_faces,
-                    lambda done, total: context.report("keypoints", done, total),
+                    partial(context.control.report, "keypoints"),
                 )  # fmt: skip
             points, track_notes = track.points, track.notes
         depth_track = None
         if depth is not None:
             with context.stage("depth"):
                 depth_track = plan_depth_track(
-                    depth, photo, length, context.settings, lambda done, total: context.report("depth", done, total)
+                    depth,
+                    photo,
+                    length,
+                    context.settings,
+                    partial(context.control.report, "depth"),
                 )
             track_notes += depth_track.notes
         portrait = self._load_and_encode(context, photo, signals)
@@ -455,7 +475,7 @@ class Generator:
         points = np.zeros((0, 3, 2), np.float32) if inputs.points is None else inputs.points
         return FrameStream(
             frames, fps=context.settings.rate, length=inputs.length, keypoints=points, notes=notes,
-            stopwatch=context.stopwatch, report=context.report,
+            stopwatch=context.stopwatch, control=context.control,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -488,6 +508,10 @@ class Generator:
                     kept[index] = frame
                 if write is not None:
                     write(frame)
+            if stream.cancelled:
+                raise CancelledError(
+                    f"the video was cancelled after {stream.done} of {stream.length} frames; no partial file is left"
+                )
         return kept
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from vexpress_rt.backends.base import Tensor
 from vexpress_rt.backends.loaded_engines import Engines
@@ -21,7 +22,7 @@ from vexpress_rt.face.keypoint_map import draw_keypoint_map
 from vexpress_rt.live.window_denoiser import WindowDenoiser
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.pipeline.device_operations import DeviceOperations, choose_device_operations, describe_latents
-from vexpress_rt.pipeline.frame_stream import ProgressReporter
+from vexpress_rt.pipeline.frame_stream import WorkControl
 from vexpress_rt.stages.audio_encoder import AudioFeatureStream
 from vexpress_rt.stages.conditioning import WindowConditions
 from vexpress_rt.stages.depth import DepthTrack
@@ -42,13 +43,13 @@ class RunContext:
         settings: The resolved options.
         window_order: As in `Generator.stream`.
         stopwatch: Measures the seconds of each stage.
-        report: Reports the progress of each stage to the caller.
+        control: Reports the progress of each stage to the caller, and ends the work when the caller cancels it.
     """
 
     settings: Settings
     window_order: str
     stopwatch: Stopwatch
-    report: ProgressReporter
+    control: WorkControl
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -59,7 +60,7 @@ class RunContext:
         """
         with self.stopwatch.stage(name):
             yield
-        self.report(name, 1, 1)
+        self.control.report(name, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Runner:
         )  # fmt: skip
         with closing(latents), closing(frames):  # also after a failure
             for done, frame in enumerate(frames, start=1):
-                context.report("frames", done, inputs.length)
+                context.control.report("frames", done, inputs.length)
                 yield frame
 
     def live(
@@ -255,7 +256,7 @@ class Runner:
             self._manifest.model,
             self._engines.get("audio_encoder"),
             inputs.length,
-            lambda done, total: context.report("audio", done, total),
+            partial(context.control.report, "audio"),
             gated=context.settings.noise_gate,
         )
 
@@ -295,7 +296,7 @@ class Runner:
                 length=length,
                 feature_windows=feature_windows,
             ),
-            progress=lambda done, total: context.report("denoise", done, total),
+            progress=partial(context.control.report, "denoise"),
             latents=self._device_operations().latents,
         )
 

@@ -231,7 +231,7 @@ def entry_lock(kind: str, key: str, wait: float) -> Iterator[bool]:
         Whether the lock is held. It is not held after `wait` seconds, or if the cache cannot be written to.
 
     Raises:
-        BackendError: The wait was cancelled (`cancellation.cancellable`).
+        CancelledError: The wait was cancelled (`cancellation.cancellable`).
     """
     folder = _usable(create=True)
     held, end = False, time.monotonic() + wait
