@@ -16,6 +16,7 @@ import pytest
 from tests.doubles.fakes import FakeEngine
 from tests.support.scenes import FAST, collect, photo, speech
 from vexpress_rt import CancelledError, ConfigError, Generator, Portrait
+from vexpress_rt.media.video_writer import VideoWriter
 
 CALL = 0.05  # seconds that a slow engine takes
 TRIALS = 25
@@ -126,6 +127,66 @@ def test_a_stream_ends_within_an_engine_call_from_another_thread(
             assert stream.cancelled
     assert np.percentile(waits, 95) < 1.2 * CALL
     assert np.median(waits) > 0.2 * CALL  # the calls are as slow as they should be
+
+
+def test_a_video_whose_frames_are_final_is_cancelled_until_its_file_is_complete(
+    generator: Generator, portrait: Portrait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the last frames are encoded, no engine call is left that could end the work."""
+    cancel, finish, encode = Event(), VideoWriter._finish, VideoWriter.write
+    output = tmp_path / "out.mp4"
+
+    def slowly(writer: VideoWriter, frame: Any) -> None:
+        encoded.append(frame)
+        if len(encoded) == 2:
+            cancel.set()
+        time.sleep(0.06)  # longer than the interval in which the wait for the encoder asks
+        encode(writer, frame)
+
+    def finish_cancelled(writer: VideoWriter) -> None:
+        cancel.set()
+        finish(writer)
+
+    encoded: list[Any] = []
+    for name, function in (("_finish", finish_cancelled), ("write", slowly)):
+        cancel.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(VideoWriter, name, function)
+            with pytest.raises(CancelledError):
+                generator.generate(portrait, speech(), config=FAST, output=output, cancel=cancel)
+        assert list(tmp_path.iterdir()) == []
+    assert len(encoded) < 9
+    cancel.clear()
+    assert generator.generate(portrait, speech(), config=FAST, output=output, cancel=cancel).path == output
+
+
+def test_cancelling_while_a_frame_is_returned_frees_the_memory(
+    generator: Generator, portrait: Portrait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that returns the frame holds the lock of the stream, so that `cancel` cannot free it."""
+    stream, other = generator.stream(portrait, speech(), config=FAST), ThreadPoolExecutor(1)
+    control = stream._control
+
+    class Late:
+        """A control that is ended by another thread between the check of a computed frame and its return."""
+
+        checks = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(control, name)
+
+        @property
+        def ended(self) -> bool:
+            self.checks += 1
+            if self.checks == 1:
+                other.submit(stream.cancel).result()
+                return False
+            return control.ended
+
+    monkeypatch.setattr(stream, "_control", Late())
+    next(stream)
+    assert stream._frames.gi_frame is None
+    other.shutdown()
 
 
 def test_cancel_does_not_wait(generator: Generator, portrait: Portrait, calls: Calls) -> None:

@@ -14,6 +14,7 @@ from vexpress_rt.config import brief, plain_number
 from vexpress_rt.errors import AudioError
 from vexpress_rt.media.ffmpeg import LOUDEST, MAX_CHANNELS, MAX_RATE, MAX_SECONDS, MIN_RATE
 from vexpress_rt.types import Float32
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
 from vexpress_rt.utils.paths import as_path
 
@@ -121,6 +122,7 @@ def to_float32(samples: NDArray[Any]) -> Float32:
     peak, bad, first = 0.0, 0, 0
     pieces = np.atleast_2d(values)
     for start in range(0, pieces.shape[-1], _BLOCK // len(pieces)):
+        check_cancelled()
         piece = pieces[:, start : start + _BLOCK // len(pieces)]
         found = np.flatnonzero(~np.isfinite(piece).all(axis=0))
         if found.size and not bad:

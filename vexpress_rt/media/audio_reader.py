@@ -25,6 +25,9 @@ from vexpress_rt.media.audio_timeline import BLOCK, AudioTimeline
 from vexpress_rt.media.ffmpeg import open_media, reason
 from vexpress_rt.types import FileStamp, Float32
 
+# Formats without a header of the whole file: FFmpeg estimates their length from the first packets.
+ESTIMATED = frozenset(("aac", "ac3", "amr", "dv", "eac3", "mp3", "mpeg", "mpegts"))
+SMALLEST_RATE = 50  # bytes per second of sound; Opus at its lowest rate takes more
 LONGEST_PADDING = 2048  # samples: a packet of HE-AAC
 # Slower decoding is refused as hostile: the slowest codecs reach twice this speed on one old core.
 FREE_SECONDS = 60.0  # time of reading before the limit applies
@@ -37,11 +40,14 @@ class SoundInfo:
 
     Attributes:
         seconds: Declared length, or None; an estimate in some formats.
+        declared: Declared length of a file that is large enough for it, in a format that declares its length exactly;
+            None for others.
         layout: FFmpeg's name of the channel layout, such as "5.1"; None for unknown.
         notes: Repairs, conversions and omissions, one sentence each; complete after the last block.
     """
 
     seconds: Fraction | None = None
+    declared: Fraction | None = None
     layout: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -188,4 +194,7 @@ def _sound_stream(container: InputContainer, path: Path, info: SoundInfo) -> Aud
         info.notes.append(f"audio: of its {len(tracks)} sound tracks number {tracks.index(stream) + 1} is used")
     if container.duration is not None and container.duration > 0:
         info.seconds = Fraction(container.duration, av.time_base)
+        exact = container.format.name.split(",")[0] not in ESTIMATED
+        if exact and path.stat().st_size >= SMALLEST_RATE * info.seconds:
+            info.declared = info.seconds
     return stream

@@ -23,7 +23,8 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vexpress_rt.errors import InputError, VExpressError
+from vexpress_rt.errors import CancelledError, InputError, VExpressError
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.paths import input_file
 
@@ -187,11 +188,13 @@ def packets(
 
     Raises:
         error: The disk or the network fails.
+        CancelledError: The work was cancelled (`cancellation.cancellable`).
     """
     failures = 0
     while failures <= _MOST_FAILURES:
         try:
             for packet in container.demux(stream):
+                check_cancelled()
                 if packet.size == 0 and (packet.dts is not None or packet.pts is not None):
                     continue
                 yield cast("Packet[S]", packet)
@@ -199,7 +202,7 @@ def packets(
                     return
                 failures = 0
             return
-        except MemoryError:
+        except (MemoryError, CancelledError):
             raise
         except IndexError:
             failures += 1

@@ -19,6 +19,7 @@ from vexpress_rt.media.resampler import Resampler
 from vexpress_rt.media.sample_store import SampleArray, Samples, SampleStore
 from vexpress_rt.media.voice_activity import VoiceDetector, VoiceSegments
 from vexpress_rt.types import FileStamp, Float32, frame_count
+from vexpress_rt.utils.cancellation import check_cancelled
 
 _PROGRESS_SECONDS = 0.1  # between two calls of `progress`
 
@@ -85,6 +86,7 @@ def open_recording(
     progress: Callable[[int, int], object] = lambda done, total: None,
     *,
     sound_track: bool = True,
+    check_length: Callable[[Fraction], object] = lambda seconds: None,
 ) -> Recording:
     """Decode a recording, check it, measure its level and voice, and keep its samples.
 
@@ -103,20 +105,23 @@ def open_recording(
         progress: Called several times a second with the seconds read so far and an estimate of the total. An exception
             from it ends the reading.
         sound_track: Whether to keep the samples of the sound track of a video.
+        check_length: Called with a number of seconds that the recording lasts at least: before it is read, if the file
+            declares its length, and several times a second while it is read. An exception from it ends the reading.
 
     Raises:
         AudioError: The file is missing, unreadable, damaged or without sound, or changes while it is read; there are no
             samples or no channels; a sample is NaN, infinite or beyond `ffmpeg.LOUDEST`; the rate is not a whole number
             of 1000 to 768000; the recording lasts more than `ffmpeg.MAX_SECONDS`; or the temporary file cannot be
             written.
+        CancelledError: The work was cancelled (`cancellation.cancellable`).
     """
     checked = check_source(source)
     stamp = FileStamp.of(checked) if isinstance(checked, Path) else None
-    reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
+    reader = _RecordingReader(checked, rate, stamp, progress, sound_track, check_length)
     reader.run(None)
     if (loudest := reader.channel_to_use()) is not None:
         note = f"audio: the channels cancel each other; the mouth follows channel {loudest + 1} of {reader.channels}"
-        reader = _RecordingReader(checked, rate, stamp, progress, sound_track)
+        reader = _RecordingReader(checked, rate, stamp, progress, sound_track, check_length)
         reader.run(loudest)
         reader.info.notes.append(note)
     return reader.recording()
@@ -132,8 +137,10 @@ class _RecordingReader:
         stamp: FileStamp | None,
         progress: Callable[[int, int], object],
         sound_track: bool,
+        check_length: Callable[[Fraction], object],
     ) -> None:
         self._source, self._rate, self._stamp, self._progress = source, rate, stamp, progress
+        self._check_length = check_length
         self.info = SoundInfo()
         self.channels = 0
         self._subject = f"the audio {source}" if isinstance(source, Path) else "the audio"
@@ -164,7 +171,10 @@ class _RecordingReader:
         """Yield (mono samples (n,), their rate in Hz), and store the sound track."""
         reported = time.monotonic()
         for block, rate in sound_blocks(self._source, self._stamp, self.info):
+            check_cancelled()
             if not self.channels:
+                if self.info.declared is not None:
+                    self._check_length(self.info.declared)
                 self._begin(len(block), rate)
             mono = mix(block, self._weights)
             if self._cancellation is not None:
@@ -174,6 +184,7 @@ class _RecordingReader:
             self._count, self._source_rate = self._count + len(mono), rate
             if time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported, done = time.monotonic(), self._count // rate
+                self._check_length(Fraction(self._count, rate))
                 self._progress(done, max(done + 1, math.ceil(self.info.seconds or self._length(rate))))
             yield mono, rate
 

@@ -27,6 +27,7 @@ from vexpress_rt.errors import InputError, OutputError, VExpressError
 from vexpress_rt.media.ffmpeg import reason
 from vexpress_rt.media.recording import Recording
 from vexpress_rt.types import UInt8
+from vexpress_rt.utils.cancellation import check_cancelled
 from vexpress_rt.utils.cpus import limit_threads
 from vexpress_rt.utils.memory_errors import REMEDY, ran_out
 from vexpress_rt.utils.native_calls import native_call
@@ -184,7 +185,9 @@ class VideoWriter:
             self._container.mux(self._video.encode(None))
             if self._sound is not None:
                 self._sound.finish()
+            check_cancelled()
             self._container.close()
+            check_cancelled()
             with self._partial.open("rb+") as file:
                 os.fsync(file.fileno())  # some file systems report a full disk only now
             self._partial.replace(self._path)

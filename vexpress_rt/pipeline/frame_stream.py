@@ -41,6 +41,10 @@ class WorkControl:
         """Return a context manager around the work, in which `check_cancelled` raises CancelledError once it ended."""
         return cancellable(lambda: self.ended)
 
+    def running_after_end(self) -> AbstractContextManager[None]:
+        """Return a context manager as `running`, for work on finished frames: only the caller's token ends it."""
+        return cancellable(lambda: self._cancel is not None and self._cancel.is_set())
+
     def report(self, stage: str, done: int, total: int) -> None:
         """Report the progress of a stage.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,7 +40,7 @@ from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
 from vexpress_rt.pipeline.async_frame_stream import AsyncFrameStream
 from vexpress_rt.pipeline.frame_stream import FrameStream, WorkControl
-from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
+from vexpress_rt.pipeline.runner import FRAMES_REMEDY, PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
 from vexpress_rt.stages.depth import DepthSource, looping_depth_track, plan_depth_track
 from vexpress_rt.stages.portrait_encoder import (
@@ -323,7 +324,7 @@ class Generator:
             inputs, notes = self._read_inputs(
                 context, portrait, audio, keypoints, depth, retarget, noise, keep=keep, sound_track=path is not None
             )
-        with self._stream(context, inputs, notes, rgb=keep) as stream:
+        with self._stream(context, inputs, notes, rgb=keep) as stream, context.control.running_after_end():
             frames = self._collect(stream, context, inputs, path, keep)
         return Video(
             frames=frames,
@@ -482,16 +483,23 @@ class Generator:
         """Read and check the inputs of a video; return them and their notes. keep: whether frames stay in memory."""
         mode = choose_pose(retarget, keypoints, self._guiders, depth=depth is not None)
         signals = _signals(mode, depth)
+        check = partial(self._check_memory, context, noise, keep)
+
+        def check_length(seconds: Fraction) -> None:
+            check(frame_count(seconds, context.settings.rate))
+
         if (seconds := known_duration(audio)) is not None:
-            self._check_memory(context, noise, frame_count(seconds, context.settings.rate), keep)
+            check_length(seconds)
         # Inputs are checked before engines are loaded, which is slow.
         with context.stopwatch.stage("portrait"):
             photo = self._portraits.accept(source, mode or _FACELESS, driven=keypoints is not None)
         with context.stopwatch.stage("audio"):
-            report = partial(context.control.report, "recording")
-            recording = open_recording(audio, self.bundle.manifest.model.sample_rate, report, sound_track=sound_track)
+            recording = open_recording(
+                audio, self.bundle.manifest.model.sample_rate, partial(context.control.report, "recording"),
+                sound_track=sound_track, check_length=check_length,
+            )  # fmt: skip
         length = recording.frame_count(context.settings.rate)
-        self._check_memory(context, noise, length, keep)
+        check(length)
         self._runner.check(context.settings, signals)
         with context.stopwatch.stage("denoise"):
             initial = self._runner.noise(noise, context.settings, length)
@@ -536,7 +544,7 @@ class Generator:
                 loading.wait()
         return portrait
 
-    def _check_memory(self, context: RunContext, noise: object, length: int, keep: bool) -> None:
+    def _check_memory(self, context: RunContext, noise: object, keep: bool, length: int) -> None:
         """Raise ConfigError if a video does not fit into the free memory, before memory is allocated for it."""
         needs = self._runner.memory_needs(context.settings, context.window_order, noise, length, keep=keep)
         check_memory(f"a video of {length} frames", needs, free_memory())
@@ -569,7 +577,7 @@ class Generator:
         self, stream: FrameStream, context: RunContext, inputs: PipelineInputs, path: Path | None, keep: bool
     ) -> UInt8 | None:
         """Write the frames to a file, if there is a path, and return them, if they are kept."""
-        kept = np.empty((stream.length, *self.size, 3), np.uint8) if keep else None
+        kept = _allocate((stream.length, *self.size, 3)) if keep else None
         with ExitStack() as stack:
             write: Worker[UInt8] | None = None
             if path is not None:
@@ -589,6 +597,16 @@ class Generator:
                     f"the video was cancelled after {stream.done} of {stream.length} frames; no partial file is left"
                 )
         return kept
+
+
+def _allocate(shape: tuple[int, ...]) -> UInt8:
+    """Return an array for all frames, (L, H, W, 3); where the free memory is unknown, the system refuses it."""
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise ConfigError(
+            f"a video of {shape[0]} frames does not fit into memory ({error}): {FRAMES_REMEDY}"
+        ) from error
 
 
 def _signals(mode: str | None, depth: DepthSource | None) -> tuple[str, ...]:

@@ -32,6 +32,10 @@ from vexpress_rt.types import Float32, Portrait, UInt8
 from vexpress_rt.utils.memory_budget import Need
 from vexpress_rt.utils.stopwatch import Stopwatch
 
+FRAMES_REMEDY = (
+    "write them to a file with output=, take them one by one from stream(), or choose a lower fps or a shorter "
+    "recording"
+)
 _BOOKKEEPING = 400  # bytes per frame: keypoints during fitting and retargeting, windows, coverage counts
 
 
@@ -155,8 +159,7 @@ class Runner:
         latent = 4 * math.prod(self._latent_shape())
         frames = shape.height * shape.width * 3 * length if keep else 0
         needs = [
-            Need(frames, "the frames", "write them to a file with output=, take them one by one from stream(), or "
-                 "choose a lower fps or a shorter recording"),
+            Need(frames, "the frames", FRAMES_REMEDY),
             Need(latent * length if isinstance(noise, str) else 0, "the noise", "leave out noise='upstream': the "
                  "default noise is generated frame by frame"),
             Need(_BOOKKEEPING * length, "keypoints and windows", "choose a lower fps, or cut the "

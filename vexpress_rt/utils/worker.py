@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from vexpress_rt.utils.cancellation import POLL, check_cancelled, is_cancellable
 from vexpress_rt.utils.native_calls import start_thread
 from vexpress_rt.utils.signals import run_uninterrupted
 
@@ -22,8 +23,9 @@ class Worker(Generic[T]):
                 write(frame)
 
     Leaving the block waits for all items; leaving it by an exception drops the queued ones. In both cases the thread
-    has ended afterwards: Ctrl-C ends the wait for the queue, but not for the current item. After an exception of the
-    function, the other items are dropped, and the exception is raised by a later call or at the end of the block.
+    has ended afterwards: Ctrl-C and `cancellation.cancellable` end the wait for the queue, but not for the current
+    item. After an exception of the function, the other items are dropped, and the exception is raised by a later call
+    or at the end of the block.
 
     The thread is a daemon if the caller's is. An executor of `concurrent.futures` would not work: it refuses work
     as soon as the main thread has ended, even while other threads still generate videos.
@@ -55,7 +57,7 @@ class Worker(Generic[T]):
             if not self._failed:
                 self._waiting.append(item)
                 self._changed.notify_all()
-            self._changed.wait_for(self._has_room)
+            self._wait_for(self._has_room)
             self._raise()
 
     def __exit__(
@@ -64,10 +66,16 @@ class Worker(Generic[T]):
         try:
             if kind is None:
                 with self._changed:
-                    self._changed.wait_for(lambda: not self._unfinished())
+                    self._wait_for(lambda: not self._unfinished())
                     self._raise()
         finally:
             run_uninterrupted(self._end)  # next, the caller closes objects that the function uses
+
+    def _wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition; raise CancelledError if the work is cancelled meanwhile."""
+        interval = POLL if is_cancellable() else None
+        while not self._changed.wait_for(condition, interval):
+            check_cancelled()
 
     def _end(self) -> None:
         with self._changed:
