@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         VExpressError,
         VideoError,
     )
-    from vexpress_rt.live.session import LiveFrame, LiveSession
+    from vexpress_rt.live.frame import LiveFrame
+    from vexpress_rt.live.session import LiveSession
     from vexpress_rt.pipeline.frame_stream import FrameStream
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Portrait, Video
@@ -75,7 +76,7 @@ _MODULES = {
     "GenerationConfig": "config",
     "Generator": "pipeline.generator",
     "KeypointTrack": "types",
-    "LiveFrame": "live.session",
+    "LiveFrame": "live.frame",
     "LiveSession": "live.session",
     "Portrait": "types",
     "Tuning": "backends.tuning",
