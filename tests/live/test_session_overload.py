@@ -62,6 +62,7 @@ def converse(session: LiveSession, clock: SimulatedClock, seconds: float) -> lis
             clock.work(0.01)
         else:
             frames.append((frame, clock.now))
+    clock.tick = lambda: None
     return frames
 
 
