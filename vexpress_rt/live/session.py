@@ -467,6 +467,8 @@ class LiveSession:
     def _hold(self, generation: int) -> LiveFrame | None:
         """Return the next frame with the image of the frame before."""
         with self._changed:
+            if generation != self._generation:
+                return None
             image, latest = self._held_image, self._latents[self._pulled - 1]
         if image is None:
             image = self._denoiser.decode(latest, latest, None)
