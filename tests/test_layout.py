@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own: the tests that
     "media/photos/encoded_photo": "media/photos/test_containers_damage.py",
     "pipeline/device_operations": "stages/test_device_frames.py",
     "stages/portrait_encoder": "pipeline/test_generator.py",
+    "utils/async_thread": "pipeline/test_async_frame_stream.py",
     "utils/closable": "pipeline/test_generator_output.py",
     "utils/control_groups": "utils/test_cpus.py",
 }

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         VExpressError,
         VideoError,
     )
+    from vexpress_rt.live.async_session import AsyncLiveSession
     from vexpress_rt.live.frame import LiveFrame
     from vexpress_rt.live.session import LiveSession
+    from vexpress_rt.pipeline.async_frame_stream import AsyncFrameStream
     from vexpress_rt.pipeline.frame_stream import FrameStream
     from vexpress_rt.pipeline.generator import Generator
     from vexpress_rt.types import KeypointTrack, Portrait, Video
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"  # single source: the build and the bundles' manifests read it here
 
 __all__ = [
+    "AsyncFrameStream",
+    "AsyncLiveSession",
     "AudioError",
     "BackendError",
     "BackendMissingError",
@@ -72,6 +76,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncFrameStream": "pipeline.async_frame_stream",
+    "AsyncLiveSession": "live.async_session",
     "FrameStream": "pipeline.frame_stream",
     "GenerationConfig": "config",
     "Generator": "pipeline.generator",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,23 +25,38 @@ from vexpress_rt.utils.memory_budget import free_memory
 _log = logging.getLogger("vexpress_rt")
 
 
-class _CancellableEngine:
-    """An engine whose calls do not begin after the work was cancelled: see `cancellation.cancellable`."""
+_FORKED = (
+    "this Generator loaded its engines before this process was forked, and their threads are in the parent process "
+    "alone: make a new Generator in this process, or start processes with multiprocessing.get_context('spawn')"
+)
+
+
+class _GuardedEngine:
+    """An engine whose calls do not begin in a forked process, nor after the work was cancelled.
+
+    See `cancellation.cancellable`.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._process = os.getpid()
         self.spec = engine.spec
         self.close = engine.close
 
     def run(self, inputs: Mapping[str, Tensor], *, keep_on_device: bool = False) -> Any:
         """See `Engine.run`. Raises CancelledError."""
-        check_cancelled()
+        self._check()
         return self._engine.run(inputs, keep_on_device=keep_on_device)
 
     def run_positional(self, array: Array) -> list[Array]:
         """See `Engine.run_positional`. Raises CancelledError."""
-        check_cancelled()
+        self._check()
         return self._engine.run_positional(array)
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise BackendError(_FORKED)
+        check_cancelled()
 
 
 class _Slot:
@@ -81,7 +99,8 @@ class Engines:
         self._slots: dict[str, _Slot] = {}
         self._serial_lock = None if selection.provider.loading_memory else threading.Lock()
         self._executor: SharedExecutor | None = None
-        self._closed = False
+        self._closed = self._forked = False
+        _all_engines.add(self)
 
     @property
     def provider(self) -> Provider:
@@ -106,7 +125,7 @@ class Engines:
             executor = self.executor()
             if slot.engine is None:
                 slot.stamps = self.bundle.weight_stamps(name)  # before loading, so that no change is missed
-                slot.engine = _CancellableEngine(
+                slot.engine = _GuardedEngine(
                     self.selection.loader.load(
                         name, threads=self.threads, executor=executor, share_weights=self._share_weights
                     )
@@ -149,7 +168,10 @@ class Engines:
             return self._executor
 
     def close(self) -> None:
-        """Free the engines and their executor, after the loads in progress. Closing twice is allowed."""
+        """Free the engines and their executor, after the loads in progress. Closing twice is allowed.
+
+        In a forked process, engines of the parent process are left as they are.
+        """
         with self._lock:
             self._closed = True
             slots = list(self._slots.values())
@@ -198,5 +220,34 @@ class Engines:
             return self._slots[name]
 
     def _check_open(self) -> None:
+        if self._forked:
+            raise BackendError(_FORKED)
         if self._closed:
             raise BackendError("this Generator was closed: make a new one")
+
+    def leave_to_parent(self) -> None:
+        """Forget the engines in a forked process, where freeing them would wait for threads that do not exist there.
+
+        If none was loaded, they can be loaded in this process.
+        """
+        self._lock = threading.Lock()  # another thread may have held the old ones
+        left = [self._executor, *(slot.engine for slot in self._slots.values())]
+        loading = any(slot.lock.locked() for slot in self._slots.values())
+        self._forked = self._forked or loading or any(one is not None for one in left)
+        for one in left:
+            if one is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))  # never freed, also not at exit
+        self._serial_lock = self._serial_lock and threading.Lock()
+        self._slots, self._executor = {}, None
+
+
+_all_engines: weakref.WeakSet[Engines] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engines in list(_all_engines):
+        engines.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

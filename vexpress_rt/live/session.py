@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from vexpress_rt.live.window_denoiser import AudioContext, WindowDenoiser
 from vexpress_rt.media.audio_input import check_rate, to_float32
 from vexpress_rt.types import Float32, UInt8
 from vexpress_rt.utils.memory_budget import Need, check_memory, free_memory
+from vexpress_rt.utils.process_bound import refuse_pickling
 
 _LARGE = 1 << 26  # bytes; a larger piece of pushed sound is compared with the free memory
 _RECENT = 4  # seconds of frames over which `realtime_factor` is measured
@@ -283,6 +284,9 @@ class LiveSession:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self, "send its frames, whose images and samples are NumPy arrays")
 
     def _check_open(self) -> None:
         if self._closed:

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from fractions import Fraction
-from typing import Self
+from typing import NoReturn, Self
 
 from vexpress_rt.errors import CancelledError, InputError
 from vexpress_rt.types import Float32, UInt8
 from vexpress_rt.utils.cancellation import CancelToken, cancellable, check_cancelled
+from vexpress_rt.utils.process_bound import refuse_pickling
 from vexpress_rt.utils.stopwatch import Stopwatch
 
 
@@ -128,18 +129,22 @@ class FrameStream:
             InputError: The progress callback requested a frame while one is computed.
             VExpressError: As described in `Generator.stream`.
         """
-        with self._lock:
-            if self._computing:
-                raise InputError(
-                    f"frame {self.done + 1} of the stream was requested while frame {self.done} is computed; expected "
-                    "one at a time: request it after `progress` has returned"
-                )
-            frame = self._next_frame()
-            if self._control.ended or frame is None:
-                self.close()
-                raise StopIteration
-            self.done += 1
-            return frame
+        try:
+            with self._lock:
+                if self._computing:
+                    raise InputError(
+                        f"frame {self.done + 1} of the stream was requested while frame {self.done} is computed; "
+                        "expected one at a time: request it after `progress` has returned"
+                    )
+                frame = self._next_frame()
+                if self._control.ended or frame is None:
+                    self.close()
+                    raise StopIteration
+                self.done += 1
+                return frame
+        finally:
+            if self._control.ended:  # perhaps by `cancel` while this thread held the lock
+                self.cancel()
 
     @property
     def cancelled(self) -> bool:
@@ -172,6 +177,9 @@ class FrameStream:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self, "send its frames, which are NumPy arrays")
 
     def _next_frame(self) -> UInt8 | None:
         """Compute the next frame; return None after the last one, and if the stream was ended meanwhile."""

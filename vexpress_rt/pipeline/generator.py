@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,11 +31,13 @@ from vexpress_rt.config import (
     refuse_renamed,
 )
 from vexpress_rt.errors import CancelledError, ConfigError, OutputError
+from vexpress_rt.live.async_session import AsyncLiveSession
 from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import make_session_audio, plan_session
 from vexpress_rt.media.audio_input import AudioSource, check_rate, known_duration
 from vexpress_rt.media.recording import open_recording
 from vexpress_rt.media.video_writer import VideoWriter, check_output
+from vexpress_rt.pipeline.async_frame_stream import AsyncFrameStream
 from vexpress_rt.pipeline.frame_stream import FrameStream, WorkControl
 from vexpress_rt.pipeline.runner import PipelineInputs, RunContext, Runner, required_engines
 from vexpress_rt.stages.audio_encoder import gate_notes
@@ -48,9 +51,12 @@ from vexpress_rt.stages.portrait_encoder import (
 )
 from vexpress_rt.stages.pose import KeypointSource, choose_pose, looping_pose_track, plan_pose_track
 from vexpress_rt.types import Float32, Portrait, UInt8, Video, frame_count
+from vexpress_rt.utils.async_thread import run_in_thread
 from vexpress_rt.utils.cancellation import CancelToken, check_cancel
 from vexpress_rt.utils.memory_budget import check_memory, free_memory
 from vexpress_rt.utils.paths import folder_path, same_file
+from vexpress_rt.utils.process_bound import refuse_pickling
+from vexpress_rt.utils.signatures import takes_arguments_of
 from vexpress_rt.utils.stopwatch import Stopwatch
 from vexpress_rt.utils.worker import Worker
 
@@ -408,6 +414,73 @@ class Generator:
         notes = (*photo.notes, *notes, *(() if track is None else track.notes))
         return LiveSession(self._runner.live(settings, encoded, keypoints_at, track), audio, plan, notes)
 
+    @takes_arguments_of(stream)
+    def astream(self, *args: Any, **options: Any) -> AsyncFrameStream:
+        """Return an asynchronous iterator over the frames of a video, for `async with` and `async for`.
+
+        `stream` is called in the stream's own thread, by `async with` or by the first frame, which raise its errors.
+
+        Args:
+            *args: As in `stream`.
+            **options: As in `stream`. `progress` is called in the stream's thread.
+
+        Returns:
+            An asynchronous iterator of frames, (H, W, 3) uint8 RGB.
+        """
+        return AsyncFrameStream(partial(self.stream, *args, **options))
+
+    @takes_arguments_of(generate)
+    async def agenerate(self, *args: Any, **options: Any) -> Video:
+        """Generate a video in a thread of its own, as `generate`, without blocking the event loop.
+
+        If the task is cancelled, the work ends at most one engine call later, without a partial file, and the task
+        ends after it.
+
+        Args:
+            *args: As in `generate`.
+            **options: As in `generate`. `progress` is called in the video's thread.
+
+        Returns:
+            The video.
+
+        Raises:
+            VExpressError: As `generate`.
+        """
+        return await run_in_thread("vexpress_rt_generate", partial(self.generate, *args, **options))
+
+    @takes_arguments_of(prepare)
+    async def aprepare(self, *args: Any, **options: Any) -> Portrait:
+        """Read and encode a photo in a thread of its own, as `prepare`, without blocking the event loop.
+
+        If the task is cancelled, the work ends at most one engine call later, and the task ends after it.
+
+        Args:
+            *args: As in `prepare`.
+            **options: As in `prepare`.
+
+        Returns:
+            The portrait.
+
+        Raises:
+            VExpressError: As `prepare`.
+        """
+        return await run_in_thread("vexpress_rt_prepare", partial(self.prepare, *args, **options))
+
+    @takes_arguments_of(live)
+    def alive(self, *args: Any, **options: Any) -> AsyncLiveSession:
+        """Return a live session whose methods are coroutines, for `async with`.
+
+        `live` is called in the session's own thread, by `async with`, which raises its errors.
+
+        Args:
+            *args: As in `live`.
+            **options: As in `live`.
+
+        Returns:
+            The session: `push` speech, `pull` frames.
+        """
+        return AsyncLiveSession(partial(self.live, *args, **options))
+
     def _run_context(
         self, config: GenerationConfig | None, window_order: str, progress: Progress | None,
         cancel: CancelToken | None = None, *, live: bool = False,
@@ -509,6 +582,9 @@ class Generator:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self, "pass the bundle's folder, and make a Generator in the other process")
 
     def _collect(
         self, stream: FrameStream, context: RunContext, inputs: PipelineInputs, path: Path | None, keep: bool
