@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stopped = Event()
     with (
         Generator(args.engines) as generator,
-        generator.live(args.photo, config=config, sample_rate=RATE) as session,
+        generator.live(args.photo, config=config, sample_rate=RATE, max_lag=60) as session,  # a recorder can wait
         Recorder(args.output, generator.size, session.fps) as recorder,
         ThreadPoolExecutor(1) as pool,
     ):

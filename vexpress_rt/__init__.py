@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         VideoError,
     )
     from vexpress_rt.live.async_session import AsyncLiveSession
-    from vexpress_rt.live.session import LiveFrame, LiveSession
+    from vexpress_rt.live.frame import LiveFrame
+    from vexpress_rt.live.session import LiveSession
     from vexpress_rt.pipeline.async_frame_stream import AsyncFrameStream
     from vexpress_rt.pipeline.frame_stream import FrameStream
     from vexpress_rt.pipeline.generator import Generator
@@ -81,7 +82,7 @@ _MODULES = {
     "GenerationConfig": "config",
     "Generator": "pipeline.generator",
     "KeypointTrack": "types",
-    "LiveFrame": "live.session",
+    "LiveFrame": "live.frame",
     "LiveSession": "live.session",
     "Portrait": "types",
     "Tuning": "backends.tuning",

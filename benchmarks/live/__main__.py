@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +27,8 @@ import numpy as np
 
 from benchmarks.arguments import not_negative, positive
 from benchmarks.live.clock import CheckedSession, Recording, run, sustained
+from benchmarks.live.figures import growth, machine, percentiles, resident
+from benchmarks.live.options import add_options, chosen_options
 from benchmarks.live.quality import RATE, Speaker, best_shift, compare, expected_lips, measured_lips
 from export import command
 from export.pocket.evaluate.measuring import correlation
@@ -36,13 +36,10 @@ from export.pocket.evaluate.subjects import FIRST, make_subject
 from vexpress_rt import GenerationConfig, Generator, Portrait
 from vexpress_rt.config import RECOMMENDABLE, Settings
 from vexpress_rt.media.recording import open_recording
-from vexpress_rt.utils.cpu_model import cpu_model
 
-SPEECH = Path(__file__).parents[2] / "demo" / "speech.flac"
 TIMERS = {"wall": time.perf_counter, "cpu": time.process_time}
 HEADROOM = 0.9  # share of the sustained rate
 PIECE = 20.0  # seconds at the beginning and at the end in which lips and sound are compared
-OPTIONS = {"preset": str, "sampler": str, "steps": int, "guidance-scale": float, "overlap": int, "fps": float}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(given: argparse.Namespace) -> None:
-    config = GenerationConfig(**{name: getattr(given, name) for name in _names(OPTIONS)})
+    config = GenerationConfig(**chosen_options(given))
     options = {"look_ahead": given.look_ahead, "context": given.context}
     with Generator(
         given.bundle, provider=given.provider, device=given.device, precision=given.precision, threads=given.threads
@@ -62,7 +59,7 @@ def _measure(given: argparse.Namespace) -> None:
         portrait = generator.prepare(photo.image, keypoints=photo.keypoints)
         recording = Recording(open_recording(given.audio, RATE).read(), RATE)
         report = {
-            "machine": _machine(),
+            "machine": machine(),
             "generator": generator.describe().splitlines(),
             "asked": _asked(given),
             "settings": {name: getattr(settings, name) for name in RECOMMENDABLE},
@@ -104,7 +101,7 @@ def _on_the_clock(
             session, recording, lambda frame: lips.extend(measured_lips(frame.image[None], portrait.keypoints))
         )
         result = run(
-            checked, given.chunk / 1000, 60 * given.minutes, lambda now: memory.append((now, _resident())),
+            checked, given.chunk / 1000, 60 * given.minutes, lambda now: memory.append((now, resident())),
             TIMERS[given.timer],
         )  # fmt: skip
         fps = float(session.fps)
@@ -115,11 +112,11 @@ def _on_the_clock(
         "seconds": result.seconds,
         "busy": result.worked / result.seconds,
         "frames": checked.count,
-        "latency_s": _percentiles(result.latencies),
+        "latency_s": percentiles(result.latencies),
         "lag_in_the_end_s": result.lag,
         "frames_with_wrong_sound_or_time": checked.wrong,
         "sound_to_time_s_at_most": checked.largest_offset,
-        "memory_mib": _memory(memory),
+        "memory_mib": growth(memory),
         "lips": _lips(np.array(lips), recording, fps),
     }
 
@@ -146,37 +143,8 @@ def _lips(measured: np.ndarray, recording: Recording, fps: float) -> dict[str, A
     return found
 
 
-def _percentiles(latencies: list[float]) -> dict[str, float]:
-    values = np.array(latencies) if latencies else np.array([np.nan])
-    return {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95)), "max": values.max()}
-
-
-def _memory(samples: list[tuple[float, float]]) -> dict[str, float]:
-    """Return resident memory after a fifth of the time and at the end, and its slope in between."""
-    later = np.array(samples[len(samples) // 5 :])
-    slope = np.polyfit(later[:, 0] / 60, later[:, 1], 1)[0]
-    tenth = max(1, len(later) // 10)
-    first, last = float(np.median(later[:tenth, 1])), float(np.median(later[-tenth:, 1]))
-    return {"after_a_fifth": first, "in_the_end": last, "growth_a_minute": float(slope)}
-
-
-def _resident() -> float:
-    """Return the resident memory of this process in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _machine() -> dict[str, Any]:
-    load = os.getloadavg()[0]
-    return {"cores": os.cpu_count(), "cpu": cpu_model().describe(), "load": load, "platform": platform.platform()}
-
-
 def _asked(given: argparse.Namespace) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-
-
-def _names(options: dict[str, type]) -> list[str]:
-    return [flag.replace("-", "_") for flag in options]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,19 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--minutes", type=not_negative, default=5.0, help="minutes on the clock; 0 does not measure speed (5)")
     add("--people", type=int, default=1, help="people whose live videos are compared with generate's; 0 for none (1)")
-    add("--bundle", type=Path, help="bundle (the one that ships)")
-    add("--audio", type=Path, default=SPEECH, help="recording of the speech (demo/speech.flac)")
     add("--chunk", type=positive, default=40.0, help="milliseconds of a chunk of sound (40)")
-    add("--provider", default="auto", help="provider of the engines (auto)")
     add("--device", help="device of a provider that has several (its default)")
     add("--precision", help="precision that the engines compute in (the provider's default)")
-    add("--threads", type=int, help="CPU threads (one per core)")
     add("--timer", choices=TIMERS, default="wall", help="measure the work in wall-clock or CPU time (wall)")
     add("--look-ahead", type=float, default=0.1, help="seconds, as of Generator.live (0.1)")
     add("--context", type=float, default=3.0, help="seconds, as of Generator.live (3)")
-    for flag, kind in OPTIONS.items():
-        add(f"--{flag}", type=kind, help="as of vexpress-rt generate (as the bundle recommends for live sessions)")
-    add("--json", type=Path, help="file to write the result to")
+    add_options(parser)
     return parser
 
 

@@ -160,7 +160,18 @@ def test_a_video_is_made_or_refused(generator: Generator, portrait: Portrait, na
 @fixtures
 @given(
     name=st.sampled_from(
-        ["portrait", "retarget", "extension", "config", "sample_rate", "look_ahead", "context", "max_lag"]
+        [
+            "portrait",
+            "retarget",
+            "extension",
+            "config",
+            "sample_rate",
+            "look_ahead",
+            "context",
+            "overload",
+            "max_lag",
+            "idle_after",
+        ]
     ),
     expression=ODD_ARRAYS,
 )

@@ -136,6 +136,7 @@ def test_idle_frames_come_whenever_there_is_no_speech(session: LiveSession) -> N
     assert [frame.index for frame in idle if frame] == list(range(NEW + 1))
     assert not any(frame.samples.any() for frame in idle if frame)
     session.push(voice(0.2))
+    session.flush()
     frames = [session.pull(idle=True) for _ in range(NEW + 5)]
     sound = np.concatenate([frame.samples for frame in frames if frame])
     waited = (NEW - 1) * 640  # of the idle window that was begun

@@ -44,12 +44,25 @@ def test_speech_that_nobody_pulls_is_refused_before_it_fills_the_memory(
     with open_session(generator, portrait, max_lag=2) as session:
         session.push(voice(1.5))
         assert session.lag == 1.5
-        with pytest.raises(AudioError, match=r"2\.5 seconds .* expected at most max_lag, 2: pull frames first"):
+        with pytest.raises(AudioError, match=r"2\.50 seconds .* expected at most max_lag, 2: pull frames first"):
             session.push(voice(1))
         assert session.lag == 1.5
+        with pytest.raises(AudioError, match=r"^2\.0001 seconds .* expected at most max_lag, 2: "):
+            session.push(voice(0.6)[: 8000 + 1])
         list(session.frames())
         assert session.lag == pytest.approx(1.5 - (5 * NEW - 1) / 25)
         session.push(voice(1))
+
+
+@pytest.mark.parametrize(("fps", "seconds"), [(25, 5.0), (1, 14.0)])
+def test_the_default_max_lag_is_a_few_seconds_or_two_windows(
+    generator: Generator, portrait: Portrait, fps: int, seconds: float
+) -> None:
+    config = GenerationConfig(steps=1, overlap=2, fps=fps, guidance_scale=1)
+    with open_session(generator, portrait, config=config, look_ahead=0) as session:
+        session.push(np.zeros(round(seconds * 16000), np.float32))
+        with pytest.raises(AudioError, match=f"at most max_lag, {seconds:g}: "):
+            session.push(np.zeros(1, np.float32))
 
 
 @pytest.mark.parametrize("filtered", [True, False])
@@ -125,6 +138,8 @@ def test_sound_that_is_none_is_refused_and_nothing_of_it_taken(
         ({"look_ahead": "0.1"}, ConfigError, "look_ahead is '0.1'"),
         ({"context": 0.1}, ConfigError, r"context is 0\.1; expected 0\.5 to 30 seconds"),
         ({"max_lag": float("nan")}, ConfigError, "max_lag is nan"),
+        ({"overload": "wait"}, ConfigError, "overload is 'wait'; expected one of raise, drop, skip"),
+        ({"idle_after": -1}, ConfigError, "idle_after is -1; expected 0 to 3600 seconds"),
         ({"sample_rate": 0}, AudioError, "a sample rate of 0"),
         ({"sample_rate": 1}, AudioError, "a sample rate of 1; expected whole Hz between 1000 and 768000"),
         (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,33 @@ NEW = 6  # frames of a window that are new
 def open_session(generator: Generator, portrait: Portrait, **options: Any) -> LiveSession:
     """Open a session with windows of NEW new frames and a look-ahead of two frames."""
     return generator.live(portrait, **{"config": CONFIG, "look_ahead": 0.08, "context": 0.5, **options})
+
+
+@dataclass
+class SimulatedClock:
+    """A clock that a test sets.
+
+    Attributes:
+        now: Seconds.
+        tick: Called at least every 10 ms while time passes in `work`, as other threads would run meanwhile.
+    """
+
+    now: float = 0.0
+    tick: Callable[[], object] = lambda: None
+
+    def work(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 0.01)
+            self.tick()
+
+
+def set_clock(session: LiveSession) -> SimulatedClock:
+    """Give a session a clock that stands still, and return it."""
+    clock = SimulatedClock()
+    session.clock = lambda: clock.now
+    return clock
 
 
 def voice(seconds: float, rate: int = 16000) -> np.ndarray:

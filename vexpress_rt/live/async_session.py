@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vexpress_rt.errors import CancelledError
-from vexpress_rt.live.session import LiveFrame, LiveSession
+from vexpress_rt.live.frame import LiveFrame
+from vexpress_rt.live.session import LiveSession
 from vexpress_rt.live.session_config import check_timeout
 from vexpress_rt.utils.async_thread import AsyncThread, run_in_thread
 from vexpress_rt.utils.cancellation import POLL, check_cancelled
@@ -65,6 +66,16 @@ class AsyncLiveSession:
     def lag(self) -> float:
         """As `LiveSession.lag`."""
         return self.session.lag
+
+    @property
+    def delay(self) -> float:
+        """As `LiveSession.delay`."""
+        return self.session.delay
+
+    @property
+    def realtime_factor(self) -> float | None:
+        """As `LiveSession.realtime_factor`."""
+        return self.session.realtime_factor
 
     async def push(self, samples: NDArray[Any], rate: int | None = None) -> None:
         """Append speech: see `LiveSession.push`.

@@ -275,6 +275,18 @@ class SessionAudio:
         known = self._model.end >= first_sample(stop + self._ahead, self.model_rate, self.fps)
         return stop - first if pushed and known else 0
 
+    def ready_before(self, new: int) -> int:
+        """Return the frame before which every frame can be made, wherever windows begin.
+
+        Each of these frames lies before an end of speech, or a window of `new` frames that begins after it is ready.
+
+        Args:
+            new: New frames of a window.
+        """
+        rates = ((self._session, self.rate), (self._model, self.model_rate))
+        known = min(math.floor(Fraction(buffer.end, rate) * self.fps) for buffer, rate in rates)
+        return max(self._ends[-1] if self._ends else 0, known - self._ahead - new)
+
     def ends_at(self, frame: int) -> bool:
         """Return whether speech ended where `frame` begins.
 

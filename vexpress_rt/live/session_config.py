@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from vexpress_rt.bundle.manifest import Manifest
-from vexpress_rt.config import Settings, brief, plain_number
+from vexpress_rt.config import Settings, brief, check_choice, plain_number
 from vexpress_rt.errors import ConfigError
 from vexpress_rt.live.audio_buffer import SessionAudio
 from vexpress_rt.media.resampler import FILTER
@@ -17,6 +17,10 @@ from vexpress_rt.media.resampler import FILTER
 LONGEST_LOOK_AHEAD = 5.0  # seconds
 CONTEXT_RANGE = (0.5, 30.0)  # seconds
 MAX_LAG_RANGE = (1.0, 3600.0)  # seconds
+DEFAULT_MAX_LAG = 5.0  # seconds
+LONGEST_QUEUE = 600.0  # seconds of speech that may wait if an overload does not raise
+LONGEST_IDLE_AFTER = 3600.0  # seconds
+OVERLOADS = ("raise", "drop", "skip")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class SessionPlan:
         before: Frames of sound in the model's input up to the end of a window.
         after: Frames of sound in the model's input after a window.
         keep: Pulled frames that can be taken back.
-        max_lag: Seconds of speech that may wait to be pulled.
+        overload: What happens when the session falls behind, one of OVERLOADS.
+        max_lag: Seconds of speech that may wait to be pulled ("raise"), or by which frames may be late.
+        idle_after: Seconds without new sound after which an idle pull ends an utterance; None for never.
         normalized: Whether the audio encoder takes speech of zero mean and unit variance.
         gated: Whether the noise gate is on.
     """
@@ -41,7 +47,9 @@ class SessionPlan:
     before: int
     after: int
     keep: int
+    overload: str
     max_lag: float
+    idle_after: float | None
     normalized: bool
     gated: bool
 
@@ -50,10 +58,16 @@ class SessionPlan:
         """New frames of a window."""
         return self.window - self.overlap
 
+    @property
+    def longest_queue(self) -> float:
+        """Seconds of speech that may wait to be pulled."""
+        return self.max_lag if self.overload == "raise" else max(self.max_lag, LONGEST_QUEUE)
+
 
 def plan_session(
-    settings: Settings, manifest: Manifest, rate: int, *, look_ahead: Any, context: Any, max_lag: Any
-) -> SessionPlan:
+    settings: Settings, manifest: Manifest, rate: int, *,
+    look_ahead: Any, context: Any, overload: Any, max_lag: Any, idle_after: Any,
+) -> SessionPlan:  # fmt: skip
     """Resolve the arguments of `Generator.live`; seconds are rounded up to frames.
 
     Args:
@@ -62,16 +76,24 @@ def plan_session(
         rate: Hz of the session.
         look_ahead: Seconds of sound to wait for after a window, 0 to LONGEST_LOOK_AHEAD.
         context: Seconds of sound before each window, in CONTEXT_RANGE.
-        max_lag: Seconds of speech that may wait to be pulled, in MAX_LAG_RANGE.
+        overload: One of OVERLOADS.
+        max_lag: Seconds by which the session may fall behind, in MAX_LAG_RANGE; None for DEFAULT_MAX_LAG, or twice the
+            sound that a window needs if that is longer.
+        idle_after: Seconds without new sound after which an utterance ends, 0 to LONGEST_IDLE_AFTER; None for never.
 
     Raises:
-        ConfigError: Seconds are out of range, or the sound of a window does not fit into `max_lag`.
+        ConfigError: A choice is unknown, seconds are out of range, or the sound of a window does not fit into
+            `max_lag`.
     """
+    check_choice("overload", overload, OVERLOADS)
     ahead = math.ceil(_seconds("look_ahead", look_ahead, 0.0, LONGEST_LOOK_AHEAD) * settings.rate)
     before = math.ceil(_seconds("context", context, *CONTEXT_RANGE) * settings.rate)
     model, window = manifest.model, manifest.shape.frames
     # The feature window of a frame reaches into the following frames; beyond the look-ahead these are silent.
     reach = math.ceil((model.audio_rows // 2 - 1) / 2)
+    needed = _needed_sound(window - settings.overlap, ahead, settings, rate, model.sample_rate)
+    if max_lag is None:
+        max_lag = min(max(DEFAULT_MAX_LAG, 2 * needed), MAX_LAG_RANGE[1])
     plan = SessionPlan(
         window=window,
         overlap=settings.overlap,
@@ -79,25 +101,38 @@ def plan_session(
         before=window + before,
         after=max(ahead, reach),
         keep=before,
+        overload=str(overload),
         max_lag=_seconds("max_lag", max_lag, *MAX_LAG_RANGE),
+        idle_after=None if idle_after is None else _seconds("idle_after", idle_after, 0.0, LONGEST_IDLE_AFTER),
         normalized=model.audio_normalize,
         gated=settings.noise_gate and model.audio_normalize,
     )
-    _check_room(plan, settings, rate, model.sample_rate)
+    if plan.max_lag < needed:
+        raise ConfigError(
+            f"max_lag is {plan.max_lag:g} seconds, and no frame can be made of less than "
+            f"{seconds_above(needed, plan.max_lag)} seconds of speech ({plan.new} new frames a window, "
+            f"{plan.look_ahead} of look_ahead and one for the median, at {float(settings.rate):g} a second); expected "
+            "at least as much: give a larger max_lag, or less look_ahead"
+        )
     return plan
 
 
-def _check_room(plan: SessionPlan, settings: Settings, rate: int, model_rate: int) -> None:
-    """Raise ConfigError if a frame needs more speech than may wait to be pulled."""
-    frames = plan.new + plan.look_ahead + 1  # one more, because the median filter needs the frame after the window
+def _needed_sound(new: int, look_ahead: int, settings: Settings, rate: int, model_rate: int) -> float:
+    """Return the seconds of speech that a frame needs."""
+    frames = new + look_ahead + 1  # one more, because the median filter needs the frame after the window
     filtering = 0 if rate == model_rate else Fraction(FILTER, min(rate, model_rate))
-    need = float(frames / settings.rate + filtering)
-    if plan.max_lag < need:
-        raise ConfigError(
-            f"max_lag is {plan.max_lag:g} seconds, and no frame can be made of less than {need:.2f} seconds of speech "
-            f"({plan.new} new frames a window, {plan.look_ahead} of look_ahead and one for the median, at "
-            f"{float(settings.rate):g} a second); expected at least as much: give a larger max_lag, or less look_ahead"
-        )
+    return float(frames / settings.rate + filtering)
+
+
+def seconds_above(seconds: float, limit: float) -> str:
+    """Format seconds above a limit with two decimals, or with as many as show that they are above it.
+
+    Args:
+        seconds: More than `limit`.
+        limit: The limit, in seconds.
+    """
+    texts = (f"{seconds:.{digits}f}" for digits in range(2, 10))
+    return next((text for text in texts if float(text) > limit), repr(seconds))
 
 
 def make_session_audio(plan: SessionPlan, rate: int, manifest: Manifest, settings: Settings) -> SessionAudio:

@@ -339,7 +339,8 @@ class Generator:
     def live(
         self, portrait: PortraitSource, *, keypoints: KeypointSource | None = None, depth: DepthSource | None = None,
         retarget: str | None = None, extension: str = "mirror", config: GenerationConfig | None = None,
-        sample_rate: int = 16000, look_ahead: float = 0.1, context: float = 3.0, max_lag: float = 60.0,
+        sample_rate: int = 16000, look_ahead: float = 0.1, context: float = 3.0,
+        overload: str = "raise", max_lag: float | None = None, idle_after: float | None = 0.5,
     ) -> LiveSession:  # fmt: skip
         """Open a session in which the portrait speaks while its speech arrives.
 
@@ -362,8 +363,25 @@ class Generator:
             look_ahead: Seconds of speech, 0 to 5, that a window waits for beyond its last frame. A larger value
                 improves the lip sync and adds as much latency.
             context: Seconds of speech, 0.5 to 30, that the audio encoder sees before each window.
-            max_lag: Seconds of speech, 1 to 3600, that may be pushed and not yet pulled. At least the length of a
-                window plus the look-ahead.
+            overload: What happens when the session falls more than `max_lag` behind.
+
+                * "raise": `push` raises AudioError if more than `max_lag` seconds of speech would wait to be pulled.
+                * "drop": pictures are dropped. When the next frame is more than `max_lag` late (`LiveSession.delay`),
+                  every frame whose time has passed is returned at once, with its samples and the last image (`held`).
+                  A window in work is abandoned before its next engine call. All sound comes out, in order, and none
+                  later than `max_lag` and one engine call.
+                * "skip": speech is dropped. When the next frame is more than `max_lag` late, every frame whose time has
+                  passed is left out, sound and picture, and the session continues with the next one. A window in work
+                  is abandoned as with "drop". Indices and times of frames jump over what was left out.
+
+                With "drop" and "skip", speech may be pushed ahead of its time, up to 600 seconds or `max_lag` if that
+                is more; beyond that, `push` raises AudioError.
+            max_lag: Seconds, 1 to 3600, by which the session may fall behind, as `overload` says. At least the length
+                of a window plus the look-ahead. None for 5 seconds, or twice that length if it is longer. To push a
+                whole recording at once with overload="raise", give more than its duration.
+            idle_after: Seconds, 0 to 3600, without new sound after which `pull(idle=True)` ends an utterance. None
+                ends utterances only with `flush` and `interrupt`. Choose more than the longest gap between the pieces
+                of one utterance: an utterance that goes on after it is a new one.
 
         Returns:
             The session: `push` speech, `pull` frames.
@@ -371,14 +389,17 @@ class Generator:
         Raises:
             VExpressError: As `stream`.
             AudioError: `sample_rate` is impossible.
-            ConfigError: A number of seconds is outside its range.
+            ConfigError: `overload` is unknown, or a number of seconds is outside its range.
         """
         run, manifest = self._run_context(config, WAVEFRONT, None, live=True), self.bundle.manifest
         settings = run.settings
         mode = choose_pose(retarget, keypoints, self._guiders, depth=depth is not None)
         signals = _signals(mode, depth)
         rate = check_rate(sample_rate)
-        plan = plan_session(settings, manifest, rate, look_ahead=look_ahead, context=context, max_lag=max_lag)
+        plan = plan_session(
+            settings, manifest, rate,
+            look_ahead=look_ahead, context=context, overload=overload, max_lag=max_lag, idle_after=idle_after,
+        )  # fmt: skip
         audio = make_session_audio(plan, rate, manifest, settings)
         needs = self._runner.live_memory_needs(plan.window, plan.keep)
         check_memory("a live session", needs, free_memory())

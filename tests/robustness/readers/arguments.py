@@ -36,7 +36,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "stream": _VIDEO,
     "live": (
         "portrait", "keypoints", "depth", "retarget", "extension", "config", "sample_rate", "look_ahead", "context",
-        "max_lag",
+        "overload", "max_lag", "idle_after",
     ),
     "track": ("points", "fps", "size", "notes"),
     "recorded_track": ("points", "fps", "size"),
@@ -59,6 +59,7 @@ _SPECIAL = {
     "threads": ("1", "2", "0", "1025", "2.0"),
     "steps": ("1", "501", "1000"),
     "context": ("0.5", "30", "30.0001"), "look_ahead": ("0", "5", "5.1"), "max_lag": ("1", "3600"),
+    "overload": ("'drop'", "'skip'", "'none'"), "idle_after": ("0", "3600", "3600.1"),
 }  # fmt: skip
 
 

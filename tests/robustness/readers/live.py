@@ -58,7 +58,7 @@ class Live:
         ]
 
     def make(self, chance: random.Random, seeds: Sequence[Case]) -> Case:
-        options = {}
+        options: dict[str, Any] = {}
         if chance.random() < 0.4:
             options["sample_rate"] = chance.choice((8000, 22050, 44100, 1000, 768000))
         if chance.random() < 0.3:
@@ -67,6 +67,10 @@ class Live:
             options["context"] = chance.choice((0.5, 1, 30))
         if chance.random() < 0.3:
             options["look_ahead"] = chance.choice((0, 0.5, 5))
+        if chance.random() < 0.4:
+            options["overload"] = chance.choice(("drop", "skip"))
+        if chance.random() < 0.3:
+            options["idle_after"] = chance.choice((0, 0.01, None))
         threads = [[_call(chance) for _ in range(chance.choice((3, 6, 12)))] for _ in range(chance.choice((1, 1, 2)))]
         if chance.random() < 0.2:
             chance.choice(threads).append(["close", []])
