@@ -227,7 +227,7 @@ def test_a_cancelled_wait_ends_before_the_loads_that_have_not_begun(loads: Loads
             try:
                 loading.wait()
             finally:
-                loads.gates["denoiser"].set()
+                threading.Timer(0.05, loads.gates["denoiser"].set).start()  # once the block has been left
 
     with pytest.raises(CancelledError):
         wait()
@@ -261,24 +261,37 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded_engines, "limit_threads", lambda threads: ThreadLimit(2, threads, 2))
 
 
+class Gate(threading.Event):
+    """An event that a load waits for.
+
+    Attributes:
+        reached: Set when the load begins to wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+
 @pytest.fixture
-def held(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], threading.Event]]:
-    """Yield a function that holds up the loads of an engine until the event that it returns is set."""
-    gates: dict[str, threading.Event] = {}
+def held(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Gate]]:
+    """Yield a function that holds up the loads of an engine until the gate that it returns is set."""
+    gates: dict[str, Gate] = {}
     load = backend.load
 
     def wait_and_load(path: Path, *args: object, **kwargs: object) -> FakeEngine:
         if path.stem in gates:
+            gates[path.stem].reached.set()
             assert gates[path.stem].wait(TIMEOUT)
         return load(path, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(backend, "load", wait_and_load)
-    yield lambda name: gates.setdefault(name, threading.Event())
+    yield lambda name: gates.setdefault(name, Gate())
     for gate in gates.values():
         gate.set()
 
 
-Held = Callable[[str], threading.Event]
+Held = Callable[[str], Gate]
 
 
 @pytest.mark.usefixtures("two_cpus")
@@ -330,6 +343,7 @@ def test_closing_waits_for_loads_in_progress_and_frees_their_engines(
         while len(backend.engines) < 7:  # all but the denoiser
             assert time.monotonic() < deadline
             time.sleep(0.001)
+        assert gate.reached.wait(TIMEOUT)
         closing = pool.submit(generator.close)
         time.sleep(0.05)
         assert not closing.done()
