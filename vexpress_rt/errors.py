@@ -1,4 +1,4 @@
-"""The exceptions of this package. Each also derives from the matching builtin exception, such as ValueError."""
+"""The exceptions of this package. Those for faults also derive from the matching builtin exception, such as ValueError."""
 
 from __future__ import annotations
 
