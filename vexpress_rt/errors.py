@@ -1,4 +1,4 @@
-"""The exceptions of this package. Those for faults also derive from the matching builtin exception, such as ValueError."""
+"""The exceptions of this package. Those for faults derive from the matching builtin as well, such as ValueError."""
 
 from __future__ import annotations
 
